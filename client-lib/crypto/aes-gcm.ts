@@ -3,7 +3,8 @@
  * The key length picks AES-128 or AES-256. Nonces are the caller's duty.
  */
 import { createCipheriv, createDecipheriv } from 'node:crypto';
-import { InvalidArgumentError, VerificationError } from '@quicprochat/proto';
+import { InvalidArgumentError } from '@quicprochat/proto';
+import { DecryptionError } from './decryption-error.ts';
 import { octets } from './octets.ts';
 
 export const aesGcmNonceLength = 12;
@@ -12,7 +13,7 @@ export const aesGcmTagLength = 16;
 function cipherName(key: Uint8Array): 'aes-128-gcm' | 'aes-256-gcm' {
   if (key.length === 16) return 'aes-128-gcm';
   if (key.length === 32) return 'aes-256-gcm';
-  throw new InvalidArgumentError(`key: ${key.length} bytes, need 16 or 32`);
+  throw new InvalidArgumentError('BAD_FIELD', `key: ${key.length} bytes, need 16 or 32`);
 }
 
 /** Ciphertext followed by its 16-byte tag. Throws InvalidArgumentError on wrong lengths. */
@@ -34,7 +35,7 @@ export function aesGcmSeal(
 
 /**
  * Plaintext of `ciphertext || tag`.
- * Throws VerificationError when the tag does not match or less than a tag is there;
+ * Throws DecryptionError when the tag does not match or less than a tag is there;
  * nothing of the plaintext leaves this function in that case.
  */
 export function aesGcmOpen(
@@ -46,7 +47,7 @@ export function aesGcmOpen(
   octets(nonce, aesGcmNonceLength, 'nonce');
   const length = ciphertext.length - aesGcmTagLength;
   if (length < 0) {
-    throw new VerificationError(
+    throw new DecryptionError(
       `aes-gcm: ciphertext of ${ciphertext.length} bytes is shorter than its tag`,
     );
   }
@@ -61,7 +62,7 @@ export function aesGcmOpen(
     decipher.final();
   } catch (cause) {
     out.fill(0);
-    throw new VerificationError('aes-gcm: tag does not match', { cause });
+    throw new DecryptionError('aes-gcm: tag does not match', { cause });
   }
   return out;
 }

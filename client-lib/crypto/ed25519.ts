@@ -7,15 +7,15 @@
  */
 import { createPrivateKey, createPublicKey, sign, verify } from 'node:crypto';
 import type { KeyObject } from 'node:crypto';
-import { concat, octets, plain } from './octets.ts';
+import { concat, hex, octets, plain } from './octets.ts';
 
 export const ed25519SeedLength = 32;
 export const ed25519PublicKeyLength = 32;
 export const ed25519SignatureLength = 64;
 
 // DER of the structures around a raw key: RFC 8410 sections 4 and 7.
-const spkiPrefix = Uint8Array.fromHex('302a300506032b6570032100');
-const pkcs8Prefix = Uint8Array.fromHex('302e020100300506032b657004220420');
+const spkiPrefix = hex('302a300506032b6570032100');
+const pkcs8Prefix = hex('302e020100300506032b657004220420');
 
 const limits = { publicKeysMax: 10_000 } as const;
 
@@ -35,7 +35,7 @@ export function createEd25519(options: { readonly publicKeysMax?: number } = {})
   const cached = new Map<string, KeyObject>();
 
   function publicKeyObject(publicKey: Uint8Array): KeyObject {
-    const name = publicKey.toHex();
+    const name = Buffer.from(publicKey).toString('base64');
     let key = cached.get(name);
     if (key === undefined) {
       key = createPublicKey({ key: der(spkiPrefix, publicKey), format: 'der', type: 'spki' });

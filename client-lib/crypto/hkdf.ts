@@ -31,7 +31,10 @@ export function hkdfExpand(
 ): Uint8Array {
   const step = hashLength[hash];
   if (!Number.isInteger(length) || length < 0 || length > 255 * step) {
-    throw new InvalidArgumentError(`hkdf length: ${length} bytes, at most ${255 * step}`);
+    throw new InvalidArgumentError(
+      'BAD_FIELD',
+      `hkdf length: ${length} bytes, at most ${255 * step}`,
+    );
   }
   const out = new Uint8Array(length);
   let previous = new Uint8Array(0);

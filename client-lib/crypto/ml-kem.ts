@@ -8,7 +8,7 @@ import * as nodeCrypto from 'node:crypto';
 import type { KeyObject } from 'node:crypto';
 import { ml_kem768 } from '@noble/post-quantum/ml-kem.js';
 import { InvalidArgumentError } from '@quicprochat/proto';
-import { concat, octets, plain } from './octets.ts';
+import { concat, hex, octets, plain } from './octets.ts';
 
 export const mlKemPublicKeyLength = 1184;
 export const mlKemCiphertextLength = 1088;
@@ -37,11 +37,13 @@ export interface MlKem768 {
 }
 
 // RFC 9935 (ML-KEM in X.509) section 6: OneAsymmetricKey with the seed choice [0] of 64 bytes.
-const pkcs8SeedPrefix = Uint8Array.fromHex('3054020100300b06096086480165030404020442' + '8040');
-const spkiPrefix = Uint8Array.fromHex('308204b2300b0609608648016503040402038204a100');
+const pkcs8SeedPrefix = hex('3054020100300b060960864801650304040204428040');
+const spkiPrefix = hex('308204b2300b0609608648016503040402038204a100');
 
 function checkModulus(cause: unknown): never {
-  throw new InvalidArgumentError('ml-kem public key: fails the modulus check', { cause });
+  throw new InvalidArgumentError('BAD_FIELD', 'ml-kem public key: fails the modulus check', {
+    cause,
+  });
 }
 
 /** ML-KEM-768 of OpenSSL. */
@@ -77,7 +79,7 @@ export const nodeMlKem: MlKem768 = {
   decapsulate(secretKey, ciphertext) {
     octets(ciphertext, mlKemCiphertextLength, 'ml-kem ciphertext');
     if (secretKey instanceof Uint8Array) {
-      throw new InvalidArgumentError('ml-kem secret key: of another engine');
+      throw new InvalidArgumentError('BAD_FIELD', 'ml-kem secret key: of another engine');
     }
     return plain(nodeCrypto.decapsulate(secretKey, ciphertext));
   },
@@ -102,7 +104,7 @@ export const nobleMlKem: MlKem768 = {
   decapsulate(secretKey, ciphertext) {
     octets(ciphertext, mlKemCiphertextLength, 'ml-kem ciphertext');
     if (!(secretKey instanceof Uint8Array)) {
-      throw new InvalidArgumentError('ml-kem secret key: of another engine');
+      throw new InvalidArgumentError('BAD_FIELD', 'ml-kem secret key: of another engine');
     }
     return ml_kem768.decapsulate(ciphertext, secretKey);
   },

@@ -11,7 +11,7 @@ import { InvalidArgumentError } from '@quicprochat/proto';
  */
 export function octets(value: Uint8Array, length: number, name: string): Uint8Array {
   if (value.length !== length) {
-    throw new InvalidArgumentError(`${name}: ${value.length} bytes, need ${length}`);
+    throw new InvalidArgumentError('BAD_FIELD', `${name}: ${value.length} bytes, need ${length}`);
   }
   return value;
 }
@@ -22,6 +22,11 @@ export function plain(value: Uint8Array): Uint8Array {
     return new Uint8Array(value.buffer);
   }
   return Uint8Array.from(value);
+}
+
+/** The bytes of a constant written in hexadecimal. */
+export function hex(digits: string): Uint8Array {
+  return Uint8Array.from(Buffer.from(digits, 'hex'));
 }
 
 /** Concatenation into a fresh `Uint8Array`. */

@@ -5,14 +5,14 @@
  */
 import { createPrivateKey, createPublicKey, diffieHellman } from 'node:crypto';
 import type { KeyObject } from 'node:crypto';
-import { VerificationError } from '@quicprochat/proto';
-import { concat, octets, plain } from './octets.ts';
+import { DecryptionError } from './decryption-error.ts';
+import { concat, hex, octets, plain } from './octets.ts';
 
 export const x25519KeyLength = 32;
 
 // DER of the structures around a raw key: RFC 8410 sections 4 and 7.
-const spkiPrefix = Uint8Array.fromHex('302a300506032b656e032100');
-const pkcs8Prefix = Uint8Array.fromHex('302e020100300506032b656e04220420');
+const spkiPrefix = hex('302a300506032b656e032100');
+const pkcs8Prefix = hex('302e020100300506032b656e04220420');
 
 /** Imports a 32-byte scalar; OpenSSL keeps and later cleanses the copy. */
 export function x25519PrivateKey(scalar: Uint8Array): KeyObject {
@@ -41,17 +41,17 @@ export function x25519Base(privateKey: KeyObject): Uint8Array {
   return Uint8Array.from(spki.subarray(-x25519KeyLength));
 }
 
-/** 32-byte shared secret. Throws VerificationError on a public key of small order. */
+/** 32-byte shared secret. Throws DecryptionError on a public key of small order. */
 export function x25519(privateKey: KeyObject, publicKey: KeyObject): Uint8Array {
   let shared: Uint8Array;
   try {
     shared = plain(diffieHellman({ privateKey, publicKey }));
   } catch (cause) {
-    throw new VerificationError('x25519: public key of small order', { cause });
+    throw new DecryptionError('x25519: public key of small order', { cause });
   }
   // OpenSSL has thrown already; this holds the promise if another engine stands behind node.
   if (shared.every((byte) => byte === 0)) {
-    throw new VerificationError('x25519: public key of small order');
+    throw new DecryptionError('x25519: public key of small order');
   }
   return shared;
 }

@@ -12,14 +12,20 @@ import {
   preferredMlKem,
 } from './ml-kem.ts';
 import type { MlKem768, MlKemSecretKey } from './ml-kem.ts';
-import { concat, octets, plain } from './octets.ts';
-import { x25519, x25519Base, x25519KeyLength, x25519PrivateKey, x25519PublicKey } from './x25519.ts';
+import { concat, hex, octets, plain } from './octets.ts';
+import {
+  x25519,
+  x25519Base,
+  x25519KeyLength,
+  x25519PrivateKey,
+  x25519PublicKey,
+} from './x25519.ts';
 
 export const xwingSeedLength = 32;
 export const xwingPublicKeyLength = mlKemPublicKeyLength + x25519KeyLength; // 1216
 export const xwingCiphertextLength = mlKemCiphertextLength + x25519KeyLength; // 1120
 
-const label = Uint8Array.fromHex('5c2e2f2f5e5c'); // the ASCII art \.//^\ of section 5.3
+const label = hex('5c2e2f2f5e5c'); // the ASCII art \.//^\ of section 5.3
 
 /** A seed expanded once, for many decapsulations. Holds secrets outside V8 where it can. */
 export class XWingSecretKey {
@@ -69,7 +75,7 @@ export function xwingGenerateKeyPair(random: Random): {
 
 /**
  * 1120-byte ciphertext and 32-byte secret for a 1216-byte public key. Section 5.4.
- * Throws InvalidArgumentError on a malformed key, VerificationError on an X25519 part of
+ * Throws InvalidArgumentError on a malformed key, DecryptionError on an X25519 part of
  * small order (stricter than the draft: no honest key has one).
  */
 export function xwingEncapsulate(
@@ -96,7 +102,7 @@ export function xwingEncapsulate(
 /**
  * The 32-byte secret of a 1120-byte ciphertext. Section 5.5. A forged ciphertext gives a
  * different secret, not an error. Throws InvalidArgumentError on a wrong length and
- * VerificationError on an X25519 part of small order.
+ * DecryptionError on an X25519 part of small order.
  */
 export function xwingDecapsulate(key: XWingSecretKey, ciphertext: Uint8Array): Uint8Array {
   octets(ciphertext, xwingCiphertextLength, 'x-wing ciphertext');
