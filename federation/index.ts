@@ -1,0 +1,2 @@
+/** Door of federation: interfaces the node implements, and the parts it runs. */
+export * from './store.ts';

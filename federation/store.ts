@@ -1,0 +1,129 @@
+/**
+ * What federation needs on disk, as interfaces that the node's store implements: the durable
+ * outbox of a sending node and the cursor of a receiving one (docs: protocol/federation).
+ */
+
+/** `control` carries what is needed to decrypt the rest; a bulk backlog never delays it. */
+export type LaneName = 'control' | 'bulk';
+
+/** One row of the outbox: one ciphertext for one or more devices of the peer. */
+export interface OutboxRow {
+  /** From 1 without gaps within (peer, lane, streamId). */
+  readonly seq: number;
+  readonly kind: number;
+  /** 16 bytes. */
+  readonly mid: Uint8Array;
+  readonly payload: Uint8Array;
+  /** Recipient device keys, 32 bytes each. */
+  readonly rids: readonly Uint8Array[];
+  /** Milliseconds of the row's ttl that are left, by this node's clock when it was read. */
+  readonly ttlLeftMs: number;
+  /** Hash chain up to and including this row (16 bytes). */
+  readonly chain: Uint8Array;
+}
+
+/** Where an outgoing stream stands on this node's disk. */
+export interface OutboundStream {
+  /** 16 bytes. */
+  readonly streamId: Uint8Array;
+  readonly nextSeq: number;
+  /** The receiver's cursor as last confirmed; rows up to it are deleted. */
+  readonly acked: number;
+  /** Chain at `acked` (16 bytes; zeros at 0). */
+  readonly chain: Uint8Array;
+}
+
+export interface Reject {
+  readonly seq: number;
+  readonly rid: Uint8Array;
+  /** A reason of proto/status.ts. */
+  readonly reason: string;
+  readonly temporary: boolean;
+}
+
+/** Dial state of a peer, kept over restarts. */
+export interface PeerState {
+  readonly failures: number;
+  /** Unix ms of the next dial; 0 = now. */
+  readonly nextTryMs: number;
+  /** Unix ms since when it fails; 0 = it does not. */
+  readonly failingSinceMs: number;
+}
+
+/** Every method is durable when it resolves. */
+export interface OutboxStore {
+  /** The stream of a lane, made (random stream id, seq 1) when there is none yet. */
+  outboundStream(peer: string, lane: LaneName): Promise<OutboundStream>;
+  /** Rows with seq > after in order, bounded by count and payload bytes; at least one if any. */
+  readOutbox(
+    peer: string,
+    lane: LaneName,
+    after: number,
+    maxItems: number,
+    maxBytes: number,
+  ): Promise<OutboxRow[]>;
+  /** Chain value at `seq`, for seq = acked or any row still held; undefined otherwise. */
+  outboxChainAt(peer: string, lane: LaneName, seq: number): Promise<Uint8Array | undefined>;
+  /**
+   * One transaction: acked := cursor and its chain, rows up to it deleted, permanent rejects moved
+   * to dead letters, temporary ones deferred (they return at the tail with a new seq). A no-op when
+   * `streamId` is not the current one or cursor is not beyond acked and no new reject is in it.
+   */
+  settleOutbox(
+    peer: string,
+    lane: LaneName,
+    streamId: Uint8Array,
+    cursor: number,
+    rejects: readonly Reject[],
+  ): Promise<void>;
+  /** New random stream id; all rows still held are renumbered from 1, acked 0, chain recomputed. */
+  restartOutbound(peer: string, lane: LaneName): Promise<OutboundStream>;
+  /** Peers with rows to send. */
+  peersWithRows(): Promise<string[]>;
+  /** Deferred rows that are due go to the tail of their lane; rows past their age become dead. */
+  requeueDue(): Promise<{ readonly requeuedPeers: readonly string[]; readonly deadRows: number }>;
+  peerState(peer: string): Promise<PeerState>;
+  setPeerState(peer: string, state: PeerState): Promise<void>;
+}
+
+/** Where an incoming stream stands. */
+export interface InboundStream {
+  readonly lane: LaneName;
+  readonly streamId: Uint8Array;
+  readonly cursor: number;
+  readonly chain: Uint8Array;
+}
+
+export interface RelayItemIn {
+  readonly kind: number;
+  readonly mid: Uint8Array;
+  readonly payload: Uint8Array;
+  readonly rids: readonly Uint8Array[];
+  readonly ttlMs: number;
+}
+
+export interface RelayBatch {
+  readonly lane: LaneName;
+  readonly streamId: Uint8Array;
+  readonly acked: number;
+  readonly firstSeq: number;
+  readonly items: readonly RelayItemIn[];
+}
+
+export interface RelayApplied {
+  readonly cursor: number;
+  readonly chain: Uint8Array;
+  /** All rejects of the stream with seq > the batch's `acked`. */
+  readonly rejects: readonly Reject[];
+}
+
+export interface RelayInboxStore {
+  inboundStreams(peer: string): Promise<InboundStream[]>;
+  /**
+   * One transaction: skip the prefix up to the cursor, insert payloads and entries (a known tag is
+   * ignored), rejects, cursor and chain; then the inboxes' waiters are woken. An unknown stream id
+   * replaces the lane's older one and starts at cursor 0.
+   * Throws DataLossError STREAM_GAP when firstSeq > cursor + 1; nothing is written then.
+   */
+  applyRelay(peer: string, batch: RelayBatch): Promise<RelayApplied>;
+}
