@@ -2,8 +2,8 @@
  * Ed25519 (RFC 8032) on node:crypto with raw keys: 32-byte seeds and 32-byte public keys.
  * Imported public keys are kept, because the import costs more than half a verification.
  *
- * Policy (seen with the Wycheproof vectors): S must be below the group order and R and A
- * must decode canonically or OpenSSL refuses; the equation is checked without a cofactor.
+ * Policy, held by tests: S must be below the group order, and public keys of small order
+ * (under which one signature would fit every message) verify nothing.
  */
 import { createPrivateKey, createPublicKey, sign, verify } from 'node:crypto';
 import type { KeyObject } from 'node:crypto';
