@@ -1,0 +1,352 @@
+/**
+ * The method table: one row per RPC. Dispatch, the typed client, limits, rate classes and labels
+ * derive from it. Adding an RPC: a message in `qpc/v1`, a row here, a handler in `nodes/services`.
+ */
+import type { DescMessage, MessageShape } from '@bufbuild/protobuf';
+import * as m from './messages.ts';
+import { defaultMaxPayloadBytes } from './frame.ts';
+import {
+  atMost,
+  bytesBetween,
+  domainName,
+  emptyOrBytes,
+  every,
+  exactBytes,
+  itemsBetween,
+  nested,
+  present,
+  safeSeq,
+  textAtMost,
+  userIdText,
+  type FieldRules,
+} from './field-rules.ts';
+import { opaqueBytes } from './opaque-parameters.ts';
+
+/** Who may call: nobody known yet, a logged-in device, a federation peer. */
+export type CallerClass = 'anyone' | 'device' | 'peer';
+
+/** Token bucket that a call draws from; the node's configuration gives each its numbers. */
+export type RateClass = 'cheap' | 'auth' | 'send' | 'read' | 'keys' | 'lookup' | 'relay';
+
+export interface Method<I extends DescMessage = DescMessage, O extends DescMessage = DescMessage> {
+  readonly id: number;
+  readonly name: string;
+  readonly request: I;
+  readonly response: O;
+  readonly callers: readonly CallerClass[];
+  readonly rate: RateClass;
+  /** Handler's time (ms); the caller waits a little longer. */
+  readonly deadlineMs: number;
+  readonly maxRequestBytes: number;
+  readonly maxResponseBytes: number;
+  /** True when a repeat of the same request has the effect of one. */
+  readonly isIdempotent: boolean;
+  readonly rules: FieldRules<MessageShape<I>>;
+}
+
+interface MethodOptions<I extends DescMessage> {
+  readonly callers: readonly CallerClass[];
+  readonly rate?: RateClass;
+  readonly deadlineMs?: number;
+  readonly maxRequestBytes?: number;
+  readonly isIdempotent?: boolean;
+  readonly rules?: FieldRules<MessageShape<I>>;
+}
+
+const smallBytes = 16 * 1024;
+
+function method<I extends DescMessage, O extends DescMessage>(
+  id: number,
+  request: I,
+  response: O,
+  options: MethodOptions<I>,
+): Method<I, O> {
+  return {
+    id,
+    name: request.name.replace(/Request$/, ''),
+    request,
+    response,
+    callers: options.callers,
+    rate: options.rate ?? 'cheap',
+    deadlineMs: options.deadlineMs ?? 30_000,
+    maxRequestBytes: options.maxRequestBytes ?? smallBytes,
+    maxResponseBytes: defaultMaxPayloadBytes,
+    isIdempotent: options.isIdempotent ?? true,
+    rules: options.rules ?? {},
+  };
+}
+
+/** Largest envelope of an application message (bytes); padding and seals included. */
+export const maxMessageBytes = 80 * 1024;
+/** Largest envelope of a commit or Welcome (bytes). */
+export const maxControlBytes = 512 * 1024;
+/** Bounds of one relay batch. */
+export const maxRelayItems = 256;
+export const maxRelayBytes = 768 * 1024;
+export const maxFetchRows = 256;
+export const maxFetchBytes = 512 * 1024;
+/** Longest hold of a FetchWait (ms). */
+export const maxWaitMs = 30_000;
+/** Longest and default ttl of a message (s): 30 days. */
+export const maxTtlS = 30 * 24 * 3600;
+
+const anyone = ['anyone', 'device', 'peer'] as const;
+const device = ['device'] as const;
+const peer = ['peer'] as const;
+
+const logRules = nested<m.LogRef>({ cid: emptyOrBytes(32) });
+const cursorRules = nested<m.LogCursor>({
+  log: logRules,
+  after: safeSeq,
+  storeId: emptyOrBytes(8),
+});
+const signedManifest = every(
+  present,
+  nested<m.SignedManifest>({ manifest: bytesBetween(1, 8192), signature: exactBytes(64) }),
+);
+const fetchKeyPackage: FieldRules<m.FetchKeyPackageRequest> = {
+  userId: userIdText,
+  claimId: exactBytes(16),
+  suites: itemsBetween(1, 4, atMost(0xffff)),
+};
+const requester = exactBytes(16);
+/** 900 and 901 are one stream and one handler: 900 is a batch of one. */
+const relayOptions: MethodOptions<typeof m.FedRelayRequestSchema> = {
+  callers: peer,
+  rate: 'relay',
+  maxRequestBytes: defaultMaxPayloadBytes,
+  rules: {
+    streamId: exactBytes(16),
+    lane: every(atMost(2), (value) => (value === 0 ? 'is missing' : undefined)),
+    acked: safeSeq,
+    firstSeq: safeSeq,
+    items: itemsBetween(1, maxRelayItems),
+  },
+};
+
+export const methods = {
+  hello: method(1, m.HelloRequestSchema, m.HelloResponseSchema, {
+    callers: anyone,
+    deadlineMs: 5_000,
+    rules: { capabilities: itemsBetween(0, 32, textAtMost(64)), agent: textAtMost(64) },
+  }),
+  getNodeRecord: method(2, m.GetNodeRecordRequestSchema, m.GetNodeRecordResponseSchema, {
+    callers: anyone,
+    deadlineMs: 5_000,
+  }),
+  health: method(802, m.HealthRequestSchema, m.HealthResponseSchema, {
+    callers: anyone,
+    deadlineMs: 5_000,
+  }),
+
+  opaqueRegisterStart: method(
+    100,
+    m.OpaqueRegisterStartRequestSchema,
+    m.OpaqueRegisterStartResponseSchema,
+    {
+      callers: anyone,
+      rate: 'auth',
+      rules: {
+        userId: userIdText,
+        registrationRequest: exactBytes(opaqueBytes.registrationRequest),
+      },
+    },
+  ),
+  opaqueRegisterFinish: method(
+    101,
+    m.OpaqueRegisterFinishRequestSchema,
+    m.OpaqueRegisterFinishResponseSchema,
+    {
+      callers: anyone,
+      rate: 'auth',
+      isIdempotent: false,
+      rules: {
+        handle: exactBytes(16),
+        registrationRecord: exactBytes(opaqueBytes.registrationRecord),
+        manifest: signedManifest,
+        deviceProof: exactBytes(64),
+      },
+    },
+  ),
+  opaqueLoginStart: method(102, m.OpaqueLoginStartRequestSchema, m.OpaqueLoginStartResponseSchema, {
+    callers: anyone,
+    rate: 'auth',
+    rules: { userId: userIdText, ke1: exactBytes(opaqueBytes.ke1) },
+  }),
+  opaqueLoginFinish: method(
+    103,
+    m.OpaqueLoginFinishRequestSchema,
+    m.OpaqueLoginFinishResponseSchema,
+    {
+      callers: anyone,
+      rate: 'auth',
+      isIdempotent: false,
+      rules: {
+        handle: exactBytes(16),
+        ke3: exactBytes(opaqueBytes.ke3),
+        identityPub: exactBytes(32),
+        deviceProof: exactBytes(64),
+        sessionMac: exactBytes(32),
+      },
+    },
+  ),
+  logout: method(104, m.LogoutRequestSchema, m.LogoutResponseSchema, { callers: device }),
+
+  enqueue: method(200, m.EnqueueRequestSchema, m.EnqueueResponseSchema, {
+    callers: device,
+    rate: 'send',
+    maxRequestBytes: maxControlBytes + smallBytes,
+    rules: {
+      rid: exactBytes(32),
+      domain: domainName,
+      mid: exactBytes(16),
+      payload: bytesBetween(1, maxControlBytes),
+      ttlS: atMost(maxTtlS),
+    },
+  }),
+  fetch: method(201, m.FetchRequestSchema, m.FetchResponseSchema, {
+    callers: device,
+    rate: 'read',
+    rules: {
+      log: logRules,
+      after: safeSeq,
+      maxRows: atMost(maxFetchRows),
+      maxBytes: atMost(maxFetchBytes),
+    },
+  }),
+  fetchWait: method(202, m.FetchWaitRequestSchema, m.FetchWaitResponseSchema, {
+    callers: device,
+    rate: 'read',
+    deadlineMs: maxWaitMs + 5_000,
+    rules: { cursors: itemsBetween(1, 256, cursorRules), waitMs: atMost(maxWaitMs) },
+  }),
+  ack: method(204, m.AckRequestSchema, m.AckResponseSchema, {
+    callers: device,
+    rate: 'read',
+    rules: { log: logRules, storeId: exactBytes(8), upTo: safeSeq },
+  }),
+  subscribe: method(206, m.SubscribeRequestSchema, m.SubscribeResponseSchema, {
+    callers: device,
+    rate: 'read',
+    rules: { cursors: itemsBetween(1, 256, cursorRules) },
+  }),
+
+  uploadKeyPackage: method(300, m.UploadKeyPackageRequestSchema, m.UploadKeyPackageResponseSchema, {
+    callers: device,
+    rate: 'keys',
+    maxRequestBytes: defaultMaxPayloadBytes,
+    rules: { keyPackages: itemsBetween(1, 128, bytesBetween(1, smallBytes)) },
+  }),
+  fetchKeyPackage: method(301, m.FetchKeyPackageRequestSchema, m.FetchKeyPackageResponseSchema, {
+    callers: device,
+    rate: 'lookup',
+    rules: fetchKeyPackage,
+  }),
+  uploadHybridKey: method(302, m.UploadHybridKeyRequestSchema, m.UploadHybridKeyResponseSchema, {
+    callers: device,
+    rate: 'keys',
+    rules: {
+      prekey: every(
+        present,
+        nested<m.SignedPrekey>({ prekey: bytesBetween(1, 2048), signature: exactBytes(64) }),
+      ),
+    },
+  }),
+  fetchHybridKey: method(303, m.FetchHybridKeyRequestSchema, m.FetchHybridKeyResponseSchema, {
+    callers: device,
+    rate: 'lookup',
+    rules: { userId: userIdText },
+  }),
+  fetchHybridKeys: method(304, m.FetchHybridKeysRequestSchema, m.FetchHybridKeysResponseSchema, {
+    callers: device,
+    rate: 'lookup',
+    rules: { userIds: itemsBetween(1, 16, userIdText) },
+  }),
+  keyPackageCount: method(305, m.KeyPackageCountRequestSchema, m.KeyPackageCountResponseSchema, {
+    callers: device,
+  }),
+
+  resolveUser: method(500, m.ResolveUserRequestSchema, m.ResolveUserResponseSchema, {
+    callers: device,
+    rate: 'lookup',
+    rules: { userId: userIdText },
+  }),
+
+  fedRelay: method(900, m.FedRelayRequestSchema, m.FedRelayResponseSchema, relayOptions),
+  fedRelayBatch: method(901, m.FedRelayRequestSchema, m.FedRelayResponseSchema, relayOptions),
+  proxyFetchKeyPackage: method(
+    902,
+    m.ProxyFetchKeyPackageRequestSchema,
+    m.ProxyFetchKeyPackageResponseSchema,
+    {
+      callers: peer,
+      rate: 'lookup',
+      rules: { fetch: every(present, nested(fetchKeyPackage)), requester },
+    },
+  ),
+  proxyFetchHybridKey: method(
+    903,
+    m.ProxyFetchHybridKeyRequestSchema,
+    m.ProxyFetchHybridKeyResponseSchema,
+    {
+      callers: peer,
+      rate: 'lookup',
+      rules: {
+        fetch: every(present, nested<m.FetchHybridKeyRequest>({ userId: userIdText })),
+        requester,
+      },
+    },
+  ),
+  proxyResolveUser: method(904, m.ProxyResolveUserRequestSchema, m.ProxyResolveUserResponseSchema, {
+    callers: peer,
+    rate: 'lookup',
+    rules: {
+      resolve: every(present, nested<m.ResolveUserRequest>({ userId: userIdText })),
+      requester,
+    },
+  }),
+  fedHello: method(910, m.FedHelloRequestSchema, m.FedHelloResponseSchema, {
+    callers: anyone,
+    deadlineMs: 5_000,
+    rules: {
+      domain: domainName,
+      capabilities: itemsBetween(0, 32, textAtMost(64)),
+      streams: itemsBetween(0, 4),
+    },
+  }),
+} as const;
+
+export type Methods = typeof methods;
+export type MethodName = keyof Methods;
+
+const byId = new Map<number, { name: MethodName; row: Method }>(
+  (Object.keys(methods) as MethodName[]).map((name) => [
+    methods[name].id,
+    { name, row: methods[name] },
+  ]),
+);
+
+/** The row of a method id, with its key in the table. */
+export function methodById(
+  id: number,
+): { readonly name: MethodName; readonly row: Method } | undefined {
+  return byId.get(id);
+}
+
+/** Bound of a request's payload (bytes), for the transport; unknown methods get 16 KiB. */
+export function maxRequestBytes(methodId: number): number {
+  return byId.get(methodId)?.row.maxRequestBytes ?? smallBytes;
+}
+
+/** Push event types. Events 1, 2 and 6 concern the durable lane, the others are hints. */
+export const PushEvent = {
+  Message: 1,
+  Gap: 2,
+  Superseded: 6,
+  KeyPackagesLow: 15,
+  ServerDraining: 20,
+  StoreChanged: 21,
+} as const;
+
+/** Row kinds: all that a node sees of content. */
+export const RowKind = { Envelope: 1, GroupControl: 2, ChannelUpdate: 3, Notice: 4 } as const;

@@ -1,0 +1,75 @@
+/**
+ * Middleware: token buckets per caller and rate class. A device is limited by its key, a peer by
+ * its domain, everybody else by address. The table of buckets is bounded.
+ */
+import type { Clock } from '../runtime.ts';
+import type { RateClass } from '../methods.ts';
+import type { Call, Middleware } from '../server.ts';
+import { ResourceExhaustedError } from '../status.ts';
+
+export interface Rate {
+  readonly perSecond: number;
+  readonly burst: number;
+}
+export type Rates = Readonly<Record<RateClass, Rate>>;
+
+/** Least recently used buckets go first; a full bucket forgotten loses nothing. */
+const bucketsMax = 50_000;
+
+/** Token buckets by key, at the pace of an injected clock. */
+export class TokenBuckets {
+  readonly #clock: Clock;
+  readonly #buckets = new Map<string, { tokens: number; atMs: number }>();
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  /** Takes one token; returns 0, or the ms until one is there. */
+  take(key: string, rate: Rate): number {
+    const nowMs = this.#clock.monotonic();
+    const old = this.#buckets.get(key) ?? { tokens: rate.burst, atMs: nowMs };
+    const tokens = Math.min(rate.burst, old.tokens + ((nowMs - old.atMs) / 1000) * rate.perSecond);
+    const isGranted = tokens >= 1;
+    // Deleting first moves the key to the end: the map's order is the order of use.
+    this.#buckets.delete(key);
+    this.#buckets.set(key, { tokens: isGranted ? tokens - 1 : tokens, atMs: nowMs });
+    if (this.#buckets.size > bucketsMax) {
+      for (const oldest of this.#buckets.keys()) {
+        this.#buckets.delete(oldest);
+        break;
+      }
+    }
+    return isGranted ? 0 : Math.ceil(((1 - tokens) / rate.perSecond) * 1000);
+  }
+}
+
+function callerKey({ caller, connection }: Call): string {
+  switch (caller.class) {
+    case 'device':
+      return `device ${Buffer.from(caller.identityPub).toString('latin1')}`;
+    case 'peer':
+      return `peer ${caller.domain}`;
+    case 'anyone':
+      return `host ${connection.peer.host}`;
+  }
+}
+
+/** Throws ResourceExhaustedError RATE_LIMITED with the time until the next token. */
+export function rateLimit(clock: Clock, rates: Rates): Middleware {
+  const buckets = new TokenBuckets(clock);
+  return (call, next) => {
+    const { rate } = call.method;
+    const waitMs = buckets.take(`${rate} ${callerKey(call)}`, rates[rate]);
+    if (waitMs > 0) {
+      throw new ResourceExhaustedError(
+        'RATE_LIMITED',
+        `${call.method.name}: more than ${rates[rate].perSecond}/s`,
+        {
+          retryAfterMs: waitMs,
+        },
+      );
+    }
+    return next(call);
+  };
+}

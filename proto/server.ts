@@ -1,0 +1,203 @@
+/**
+ * Dispatch: frame -> row of the method table -> middleware -> handler -> frame. A handler gets the
+ * decoded request and a context, never a frame; what it throws becomes a typed error frame here.
+ */
+import {
+  create,
+  fromBinary,
+  toBinary,
+  type DescMessage,
+  type MessageInitShape,
+  type MessageShape,
+} from '@bufbuild/protobuf';
+import { ErrorSchema } from './gen/qpc/v1/common_pb.ts';
+import type { RequestFrame, ResponseFrame } from './frame.ts';
+import { methodById, type Method, type MethodName, type Methods } from './methods.ts';
+import type { Log, Random, Runtime } from './runtime.ts';
+import { InternalError, QpcError, Status, UnimplementedError } from './status.ts';
+import type { Connection } from './transport/transport.ts';
+
+/** Who calls, as the node knows it from the connection's transport key. */
+export type Caller =
+  | { readonly class: 'anyone' }
+  | {
+      readonly class: 'device';
+      readonly userId: string;
+      readonly deviceId: string;
+      readonly identityPub: Uint8Array;
+      readonly sessionExpiresMs: number;
+    }
+  | { readonly class: 'peer'; readonly domain: string };
+
+/** One call on its way through the middleware. */
+export interface Call {
+  readonly name: MethodName;
+  readonly method: Method;
+  readonly connection: Connection;
+  readonly caller: Caller;
+  /** Decoded request; typed by the row. */
+  readonly request: MessageShape<DescMessage>;
+  /** Aborted when the caller goes away or the deadline passes. */
+  readonly signal: AbortSignal;
+}
+
+/** What a handler gets besides its request. */
+export type CallContext = Omit<Call, 'request' | 'name' | 'method'>;
+
+/** Wraps every call; `next` runs the rest. */
+export type Middleware = (
+  call: Call,
+  next: (call: Call) => Promise<Uint8Array>,
+) => Promise<Uint8Array>;
+
+export type Handler<N extends MethodName> = (
+  request: MessageShape<Methods[N]['request']>,
+  context: CallContext,
+) => Promise<MessageInitShape<Methods[N]['response']>>;
+
+/** One handler per row: a missing one does not compile. */
+export type Handlers = { readonly [N in MethodName]: Handler<N> };
+
+/** One finished call, for metrics and logs. */
+export interface CallReport {
+  readonly method: string;
+  readonly callerClass: Caller['class'];
+  readonly status: number;
+  readonly durationMs: number;
+  readonly requestBytes: number;
+  readonly responseBytes: number;
+}
+
+export interface ServerOptions {
+  readonly handlers: Handlers;
+  readonly middleware: readonly Middleware[];
+  /** Who a connection is at this moment; asked for each call, so that a revocation bites at once. */
+  readonly identify: (connection: Connection) => Promise<Caller>;
+  readonly runtime: Runtime;
+  readonly onCall?: (report: CallReport) => void;
+}
+
+export interface Server {
+  /** Serves the calls of one connection until it closes. */
+  serve(connection: Connection): void;
+}
+
+export function createServer(options: ServerOptions): Server {
+  const { runtime, handlers } = options;
+  const { clock, log, random } = runtime;
+
+  const innermost = async (call: Call): Promise<Uint8Array> => {
+    // The table ties name, request type and handler together; the compiler cannot follow it here.
+    const handler = handlers[call.name] as (
+      request: MessageShape<DescMessage>,
+      context: CallContext,
+    ) => Promise<MessageInitShape<DescMessage>>;
+    const response = await handler(call.request, call);
+    return toBinary(call.method.response, create(call.method.response, response));
+  };
+  const run = options.middleware.reduceRight<(call: Call) => Promise<Uint8Array>>(
+    (next, middleware) => (call) => middleware(call, next),
+    innermost,
+  );
+
+  async function answer(
+    connection: Connection,
+    frame: RequestFrame,
+    signal: AbortSignal,
+  ): Promise<ResponseFrame> {
+    const startMs = clock.monotonic();
+    const found = methodById(frame.methodId);
+    let caller: Caller = { class: 'anyone' };
+    let status = 0;
+    let payload: Uint8Array;
+    try {
+      if (found === undefined) {
+        throw new UnimplementedError(`method ${frame.methodId} is not built`);
+      }
+      caller = await options.identify(connection);
+      const request = decodeRequest(found.row, frame.payload);
+      payload = await run({
+        name: found.name,
+        method: found.row,
+        connection,
+        caller,
+        request,
+        signal,
+      });
+      if (payload.length > found.row.maxResponseBytes) {
+        throw new InternalError(
+          `response of ${payload.length} bytes, at most ${found.row.maxResponseBytes}`,
+        );
+      }
+    } catch (error) {
+      [status, payload] = errorToWire(error, { log, random, method: found?.row.name ?? 'unknown' });
+    }
+    options.onCall?.({
+      method: found?.row.name ?? 'unknown',
+      callerClass: caller.class,
+      status,
+      durationMs: clock.monotonic() - startMs,
+      requestBytes: frame.payload.length,
+      responseBytes: payload.length,
+    });
+    return { status, requestId: frame.requestId, payload };
+  }
+
+  return {
+    serve: (connection) =>
+      connection.onCall((frame, { signal }) => answer(connection, frame, signal)),
+  };
+}
+
+function decodeRequest(method: Method, payload: Uint8Array): MessageShape<DescMessage> {
+  try {
+    return fromBinary(method.request, payload);
+  } catch (cause) {
+    throw new QpcError(
+      Status.InvalidArgument,
+      'BAD_FIELD',
+      `request is no ${method.request.name}`,
+      {
+        cause,
+      },
+    );
+  }
+}
+
+/**
+ * The one place that turns an error into what crosses the wire. Unknown errors and Internal ones
+ * are logged here with a correlation id, and only that id travels.
+ */
+export function errorToWire(
+  error: unknown,
+  context: { readonly log: Log; readonly random: Random; readonly method: string },
+): [status: number, payload: Uint8Array] {
+  const known = error instanceof QpcError && error.status !== Status.Internal ? error : undefined;
+  if (known !== undefined) {
+    return [
+      known.status,
+      toBinary(
+        ErrorSchema,
+        create(ErrorSchema, {
+          reason: known.reason,
+          message: known.message,
+          retryAfterMs: BigInt(Math.ceil(known.retryAfterMs ?? 0)),
+          details: known.details ?? new Uint8Array(0),
+        }),
+      ),
+    ];
+  }
+  const correlation = Buffer.from(context.random.bytes(8)).toString('hex');
+  context.log.error('internal error', {
+    method: context.method,
+    correlation,
+    error: error instanceof Error ? (error.stack ?? error.message) : String(error),
+  });
+  return [
+    Status.Internal,
+    toBinary(
+      ErrorSchema,
+      create(ErrorSchema, { reason: 'INTERNAL', message: `internal error ${correlation}` }),
+    ),
+  ];
+}
