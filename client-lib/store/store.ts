@@ -1,0 +1,296 @@
+/**
+ * The device store as an interface: one file, one process, synchronous. A transaction is durable
+ * (WAL, synchronous=FULL) when `transaction` returns. Areas are small interfaces of rows; what a
+ * row means and which rows belong into one transaction is the callers' business (sync, outbox,
+ * conversation).
+ */
+
+/** The account of this device with every long-term secret. */
+export interface AccountRecord {
+  readonly userId: string;
+  /** `qpc://host:port#pin` of the own node. */
+  readonly nodeAddress: string;
+  /** Ed25519 seed of the account key (32 bytes); absent on a device that never held it. */
+  readonly accountSeed: Uint8Array | undefined;
+  /** Ed25519 seed of the device identity key (32 bytes). */
+  readonly identitySeed: Uint8Array;
+  /** Transport certificate and its PKCS#8 key, PEM. */
+  readonly certificatePem: string;
+  readonly privateKeyPem: string;
+  /** OPAQUE static key of the node, pinned at first use. */
+  readonly opaqueServerKey: Uint8Array | undefined;
+  /** False between making the keys and the node's answer: the next attempt uses the same keys. */
+  readonly isRegistered: boolean;
+  /** End of the session (wall ms); 0 when there is none. */
+  readonly sessionExpiresMs: number;
+}
+
+export interface AccountRows {
+  get(): AccountRecord | undefined;
+  /** Inserts or replaces the one account of this store. */
+  put(record: AccountRecord): void;
+}
+
+/** An X-Wing key of this device. */
+export interface HybridKey {
+  /** First 8 bytes of SHA-256(public key). */
+  readonly keyId: Uint8Array;
+  readonly seed: Uint8Array;
+  readonly publicKey: Uint8Array;
+  readonly notAfterMs: number;
+  readonly isPublished: boolean;
+}
+
+export interface StoredKeyPackage {
+  /** KeyPackageRef (RFC 9420 section 5.2). */
+  readonly ref: Uint8Array;
+  readonly suite: number;
+  readonly publicBytes: Uint8Array;
+  readonly privateBytes: Uint8Array;
+  readonly isLastResort: boolean;
+  readonly notAfterMs: number;
+  readonly isPublished: boolean;
+}
+
+export interface KeyRows {
+  putHybridKey(key: HybridKey): void;
+  hybridKey(keyId: Uint8Array): HybridKey | undefined;
+  /** The key that lasts longest. */
+  newestHybridKey(): HybridKey | undefined;
+  markHybridKeyPublished(keyId: Uint8Array): void;
+  addKeyPackages(packages: readonly StoredKeyPackage[]): void;
+  keyPackage(ref: Uint8Array): StoredKeyPackage | undefined;
+  unpublishedKeyPackages(): readonly StoredKeyPackage[];
+  markKeyPackagesPublished(refs: readonly Uint8Array[]): void;
+  /** Deletes a single-use package and remembers its reference. */
+  consumeKeyPackage(ref: Uint8Array, nowMs: number): void;
+  wasKeyPackageConsumed(ref: Uint8Array): boolean;
+  newestLastResort(suite: number): StoredKeyPackage | undefined;
+  /** Removes keys and packages whose `not_after` lies before `beforeMs`. */
+  expire(beforeMs: number): void;
+}
+
+/** How sure we are of somebody's account key. More kinds come with key transparency. */
+export type Verification = 'firstUse';
+
+export interface ContactRecord {
+  readonly userId: string;
+  readonly accountKey: Uint8Array;
+  readonly manifest: Uint8Array;
+  readonly signature: Uint8Array;
+  readonly manifestSeq: number;
+  readonly firstSeenMs: number;
+  readonly checkedMs: number;
+  readonly verification: Verification;
+}
+
+export interface ContactRows {
+  get(userId: string): ContactRecord | undefined;
+  put(contact: ContactRecord): void;
+  /** Keeps an account key that was refused because another one is pinned. True the first time. */
+  addRefused(userId: string, accountKey: Uint8Array, nowMs: number): boolean;
+  prekey(
+    rid: Uint8Array,
+  ): { readonly publicKey: Uint8Array; readonly notAfterMs: number } | undefined;
+  putPrekey(rid: Uint8Array, publicKey: Uint8Array, notAfterMs: number): void;
+  claim(userId: string): { readonly claimId: Uint8Array; readonly madeMs: number } | undefined;
+  putClaim(userId: string, claimId: Uint8Array, madeMs: number): void;
+  deleteClaim(userId: string): void;
+}
+
+export interface ConversationRecord {
+  /** Id of the conversation's first group (32 bytes). */
+  readonly id: Uint8Array;
+  readonly groupId: Uint8Array;
+  readonly suite: number;
+  readonly name: string;
+  /** User id of who created it: the only one who commits. */
+  readonly creator: string;
+  readonly isCommitter: boolean;
+  readonly joinedMs: number;
+  /** `n` of the last own message; 0 = none. */
+  readonly sentCount: number;
+  readonly lamport: number;
+}
+
+/** Encoded MLS state of one group; `past` only lists what is to be written or was read. */
+export interface StoredGroup {
+  readonly epoch: bigint;
+  readonly cold: Uint8Array;
+  readonly hot: Uint8Array;
+  readonly past: readonly StoredPastEpoch[];
+}
+export interface StoredPastEpoch {
+  readonly epoch: bigint;
+  readonly bytes: Uint8Array;
+}
+
+/** A channel envelope key of one kept epoch. */
+export interface EnvelopeKey {
+  readonly keyId: Uint8Array;
+  readonly groupId: Uint8Array;
+  readonly epoch: bigint;
+  readonly key: Uint8Array;
+}
+
+export interface GroupRows {
+  conversations(): readonly ConversationRecord[];
+  conversation(id: Uint8Array): ConversationRecord | undefined;
+  conversationOfGroup(groupId: Uint8Array): ConversationRecord | undefined;
+  addConversation(conversation: ConversationRecord): void;
+  /** Own counter and logical clock; both only rise. */
+  advance(id: Uint8Array, sentCount: number, lamport: number): void;
+  state(groupId: Uint8Array): StoredGroup | undefined;
+  putCold(groupId: Uint8Array, epoch: bigint, bytes: Uint8Array): void;
+  putHot(groupId: Uint8Array, bytes: Uint8Array): void;
+  putPast(groupId: Uint8Array, epoch: bigint, bytes: Uint8Array): void;
+  /** Forgets past epochs and envelope keys of epochs below `epoch`. */
+  dropEpochsBelow(groupId: Uint8Array, epoch: bigint): void;
+  putEnvelopeKey(key: EnvelopeKey): void;
+  envelopeKeys(keyId: Uint8Array): readonly EnvelopeKey[];
+}
+
+/** Delivery of an own message: to every device, still under way, or refused for some device. */
+export type SendState = 'sealed' | 'accepted' | 'failed';
+
+export interface NewMessage {
+  readonly conversationId: Uint8Array;
+  readonly senderUser: string;
+  readonly senderDevice: string;
+  /** Inner id (16 bytes). */
+  readonly innerId: Uint8Array;
+  readonly n: number;
+  readonly lamport: number;
+  readonly text: string;
+  readonly sentMs: number;
+  /** Undefined for an own message. */
+  readonly receivedMs: number | undefined;
+}
+export interface MessageRecord extends NewMessage {
+  /** Local order of arrival. */
+  readonly id: number;
+  readonly displayedMs: number | undefined;
+  /** Undefined for a received message. */
+  readonly sendState: SendState | undefined;
+  /** When the own node confirmed the last copy; undefined before. */
+  readonly acceptedMs: number | undefined;
+}
+
+export interface MessageRows {
+  /** Row id, or undefined when (conversation, sender device, inner id) is known already. */
+  add(message: NewMessage): number | undefined;
+  /** In display order: (lamport, inner id). `limit` newest rows. */
+  history(conversationId: Uint8Array, limit: number): readonly MessageRecord[];
+  /** Received and not displayed, id > after, in order of arrival. */
+  undisplayed(after: number, limit: number): readonly MessageRecord[];
+  markDisplayed(ids: readonly number[], nowMs: number): void;
+}
+
+/** A row of a log as it came from the node. */
+export interface InboxRow {
+  readonly seq: number;
+  readonly mid: Uint8Array;
+  readonly kind: number;
+  readonly payload: Uint8Array;
+  readonly receivedMs: number;
+}
+/** What a parked row waits for. */
+export type ParkReason = 'UNKNOWN_KEY' | 'UNKNOWN_GROUP' | 'FUTURE_EPOCH' | 'UNKNOWN_USER';
+export interface ParkedRow extends InboxRow {
+  readonly id: number;
+  readonly reason: ParkReason;
+  /** Key id or group id in hex, or user ids separated by spaces. */
+  readonly waitsFor: string;
+  readonly parkedMs: number;
+}
+export interface UndecryptableRow {
+  readonly mid: Uint8Array;
+  readonly seq: number;
+  readonly reason: string;
+  readonly bytes: number;
+  readonly atMs: number;
+}
+export interface Cursor {
+  /** 8 bytes. */
+  readonly storeId: Uint8Array;
+  readonly seq: number;
+}
+
+export interface InboxRows {
+  hasSeen(mark: Uint8Array): boolean;
+  addSeen(mark: Uint8Array, nowMs: number): void;
+  cursor(log: Uint8Array): Cursor | undefined;
+  putCursor(log: Uint8Array, cursor: Cursor): void;
+  park(row: InboxRow, reason: ParkReason, waitsFor: string, nowMs: number): number;
+  parked(): readonly ParkedRow[];
+  unpark(id: number): void;
+  setParkReason(id: number, reason: ParkReason, waitsFor: string): void;
+  addUndecryptable(row: UndecryptableRow): void;
+  undecryptable(): readonly UndecryptableRow[];
+  addGap(storeId: Uint8Array, from: number, to: number, nowMs: number): void;
+  gaps(): readonly { readonly from: number; readonly to: number; readonly atMs: number }[];
+  /** Forgets marks from before `beforeMs`. */
+  expire(beforeMs: number): void;
+}
+
+export interface OutboxTarget {
+  /** Recipient device (32 bytes) and its home. */
+  readonly rid: Uint8Array;
+  readonly domain: string;
+}
+export interface OutboxEntry extends OutboxTarget {
+  readonly id: number;
+  readonly mid: Uint8Array;
+  readonly payload: Uint8Array;
+  readonly messageId: number | undefined;
+  readonly createdMs: number;
+}
+export interface OutboxRows {
+  /** One ciphertext for its targets, state SEALED, behind everything older of each target. */
+  add(
+    entry: {
+      readonly mid: Uint8Array;
+      readonly payload: Uint8Array;
+      readonly targets: readonly OutboxTarget[];
+      readonly messageId: number | undefined;
+    },
+    nowMs: number,
+  ): void;
+  /** Devices with SEALED rows, by hex of rid, oldest row first. */
+  openTargets(): readonly string[];
+  /** Oldest SEALED row of a device. */
+  next(ridHex: string): OutboxEntry | undefined;
+  markAccepted(id: number, storeId: Uint8Array, nowMs: number): void;
+  markFailed(id: number, failure: string): void;
+  /** ACCEPTED rows of another store become SEALED again, same mid and bytes. Returns how many. */
+  reopen(storeId: Uint8Array): number;
+  openCount(): number;
+  failures(): readonly {
+    readonly id: number;
+    readonly messageId: number | undefined;
+    readonly rid: Uint8Array;
+    readonly failure: string;
+  }[];
+  /** Removes ACCEPTED and FAILED rows from before `beforeMs` with their bytes. */
+  expire(beforeMs: number): void;
+}
+
+/** The whole store. Only one process can have it open. */
+export interface ClientStore extends Disposable {
+  /**
+   * Runs `work` in one transaction: all of its writes or none. Synchronous, so nothing else of
+   * this process comes between. Durable on return. An inner call joins the outer transaction.
+   */
+  transaction<T>(work: () => T): T;
+  /** Empties the write-ahead log, so that overwritten secrets leave the disk. */
+  checkpoint(): void;
+  /** Checkpoints and closes. Idempotent. */
+  close(): void;
+  readonly account: AccountRows;
+  readonly keys: KeyRows;
+  readonly contacts: ContactRows;
+  readonly groups: GroupRows;
+  readonly messages: MessageRows;
+  readonly inbox: InboxRows;
+  readonly outbox: OutboxRows;
+}
