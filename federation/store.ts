@@ -100,6 +100,11 @@ export interface RelayItemIn {
   readonly payload: Uint8Array;
   readonly rids: readonly Uint8Array[];
   readonly ttlMs: number;
+  /**
+   * Set when the item itself is refused (unknown kind, too large): the store writes this reject for
+   * each of its rids and no entry; cursor and chain move over the item as over any other.
+   */
+  readonly refused?: { readonly reason: string; readonly temporary: boolean };
 }
 
 export interface RelayBatch {
