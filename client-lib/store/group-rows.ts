@@ -1,0 +1,103 @@
+/** Tables `conversation`, `mls_*` and `envelope_key` of the device store. */
+import type { Database, Row } from './database.ts';
+import type { ConversationRecord, GroupRows } from './store.ts';
+
+function conversationOf(row: Row): ConversationRecord {
+  return {
+    id: row.bytes('id'),
+    groupId: row.bytes('group_id'),
+    suite: row.number('suite'),
+    name: row.text('name'),
+    creator: row.text('creator'),
+    isCommitter: row.number('is_committer') === 1,
+    joinedMs: row.number('joined_ms'),
+    sentCount: row.number('sent_count'),
+    lamport: row.number('lamport'),
+  };
+}
+
+export function groupRows(db: Database): GroupRows {
+  return {
+    conversations: () =>
+      db.all('SELECT * FROM conversation ORDER BY joined_ms, id').map(conversationOf),
+    conversation(id) {
+      const row = db.get('SELECT * FROM conversation WHERE id = ?', id);
+      return row === undefined ? undefined : conversationOf(row);
+    },
+    conversationOfGroup(groupId) {
+      const row = db.get('SELECT * FROM conversation WHERE group_id = ?', groupId);
+      return row === undefined ? undefined : conversationOf(row);
+    },
+    addConversation(conversation) {
+      db.run(
+        'INSERT INTO conversation VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)',
+        conversation.id,
+        conversation.groupId,
+        conversation.suite,
+        conversation.name,
+        conversation.creator,
+        conversation.isCommitter ? 1 : 0,
+        conversation.joinedMs,
+        conversation.sentCount,
+        conversation.lamport,
+      );
+    },
+    advance(id, sentCount, lamport) {
+      db.run(
+        `UPDATE conversation SET sent_count = max(sent_count, ?), lamport = max(lamport, ?)
+         WHERE id = ?`,
+        sentCount,
+        lamport,
+        id,
+      );
+    },
+    state(groupId) {
+      const cold = db.get('SELECT epoch, bytes FROM mls_cold WHERE group_id = ?', groupId);
+      const hot = db.get('SELECT bytes FROM mls_hot WHERE group_id = ?', groupId);
+      if (cold === undefined || hot === undefined) return undefined;
+      const past = db.all(
+        'SELECT epoch, bytes FROM mls_past WHERE group_id = ? ORDER BY epoch',
+        groupId,
+      );
+      return {
+        epoch: BigInt(cold.number('epoch')),
+        cold: cold.bytes('bytes'),
+        hot: hot.bytes('bytes'),
+        past: past.map((row) => ({
+          epoch: BigInt(row.number('epoch')),
+          bytes: row.bytes('bytes'),
+        })),
+      };
+    },
+    putCold(groupId, epoch, bytes) {
+      db.run('INSERT OR REPLACE INTO mls_cold VALUES (?, ?, ?)', groupId, Number(epoch), bytes);
+    },
+    putHot(groupId, bytes) {
+      db.run('INSERT OR REPLACE INTO mls_hot VALUES (?, ?)', groupId, bytes);
+    },
+    putPast(groupId, epoch, bytes) {
+      db.run('INSERT OR REPLACE INTO mls_past VALUES (?, ?, ?)', groupId, Number(epoch), bytes);
+    },
+    dropEpochsBelow(groupId, epoch) {
+      const below = Number(epoch);
+      db.run('DELETE FROM mls_past WHERE group_id = ? AND epoch < ?', groupId, below);
+      db.run('DELETE FROM envelope_key WHERE group_id = ? AND epoch < ?', groupId, below);
+    },
+    putEnvelopeKey({ keyId, groupId, epoch, key }) {
+      db.run(
+        'INSERT OR REPLACE INTO envelope_key VALUES (?, ?, ?, ?)',
+        keyId,
+        groupId,
+        Number(epoch),
+        key,
+      );
+    },
+    envelopeKeys: (keyId) =>
+      db.all('SELECT * FROM envelope_key WHERE key_id = ?', keyId).map((row) => ({
+        keyId: row.bytes('key_id'),
+        groupId: row.bytes('group_id'),
+        epoch: BigInt(row.number('epoch')),
+        key: row.bytes('key'),
+      })),
+  };
+}

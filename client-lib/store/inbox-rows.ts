@@ -1,0 +1,97 @@
+/** Tables `seen`, `parked`, `undecryptable`, `gap` and `cursor` of the device store. */
+import { InternalError } from '@quicprochat/proto';
+import type { Database, Row } from './database.ts';
+import type { InboxRows, ParkedRow, ParkReason } from './store.ts';
+
+const parkReasons: readonly ParkReason[] = [
+  'UNKNOWN_KEY',
+  'UNKNOWN_GROUP',
+  'FUTURE_EPOCH',
+  'UNKNOWN_USER',
+];
+
+function parkedOf(row: Row): ParkedRow {
+  const reason = parkReasons.find((one) => one === row.text('reason'));
+  if (reason === undefined) throw new InternalError('store: a parked row has an unknown reason');
+  return {
+    id: row.number('id'),
+    mid: row.bytes('mid'),
+    kind: row.number('kind'),
+    payload: row.bytes('payload'),
+    seq: row.number('seq'),
+    receivedMs: row.number('received_ms'),
+    reason,
+    waitsFor: row.text('waits_for'),
+    parkedMs: row.number('parked_ms'),
+  };
+}
+
+export function inboxRows(db: Database): InboxRows {
+  return {
+    hasSeen: (mark) => db.get('SELECT 1 FROM seen WHERE mark = ?', mark) !== undefined,
+    addSeen(mark, nowMs) {
+      db.run('INSERT OR IGNORE INTO seen VALUES (?, ?)', mark, nowMs);
+    },
+    cursor(log) {
+      const row = db.get('SELECT * FROM cursor WHERE log = ?', log);
+      if (row === undefined) return undefined;
+      return { storeId: row.bytes('store_id'), seq: row.number('seq') };
+    },
+    putCursor(log, { storeId, seq }) {
+      db.run('INSERT OR REPLACE INTO cursor VALUES (?, ?, ?)', log, storeId, seq);
+    },
+    park(row, reason, waitsFor, nowMs) {
+      const id = db.insert(
+        `INSERT INTO parked (mid, kind, payload, seq, received_ms, reason, waits_for, parked_ms)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+        row.mid,
+        row.kind,
+        row.payload,
+        row.seq,
+        row.receivedMs,
+        reason,
+        waitsFor,
+        nowMs,
+      );
+      if (id === undefined) throw new InternalError('store: a row was not parked');
+      return id;
+    },
+    parked: () => db.all('SELECT * FROM parked ORDER BY id').map(parkedOf),
+    unpark(id) {
+      db.run('DELETE FROM parked WHERE id = ?', id);
+    },
+    setParkReason(id, reason, waitsFor) {
+      db.run('UPDATE parked SET reason = ?, waits_for = ? WHERE id = ?', reason, waitsFor, id);
+    },
+    addUndecryptable(row) {
+      db.run(
+        'INSERT INTO undecryptable (mid, seq, reason, bytes, at_ms) VALUES (?, ?, ?, ?, ?)',
+        row.mid,
+        row.seq,
+        row.reason,
+        row.bytes,
+        row.atMs,
+      );
+    },
+    undecryptable: () =>
+      db.all('SELECT * FROM undecryptable ORDER BY id').map((row) => ({
+        mid: row.bytes('mid'),
+        seq: row.number('seq'),
+        reason: row.text('reason'),
+        bytes: row.number('bytes'),
+        atMs: row.number('at_ms'),
+      })),
+    addGap(storeId, from, to, nowMs) {
+      db.run('INSERT OR IGNORE INTO gap VALUES (?, ?, ?, ?)', storeId, from, to, nowMs);
+    },
+    gaps: () =>
+      db.all('SELECT * FROM gap ORDER BY at_ms').map((row) => ({
+        from: row.number('from_seq'),
+        to: row.number('to_seq'),
+        atMs: row.number('at_ms'),
+      })),
+    expire(beforeMs) {
+      db.run('DELETE FROM seen WHERE seen_ms < ?', beforeMs);
+    },
+  };
+}

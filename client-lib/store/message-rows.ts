@@ -1,0 +1,87 @@
+/** Table `message` of the device store: the history, and what of it the application has not seen. */
+import type { Database, Row } from './database.ts';
+import type { MessageRecord, MessageRows, SendState } from './store.ts';
+
+// The state of an own message is that of its slowest copy; a message without copies (nobody else
+// is in the group) counts as accepted.
+const columns = `m.*,
+  (SELECT count(*) FROM outbox o WHERE o.message_id = m.id AND o.state = 'SEALED') AS copies_open,
+  (SELECT count(*) FROM outbox o WHERE o.message_id = m.id AND o.state = 'FAILED') AS copies_failed,
+  (SELECT max(accepted_ms) FROM outbox o WHERE o.message_id = m.id) AS accepted_ms`;
+
+function sendStateOf(row: Row): SendState | undefined {
+  if (!row.isNull('received_ms')) return undefined;
+  if (row.number('copies_failed') > 0) return 'failed';
+  return row.number('copies_open') > 0 ? 'sealed' : 'accepted';
+}
+
+function messageOf(row: Row): MessageRecord {
+  const sendState = sendStateOf(row);
+  return {
+    id: row.number('id'),
+    conversationId: row.bytes('conversation_id'),
+    senderUser: row.text('sender_user'),
+    senderDevice: row.text('sender_device'),
+    innerId: row.bytes('inner_id'),
+    n: row.number('n'),
+    lamport: row.number('lamport'),
+    text: row.text('text'),
+    sentMs: row.number('sent_ms'),
+    receivedMs: row.maybeNumber('received_ms'),
+    displayedMs: row.maybeNumber('displayed_ms'),
+    sendState,
+    acceptedMs: sendState === 'accepted' ? row.maybeNumber('accepted_ms') : undefined,
+  };
+}
+
+export function messageRows(db: Database): MessageRows {
+  return {
+    add: (message) =>
+      db.insert(
+        `INSERT OR IGNORE INTO message (conversation_id, sender_user, sender_device, inner_id, n,
+           lamport, text, sent_ms, received_ms, displayed_ms)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+        message.conversationId,
+        message.senderUser,
+        message.senderDevice,
+        message.innerId,
+        message.n,
+        message.lamport,
+        message.text,
+        message.sentMs,
+        message.receivedMs ?? null,
+        // Own messages are on screen already.
+        message.receivedMs === undefined ? message.sentMs : null,
+      ),
+    history: (conversationId, limit) =>
+      db
+        .all(
+          `SELECT ${columns} FROM message m WHERE conversation_id = ?
+           ORDER BY lamport DESC, inner_id DESC LIMIT ?`,
+          conversationId,
+          limit,
+        )
+        .map(messageOf)
+        .reverse(),
+    undisplayed: (after, limit) =>
+      db
+        .all(
+          `SELECT ${columns} FROM message m WHERE displayed_ms IS NULL AND id > ?
+           ORDER BY id LIMIT ?`,
+          after,
+          limit,
+        )
+        .map(messageOf),
+    markDisplayed(ids, nowMs) {
+      db.transaction(() => {
+        for (const id of ids) {
+          db.run(
+            'UPDATE message SET displayed_ms = ? WHERE id = ? AND displayed_ms IS NULL',
+            nowMs,
+            id,
+          );
+        }
+      });
+    },
+  };
+}

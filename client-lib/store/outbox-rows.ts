@@ -1,0 +1,91 @@
+/** Tables `outbox` and `outbox_payload` of the device store. */
+import type { Database, Row } from './database.ts';
+import type { OutboxEntry, OutboxRows } from './store.ts';
+
+function entryOf(row: Row): OutboxEntry {
+  return {
+    id: row.number('id'),
+    rid: row.bytes('rid'),
+    domain: row.text('domain'),
+    mid: row.bytes('mid'),
+    payload: row.bytes('bytes'),
+    messageId: row.maybeNumber('message_id'),
+    createdMs: row.number('created_ms'),
+  };
+}
+
+export function outboxRows(db: Database): OutboxRows {
+  return {
+    add({ mid, payload, targets, messageId }, nowMs) {
+      db.transaction(() => {
+        const payloadId = db.insert(
+          'INSERT INTO outbox_payload (mid, bytes) VALUES (?, ?)',
+          mid,
+          payload,
+        );
+        for (const { rid, domain } of targets) {
+          db.run(
+            `INSERT INTO outbox (payload_id, rid, domain, message_id, state, created_ms)
+             VALUES (?, ?, ?, ?, 'SEALED', ?)`,
+            payloadId ?? null,
+            rid,
+            domain,
+            messageId ?? null,
+            nowMs,
+          );
+        }
+      });
+    },
+    openTargets: () =>
+      db
+        .all(
+          `SELECT lower(hex(rid)) AS target FROM outbox WHERE state = 'SEALED'
+           GROUP BY rid ORDER BY min(id)`,
+        )
+        .map((row) => row.text('target')),
+    next(ridHex) {
+      const row = db.get(
+        `SELECT o.*, p.mid, p.bytes FROM outbox o JOIN outbox_payload p ON p.id = o.payload_id
+         WHERE o.state = 'SEALED' AND o.rid = ? ORDER BY o.id LIMIT 1`,
+        Buffer.from(ridHex, 'hex'),
+      );
+      return row === undefined ? undefined : entryOf(row);
+    },
+    markAccepted(id, storeId, nowMs) {
+      db.run(
+        `UPDATE outbox SET state = 'ACCEPTED', accepted_ms = ?, store_id = ?
+         WHERE id = ? AND state = 'SEALED'`,
+        nowMs,
+        storeId,
+        id,
+      );
+    },
+    markFailed(id, failure) {
+      db.run(
+        `UPDATE outbox SET state = 'FAILED', failure = ? WHERE id = ? AND state = 'SEALED'`,
+        failure,
+        id,
+      );
+    },
+    reopen: (storeId) =>
+      db.run(
+        `UPDATE outbox SET state = 'SEALED' WHERE state = 'ACCEPTED' AND store_id <> ?`,
+        storeId,
+      ),
+    openCount: () =>
+      db.get(`SELECT count(*) AS open FROM outbox WHERE state = 'SEALED'`)?.number('open') ?? 0,
+    failures: () =>
+      db.all(`SELECT * FROM outbox WHERE state = 'FAILED' ORDER BY id`).map((row) => ({
+        id: row.number('id'),
+        messageId: row.maybeNumber('message_id'),
+        rid: row.bytes('rid'),
+        failure: row.text('failure'),
+      })),
+    expire(beforeMs) {
+      db.transaction(() => {
+        db.run(`DELETE FROM outbox WHERE state <> 'SEALED' AND created_ms < ?`, beforeMs);
+        db.run('DELETE FROM outbox_payload WHERE id NOT IN (SELECT payload_id FROM outbox)');
+      });
+    },
+  };
+}
