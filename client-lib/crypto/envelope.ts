@@ -109,7 +109,7 @@ export function sealHybrid(input: {
 
 /**
  * Envelope for everybody who holds the epoch's key (32 bytes): one copy for all of a group.
- * Costs 12 bytes of nonce, 16 of tag, 8 of key id, padding and 11 to 15 of framing.
+ * Costs 12 bytes of nonce, 16 of tag, 8 of key id, padding and 12 to 16 of framing.
  * Throws PayloadTooLargeError above 512 KiB.
  */
 export function sealChannel(input: {
