@@ -1,0 +1,95 @@
+/**
+ * The typed errors of the MLS adapter. None crosses the wire; callers switch on `reason`.
+ * The state passed in is unchanged whenever one of these is thrown.
+ */
+import { QpcError, Status } from '@quicprochat/proto';
+import type { ErrorOptions } from '@quicprochat/proto';
+
+/** Every reason of an {@link MlsError}, with its status. */
+export const mlsReasons = {
+  /** Not a well-formed, canonical encoding of what was expected. */
+  MALFORMED: Status.InvalidArgument,
+  /** For another group. */
+  WRONG_GROUP: Status.InvalidArgument,
+  /** Of an epoch whose keys are gone (removed from the window of 8). */
+  EPOCH_GONE: Status.FailedPrecondition,
+  /** Of an epoch not reached yet: park it until the commits between have been processed. */
+  EPOCH_AHEAD: Status.FailedPrecondition,
+  /** A commit of an epoch already left: a lost race, or one processed before. */
+  STALE_COMMIT: Status.FailedPrecondition,
+  /** This message has been opened before. */
+  DUPLICATE: Status.Conflict,
+  /** Opened before, or overtaken by more than the 256 kept generations. */
+  GENERATION_GONE: Status.FailedPrecondition,
+  /** More than 4096 generations ahead of its sender's last known one. */
+  GENERATION_AHEAD: Status.InvalidArgument,
+  /** Sent by this member itself; only its author knows what it said. */
+  OWN_MESSAGE: Status.InvalidArgument,
+  /** Not authentic, whatever check said so. A forged message burns no key. */
+  DECRYPT_FAILED: Status.InvalidArgument,
+  /** A commit that RFC 9420 section 12.4.2 refuses. */
+  INVALID_COMMIT: Status.InvalidArgument,
+  /** A well-formed handshake that the group's policy does not allow. */
+  NOT_ALLOWED: Status.PermissionDenied,
+  /** This member may not commit in this group. */
+  NOT_COMMITTER: Status.PermissionDenied,
+  /** A credential is known to be wrong; see {@link CredentialError}. */
+  BAD_CREDENTIAL: Status.Unauthenticated,
+  /** Manifests are missing: fetch them and try again; see {@link CredentialError}. */
+  UNKNOWN_CREDENTIAL: Status.FailedPrecondition,
+  /** A KeyPackage that RFC 9420 section 10.1 or our policy refuses. */
+  BAD_KEY_PACKAGE: Status.InvalidArgument,
+  /** No row given fits this Welcome. */
+  NO_KEY_PACKAGE: Status.NotFound,
+  /** A Welcome that does not lead into a group of ours. */
+  INVALID_WELCOME: Status.InvalidArgument,
+  /** No suite that every initial device offers. */
+  NO_COMMON_SUITE: Status.FailedPrecondition,
+  /** More Adds than one commit may carry. */
+  TOO_MANY_ADDS: Status.InvalidArgument,
+  /** The client is in the group already. */
+  ALREADY_MEMBER: Status.Conflict,
+  /** No member at that leaf. */
+  UNKNOWN_MEMBER: Status.NotFound,
+  /** This member has been removed; the group can only be read. */
+  REMOVED: Status.FailedPrecondition,
+  /** Stored rows that do not belong together or cannot be read. */
+  BAD_STATE: Status.DataLoss,
+} as const;
+export type MlsReason = keyof typeof mlsReasons;
+
+/** An error of the adapter; `reason` tells which. */
+export class MlsError extends QpcError {
+  override name = 'MlsError';
+  declare readonly reason: MlsReason;
+  constructor(reason: MlsReason, message: string, options?: ErrorOptions) {
+    super(mlsReasons[reason], reason, message, options);
+  }
+}
+
+/** Why one credential was refused. */
+export type CredentialFailure = {
+  readonly reason: 'malformed' | 'unknown_user' | 'unknown_device' | 'wrong_key' | 'revoked';
+  /** Empty when the identity is malformed. */
+  readonly userId: string;
+  readonly deviceId: string;
+};
+
+/**
+ * Credentials that the manifests do not vouch for. Reason UNKNOWN_CREDENTIAL: every failure is
+ * `unknown_user`, all of this message are listed, and fetching their manifests may cure it.
+ * Reason BAD_CREDENTIAL: at least one is wrong whatever is fetched.
+ */
+export class CredentialError extends MlsError {
+  override name = 'CredentialError';
+  readonly failures: readonly CredentialFailure[];
+  constructor(failures: readonly CredentialFailure[]) {
+    const curable = failures.every((failure) => failure.reason === 'unknown_user');
+    const reasons = [...new Set(failures.map((failure) => failure.reason))].join(', ');
+    super(
+      curable ? 'UNKNOWN_CREDENTIAL' : 'BAD_CREDENTIAL',
+      `credentials: ${failures.length} refused (${reasons})`,
+    );
+    this.failures = failures;
+  }
+}

@@ -1,0 +1,24 @@
+/** Door of the MLS adapter. ts-mls and its types stay behind it. */
+export { createMls } from './mls.ts';
+export type { Mls } from './mls.ts';
+export { MlsError, CredentialError, mlsReasons } from './errors.ts';
+export type { MlsReason, CredentialFailure } from './errors.ts';
+export { credentialIdentity, parseCredentialIdentity } from './identity.ts';
+export type { Identity } from './identity.ts';
+export type { ManifestInfo, ManifestLookup } from './authentication.ts';
+export { chooseSuite, mandatorySuite, xwingSuite } from './suite.ts';
+export { isMlsSuite, mlsSuites } from '../crypto/provider.ts';
+export type { MlsSuite } from '../crypto/provider.ts';
+export type { KeyPackageInfo, MadeKeyPackage, SignatureKey } from './key-package.ts';
+export type { MlsGroup, Member } from './group.ts';
+export type { QpcGroupInfo } from './group-extension.ts';
+export { creatorCommits } from './policy.ts';
+export type { CommitPolicy } from './policy.ts';
+export { acceptCommit } from './commit.ts';
+export type { Change, PendingCommit } from './commit.ts';
+export { inspectWelcome } from './welcome.ts';
+export type { Joined, KeyPackageRow } from './welcome.ts';
+export type { Encrypted, Processed, Sender } from './message.ts';
+export { encodeCold, encodeGroup, encodeHot, encodePast, restoreGroup } from './state-codec.ts';
+export type { GroupRows } from './state-codec.ts';
+export type { Wipe } from './wipe.ts';

@@ -1,0 +1,92 @@
+/**
+ * Test support: devices with real keys, a manifest cache that vouches for them, and an `Mls`
+ * for each. Nothing in it stands in for a part of the adapter.
+ */
+import { deviceIdOf, systemClock, systemRandom } from '@quicprochat/proto';
+import type { Clock, Random } from '@quicprochat/proto';
+import type { CryptoProvider } from 'ts-mls';
+import { createEd25519 } from '../crypto/ed25519.ts';
+import { createMls, credentialIdentity } from './index.ts';
+import type {
+  CommitPolicy,
+  Identity,
+  KeyPackageRow,
+  ManifestInfo,
+  Mls,
+  MlsSuite,
+  SignatureKey,
+} from './index.ts';
+
+const ed25519 = createEd25519();
+
+/** A device of a user with its signature key. */
+export interface TestDevice {
+  readonly identity: Identity;
+  readonly signatureKey: SignatureKey;
+  readonly mls: Mls;
+}
+
+/** A small world of users: one manifest cache, shared by all unless a test wants its own. */
+export class TestWorld {
+  readonly manifests = new Map<
+    string,
+    { devices: ManifestInfo['devices']; revoked: Uint8Array[] }
+  >();
+  readonly random: Random;
+  readonly clock: Clock;
+  readonly mayCommit: CommitPolicy | undefined;
+  readonly provider: CryptoProvider | undefined;
+
+  constructor(
+    options: {
+      readonly random?: Random;
+      readonly clock?: Clock;
+      readonly mayCommit?: CommitPolicy;
+      readonly provider?: CryptoProvider;
+    } = {},
+  ) {
+    this.random = options.random ?? systemRandom;
+    this.clock = options.clock ?? systemClock;
+    this.mayCommit = options.mayCommit;
+    this.provider = options.provider;
+  }
+
+  /** A new device of `name@red.example`, in the manifest. */
+  device(name: string, provider: CryptoProvider | undefined = this.provider): TestDevice {
+    const seed = this.random.bytes(32);
+    const publicKey = ed25519.publicKey(seed);
+    const identity = { userId: `${name}@red.example`, deviceId: deviceIdOf(publicKey) };
+    const known = this.manifests.get(identity.userId) ?? { devices: [], revoked: [] };
+    this.manifests.set(identity.userId, {
+      ...known,
+      devices: [...known.devices, { deviceId: identity.deviceId, identityPub: publicKey }],
+    });
+    return { identity, signatureKey: { publicKey, seed }, mls: this.mls(provider) };
+  }
+
+  /** An adapter over this world's manifests. */
+  mls(provider: CryptoProvider | undefined = this.provider): Mls {
+    return createMls({
+      clock: this.clock,
+      random: this.random,
+      manifests: (userId) => this.manifests.get(userId),
+      ...(provider === undefined ? {} : { provider }),
+      ...(this.mayCommit === undefined ? {} : { mayCommit: this.mayCommit }),
+    });
+  }
+}
+
+/** A fresh KeyPackage of the device: published bytes and the row to keep. */
+export async function keyPackageOf(
+  device: TestDevice,
+  suite: MlsSuite,
+  lastResort = false,
+): Promise<KeyPackageRow & { readonly publicBytes: Uint8Array }> {
+  const { identity, signatureKey } = device;
+  return device.mls.makeKeyPackage({ suite, identity, signatureKey, lastResort });
+}
+
+/** Identity bytes of a device. */
+export function identityBytes({ identity }: TestDevice): Uint8Array {
+  return credentialIdentity(identity.userId, identity.deviceId);
+}
