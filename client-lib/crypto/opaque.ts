@@ -110,8 +110,8 @@ export async function startOpaqueLogin(input: OpaqueInput): Promise<OpaqueLogin>
 }
 
 /** The one error of a login that fails, whoever finds out and why. */
-export function authFailed(): UnauthenticatedError {
-  return new UnauthenticatedError('AUTH_FAILED', 'user or password is wrong');
+export function authFailed(cause?: unknown): UnauthenticatedError {
+  return new UnauthenticatedError('AUTH_FAILED', 'user or password is wrong', { cause });
 }
 
 /** One worker thread with one exchange in it. */
