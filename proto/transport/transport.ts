@@ -4,6 +4,7 @@
  * response frame; one push stream = one long-lived unidirectional stream of push frames.
  */
 import type { RequestFrame, ResponseFrame, PushFrame } from '../frame.ts';
+import type { TransportFailure } from '../status.ts';
 import type { NodeIdentity } from './certificate.ts';
 
 /** Application close codes of a connection. */
@@ -31,8 +32,13 @@ export interface PeerIdentity {
   readonly host: string;
 }
 
-/** Why a connection ended. `local` is true when this side closed it. */
+/**
+ * Why a connection ended. `local` is true when this side closed it, an idle time-out included.
+ * `failure` is what the calls in flight failed with: `closed`, or what the close code, the TLS
+ * alert or the fault of the engine says. `code` is 0 when no application code travelled.
+ */
 export interface CloseInfo {
+  readonly failure: TransportFailure;
   readonly code: number;
   readonly reason: string;
   readonly local: boolean;

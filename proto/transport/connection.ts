@@ -1,0 +1,180 @@
+/**
+ * Calls and pushes over the byte streams of any engine: one call is one bidirectional stream with
+ * one request and one response frame, a push stream carries frames one way. Pure of engines; all
+ * time comes from the Clock.
+ */
+import { encodePush, FrameParser, pushFormat } from '../frame.ts';
+import type { PushFrame, RequestFrame, ResponseFrame } from '../frame.ts';
+import type { Runtime } from '../runtime.ts';
+import { TransportError } from '../status.ts';
+import { serveCall, type IncomingCallOptions } from './incoming-call.ts';
+import { asTransportError, OutgoingCall } from './outgoing-call.ts';
+import { closedError } from './session.ts';
+import type { ByteStream, StreamKind, StreamSession } from './session.ts';
+import { StreamSlots } from './stream-slots.ts';
+import type {
+  CallHandler,
+  CallOptions,
+  CloseInfo,
+  Connection,
+  PeerIdentity,
+  PushHandler,
+  PushWriter,
+  RequestBound,
+  TransportLimits,
+} from './transport.ts';
+
+/** The Connection of every engine. `session` must be fresh: its handlers are set here. */
+export class FramedConnection implements Connection {
+  readonly peer: PeerIdentity;
+  readonly closed: Promise<CloseInfo>;
+  readonly #runtime: Runtime;
+  readonly #session: StreamSession;
+  readonly #limits: TransportLimits;
+  readonly #calls = new Set<OutgoingCall>();
+  readonly #callSlots: StreamSlots;
+  readonly #pushSlots: StreamSlots;
+  readonly #incoming: IncomingCallOptions;
+  readonly #callHandler = Promise.withResolvers<CallHandler>();
+  readonly #pushHandler = Promise.withResolvers<PushHandler>();
+  #closeInfo: CloseInfo | undefined;
+
+  constructor(
+    runtime: Runtime,
+    session: StreamSession,
+    limits: TransportLimits,
+    maxRequestBytes: RequestBound,
+  ) {
+    this.#runtime = runtime;
+    this.#session = session;
+    this.#limits = limits;
+    this.peer = session.peer;
+    this.#callSlots = new StreamSlots(
+      { open: limits.callsInFlight, queued: limits.callsQueued },
+      () => session.streamCredit('call') > 0,
+    );
+    // Push streams are few and live long: a queue of more than this is a fault of the layer above.
+    this.#pushSlots = new StreamSlots(
+      { open: limits.incomingPushStreams, queued: limits.incomingPushStreams },
+      () => session.streamCredit('push') > 0,
+    );
+    this.#incoming = { runtime, limits, maxRequestBytes, handler: this.#callHandler.promise };
+    const closed = Promise.withResolvers<CloseInfo>();
+    this.closed = closed.promise;
+    session.start({
+      onStream: (kind, stream) => void this.#serve(kind, stream),
+      onCredit: () => {
+        this.#callSlots.pump();
+        this.#pushSlots.pump();
+      },
+      onClosed: (info) => {
+        this.#closeInfo = info;
+        for (const call of this.#calls) call.fail(closedError(info));
+        closed.resolve(info);
+      },
+    });
+  }
+
+  call(request: RequestFrame, options: CallOptions): Promise<ResponseFrame> {
+    if (this.#closeInfo) return Promise.reject(closedError(this.#closeInfo));
+    const { clock } = this.#runtime;
+    const forget = (ended: OutgoingCall): void => void this.#calls.delete(ended);
+    const call = new OutgoingCall(this.#session, this.#callSlots, clock, request, options, forget);
+    this.#calls.add(call);
+    return call.place();
+  }
+
+  onCall(handler: CallHandler): void {
+    this.#callHandler.resolve(handler);
+  }
+
+  onPushStream(handler: PushHandler): void {
+    this.#pushHandler.resolve(handler);
+  }
+
+  /** Throws TransportError `limit` when no push stream may be opened within the handshake time. */
+  openPushStream(): Promise<PushWriter> {
+    if (this.#closeInfo) return Promise.reject(closedError(this.#closeInfo));
+    const opened = Promise.withResolvers<PushWriter>();
+    const timer = this.#runtime.clock.timer(this.#limits.handshakeMs, () => {
+      withdraw();
+      opened.reject(new TransportError('limit', 'push: the peer allows no further stream'));
+    });
+    let withdraw = (): void => {};
+    const start = (): void => {
+      timer.cancel();
+      try {
+        opened.resolve(new FramedPushWriter(this.#session.openStream('push'), this.#pushSlots));
+      } catch (error) {
+        this.#pushSlots.release();
+        opened.reject(asTransportError(error));
+      }
+    };
+    try {
+      withdraw = this.#pushSlots.request(start);
+    } catch (error) {
+      timer.cancel();
+      opened.reject(asTransportError(error));
+    }
+    return opened.promise;
+  }
+
+  close(code: number, reason: string): Promise<void> {
+    return this.#session.close(code, reason);
+  }
+
+  async #serve(kind: StreamKind, stream: ByteStream): Promise<void> {
+    if (kind === 'call') return serveCall(stream, this.#incoming);
+    try {
+      const handler = await this.#pushHandler.promise;
+      await handler(this.#frames(stream));
+    } catch (error) {
+      if (!this.#closeInfo) {
+        const { failure } = asTransportError(error);
+        this.#runtime.log.warn('transport.push.threw', { failure });
+      }
+    } finally {
+      stream.stopReading();
+    }
+  }
+
+  async *#frames(stream: ByteStream): AsyncGenerator<PushFrame, void, void> {
+    const parser = new FrameParser(pushFormat(this.#limits.maxPayloadBytes));
+    for (;;) {
+      const chunk = await stream.read();
+      if (chunk !== undefined) yield* parser.push(chunk);
+      else if (parser.isEmpty) return;
+      else throw new TransportError('protocol', 'push: ended inside a frame');
+    }
+  }
+}
+
+class FramedPushWriter implements PushWriter {
+  readonly #stream: ByteStream;
+  readonly #release: () => void;
+  #error: TransportError | undefined;
+
+  constructor(stream: ByteStream, slots: StreamSlots) {
+    this.#stream = stream;
+    let isReleased = false;
+    this.#release = () => {
+      if (!isReleased) slots.release();
+      isReleased = true;
+    };
+    void stream.stopped.then((error) => {
+      this.#error ??= error;
+      this.#release();
+    });
+  }
+
+  async write(frame: PushFrame): Promise<void> {
+    if (this.#error) throw this.#error;
+    await this.#stream.write(encodePush(frame));
+  }
+
+  async close(): Promise<void> {
+    this.#error ??= new TransportError('cancelled', 'push: closed here');
+    this.#stream.finish();
+    this.#release();
+  }
+}

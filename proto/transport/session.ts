@@ -1,0 +1,94 @@
+/**
+ * The seam between the frames and an engine: reliable byte streams under flow control over one
+ * authenticated session. `connection.ts` puts calls and pushes on top, the same for every engine.
+ */
+import { TransportError, type TransportFailure } from '../status.ts';
+import type { CloseInfo, PeerIdentity } from './transport.ts';
+import { CloseCode } from './transport.ts';
+
+/** A call's stream is bidirectional, a push stream runs from its opener to the other side only. */
+export type StreamKind = 'call' | 'push';
+
+/**
+ * Why a stream is given up; the number is the application error code of its RESET_STREAM and
+ * STOP_SENDING frames.
+ */
+export const streamCodes = {
+  /** Nothing is wrong: the rest is not needed. */
+  done: 0,
+  cancelled: 1,
+  timeout: 2,
+  protocol: 3,
+  internal: 4,
+} as const;
+export type StreamReason = keyof typeof streamCodes;
+
+/** The error of a stream that the peer gave up with the code. */
+export function streamError(code: number): TransportError {
+  const reason = Object.entries(streamCodes).find(([, known]) => known === code)?.[0];
+  const failure: TransportFailure =
+    reason === 'timeout' || reason === 'protocol' || reason === 'internal' ? reason : 'cancelled';
+  return new TransportError(failure, `stream: given up by the peer (${reason ?? code})`);
+}
+
+/** The error of what was in flight when a connection ended. */
+export function closedError(info: CloseInfo): TransportError {
+  const message = `connection: ${info.reason || 'closed'}`;
+  return new TransportError(info.failure, message, info.local ? {} : { closeCode: info.code });
+}
+
+/** The end of a session whose peer fell silent. */
+export function lost(reason: string): CloseInfo {
+  return { failure: 'closed', code: 0, reason, local: true };
+}
+
+/** What an application close code means to the side that receives it. */
+export function failureOfCloseCode(code: number): TransportFailure {
+  if (code === CloseCode.Protocol) return 'protocol';
+  if (code === CloseCode.RefusedIdentity) return 'refusedIdentity';
+  if (code === CloseCode.Limit) return 'limit';
+  return 'closed';
+}
+
+/** One reliable byte stream. Every error that it throws is a TransportError. */
+export interface ByteStream {
+  /** The next bytes in order, split anywhere; undefined at the end. One read at a time. */
+  read(): Promise<Uint8Array | undefined>;
+  /** Resolves when the engine took all bytes under flow control. */
+  write(bytes: Uint8Array): Promise<void>;
+  /** Says that no bytes follow those written. Nobody waits for this to arrive. */
+  finish(): void;
+  /** Wants no more bytes from the peer. Idempotent. */
+  stopReading(): void;
+  /** Gives up both directions; a read or write that waits here fails `cancelled`. Idempotent. */
+  reset(reason: StreamReason): void;
+  /**
+   * Resolves when the peer wants no more of our bytes before it has all of them, or when the
+   * session ended. Never rejects.
+   */
+  readonly stopped: Promise<TransportError>;
+}
+
+/** What the layer above hears from a session. None of these may throw. */
+export interface SessionHandlers {
+  onStream(kind: StreamKind, stream: ByteStream): void;
+  /** The peer may let us open more streams than before. */
+  onCredit(): void;
+  /** Once; after it nothing else is called. */
+  onClosed(info: CloseInfo): void;
+}
+
+export interface StreamSession {
+  readonly peer: PeerIdentity;
+  /** Sets the handlers, once, in the turn in which the session was handed out. */
+  start(handlers: SessionHandlers): void;
+  /** How many streams of the kind the peer lets us open now. */
+  streamCredit(kind: StreamKind): number;
+  /** Opens a stream; the caller looked at the credit. Throws TransportError. */
+  openStream(kind: StreamKind): ByteStream;
+  /**
+   * Ends the session with an application close code, at once: `onClosed` runs before this returns
+   * its promise, which resolves when the engine let go (bounded by the engine). Idempotent.
+   */
+  close(code: number, reason: string): Promise<void>;
+}
