@@ -1,0 +1,202 @@
+/**
+ * Who red.example's node is: the NodeRecord and its signatures over `"qpc/node/1\0" || record`
+ * (docs/protocol/federation.md). Says nothing about where a record was found, and pins nothing:
+ * the caller brings what it trusts already.
+ */
+import {
+  InvalidArgumentError,
+  isDomain,
+  signStatement,
+  UnauthenticatedError,
+  verifyStatement,
+  type SigningKey,
+} from '@quicprochat/proto';
+import {
+  create,
+  fromBinary,
+  NodeRecordSchema,
+  SignedNodeRecordSchema,
+  toBinary,
+  type NodeKey,
+  type NodeRecord,
+  type SignedNodeRecord,
+} from '@quicprochat/proto/messages';
+import type { Endpoint } from '@quicprochat/proto/transport';
+import { sameBytes } from './lane.ts';
+
+export const nodeRecordLimits = {
+  recordBytes: 16 * 1024,
+  keys: 4,
+  endpoints: 16,
+  capabilities: 32,
+} as const;
+
+/** Clocks of nodes may differ by this much before a key's dates matter (ms). */
+const clockGraceMs = 24 * 3600 * 1000;
+
+/** One TLS key with the signing key beside it. */
+export interface NodeRecordKey {
+  /** SHA-256 SPKI of the TLS certificate (32 bytes). */
+  readonly spkiSha256: Uint8Array;
+  readonly signing: SigningKey;
+  /** Unix ms; `toMs` 0 = open. */
+  readonly fromMs: number;
+  readonly toMs: number;
+}
+
+export interface NodeRecordFacts {
+  readonly domain: string;
+  /** 1-4; every one of them signs. */
+  readonly keys: readonly NodeRecordKey[];
+  readonly endpoints: readonly Endpoint[];
+  /** Grows with every change. */
+  readonly seq: number;
+  readonly versionMin: number;
+  readonly versionMax: number;
+  readonly capabilities: readonly string[];
+}
+
+/** Makes and signs a record. Throws InvalidArgumentError BAD_FIELD on facts beyond the limits. */
+export function signNodeRecord(facts: NodeRecordFacts): SignedNodeRecord {
+  const record = create(NodeRecordSchema, {
+    domain: facts.domain,
+    keys: facts.keys.map((key) => ({
+      spkiSha256: key.spkiSha256,
+      signPub: key.signing.publicKey,
+      fromMs: BigInt(key.fromMs),
+      toMs: BigInt(key.toMs),
+    })),
+    endpoints: facts.endpoints.map(({ host, port }) => ({ host, port })),
+    seq: BigInt(facts.seq),
+    versionMin: facts.versionMin,
+    versionMax: facts.versionMax,
+    capabilities: [...facts.capabilities],
+  });
+  checkRecord(record);
+  const bytes = toBinary(NodeRecordSchema, record);
+  return create(SignedNodeRecordSchema, {
+    record: bytes,
+    signatures: facts.keys.map(({ signing }) => ({
+      signPub: signing.publicKey,
+      signature: signStatement('qpc/node/1', bytes, signing),
+    })),
+  });
+}
+
+/** What the caller trusts already. */
+export interface NodeRecordTrust {
+  readonly domain: string;
+  /** SHA-256 SPKI pins of the domain (32 bytes each). */
+  readonly pins: readonly Uint8Array[];
+  /**
+   * Key of the connection that the record came over (32 bytes): a record may name any key, only a
+   * handshake proves one. Trusted when it is among `pins` and live in the record...
+   */
+  readonly connectionSpki?: Uint8Array;
+  /** ...or when a signing key of an older trusted record signed this one (32 bytes each). */
+  readonly signKeys?: readonly Uint8Array[];
+  /** Highest seq accepted so far: an older record is a replay. */
+  readonly seq?: number;
+  readonly nowMs: number;
+}
+
+/**
+ * Returns the record of a domain once it is proven: signed by every signing key that is live in
+ * it, and tied to a pinned connection or an older signing key. Throws InvalidArgumentError BAD_FIELD or
+ * BAD_SIGNATURE for a malformed record, UnauthenticatedError BAD_CREDENTIAL for an untrusted one.
+ */
+export function verifyNodeRecord(signed: SignedNodeRecord, trust: NodeRecordTrust): NodeRecord {
+  const record = decodeRecord(signed.record);
+  checkRecord(record);
+  if (record.domain !== trust.domain) {
+    throw new UnauthenticatedError('BAD_CREDENTIAL', `node record: is not for ${trust.domain}`);
+  }
+  if (record.seq < BigInt(trust.seq ?? 0)) {
+    throw new UnauthenticatedError(
+      'BAD_CREDENTIAL',
+      `node record: seq ${record.seq}, at least ${trust.seq ?? 0}`,
+    );
+  }
+  const live = record.keys.filter((key) => isLive(key, trust.nowMs));
+  const { connectionSpki } = trust;
+  const hasPin =
+    connectionSpki !== undefined &&
+    trust.pins.some((pin) => sameBytes(pin, connectionSpki)) &&
+    live.some((key) => sameBytes(key.spkiSha256, connectionSpki));
+  const hasHeir = (trust.signKeys ?? []).some((key) => isSignedBy(signed, key));
+  if (!hasPin && !hasHeir) {
+    throw new UnauthenticatedError('BAD_CREDENTIAL', 'node record: no key of it is trusted here');
+  }
+  if (live.length === 0 || !live.every((key) => isSignedBy(signed, key.signPub))) {
+    throw new InvalidArgumentError('BAD_SIGNATURE', 'node record: not signed by every live key');
+  }
+  return record;
+}
+
+function decodeRecord(bytes: Uint8Array): NodeRecord {
+  if (bytes.length > nodeRecordLimits.recordBytes) {
+    throw new InvalidArgumentError(
+      'BAD_FIELD',
+      `node record: ${bytes.length} bytes, at most ${nodeRecordLimits.recordBytes}`,
+    );
+  }
+  try {
+    return fromBinary(NodeRecordSchema, bytes);
+  } catch (cause) {
+    throw new InvalidArgumentError('BAD_FIELD', 'node record: does not parse', { cause });
+  }
+}
+
+function checkRecord(record: NodeRecord): void {
+  const { keys, endpoints, capabilities } = nodeRecordLimits;
+  const rules: readonly (readonly [isHeld: boolean, what: string])[] = [
+    [isDomain(record.domain), 'domain: need a lower-case domain'],
+    [
+      record.keys.length >= 1 && record.keys.length <= keys,
+      `${record.keys.length} keys, need 1-${keys}`,
+    ],
+    [
+      record.keys.every((key) => key.spkiSha256.length === 32 && key.signPub.length === 32),
+      'keys: need 32 bytes each',
+    ],
+    [
+      record.endpoints.length <= endpoints,
+      `${record.endpoints.length} endpoints, at most ${endpoints}`,
+    ],
+    [
+      record.endpoints.every(
+        ({ host, port }) => host.length > 0 && host.length <= 253 && port >= 1 && port <= 65_535,
+      ),
+      'endpoints: need a host and a port of 1-65535',
+    ],
+    [record.seq >= 1n && record.seq <= BigInt(Number.MAX_SAFE_INTEGER), 'seq: need 1 to 2^53 - 1'],
+    [
+      record.versionMin >= 1 && record.versionMin <= record.versionMax,
+      'versions: need 1 <= min <= max',
+    ],
+    [
+      record.capabilities.length <= capabilities &&
+        record.capabilities.every((name) => name.length <= 64),
+      `capabilities: at most ${capabilities} of 64 characters`,
+    ],
+  ];
+  const broken = rules.find(([isHeld]) => !isHeld);
+  if (broken !== undefined)
+    throw new InvalidArgumentError('BAD_FIELD', `node record: ${broken[1]}`);
+}
+
+function isLive(key: NodeKey, nowMs: number): boolean {
+  const hasBegun = key.fromMs <= BigInt(nowMs + clockGraceMs);
+  return hasBegun && (key.toMs === 0n || key.toMs >= BigInt(Math.max(0, nowMs - clockGraceMs)));
+}
+
+function isSignedBy(signed: SignedNodeRecord, signPub: Uint8Array): boolean {
+  // More signatures than keys would only buy the sender our time.
+  return signed.signatures
+    .slice(0, nodeRecordLimits.keys)
+    .some(
+      (one) =>
+        sameBytes(one.signPub, signPub) &&
+        verifyStatement('qpc/node/1', signed.record, one.signature, signPub),
+    );
+}

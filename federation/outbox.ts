@@ -1,0 +1,384 @@
+/**
+ * The sending side of the relay: one loop per (peer, lane) that reads the durable outbox, keeps a
+ * small window of batches in flight and deletes what the receiver's cursor has passed. The cursor
+ * and chain rules are those of docs/protocol/federation.md and decision 0004.
+ */
+import {
+  maxRelayBytes,
+  maxRelayItems,
+  methods,
+  QpcError,
+  TransportError,
+  type Runtime,
+} from '@quicprochat/proto';
+import type { FedRelayResponse } from '@quicprochat/proto/messages';
+import { retryCapMs, retryDelayMs } from './back-off.ts';
+import {
+  chainBytes,
+  laneToWire,
+  sameBytes,
+  streamFromGap,
+  streamFromWire,
+  streamGap,
+} from './lane.ts';
+import type { LinkSession } from './link.ts';
+import { PoisonWatch, relayFault } from './poison.ts';
+import { itemToWire, rejectsFromWire, takeBatch, type OutBatch } from './relay-batch.ts';
+import type { InboundStream, LaneName, OutboundStream, OutboxRow, OutboxStore } from './store.ts';
+import { Wakeup } from './wakeup.ts';
+
+export const outboxLimits = {
+  /**
+   * Batches in flight per lane. One until the first reply of a session has proven cursor and
+   * credit, then four: at 100 ms round trip that is 10 000 items/s, above any peer's ceiling.
+   */
+  window: 4,
+  /** A relay call without an answer for this long (ms) means a dead link. */
+  relayMs: 15_000,
+  /** Longest pause that a peer may ask for (ms). */
+  pauseMaxMs: 5 * 60_000,
+  /** Pause when a peer gives no credit and no time (ms). */
+  noCreditMs: 5_000,
+} as const;
+
+export interface LaneStatus {
+  readonly lane: LaneName;
+  readonly batchesInFlight: number;
+  /** Items that the peer takes unanswered; 0 = none now. */
+  readonly creditItems: number;
+  /** Last seq that the peer confirmed in the current stream. */
+  readonly acked: number;
+  readonly isIdle: boolean;
+  /** Until the next try (ms); 0 unless paused. */
+  readonly pausedForMs: number;
+}
+
+export interface LaneSenderOptions {
+  readonly peer: string;
+  readonly lane: LaneName;
+  readonly store: OutboxStore;
+  readonly runtime: Runtime;
+}
+
+type Outcome =
+  | { readonly batch: OutBatch; readonly response: FedRelayResponse }
+  | { readonly batch: OutBatch; readonly error: unknown };
+
+const noStream: OutboundStream = {
+  streamId: new Uint8Array(0),
+  nextSeq: 1,
+  acked: 0,
+  chain: new Uint8Array(chainBytes),
+};
+
+/** Sends one lane's rows to one peer. `run` is called once per session, never twice at a time. */
+export class LaneSender {
+  readonly #options: LaneSenderOptions;
+  readonly #wakeup: Wakeup;
+  readonly #poison: PoisonWatch;
+  #stream = noStream;
+  /** Last seq sent (or known to be there) in the current stream. */
+  #sent = 0;
+  /** Rows may be waiting that were not read yet. */
+  #isDirty = false;
+  #isProven = false;
+  #credit = { items: 0, bytes: 0 };
+  #inFlight = new Map<OutBatch, Promise<void>>();
+  #outcomes: Outcome[] = [];
+  #failure: { readonly error: unknown; readonly batch: OutBatch } | undefined;
+  #pausedUntilMs = 0;
+  /** Rounds without progress: the exponent of the pause between them. */
+  #stalls = 0;
+
+  constructor(options: LaneSenderOptions) {
+    this.#options = options;
+    this.#wakeup = new Wakeup(options.runtime.clock);
+    this.#poison = new PoisonWatch(options.runtime.clock);
+  }
+
+  /** True when every row that this lane knows of is confirmed and settled. */
+  get isIdle(): boolean {
+    return !this.#isDirty && this.#inFlight.size === 0 && this.#sent === this.#stream.acked;
+  }
+
+  status(): LaneStatus {
+    return {
+      lane: this.#options.lane,
+      batchesInFlight: this.#inFlight.size,
+      creditItems: this.#credit.items,
+      acked: this.#stream.acked,
+      isIdle: this.isIdle,
+      pausedForMs: Math.max(0, Math.round(this.#pausedUntilMs - this.#nowMs())),
+    };
+  }
+
+  /** The store may hold new rows. */
+  notify(): void {
+    this.#isDirty = true;
+    this.#wakeup.raise();
+  }
+
+  /**
+   * Sends until the session ends. Throws what makes the link useless (the caller then ends the
+   * session); refusals of single batches are handled here. No call is in flight when it settles.
+   */
+  async run(session: LinkSession): Promise<void> {
+    const stop = (): void => this.#wakeup.raise();
+    session.signal.addEventListener('abort', stop, { once: true });
+    try {
+      await this.#begin(session);
+      while (!session.signal.aborted) await this.#step(session);
+    } finally {
+      await Promise.all(this.#inFlight.values());
+      this.#outcomes = [];
+      this.#failure = undefined;
+      session.signal.removeEventListener('abort', stop);
+    }
+  }
+
+  async #begin({ hello }: LinkSession): Promise<void> {
+    const { store, peer, lane } = this.#options;
+    this.#isProven = false;
+    this.#stalls = 0;
+    this.#pausedUntilMs = 0;
+    this.#credit = { items: hello.creditItems, bytes: hello.creditBytes };
+    this.#stream = await store.outboundStream(peer, lane);
+    const wireLane = laneToWire(lane);
+    const told = hello.streams.find((stream) => stream.lane === wireLane);
+    await this.#reconcile(told === undefined ? undefined : streamFromWire(told));
+  }
+
+  async #step(session: LinkSession): Promise<void> {
+    if (this.#outcomes.length > 0) return this.#settle();
+    // After a failure the window runs empty first: nothing of an old try may overtake the next.
+    if (this.#failure !== undefined && this.#inFlight.size === 0) return this.#recover();
+    if (this.#failure === undefined && (await this.#fill(session))) return;
+    if (this.#outcomes.length > 0 || session.signal.aborted) return;
+    const pauseMs = this.#pausedUntilMs - this.#nowMs();
+    await this.#wakeup.wait(pauseMs > 0 ? pauseMs : Number.POSITIVE_INFINITY);
+  }
+
+  /**
+   * Compares the receiver's cursor and chain with ours: continue behind it, or, when either side
+   * was restored from an older copy, start a new stream with all rows still held.
+   */
+  async #reconcile(told: InboundStream | undefined): Promise<void> {
+    const { store, peer, lane } = this.#options;
+    this.#stream = await store.outboundStream(peer, lane);
+    const { acked, nextSeq, streamId } = this.#stream;
+    // A receiver that does not know the stream stands at its beginning.
+    const known = told !== undefined && sameBytes(told.streamId, streamId) ? told : undefined;
+    const cursor = known?.cursor ?? 0;
+    if (cursor < acked) return this.#restart('the receiver lost what it had confirmed', cursor);
+    if (cursor >= nextSeq) return this.#restart('this node lost rows that it had sent', cursor);
+    if (known !== undefined && cursor > 0 && !(await this.#isOurChain(cursor, known.chain))) {
+      return this.#restart('this node and the receiver hold different rows', cursor);
+    }
+    // A cursor ahead of `acked` means that replies were lost, and rejects with them. Sending the
+    // row at the cursor once more brings both back; the receiver skips it.
+    this.#sent = cursor > acked ? cursor - 1 : cursor;
+    if (nextSeq - 1 > this.#sent) this.#isDirty = true;
+  }
+
+  async #isOurChain(seq: number, chain: Uint8Array): Promise<boolean> {
+    const { store, peer, lane } = this.#options;
+    const ours = await store.outboxChainAt(peer, lane, seq);
+    return ours !== undefined && sameBytes(ours, chain);
+  }
+
+  async #restart(why: string, cursor: number): Promise<void> {
+    const { store, peer, lane, runtime } = this.#options;
+    const { acked, nextSeq } = this.#stream;
+    this.#stream = await store.restartOutbound(peer, lane);
+    this.#sent = 0;
+    if (this.#stream.nextSeq > 1) this.#isDirty = true;
+    this.#isProven = false;
+    this.#poison.renumbered();
+    runtime.log.warn('outbox stream restarted', { peer, lane, why, cursor, acked, nextSeq });
+  }
+
+  /** Sends one batch if window, credit and rows allow it. Returns whether anything was done. */
+  async #fill(session: LinkSession): Promise<boolean> {
+    const { store, peer, lane } = this.#options;
+    const isCareful = !this.#isProven || this.#poison.isActive;
+    if (!this.#isDirty || this.#inFlight.size >= (isCareful ? 1 : outboxLimits.window))
+      return false;
+    if (this.#nowMs() < this.#pausedUntilMs) return false;
+    const room = this.#room();
+    if (room.items <= 0 || room.bytes <= 0) return false;
+    // Before the read: rows that come during it set it again.
+    this.#isDirty = false;
+    const rows = await store.readOutbox(peer, lane, this.#sent, room.items, room.bytes);
+    const [head] = rows;
+    if (head === undefined) return false;
+    this.#isDirty = true;
+    const isAlone = this.#inFlight.size === 0;
+    const batch = takeBatch(rows, this.#sent, room.bytes, isAlone);
+    if (batch !== undefined) this.#send(session, batch);
+    else if (!isAlone) return false;
+    else if (head.seq !== this.#sent + 1) await this.#restart('rows are missing', this.#sent);
+    else await this.#drop(head, 'TOO_LARGE');
+    return true;
+  }
+
+  /** What may be sent now: credit less what is unanswered, within one batch. */
+  #room(): { readonly items: number; readonly bytes: number } {
+    let { items, bytes } = this.#credit;
+    if (this.#inFlight.size === 0 && (items === 0 || bytes === 0)) {
+      // Without credit, and after the pause that came with it, a single row asks again.
+      return { items: 1, bytes: maxRelayBytes };
+    }
+    for (const batch of this.#inFlight.keys()) {
+      items -= batch.rows.length;
+      bytes -= batch.bytes;
+    }
+    return {
+      items: Math.min(items, maxRelayItems, this.#poison.itemsMax),
+      bytes: Math.min(bytes, maxRelayBytes),
+    };
+  }
+
+  #send(session: LinkSession, batch: OutBatch): void {
+    const request = {
+      lane: laneToWire(this.#options.lane),
+      streamId: this.#stream.streamId,
+      acked: BigInt(this.#stream.acked),
+      firstSeq: BigInt(batch.firstSeq),
+      items: batch.rows.map(itemToWire),
+    };
+    this.#sent = batch.lastSeq;
+    const method = batch.rows.length === 1 ? methods.fedRelay : methods.fedRelayBatch;
+    const done = session.call(method, request, { deadlineMs: outboxLimits.relayMs }).then(
+      (response) => this.#finish({ batch, response }),
+      (error: unknown) => this.#finish({ batch, error }),
+    );
+    this.#inFlight.set(batch, done);
+  }
+
+  #finish(outcome: Outcome): void {
+    this.#inFlight.delete(outcome.batch);
+    this.#outcomes.push(outcome);
+    this.#wakeup.raise();
+  }
+
+  /**
+   * Handles the replies that are here. The one with the highest cursor speaks for all: the
+   * receiver made it last, and it repeats every reject that is not settled yet.
+   */
+  async #settle(): Promise<void> {
+    let best: { readonly batch: OutBatch; readonly response: FedRelayResponse } | undefined;
+    for (const outcome of this.#outcomes.splice(0)) {
+      if ('error' in outcome) {
+        const isFirst =
+          this.#failure === undefined || outcome.batch.firstSeq < this.#failure.batch.firstSeq;
+        if (isFirst) this.#failure = outcome;
+        continue;
+      }
+      const { response } = outcome;
+      this.#credit = { items: response.creditItems, bytes: response.creditBytes };
+      const isSpent = response.creditItems === 0 || response.creditBytes === 0;
+      const askedMs = Number(response.retryAfterMs) || (isSpent ? outboxLimits.noCreditMs : 0);
+      if (askedMs > 0) this.#pause(askedMs, 'the receiver asks for time');
+      if (best === undefined || response.cursor > best.response.cursor) best = outcome;
+    }
+    if (best !== undefined) await this.#confirm(best.batch, best.response);
+  }
+
+  async #confirm(batch: OutBatch, response: FedRelayResponse): Promise<void> {
+    const { store, peer, lane } = this.#options;
+    const { streamId, acked } = this.#stream;
+    const told = streamFromWire({ ...response, lane: laneToWire(lane), streamId });
+    if (told === undefined || told.cursor < batch.lastSeq) {
+      // The receiver applies whole batches; this one speaks another protocol.
+      throw new TransportError('protocol', `relay reply: cursor ${response.cursor} is not behind`);
+    }
+    const row = batch.rows.at(-1);
+    const isSame =
+      row?.seq === told.cursor
+        ? sameBytes(row.chain, told.chain)
+        : await this.#isOurChain(told.cursor, told.chain);
+    // No row is deleted unless the receiver proves that it holds the same one.
+    if (!isSame) {
+      this.#failure = { batch, error: streamGap(told) };
+      return;
+    }
+    const rejects = rejectsFromWire(response.rejects, acked, told.cursor);
+    await store.settleOutbox(peer, lane, streamId, told.cursor, rejects);
+    this.#stream = { ...this.#stream, acked: told.cursor, chain: told.chain };
+    this.#sent = Math.max(this.#sent, told.cursor);
+    this.#isProven = true;
+    this.#stalls = 0;
+    this.#poison.succeeded(told.cursor);
+  }
+
+  /** Decides what follows a failed batch. Throws what only a new link can mend. */
+  async #recover(): Promise<void> {
+    const failure = this.#failure;
+    if (failure === undefined) return;
+    const { batch, error } = failure;
+    this.#failure = undefined;
+    this.#sent = this.#stream.acked;
+    this.#isDirty = true;
+    const fault = relayFault(error);
+    const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
+    const { random } = this.#options.runtime;
+    switch (fault) {
+      case 'link':
+        throw error;
+      case 'pause': {
+        const askedMs = error instanceof QpcError ? error.retryAfterMs : undefined;
+        this.#pause(askedMs ?? retryDelayMs(this.#stalls, retryCapMs(0), random), reason);
+        this.#stalls += 1;
+        return;
+      }
+      case 'gap': {
+        const told = streamFromGap(error);
+        if (told === undefined) throw error;
+        if (this.#stalls > 0)
+          this.#pause(retryDelayMs(this.#stalls, retryCapMs(0), random), reason);
+        this.#stalls += 1;
+        return this.#reconcile(told);
+      }
+      case 'internal':
+      case 'refused':
+      case 'tooLarge': {
+        const [row] = batch.rows;
+        const verdict = this.#poison.failed(batch.firstSeq, batch.rows.length, fault);
+        if (verdict === 'drop' && row !== undefined) return this.#drop(row, reason);
+        const capMs = retryCapMs(this.#poison.failingForMs);
+        this.#pause(retryDelayMs(this.#poison.tries, capMs, random), reason);
+      }
+    }
+  }
+
+  #pause(ms: number, why: string): void {
+    const { runtime, peer, lane } = this.#options;
+    const pauseMs = Math.min(ms, outboxLimits.pauseMaxMs);
+    this.#pausedUntilMs = Math.max(this.#pausedUntilMs, this.#nowMs() + pauseMs);
+    runtime.log.info('relay paused', { peer, lane, why, pauseMs: Math.round(pauseMs) });
+  }
+
+  /**
+   * Gives one row up: a dead letter for each of its devices. The receiver's cursor never saw it, so
+   * the rows behind it start a new stream. A crash between the two steps looks like a receiver that
+   * lost a row, and ends in the same new stream.
+   */
+  async #drop(row: OutboxRow, reason: string): Promise<void> {
+    const { store, peer, lane, runtime } = this.#options;
+    // Only the first row that is not settled may go; what stands before it is sent first.
+    if (row.seq !== this.#stream.acked + 1) {
+      this.#sent = this.#stream.acked;
+      return;
+    }
+    const { seq } = row;
+    const rejects = row.rids.map((rid) => ({ seq, rid, reason, temporary: false }));
+    await store.settleOutbox(peer, lane, this.#stream.streamId, seq, rejects);
+    this.#poison.dropped();
+    runtime.log.error('outbox row dead', { peer, lane, seq, reason, devices: row.rids.length });
+    await this.#restart('a row became a dead letter', seq - 1);
+  }
+
+  #nowMs(): number {
+    return this.#options.runtime.clock.monotonic();
+  }
+}

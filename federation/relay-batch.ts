@@ -1,0 +1,165 @@
+/**
+ * Relay batches between the rows of a store and their wire form, with every bound that a batch
+ * keeps (docs/protocol/federation.md). Pure: no store, no time.
+ */
+import {
+  InvalidArgumentError,
+  maxControlBytes,
+  maxRelayBytes,
+  maxRelayItems,
+  maxTtlS,
+  midBytes,
+  RowKind,
+} from '@quicprochat/proto';
+import type {
+  FedRelayRequest,
+  MessageInitShape,
+  RelayItem,
+  RelayItemSchema,
+  RelayReject,
+} from '@quicprochat/proto/messages';
+import { laneFromWire, laneOfKind, streamIdBytes } from './lane.ts';
+import type { LaneName, OutboxRow, Reject, RelayBatch, RelayItemIn } from './store.ts';
+
+export const relayItemLimits = {
+  ridBytes: 32,
+  /** Devices that one item may be for. */
+  rids: 2_048,
+  payloadBytes: maxControlBytes,
+  reasonBytes: 64,
+} as const;
+
+/** Bytes of one item beyond payload and rids on the wire, rounded up. */
+const itemOverheadBytes = 48;
+/** One rid with its tag and length. */
+const ridWireBytes = relayItemLimits.ridBytes + 2;
+
+/** Rows that travel together. */
+export interface OutBatch {
+  readonly firstSeq: number;
+  readonly lastSeq: number;
+  /** As counted against credit and the batch bound; at least the bytes on the wire. */
+  readonly bytes: number;
+  readonly rows: readonly OutboxRow[];
+}
+
+/**
+ * The longest run of rows without gap behind `after` that fits in `roomBytes`. A lone first row may
+ * use a whole batch when `isAlone`. Undefined when not even one row fits or the first is missing.
+ */
+export function takeBatch(
+  rows: readonly OutboxRow[],
+  after: number,
+  roomBytes: number,
+  isAlone: boolean,
+): OutBatch | undefined {
+  const taken: OutboxRow[] = [];
+  let bytes = 0;
+  for (const row of rows) {
+    const withRow = bytes + row.payload.length + row.rids.length * ridWireBytes + itemOverheadBytes;
+    const boundBytes = taken.length === 0 && isAlone ? maxRelayBytes : roomBytes;
+    if (row.seq !== after + 1 + taken.length || withRow > Math.min(boundBytes, maxRelayBytes))
+      break;
+    bytes = withRow;
+    taken.push(row);
+  }
+  if (taken.length === 0) return undefined;
+  return { firstSeq: after + 1, lastSeq: after + taken.length, bytes, rows: taken };
+}
+
+export function itemToWire(row: OutboxRow): MessageInitShape<typeof RelayItemSchema> {
+  // A row that expires on the way still takes its place in the stream: one second, not none.
+  const ttlS = Math.min(maxTtlS, Math.max(1, Math.floor(row.ttlLeftMs / 1000)));
+  return { kind: row.kind, mid: row.mid, payload: row.payload, rids: [...row.rids], ttlS };
+}
+
+/** The rejects of a reply that concern rows in (acked, cursor]; others are settled or unknown. */
+export function rejectsFromWire(
+  rejects: readonly RelayReject[],
+  acked: number,
+  cursor: number,
+): Reject[] {
+  return rejects
+    .filter(
+      ({ seq, rid }) => seq > acked && seq <= cursor && rid.length === relayItemLimits.ridBytes,
+    )
+    .map(({ seq, rid, reason, temporary }) => ({
+      seq: Number(seq),
+      rid,
+      reason: reason.slice(0, relayItemLimits.reasonBytes),
+      temporary,
+    }));
+}
+
+/**
+ * Checks every field of a request. Throws InvalidArgumentError BAD_FIELD for what breaks the
+ * protocol; an item that this node merely cannot take is marked `refused` and passes.
+ */
+export function parseRelay(request: FedRelayRequest, kinds: ReadonlySet<number>): RelayBatch {
+  const lane = laneFromWire(request.lane);
+  if (lane === undefined) throw bad(`lane: ${request.lane}, need 1 or 2`);
+  const { streamId, items } = request;
+  if (streamId.length !== streamIdBytes) {
+    throw bad(`streamId: ${streamId.length} bytes, need ${streamIdBytes}`);
+  }
+  if (items.length < 1 || items.length > maxRelayItems) {
+    throw bad(`items: ${items.length}, need 1-${maxRelayItems}`);
+  }
+  const firstSeq = Number(request.firstSeq);
+  const acked = Number(request.acked);
+  if (firstSeq < 1 || firstSeq + items.length > Number.MAX_SAFE_INTEGER) {
+    throw bad('firstSeq: need 1 to 2^53 - 1');
+  }
+  if (acked >= firstSeq) throw bad(`acked: ${acked}, need less than firstSeq ${firstSeq}`);
+  const payloadBytes = items.reduce((sum, { payload }) => sum + payload.length, 0);
+  if (payloadBytes > maxRelayBytes) {
+    throw bad(`items: ${payloadBytes} payload bytes, at most ${maxRelayBytes}`);
+  }
+  const parsed = items.map((item, index) => parseItem(item, index, lane, kinds));
+  return { lane, streamId, acked, firstSeq, items: parsed };
+}
+
+function parseItem(
+  item: RelayItem,
+  index: number,
+  lane: LaneName,
+  kinds: ReadonlySet<number>,
+): RelayItemIn {
+  const { kind, mid, payload, rids, ttlS } = item;
+  const field = (name: string, what: string): InvalidArgumentError =>
+    bad(`items[${index}].${name}: ${what}`);
+  if (mid.length !== midBytes) throw field('mid', `${mid.length} bytes, need ${midBytes}`);
+  if (payload.length === 0) throw field('payload', 'is empty');
+  if (rids.length < 1 || rids.length > relayItemLimits.rids) {
+    throw field('rids', `${rids.length}, need 1-${relayItemLimits.rids}`);
+  }
+  if (rids.some((rid) => rid.length !== relayItemLimits.ridBytes)) {
+    throw field('rids', `need ${relayItemLimits.ridBytes} bytes each`);
+  }
+  if (ttlS === 0) throw field('ttlS', 'is missing');
+  if (kind === 0 || kind > 255) throw field('kind', `${kind}, need 1-255`);
+  const ttlMs = Math.min(ttlS, maxTtlS) * 1000;
+  const refused = refusalOf(kind, payload, lane, kinds);
+  return { kind, mid, payload, rids, ttlMs, ...(refused === undefined ? {} : { refused }) };
+}
+
+function refusalOf(
+  kind: number,
+  payload: Uint8Array,
+  lane: LaneName,
+  kinds: ReadonlySet<number>,
+): RelayItemIn['refused'] {
+  if (payload.length > relayItemLimits.payloadBytes)
+    return { reason: 'TOO_LARGE', temporary: false };
+  // A later version of this node may know the kind: the sender keeps the row for a while.
+  if (!kinds.has(kind)) return { reason: 'UNIMPLEMENTED', temporary: true };
+  if (laneOfKind(kind) !== lane) return { reason: 'BAD_FIELD', temporary: false };
+  return undefined;
+}
+
+function bad(message: string): InvalidArgumentError {
+  return new InvalidArgumentError('BAD_FIELD', message);
+}
+
+/** The kinds that this version takes from a peer. */
+export const acceptedKinds: ReadonlySet<number> = new Set([RowKind.Envelope]);
