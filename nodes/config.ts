@@ -1,0 +1,194 @@
+/**
+ * The node's configuration: one TOML file, every key checked, defaults here and documented on the
+ * type. Paths are relative to the file. Secrets never stand in it, only where they lie.
+ */
+import { readFileSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import { parse } from 'smol-toml';
+import * as v from 'valibot';
+import { isDomain, type Rates } from '@quicprochat/proto';
+import { isIP } from 'node:net';
+import type { Endpoint } from '@quicprochat/proto/transport';
+import { SetupError } from './setup-error.ts';
+import type { StoreLimits } from './store/store.ts';
+
+const hourMs = 3_600_000;
+const dayMs = 24 * hourMs;
+
+const count = (fallback: number, max: number) =>
+  v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(max)), fallback);
+const path = v.pipe(v.string(), v.minLength(1));
+const rate = (perSecond: number, burst: number) =>
+  v.optional(
+    v.strictObject({
+      per_second: v.pipe(v.number(), v.minValue(0.01), v.maxValue(1e6)),
+      burst: v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(1e6)),
+    }),
+    { per_second: perSecond, burst },
+  );
+
+const schema = v.strictObject({
+  domain: v.pipe(v.string(), v.check(isDomain, 'need a lower-case domain like red.example')),
+  /** Address and UDP port to bind. */
+  listen: v.pipe(
+    v.string(),
+    v.check((text) => parseEndpoint(text) !== undefined, 'need ip:port or [ipv6]:port'),
+  ),
+  /** Where others reach this node, for its signed record: host:port. */
+  advertise: v.optional(
+    v.pipe(
+      v.string(),
+      v.check((text) => parseEndpoint(text, 'any') !== undefined, 'need host:port'),
+    ),
+  ),
+  database: path,
+  /** 64 hex digits in a file that only its owner can read. */
+  database_key_file: path,
+  peers_file: v.optional(path),
+  log_level: v.optional(v.picklist(['debug', 'info', 'warn', 'error']), 'info'),
+  session_ttl_days: count(90, 3650),
+  limits: v.optional(
+    v.strictObject({
+      connections: count(20_000, 1e6),
+      connections_per_host: count(2_000, 1e6),
+      handshakes_per_host_per_second: count(200, 1e5),
+      calls_in_flight: count(8_192, 1e6),
+      inbox_rows: count(10_000, 1e8),
+      inbox_mib: count(64, 1e6),
+      outbox_rows_per_peer: count(1_000_000, 1e9),
+      outbox_gib_per_peer: count(10, 1e4),
+      outbox_age_days: count(7, 365),
+      key_packages_per_device_per_hour: count(100, 1e6),
+      key_packages_per_peer_user_per_hour: count(10, 1e6),
+    }),
+    {},
+  ),
+  rates: v.optional(
+    v.strictObject({
+      cheap: rate(100, 500),
+      auth: rate(2, 20),
+      auth_per_user: rate(0.2, 10),
+      send: rate(60, 300),
+      read: rate(200, 1_000),
+      keys: rate(2, 50),
+      lookup: rate(5, 100),
+      relay: rate(200, 1_000),
+    }),
+    {},
+  ),
+});
+
+export interface NodeConfig {
+  readonly domain: string;
+  readonly listen: Endpoint;
+  readonly advertise: Endpoint;
+  readonly databasePath: string;
+  readonly databaseKeyPath: string;
+  readonly peersPath: string | undefined;
+  readonly logLevel: 'debug' | 'info' | 'warn' | 'error';
+  readonly sessionTtlMs: number;
+  readonly connections: number;
+  readonly connectionsPerHost: number;
+  readonly handshakesPerHostPerSecond: number;
+  readonly callsInFlight: number;
+  readonly singleUsePerDevicePerHour: number;
+  readonly singleUsePerPeerPerHour: number;
+  readonly store: StoreLimits;
+  readonly rates: Rates;
+  readonly ratePerUser: { readonly perSecond: number; readonly burst: number };
+}
+
+/** Parses `host:port`, `1.2.3.4:port` or `[ipv6]:port`; `ip` allows literals only. */
+export function parseEndpoint(text: string, kind: 'ip' | 'any' = 'ip'): Endpoint | undefined {
+  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^:[\]]+)):(\d{1,5})$/.exec(text);
+  const host = match?.[1] ?? match?.[2];
+  const port = Number(match?.[3]);
+  if (host === undefined || port > 65_535) return undefined;
+  const isLiteral = isIP(host) !== 0;
+  return isLiteral || (kind === 'any' && isDomain(host)) ? { host, port } : undefined;
+}
+
+export function formatEndpoint({ host, port }: Endpoint): string {
+  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
+}
+
+/** Reads and checks a config file. Throws SetupError that names file, key and need. */
+export function loadConfig(file: string): NodeConfig {
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch (cause) {
+    throw new SetupError(`${file}: cannot be read; make one with qpcd init`, cause);
+  }
+  return parseConfig(text, file);
+}
+
+/** `file` names the source in errors and is the base of relative paths. */
+export function parseConfig(text: string, file: string): NodeConfig {
+  let raw: unknown;
+  try {
+    raw = parse(text);
+  } catch (cause) {
+    const where = cause instanceof Error ? (cause.message.split('\n')[0] ?? '') : '';
+    throw new SetupError(`${file}: ${where}`, cause);
+  }
+  const checked = v.safeParse(schema, raw);
+  if (!checked.success) {
+    const [issue] = checked.issues;
+    const key = v.getDotPath(issue) ?? 'file';
+    throw new SetupError(`${file}: ${key}: ${issue.message}`);
+  }
+  return resolveConfig(checked.output, dirname(resolve(file)));
+}
+
+function resolveConfig(raw: v.InferOutput<typeof schema>, base: string): NodeConfig {
+  const limits = v.parse(schema.entries.limits.wrapped, raw.limits);
+  const rates = v.parse(schema.entries.rates.wrapped, raw.rates);
+  const listen = endpoint(raw.listen, 'ip');
+  const bucket = (one: { per_second: number; burst: number }) => ({
+    perSecond: one.per_second,
+    burst: one.burst,
+  });
+  return {
+    domain: raw.domain,
+    listen,
+    advertise: raw.advertise === undefined ? listen : endpoint(raw.advertise, 'any'),
+    databasePath: resolve(base, raw.database),
+    databaseKeyPath: resolve(base, raw.database_key_file),
+    peersPath: raw.peers_file === undefined ? undefined : resolve(base, raw.peers_file),
+    logLevel: raw.log_level,
+    sessionTtlMs: raw.session_ttl_days * dayMs,
+    connections: limits.connections,
+    connectionsPerHost: limits.connections_per_host,
+    handshakesPerHostPerSecond: limits.handshakes_per_host_per_second,
+    callsInFlight: limits.calls_in_flight,
+    singleUsePerDevicePerHour: limits.key_packages_per_device_per_hour,
+    singleUsePerPeerPerHour: limits.key_packages_per_peer_user_per_hour,
+    store: {
+      inboxRows: limits.inbox_rows,
+      inboxBytes: limits.inbox_mib * 1024 ** 2,
+      outboxRowsPerPeer: limits.outbox_rows_per_peer,
+      outboxBytesPerPeer: limits.outbox_gib_per_peer * 1024 ** 3,
+      outboxAgeMs: limits.outbox_age_days * dayMs,
+      deferredRetryMs: 60_000,
+      tombstoneMs: 72 * hourMs,
+    },
+    rates: {
+      cheap: bucket(rates.cheap),
+      auth: bucket(rates.auth),
+      send: bucket(rates.send),
+      read: bucket(rates.read),
+      keys: bucket(rates.keys),
+      lookup: bucket(rates.lookup),
+      relay: bucket(rates.relay),
+    },
+    ratePerUser: bucket(rates.auth_per_user),
+  };
+}
+
+function endpoint(text: string, kind: 'ip' | 'any'): Endpoint {
+  const parsed = parseEndpoint(text, kind);
+  // The schema checked the same text; this keeps the types honest.
+  if (parsed === undefined) throw new SetupError(`${text}: no host:port`);
+  return parsed;
+}

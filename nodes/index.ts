@@ -1,0 +1,8 @@
+/** Door of the node: start one in a process of your own (tests, simulation, embedding). */
+export { loadConfig, parseConfig, type NodeConfig } from './config.ts';
+export { initNode, type InitOptions, type InitResult } from './init.ts';
+export { readKeyFile } from './key-file.ts';
+export { startNode, type NodeOptions, type QpcNode } from './node.ts';
+export { createSecrets, loadSecrets, type NodeSecrets } from './secrets.ts';
+export { createNodeStore, openNodeStore } from './store/open.ts';
+export type * from './store/store.ts';

@@ -1,0 +1,139 @@
+#!/usr/bin/env node
+/** `qpcd`: arguments -> config -> node -> signals. The only file here that ends the process. */
+import { readFileSync } from 'node:fs';
+import { Command, CommanderError } from 'commander';
+import { QpcError, systemClock, systemRandom, TransportError, type Log } from '@quicprochat/proto';
+import { quicTransport } from '@quicprochat/proto/transport';
+import { parsePeersFile, type PeersFile } from '@quicprochat/federation';
+import { formatEndpoint, loadConfig, type NodeConfig } from './config.ts';
+import { boundAddress, initNode } from './init.ts';
+import { readKeyFile } from './key-file.ts';
+import { startNode } from './node.ts';
+import { loadSecrets } from './secrets.ts';
+import { SetupError } from './setup-error.ts';
+import { openNodeStore } from './store/open.ts';
+import { createLog } from './telemetry.ts';
+
+const software = 'qpcd 0.1.0';
+/** Exit codes: 1 = failed while running, 2 = could not start as configured. */
+const exitFailed = 1;
+const exitSetup = 2;
+
+const program = new Command('qpcd')
+  .description('quicprochat node')
+  .version(software)
+  .showHelpAfterError()
+  .exitOverride();
+
+program
+  .command('init')
+  .description('make the directory of a new node: configuration, keys, encrypted database')
+  .requiredOption('--domain <domain>', 'domain of the node and its users, like red.example')
+  .option('--dir <directory>', 'directory to make', 'qpcd')
+  .option('--listen <ip:port>', 'address and UDP port to bind', '[::]:5001')
+  .option('--advertise <host:port>', 'where others reach it (default: domain and port)')
+  .action(async (options: { domain: string; dir: string; listen: string; advertise?: string }) => {
+    const port = options.listen.slice(options.listen.lastIndexOf(':') + 1);
+    const result = await initNode(
+      {
+        directory: options.dir,
+        domain: options.domain,
+        listen: options.listen,
+        advertise: options.advertise ?? `${options.domain}:${port}`,
+      },
+      { clock: systemClock, random: systemRandom, log: createLog('warn') },
+    );
+    process.stdout.write(`config  ${result.configPath}\naddress ${result.address}\n`);
+  });
+
+program
+  .command('run')
+  .description('run the node until SIGTERM or SIGINT')
+  .option('--config <file>', 'configuration file', 'qpcd/qpcd.toml')
+  .action((options: { config: string }) => run(loadConfig(options.config)));
+
+async function run(config: NodeConfig): Promise<void> {
+  const log = createLog(config.logLevel);
+  const runtime = { clock: systemClock, random: systemRandom, log };
+  await using store = await openNodeStore({
+    path: config.databasePath,
+    key: readKeyFile(config.databaseKeyPath),
+    limits: config.store,
+    runtime,
+  });
+  const secrets = await loadSecrets(store);
+  const node = await startNode({
+    config,
+    secrets,
+    store,
+    peers: readPeers(config),
+    transport: quicTransport(runtime),
+    runtime,
+    software,
+  });
+  const { endpoint } = node.listener;
+  log.info('ready', {
+    domain: config.domain,
+    listen: formatEndpoint(endpoint),
+    address: boundAddress(config, endpoint.port, secrets.identity.spkiSha256),
+    pid: process.pid,
+  });
+  // A failed sync must never be retried: the process ends and recovers from the write-ahead log.
+  store.failed.then(
+    (error) => fail(log, 'the store failed', error),
+    () => undefined,
+  );
+  await stopSignal();
+  log.info('stopping');
+  await node.stop();
+}
+
+function readPeers(config: NodeConfig): PeersFile {
+  if (config.peersPath === undefined) return parsePeersFile('', 'peers');
+  let text: string;
+  try {
+    text = readFileSync(config.peersPath, 'utf8');
+  } catch (cause) {
+    throw new SetupError(
+      `${config.peersPath}: cannot be read; it lists the peers, or remove peers_file`,
+      cause,
+    );
+  }
+  return parsePeersFile(text, config.peersPath);
+}
+
+function stopSignal(): Promise<void> {
+  return new Promise((resolve) => {
+    process.once('SIGTERM', () => resolve());
+    process.once('SIGINT', () => resolve());
+  });
+}
+
+function fail(log: Log, what: string, error: unknown): never {
+  log.error(what, {
+    error: error instanceof Error ? (error.stack ?? error.message) : String(error),
+  });
+  process.exit(exitFailed);
+}
+
+try {
+  await program.parseAsync();
+  process.exit(0);
+} catch (error) {
+  if (error instanceof CommanderError) process.exit(error.exitCode === 0 ? 0 : exitSetup);
+  process.stderr.write(`qpcd: ${startError(error)}\n`);
+  process.exit(error instanceof QpcError ? exitSetup : exitFailed);
+}
+
+/** One line for a person; what was no expected error shows its stack. */
+function startError(error: unknown): string {
+  if (error instanceof TransportError && isAddressInUse(error.cause)) {
+    return `${error.message}; another process uses that port: stop it or change "listen"`;
+  }
+  if (error instanceof QpcError) return error.message.replaceAll('\n', ' ');
+  return error instanceof Error ? (error.stack ?? error.message) : String(error);
+}
+
+function isAddressInUse(cause: unknown): boolean {
+  return cause instanceof Error && 'code' in cause && cause.code === 'EADDRINUSE';
+}

@@ -1,0 +1,67 @@
+/** Handlers of the core methods: Hello, the node's signed record, health. */
+import {
+  FailedPreconditionError,
+  maxControlBytes,
+  maxFetchRows,
+  defaultMaxPayloadBytes,
+  type Clock,
+  type Handlers,
+} from '@quicprochat/proto';
+import type { SignedNodeRecord } from '@quicprochat/proto/messages';
+import { defaultLimits } from '@quicprochat/proto/transport';
+import { pushWindow } from '../push.ts';
+
+/** The protocol version that this code speaks; two would be supported during a step. */
+export const protocolVersion = 1;
+export const capabilities: readonly string[] = ['push'];
+
+export interface CoreParts {
+  readonly domain: string;
+  readonly software: string;
+  readonly clock: Clock;
+  readonly nodeRecord: SignedNodeRecord;
+  readonly health: () => 'ready' | 'draining' | 'full';
+}
+
+export function coreHandlers(
+  parts: CoreParts,
+): Pick<Handlers, 'hello' | 'getNodeRecord' | 'health'> {
+  const startMs = parts.clock.monotonic();
+  return {
+    async hello(request, { caller }) {
+      if (request.versionMin > protocolVersion || request.versionMax < protocolVersion) {
+        throw new FailedPreconditionError(
+          'VERSION',
+          `this node speaks version ${protocolVersion}, the caller ${request.versionMin}-${request.versionMax}`,
+        );
+      }
+      return {
+        version: protocolVersion,
+        capabilities: [...capabilities],
+        domain: parts.domain,
+        serverTimeMs: BigInt(parts.clock.now()),
+        limits: {
+          maxPayloadBytes: defaultMaxPayloadBytes,
+          maxCallsInFlight: defaultLimits.callsInFlight,
+          maxMessageBytes: maxControlBytes,
+          maxFetchRows,
+          maxPushWindowRows: pushWindow.rows,
+        },
+        callerClass: caller.class,
+        ...(caller.class === 'device'
+          ? { userId: caller.userId, sessionExpiresMs: BigInt(caller.sessionExpiresMs) }
+          : {}),
+      };
+    },
+    async getNodeRecord() {
+      return { record: parts.nodeRecord };
+    },
+    async health() {
+      return {
+        status: parts.health(),
+        uptimeMs: BigInt(Math.round(parts.clock.monotonic() - startMs)),
+        software: parts.software,
+      };
+    },
+  };
+}

@@ -1,0 +1,175 @@
+/**
+ * Delivery Service: Enqueue, Fetch, FetchWait, Ack, Subscribe on the inbox of the calling device.
+ * OK to an Enqueue means: on this node's disk, in the recipient's inbox or in the outbox towards
+ * the recipient's node. Payloads are opaque.
+ */
+import {
+  DataLossError,
+  maxFetchBytes,
+  maxFetchRows,
+  maxTtlS,
+  NotFoundError,
+  PermissionDeniedError,
+  RowKind,
+  type Handlers,
+} from '@quicprochat/proto';
+import {
+  Outcome,
+  type FetchResponseSchema,
+  type LogCursor,
+  type LogRef,
+  type MessageInitShape,
+} from '@quicprochat/proto/messages';
+import type { PushHub } from '../push.ts';
+import type { Enqueued, Fetched, NodeStore } from '../store/store.ts';
+import type { InboxWaiters } from '../waiters.ts';
+import { deviceOf } from './caller.ts';
+
+export interface DeliveryParts {
+  readonly domain: string;
+  readonly store: NodeStore;
+  readonly push: PushHub;
+  readonly waiters: InboxWaiters;
+  readonly federation: {
+    /** True for a domain that this node relays to. */
+    knows(domain: string): boolean;
+    /** The outbox of a peer got rows. */
+    notify(domain: string): void;
+  };
+}
+
+export function deliveryHandlers(
+  parts: DeliveryParts,
+): Pick<Handlers, 'enqueue' | 'fetch' | 'fetchWait' | 'ack' | 'subscribe'> {
+  const { store, push, waiters } = parts;
+
+  function checkStore(storeId: Uint8Array): void {
+    if (storeId.length > 0 && Buffer.compare(storeId, store.storeId) !== 0) {
+      throw new DataLossError('STORE_CHANGED', 'cursor of another store: start at 0', {
+        details: store.storeId,
+      });
+    }
+  }
+
+  async function fetchResponse(
+    rid: Uint8Array,
+    after: number,
+    maxRows: number,
+    maxBytes: number,
+  ): Promise<MessageInitShape<typeof FetchResponseSchema>> {
+    return wireFetched(await store.fetch(rid, after, maxRows, maxBytes), store.storeId);
+  }
+
+  return {
+    async enqueue(request, context) {
+      deviceOf(context);
+      const row = {
+        rid: request.rid,
+        kind: RowKind.Envelope,
+        mid: request.mid,
+        payload: request.payload,
+        ttlMs: (request.ttlS === 0 ? maxTtlS : request.ttlS) * 1000,
+      };
+      if (request.domain === parts.domain) return wireEnqueued(await store.enqueue(row));
+      if (!parts.federation.knows(request.domain)) {
+        throw new PermissionDeniedError('PEER_DENIED', `${request.domain} is no peer of this node`);
+      }
+      const enqueued = await store.enqueueRemote(request.domain, row);
+      parts.federation.notify(request.domain);
+      return wireEnqueued(enqueued);
+    },
+
+    async fetch(request, context) {
+      inboxOnly(request.log);
+      return fetchResponse(
+        deviceOf(context).identityPub,
+        Number(request.after),
+        request.maxRows || maxFetchRows,
+        request.maxBytes || maxFetchBytes,
+      );
+    },
+
+    async fetchWait(request, context) {
+      const { identityPub } = deviceOf(context);
+      const cursor = inboxCursor(request.cursors);
+      checkStore(cursor.storeId);
+      const after = Number(cursor.after);
+      // The wait is armed before the read, so that no row falls between the two.
+      using wait = waiters.wait(identityPub, request.waitMs, context.signal);
+      let fetched = await fetchResponse(identityPub, after, maxFetchRows, maxFetchBytes);
+      if (fetched.rows?.length === 0 && fetched.gap === undefined && request.waitMs > 0) {
+        await wait.done;
+        fetched = await fetchResponse(identityPub, after, maxFetchRows, maxFetchBytes);
+      }
+      return { logs: [{ log: {}, fetched }] };
+    },
+
+    async ack(request, context) {
+      inboxOnly(request.log);
+      checkStore(request.storeId);
+      const { identityPub } = deviceOf(context);
+      const upTo = Number(request.upTo);
+      await store.ack(identityPub, upTo);
+      push.acked(identityPub, upTo);
+      return {};
+    },
+
+    async subscribe(request, context) {
+      const { identityPub } = deviceOf(context);
+      const cursor = inboxCursor(request.cursors);
+      checkStore(cursor.storeId);
+      const after = Number(cursor.after);
+      // A cursor beyond the head must fail here, where the caller sees it.
+      await store.fetch(identityPub, after, 1, 1);
+      push.subscribe(identityPub, after, context.connection);
+      return { storeId: store.storeId };
+    },
+  };
+}
+
+function inboxOnly(log: LogRef | undefined): void {
+  if (log !== undefined && log.cid.length > 0) {
+    throw new NotFoundError('UNKNOWN_CHANNEL', 'this node has no such channel');
+  }
+}
+
+/** The one cursor of a request that may only be about the own inbox. */
+function inboxCursor(cursors: readonly LogCursor[]): LogCursor {
+  for (const cursor of cursors) inboxOnly(cursor.log);
+  const [cursor, second] = cursors;
+  if (cursor === undefined || second !== undefined) {
+    throw new NotFoundError('UNKNOWN_CHANNEL', 'need one cursor: the own inbox');
+  }
+  return cursor;
+}
+
+function wireEnqueued(enqueued: Enqueued): {
+  outcome: Outcome;
+  tag: Uint8Array;
+  receivedMs: bigint;
+} {
+  return {
+    outcome: enqueued.outcome === 'stored' ? Outcome.STORED : Outcome.DUPLICATE,
+    tag: enqueued.tag,
+    receivedMs: BigInt(enqueued.receivedMs),
+  };
+}
+
+function wireFetched(
+  fetched: Fetched,
+  storeId: Uint8Array,
+): MessageInitShape<typeof FetchResponseSchema> {
+  return {
+    storeId,
+    floor: BigInt(fetched.floor),
+    head: BigInt(fetched.head),
+    rows: fetched.rows.map((row) => ({
+      ...row,
+      seq: BigInt(row.seq),
+      receivedMs: BigInt(row.receivedMs),
+    })),
+    ...(fetched.gap === undefined
+      ? {}
+      : { gap: { from: BigInt(fetched.gap.from), to: BigInt(fetched.gap.to) } }),
+  };
+}

@@ -1,0 +1,266 @@
+/**
+ * Key services: single-use KeyPackages, signed prekeys, and ResolveUser. A key of another domain
+ * is asked from that domain's node, never cached; a proxied request is answered for local users
+ * only (one hop).
+ */
+import { createHmac } from 'node:crypto';
+import {
+  checkPrekey,
+  InvalidArgumentError,
+  NotFoundError,
+  parseUserId,
+  PermissionDeniedError,
+  type CallContext,
+  type Clock,
+  type Handlers,
+} from '@quicprochat/proto';
+import type {
+  FetchHybridKeyResponseSchema,
+  FetchKeyPackageRequest,
+  FetchKeyPackageResponseSchema,
+  MessageInitShape,
+  ResolveUserResponseSchema,
+} from '@quicprochat/proto/messages';
+import type { Federation } from '@quicprochat/federation';
+import { parseKeyPackage } from '../key-package.ts';
+import type { PushHub } from '../push.ts';
+import type { NewKeyPackage, NodeStore } from '../store/store.ts';
+import { deviceOf, peerOf } from './caller.ts';
+
+/** Longest total lifetime of a KeyPackage (93 days), and the skew granted to its start (ms). */
+const maxLifetimeMs = 93 * 24 * 3600 * 1000;
+const skewMs = 24 * 3600 * 1000;
+/** Below this many single-use packages of a suite the device is told. */
+const lowKeyPackages = 20;
+
+type FetchedKeyPackages = MessageInitShape<typeof FetchKeyPackageResponseSchema>;
+type FetchedPrekeys = MessageInitShape<typeof FetchHybridKeyResponseSchema>;
+type Resolved = MessageInitShape<typeof ResolveUserResponseSchema>;
+
+export interface KeyParts {
+  readonly domain: string;
+  readonly clock: Clock;
+  readonly store: NodeStore;
+  readonly push: PushHub;
+  /** Keys the pseudonyms by which peers know this node's users. */
+  readonly pseudonymKey: Uint8Array;
+  readonly singleUsePerDevicePerHour: number;
+  readonly singleUsePerPeerPerHour: number;
+  /** Look-ups at peers. */
+  readonly proxy: Federation['proxy'];
+}
+
+export function keyHandlers(
+  parts: KeyParts,
+): Pick<
+  Handlers,
+  | 'uploadKeyPackage'
+  | 'fetchKeyPackage'
+  | 'uploadHybridKey'
+  | 'fetchHybridKey'
+  | 'fetchHybridKeys'
+  | 'keyPackageCount'
+  | 'resolveUser'
+  | 'proxyFetchKeyPackage'
+  | 'proxyFetchHybridKey'
+  | 'proxyResolveUser'
+> {
+  const { store, clock, proxy } = parts;
+
+  /** Stable per user of this node, meaningless elsewhere (16 bytes). */
+  function pseudonym(identityPub: Uint8Array): Uint8Array {
+    const mac = createHmac('sha256', parts.pseudonymKey).update(identityPub).digest();
+    return new Uint8Array(mac.subarray(0, 16));
+  }
+
+  /** Throws unless the user is this node's: proxied requests go one hop. */
+  function ownOnly(userId: string): void {
+    if (parseUserId(userId).domain !== parts.domain) {
+      throw new PermissionDeniedError('PEER_DENIED', `this node serves ${parts.domain} only`);
+    }
+  }
+
+  async function claimOwn(
+    request: FetchKeyPackageRequest,
+    requester: string,
+    singleUsePerRequesterPerHour: number,
+  ): Promise<FetchedKeyPackages> {
+    const claimed = await store.claimKeyPackages({
+      userId: request.userId,
+      claimId: request.claimId,
+      requester,
+      suites: request.suites,
+      singleUsePerRequesterPerHour,
+    });
+    if (claimed === undefined) throw unknownUser();
+    if (claimed.packages.length === 0) {
+      throw new NotFoundError('NO_KEY_PACKAGE', 'no device of this user has a KeyPackage left');
+    }
+    await tellWhoRunsLow(claimed.packages);
+    return {
+      manifest: claimed.manifest,
+      packages: claimed.packages.map(({ identityPub, suite, bytes, lastResort, prekey }) => ({
+        identityPub,
+        suite,
+        keyPackage: bytes,
+        lastResort,
+        ...(prekey === undefined ? {} : { prekey }),
+      })),
+    };
+  }
+
+  async function tellWhoRunsLow(
+    packages: readonly { readonly identityPub: Uint8Array; readonly suite: number }[],
+  ): Promise<void> {
+    for (const { identityPub, suite } of packages) {
+      const counts = await store.keyPackageCounts(identityPub);
+      const count = counts.find((one) => one.suite === suite);
+      if (count === undefined || count.singleUse < lowKeyPackages || count.lastResortUsed) {
+        parts.push.keyPackagesLow(identityPub, suite, count?.singleUse ?? 0);
+      }
+    }
+  }
+
+  async function ownPrekeys(userId: string): Promise<FetchedPrekeys> {
+    const found = await store.prekeys(userId);
+    if (found === undefined) throw unknownUser();
+    return { manifest: found.manifest, prekeys: [...found.prekeys] };
+  }
+
+  async function ownUser(userId: string): Promise<Resolved> {
+    const account = await store.account(userId);
+    if (account === undefined) throw unknownUser();
+    return { manifest: account.manifest };
+  }
+
+  async function prekeysOf(userId: string, context: CallContext): Promise<FetchedPrekeys> {
+    const { domain } = parseUserId(userId);
+    if (domain === parts.domain) return ownPrekeys(userId);
+    const requester = pseudonym(deviceOf(context).identityPub);
+    return proxy.fetchHybridKey(domain, { userId }, { requester, signal: context.signal });
+  }
+
+  return {
+    async uploadKeyPackage(request, context) {
+      const device = deviceOf(context);
+      const identity = `${device.userId}/${device.deviceId}`;
+      const packages = request.keyPackages.map((bytes) =>
+        acceptKeyPackage(bytes, device.identityPub, identity, clock.now()),
+      );
+      const { stored, counts } = await store.addKeyPackages(device.identityPub, packages);
+      return { stored, counts: wireCounts(counts) };
+    },
+
+    async keyPackageCount(_request, context) {
+      return { counts: wireCounts(await store.keyPackageCounts(deviceOf(context).identityPub)) };
+    },
+
+    async fetchKeyPackage(request, context) {
+      const { domain } = parseUserId(request.userId);
+      const { identityPub } = deviceOf(context);
+      if (domain === parts.domain) {
+        const requester = `device ${Buffer.from(identityPub).toString('hex')}`;
+        return claimOwn(request, requester, parts.singleUsePerDevicePerHour);
+      }
+      return proxy.fetchKeyPackage(domain, request, {
+        requester: pseudonym(identityPub),
+        signal: context.signal,
+      });
+    },
+
+    async uploadHybridKey(request, context) {
+      const { identityPub } = deviceOf(context);
+      if (request.prekey === undefined)
+        throw new InvalidArgumentError('BAD_FIELD', 'prekey: is missing');
+      const { notAfterMs } = checkPrekey(request.prekey, identityPub, clock.now());
+      await store.putPrekey(identityPub, request.prekey, notAfterMs);
+      return {};
+    },
+
+    fetchHybridKey: ({ userId }, context) => prekeysOf(userId, context),
+
+    async fetchHybridKeys(request, context) {
+      const users = await Promise.all(
+        request.userIds.map(async (userId) => {
+          try {
+            return { userId, keys: await prekeysOf(userId, context) };
+          } catch (error) {
+            // One unknown user does not fail the others: its answer is empty.
+            if (error instanceof NotFoundError) return { userId };
+            throw error;
+          }
+        }),
+      );
+      return { users };
+    },
+
+    async resolveUser(request, context) {
+      const { domain } = parseUserId(request.userId);
+      if (domain === parts.domain) return ownUser(request.userId);
+      const requester = pseudonym(deviceOf(context).identityPub);
+      return proxy.resolveUser(domain, request, { requester, signal: context.signal });
+    },
+
+    async proxyFetchKeyPackage({ fetch, requester }, context) {
+      if (fetch === undefined) throw new InvalidArgumentError('BAD_FIELD', 'fetch: is missing');
+      ownOnly(fetch.userId);
+      const who = `peer ${peerOf(context)} ${Buffer.from(requester).toString('hex')}`;
+      return { fetched: await claimOwn(fetch, who, parts.singleUsePerPeerPerHour) };
+    },
+
+    async proxyFetchHybridKey({ fetch }) {
+      if (fetch === undefined) throw new InvalidArgumentError('BAD_FIELD', 'fetch: is missing');
+      ownOnly(fetch.userId);
+      return { fetched: await ownPrekeys(fetch.userId) };
+    },
+
+    async proxyResolveUser({ resolve }) {
+      if (resolve === undefined) throw new InvalidArgumentError('BAD_FIELD', 'resolve: is missing');
+      ownOnly(resolve.userId);
+      return { resolved: await ownUser(resolve.userId) };
+    },
+  };
+}
+
+/** Judges one uploaded package against the device that uploads it. Throws InvalidArgumentError. */
+function acceptKeyPackage(
+  bytes: Uint8Array,
+  identityPub: Uint8Array,
+  identity: string,
+  nowMs: number,
+): NewKeyPackage {
+  const parsed = parseKeyPackage(bytes);
+  if (Buffer.compare(parsed.signatureKey, identityPub) !== 0 || parsed.identity !== identity) {
+    throw new InvalidArgumentError('BAD_FIELD', 'key package: not of the uploading device');
+  }
+  const lifetimeMs = parsed.notAfterMs - parsed.notBeforeMs;
+  if (!(lifetimeMs > 0 && lifetimeMs <= maxLifetimeMs)) {
+    throw new InvalidArgumentError('BAD_FIELD', 'key package: lifetime above 93 days');
+  }
+  if (parsed.notBeforeMs > nowMs + skewMs || parsed.notAfterMs <= nowMs) {
+    throw new InvalidArgumentError('BAD_FIELD', 'key package: not valid now');
+  }
+  return {
+    ref: parsed.ref,
+    suite: parsed.suite,
+    bytes,
+    notBeforeMs: parsed.notBeforeMs,
+    notAfterMs: parsed.notAfterMs,
+    lastResort: parsed.isLastResort,
+  };
+}
+
+function wireCounts(
+  counts: readonly {
+    readonly suite: number;
+    readonly singleUse: number;
+    readonly hasLastResort: boolean;
+    readonly lastResortUsed: boolean;
+  }[],
+): { suite: number; singleUse: number; hasLastResort: boolean; lastResortUsed: boolean }[] {
+  return counts.map((count) => ({ ...count }));
+}
+
+function unknownUser(): NotFoundError {
+  return new NotFoundError('UNKNOWN_USER', 'no such user');
+}

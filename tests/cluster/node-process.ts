@@ -1,0 +1,158 @@
+/**
+ * Real nodes as processes of their own: `qpcd init` and `qpcd run` exactly as an operator types
+ * them, on loopback. Used by the demo, the crash tests, the chaos suite and the benches.
+ */
+import { spawn, type ChildProcess } from 'node:child_process';
+import { createSocket } from 'node:dgram';
+import { once } from 'node:events';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+
+const qpcd = fileURLToPath(new URL('../../nodes/main.ts', import.meta.url));
+/** A node that is not ready by then failed to start (ms). */
+const readyMs = 20_000;
+const keptLogLines = 10_000;
+
+export interface CommandResult {
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Runs `qpcd` to its end. */
+export async function runQpcd(args: readonly string[]): Promise<CommandResult> {
+  const child = spawn(process.execPath, [qpcd, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+  let stdout = '';
+  let stderr = '';
+  child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text));
+  child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
+  const [code] = (await once(child, 'close')) as [number | null];
+  return { code, stdout, stderr };
+}
+
+/** A UDP port of 127.0.0.1 that is free now. */
+export async function freePort(): Promise<number> {
+  const socket = createSocket('udp4');
+  socket.bind(0, '127.0.0.1');
+  await once(socket, 'listening');
+  const { port } = socket.address();
+  socket.close();
+  await once(socket, 'close');
+  return port;
+}
+
+/** One node: its directory stays, its process comes and goes. */
+export class NodeProcess implements AsyncDisposable {
+  readonly domain: string;
+  readonly directory: string;
+  /** `qpc://127.0.0.1:port#pin` */
+  readonly address: string;
+  /** Standard output and error of all runs, newest lines last. */
+  readonly logLines: string[] = [];
+  #child: ChildProcess | undefined;
+
+  private constructor(domain: string, directory: string) {
+    this.domain = domain;
+    this.directory = directory;
+    this.address = readFileSync(join(directory, 'address'), 'utf8').trim();
+  }
+
+  /** `qpcd init`, on a free port, with extra lines appended to its configuration. */
+  static async init(domain: string, directory: string, config = ''): Promise<NodeProcess> {
+    const listen = `127.0.0.1:${await freePort()}`;
+    const args = ['init', '--domain', domain, '--dir', directory];
+    const result = await runQpcd([...args, '--listen', listen, '--advertise', listen]);
+    if (result.code !== 0) throw new Error(`qpcd init ended with ${result.code}: ${result.stderr}`);
+    const node = new NodeProcess(domain, directory);
+    const file = join(directory, 'qpcd.toml');
+    if (config !== '') writeFileSync(file, `${readFileSync(file, 'utf8')}${config}\n`);
+    return node;
+  }
+
+  get configFile(): string {
+    return join(this.directory, 'qpcd.toml');
+  }
+
+  get databaseFile(): string {
+    return join(this.directory, 'node.db');
+  }
+
+  /** Process id of the running node; undefined when it does not run. */
+  get pid(): number | undefined {
+    return this.#child?.pid;
+  }
+
+  /** Replaces the peers file; takes effect at the next start. */
+  federateWith(peers: readonly NodeProcess[]): void {
+    const lines = peers.map((peer) => `peer ${peer.domain} ${peer.address}\n`);
+    writeFileSync(join(this.directory, 'peers'), lines.join(''), { mode: 0o600 });
+  }
+
+  /** `qpcd run`; resolves when the node said that it is ready. */
+  async start(): Promise<void> {
+    const args = [qpcd, 'run', '--config', this.configFile];
+    const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    this.#child = child;
+    const ready = Promise.withResolvers<void>();
+    for (const stream of [child.stdout, child.stderr]) {
+      createInterface({ input: stream }).on('line', (line) => {
+        this.logLines.push(line);
+        if (this.logLines.length > keptLogLines) this.logLines.shift();
+        if (line.includes('"msg":"ready"')) ready.resolve();
+      });
+    }
+    child.once('exit', (code, signal) => {
+      if (this.#child === child) this.#child = undefined;
+      const last = this.logLines.slice(-5).join('\n');
+      ready.reject(
+        new Error(`${this.domain} ended before it was ready (${code ?? signal}):\n${last}`),
+      );
+    });
+    const timer = setTimeout(
+      () => ready.reject(new Error(`${this.domain} was not ready in ${readyMs} ms`)),
+      readyMs,
+    );
+    try {
+      await ready.promise;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** SIGKILL; resolves when the process is gone. */
+  async kill(): Promise<void> {
+    await this.#end('SIGKILL');
+  }
+
+  /** SIGTERM: drains and closes. */
+  async stop(): Promise<void> {
+    await this.#end('SIGTERM');
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.kill();
+  }
+
+  async #end(signal: NodeJS.Signals): Promise<void> {
+    const child = this.#child;
+    if (child === undefined || child.exitCode !== null) return;
+    const exited = once(child, 'exit');
+    child.kill(signal);
+    await exited;
+  }
+}
+
+/** Makes nodes that all federate with each other; none runs yet. */
+export async function initCluster(
+  directory: string,
+  domains: readonly string[],
+  config = '',
+): Promise<NodeProcess[]> {
+  const nodes = await Promise.all(
+    domains.map((domain) => NodeProcess.init(domain, join(directory, domain), config)),
+  );
+  for (const node of nodes) node.federateWith(nodes.filter((other) => other !== node));
+  return nodes;
+}
