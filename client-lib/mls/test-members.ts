@@ -2,6 +2,7 @@
  * Test support: devices with real keys, a manifest cache that vouches for them, and an `Mls`
  * for each. Nothing in it stands in for a part of the adapter.
  */
+import { createHash } from 'node:crypto';
 import { deviceIdOf, systemClock, systemRandom } from '@quicprochat/proto';
 import type { Clock, Random } from '@quicprochat/proto';
 import type { CryptoProvider } from 'ts-mls';
@@ -18,6 +19,49 @@ import type {
 } from './index.ts';
 
 const ed25519 = createEd25519();
+
+/** Random bytes that a seed decides: SHA-256(seed || counter). Keys made of it are no secret. */
+export class SeededRandom implements Random {
+  readonly #seed: string;
+  #counter = 0;
+  #left = new Uint8Array(0);
+
+  constructor(seed: string) {
+    this.#seed = seed;
+  }
+
+  bytes(length: number): Uint8Array<ArrayBuffer> {
+    const out = new Uint8Array(length);
+    for (let offset = 0; offset < length;) {
+      if (this.#left.length === 0) {
+        const block = createHash('sha256')
+          .update(`${this.#seed}/${this.#counter++}`)
+          .digest();
+        this.#left = new Uint8Array(block);
+      }
+      const part = this.#left.subarray(0, length - offset);
+      out.set(part, offset);
+      offset += part.length;
+      this.#left = this.#left.slice(part.length);
+    }
+    return out;
+  }
+
+  /** An integer in [0, bound). */
+  below(bound: number): number {
+    return new DataView(this.bytes(4).buffer).getUint32(0) % bound;
+  }
+
+  /** `count` of the items, in a random order. */
+  pick<T>(items: readonly T[], count: number): T[] {
+    const left = [...items];
+    const picked: T[] = [];
+    while (picked.length < count && left.length > 0) {
+      picked.push(...left.splice(this.below(left.length), 1));
+    }
+    return picked;
+  }
+}
 
 /** A device of a user with its signature key. */
 export interface TestDevice {
