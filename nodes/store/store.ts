@@ -135,11 +135,19 @@ export interface StoreLimits {
   readonly deferredRetryMs: number;
   /** How long a tag is remembered after its row is gone. */
   readonly tombstoneMs: number;
+  /** The database file may not grow beyond it (STORE_FULL); undefined: as far as the disk goes. */
+  readonly databaseBytes?: number | undefined;
 }
 
 export interface NodeStore extends OutboxStore, RelayInboxStore, AsyncDisposable {
   /** Renewed when the database is created or found rewound (8 bytes). */
   readonly storeId: Uint8Array;
+  /**
+   * Resolves (never rejects) when disk, file or thread failed: every call fails from then on, and
+   * what was under way has an unknown outcome. The process must end at once and hard (SIGKILL to
+   * itself): an orderly exit would close the database, and that syncs again.
+   */
+  readonly failed: Promise<Error>;
 
   /** Node-held secrets by name (OPAQUE setup, signing key); `undefined` when never set. */
   secret(name: string): Promise<Uint8Array | undefined>;

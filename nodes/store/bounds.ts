@@ -1,0 +1,47 @@
+/**
+ * The bounds of the store that no operator changes, and the check of byte arguments. Bounds an
+ * operator may change are `StoreLimits` in store.ts.
+ */
+import { InvalidArgumentError } from '@quicprochat/proto';
+
+const minuteMs = 60_000;
+const hourMs = 60 * minuteMs;
+const dayMs = 24 * hourMs;
+
+export const storeBounds = {
+  keyBytes: 32,
+  ridBytes: 32,
+  midBytes: 16,
+  streamIdBytes: 16,
+  claimIdBytes: 16,
+  storeIdBytes: 8,
+  /** One row's payload: control payloads (commit, Welcome) may be this large. */
+  payloadBytes: 512 * 1024,
+  /** KeyPackages that a device may have available, over all suites. */
+  keyPackagesPerDevice: 512,
+  claimReplayMs: 10 * minuteMs,
+  claimWindowMs: hourMs,
+  /** How long the ref of a consumed KeyPackage is known. */
+  consumedRefMs: 90 * dayMs,
+  deadLetterMs: 30 * dayMs,
+  /** A kind that the peer does not know is tried this long: it may be upgrading. */
+  unknownKindMs: dayMs,
+  /** Verdicts kept for one incoming lane until its sender settles them. */
+  rejectsPerLane: 16_384,
+  /** Rows of each table that one sweep removes. */
+  sweepRows: 1_000,
+} as const;
+
+/** Throws InvalidArgumentError BAD_FIELD unless `value` is exactly `length` bytes. */
+export function needBytes(value: Uint8Array, length: number, name: string): void {
+  if (value.length !== length) {
+    throw new InvalidArgumentError('BAD_FIELD', `${name}: ${value.length} bytes, need ${length}`);
+  }
+}
+
+/** Throws InvalidArgumentError BAD_FIELD unless `value` is an integer from 0 to 2^53 - 1. */
+export function needSeq(value: number, name: string): void {
+  if (!Number.isSafeInteger(value) || value < 0) {
+    throw new InvalidArgumentError('BAD_FIELD', `${name}: not an integer from 0 to 2^53 - 1`);
+  }
+}

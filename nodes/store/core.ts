@@ -1,0 +1,249 @@
+/**
+ * The store itself, synchronous: operations in, one transaction for all of them, results out after
+ * its COMMIT (docs/decisions/0003-group-commit-in-a-worker.md). It owns no thread, no clock and no
+ * randomness of its own, so that a simulation can call it directly.
+ */
+import { InternalError, QpcError, UnavailableError, type Random } from '@quicprochat/proto';
+import { storeBounds } from './bounds.ts';
+import { openDatabase } from './database.ts';
+import type { OperationRequest, Operations, QueryContext } from './operations.ts';
+import { accountQueries } from './queries/accounts.ts';
+import { inboxQueries } from './queries/inbox.ts';
+import { keyQueries } from './queries/keys.ts';
+import { outboxQueries } from './queries/outbox.ts';
+import { payloadQueries } from './queries/payloads.ts';
+import { peerQueries } from './queries/peers.ts';
+import { relayInboxQueries } from './queries/relay-inbox.ts';
+import { secretQueries } from './queries/secrets.ts';
+import { sqliteCode, type SqlDatabase } from './sqlite.ts';
+import type { StoreLimits } from './store.ts';
+
+/** WAL pages that are left to the next checkpoint. */
+const walPagesMax = 1_000;
+
+export interface CoreOptions {
+  readonly path: string;
+  /** 32 bytes. The caller may wipe them afterwards. */
+  readonly key: Uint8Array;
+  readonly limits: StoreLimits;
+  readonly random: Random;
+}
+
+export type OperationOutcome =
+  | { readonly isOk: true; readonly value: unknown }
+  | { readonly isOk: false; readonly error: QpcError };
+
+export interface BatchOutcome {
+  /** In the order of the requests. */
+  readonly outcomes: readonly OperationOutcome[];
+  /** Devices (hex) whose inbox got rows. */
+  readonly woken: readonly string[];
+}
+
+/**
+ * The disk or the file failed: nothing that follows can be trusted. The process must end without
+ * another sync, and recover from the WAL when it starts again.
+ */
+export class StoreFailedError extends InternalError {
+  override name = 'StoreFailedError';
+}
+
+export class StoreCore implements Disposable {
+  /** 8 bytes. */
+  readonly storeId: Uint8Array;
+  readonly #db: SqlDatabase;
+  readonly #operations: Operations;
+  readonly #begin;
+  readonly #commit;
+  readonly #rollback;
+  readonly #totalChanges;
+  readonly #countCommit;
+  readonly #commitCounter;
+  readonly #walPages;
+  readonly #woken = new Set<string>();
+  #failure: StoreFailedError | undefined;
+  /** WAL pages at which the next checkpoint is tried. */
+  #checkpointAtPages = walPagesMax;
+
+  /** Opens an existing file. Throws StoreOpenError. */
+  constructor({ path, key, limits, random }: CoreOptions) {
+    const db = openDatabase(path, key, limits);
+    this.#db = db;
+    this.#begin = db.prepare('BEGIN');
+    this.#commit = db.prepare('COMMIT');
+    this.#rollback = db.prepare('ROLLBACK');
+    this.#totalChanges = db.prepare<[], number>('SELECT total_changes()').pluck();
+    this.#countCommit = db.prepare(
+      `INSERT INTO meta (name, value) VALUES ('commits', 1)
+       ON CONFLICT (name) DO UPDATE SET value = value + 1`,
+    );
+    this.#commitCounter = db
+      .prepare<[], number>(`SELECT value FROM meta WHERE name = 'commits'`)
+      .pluck();
+    this.#walPages = db.prepare<[], { readonly log: number; readonly checkpointed: number }>(
+      'PRAGMA wal_checkpoint(NOOP)',
+    );
+    this.storeId = readStoreId(db);
+    this.#operations = makeOperations({
+      db,
+      limits,
+      random,
+      wake: (rid) => this.#woken.add(Buffer.from(rid).toString('hex')),
+    });
+  }
+
+  /** Committed transactions that wrote something, since the database was made. */
+  get commits(): number {
+    return this.#commitCounter.get() ?? 0;
+  }
+
+  /**
+   * Runs the requests in order in one transaction; what it returns is on disk. When one of them
+   * fails unexpectedly, all roll back and run again one by one, each in a transaction of its own.
+   * Throws StoreFailedError when the disk or the file fails; then and ever after.
+   */
+  run(nowMs: number, requests: readonly OperationRequest[]): BatchOutcome {
+    if (this.#failure !== undefined) throw this.#failure;
+    try {
+      return this.#transaction(nowMs, requests);
+    } catch (error) {
+      this.#throwIfFatal(error);
+      if (requests.length === 1) return { outcomes: [failedOutcome(error)], woken: [] };
+    }
+    const batches = requests.map((request) => this.run(nowMs, [request]));
+    return {
+      outcomes: batches.flatMap(({ outcomes }) => outcomes),
+      woken: [...new Set(batches.flatMap(({ woken }) => woken))],
+    };
+  }
+
+  #transaction(nowMs: number, requests: readonly OperationRequest[]): BatchOutcome {
+    this.#woken.clear();
+    this.#begin.run();
+    try {
+      const before = this.#changes();
+      const outcomes = requests.map((request) => this.#operate(nowMs, request));
+      if (this.#changes() !== before) this.#countCommit.run();
+      this.#commit.run();
+      return { outcomes, woken: [...this.#woken] };
+    } catch (error) {
+      // SQLite rolls back by itself after some errors.
+      if (this.#db.inTransaction && !isFatal(error)) this.#rollback.run();
+      throw error;
+    }
+  }
+
+  #operate(nowMs: number, { name, args }: OperationRequest): OperationOutcome {
+    const before = this.#changes();
+    try {
+      // OperationRequest pairs the name with its arguments.
+      const operation = this.#operations[name] as (
+        nowMs: number,
+        ...args: readonly unknown[]
+      ) => unknown;
+      return { isOk: true, value: operation(nowMs, ...args) };
+    } catch (error) {
+      // A refusal comes before any write; anything else must not be committed with the others.
+      if (error instanceof QpcError && this.#changes() === before) return { isOk: false, error };
+      throw error;
+    }
+  }
+
+  #changes(): number {
+    return this.#totalChanges.get() ?? 0;
+  }
+
+  /**
+   * Moves the WAL into the database file once it is long enough. Called between batches, after the
+   * replies. Throws StoreFailedError; a full disk only postpones it.
+   */
+  checkpointIfDue(): void {
+    const { log, checkpointed } = this.#walPages.get() ?? { log: 0, checkpointed: 0 };
+    const pages = log - checkpointed;
+    if (pages < this.#checkpointAtPages) return;
+    try {
+      this.#db.pragma('wal_checkpoint(PASSIVE)');
+      this.#checkpointAtPages = walPagesMax;
+    } catch (error) {
+      this.#throwIfFatal(error);
+      this.#checkpointAtPages = pages + walPagesMax;
+    }
+  }
+
+  /** Checkpoints and frees the file. After a failure it leaves the file alone: no further sync. */
+  [Symbol.dispose](): void {
+    if (this.#failure !== undefined || !this.#db.open) return;
+    try {
+      this.#db.pragma('wal_checkpoint(TRUNCATE)');
+    } catch (error) {
+      // Everything acknowledged is in the WAL, which the next start reads.
+      this.#throwIfFatal(error);
+    }
+    this.#db.close();
+  }
+
+  #throwIfFatal(error: unknown): void {
+    if (!isFatal(error)) return;
+    this.#failure ??= new StoreFailedError(`store: ${describe(error)}`, { cause: error });
+    throw this.#failure;
+  }
+}
+
+function makeOperations(context: QueryContext): Operations {
+  const payloads = payloadQueries(context.db);
+  const peers = peerQueries(context);
+  const keys = keyQueries(context);
+  const inbox = inboxQueries(context, payloads);
+  const outbox = outboxQueries(context, payloads, peers);
+  return {
+    ...secretQueries(context),
+    ...accountQueries(context),
+    ...keys,
+    ...inbox,
+    ...peers,
+    ...outbox,
+    ...relayInboxQueries(context, inbox, peers),
+    sweep(nowMs) {
+      keys.sweep(nowMs);
+      inbox.sweep(nowMs);
+      outbox.sweep(nowMs);
+    },
+  };
+}
+
+function readStoreId(db: SqlDatabase): Uint8Array {
+  const value = db
+    .prepare<[], unknown>(`SELECT value FROM meta WHERE name = 'store_id'`)
+    .pluck()
+    .get();
+  if (!(value instanceof Uint8Array) || value.length !== storeBounds.storeIdBytes) {
+    throw new Error('meta: store_id is missing');
+  }
+  return new Uint8Array(value);
+}
+
+/** Errors after which the state of disk and file is unknown. */
+function isFatal(error: unknown): boolean {
+  const code = sqliteCode(error);
+  return code !== undefined && fatalCode.test(code);
+}
+const fatalCode = /^SQLITE_(IOERR|CORRUPT|NOTADB|PROTOCOL|CANTOPEN|READONLY|NOMEM)/u;
+
+function failedOutcome(error: unknown): OperationOutcome {
+  if (error instanceof QpcError) return { isOk: false, error };
+  if (sqliteCode(error) === 'SQLITE_FULL') {
+    return {
+      isOk: false,
+      error: new UnavailableError('STORE_FULL', 'the disk is full', { cause: error }),
+    };
+  }
+  return {
+    isOk: false,
+    error: new InternalError(`store: ${describe(error)}`, { cause: error }),
+  };
+}
+
+function describe(error: unknown): string {
+  const code = sqliteCode(error);
+  return code === undefined ? String(error) : `${code}: ${String(error)}`;
+}

@@ -1,0 +1,222 @@
+/**
+ * The encrypted file: one SQLCipher 4 database (raw key, WAL, synchronous=FULL, one process at a
+ * time) and its numbered migrations. It knows nothing of what the tables mean.
+ */
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  linkSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readSync,
+  rmSync,
+} from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import type { Random } from '@quicprochat/proto';
+import { needBytes, storeBounds } from './bounds.ts';
+import { StoreOpenError } from './open-error.ts';
+import { Database, sqliteCode, type SqlDatabase } from './sqlite.ts';
+
+/** "qpcn": this file is a node's store and no other database with the same key. */
+const applicationId = 0x71_70_63_6e;
+const pageBytes = 4096;
+/** Memory for decrypted pages (KiB). */
+const cacheKib = 64 * 1024;
+const migrationsFolder = join(import.meta.dirname, 'migrations');
+
+/** Bounds of the file itself. */
+export interface DatabaseLimits {
+  /** The file may not grow beyond it; undefined: as far as the disk goes. */
+  readonly databaseBytes?: number | undefined;
+}
+
+/**
+ * Opens an existing store and brings its schema up to date. Throws StoreOpenError and leaves the
+ * file as it was.
+ */
+export function openDatabase(path: string, key: Uint8Array, limits: DatabaseLimits): SqlDatabase {
+  needBytes(key, storeBounds.keyBytes, 'key');
+  if (!existsSync(path)) {
+    throw new StoreOpenError('STORE_MISSING', `${path}: no such database; make it with qpcd init`);
+  }
+  if (isPlainSqlite(path)) {
+    throw new StoreOpenError(
+      'STORE_INVALID',
+      `${path}: an unencrypted SQLite database, not a node's store`,
+    );
+  }
+  return withOpenErrors(path, () => {
+    const db = new Database(path, { fileMustExist: true, timeout: 0 });
+    try {
+      configure(db, key, limits);
+      if (db.pragma('application_id', { simple: true }) !== applicationId) {
+        throw new StoreOpenError('STORE_INVALID', `${path}: a database, but not a node's store`);
+      }
+      migrate(db, path);
+      return db;
+    } catch (error) {
+      db.close();
+      throw error;
+    }
+  });
+}
+
+/**
+ * Makes a new store: complete and on disk under `path` when it returns, or not there at all.
+ * Throws StoreOpenError STORE_EXISTS when something has that name already.
+ */
+export function createDatabase(path: string, key: Uint8Array, random: Random): void {
+  needBytes(key, storeBounds.keyBytes, 'key');
+  const suffix = Buffer.from(random.bytes(6)).toString('hex');
+  const draft = join(dirname(path), `.${basename(path)}.${suffix}`);
+  withOpenErrors(path, () => {
+    if (existsSync(path)) throw existsError(path);
+    try {
+      // SQLite takes over the file's mode, also for the files beside it.
+      closeSync(openSync(draft, 'wx', 0o600));
+      const db = new Database(draft, { timeout: 0 });
+      try {
+        configure(db, key, {});
+        db.pragma(`application_id = ${applicationId}`);
+        migrate(db, path);
+        db.prepare('INSERT INTO meta (name, value) VALUES (?, ?)').run(
+          'store_id',
+          random.bytes(storeBounds.storeIdBytes),
+        );
+      } finally {
+        db.close();
+      }
+      syncPath(draft);
+      linkSync(draft, path);
+      syncPath(dirname(path));
+    } finally {
+      for (const end of ['', '-wal', '-journal']) rmSync(draft + end, { force: true });
+    }
+  });
+}
+
+function configure(db: SqlDatabase, key: Uint8Array, limits: DatabaseLimits): void {
+  // In this order: without legacy=4 the file is not SQLCipher's format 4.
+  db.pragma("cipher = 'sqlcipher'");
+  db.pragma('legacy = 4');
+  applyRawKey(db, key);
+  db.pragma('locking_mode = EXCLUSIVE');
+  db.pragma(`journal_mode = WAL`);
+  db.pragma('synchronous = FULL');
+  db.pragma('secure_delete = ON');
+  db.pragma('foreign_keys = ON');
+  // Temporary files would not be encrypted.
+  db.pragma('temp_store = MEMORY');
+  db.pragma(`cache_size = -${cacheKib}`);
+  // The core checkpoints by itself: the automatic one swallows failed syncs.
+  db.pragma('wal_autocheckpoint = 0');
+  if (limits.databaseBytes !== undefined) {
+    db.pragma(`max_page_count = ${Math.floor(limits.databaseBytes / pageBytes)}`);
+  }
+}
+
+/** `key = "x'<64 hex>'"` without a string of it: strings cannot be wiped. */
+function applyRawKey(db: SqlDatabase, key: Uint8Array): void {
+  const literal = Buffer.alloc(3 + 2 * key.length);
+  literal.write("x'");
+  const digits = '0123456789abcdef';
+  for (const [index, byte] of key.entries()) {
+    literal.write(digits.charAt(byte >> 4), 2 + 2 * index);
+    literal.write(digits.charAt(byte & 15), 3 + 2 * index);
+  }
+  literal.write("'", literal.length - 1);
+  try {
+    db.key(literal);
+  } finally {
+    literal.fill(0);
+  }
+}
+
+interface Migration {
+  readonly version: number;
+  readonly sql: string;
+}
+
+/** NNNN-name.sql in order; the numbers leave nothing out. */
+function readMigrations(): readonly Migration[] {
+  const names = readdirSync(migrationsFolder).filter((name) => name.endsWith('.sql'));
+  return names.sort().map((name, index) => {
+    const version = Number.parseInt(name.slice(0, 4), 10);
+    if (version !== index + 1) throw new Error(`migration ${name}: expected number ${index + 1}`);
+    return { version, sql: readFileSync(join(migrationsFolder, name), 'utf8') };
+  });
+}
+
+function migrate(db: SqlDatabase, path: string): void {
+  const migrations = readMigrations();
+  const version = db.pragma('user_version', { simple: true });
+  if (typeof version !== 'number') throw new Error('user_version is not a number');
+  if (version > migrations.length) {
+    throw new StoreOpenError(
+      'STORE_NEWER',
+      `${path}: schema ${version} is newer than this program's ${migrations.length}; ` +
+        'run the newer qpcd',
+    );
+  }
+  for (const migration of migrations.slice(version)) {
+    db.transaction(() => {
+      db.exec(migration.sql);
+      db.pragma(`user_version = ${migration.version}`);
+    }).immediate();
+  }
+}
+
+/** SQLite's own errors, as what they mean to an operator. */
+function withOpenErrors<T>(path: string, open: () => T): T {
+  try {
+    return open();
+  } catch (error) {
+    if (error instanceof StoreOpenError) throw error;
+    const code = sqliteCode(error);
+    if (code !== undefined) throw openErrorOf(path, code, error);
+    if (error instanceof Error && 'code' in error && typeof error.code === 'string') {
+      if (error.code === 'EEXIST') throw existsError(path);
+      throw new StoreOpenError('STORE_IO', `${path}: ${error.message}`, { cause: error });
+    }
+    throw error;
+  }
+}
+
+function openErrorOf(path: string, code: string, cause: unknown): StoreOpenError {
+  if (code.startsWith('SQLITE_BUSY')) {
+    const message = `${path}: in use by another process; stop that qpcd first`;
+    return new StoreOpenError('STORE_LOCKED', message, { cause });
+  }
+  if (code === 'SQLITE_NOTADB') {
+    const message = `${path}: the key does not open it; check that the key file belongs to this database`;
+    return new StoreOpenError('STORE_KEY', message, { cause });
+  }
+  return new StoreOpenError('STORE_IO', `${path}: ${code}: ${String(cause)}`, { cause });
+}
+
+function existsError(path: string): StoreOpenError {
+  return new StoreOpenError('STORE_EXISTS', `${path}: exists already; qpcd init does not touch it`);
+}
+
+function isPlainSqlite(path: string): boolean {
+  const magic = 'SQLite format 3\0';
+  const head = Buffer.alloc(magic.length);
+  const file = openSync(path, 'r');
+  try {
+    readSync(file, head, 0, head.length, 0);
+  } finally {
+    closeSync(file);
+  }
+  return head.toString('latin1') === magic;
+}
+
+function syncPath(path: string): void {
+  const file = openSync(path, 'r');
+  try {
+    fsyncSync(file);
+  } finally {
+    closeSync(file);
+  }
+}

@@ -1,0 +1,207 @@
+/**
+ * How rows leave an outbox stream: delivered (a tombstone stays), refused for good or too old (a
+ * dead letter stays), refused for now (deferred, back at the tail later with a new seq).
+ */
+import type { Reject } from '@quicprochat/federation';
+import { storeBounds } from '../bounds.ts';
+import type { QueryContext } from '../operations.ts';
+import type { StreamQueries } from './outbox-streams.ts';
+import type { PayloadQueries } from './payloads.ts';
+import type { PeerQueries } from './peers.ts';
+
+/** The reject of a receiver that does not know a row's kind. */
+const unknownKindReason = 'UNIMPLEMENTED';
+
+interface HeldRow {
+  readonly id: number;
+  readonly peer: number;
+  readonly lane: number;
+  readonly kind: number;
+  readonly mid: Uint8Array;
+  readonly tag: Uint8Array;
+  readonly rids: Uint8Array;
+  readonly payload: number;
+  readonly size: number;
+  readonly created_ms: number;
+  readonly expires_ms: number;
+}
+
+export interface OutboxExits {
+  /** Takes refused rows out of the stream; what their other devices took counts as delivered. */
+  refused(nowMs: number, peer: number, lane: number, rejects: readonly Reject[]): void;
+  /** All rows up to the cursor that are still in the stream arrived. */
+  delivered(nowMs: number, peer: number, lane: number, cursor: number): void;
+  requeueDue(nowMs: number): {
+    readonly requeuedPeers: readonly string[];
+    readonly deadRows: number;
+  };
+  /** Forgets tombstones and dead letters that are past their time. */
+  sweep(nowMs: number): void;
+}
+
+const columns = 'id, peer, lane, kind, mid, tag, rids, payload, size, created_ms, expires_ms';
+
+export function outboxExitQueries(
+  { db, limits }: QueryContext,
+  payloads: PayloadQueries,
+  peers: PeerQueries,
+  streams: StreamQueries,
+): OutboxExits {
+  const rowAt = db.prepare<[number, number, number], HeldRow>(
+    `SELECT ${columns} FROM outbox WHERE peer = ? AND lane = ? AND seq = ?`,
+  );
+  const removeRow = db.prepare<[number]>('DELETE FROM outbox WHERE id = ?');
+  const bury = db.prepare<[number, Uint8Array, Uint8Array, number, number]>(
+    `INSERT INTO outbox_tomb (peer, tag, rids, received_ms, gone_ms) VALUES (?, ?, ?, ?, ?)`,
+  );
+  const defer = db.prepare<[Uint8Array, number, number]>(
+    'UPDATE outbox SET seq = NULL, chain = NULL, rids = ?, due_ms = ? WHERE id = ?',
+  );
+  const insertDead = db.prepare<[Readonly<Record<string, number | string | Uint8Array>>]>(
+    `INSERT INTO dead_letter
+       (peer, lane, kind, mid, tag, rid, payload, size, reason, created_ms, dead_ms)
+     VALUES (:peer, :lane, :kind, :mid, :tag, :rid, :payload, :size, :reason, :createdMs, :deadMs)`,
+  );
+  const buryDelivered = db.prepare<[number, number, number, number]>(
+    `INSERT INTO outbox_tomb (peer, tag, rids, received_ms, gone_ms)
+     SELECT peer, tag, rids, created_ms, ? FROM outbox
+      WHERE peer = ? AND lane = ? AND seq <= ? ORDER BY seq`,
+  );
+  const deliveredTotals = db.prepare<
+    [number, number, number],
+    { readonly row_count: number; readonly byte_count: number }
+  >(
+    `SELECT count(*) AS row_count, coalesce(sum(size), 0) AS byte_count FROM outbox
+      WHERE peer = ? AND lane = ? AND seq <= ?`,
+  );
+  const deliveredPayloads = db
+    .prepare<[number, number, number], number>(
+      'SELECT payload FROM outbox WHERE peer = ? AND lane = ? AND seq <= ?',
+    )
+    .pluck();
+  const removeDelivered = db.prepare<[number, number, number]>(
+    'DELETE FROM outbox WHERE peer = ? AND lane = ? AND seq <= ?',
+  );
+  const dueRows = db.prepare<[number, number], HeldRow & { readonly domain: string }>(
+    `SELECT ${columns
+      .split(', ')
+      .map((column) => `outbox.${column}`)
+      .join(', ')}, peer.domain
+       FROM outbox JOIN peer ON peer.id = outbox.peer
+      WHERE due_ms <= ? ORDER BY due_ms, outbox.id LIMIT ?`,
+  );
+  const requeue = db.prepare<[number, Uint8Array, number]>(
+    'UPDATE outbox SET seq = ?, chain = ?, due_ms = NULL WHERE id = ?',
+  );
+  const pastRows = db.prepare<[number, number], HeldRow>(
+    `SELECT ${columns} FROM outbox WHERE dead_ms <= ? ORDER BY dead_ms LIMIT ?`,
+  );
+  const pruneTombs = db.prepare<[number, number, number]>(
+    `DELETE FROM outbox_tomb WHERE id IN (SELECT id FROM outbox_tomb ORDER BY id LIMIT ?)
+        AND (gone_ms <= ? OR gone_ms > ?)`,
+  );
+  const oldDead = db.prepare<[number, number], { readonly id: number; readonly payload: number }>(
+    `SELECT id, payload FROM (SELECT id, payload, dead_ms FROM dead_letter ORDER BY id LIMIT ?)
+      WHERE dead_ms <= ?`,
+  );
+  const removeDead = db.prepare<[number]>('DELETE FROM dead_letter WHERE id = ?');
+
+  /** One dead letter; it holds the payload on its own. */
+  function die(nowMs: number, row: HeldRow, rid: Uint8Array, reason: string): void {
+    payloads.addRef(row.payload);
+    insertDead.run({
+      peer: row.peer,
+      lane: row.lane,
+      kind: row.kind,
+      mid: row.mid,
+      tag: row.tag,
+      rid,
+      payload: row.payload,
+      size: row.size,
+      reason,
+      createdMs: row.created_ms,
+      deadMs: nowMs,
+    });
+  }
+
+  function remove(row: HeldRow): void {
+    removeRow.run(row.id);
+    payloads.release(row.payload);
+    peers.count(row.peer, -1, -row.size);
+  }
+
+  function refuseRow(nowMs: number, row: HeldRow, rejects: readonly Reject[]): void {
+    const deferred: Uint8Array[] = [];
+    let isAnyDelivered = false;
+    for (const rid of splitRids(row.rids)) {
+      const reject = rejects.find((one) => Buffer.compare(one.rid, rid) === 0);
+      if (reject === undefined) isAnyDelivered = true;
+      else if (isWorthRetry(nowMs, row, reject)) deferred.push(rid);
+      else die(nowMs, row, rid, reject.reason);
+    }
+    // Remembered as sent only if somebody took it: a dead row may be sent anew.
+    if (isAnyDelivered) bury.run(row.peer, row.tag, row.rids, row.created_ms, nowMs);
+    if (deferred.length === 0) remove(row);
+    else defer.run(Buffer.concat(deferred), nowMs + limits.deferredRetryMs, row.id);
+  }
+
+  return {
+    refused(nowMs, peer, lane, rejects) {
+      for (const [seq, ofRow] of Map.groupBy(rejects, (reject) => reject.seq)) {
+        const row = rowAt.get(peer, lane, seq);
+        if (row !== undefined) refuseRow(nowMs, row, ofRow);
+      }
+    },
+
+    delivered(nowMs, peer, lane, cursor) {
+      const totals = deliveredTotals.get(peer, lane, cursor);
+      if (totals === undefined || totals.row_count === 0) return;
+      buryDelivered.run(nowMs, peer, lane, cursor);
+      const gone = deliveredPayloads.all(peer, lane, cursor);
+      removeDelivered.run(peer, lane, cursor);
+      for (const payload of gone) payloads.release(payload);
+      peers.count(peer, -totals.row_count, -totals.byte_count);
+    },
+
+    requeueDue(nowMs) {
+      // The dead first: what is past its age does not go back to the tail. A row that dies inside
+      // its stream leaves a hole, by which the sender sees that it must restart.
+      const past = pastRows.all(nowMs, storeBounds.sweepRows);
+      for (const row of past) {
+        const reason = row.expires_ms <= nowMs ? 'TIMEOUT' : 'PEER_UNREACHABLE';
+        for (const rid of splitRids(row.rids)) die(nowMs, row, rid, reason);
+        remove(row);
+      }
+      const requeuedPeers = new Set<string>();
+      for (const row of dueRows.all(nowMs, storeBounds.sweepRows)) {
+        const { seq, chain } = streams.append(row.peer, row.lane, row.tag);
+        requeue.run(seq, chain, row.id);
+        requeuedPeers.add(row.domain);
+      }
+      return { requeuedPeers: [...requeuedPeers], deadRows: past.length };
+    },
+
+    sweep(nowMs) {
+      pruneTombs.run(storeBounds.sweepRows, nowMs - limits.tombstoneMs, nowMs + limits.tombstoneMs);
+      const cutoffMs = nowMs - storeBounds.deadLetterMs;
+      for (const { id, payload } of oldDead.all(storeBounds.sweepRows, cutoffMs)) {
+        removeDead.run(id);
+        payloads.release(payload);
+      }
+    },
+  };
+}
+
+/** A kind that the peer does not know is not tried for as long as a full queue. */
+function isWorthRetry(nowMs: number, row: HeldRow, { reason, temporary }: Reject): boolean {
+  if (!temporary) return false;
+  return reason !== unknownKindReason || nowMs - row.created_ms < storeBounds.unknownKindMs;
+}
+
+/** Device keys (32 bytes each) of a row. */
+export function splitRids(rids: Uint8Array): Uint8Array[] {
+  const { ridBytes } = storeBounds;
+  return Array.from({ length: rids.length / ridBytes }, (_, index) =>
+    rids.subarray(index * ridBytes, (index + 1) * ridBytes),
+  );
+}

@@ -1,0 +1,210 @@
+/**
+ * The outbox of a peer: two streams of rows with gapless seq and a hash chain, and what happens to
+ * rows when the peer's cursor passes them, or refuses them (docs: protocol/federation). Rows that
+ * leave a stream otherwise are in outbox-exits.ts.
+ */
+import {
+  InvalidArgumentError,
+  messageTag,
+  PayloadTooLargeError,
+  RowKind,
+  UnavailableError,
+} from '@quicprochat/proto';
+import type { OutboundStream, OutboxRow } from '@quicprochat/federation';
+import { needBytes, needSeq, storeBounds } from '../bounds.ts';
+import type { Operations, QueryContext } from '../operations.ts';
+import { emptyChain } from './chain.ts';
+import { outboxExitQueries, splitRids } from './outbox-exits.ts';
+import { streamQueries, type StreamRow } from './outbox-streams.ts';
+import { IncomingPayload, type PayloadQueries } from './payloads.ts';
+import { laneNumbers, type PeerQueries } from './peers.ts';
+
+interface ReadRow {
+  readonly seq: number;
+  readonly kind: number;
+  readonly mid: Uint8Array;
+  readonly rids: Uint8Array;
+  readonly payload: number;
+  readonly size: number;
+  readonly chain: Uint8Array;
+  readonly expires_ms: number;
+}
+
+export type OutboxOperations = Pick<
+  Operations,
+  | 'enqueueRemote'
+  | 'outboundStream'
+  | 'readOutbox'
+  | 'outboxChainAt'
+  | 'settleOutbox'
+  | 'restartOutbound'
+  | 'peersWithRows'
+  | 'requeueDue'
+>;
+
+export function outboxQueries(
+  context: QueryContext,
+  payloads: PayloadQueries,
+  peers: PeerQueries,
+): OutboxOperations & { sweep(nowMs: number): void } {
+  const { db, limits } = context;
+  const streams = streamQueries(context);
+  const exits = outboxExitQueries(context, payloads, peers, streams);
+  const receivedOfRow = db
+    .prepare<[number, Uint8Array, Uint8Array], number>(
+      'SELECT created_ms FROM outbox WHERE peer = ? AND tag = ? AND rids = ?',
+    )
+    .pluck();
+  const receivedOfTomb = db
+    .prepare<[number, Uint8Array, Uint8Array], number>(
+      'SELECT received_ms FROM outbox_tomb WHERE peer = ? AND tag = ? AND rids = ?',
+    )
+    .pluck();
+  const insertRow = db.prepare<[Readonly<Record<string, number | bigint | Uint8Array>>]>(
+    `INSERT INTO outbox (peer, lane, seq, kind, mid, tag, rids, payload, size, chain, created_ms,
+                         expires_ms, dead_ms)
+     VALUES (:peer, :lane, :seq, :kind, :mid, :tag, :rids, :payload, :size, :chain, :createdMs,
+             :expiresMs, :deadMs)`,
+  );
+  const rowsAfter = db.prepare<[number, number, number, number], ReadRow>(
+    `SELECT seq, kind, mid, rids, payload, size, chain, expires_ms FROM outbox
+      WHERE peer = ? AND lane = ? AND seq > ? ORDER BY seq LIMIT ?`,
+  );
+  const payloadBytes = db
+    .prepare<[number], Uint8Array>('SELECT bytes FROM payload WHERE id = ?')
+    .pluck();
+  const chainAt = db
+    .prepare<[number, number, number], Uint8Array>(
+      'SELECT chain FROM outbox WHERE peer = ? AND lane = ? AND seq = ?',
+    )
+    .pluck();
+  const domainsWithRows = db
+    .prepare<[], string>(
+      `SELECT domain FROM peer
+        WHERE EXISTS (SELECT 1 FROM outbox WHERE peer = peer.id AND lane = 1 AND seq > 0)
+           OR EXISTS (SELECT 1 FROM outbox WHERE peer = peer.id AND lane = 2 AND seq > 0)
+        ORDER BY domain`,
+    )
+    .pluck();
+
+  function refuseWhenFull(nowMs: number, domain: string, size: number): void {
+    const peer = peers.peer(domain);
+    if (peer === undefined) return;
+    const isFull =
+      peer.row_count >= limits.outboxRowsPerPeer ||
+      peer.byte_count + size > limits.outboxBytesPerPeer;
+    const isLost = peer.failing_since_ms > 0 && nowMs - peer.failing_since_ms >= limits.outboxAgeMs;
+    if (isFull || isLost) {
+      throw new UnavailableError(
+        'PEER_UNREACHABLE',
+        isFull ? 'the outbox of that domain is full' : 'that domain is unreachable for too long',
+      );
+    }
+  }
+
+  return {
+    enqueueRemote(nowMs, domain, { rid, kind, mid, payload, ttlMs }) {
+      needBytes(rid, storeBounds.ridBytes, 'rid');
+      needBytes(mid, storeBounds.midBytes, 'mid');
+      if (payload.length > storeBounds.payloadBytes) {
+        throw new PayloadTooLargeError(
+          `payload: ${payload.length} bytes, at most ${storeBounds.payloadBytes}`,
+        );
+      }
+      const tag = messageTag(mid, payload);
+      const known = peers.peer(domain);
+      if (known !== undefined) {
+        const receivedMs =
+          receivedOfRow.get(known.id, tag, rid) ?? receivedOfTomb.get(known.id, tag, rid);
+        if (receivedMs !== undefined) return { outcome: 'duplicate', tag, receivedMs };
+      }
+      refuseWhenFull(nowMs, domain, payload.length);
+      const peer = peers.ensurePeer(domain);
+      const lane = kind === RowKind.Envelope ? laneNumbers.bulk : laneNumbers.control;
+      insertRow.run({
+        peer,
+        lane,
+        ...streams.append(peer, lane, tag),
+        kind,
+        mid,
+        tag,
+        rids: rid,
+        payload: payloads.refer(new IncomingPayload(payload)),
+        size: payload.length,
+        createdMs: nowMs,
+        expiresMs: nowMs + ttlMs,
+        deadMs: nowMs + Math.min(ttlMs, limits.outboxAgeMs),
+      });
+      peers.count(peer, 1, payload.length);
+      return { outcome: 'stored', tag, receivedMs: nowMs };
+    },
+
+    outboundStream(_nowMs, domain, lane) {
+      return outbound(streams.ensure(peers.ensurePeer(domain), laneNumbers[lane]));
+    },
+
+    readOutbox(nowMs, domain, lane, after, maxItems, maxBytes) {
+      needSeq(after, 'after');
+      const peer = peers.peer(domain);
+      const rows: OutboxRow[] = [];
+      if (peer === undefined) return rows;
+      let bytes = 0;
+      for (const row of rowsAfter.all(peer.id, laneNumbers[lane], after, maxItems)) {
+        bytes += row.size;
+        if (rows.length > 0 && bytes > maxBytes) break;
+        const payload = payloadBytes.get(row.payload);
+        if (payload === undefined) throw new Error(`outbox: payload ${row.payload} is gone`);
+        rows.push({
+          seq: row.seq,
+          kind: row.kind,
+          mid: row.mid,
+          payload,
+          rids: splitRids(row.rids),
+          ttlLeftMs: Math.max(0, row.expires_ms - nowMs),
+          chain: row.chain,
+        });
+      }
+      return rows;
+    },
+
+    outboxChainAt(_nowMs, domain, lane, seq) {
+      const peer = peers.peer(domain);
+      if (peer === undefined) return undefined;
+      const laneNumber = laneNumbers[lane];
+      const stream = streams.get(peer.id, laneNumber);
+      return stream?.acked === seq ? stream.chain : chainAt.get(peer.id, laneNumber, seq);
+    },
+
+    settleOutbox(nowMs, domain, lane, streamId, cursor, rejects) {
+      needSeq(cursor, 'cursor');
+      const peer = peers.peer(domain);
+      const stream = peer && streams.get(peer.id, laneNumbers[lane]);
+      if (peer === undefined || stream === undefined) return;
+      if (Buffer.compare(stream.stream_id, streamId) !== 0 || cursor <= stream.acked) return;
+      if (cursor >= stream.next_seq) {
+        throw new InvalidArgumentError(
+          'BAD_FIELD',
+          `cursor: ${cursor}, need less than ${stream.next_seq}`,
+        );
+      }
+      const isOpen = ({ seq }: { readonly seq: number }): boolean =>
+        seq > stream.acked && seq <= cursor;
+      const chain = chainAt.get(peer.id, laneNumbers[lane], cursor) ?? emptyChain();
+      exits.refused(nowMs, peer.id, laneNumbers[lane], rejects.filter(isOpen));
+      exits.delivered(nowMs, peer.id, laneNumbers[lane], cursor);
+      streams.settle(peer.id, laneNumbers[lane], cursor, chain);
+    },
+
+    restartOutbound(_nowMs, domain, lane) {
+      return outbound(streams.restart(peers.ensurePeer(domain), laneNumbers[lane]));
+    },
+
+    peersWithRows: () => domainsWithRows.all(),
+    requeueDue: (nowMs) => exits.requeueDue(nowMs),
+    sweep: (nowMs) => exits.sweep(nowMs),
+  };
+}
+
+function outbound(row: StreamRow): OutboundStream {
+  return { streamId: row.stream_id, nextSeq: row.next_seq, acked: row.acked, chain: row.chain };
+}

@@ -1,0 +1,145 @@
+/** NodeStore over a channel: every method is one operation, by name. */
+import type { LaneName, PeerState, RelayBatch, Reject } from '@quicprochat/federation';
+import type { OperationArgs, OperationName, OperationResult } from './operations.ts';
+import type {
+  ClaimKeyPackages,
+  EnqueueRow,
+  NewAccount,
+  NewKeyPackage,
+  NodeStore,
+  StoredPrekey,
+} from './store.ts';
+
+/** Runs operations somewhere. */
+export interface StoreChannel {
+  readonly storeId: Uint8Array;
+  /** Resolves, never rejects, when the store cannot go on. */
+  readonly failed: Promise<Error>;
+  /** Resolves after the COMMIT. */
+  call<N extends OperationName>(name: N, ...args: OperationArgs<N>): Promise<OperationResult<N>>;
+  onRows(listener: (ridHex: string) => void): Disposable;
+  /** Ends what was called, then frees the file. Idempotent. */
+  close(): Promise<void>;
+}
+
+export class StoreClient implements NodeStore {
+  readonly #channel: StoreChannel;
+
+  constructor(channel: StoreChannel) {
+    this.#channel = channel;
+  }
+
+  get storeId(): Uint8Array {
+    return this.#channel.storeId;
+  }
+  get failed(): Promise<Error> {
+    return this.#channel.failed;
+  }
+  onRows(listener: (ridHex: string) => void): Disposable {
+    return this.#channel.onRows(listener);
+  }
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#channel.close();
+  }
+
+  secret(name: string) {
+    return this.#channel.call('secret', name);
+  }
+  putSecret(name: string, value: Uint8Array) {
+    return this.#channel.call('putSecret', name, value);
+  }
+
+  createAccount(account: NewAccount) {
+    return this.#channel.call('createAccount', account);
+  }
+  account(userId: string) {
+    return this.#channel.call('account', userId);
+  }
+  bindSession(
+    userId: string,
+    identityPub: Uint8Array,
+    transportSpki: Uint8Array,
+    sessionExpiresMs: number,
+  ) {
+    return this.#channel.call('bindSession', userId, identityPub, transportSpki, sessionExpiresMs);
+  }
+  endSession(transportSpki: Uint8Array) {
+    return this.#channel.call('endSession', transportSpki);
+  }
+  sessionByTransportKey(transportSpki: Uint8Array) {
+    return this.#channel.call('sessionByTransportKey', transportSpki);
+  }
+
+  addKeyPackages(identityPub: Uint8Array, packages: readonly NewKeyPackage[]) {
+    return this.#channel.call('addKeyPackages', identityPub, packages);
+  }
+  keyPackageCounts(identityPub: Uint8Array) {
+    return this.#channel.call('keyPackageCounts', identityPub);
+  }
+  claimKeyPackages(claim: ClaimKeyPackages) {
+    return this.#channel.call('claimKeyPackages', claim);
+  }
+  putPrekey(identityPub: Uint8Array, prekey: StoredPrekey, notAfterMs: number) {
+    return this.#channel.call('putPrekey', identityPub, prekey, notAfterMs);
+  }
+  prekeys(userId: string) {
+    return this.#channel.call('prekeys', userId);
+  }
+
+  enqueue(row: EnqueueRow) {
+    return this.#channel.call('enqueue', row);
+  }
+  enqueueRemote(peer: string, row: EnqueueRow) {
+    return this.#channel.call('enqueueRemote', peer, row);
+  }
+  fetch(rid: Uint8Array, after: number, maxRows: number, maxBytes: number) {
+    return this.#channel.call('fetch', rid, after, maxRows, maxBytes);
+  }
+  ack(rid: Uint8Array, upTo: number) {
+    return this.#channel.call('ack', rid, upTo);
+  }
+  sweep() {
+    return this.#channel.call('sweep');
+  }
+
+  outboundStream(peer: string, lane: LaneName) {
+    return this.#channel.call('outboundStream', peer, lane);
+  }
+  readOutbox(peer: string, lane: LaneName, after: number, maxItems: number, maxBytes: number) {
+    return this.#channel.call('readOutbox', peer, lane, after, maxItems, maxBytes);
+  }
+  outboxChainAt(peer: string, lane: LaneName, seq: number) {
+    return this.#channel.call('outboxChainAt', peer, lane, seq);
+  }
+  settleOutbox(
+    peer: string,
+    lane: LaneName,
+    streamId: Uint8Array,
+    cursor: number,
+    rejects: readonly Reject[],
+  ) {
+    return this.#channel.call('settleOutbox', peer, lane, streamId, cursor, rejects);
+  }
+  restartOutbound(peer: string, lane: LaneName) {
+    return this.#channel.call('restartOutbound', peer, lane);
+  }
+  peersWithRows() {
+    return this.#channel.call('peersWithRows');
+  }
+  requeueDue() {
+    return this.#channel.call('requeueDue');
+  }
+  peerState(peer: string) {
+    return this.#channel.call('peerState', peer);
+  }
+  setPeerState(peer: string, state: PeerState) {
+    return this.#channel.call('setPeerState', peer, state);
+  }
+
+  inboundStreams(peer: string) {
+    return this.#channel.call('inboundStreams', peer);
+  }
+  applyRelay(peer: string, batch: RelayBatch) {
+    return this.#channel.call('applyRelay', peer, batch);
+  }
+}
