@@ -35,6 +35,8 @@ export async function initNode(options: InitOptions, runtime: Runtime): Promise<
   const suffix = Buffer.from(runtime.random.bytes(4)).toString('hex');
   const building = join(dirname(directory), `.${suffix}.qpcd-init`);
   const text = configText(options);
+  // First under the name that a person would look for in an error, then where it is built.
+  parseConfig(text, join(directory, configFileName));
   const config = parseConfig(text, join(building, configFileName));
   try {
     mkdirSync(building, { recursive: true, mode: 0o700 });
