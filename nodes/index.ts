@@ -4,5 +4,5 @@ export { initNode, type InitOptions, type InitResult } from './init.ts';
 export { readKeyFile } from './key-file.ts';
 export { startNode, type NodeOptions, type QpcNode } from './node.ts';
 export { createSecrets, loadSecrets, type NodeSecrets } from './secrets.ts';
-export { createNodeStore, openNodeStore } from './store/open.ts';
+export { createNodeStore, openNodeStore, openNodeStoreInThread } from './store/open.ts';
 export type * from './store/store.ts';
