@@ -30,7 +30,6 @@ import {
 import {
   createFederation,
   type Federation,
-  type LaneName,
   type OutboxRow,
   type Peer,
 } from '@quicprochat/federation';
@@ -65,6 +64,7 @@ export interface SimOptions {
   readonly network: MemoryNetwork;
   readonly clock: SimulatedClock;
   readonly seed?: number;
+  readonly inboxRows?: number;
   /** Answers before the real handlers do: what it throws is the peer's fault. */
   readonly intercept?: (method: string, request: unknown) => void | Promise<void>;
 }
@@ -107,6 +107,11 @@ export class SimNode implements AsyncDisposable {
       sessionExpiresMs: 0,
     });
     return node;
+  }
+
+  /** A device that this node does not have. */
+  get nobody(): { readonly domain: string; readonly rid: Uint8Array } {
+    return { domain: this.domain, rid: ridOf('nobody') };
   }
 
   get asPeer(): Peer {
@@ -210,12 +215,12 @@ export class SimNode implements AsyncDisposable {
   async send(
     to: { readonly domain: string; readonly rid: Uint8Array },
     text: string,
-    options: { readonly lane?: LaneName; readonly ttlMs?: number } = {},
+    options: { readonly kind?: number; readonly ttlMs?: number } = {},
   ): Promise<void> {
     const payload = new TextEncoder().encode(text);
     await this.store.enqueueRemote(to.domain, {
       rid: to.rid,
-      kind: options.lane === 'control' ? 2 : 1,
+      kind: options.kind ?? 1,
       mid: ridOf(text).subarray(0, 16),
       payload,
       ttlMs: options.ttlMs ?? 7 * 24 * 3600 * 1000,
@@ -259,7 +264,7 @@ export class SimNode implements AsyncDisposable {
 
   #openStore(): NodeStore {
     const limits = {
-      inboxRows: 100_000,
+      inboxRows: this.#options.inboxRows ?? 100_000,
       inboxBytes: 2 ** 30,
       outboxRowsPerPeer: 100_000,
       outboxBytesPerPeer: 2 ** 30,
