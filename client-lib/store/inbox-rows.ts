@@ -57,6 +57,7 @@ export function inboxRows(db: Database): InboxRows {
       return id;
     },
     parked: () => db.all('SELECT * FROM parked ORDER BY id').map(parkedOf),
+    parkedCount: () => db.get('SELECT count(*) AS rows FROM parked')?.number('rows') ?? 0,
     unpark(id) {
       db.run('DELETE FROM parked WHERE id = ?', id);
     },

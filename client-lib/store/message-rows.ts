@@ -72,6 +72,10 @@ export function messageRows(db: Database): MessageRows {
           limit,
         )
         .map(messageOf),
+    sendState(id) {
+      const row = db.get(`SELECT ${columns} FROM message m WHERE id = ?`, id);
+      return row === undefined ? undefined : sendStateOf(row);
+    },
     markDisplayed(ids, nowMs) {
       db.transaction(() => {
         for (const id of ids) {

@@ -39,15 +39,16 @@ export function outboxRows(db: Database): OutboxRows {
     openTargets: () =>
       db
         .all(
-          `SELECT lower(hex(rid)) AS target FROM outbox WHERE state = 'SEALED'
+          `SELECT lower(hex(rid)) AS target, max(id) AS newest FROM outbox WHERE state = 'SEALED'
            GROUP BY rid ORDER BY min(id)`,
         )
-        .map((row) => row.text('target')),
-    next(ridHex) {
+        .map((row) => ({ target: row.text('target'), newestId: row.number('newest') })),
+    next(ridHex, after) {
       const row = db.get(
         `SELECT o.*, p.mid, p.bytes FROM outbox o JOIN outbox_payload p ON p.id = o.payload_id
-         WHERE o.state = 'SEALED' AND o.rid = ? ORDER BY o.id LIMIT 1`,
+         WHERE o.state = 'SEALED' AND o.rid = ? AND o.id > ? ORDER BY o.id LIMIT 1`,
         Buffer.from(ridHex, 'hex'),
+        after,
       );
       return row === undefined ? undefined : entryOf(row);
     },

@@ -169,15 +169,18 @@ for (const [name, open] of variants) {
       add(1, [a, b]);
       add(2, [a]);
       const hexA = Buffer.from(a).toString('hex');
-      assert.deepEqual(store.outbox.openTargets(), [hexA, Buffer.from(b).toString('hex')]);
-      const first = store.outbox.next(hexA);
+      assert.deepEqual(
+        store.outbox.openTargets().map(({ target }) => target),
+        [hexA, Buffer.from(b).toString('hex')],
+      );
+      const first = store.outbox.next(hexA, 0);
       assert.deepEqual(first?.payload, id(40, 1));
       store.outbox.markAccepted(first?.id ?? 0, id(8, 1), 2);
-      assert.deepEqual(store.outbox.next(hexA)?.payload, id(40, 2));
+      assert.deepEqual(store.outbox.next(hexA, 0)?.payload, id(40, 2));
       assert.equal(store.outbox.openCount(), 2);
       assert.equal(store.outbox.reopen(id(8, 1)), 0);
       assert.equal(store.outbox.reopen(id(8, 2)), 1);
-      assert.deepEqual(store.outbox.next(hexA), first);
+      assert.deepEqual(store.outbox.next(hexA, 0), first);
     });
 
     test('a message is accepted with its last copy and failed with the first refusal', () => {
@@ -195,7 +198,7 @@ for (const [name, open] of variants) {
       );
       const state = (): string | undefined => store.messages.history(id(32, 1), 1)[0]?.sendState;
       const next = (fill: number): number =>
-        store.outbox.next(Buffer.from(id(32, fill)).toString('hex'))?.id ?? 0;
+        store.outbox.next(Buffer.from(id(32, fill)).toString('hex'), 0)?.id ?? 0;
       store.outbox.markAccepted(next(1), id(8, 1), 5);
       assert.equal(state(), 'sealed');
       const second = next(2);

@@ -184,6 +184,8 @@ export interface MessageRows {
   /** Received and not displayed, id > after, in order of arrival. */
   undisplayed(after: number, limit: number): readonly MessageRecord[];
   markDisplayed(ids: readonly number[], nowMs: number): void;
+  /** Undefined for a received or unknown message. */
+  sendState(id: number): SendState | undefined;
 }
 
 /** A row of a log as it came from the node. */
@@ -210,6 +212,8 @@ export interface UndecryptableRow {
   readonly bytes: number;
   readonly atMs: number;
 }
+/** The log of a cursor: empty for the device's own inbox. */
+export const inboxLog = new Uint8Array(0);
 export interface Cursor {
   /** 8 bytes. */
   readonly storeId: Uint8Array;
@@ -223,6 +227,7 @@ export interface InboxRows {
   putCursor(log: Uint8Array, cursor: Cursor): void;
   park(row: InboxRow, reason: ParkReason, waitsFor: string, nowMs: number): number;
   parked(): readonly ParkedRow[];
+  parkedCount(): number;
   unpark(id: number): void;
   setParkReason(id: number, reason: ParkReason, waitsFor: string): void;
   addUndecryptable(row: UndecryptableRow): void;
@@ -256,10 +261,10 @@ export interface OutboxRows {
     },
     nowMs: number,
   ): void;
-  /** Devices with SEALED rows, by hex of rid, oldest row first. */
-  openTargets(): readonly string[];
-  /** Oldest SEALED row of a device. */
-  next(ridHex: string): OutboxEntry | undefined;
+  /** Devices with SEALED rows: hex of rid and id of the newest row; oldest row first. */
+  openTargets(): readonly { readonly target: string; readonly newestId: number }[];
+  /** Oldest SEALED row of a device with id > after. */
+  next(ridHex: string, after: number): OutboxEntry | undefined;
   markAccepted(id: number, storeId: Uint8Array, nowMs: number): void;
   markFailed(id: number, failure: string): void;
   /** ACCEPTED rows of another store become SEALED again, same mid and bytes. Returns how many. */

@@ -1,0 +1,90 @@
+/**
+ * What members say to each other inside MLS (crypto.md section 7, `Content` of
+ * proto/qpc/v1/content.proto): built with bounds, parsed with the same bounds. Text only so far.
+ */
+import { InvalidArgumentError, PayloadTooLargeError, QpcError, Status } from '@quicprochat/proto';
+import { ContentSchema, create, fromBinary, toBinary } from '@quicprochat/proto/messages';
+
+export const contentLimits = {
+  contentBytes: 64 * 1024,
+  textBytes: 16 * 1024,
+  innerIdBytes: 16,
+} as const;
+
+/** A logical clock beyond this is nonsense, and would leave no room for later messages. */
+const lamportMax = 2 ** 48;
+
+/** A message as its sender wrote it. */
+export interface TextMessage {
+  /** Inner id (16 bytes), once per message as the user sees it. */
+  readonly innerId: Uint8Array;
+  /** 1, 2, 3 .. per conversation and sending device. */
+  readonly n: number;
+  readonly lamport: number;
+  /** Sender's wall clock (ms); a claim. */
+  readonly sentMs: number;
+  readonly text: string;
+}
+
+/** Content that a member sealed but that is none of ours, or out of bounds. */
+export class ContentError extends QpcError {
+  override name = 'ContentError';
+  constructor(message: string) {
+    super(Status.InvalidArgument, 'BAD_CONTENT', `content: ${message}`);
+  }
+}
+
+/** Throws PayloadTooLargeError above 16 KiB of UTF-8, InvalidArgumentError when it is empty. */
+export function checkText(text: string): void {
+  const bytes = Buffer.byteLength(text);
+  if (bytes === 0) throw new InvalidArgumentError('BAD_FIELD', 'text: is empty');
+  if (bytes > contentLimits.textBytes) {
+    throw new PayloadTooLargeError(`text: ${bytes} bytes, at most ${contentLimits.textBytes}`);
+  }
+}
+
+export function encodeContent(message: TextMessage): Uint8Array {
+  return toBinary(
+    ContentSchema,
+    create(ContentSchema, {
+      id: message.innerId,
+      n: BigInt(message.n),
+      lamport: BigInt(message.lamport),
+      sentMs: BigInt(message.sentMs),
+      body: { case: 'text', value: { utf8: message.text } },
+    }),
+  );
+}
+
+/** Throws ContentError; bounds are checked before anything is decoded or kept. */
+export function parseContent(bytes: Uint8Array): TextMessage {
+  if (bytes.length > contentLimits.contentBytes) {
+    throw new ContentError(`${bytes.length} bytes, at most ${contentLimits.contentBytes}`);
+  }
+  let content;
+  try {
+    content = fromBinary(ContentSchema, bytes);
+  } catch {
+    throw new ContentError('no encoded message');
+  }
+  if (content.id.length !== contentLimits.innerIdBytes) {
+    throw new ContentError(`id of ${content.id.length} bytes, need ${contentLimits.innerIdBytes}`);
+  }
+  if (content.body.case !== 'text') throw new ContentError('of a kind that this version lacks');
+  const { utf8 } = content.body.value;
+  if (Buffer.byteLength(utf8) > contentLimits.textBytes) {
+    throw new ContentError(`text above ${contentLimits.textBytes} bytes`);
+  }
+  return {
+    innerId: content.id,
+    n: bounded(content.n, Number.MAX_SAFE_INTEGER, 'n'),
+    lamport: bounded(content.lamport, lamportMax, 'lamport'),
+    sentMs: bounded(content.sentMs, Number.MAX_SAFE_INTEGER, 'sent_ms'),
+    text: utf8,
+  };
+}
+
+function bounded(value: bigint, max: number, name: string): number {
+  if (value > BigInt(max)) throw new ContentError(`${name} above ${max}`);
+  return Number(value);
+}

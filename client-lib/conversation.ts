@@ -1,0 +1,403 @@
+/**
+ * Conversations: create, add members, send. Until the group log exists, only a conversation's
+ * creator commits, so a commit is accepted as soon as it is made; commits and Welcomes travel as
+ * envelopes through the outbox like messages (delivery.md sections 1 and 2).
+ */
+import {
+  InvalidArgumentError,
+  methods,
+  NotFoundError,
+  parseUserId,
+  QpcError,
+  Status,
+  type Runtime,
+} from '@quicprochat/proto';
+import type { Contacts } from './contacts.ts';
+import { checkText, encodeContent } from './content.ts';
+import { envelopeKeyOf } from './envelope-key.ts';
+import type { EventBus } from './events.ts';
+import {
+  channelCopies,
+  hybridCopies,
+  PrekeyError,
+  type Recipient,
+  type SealedCopy,
+} from './fan-out.ts';
+import { fetchInvitees, forgetClaims, type Invitee } from './invitation.ts';
+import type { Caller } from './link.ts';
+import {
+  acceptCommit,
+  chooseSuite,
+  mandatorySuite,
+  xwingSuite,
+  type Identity,
+  type Mls,
+  type MlsGroup,
+  type MlsSuite,
+  type SignatureKey,
+  type Wipe,
+} from './mls/index.ts';
+import type { ClientStore, ConversationRecord, EnvelopeKey } from './store/store.ts';
+import type { Batch, Writer } from './writer.ts';
+
+export const conversationLimits = {
+  nameBytes: 256,
+  addsPerCommit: 64,
+  /** Direct mode copies every message to each device; larger groups need channels. */
+  devices: 256,
+} as const;
+
+/** Only the creator changes a conversation's members (no group log yet). */
+export class NotCommitterError extends QpcError {
+  override name = 'NotCommitterError';
+  constructor() {
+    super(
+      Status.FailedPrecondition,
+      'NOT_COMMITTER',
+      'conversation: only the device that created it can change its members',
+    );
+  }
+}
+
+export interface ConversationParts {
+  readonly store: ClientStore;
+  readonly runtime: Runtime;
+  readonly events: EventBus;
+  readonly contacts: Contacts;
+  readonly writer: Writer;
+  readonly mls: Mls;
+  readonly caller: Caller;
+  readonly identity: Identity;
+  readonly signatureKey: SignatureKey;
+  /** The outbox got rows. */
+  readonly onOutbox: () => void;
+}
+
+/** A group that grew by one commit, with what has to leave for it. */
+interface Grown {
+  readonly group: MlsGroup;
+  readonly envelopeKey: EnvelopeKey;
+  readonly copies: readonly SealedCopy[];
+  readonly wipe: Wipe;
+}
+
+export class Conversations {
+  readonly #parts: ConversationParts;
+
+  constructor(parts: ConversationParts) {
+    this.#parts = parts;
+  }
+
+  /**
+   * Creates a conversation with every device of these users; returns its id (32 bytes). Durable on
+   * return: Welcomes are in the outbox. Throws what fetchInvitees and the MLS adapter throw;
+   * nothing was made then.
+   */
+  async create(
+    name: string,
+    userIds: readonly string[],
+    signal?: AbortSignal,
+  ): Promise<Uint8Array> {
+    const { store, writer, mls, identity, signatureKey } = this.#parts;
+    const nameBytes = Buffer.byteLength(name);
+    if (nameBytes > conversationLimits.nameBytes) {
+      throw new InvalidArgumentError(
+        'BAD_FIELD',
+        `conversation name: ${nameBytes} bytes, at most ${conversationLimits.nameBytes}`,
+      );
+    }
+    await this.#requireOwnManifest(signal);
+    const { suite, invitees } = await this.#findInitial(othersOf(userIds, identity), signal);
+    return writer.run(async (batch) => {
+      let group = await mls.createGroup({ suite, identity, signatureKey, name });
+      const { conversationId } = group.info;
+      const steps: Grown[] = [];
+      for (const chunk of chunks(invitees)) {
+        const step = await this.#grow(group, chunk);
+        steps.push(step);
+        ({ group } = step);
+      }
+      const envelopeKey = await envelopeKeyOf(mls, group);
+      const { groupId } = group;
+      const wipes = steps.map(({ wipe }) => wipe);
+      batch.enterEpoch(group, envelopeKey, wipes);
+      batch.write(() => {
+        store.groups.addConversation({
+          id: conversationId,
+          groupId,
+          suite,
+          name,
+          creator: identity.userId,
+          isCommitter: true,
+          joinedMs: batch.nowMs,
+          sentCount: 0,
+          lamport: 0,
+        });
+      });
+      this.#storeGrowth(batch, steps, invitees);
+      return conversationId;
+    });
+  }
+
+  /**
+   * Adds every device of these users. Durable on return. Throws NotFoundError UNKNOWN_GROUP,
+   * NotCommitterError unless this device created the conversation, MlsError ALREADY_MEMBER, and
+   * what fetchInvitees throws.
+   */
+  async addMembers(
+    conversationId: Uint8Array,
+    userIds: readonly string[],
+    signal?: AbortSignal,
+  ): Promise<void> {
+    const { writer, identity, caller } = this.#parts;
+    const { groupId, suite, isCommitter } = this.#conversation(conversationId);
+    if (!isCommitter) throw new NotCommitterError();
+    const groupSuite = suite === xwingSuite ? xwingSuite : mandatorySuite;
+    const invitees: Invitee[] = [];
+    for (const userId of othersOf(userIds, identity)) {
+      const options = signal === undefined ? {} : { signal };
+      invitees.push(...(await fetchInvitees(this.#parts, caller, userId, [groupSuite], options)));
+    }
+    for (const chunk of chunks(invitees)) {
+      await writer.run(async (batch) => {
+        const group = this.#group(batch, groupId);
+        const step = await this.#grow(group, chunk);
+        batch.enterEpoch(step.group, step.envelopeKey, [step.wipe]);
+        this.#storeGrowth(batch, [step], chunk);
+      });
+    }
+  }
+
+  /**
+   * Sends a text to every other device of the conversation; returns the message's inner id (16
+   * bytes). Durable on return: sealed, in history and in the outbox. Works offline, except that a
+   * suite 0x0001 group may need fresh prekeys first. Throws NotFoundError UNKNOWN_GROUP,
+   * PayloadTooLargeError, InvalidArgumentError, MlsError REMOVED.
+   */
+  async send(
+    conversationId: Uint8Array,
+    text: string,
+    signal?: AbortSignal,
+  ): Promise<{ readonly id: Uint8Array; readonly messageId: number }> {
+    checkText(text);
+    const { groupId } = this.#conversation(conversationId);
+    for (let attempt = 0; ; attempt += 1) {
+      try {
+        return await this.#parts.writer.run((batch) => this.#seal(batch, groupId, text));
+      } catch (error) {
+        // Nothing was used up: the ratchet moves only with the transaction.
+        if (!(error instanceof PrekeyError) || attempt > 0) throw error;
+        await this.#fetchPrekeys(error.userIds, signal);
+      }
+    }
+  }
+
+  /** User ids of all members, sorted. Throws NotFoundError UNKNOWN_GROUP. */
+  async members(conversationId: Uint8Array): Promise<readonly string[]> {
+    const { groupId } = this.#conversation(conversationId);
+    return this.#parts.writer.run(async (batch) => {
+      const members = this.#group(batch, groupId).members();
+      return [...new Set(members.map(({ userId }) => userId))].sort();
+    });
+  }
+
+  async #seal(
+    batch: Batch,
+    groupId: Uint8Array,
+    text: string,
+  ): Promise<{ readonly id: Uint8Array; readonly messageId: number }> {
+    const { store, runtime, mls, contacts, identity, onOutbox } = this.#parts;
+    const { random } = runtime;
+    const group = this.#group(batch, groupId);
+    const conversation = batch.conversationOfGroup(groupId) ?? this.#unknown();
+    const message = {
+      innerId: random.bytes(16),
+      n: conversation.sentCount + 1,
+      lamport: conversation.lamport + 1,
+      sentMs: runtime.clock.now(),
+      text,
+    };
+    const recipients = recipientsOf(group);
+    const isChannel = group.suite === xwingSuite;
+    // Asked before the ratchet moves: an envelope that cannot be made must not use up a key.
+    const prekeyOf = (rid: Uint8Array): Uint8Array | undefined => contacts.prekey(rid);
+    const missing = isChannel
+      ? []
+      : recipients.filter(({ identityPub }) => prekeyOf(identityPub) === undefined);
+    if (missing.length > 0) throw new PrekeyError([...new Set(missing.map((one) => one.userId))]);
+    const envelopeKey = await envelopeKeyOf(mls, group);
+    const sealed = await mls.encrypt(group, encodeContent(message), new Uint8Array(0));
+    const content = { kind: 'mlsMessage', bytes: sealed.ciphertext } as const;
+    const copies = isChannel
+      ? channelCopies(content, recipients, envelopeKey, random)
+      : hybridCopies(content, recipients, prekeyOf, random);
+
+    batch.useKeys(sealed.next, sealed.epoch, sealed.wipe);
+    batch.advance(conversation, message.n, message.lamport);
+    const sent = { id: message.innerId, messageId: 0 };
+    batch.write(() => {
+      const messageId = store.messages.add({
+        conversationId: conversation.id,
+        senderUser: identity.userId,
+        senderDevice: identity.deviceId,
+        ...message,
+        receivedMs: undefined,
+      });
+      sent.messageId = messageId ?? 0;
+      for (const copy of copies) store.outbox.add({ ...copy, messageId }, batch.nowMs);
+    });
+    batch.after(onOutbox);
+    return sent;
+  }
+
+  /** One commit with at most 64 Adds: Welcomes for the new, the commit for the others. */
+  async #grow(group: MlsGroup, invitees: readonly Invitee[]): Promise<Grown> {
+    const { mls, contacts, runtime } = this.#parts;
+    const { random } = runtime;
+    const made = await mls.addMembers(
+      group,
+      invitees.map(({ keyPackage }) => keyPackage),
+    );
+    const parentKey = await envelopeKeyOf(mls, group);
+    const welcome =
+      made.welcome === undefined
+        ? []
+        : hybridCopies(
+            { kind: 'welcome', bytes: made.welcome },
+            invitees,
+            (rid) => contacts.prekey(rid),
+            random,
+          );
+    const commit = channelCopies(
+      { kind: 'mlsMessage', bytes: made.commit },
+      recipientsOf(group),
+      parentKey,
+      random,
+    );
+    const { next, wipe } = acceptCommit(group, made.pending);
+    return {
+      group: next,
+      envelopeKey: await envelopeKeyOf(mls, next),
+      copies: [...welcome, ...commit],
+      wipe,
+    };
+  }
+
+  #storeGrowth(batch: Batch, steps: readonly Grown[], invitees: readonly Invitee[]): void {
+    const { store, events, onOutbox } = this.#parts;
+    batch.write(() => {
+      for (const { copies, envelopeKey } of steps) {
+        store.groups.putEnvelopeKey(envelopeKey);
+        for (const copy of copies) {
+          store.outbox.add({ ...copy, messageId: undefined }, batch.nowMs);
+        }
+      }
+      forgetClaims(
+        store,
+        invitees.map(({ userId }) => userId),
+      );
+    });
+    const last = steps.at(-1);
+    batch.after(() => {
+      onOutbox();
+      if (last === undefined) return;
+      const members = [...new Set(last.group.members().map(({ userId }) => userId))];
+      const { conversationId } = last.group.info;
+      events.emit({ type: 'membersChanged', conversationId, members });
+    });
+  }
+
+  /** The suite that all initial devices have, and their packages of that suite. */
+  async #findInitial(
+    userIds: readonly string[],
+    signal?: AbortSignal,
+  ): Promise<{ readonly suite: MlsSuite; readonly invitees: readonly Invitee[] }> {
+    const preferred = [xwingSuite, mandatorySuite];
+    const found = await this.#fetchAll(userIds, preferred, signal);
+    const suite = chooseSuite([
+      preferred,
+      ...found.map((invitee) => (invitee.suite === xwingSuite ? preferred : [mandatorySuite])),
+    ]);
+    if (found.every((invitee) => invitee.suite === suite)) return { suite, invitees: found };
+    return { suite, invitees: await this.#fetchAll(userIds, [suite], signal) };
+  }
+
+  async #fetchAll(
+    userIds: readonly string[],
+    suites: readonly MlsSuite[],
+    signal?: AbortSignal,
+  ): Promise<readonly Invitee[]> {
+    const options = signal === undefined ? {} : { signal };
+    const found = await Promise.all(
+      userIds.map((userId) =>
+        fetchInvitees(this.#parts, this.#parts.caller, userId, suites, options),
+      ),
+    );
+    const invitees = found.flat();
+    if (invitees.length >= conversationLimits.devices) {
+      throw new InvalidArgumentError(
+        'BAD_FIELD',
+        `conversation: ${invitees.length + 1} devices, at most ${conversationLimits.devices}`,
+      );
+    }
+    return invitees;
+  }
+
+  async #fetchPrekeys(userIds: readonly string[], signal?: AbortSignal): Promise<void> {
+    const { caller, contacts } = this.#parts;
+    const batchMax = 16;
+    for (let from = 0; from < userIds.length; from += batchMax) {
+      const { users } = await caller.call(
+        methods.fetchHybridKeys,
+        { userIds: userIds.slice(from, from + batchMax) },
+        signal === undefined ? {} : { signal },
+      );
+      for (const { userId, keys } of users) {
+        if (keys?.manifest === undefined || !userIds.includes(userId)) continue;
+        const { devices } = contacts.accept(userId, keys.manifest);
+        for (const { identityPub, prekey } of keys.prekeys) {
+          const isTheirs = devices.some(
+            (device) => Buffer.compare(device.identityPub, identityPub) === 0,
+          );
+          if (isTheirs && prekey !== undefined) contacts.acceptPrekey(identityPub, prekey);
+        }
+      }
+    }
+  }
+
+  async #requireOwnManifest(signal?: AbortSignal): Promise<void> {
+    const { contacts, caller, identity } = this.#parts;
+    if (contacts.get(identity.userId) === undefined) {
+      await contacts.resolve(identity.userId, caller, signal);
+    }
+  }
+
+  #conversation(id: Uint8Array): ConversationRecord {
+    return this.#parts.store.groups.conversation(id) ?? this.#unknown();
+  }
+  #group(batch: Batch, groupId: Uint8Array): MlsGroup {
+    return batch.group(groupId) ?? this.#unknown();
+  }
+  #unknown(): never {
+    throw new NotFoundError('UNKNOWN_GROUP', 'conversation: none with this id here');
+  }
+}
+
+/** Every device of the group but this one. */
+function recipientsOf(group: MlsGroup): Recipient[] {
+  return group.members().filter(({ leafIndex }) => leafIndex !== group.ownLeafIndex);
+}
+
+/** Checked, without repeats and without ourselves. */
+function othersOf(userIds: readonly string[], own: Identity): string[] {
+  const others = new Set(userIds.map((userId) => parseUserId(userId).userId));
+  others.delete(own.userId);
+  return [...others];
+}
+
+function chunks(invitees: readonly Invitee[]): (readonly Invitee[])[] {
+  const size = conversationLimits.addsPerCommit;
+  return Array.from({ length: Math.ceil(invitees.length / size) }, (_, index) =>
+    invitees.slice(index * size, (index + 1) * size),
+  );
+}

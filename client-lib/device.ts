@@ -1,0 +1,188 @@
+/**
+ * The running parts of one registered device, wired: link, sync, receiver, outbox, conversations,
+ * key publisher. Knows the wiring and the order of start and stop, and nothing else.
+ */
+import { deviceIdOf, QpcError, seedOf, type Runtime } from '@quicprochat/proto';
+import type { Transport } from '@quicprochat/proto/transport';
+import { accountKeys, type AccountKeys } from './account.ts';
+import { Contacts } from './contacts.ts';
+import { Conversations } from './conversation.ts';
+import type { EventBus } from './events.ts';
+import { KeyPublisher } from './key-publisher.ts';
+import { Link, type Caller, type Session } from './link.ts';
+import { createMls } from './mls/index.ts';
+import { Outbox } from './outbox.ts';
+import { News } from './received.ts';
+import { Receiver } from './receiver.ts';
+import type { AccountRecord, ClientStore } from './store/store.ts';
+import { Sync } from './sync.ts';
+import { UserLookup } from './user-lookup.ts';
+import { Writer } from './writer.ts';
+
+const dayMs = 24 * 3600 * 1000;
+/** How long marks of seen messages and settled outbox rows are kept (delivery.md section 0). */
+const seenKeptMs = 90 * dayMs;
+const outboxKeptMs = 30 * dayMs;
+
+export interface DeviceParts {
+  readonly store: ClientStore;
+  readonly runtime: Runtime;
+  readonly transport: Transport;
+  readonly events: EventBus;
+  readonly record: AccountRecord;
+}
+
+export class Device {
+  readonly link: Link;
+  readonly outbox: Outbox;
+  readonly contacts: Contacts;
+  readonly conversations: Conversations;
+  readonly news = new News();
+  readonly #store: ClientStore;
+  readonly #runtime: Runtime;
+  readonly #userId: string;
+  readonly #writer: Writer;
+  readonly #receiver: Receiver;
+  readonly #sync: Sync;
+  readonly #publisher: KeyPublisher;
+  readonly #lookup: UserLookup;
+
+  constructor({ store, runtime, transport, events, record }: DeviceParts) {
+    const { userId, nodeAddress } = record;
+    const keys = accountKeys(record);
+    const identity = { userId, deviceId: Device.idOf(keys) };
+    const { publicKey } = keys.identityKey;
+    const signatureKey = { publicKey, seed: seedOf(keys.identityKey) };
+    this.#store = store;
+    this.#runtime = runtime;
+    this.#userId = userId;
+    this.contacts = new Contacts({
+      store,
+      runtime,
+      events,
+      own:
+        keys.accountKey === undefined
+          ? undefined
+          : { userId, accountKey: keys.accountKey.publicKey },
+    });
+    const mls = createMls({
+      clock: runtime.clock,
+      random: runtime.random,
+      manifests: this.contacts.lookup,
+    });
+    this.#writer = new Writer(store, runtime);
+    this.outbox = new Outbox({ store, runtime, events });
+    this.link = new Link({
+      runtime,
+      transport,
+      nodeAddress,
+      identity: keys.transport,
+      events,
+      onSession: (session) => this.#onSession(session),
+    });
+    this.#receiver = new Receiver({
+      store,
+      runtime,
+      events,
+      writer: this.#writer,
+      mls,
+      rid: publicKey,
+      signatureKey,
+      onUnknownUsers: (userIds) => this.#lookup.want(userIds),
+      onMessages: () => this.news.ring(),
+    });
+    this.#lookup = new UserLookup({
+      runtime,
+      contacts: this.contacts,
+      caller: this.link,
+      onFound: (userIds) => this.#retryFor(userIds),
+      onRefused: (userIds, reason) => this.#receiver.refuseUsers(userIds, reason),
+    });
+    this.#sync = new Sync({
+      store,
+      runtime,
+      events,
+      receiver: this.#receiver,
+      outbox: this.outbox,
+      onKeyPackagesLow: (session) => this.#publish(session),
+    });
+    this.#publisher = new KeyPublisher({
+      store,
+      runtime,
+      mls,
+      identity,
+      identityKey: keys.identityKey,
+      signatureKey,
+    });
+    this.conversations = new Conversations({
+      store,
+      runtime,
+      events,
+      contacts: this.contacts,
+      writer: this.#writer,
+      mls,
+      caller: this.link,
+      identity,
+      signatureKey,
+      onOutbox: () => this.outbox.kick(),
+    });
+  }
+
+  static idOf(keys: AccountKeys): string {
+    return deviceIdOf(keys.identityKey.publicKey);
+  }
+
+  /** Own manifest and published keys, over a given connection: then others can reach us. */
+  async prepare(caller: Caller): Promise<void> {
+    if (this.contacts.get(this.#userId) === undefined) {
+      await this.contacts.resolve(this.#userId, caller);
+    }
+    await this.#publisher.publish(caller);
+  }
+
+  /** Starts the background connection; what was left over in the store goes on. */
+  start(): void {
+    const nowMs = this.#runtime.clock.now();
+    this.#store.transaction(() => {
+      this.#store.inbox.expire(nowMs - seenKeptMs);
+      this.#store.outbox.expire(nowMs - outboxKeptMs);
+    });
+    this.#sync.resume();
+    this.link.start();
+    this.#logged(this.#receiver.retryParked(), 'parked rows');
+  }
+
+  /** Disconnects; what is prepared gets written. Idempotent. */
+  async stop(): Promise<void> {
+    await this.link.stop();
+    await this.#lookup.stop();
+    await this.#writer.idle();
+    this.outbox.writeMarks();
+    this.news.close();
+  }
+
+  #onSession(session: Session): void {
+    this.#sync.attach(session);
+    this.#publish(session);
+  }
+
+  #publish(session: Session): void {
+    this.#logged(this.prepare(session), 'publishing keys');
+  }
+
+  async #retryFor(userIds: readonly string[]): Promise<void> {
+    await this.#receiver.retryParked(
+      (row) =>
+        row.reason === 'UNKNOWN_USER' &&
+        row.waitsFor.split(' ').some((userId) => userIds.includes(userId)),
+    );
+  }
+
+  /** Background work whose failure the next session or start mends. */
+  #logged(work: Promise<void>, what: string): void {
+    work.catch((error: unknown) => {
+      const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
+      this.#runtime.log.info(`${what} failed`, { reason, error: String(error) });
+    });
+  }
+}

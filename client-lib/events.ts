@@ -1,0 +1,138 @@
+/**
+ * What a client tells its application besides messages: typed events, and the bus that hands them
+ * out as async iterators. Events are notices; everything that must not be lost also stands in the
+ * store (messages, undecryptable rows, gaps, failed sends).
+ */
+import type { ParkReason } from './store/store.ts';
+
+/** Where the connection to the own node stands. */
+export type LinkState =
+  | 'stopped'
+  | 'connecting'
+  | 'online'
+  /** Waiting before the next attempt. */
+  | 'offline'
+  /** The node does not know this device's session: log in again. No more attempts until then. */
+  | 'sessionExpired'
+  /** Another connection of this device took over; receiving stopped. */
+  | 'superseded';
+
+export type ClientEvent =
+  | {
+      readonly type: 'link';
+      readonly state: LinkState;
+      /** Reason of the error that led here, if one did. */
+      readonly reason: string | undefined;
+    }
+  /** Somebody made us a member. */
+  | {
+      readonly type: 'joined';
+      readonly conversationId: Uint8Array;
+      readonly name: string;
+      readonly creator: string;
+    }
+  | {
+      readonly type: 'membersChanged';
+      readonly conversationId: Uint8Array;
+      /** User ids of all members now. */
+      readonly members: readonly string[];
+    }
+  /** A row cannot be opened yet; it is kept and tried again. */
+  | { readonly type: 'parked'; readonly reason: ParkReason; readonly mid: Uint8Array }
+  /** A row can never be opened; it is recorded in the store. */
+  | { readonly type: 'undecryptable'; readonly reason: string; readonly mid: Uint8Array }
+  /** The node no longer holds these rows of our inbox, and we never had them. */
+  | { readonly type: 'gap'; readonly from: number; readonly to: number }
+  /** The own node has the last copy of an own message. */
+  | { readonly type: 'accepted'; readonly messageId: number }
+  /** A copy was refused for good. `messageId` is undefined for a commit or Welcome. */
+  | {
+      readonly type: 'sendFailed';
+      readonly messageId: number | undefined;
+      readonly rid: Uint8Array;
+      readonly reason: string;
+    }
+  /** The node presented another account key for a known contact; it is not used. */
+  | { readonly type: 'accountKeyChanged'; readonly userId: string }
+  /** The node's database is another one; `resent` copies are sent once more. */
+  | { readonly type: 'storeChanged'; readonly resent: number }
+  /** This subscriber was too slow: that many events are missing here. */
+  | { readonly type: 'overflow'; readonly missed: number };
+
+export const eventLimits = {
+  /** Events that wait for one subscriber; beyond, the oldest go and `overflow` says how many. */
+  queued: 1024,
+} as const;
+
+interface Subscriber {
+  readonly queue: ClientEvent[];
+  missed: number;
+  wake: (() => void) | undefined;
+}
+
+/** Hands events to every subscriber, in order. */
+export class EventBus {
+  readonly #subscribers = new Set<Subscriber>();
+  readonly #listeners = new Set<(event: ClientEvent) => void>();
+  #isClosed = false;
+
+  emit(event: ClientEvent): void {
+    for (const listener of this.#listeners) listener(event);
+    for (const subscriber of this.#subscribers) {
+      subscriber.queue.push(event);
+      if (subscriber.queue.length > eventLimits.queued) {
+        subscriber.queue.shift();
+        subscriber.missed += 1;
+      }
+      subscriber.wake?.();
+    }
+  }
+
+  /** Calls back at once for each event, inside of `emit`. */
+  listen(listener: (event: ClientEvent) => void): Disposable {
+    this.#listeners.add(listener);
+    return { [Symbol.dispose]: () => void this.#listeners.delete(listener) };
+  }
+
+  /** Events from now on, until the signal, `close` or leaving the loop. */
+  subscribe(signal?: AbortSignal): AsyncIterableIterator<ClientEvent> {
+    const subscriber: Subscriber = { queue: [], missed: 0, wake: undefined };
+    // Registered now and not at the first `next`, so that nothing between is missed.
+    if (!this.#isClosed) this.#subscribers.add(subscriber);
+    return this.#drain(subscriber, signal);
+  }
+
+  /** Ends every iterator after what it has queued. */
+  close(): void {
+    this.#isClosed = true;
+    for (const subscriber of this.#subscribers) subscriber.wake?.();
+  }
+
+  async *#drain(subscriber: Subscriber, signal?: AbortSignal): AsyncIterableIterator<ClientEvent> {
+    const wake = (): void => subscriber.wake?.();
+    signal?.addEventListener('abort', wake);
+    try {
+      while (signal?.aborted !== true) {
+        if (subscriber.missed > 0) {
+          const { missed } = subscriber;
+          subscriber.missed = 0;
+          yield { type: 'overflow', missed };
+        }
+        const event = subscriber.queue.shift();
+        if (event !== undefined) {
+          yield event;
+        } else if (this.#isClosed) {
+          return;
+        } else {
+          await new Promise<void>((resolve) => {
+            subscriber.wake = resolve;
+          });
+          subscriber.wake = undefined;
+        }
+      }
+    } finally {
+      signal?.removeEventListener('abort', wake);
+      this.#subscribers.delete(subscriber);
+    }
+  }
+}

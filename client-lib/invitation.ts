@@ -1,0 +1,119 @@
+/**
+ * Finding what it takes to invite somebody: the verified manifest, one KeyPackage and a valid
+ * prekey for each of the person's devices. The claim id is on disk before the question leaves, so
+ * that a repeat burns no second package.
+ */
+import {
+  InvalidArgumentError,
+  methods,
+  NotFoundError,
+  type RpcOptions,
+  type Runtime,
+} from '@quicprochat/proto';
+import type { DeviceKeyPackage } from '@quicprochat/proto/messages';
+import { sameBytes, type Contact, type Contacts } from './contacts.ts';
+import type { Recipient } from './fan-out.ts';
+import type { Caller } from './link.ts';
+import { mandatorySuite, xwingSuite, type Mls, type MlsSuite } from './mls/index.ts';
+import type { ClientStore } from './store/store.ts';
+
+/** The same claim id answers with the same packages for 10 minutes; a minute less is safe (ms). */
+const claimReuseMs = 9 * 60 * 1000;
+
+/** A device that can be added now. */
+export interface Invitee extends Recipient {
+  readonly suite: MlsSuite;
+  readonly keyPackage: Uint8Array;
+}
+
+export interface InvitationParts {
+  readonly store: ClientStore;
+  readonly runtime: Runtime;
+  readonly contacts: Contacts;
+  readonly mls: Mls;
+}
+
+/**
+ * One invitee per live device of the user, except for `skip`; suites are in order of preference.
+ * Throws NotFoundError UNKNOWN_USER or NO_KEY_PACKAGE (a device has no package or no valid
+ * prekey), InvalidArgumentError (what the node served is not the device's), ContactError.
+ */
+export async function fetchInvitees(
+  parts: InvitationParts,
+  caller: Caller,
+  userId: string,
+  suites: readonly MlsSuite[],
+  options: RpcOptions & { readonly skip?: readonly Uint8Array[] },
+): Promise<readonly Invitee[]> {
+  const { store, runtime, contacts } = parts;
+  const nowMs = runtime.clock.now();
+  const claimName = `${userId} ${suites.join(',')}`;
+  let claim = store.contacts.claim(claimName);
+  if (claim === undefined || nowMs - claim.madeMs > claimReuseMs || claim.madeMs > nowMs) {
+    claim = { claimId: runtime.random.bytes(16), madeMs: nowMs };
+    const { claimId } = claim;
+    store.transaction(() => store.contacts.putClaim(claimName, claimId, nowMs));
+  }
+  const { claimId } = claim;
+  const { skip = [], ...rpc } = options;
+  const answer = await caller.call(
+    methods.fetchKeyPackage,
+    { userId, claimId, suites: [...suites] },
+    rpc,
+  );
+  if (answer.manifest === undefined) {
+    throw new InvalidArgumentError('BAD_FIELD', 'fetch key package: the answer has no manifest');
+  }
+  const contact = contacts.accept(userId, answer.manifest);
+  const wanted = contact.devices.filter(
+    ({ identityPub }) => !skip.some((rid) => sameBytes(rid, identityPub)),
+  );
+  return Promise.all(
+    wanted.map(async ({ identityPub }) => {
+      const found = answer.packages.find((one) => sameBytes(one.identityPub, identityPub));
+      if (found === undefined) {
+        throw new NotFoundError('NO_KEY_PACKAGE', 'invitation: a device has no KeyPackage left');
+      }
+      return checkInvitee(parts, contact, found, suites);
+    }),
+  );
+}
+
+/** The claims of these users are used up: forget them, in the transaction that uses the packages. */
+export function forgetClaims(store: ClientStore, userIds: readonly string[]): void {
+  for (const userId of userIds) {
+    for (const suites of [[xwingSuite, mandatorySuite], [xwingSuite], [mandatorySuite]]) {
+      store.contacts.deleteClaim(`${userId} ${suites.join(',')}`);
+    }
+  }
+}
+
+async function checkInvitee(
+  { mls, contacts }: InvitationParts,
+  contact: Contact,
+  found: DeviceKeyPackage,
+  suites: readonly MlsSuite[],
+): Promise<Invitee> {
+  const { userId } = contact;
+  const { identityPub, keyPackage, prekey } = found;
+  const info = await mls.inspectKeyPackage(keyPackage);
+  const device = contact.devices.find((one) => sameBytes(one.identityPub, identityPub));
+  // The manifest vouches for the device key; the package must be that device's and no other's.
+  if (
+    device === undefined ||
+    info.userId !== userId ||
+    info.deviceId !== device.deviceId ||
+    !sameBytes(info.signatureKey, identityPub) ||
+    !suites.includes(info.suite)
+  ) {
+    throw new InvalidArgumentError(
+      'BAD_FIELD',
+      'invitation: the node served a KeyPackage that is not the device’s',
+    );
+  }
+  if (prekey === undefined) {
+    throw new NotFoundError('NO_KEY_PACKAGE', 'invitation: a device has no prekey');
+  }
+  contacts.acceptPrekey(identityPub, prekey);
+  return { userId, identityPub, suite: info.suite, keyPackage };
+}

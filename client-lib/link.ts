@@ -1,0 +1,327 @@
+/**
+ * The connection of a device to its own node: dial with the pin, Hello, and dial again for ever
+ * with back-off and jitter (wire.md section 1). Only an answered Hello is "online". What is called
+ * over it, and what is repeated, is the callers' business.
+ */
+import {
+  call,
+  hasReason,
+  jitter,
+  maxRequestBytes,
+  methods,
+  parseNodeAddress,
+  QpcError,
+  TransportError,
+  UnauthenticatedError,
+  type Method,
+  type RpcOptions,
+  type Runtime,
+} from '@quicprochat/proto';
+import type { HelloResponse, MessageInitShape, MessageShape } from '@quicprochat/proto/messages';
+import {
+  CloseCode,
+  defaultLimits,
+  type Connection,
+  type NodeIdentity,
+  type Transport,
+} from '@quicprochat/proto/transport';
+import type { EventBus, LinkState } from './events.ts';
+
+type DescMessage = Method['request'];
+
+export const linkLimits = {
+  /** First and longest wait between two dials (ms); the real wait is random below it. */
+  backOffMinMs: 250,
+  backOffMaxMs: 30_000,
+  /** A connection that lived this long starts the back-off anew (ms). */
+  stableMs: 10_000,
+  /** Silence after which the node is probed (ms): with calls in flight, and without. */
+  probeBusyMs: 2_000,
+  probeIdleMs: 10_000,
+  /** Time a probe may take before the connection counts as dead (ms). */
+  probeDeadlineMs: 5_000,
+} as const;
+
+export interface DialParts {
+  readonly runtime: Runtime;
+  readonly transport: Transport;
+  /** `qpc://host:port#pin`. */
+  readonly nodeAddress: string;
+  readonly identity: NodeIdentity;
+}
+
+/**
+ * Dials the node and says Hello. Throws TransportError, or the node's own error (VERSION). The
+ * caller closes the connection.
+ */
+export async function dialNode(
+  { transport, nodeAddress, identity }: DialParts,
+  signal?: AbortSignal,
+): Promise<{ readonly connection: Connection; readonly hello: HelloResponse }> {
+  const { host, port, pin } = parseNodeAddress(nodeAddress);
+  const connection = await transport.dial(
+    { host, port },
+    {
+      identity,
+      limits: defaultLimits,
+      maxRequestBytes,
+      pins: [pin],
+      ...(signal === undefined ? {} : { signal }),
+    },
+  );
+  try {
+    const hello = await call(
+      connection,
+      methods.hello,
+      { versionMin: 1, versionMax: 1, capabilities: [], agent: 'qpc' },
+      signal === undefined ? {} : { signal },
+    );
+    return { connection, hello };
+  } catch (error) {
+    await connection.close(CloseCode.Normal, 'no hello');
+    throw error;
+  }
+}
+
+/** Calls methods of the own node. */
+export interface Caller {
+  call<I extends DescMessage, O extends DescMessage>(
+    method: Method<I, O>,
+    request: MessageInitShape<I>,
+    options?: RpcOptions,
+  ): Promise<MessageShape<O>>;
+}
+
+/** A caller over one given connection. */
+export function callerOf(connection: Connection): Caller {
+  return { call: (method, request, options) => call(connection, method, request, options) };
+}
+
+/** One online connection. */
+export interface Session extends Caller {
+  readonly connection: Connection;
+  readonly hello: HelloResponse;
+  /** Aborted when the connection ends. */
+  readonly signal: AbortSignal;
+  /** Something arrived by push: the node is alive. */
+  heard(): void;
+  /** Gives the connection up; the link dials again. */
+  end(reason: string): void;
+}
+
+export interface LinkParts extends DialParts {
+  readonly events: EventBus;
+  /** Called for each new session before anybody can call over it. */
+  readonly onSession: (session: Session) => void;
+}
+
+/** Keeps one session alive from `start` to `stop`. */
+export class Link implements Caller {
+  readonly #parts: LinkParts;
+  #state: LinkState = 'stopped';
+  #session: Session | undefined;
+  #stop: AbortController | undefined;
+  #running: Promise<void> = Promise.resolve();
+  #waiting = new Set<() => void>();
+
+  constructor(parts: LinkParts) {
+    this.#parts = parts;
+  }
+
+  get state(): LinkState {
+    return this.#state;
+  }
+
+  /** Starts dialling; no effect while it runs. */
+  start(): void {
+    if (this.#stop !== undefined) return;
+    const stop = new AbortController();
+    this.#stop = stop;
+    this.#running = this.#run(stop.signal).finally(() => {
+      if (this.#stop === stop) this.#stop = undefined;
+    });
+  }
+
+  /** Ends the session and stops dialling. Calls in flight fail. Idempotent. */
+  async stop(): Promise<void> {
+    this.#stop?.abort(new TransportError('cancelled', 'link: stopped'));
+    await this.#running;
+    this.#enter('stopped', undefined);
+  }
+
+  /** The current session, or the next one. Rejects with the signal's reason. */
+  async session(signal?: AbortSignal): Promise<Session> {
+    for (;;) {
+      signal?.throwIfAborted();
+      if (this.#session !== undefined) return this.#session;
+      if (this.#state === 'sessionExpired') throw sessionExpired();
+      await this.#change(signal);
+    }
+  }
+
+  /** One attempt over the current or next session; failures are the caller's to repeat. */
+  async call<I extends DescMessage, O extends DescMessage>(
+    method: Method<I, O>,
+    request: MessageInitShape<I>,
+    options: RpcOptions = {},
+  ): Promise<MessageShape<O>> {
+    const session = await this.session(options.signal);
+    return session.call(method, request, options);
+  }
+
+  /** The node refused the session: no more attempts until `start`. */
+  expire(): void {
+    this.#stop?.abort(sessionExpired());
+  }
+
+  async #run(stop: AbortSignal): Promise<void> {
+    const { clock, random, log } = this.#parts.runtime;
+    let failures = 0;
+    while (!stop.aborted) {
+      this.#enter('connecting', undefined);
+      const startMs = clock.monotonic();
+      let reason: string | undefined;
+      try {
+        await this.#oneSession(stop);
+        reason = 'DISCONNECTED';
+      } catch (error) {
+        if (stop.aborted) break;
+        reason = error instanceof QpcError ? error.reason : 'INTERNAL';
+        log.info('link failed', { reason, error: String(error) });
+        if (hasReason(error, 'NOT_LOGGED_IN')) {
+          this.#enter('sessionExpired', reason);
+          return;
+        }
+      }
+      if (clock.monotonic() - startMs >= linkLimits.stableMs) failures = 0;
+      const boundMs = Math.min(linkLimits.backOffMaxMs, linkLimits.backOffMinMs * 2 ** failures);
+      failures = Math.min(failures + 1, 16);
+      if (stop.aborted) break;
+      this.#enter('offline', reason);
+      await clock.sleep(jitter(random, boundMs), stop).catch(() => undefined);
+    }
+    if (hasReason(stop.reason, 'NOT_LOGGED_IN')) this.#enter('sessionExpired', 'NOT_LOGGED_IN');
+  }
+
+  /** From dial to close. Throws what kept it from going online. */
+  async #oneSession(stop: AbortSignal): Promise<void> {
+    const { connection, hello } = await dialNode(this.#parts, stop);
+    if (hello.callerClass !== 'device') {
+      await connection.close(CloseCode.Normal, 'not logged in');
+      throw sessionExpired();
+    }
+    const life = new AbortController();
+    const session = new LiveSession(this.#parts.runtime, connection, hello, life.signal, () =>
+      this.expire(),
+    );
+    const onStop = (): void => session.end('client stops');
+    stop.addEventListener('abort', onStop);
+    if (stop.aborted) onStop();
+    try {
+      this.#parts.onSession(session);
+      this.#session = session;
+      this.#enter('online', undefined);
+      session.watch();
+      await connection.closed;
+    } finally {
+      stop.removeEventListener('abort', onStop);
+      this.#session = undefined;
+      life.abort(new TransportError('closed', 'link: the connection ended'));
+    }
+  }
+
+  #enter(state: LinkState, reason: string | undefined): void {
+    if (state === this.#state) return;
+    this.#state = state;
+    this.#parts.events.emit({ type: 'link', state, reason });
+    for (const wake of this.#waiting) wake();
+  }
+
+  async #change(signal?: AbortSignal): Promise<void> {
+    await new Promise<void>((resolve) => {
+      const wake = (): void => {
+        this.#waiting.delete(wake);
+        signal?.removeEventListener('abort', wake);
+        resolve();
+      };
+      this.#waiting.add(wake);
+      signal?.addEventListener('abort', wake);
+    });
+  }
+}
+
+/** A session that notices a node that is gone without a word, long before the idle time-out. */
+class LiveSession implements Session {
+  readonly connection: Connection;
+  readonly hello: HelloResponse;
+  readonly signal: AbortSignal;
+  readonly #runtime: Runtime;
+  readonly #onExpired: () => void;
+  #heardMs: number;
+  #inFlight = 0;
+
+  constructor(
+    runtime: Runtime,
+    connection: Connection,
+    hello: HelloResponse,
+    signal: AbortSignal,
+    onExpired: () => void,
+  ) {
+    this.#runtime = runtime;
+    this.connection = connection;
+    this.hello = hello;
+    this.signal = signal;
+    this.#onExpired = onExpired;
+    this.#heardMs = runtime.clock.monotonic();
+  }
+
+  heard(): void {
+    this.#heardMs = this.#runtime.clock.monotonic();
+  }
+
+  end(reason: string): void {
+    void this.connection.close(CloseCode.Normal, reason);
+  }
+
+  async call<I extends DescMessage, O extends DescMessage>(
+    method: Method<I, O>,
+    request: MessageInitShape<I>,
+    options: RpcOptions = {},
+  ): Promise<MessageShape<O>> {
+    this.#inFlight += 1;
+    try {
+      const response = await call(this.connection, method, request, options);
+      this.heard();
+      return response;
+    } catch (error) {
+      if (!(error instanceof TransportError)) this.heard();
+      if (hasReason(error, 'NOT_LOGGED_IN')) this.#onExpired();
+      throw error;
+    } finally {
+      this.#inFlight -= 1;
+    }
+  }
+
+  /** Probes a silent node until the session ends; a probe without answer ends it. */
+  watch(): void {
+    const { clock } = this.#runtime;
+    if (this.signal.aborted) return;
+    clock.timer(linkLimits.probeBusyMs / 2, () => {
+      const silentMs = clock.monotonic() - this.#heardMs;
+      const patienceMs = this.#inFlight > 0 ? linkLimits.probeBusyMs : linkLimits.probeIdleMs;
+      if (this.signal.aborted || silentMs < patienceMs) return this.watch();
+      const options = { deadlineMs: linkLimits.probeDeadlineMs };
+      this.call(methods.health, {}, options).then(
+        () => this.watch(),
+        // Even an error answer is a sign of life; only silence is not.
+        (error: unknown) =>
+          error instanceof TransportError ? this.end('the node is silent') : this.watch(),
+      );
+      return undefined;
+    });
+  }
+}
+
+function sessionExpired(): UnauthenticatedError {
+  return new UnauthenticatedError('NOT_LOGGED_IN', 'the session of this device ended: log in');
+}

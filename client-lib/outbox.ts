@@ -1,0 +1,268 @@
+/**
+ * Durable sends (delivery.md sections 1 and 3, states SEALED and ACCEPTED): every SEALED row goes
+ * to the own node until it says OK or refuses for good. One request in flight per device, in
+ * order, always the same bytes; several devices at once. A row leaves SEALED only by the node's
+ * word, so a restart goes on where this stopped.
+ */
+import {
+  hasReason,
+  jitter,
+  methods,
+  QpcError,
+  Status,
+  TransportError,
+  type Runtime,
+} from '@quicprochat/proto';
+import type { EventBus } from './events.ts';
+import type { Session } from './link.ts';
+import type { ClientStore, OutboxEntry } from './store/store.ts';
+
+export const outboxLimits = {
+  /** Devices that are sent to at the same time. */
+  targetsInParallel: 32,
+  /** First and longest wait after a temporary refusal (ms). */
+  backOffMinMs: 200,
+  backOffMaxMs: 30_000,
+  /** Internal errors of the node on one row before it counts as refused. */
+  internalErrors: 8,
+  /** OKs wait this long for company before they are written down (ms): a repeat is harmless. */
+  markDelayMs: 10,
+} as const;
+
+/** What an error of Enqueue means for the row. */
+export type SendVerdict = 'permanent' | 'temporary' | 'disconnected' | 'expired';
+
+/** Pure: the verdict on an error of Enqueue. */
+export function sendVerdict(error: unknown): SendVerdict {
+  if (error instanceof TransportError) {
+    return error.failure === 'protocol' || error.failure === 'internal'
+      ? 'temporary'
+      : 'disconnected';
+  }
+  if (!(error instanceof QpcError)) return 'temporary';
+  switch (error.status) {
+    case Status.Unauthenticated:
+      return 'expired';
+    case Status.Unavailable:
+    case Status.DeadlineExceeded:
+    case Status.ResourceExhausted:
+    case Status.Internal:
+      return 'temporary';
+    default:
+      return 'permanent';
+  }
+}
+
+export interface OutboxParts {
+  readonly store: ClientStore;
+  readonly runtime: Runtime;
+  readonly events: EventBus;
+}
+
+export class Outbox {
+  readonly #parts: OutboxParts;
+  #session: Session | undefined;
+  #storeId: Uint8Array = new Uint8Array(8);
+  /** Devices being sent to (hex of rid). */
+  readonly #busy = new Set<string>();
+  /** Row id up to which a device has everything, written down or not. */
+  readonly #sentUpTo = new Map<string, number>();
+  /** OKs that are not written down yet: row id -> acceptance. */
+  readonly #marks = new Map<number, { readonly storeId: Uint8Array; readonly atMs: number }>();
+  readonly #messages = new Map<number, number>();
+  readonly #internalErrors = new Map<number, number>();
+  #isMarkTimerSet = false;
+  /** A rate limit holds for the whole device, not for one recipient. */
+  #pausedUntilMs = 0;
+  readonly #idleWaiters = new Set<() => void>();
+
+  constructor(parts: OutboxParts) {
+    this.#parts = parts;
+  }
+
+  /** Sends over this session; `storeId` names the node's store that its OKs are about. */
+  open(session: Session, storeId: Uint8Array): void {
+    this.#session = session;
+    this.#storeId = storeId;
+    this.kick();
+  }
+
+  /** Copies that another store of the node had accepted are sent once more. Returns how many. */
+  storeChanged(storeId: Uint8Array): number {
+    this.writeMarks();
+    this.#sentUpTo.clear();
+    const { store } = this.#parts;
+    return store.transaction(() => store.outbox.reopen(storeId));
+  }
+
+  /** New rows are there. */
+  kick(): void {
+    const session = this.#session;
+    if (session === undefined || session.signal.aborted) return;
+    const { store } = this.#parts;
+    for (const { target, newestId } of store.outbox.openTargets()) {
+      if (this.#busy.size >= outboxLimits.targetsInParallel) return;
+      // Rows whose OK is not written down yet are still SEALED in the store.
+      if (this.#busy.has(target) || newestId <= (this.#sentUpTo.get(target) ?? 0)) continue;
+      this.#busy.add(target);
+      void this.#sendAll(target, session).finally(() => {
+        this.#busy.delete(target);
+        // Another device may wait for the free slot, a row came at the last moment, or a newer
+        // session found this device still busy with the old one.
+        this.kick();
+        this.#settle();
+      });
+    }
+    this.#settle();
+  }
+
+  /** Resolves when no row is SEALED; rejects with the signal's reason. */
+  async flush(signal?: AbortSignal): Promise<void> {
+    for (;;) {
+      signal?.throwIfAborted();
+      this.writeMarks();
+      if (this.#parts.store.outbox.openCount() === 0) return;
+      await new Promise<void>((resolve) => {
+        const wake = (): void => {
+          this.#idleWaiters.delete(wake);
+          signal?.removeEventListener('abort', wake);
+          resolve();
+        };
+        this.#idleWaiters.add(wake);
+        signal?.addEventListener('abort', wake);
+      });
+    }
+  }
+
+  /** Writes down the OKs that came in. Durable on return. */
+  writeMarks(): void {
+    const { store, events } = this.#parts;
+    if (this.#marks.size === 0) return;
+    const marks = [...this.#marks];
+    store.transaction(() => {
+      for (const [id, { storeId, atMs }] of marks) store.outbox.markAccepted(id, storeId, atMs);
+    });
+    const messages = new Set<number>();
+    for (const [id] of marks) {
+      this.#marks.delete(id);
+      const messageId = this.#messages.get(id);
+      this.#messages.delete(id);
+      if (messageId !== undefined) messages.add(messageId);
+    }
+    for (const messageId of messages) {
+      if (store.messages.sendState(messageId) === 'accepted') {
+        events.emit({ type: 'accepted', messageId });
+      }
+    }
+    this.#settle();
+  }
+
+  async #sendAll(target: string, session: Session): Promise<void> {
+    let failures = 0;
+    for (;;) {
+      await this.#pause(session);
+      if (session.signal.aborted) return;
+      const entry = this.#parts.store.outbox.next(target, this.#sentUpTo.get(target) ?? 0);
+      if (entry === undefined) return;
+      const verdict = await this.#sendOne(entry, session);
+      switch (verdict) {
+        case 'done':
+          this.#sentUpTo.set(target, entry.id);
+          failures = 0;
+          break;
+        case 'temporary':
+        case 'disconnected':
+          // The link notices a dead connection by itself; one slow call alone is repeated here.
+          await this.#backOff(failures, session);
+          failures = Math.min(failures + 1, 16);
+          break;
+        case 'expired':
+          this.#session = undefined;
+          return;
+      }
+    }
+  }
+
+  async #sendOne(
+    entry: OutboxEntry,
+    session: Session,
+  ): Promise<'done' | 'temporary' | 'disconnected' | 'expired'> {
+    const { clock, log } = this.#parts.runtime;
+    const storeId = this.#storeId;
+    try {
+      // STORED or DUPLICATE: both mean that the node has it.
+      await session.call(methods.enqueue, {
+        rid: entry.rid,
+        domain: entry.domain,
+        mid: entry.mid,
+        payload: entry.payload,
+        ttlS: 0,
+      });
+      this.#accept(entry, storeId);
+      return 'done';
+    } catch (error) {
+      const verdict = sendVerdict(error);
+      const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
+      log.debug('enqueue failed', { reason, verdict });
+      if (verdict === 'permanent' || this.#isPoison(entry, error)) {
+        this.#fail(entry, reason);
+        return 'done';
+      }
+      if (hasReason(error, 'RATE_LIMITED', 'OVERLOADED') && error.retryAfterMs !== undefined) {
+        this.#pausedUntilMs = Math.max(this.#pausedUntilMs, clock.monotonic() + error.retryAfterMs);
+      }
+      return verdict;
+    }
+  }
+
+  #isPoison(entry: OutboxEntry, error: unknown): boolean {
+    if (error instanceof TransportError) return false;
+    if (!(error instanceof QpcError) || error.status !== Status.Internal) return false;
+    const count = (this.#internalErrors.get(entry.id) ?? 0) + 1;
+    this.#internalErrors.set(entry.id, count);
+    return count >= outboxLimits.internalErrors;
+  }
+
+  #accept(entry: OutboxEntry, storeId: Uint8Array): void {
+    const { clock } = this.#parts.runtime;
+    this.#internalErrors.delete(entry.id);
+    this.#marks.set(entry.id, { storeId, atMs: clock.now() });
+    if (entry.messageId !== undefined) this.#messages.set(entry.id, entry.messageId);
+    if (this.#isMarkTimerSet) return;
+    this.#isMarkTimerSet = true;
+    clock.timer(outboxLimits.markDelayMs, () => {
+      this.#isMarkTimerSet = false;
+      this.writeMarks();
+    });
+  }
+
+  #fail(entry: OutboxEntry, reason: string): void {
+    const { store, events } = this.#parts;
+    this.#internalErrors.delete(entry.id);
+    store.transaction(() => store.outbox.markFailed(entry.id, reason));
+    events.emit({ type: 'sendFailed', messageId: entry.messageId, rid: entry.rid, reason });
+  }
+
+  #settle(): void {
+    if (this.#parts.store.outbox.openCount() > this.#marks.size) return;
+    for (const wake of this.#idleWaiters) wake();
+  }
+
+  async #backOff(failures: number, session: Session): Promise<void> {
+    const { clock, random } = this.#parts.runtime;
+    const boundMs = Math.min(outboxLimits.backOffMaxMs, outboxLimits.backOffMinMs * 2 ** failures);
+    await clock.sleep(jitter(random, boundMs), session.signal).catch(() => undefined);
+  }
+
+  async #pause(session: Session): Promise<void> {
+    const { clock, random } = this.#parts.runtime;
+    while (!session.signal.aborted) {
+      const waitMs = this.#pausedUntilMs - clock.monotonic();
+      if (waitMs <= 0) return;
+      // Jitter, or all devices would ask for the same token at once.
+      await clock
+        .sleep(waitMs + jitter(random, outboxLimits.backOffMinMs), session.signal)
+        .catch(() => undefined);
+    }
+  }
+}

@@ -1,0 +1,111 @@
+/**
+ * Received messages as an async iterator over the store: what the application has not had yet
+ * waits there, so nothing is lost between two iterators or two runs of the program.
+ */
+import type { Runtime } from '@quicprochat/proto';
+import type { ClientStore, MessageRecord, Verification } from './store/store.ts';
+
+export const receivedLimits = {
+  /** Messages read from the store at once, and marked as had at once. */
+  batch: 16,
+} as const;
+
+/** A message of somebody else. */
+export interface ReceivedMessage {
+  /** Inner id (16 bytes), once per message as the user sees it. */
+  readonly id: Uint8Array;
+  readonly conversationId: Uint8Array;
+  readonly senderUserId: string;
+  readonly senderDeviceId: string;
+  readonly text: string;
+  /** Sender's clock (ms); a claim. */
+  readonly sentMs: number;
+  /** Our clock when it became durable here (ms). */
+  readonly receivedMs: number;
+  /** Order on screen: (lamport, id). */
+  readonly lamport: number;
+  /** How sure we are of the sender's account key. */
+  readonly verification: Verification;
+}
+
+/** Wakes iterators when there is something new. */
+export class News {
+  readonly #waiting = new Set<() => void>();
+  #isClosed = false;
+
+  get isClosed(): boolean {
+    return this.#isClosed;
+  }
+  ring(): void {
+    for (const wake of this.#waiting) wake();
+  }
+  close(): void {
+    this.#isClosed = true;
+    this.ring();
+  }
+  /** Resolves at the next ring or abort. */
+  async next(signal?: AbortSignal): Promise<void> {
+    await new Promise<void>((resolve) => {
+      const wake = (): void => {
+        this.#waiting.delete(wake);
+        signal?.removeEventListener('abort', wake);
+        resolve();
+      };
+      this.#waiting.add(wake);
+      signal?.addEventListener('abort', wake);
+    });
+  }
+}
+
+export interface ReceivedParts {
+  readonly store: ClientStore;
+  readonly runtime: Runtime;
+  readonly news: News;
+}
+
+/** Ends at the signal or when the client closes. */
+export async function* receivedMessages(
+  { store, runtime, news }: ReceivedParts,
+  signal?: AbortSignal,
+): AsyncIterableIterator<ReceivedMessage> {
+  let after = 0;
+  const had: number[] = [];
+  const isOver = (): boolean => signal?.aborted === true || news.isClosed;
+  const markHad = (): void => {
+    if (had.length === 0) return;
+    store.messages.markDisplayed(had.splice(0), runtime.clock.now());
+  };
+  try {
+    while (!isOver()) {
+      const rows = store.messages.undisplayed(after, receivedLimits.batch);
+      if (rows.length === 0) {
+        await news.next(signal);
+        continue;
+      }
+      for (const row of rows) {
+        after = row.id;
+        had.push(row.id);
+        yield receivedOf(row, store);
+        if (isOver()) return;
+      }
+      markHad();
+    }
+  } finally {
+    // The store may be closed already when the client ended first; then the last ones come again.
+    if (!news.isClosed) markHad();
+  }
+}
+
+function receivedOf(row: MessageRecord, store: ClientStore): ReceivedMessage {
+  return {
+    id: row.innerId,
+    conversationId: row.conversationId,
+    senderUserId: row.senderUser,
+    senderDeviceId: row.senderDevice,
+    text: row.text,
+    sentMs: row.sentMs,
+    receivedMs: row.receivedMs ?? row.sentMs,
+    lamport: row.lamport,
+    verification: store.contacts.get(row.senderUser)?.verification ?? 'firstUse',
+  };
+}

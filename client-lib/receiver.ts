@@ -1,0 +1,430 @@
+/**
+ * The client's rule (delivery.md section 1): what becomes of one row. Skip if seen; open the
+ * envelope; decrypt on a copy of the MLS state; message, marks, new state and cursor in one
+ * transaction. What cannot be opened yet is parked in that same transaction, what can never be
+ * opened is recorded. Where rows come from and when they are acked is sync's business.
+ */
+import { createHash } from 'node:crypto';
+import { DataLossError, messageTag, QpcError, RowKind, type Runtime } from '@quicprochat/proto';
+import { sameBytes } from './contacts.ts';
+import { ContentError, parseContent, type TextMessage } from './content.ts';
+import {
+  EnvelopeError,
+  openChannel,
+  openHybrid,
+  parseEnvelope,
+  type SealedContent,
+  type SealedEnvelope,
+} from './crypto/envelope.ts';
+import { envelopeKeyOf } from './envelope-key.ts';
+import type { ClientEvent, EventBus } from './events.ts';
+import {
+  CredentialError,
+  inspectMessage,
+  inspectWelcome,
+  MlsError,
+  type Joined,
+  type Mls,
+  type Processed,
+  type SignatureKey,
+} from './mls/index.ts';
+import type { ClientStore, InboxRow, ParkedRow, ParkReason } from './store/store.ts';
+import { writerLimits, type Batch, type Writer } from './writer.ts';
+
+export const receiverLimits = {
+  /** Rows that may wait; one more is recorded as undecryptable. */
+  parkedRows: 4096,
+  /** How long a row may wait (ms): a Welcome lives 30 days at a node. */
+  parkedMs: 31 * 24 * 3600 * 1000,
+} as const;
+
+/** A row that has to wait, or that nothing will ever open. */
+type Verdict =
+  | { readonly kind: 'park'; readonly reason: ParkReason; readonly waitsFor: string }
+  | { readonly kind: 'never'; readonly reason: string }
+  /** Ours, or here already: nothing to show. */
+  | { readonly kind: 'known' };
+
+export interface ReceiverParts {
+  readonly store: ClientStore;
+  readonly runtime: Runtime;
+  readonly events: EventBus;
+  readonly writer: Writer;
+  readonly mls: Mls;
+  readonly rid: Uint8Array;
+  readonly signatureKey: SignatureKey;
+  /** Rows wait for the manifests of these users. */
+  readonly onUnknownUsers: (userIds: readonly string[]) => void;
+  /** Messages are in the store that the application has not seen. */
+  readonly onMessages: () => void;
+}
+
+export class Receiver {
+  readonly #parts: ReceiverParts;
+
+  constructor(parts: ReceiverParts) {
+    this.#parts = parts;
+  }
+
+  /**
+   * Takes in the row that follows the cursor. Resolves when it is durable, whatever became of it;
+   * a row at or below the cursor is nothing new. Throws DataLossError STREAM_GAP when rows between
+   * are missing and STORE_CHANGED when the cursor is of another store: then nothing was written,
+   * so no failure of one row can let a later one pass it.
+   */
+  receive(row: InboxRow, storeId: Uint8Array): Promise<void> {
+    return this.#parts.writer.run(async (batch) => {
+      if (!isNext(batch, storeId, row.seq)) return;
+      const tag = messageTag(row.mid, row.payload);
+      if (!batch.hasSeen(tag)) {
+        const settle = await this.#attempt(row, batch);
+        batch.addSeen(tag);
+        settle(undefined);
+      }
+      batch.moveInboxCursor({ storeId, seq: row.seq });
+    });
+  }
+
+  /** Rows that the node no longer holds: recorded and passed. Throws like `receive`. */
+  passGap(from: number, to: number, storeId: Uint8Array): Promise<void> {
+    const { store, writer } = this.#parts;
+    return writer.run(async (batch) => {
+      const next = (batch.inboxCursor()?.seq ?? 0) + 1;
+      if (to < next || !isNext(batch, storeId, Math.max(from, next))) return;
+      batch.write(() => store.inbox.addGap(storeId, Math.max(from, next), to, batch.nowMs));
+      batch.moveInboxCursor({ storeId, seq: to });
+      batch.after(() => this.#emit({ type: 'gap', from: Math.max(from, next), to }));
+    });
+  }
+
+  /** Tries parked rows again: those that `matches`, or all. */
+  async retryParked(matches: (row: ParkedRow) => boolean = () => true): Promise<void> {
+    const { store, writer } = this.#parts;
+    const rows = store.inbox.parked().filter(matches);
+    for (let from = 0; from < rows.length; from += writerLimits.jobsPerBatch) {
+      await Promise.all(
+        rows.slice(from, from + writerLimits.jobsPerBatch).map((row) =>
+          writer.run(async (batch) => {
+            const settle = await this.#attempt(row, batch);
+            settle(row);
+          }),
+        ),
+      );
+    }
+  }
+
+  /** Gives up on rows that wait for these users. */
+  async refuseUsers(userIds: readonly string[], reason: string): Promise<void> {
+    const { store, writer } = this.#parts;
+    const waiting = store.inbox
+      .parked()
+      .filter(
+        (row) =>
+          row.reason === 'UNKNOWN_USER' &&
+          row.waitsFor.split(' ').some((userId) => userIds.includes(userId)),
+      );
+    await Promise.all(
+      waiting.map((row) =>
+        writer.run(async (batch) => this.#settle({ kind: 'never', reason }, row, batch, row)),
+      ),
+    );
+  }
+
+  /**
+   * Everything about a row that can fail or wait; the result makes the changes, told the parked
+   * row that this is, if it is one.
+   */
+  async #attempt(row: InboxRow, batch: Batch): Promise<(parked: ParkedRow | undefined) => void> {
+    try {
+      if (row.kind !== RowKind.Envelope) throw never(`ROW_KIND_${row.kind}`);
+      const content = this.#open(row);
+      const mark = markOf(content.bytes);
+      if (batch.hasSeen(mark)) throw new Unopened({ kind: 'known' });
+      const apply =
+        content.kind === 'welcome'
+          ? await this.#join(content.bytes, batch)
+          : await this.#process(content.bytes, batch);
+      return (parked) => {
+        batch.addSeen(mark);
+        apply();
+        if (parked !== undefined) batch.write(() => this.#parts.store.inbox.unpark(parked.id));
+      };
+    } catch (error) {
+      const verdict = verdictOf(error);
+      if (verdict === undefined) throw error;
+      return (parked) => this.#settle(verdict, row, batch, parked);
+    }
+  }
+
+  #open(row: InboxRow): SealedContent {
+    const { store, rid } = this.#parts;
+    const envelope: SealedEnvelope = parseEnvelope(row.payload);
+    if (envelope.mode === 'hybrid') {
+      return openHybrid(envelope, (keyId) => store.keys.hybridKey(keyId)?.seed, rid, row.mid);
+    }
+    // Key ids are 8 bytes: two epochs may share one, so each key that has it is tried.
+    const keys = store.groups.envelopeKeys(envelope.keyId);
+    for (const [index, { key }] of keys.entries()) {
+      try {
+        return openChannel(envelope, () => key);
+      } catch (error) {
+        if (index === keys.length - 1) throw error;
+      }
+    }
+    throw new Unopened({
+      kind: 'park',
+      reason: 'UNKNOWN_KEY',
+      waitsFor: Buffer.from(envelope.keyId).toString('hex'),
+    });
+  }
+
+  async #join(welcome: Uint8Array, batch: Batch): Promise<() => void> {
+    const { store, mls, signatureKey } = this.#parts;
+    const { refs } = inspectWelcome(welcome);
+    const rows = refs.flatMap((ref) => store.keys.keyPackage(ref) ?? []);
+    if (rows.length === 0) {
+      throw never(
+        refs.some((ref) => store.keys.wasKeyPackageConsumed(ref))
+          ? 'KEY_PACKAGE_USED'
+          : 'NO_KEY_PACKAGE',
+      );
+    }
+    const joined = await mls.joinFromWelcome(welcome, rows, signatureKey);
+    if (batch.group(joined.group.groupId) !== undefined) throw never('ALREADY_MEMBER');
+    const envelopeKey = await envelopeKeyOf(mls, joined.group);
+    return () => {
+      batch.enterEpoch(joined.group, envelopeKey, []);
+      batch.write(() => this.#storeJoined(joined, batch.nowMs));
+      batch.after(() => this.#joined(joined));
+    };
+  }
+
+  #storeJoined({ group, ref, isLastResort }: Joined, nowMs: number): void {
+    const { store } = this.#parts;
+    if (!isLastResort) store.keys.consumeKeyPackage(ref, nowMs);
+    store.groups.addConversation({
+      id: group.info.conversationId,
+      groupId: group.groupId,
+      suite: group.suite,
+      name: group.info.name,
+      creator: group.info.creator.userId,
+      isCommitter: false,
+      joinedMs: nowMs,
+      sentCount: 0,
+      lamport: 0,
+    });
+  }
+
+  #joined({ group }: Joined): void {
+    const { name, creator, conversationId } = group.info;
+    this.#emit({ type: 'joined', conversationId, name, creator: creator.userId });
+    this.#retryFor(group.groupId);
+  }
+
+  async #process(bytes: Uint8Array, batch: Batch): Promise<() => void> {
+    const { mls } = this.#parts;
+    const { groupId } = inspectMessage(bytes);
+    const group = batch.group(groupId);
+    const conversation = batch.conversationOfGroup(groupId);
+    if (group === undefined || conversation === undefined) {
+      throw new Unopened({
+        kind: 'park',
+        reason: 'UNKNOWN_GROUP',
+        waitsFor: Buffer.from(groupId).toString('hex'),
+      });
+    }
+    let processed: Processed;
+    try {
+      processed = await mls.process(group, bytes);
+    } catch (error) {
+      if (error instanceof MlsError && error.reason === 'EPOCH_AHEAD') {
+        throw new Unopened({
+          kind: 'park',
+          reason: 'FUTURE_EPOCH',
+          waitsFor: Buffer.from(groupId).toString('hex'),
+        });
+      }
+      throw error;
+    }
+    if (processed.kind === 'application') return () => this.#show(processed, batch);
+    if (processed.isSelfRemoved) {
+      return () => {
+        batch.useKeys(processed.next, processed.next.epoch, processed.wipe);
+        batch.after(() => this.#membersChanged(processed));
+      };
+    }
+    const envelopeKey = await envelopeKeyOf(mls, processed.next);
+    return () => {
+      batch.enterEpoch(processed.next, envelopeKey, [processed.wipe]);
+      batch.after(() => {
+        this.#membersChanged(processed);
+        this.#retryFor(groupId);
+      });
+    };
+  }
+
+  /** An authentic message: its keys are used up even if its content is nonsense. */
+  #show(processed: Extract<Processed, { kind: 'application' }>, batch: Batch): void {
+    const { store, runtime } = this.#parts;
+    const { next, sender, plaintext } = processed;
+    batch.useKeys(next, processed.epoch, processed.wipe);
+    const conversation = batch.conversationOfGroup(next.groupId);
+    if (conversation === undefined) return;
+    let message: TextMessage;
+    try {
+      message = parseContent(plaintext);
+    } catch (error) {
+      if (!(error instanceof ContentError)) throw error;
+      this.#never({ mid: markOf(plaintext), seq: 0, payload: plaintext }, error.reason, batch);
+      return;
+    }
+    batch.advance(
+      conversation,
+      conversation.sentCount,
+      Math.max(conversation.lamport, message.lamport),
+    );
+    batch.write(() => {
+      store.messages.add({
+        conversationId: conversation.id,
+        senderUser: sender.userId,
+        senderDevice: sender.deviceId,
+        ...message,
+        receivedMs: runtime.clock.now(),
+      });
+    });
+    batch.after(this.#parts.onMessages);
+  }
+
+  #settle(verdict: Verdict, row: InboxRow, batch: Batch, parked: ParkedRow | undefined): void {
+    const { store, runtime } = this.#parts;
+    const unpark = (): void => {
+      if (parked !== undefined) batch.write(() => store.inbox.unpark(parked.id));
+    };
+    if (verdict.kind === 'known') {
+      unpark();
+    } else if (verdict.kind === 'never') {
+      unpark();
+      this.#never(row, verdict.reason, batch);
+    } else if (parked === undefined) {
+      this.#park(row, verdict.reason, verdict.waitsFor, batch);
+    } else if (runtime.clock.now() - parked.parkedMs > receiverLimits.parkedMs) {
+      unpark();
+      this.#never(row, `EXPIRED_${verdict.reason}`, batch);
+    } else {
+      batch.write(() => store.inbox.setParkReason(parked.id, verdict.reason, verdict.waitsFor));
+      this.#afterPark(verdict.reason, verdict.waitsFor, batch);
+    }
+  }
+
+  #park(row: InboxRow, reason: ParkReason, waitsFor: string, batch: Batch): void {
+    const { store } = this.#parts;
+    if (store.inbox.parkedCount() >= receiverLimits.parkedRows) {
+      this.#never(row, 'TOO_MANY_PARKED', batch);
+      return;
+    }
+    batch.write(() => void store.inbox.park(row, reason, waitsFor, batch.nowMs));
+    batch.after(() => this.#emit({ type: 'parked', reason, mid: row.mid }));
+    this.#afterPark(reason, waitsFor, batch);
+  }
+
+  #afterPark(reason: ParkReason, waitsFor: string, batch: Batch): void {
+    if (reason !== 'UNKNOWN_USER') return;
+    batch.after(() => this.#parts.onUnknownUsers(waitsFor.split(' ')));
+  }
+
+  #never(
+    row: { readonly mid: Uint8Array; readonly seq: number; readonly payload: Uint8Array },
+    reason: string,
+    batch: Batch,
+  ): void {
+    const { store } = this.#parts;
+    const { mid, seq, payload } = row;
+    batch.write(() =>
+      store.inbox.addUndecryptable({
+        mid,
+        seq,
+        reason,
+        bytes: payload.length,
+        atMs: batch.nowMs,
+      }),
+    );
+    batch.after(() => this.#emit({ type: 'undecryptable', reason, mid }));
+  }
+
+  #membersChanged({ next }: { readonly next: Joined['group'] }): void {
+    const members = [...new Set(next.members().map(({ userId }) => userId))];
+    this.#emit({ type: 'membersChanged', conversationId: next.info.conversationId, members });
+  }
+
+  /** After a change of epoch: any row of that group, or with a key unknown until now, may open. */
+  #retryFor(groupId: Uint8Array): void {
+    const group = Buffer.from(groupId).toString('hex');
+    void this.retryParked((row) =>
+      row.reason === 'UNKNOWN_KEY'
+        ? this.#parts.store.groups.envelopeKeys(Buffer.from(row.waitsFor, 'hex')).length > 0
+        : row.waitsFor === group,
+    ).catch((error: unknown) => {
+      // They stay parked, and the next start or change of state tries them again.
+      this.#parts.runtime.log.error('parked rows', { error: String(error) });
+    });
+  }
+
+  #emit(event: ClientEvent): void {
+    this.#parts.events.emit(event);
+  }
+}
+
+/** Carries a verdict out of the nested steps. */
+class Unopened extends Error {
+  readonly verdict: Verdict;
+  constructor(verdict: Verdict) {
+    super(verdict.kind);
+    this.verdict = verdict;
+  }
+}
+
+function never(reason: string): Unopened {
+  return new Unopened({ kind: 'never', reason });
+}
+
+/** What an error says about a row; undefined for an error that is not the row's fault. */
+function verdictOf(error: unknown): Verdict | undefined {
+  if (error instanceof Unopened) return error.verdict;
+  if (error instanceof CredentialError && error.reason === 'UNKNOWN_CREDENTIAL') {
+    const users = [...new Set(error.failures.map(({ userId }) => userId))];
+    return { kind: 'park', reason: 'UNKNOWN_USER', waitsFor: users.join(' ') };
+  }
+  if (error instanceof MlsError) {
+    switch (error.reason) {
+      case 'BAD_STATE':
+        return undefined;
+      case 'DUPLICATE':
+      case 'OWN_MESSAGE':
+        return { kind: 'known' };
+      default:
+        return { kind: 'never', reason: error.reason };
+    }
+  }
+  if (error instanceof EnvelopeError) return { kind: 'never', reason: error.reason };
+  if (error instanceof QpcError && error.reason === 'BAD_FIELD') {
+    return { kind: 'never', reason: 'MALFORMED' };
+  }
+  return undefined;
+}
+
+/** True for the row after the cursor, false for an older one. */
+function isNext(batch: Batch, storeId: Uint8Array, seq: number): boolean {
+  const cursor = batch.inboxCursor();
+  if (cursor === undefined || !sameBytes(cursor.storeId, storeId)) {
+    throw new DataLossError('STORE_CHANGED', 'inbox: the cursor is of another store');
+  }
+  if (seq > cursor.seq + 1) {
+    throw new DataLossError('STREAM_GAP', `inbox: row ${seq} after ${cursor.seq}`);
+  }
+  return seq === cursor.seq + 1;
+}
+
+/** 16 bytes of SHA-256 of the MLS bytes: the same message in another envelope has the same mark. */
+function markOf(bytes: Uint8Array): Uint8Array {
+  return new Uint8Array(createHash('sha256').update(bytes).digest().subarray(0, 16));
+}

@@ -1,0 +1,97 @@
+/**
+ * Finds the people that parked rows wait for, in the background and for as long as it takes; then
+ * the rows are tried again (crypto.md section 3: a message that waits for a manifest is parked).
+ */
+import {
+  hasReason,
+  InvalidArgumentError,
+  jitter,
+  NotFoundError,
+  PermissionDeniedError,
+  QpcError,
+  type Runtime,
+} from '@quicprochat/proto';
+import { ContactError, type Contacts } from './contacts.ts';
+import type { Caller } from './link.ts';
+
+export const lookupLimits = {
+  /** First and longest wait after a failed look-up (ms). */
+  backOffMinMs: 500,
+  backOffMaxMs: 60_000,
+} as const;
+
+export interface UserLookupParts {
+  readonly runtime: Runtime;
+  readonly contacts: Contacts;
+  readonly caller: Caller;
+  /** These users' manifests are pinned now. */
+  readonly onFound: (userIds: readonly string[]) => Promise<void>;
+  /** Waiting is in vain: there is no such user, or its keys are refused. */
+  readonly onRefused: (userIds: readonly string[], reason: string) => Promise<void>;
+}
+
+export class UserLookup {
+  readonly #parts: UserLookupParts;
+  readonly #wanted = new Set<string>();
+  readonly #stop = new AbortController();
+  #running: Promise<void> | undefined;
+
+  constructor(parts: UserLookupParts) {
+    this.#parts = parts;
+  }
+
+  want(userIds: readonly string[]): void {
+    for (const userId of userIds) this.#wanted.add(userId);
+    if (this.#stop.signal.aborted || this.#wanted.size === 0) return;
+    this.#running ??= this.#run();
+  }
+
+  async stop(): Promise<void> {
+    this.#stop.abort();
+    await this.#running;
+  }
+
+  async #run(): Promise<void> {
+    const { clock, random, log } = this.#parts.runtime;
+    const { signal } = this.#stop;
+    let failures = 0;
+    while (this.#wanted.size > 0 && !signal.aborted) {
+      try {
+        for (const userId of this.#wanted) {
+          await this.#lookUp(userId, signal);
+          this.#wanted.delete(userId);
+          failures = 0;
+        }
+      } catch (error) {
+        if (signal.aborted) break;
+        log.info('user look-up failed', {
+          reason: error instanceof QpcError ? error.reason : 'INTERNAL',
+        });
+        const { backOffMinMs, backOffMaxMs } = lookupLimits;
+        const boundMs = Math.min(backOffMaxMs, backOffMinMs * 2 ** failures);
+        failures = Math.min(failures + 1, 16);
+        // Half of the bound at least: without a connection each try fails at once.
+        await clock.sleep(boundMs / 2 + jitter(random, boundMs / 2), signal).catch(() => undefined);
+      }
+    }
+    this.#running = undefined;
+  }
+
+  async #lookUp(userId: string, signal: AbortSignal): Promise<void> {
+    const { contacts, caller, onFound, onRefused } = this.#parts;
+    try {
+      await contacts.resolve(userId, caller, signal);
+    } catch (error) {
+      const isFinal =
+        error instanceof ContactError ||
+        error instanceof NotFoundError ||
+        error instanceof InvalidArgumentError ||
+        error instanceof PermissionDeniedError ||
+        hasReason(error, 'UNKNOWN_USER', 'BAD_FIELD', 'BAD_SIGNATURE', 'PEER_DENIED', 'BLOCKED');
+      if (!isFinal || !(error instanceof QpcError)) throw error;
+      await onRefused([userId], error.reason);
+      return;
+    }
+    await onFound([userId]);
+  }
+}
