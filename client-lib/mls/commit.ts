@@ -10,7 +10,7 @@ import type { MlsSuite } from '../crypto/provider.ts';
 import { authenticated } from './authentication.ts';
 import { mlsContext } from './context.ts';
 import type { MlsParts } from './context.ts';
-import { MlsError, CredentialError } from './errors.ts';
+import { MlsError } from './errors.ts';
 import { conversationIdLength, groupContextExtensions } from './group-extension.ts';
 import { MlsGroup, leafAt, memberAt, stateOf } from './group.ts';
 import type { Member } from './group.ts';
@@ -116,7 +116,6 @@ export async function commit(
         authenticatedData: change.authenticatedData ?? new Uint8Array(0),
       });
     } catch (cause) {
-      if (cause instanceof CredentialError) throw cause;
       throw new MlsError('INVALID_COMMIT', 'commit: cannot be made', { cause });
     }
   });

@@ -16,6 +16,7 @@ export { creatorCommits } from './policy.ts';
 export type { CommitPolicy } from './policy.ts';
 export { acceptCommit } from './commit.ts';
 export type { Change, PendingCommit } from './commit.ts';
+export { inspectMessage } from './message-header.ts';
 export { inspectWelcome } from './welcome.ts';
 export type { Joined, KeyPackageRow } from './welcome.ts';
 export type { Encrypted, Processed, Sender } from './message.ts';

@@ -2,18 +2,21 @@
  * Test support: devices with real keys, a manifest cache that vouches for them, and an `Mls`
  * for each. Nothing in it stands in for a part of the adapter.
  */
+import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { deviceIdOf, systemClock, systemRandom } from '@quicprochat/proto';
 import type { Clock, Random } from '@quicprochat/proto';
 import type { CryptoProvider } from 'ts-mls';
 import { createEd25519 } from '../crypto/ed25519.ts';
-import { createMls, credentialIdentity } from './index.ts';
+import { MlsError, acceptCommit, createMls, credentialIdentity } from './index.ts';
 import type {
   CommitPolicy,
   Identity,
   KeyPackageRow,
   ManifestInfo,
   Mls,
+  MlsGroup,
+  MlsReason,
   MlsSuite,
   SignatureKey,
 } from './index.ts';
@@ -128,6 +131,37 @@ export async function keyPackageOf(
 ): Promise<KeyPackageRow & { readonly publicBytes: Uint8Array }> {
   const { identity, signatureKey } = device;
   return device.mls.makeKeyPackage({ suite, identity, signatureKey, lastResort });
+}
+
+/** A group of these devices, the first one its creator; entry i is device i's group. */
+export async function groupOf(
+  suite: MlsSuite,
+  devices: readonly [TestDevice, ...TestDevice[]],
+): Promise<[MlsGroup, ...MlsGroup[]]> {
+  const [creator, ...others] = devices;
+  const group = await creator.mls.createGroup({ suite, ...creator, name: 'group' });
+  const rows = await Promise.all(others.map((device) => keyPackageOf(device, suite)));
+  const made = await creator.mls.addMembers(
+    group,
+    rows.map(({ publicBytes }) => publicBytes),
+  );
+  const { welcome, pending } = made;
+  if (welcome === undefined) return [acceptCommit(group, pending).next];
+  const joined = await Promise.all(
+    others.map(async ({ mls, signatureKey }, i) =>
+      mls.joinFromWelcome(welcome, rows.slice(i, i + 1), signatureKey),
+    ),
+  );
+  return [acceptCommit(group, pending).next, ...joined.map((one) => one.group)];
+}
+
+/** Checks for `assert.rejects`: an MlsError of this reason. */
+export function refused(reason: MlsReason): (error: unknown) => true {
+  return (error) => {
+    assert.ok(error instanceof MlsError, `wanted MlsError ${reason}, got ${String(error)}`);
+    assert.equal(error.reason, reason);
+    return true;
+  };
 }
 
 /** Identity bytes of a device. */
