@@ -46,6 +46,8 @@ export const linkLimits = {
   spacingMs: 1_000,
   /** ...up to this (ms). */
   spacingMaxMs: 60_000,
+  /** A wake in vain is forgotten after this (ms). */
+  wakeMemoryMs: 10 * 60_000,
   /** A link that carried an answer or lived this long (ms) was a good one. */
   goodLifeMs: 10_000,
   /** Pause after a refusal that only an operator can end (ms); a wake ends it too. */
@@ -108,6 +110,7 @@ export class PeerLink {
   #tries = 0;
   /** Dials after a wake that failed: they space the dials to a peer that hears us no more. */
   #vainWakes = 0;
+  #lastVainWakeMs = Number.NEGATIVE_INFINITY;
   /** Monotonic ms, as all instants here but those of `#saved`. */
   #nextDialMs = 0;
   #lastDialMs = Number.NEGATIVE_INFINITY;
@@ -355,7 +358,10 @@ export class PeerLink {
   async #undialed(error: QpcError, isExtra: boolean): Promise<void> {
     const { peer, runtime } = this.#options;
     this.#lastError = error;
-    if (this.#isWakeDial) this.#vainWakes += 1;
+    if (this.#isWakeDial) {
+      this.#vainWakes += 1;
+      this.#lastVainWakeMs = this.#nowMs();
+    }
     this.#isWakeDial = false;
     const isSuspended = isOperatorsMatter(error);
     this.#state = isSuspended ? 'suspended' : 'backoff';
@@ -382,13 +388,15 @@ export class PeerLink {
   }
 
   #endBackOff(): void {
+    if (this.#nowMs() > this.#lastVainWakeMs + linkLimits.wakeMemoryMs) this.#vainWakes = 0;
     const spacingMs = Math.min(
       linkLimits.spacingMs * 2 ** Math.min(this.#vainWakes, 10),
       linkLimits.spacingMaxMs,
     );
     this.#isWakeDial = true;
     this.#isWoken = false;
-    this.#tries = 0;
+    // Only the first wake in vain starts the exponent anew, or a talkative peer would keep it at 0.
+    if (this.#vainWakes === 0) this.#tries = 0;
     this.#nextDialMs = Math.min(this.#nextDialMs, this.#lastDialMs + spacingMs);
     if (this.#state === 'suspended') this.#state = 'backoff';
     this.#wakeup.raise();
