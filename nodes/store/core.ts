@@ -10,11 +10,13 @@ import type { OperationRequest, Operations, QueryContext } from './operations.ts
 import { accountQueries } from './queries/accounts.ts';
 import { inboxQueries } from './queries/inbox.ts';
 import { keyQueries } from './queries/keys.ts';
+import { metaQueries, type MetaQueries } from './queries/meta.ts';
 import { outboxQueries } from './queries/outbox.ts';
 import { payloadQueries } from './queries/payloads.ts';
 import { peerQueries } from './queries/peers.ts';
 import { relayInboxQueries } from './queries/relay-inbox.ts';
 import { secretQueries } from './queries/secrets.ts';
+import { RewindGuard } from './rewind-guard.ts';
 import { sqliteCode, type SqlDatabase } from './sqlite.ts';
 import type { StoreLimits } from './store.ts';
 
@@ -49,18 +51,18 @@ export class StoreFailedError extends InternalError {
 }
 
 export class StoreCore implements Disposable {
-  /** 8 bytes. */
-  readonly storeId: Uint8Array;
   readonly #db: SqlDatabase;
+  readonly #guard: RewindGuard;
+  readonly #meta: MetaQueries;
   readonly #operations: Operations;
   readonly #begin;
   readonly #commit;
   readonly #rollback;
   readonly #totalChanges;
-  readonly #countCommit;
-  readonly #commitCounter;
   readonly #walPages;
   readonly #woken = new Set<string>();
+  #storeId: Uint8Array;
+  #commits: number;
   #failure: StoreFailedError | undefined;
   /** WAL pages at which the next checkpoint is tried. */
   #checkpointAtPages = walPagesMax;
@@ -69,32 +71,40 @@ export class StoreCore implements Disposable {
   constructor({ path, key, limits, random }: CoreOptions) {
     const db = openDatabase(path, key, limits);
     this.#db = db;
+    try {
+      this.#guard = new RewindGuard(path);
+    } catch (error) {
+      db.close();
+      throw error;
+    }
     this.#begin = db.prepare('BEGIN');
     this.#commit = db.prepare('COMMIT');
     this.#rollback = db.prepare('ROLLBACK');
     this.#totalChanges = db.prepare<[], number>('SELECT total_changes()').pluck();
-    this.#countCommit = db.prepare(
-      `INSERT INTO meta (name, value) VALUES ('commits', 1)
-       ON CONFLICT (name) DO UPDATE SET value = value + 1`,
-    );
-    this.#commitCounter = db
-      .prepare<[], number>(`SELECT value FROM meta WHERE name = 'commits'`)
-      .pluck();
     this.#walPages = db.prepare<[], { readonly log: number; readonly checkpointed: number }>(
       'PRAGMA wal_checkpoint(NOOP)',
     );
-    this.storeId = readStoreId(db);
+    this.#meta = metaQueries(db);
+    this.#storeId = this.#meta.storeId();
+    this.#commits = this.#meta.commits();
     this.#operations = makeOperations({
       db,
       limits,
       random,
       wake: (rid) => this.#woken.add(Buffer.from(rid).toString('hex')),
     });
+    if (this.#guard.isRewound(this.#storeId, this.#commits)) this.#renew(random);
+    this.#guard.remember(this.#storeId, this.#commits);
+  }
+
+  /** 8 bytes; new when the database was made, or found to be an older copy of itself. */
+  get storeId(): Uint8Array {
+    return this.#storeId;
   }
 
   /** Committed transactions that wrote something, since the database was made. */
   get commits(): number {
-    return this.#commitCounter.get() ?? 0;
+    return this.#commits;
   }
 
   /**
@@ -123,8 +133,13 @@ export class StoreCore implements Disposable {
     try {
       const before = this.#changes();
       const outcomes = requests.map((request) => this.#operate(nowMs, request));
-      if (this.#changes() !== before) this.#countCommit.run();
+      const hasWritten = this.#changes() !== before;
+      if (hasWritten) this.#meta.countCommit();
       this.#commit.run();
+      if (hasWritten) {
+        this.#commits += 1;
+        this.#guard.remember(this.#storeId, this.#commits);
+      }
       return { outcomes, woken: [...this.#woken] };
     } catch (error) {
       // SQLite rolls back by itself after some errors.
@@ -151,6 +166,12 @@ export class StoreCore implements Disposable {
 
   #changes(): number {
     return this.#totalChanges.get() ?? 0;
+  }
+
+  #renew(random: Random): void {
+    const storeId = random.bytes(storeBounds.storeIdBytes);
+    this.#meta.setStoreId(storeId);
+    this.#storeId = storeId;
   }
 
   /**
@@ -180,6 +201,7 @@ export class StoreCore implements Disposable {
       this.#throwIfFatal(error);
     }
     this.#db.close();
+    this.#guard[Symbol.dispose]();
   }
 
   #throwIfFatal(error: unknown): void {
@@ -209,17 +231,6 @@ function makeOperations(context: QueryContext): Operations {
       outbox.sweep(nowMs);
     },
   };
-}
-
-function readStoreId(db: SqlDatabase): Uint8Array {
-  const value = db
-    .prepare<[], unknown>(`SELECT value FROM meta WHERE name = 'store_id'`)
-    .pluck()
-    .get();
-  if (!(value instanceof Uint8Array) || value.length !== storeBounds.storeIdBytes) {
-    throw new Error('meta: store_id is missing');
-  }
-  return new Uint8Array(value);
 }
 
 /** Errors after which the state of disk and file is unknown. */

@@ -10,13 +10,13 @@ import {
   openSync,
   readdirSync,
   readFileSync,
-  readSync,
   rmSync,
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import type { Random } from '@quicprochat/proto';
 import { needBytes, storeBounds } from './bounds.ts';
 import { StoreOpenError } from './open-error.ts';
+import { metaQueries } from './queries/meta.ts';
 import { Database, sqliteCode, type SqlDatabase } from './sqlite.ts';
 
 /** "qpcn": this file is a node's store and no other database with the same key. */
@@ -40,12 +40,6 @@ export function openDatabase(path: string, key: Uint8Array, limits: DatabaseLimi
   needBytes(key, storeBounds.keyBytes, 'key');
   if (!existsSync(path)) {
     throw new StoreOpenError('STORE_MISSING', `${path}: no such database; make it with qpcd init`);
-  }
-  if (isPlainSqlite(path)) {
-    throw new StoreOpenError(
-      'STORE_INVALID',
-      `${path}: an unencrypted SQLite database, not a node's store`,
-    );
   }
   return withOpenErrors(path, () => {
     const db = new Database(path, { fileMustExist: true, timeout: 0 });
@@ -81,10 +75,7 @@ export function createDatabase(path: string, key: Uint8Array, random: Random): v
         configure(db, key, {});
         db.pragma(`application_id = ${applicationId}`);
         migrate(db, path);
-        db.prepare('INSERT INTO meta (name, value) VALUES (?, ?)').run(
-          'store_id',
-          random.bytes(storeBounds.storeIdBytes),
-        );
+        metaQueries(db).setStoreId(random.bytes(storeBounds.storeIdBytes));
       } finally {
         db.close();
       }
@@ -189,6 +180,10 @@ function openErrorOf(path: string, code: string, cause: unknown): StoreOpenError
     const message = `${path}: in use by another process; stop that qpcd first`;
     return new StoreOpenError('STORE_LOCKED', message, { cause });
   }
+  if (code === 'SQLITE_NOTADB' && isPlainSqlite(path)) {
+    const message = `${path}: an unencrypted SQLite database, not a node's store`;
+    return new StoreOpenError('STORE_INVALID', message, { cause });
+  }
   if (code === 'SQLITE_NOTADB') {
     const message = `${path}: the key does not open it; check that the key file belongs to this database`;
     return new StoreOpenError('STORE_KEY', message, { cause });
@@ -200,16 +195,21 @@ function existsError(path: string): StoreOpenError {
   return new StoreOpenError('STORE_EXISTS', `${path}: exists already; qpcd init does not touch it`);
 }
 
+/**
+ * Asked of SQLite, not of the file: closing a file of our own would drop the locks that this process
+ * holds on it elsewhere (fcntl).
+ */
 function isPlainSqlite(path: string): boolean {
-  const magic = 'SQLite format 3\0';
-  const head = Buffer.alloc(magic.length);
-  const file = openSync(path, 'r');
+  const db = new Database(path, { readonly: true, fileMustExist: true, timeout: 0 });
   try {
-    readSync(file, head, 0, head.length, 0);
+    db.prepare('SELECT count(*) FROM sqlite_schema').get();
+    return true;
+  } catch {
+    // Encrypted, or no database at all.
+    return false;
   } finally {
-    closeSync(file);
+    db.close();
   }
-  return head.toString('latin1') === magic;
 }
 
 function syncPath(path: string): void {

@@ -4,6 +4,7 @@
  */
 import {
   FailedPreconditionError,
+  InvalidArgumentError,
   messageTag,
   NotFoundError,
   PayloadTooLargeError,
@@ -199,6 +200,7 @@ export function inboxQueries(context: QueryContext, payloads: PayloadQueries): I
 
     fetch(_nowMs, rid, after, maxRows, maxBytes) {
       needSeq(after, 'after');
+      if (!(maxRows >= 1)) throw new InvalidArgumentError('BAD_FIELD', 'maxRows: need at least 1');
       const log = needLog(rid);
       if (after > log.head) {
         throw new FailedPreconditionError('BAD_CURSOR', `after: ${after}, head is ${log.head}`);

@@ -1,0 +1,43 @@
+/** Facts about the database itself: its id, and how many commits it has seen. */
+import { storeBounds } from '../bounds.ts';
+import type { SqlDatabase } from '../sqlite.ts';
+
+export interface MetaQueries {
+  /** 8 bytes. */
+  storeId(): Uint8Array;
+  setStoreId(storeId: Uint8Array): void;
+  commits(): number;
+  /** Part of every transaction that writes. */
+  countCommit(): void;
+}
+
+export function metaQueries(db: SqlDatabase): MetaQueries {
+  const get = db.prepare<[string], unknown>('SELECT value FROM meta WHERE name = ?').pluck();
+  const put = db.prepare<[string, Uint8Array]>(
+    'INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)',
+  );
+  const count = db.prepare(
+    `INSERT INTO meta (name, value) VALUES ('commits', 1)
+     ON CONFLICT (name) DO UPDATE SET value = value + 1`,
+  );
+
+  return {
+    storeId() {
+      const value = get.get('store_id');
+      if (!(value instanceof Uint8Array) || value.length !== storeBounds.storeIdBytes) {
+        throw new Error('meta: store_id is missing');
+      }
+      return new Uint8Array(value);
+    },
+    setStoreId(storeId) {
+      put.run('store_id', storeId);
+    },
+    commits() {
+      const value = get.get('commits');
+      return typeof value === 'number' ? value : 0;
+    },
+    countCommit() {
+      count.run();
+    },
+  };
+}
