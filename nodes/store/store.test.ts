@@ -1,0 +1,20 @@
+/** The contract of a NodeStore, kept by the store in its thread and by the one in this thread. */
+import { describe } from 'node:test';
+import { accountContract } from './contract/accounts.ts';
+import type { OpenStore } from './contract/fixture.ts';
+import { inboxContract } from './contract/inbox.ts';
+import { keyContract } from './contract/keys.ts';
+import { openNodeStore, openNodeStoreInThread } from './open.ts';
+
+const stores: readonly (readonly [name: string, open: OpenStore])[] = [
+  ['store in its own thread', openNodeStore],
+  ['store in the calling thread', openNodeStoreInThread],
+];
+
+for (const [name, open] of stores) {
+  describe(name, () => {
+    accountContract(open);
+    keyContract(open);
+    inboxContract(open);
+  });
+}
