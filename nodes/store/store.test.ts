@@ -4,6 +4,8 @@ import { accountContract } from './contract/accounts.ts';
 import type { OpenStore } from './contract/fixture.ts';
 import { inboxContract } from './contract/inbox.ts';
 import { keyContract } from './contract/keys.ts';
+import { outboxContract } from './contract/outbox.ts';
+import { relayInboxContract } from './contract/relay-inbox.ts';
 import { openNodeStore, openNodeStoreInThread } from './open.ts';
 
 const stores: readonly (readonly [name: string, open: OpenStore])[] = [
@@ -16,5 +18,7 @@ for (const [name, open] of stores) {
     accountContract(open);
     keyContract(open);
     inboxContract(open);
+    outboxContract(open);
+    relayInboxContract(open);
   });
 }
