@@ -32,9 +32,6 @@ export function specTest<T>(
   });
 }
 
-/** Whether a nightly job asked for whole vector files instead of the first cases. */
-export const wholeVectors = process.env['QPC_WHOLE_VECTORS'] === '1';
-
 export { hex };
 
 /** Hexadecimal of bytes, for comparisons whose failure a person can read. */

@@ -100,6 +100,11 @@ async function load(packageDir: string): Promise<Library> {
   };
 }
 
+/** An inner module of the installed copy, such as `treemath.js`; the caller names its type. */
+export async function innerModule(name: string): Promise<object> {
+  return (await import(pathToFileURL(join(installed, 'dist/src', name)).href)) as object;
+}
+
 /** The installed, patched copy. */
 export function patchedLibrary(): Promise<Library> {
   return load(installed);
