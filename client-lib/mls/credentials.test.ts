@@ -10,7 +10,7 @@ import { MlsGroup, stateOf } from './group.ts';
 import { CredentialError, acceptCommit, mandatorySuite, xwingSuite } from './index.ts';
 import type { CredentialFailure } from './index.ts';
 import { decodeKeyPackage, decodePrivateKeyPackage } from './key-package.ts';
-import { createCommit, defaultProposalTypes } from './library.ts';
+import { createCommit, defaultProposalTypes, makeCustomExtension } from './library.ts';
 import { clientConfig } from './suite.ts';
 import { TestWorld, groupOf, keyPackageOf, refused } from './test-members.ts';
 import type { TestDevice } from './test-members.ts';
@@ -195,6 +195,29 @@ test('a client is added once, by identity and by key; a replaced one takes its s
   );
 });
 
+test('the same key under another device id, or an id with another key, is the same client', async () => {
+  const world = new TestWorld();
+  const [alice, bob] = [world.device('alice'), world.device('bob')];
+  const [a] = await groupOf(mandatorySuite, [alice, bob]);
+  const { userId, deviceId } = bob.identity;
+  const otherId = 'b'.repeat(16);
+  const other = world.device('carol').signatureKey;
+  world.manifests.set(userId, {
+    devices: [
+      { deviceId, identityPub: other.publicKey },
+      { deviceId: otherId, identityPub: bob.signatureKey.publicKey },
+    ],
+    revoked: [],
+  });
+  for (const client of [
+    { identity: { userId, deviceId: otherId }, signatureKey: bob.signatureKey },
+    { identity: { userId, deviceId }, signatureKey: other },
+  ]) {
+    const { publicBytes } = await bob.mls.makeKeyPackage({ suite: mandatorySuite, ...client });
+    await assert.rejects(alice.mls.addMembers(a, [publicBytes]), refused('ALREADY_MEMBER'));
+  }
+});
+
 test('bounds of a commit: 64 Adds, members that exist, never the committer', async () => {
   const world = new TestWorld();
   const [alice, bob] = [world.device('alice'), world.device('bob')];
@@ -221,7 +244,9 @@ test('a group context with more than our extensions is no group of ours', async 
   const [a] = await groupOf(mandatorySuite, [world.device('alice')]);
   const state = stateOf(a);
   const { extensions } = state.groupContext;
+  const more = makeCustomExtension({ extensionType: 0xf0ff, extensionData: new Uint8Array(0) });
   const wrong = [
+    [...extensions, more],
     [],
     extensions.slice(0, 1),
     extensions.slice(1),

@@ -107,6 +107,27 @@ test('signed by its owner, and still refused: what our clients never make', asyn
   }
 });
 
+test('a leaf that its owner did not sign is refused inside a well-signed key package', async () => {
+  const world = new TestWorld();
+  const bob = world.device('bob');
+  const cs = await provider.getCiphersuiteImpl(mandatorySuite);
+  let signed = 0;
+  const careless = createMlsCryptoProvider({ random: systemRandom });
+  const mls = world.mls({
+    getCiphersuiteImpl: async (id) => ({
+      ...(await careless.getCiphersuiteImpl(id)),
+      signature: {
+        ...cs.signature,
+        // The leaf is signed first, the key package around it second.
+        sign: async (key, message) =>
+          signed++ === 0 ? new Uint8Array(64) : cs.signature.sign(key, message),
+      },
+    }),
+  });
+  const { publicBytes } = await mls.makeKeyPackage({ suite: mandatorySuite, ...bob });
+  await assert.rejects(bob.mls.inspectKeyPackage(publicBytes), refused('BAD_KEY_PACKAGE'));
+});
+
 test('every changed byte of a Welcome for one is refused, and the Welcome still works', async () => {
   for (const suite of [mandatorySuite, xwingSuite]) {
     const world = new TestWorld();

@@ -102,6 +102,25 @@ test('messages of other groups and epochs are told apart', async () => {
   await assert.rejects(bob.mls.process(b, commits[3] ?? none), refused('STALE_COMMIT'));
 });
 
+test('the header of a message is read without its group, and nothing else is taken for one', async () => {
+  const world = new TestWorld();
+  const [alice, bob] = [world.device('alice'), world.device('bob')];
+  const [a] = await groupOf(xwingSuite, [alice, bob]);
+  const { ciphertext } = await alice.mls.encrypt(a, text('x'), none);
+  assert.deepEqual(inspectMessage(ciphertext), { groupId: a.groupId, epoch: 1n });
+  const header = 4 + 1 + 32 + 8;
+  for (let cut = 0; cut < header; cut++) {
+    assert.throws(() => inspectMessage(ciphertext.subarray(0, cut)), refused('MALFORMED'));
+  }
+  for (const [at, value] of [
+    [0, 1],
+    [1, 2],
+    [3, 3],
+  ] as const) {
+    assert.throws(() => inspectMessage(ciphertext.with(at, value)), refused('MALFORMED'));
+  }
+});
+
 test('repeated, overtaken, far-ahead and own messages are told apart', async () => {
   const world = new TestWorld();
   const [alice, bob] = [world.device('alice'), world.device('bob')];

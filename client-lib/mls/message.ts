@@ -9,13 +9,14 @@ import type {
   PrivateMessage,
   Proposal,
   ProcessMessageResult,
+  RatchetTree,
 } from 'ts-mls';
 import { authenticated } from './authentication.ts';
 import { addedMembers, encodeMessage, requireActive } from './commit.ts';
 import { cipherSuite, decodeExactly, mlsContext } from './context.ts';
 import type { MlsParts } from './context.ts';
 import { MlsError } from './errors.ts';
-import { MlsGroup, leafAt, memberAt, membersOf, stateOf } from './group.ts';
+import { MlsGroup, leafAt, memberAt, stateOf } from './group.ts';
 import type { Member } from './group.ts';
 import {
   contentTypes,
@@ -24,6 +25,7 @@ import {
   isDefaultProposal,
   mlsMessageDecoder,
   mlsMessageEncoder,
+  nodeTypes,
   processMessage,
   protocolVersions,
   wireformats,
@@ -137,13 +139,19 @@ export async function process(
   checkGeneration(source.secretTree, from, message.contentType);
   const member = memberAt(source.ratchetTree, from.leafIndex);
   if (member === undefined) throw new MlsError('DECRYPT_FAILED', 'message: from a blank leaf');
-  const isMember = membersOf(state.ratchetTree).some(({ identityPub }) =>
-    sameBytes(identityPub, member.identityPub),
-  );
+  const isMember =
+    message.epoch === group.epoch || hasLeafWithKey(state.ratchetTree, member.identityPub);
   const sender: Sender = { ...member, isMember };
   return message.contentType === contentTypes.commit
     ? applyCommit(parts, group, message, sender)
     : openApplication(parts, group, message, sender, from);
+}
+
+function hasLeafWithKey(tree: RatchetTree, identityPub: Uint8Array): boolean {
+  return tree.some(
+    (node) =>
+      node?.nodeType === nodeTypes.leaf && sameBytes(node.leaf.signaturePublicKey, identityPub),
+  );
 }
 
 function decodePrivateMessage(bytes: Uint8Array): PrivateMessage {
