@@ -1,0 +1,32 @@
+/**
+ * The suite by OpenSSL, for the side that runs on Node: hashing and Ed25519. Not reachable from the
+ * `./verify` door. VRFs are the portable engine's unless another is handed in.
+ */
+import { signingKeyFromSeed, publicKeyObject } from '@quicprochat/proto';
+import { sign, verify } from 'node:crypto';
+import { nativeSha256 } from './native-hash.ts';
+import type { Signer, VerifierSuite } from './suite.ts';
+import { portableVrfVerifier } from './vrf.ts';
+
+export const nativeSuite: VerifierSuite = {
+  sha256: nativeSha256,
+  verifySignature(publicKey, message, signature) {
+    if (publicKey.length !== 32 || signature.length !== 64) return false;
+    try {
+      return verify(null, message, publicKeyObject(publicKey), signature);
+    } catch {
+      // OpenSSL throws for a key that is no point of the curve; to the caller a bad signature.
+      return false;
+    }
+  },
+  vrfVerifier: portableVrfVerifier,
+};
+
+/** An Ed25519 signer whose secret stays in OpenSSL's memory; the caller wipes the seed. */
+export function nativeSigner(seed: Uint8Array): Signer {
+  const key = signingKeyFromSeed(seed);
+  return {
+    publicKey: key.publicKey,
+    sign: (message) => new Uint8Array(sign(null, message, key.privateKey)),
+  };
+}
