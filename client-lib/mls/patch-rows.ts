@@ -211,6 +211,9 @@ export const patchRows: readonly PatchRow[] = [
       ]);
       assert.equal(present(states).length, 2);
       agree(states);
+      const root = 3;
+      assert.equal(at(states, 3).ratchetTree[root], undefined, 'the root is blank');
+      assert.ok(!(root in at(states, 3).privatePath.privateKeys), 'and nobody holds a key of it');
       agree((await groups.commit(states, 3, [])).states);
     },
   },
