@@ -171,6 +171,21 @@ export function* searchGreatest(tree: Tree, version: number): Steps<Found> {
   return { terminal: found, mustMonitor: found > (distinguished ?? -1) };
 }
 
+/**
+ * Shows that a label has no version in the newest entry: the entries of a greatest-version search,
+ * each of which lacks version zero. No part of the protocol's operations (section 13.1 permits a
+ * documented one); it is what a search for an unknown label would look like.
+ */
+export function* searchAbsence(tree: Tree): Steps<void> {
+  let at: number | undefined = (yield* rightmostDistinguished(tree)) ?? searchRoot(tree.size);
+  const history = new History();
+  for (; at !== undefined; at = rightChild(at, tree.size)) {
+    yield* timestampOf(tree, at);
+    const comparison = tree.provider.searchLadder(at, 0, history);
+    verify(comparison < 0, 'LADDER', 'absence of a label', 'no version in any entry');
+  }
+}
+
 /** An entry that a fixed-version search inspected. */
 interface Inspected {
   readonly position: number;

@@ -375,3 +375,29 @@ export const distinguishedHead: Structure<DistinguishedHead> = {
   write: (w, m) => void w.hashes(m.heads, maxUint8, 'heads'),
   read: (r) => ({ heads: r.hashes(maxUint8, 'heads') }),
 };
+
+/**
+ * Ours, not the protocol's (section 13.1 leaves negative results to documented extensions): shows
+ * that a label does not exist. The fields are those of a SearchResponse for version zero.
+ */
+export interface AbsenceProof {
+  readonly fullTreeHead: FullTreeHead;
+  readonly step: BinaryLadderStep;
+  readonly search: CombinedTreeProof;
+}
+export function absenceProof(mode: DeploymentMode): Structure<AbsenceProof> {
+  const head = fullTreeHead(mode);
+  return {
+    name: 'AbsenceProof',
+    write(w, m) {
+      head.write(w, m.fullTreeHead);
+      binaryLadderStep.write(w, m.step);
+      combinedTreeProof.write(w, m.search);
+    },
+    read: (r) => ({
+      fullTreeHead: head.read(r),
+      step: binaryLadderStep.read(r),
+      search: combinedTreeProof.read(r),
+    }),
+  };
+}

@@ -1,0 +1,22 @@
+/**
+ * Door `@quicprochat/kt-log/verify`: everything that a client or an auditor checks. Nothing that is
+ * reachable from here touches a store, a network or a Node built-in, so it runs in a browser.
+ */
+export { VerificationError } from './verification-error.ts';
+export type { VerificationReason } from './verification-error.ts';
+export { verificationReasons } from './verification-error.ts';
+export { portableSha256 } from './hash.ts';
+export type { Hash, Sha256 } from './hash.ts';
+export { portableSigner, portableSuite } from './suite.ts';
+export type { Signer, VerifierSuite } from './suite.ts';
+export { portableVrfVerifier } from './vrf.ts';
+export type { VrfVerifier } from './vrf.ts';
+export { decode, encode } from './presentation.ts';
+export * from './codec.ts';
+export * from './operations.ts';
+export type { KnownHeads } from './tree-head.ts';
+export type { KnownVersion, KnownVersions, LogView, ViewEntry } from './replayer.ts';
+export { logVerifier } from './verify-response.ts';
+export type { LogVerifier, UserState } from './verify-response.ts';
+export * from './verify-search.ts';
+export * from './verify-owner.ts';
