@@ -203,19 +203,15 @@ export class PeerLink {
   }
 
   async #load(): Promise<void> {
-    const { clock, log } = this.#options.runtime;
+    const { peer, runtime, loadState } = this.#options;
     try {
-      this.#saved = await this.#options.loadState();
+      this.#saved = await loadState();
     } catch (error) {
-      log.error('peer state unread', { peer: this.#options.peer.domain, error: String(error) });
+      runtime.log.error('peer state unread', { peer: peer.domain, error: String(error) });
     }
+    // The exponent goes on where it was. The wait itself does not: a start dials everybody.
     this.#tries = this.#saved.failures;
-    if (this.#saved.failures === 0) return;
-    this.#state = 'backoff';
-    if (this.#announceUntilMs > this.#nowMs()) return;
-    // A wall clock that stepped must not keep us from a peer for longer than any back-off does.
-    const leftMs = Math.min(this.#saved.nextTryMs - clock.now(), retryCapMs(Infinity));
-    this.#nextDialMs = this.#nowMs() + Math.max(0, leftMs);
+    if (this.#saved.failures > 0) this.#state = 'backoff';
   }
 
   /** Until the next dial (ms): 0 = now, infinite when nothing is to be done. */
