@@ -1,0 +1,87 @@
+/** The process behind client-process.ts: a QpcClient that does what its parent asks. */
+import { QpcClient } from '@quicprochat/client-lib';
+import type { ClientProgress, ClientReply, ClientRequest } from './client-process.ts';
+
+let client: QpcClient | undefined;
+let received = 0;
+
+function opened(): QpcClient {
+  if (client === undefined) throw new Error('open the store first');
+  return client;
+}
+
+function tell(message: ClientReply | ClientProgress): void {
+  process.send?.(message);
+}
+
+/** Reads until the client closes, as an application would. */
+async function readMessages(from: QpcClient): Promise<void> {
+  for await (const _message of from.messages()) {
+    received += 1;
+    tell({ received });
+  }
+}
+
+async function handle(request: ClientRequest): Promise<unknown> {
+  switch (request.do) {
+    case 'open':
+      client = await QpcClient.open({
+        storePath: request.storePath,
+        storeKey: new Uint8Array(Buffer.from(request.storeKeyHex, 'hex')),
+      });
+      return null;
+    case 'register':
+      await opened().register({
+        userId: request.userId,
+        password: new TextEncoder().encode(request.password),
+        nodeAddress: request.nodeAddress,
+      });
+      return null;
+    case 'start': {
+      const running = opened();
+      running.start();
+      readMessages(running).catch((error: unknown) => console.error(error));
+      return null;
+    }
+    case 'create': {
+      const { name, members } = request;
+      return hex(await opened().createConversation({ name, members }));
+    }
+    case 'conversations':
+      return opened()
+        .conversations()
+        .map(({ id }) => hex(id));
+    case 'send':
+      for (let index = 1; index <= request.count; index += 1) {
+        await opened().send(
+          new Uint8Array(Buffer.from(request.conversationHex, 'hex')),
+          `${request.prefix} ${index}`,
+        );
+        await new Promise((resolve) => setTimeout(resolve, request.everyMs));
+      }
+      return null;
+    case 'flush':
+      await opened().flush(AbortSignal.timeout(request.timeoutMs));
+      return null;
+    case 'close':
+      await opened().close();
+      return null;
+  }
+}
+
+function hex(bytes: Uint8Array): string {
+  return Buffer.from(bytes).toString('hex');
+}
+
+process.on('message', ({ id, request }: { id: number; request: ClientRequest }) => {
+  handle(request).then(
+    (value) => {
+      tell({ id, value });
+      if (request.do === 'close') process.disconnect();
+    },
+    (error: unknown) =>
+      tell({ id, error: error instanceof Error ? (error.stack ?? error.message) : String(error) }),
+  );
+});
+// The parent is gone, however it ended: nobody would ever ask this process to close.
+process.once('disconnect', () => process.exit(0));

@@ -1,0 +1,129 @@
+/**
+ * Real clients as processes of their own, driven over the child process channel: one request, one
+ * reply, plus progress notices. The other end is client-main.ts.
+ */
+import { fork, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+
+const clientMain = fileURLToPath(new URL('./client-main.ts', import.meta.url));
+
+/** What a client process can be asked; each answer is the value its comment names. */
+export type ClientRequest =
+  /** Opens the store (hex key); makes it when there is none. Answer: null. */
+  | { readonly do: 'open'; readonly storePath: string; readonly storeKeyHex: string }
+  /** Registers and publishes keys. Answer: null. */
+  | {
+      readonly do: 'register';
+      readonly userId: string;
+      readonly password: string;
+      readonly nodeAddress: string;
+    }
+  /** Starts the background link and reads messages from then on. Answer: null. */
+  | { readonly do: 'start' }
+  /** Answer: conversation id (hex). */
+  | { readonly do: 'create'; readonly name: string; readonly members: readonly string[] }
+  /** Answer: ids (hex) of all conversations. */
+  | { readonly do: 'conversations' }
+  /** Sends `count` texts, `everyMs` apart. Answer: null, once the last one is sealed on disk. */
+  | {
+      readonly do: 'send';
+      readonly conversationHex: string;
+      readonly prefix: string;
+      readonly count: number;
+      readonly everyMs: number;
+    }
+  /** Waits until every own copy is confirmed by the own node. Answer: null. */
+  | { readonly do: 'flush'; readonly timeoutMs: number }
+  /** Closes the client and the store, then the process ends. Answer: null. */
+  | { readonly do: 'close' };
+
+export interface ClientReply {
+  readonly id: number;
+  readonly value?: unknown;
+  readonly error?: string;
+}
+/** Sent by itself: how many messages of others were read from the client's iterator so far. */
+export interface ClientProgress {
+  readonly received: number;
+}
+
+export class ClientProcess implements AsyncDisposable {
+  readonly userId: string;
+  /** Messages that the process read so far; restarts at 0 with the process. */
+  received = 0;
+  /** Called at each progress notice. */
+  onProgress: (() => void) | undefined;
+  readonly stderrLines: string[] = [];
+  readonly #waiting = new Map<number, PromiseWithResolvers<unknown>>();
+  #child: ChildProcess | undefined;
+  #lastId = 0;
+
+  constructor(userId: string) {
+    this.userId = userId;
+  }
+
+  get pid(): number | undefined {
+    return this.#child?.pid;
+  }
+
+  start(): void {
+    const child = fork(clientMain, { stdio: ['ignore', 'inherit', 'pipe', 'ipc'] });
+    this.#child = child;
+    this.received = 0;
+    child.stderr?.setEncoding('utf8').on('data', (text: string) => this.stderrLines.push(text));
+    child.on('message', (message) => this.#onMessage(message as ClientReply | ClientProgress));
+    child.once('exit', (code, signal) => {
+      if (this.#child === child) this.#child = undefined;
+      const why = `${this.userId} ended (${code ?? signal}): ${this.stderrLines.join('').slice(-2000)}`;
+      for (const { reject } of this.#waiting.values()) reject(new Error(why));
+      this.#waiting.clear();
+    });
+  }
+
+  /** Resolves with the answer; rejects with the client's error, or when the process ends. */
+  async ask(request: ClientRequest): Promise<unknown> {
+    const child = this.#child;
+    if (child === undefined) throw new Error(`${this.userId} does not run`);
+    this.#lastId += 1;
+    const reply = Promise.withResolvers<unknown>();
+    this.#waiting.set(this.#lastId, reply);
+    child.send({ id: this.#lastId, request });
+    return reply.promise;
+  }
+
+  /** Closes orderly. */
+  async close(): Promise<void> {
+    const child = this.#child;
+    if (child === undefined) return;
+    const exited = once(child, 'exit');
+    await this.ask({ do: 'close' });
+    await exited;
+  }
+
+  /** SIGKILL; resolves when the process is gone. */
+  async kill(): Promise<void> {
+    const child = this.#child;
+    if (child === undefined) return;
+    const exited = once(child, 'exit');
+    for (const { promise } of this.#waiting.values()) promise.catch(() => undefined);
+    child.kill('SIGKILL');
+    await exited;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.kill();
+  }
+
+  #onMessage(message: ClientReply | ClientProgress): void {
+    if ('received' in message) {
+      this.received = message.received;
+      this.onProgress?.();
+      return;
+    }
+    const waiting = this.#waiting.get(message.id);
+    this.#waiting.delete(message.id);
+    if (message.error === undefined) waiting?.resolve(message.value);
+    else waiting?.reject(new Error(`${this.userId}: ${message.error}`));
+  }
+}
