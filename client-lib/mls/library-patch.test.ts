@@ -5,8 +5,10 @@ import { cpSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { patchedLibrary, publishedLibrary } from './patch-harness.ts';
-import { patchRows } from './patch-rows.ts';
+import { commitRows } from './patch-rows-commit.ts';
+import { validationRows } from './patch-rows-validation.ts';
 
+const patchRows = [...commitRows, ...validationRows];
 const patched = await patchedLibrary();
 const published = await publishedLibrary();
 after(() => published[Symbol.dispose]());

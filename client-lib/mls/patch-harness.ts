@@ -2,6 +2,7 @@
  * Test support: ts-mls as it is published and as we patch it, and groups made with either
  * directly, so that each row of our patch can be seen red and green.
  */
+import assert from 'node:assert/strict';
 import { cpSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { execFileSync } from 'node:child_process';
 import { tmpdir } from 'node:os';
@@ -300,4 +301,26 @@ export class RawGroups {
 /** The states of those who are there. */
 export function present(states: readonly ClientState[]): ClientState[] {
   return states.filter((state) => state !== undefined);
+}
+
+/** A row: what RFC 9420 asks, and the check. */
+export interface PatchRow {
+  readonly row: number;
+  readonly title: string;
+  /** The published library never returns from this one. */
+  readonly hangsUnpatched?: true;
+  run(library: Library): Promise<void>;
+}
+
+/** The state at a leaf index; fails the test when nobody is there. */
+export function at(states: readonly ClientState[], index: number): ClientState {
+  const state = states[index];
+  assert.ok(state, `a member at ${index}`);
+  return state;
+}
+
+/** Fails the test unless all members are in the same epoch with the same secrets. */
+export function agree(states: readonly ClientState[]): void {
+  const [first, ...others] = present(states).map((s) => s.keySchedule.epochAuthenticator);
+  for (const other of others) assert.deepEqual(other, first, 'members agree on the epoch');
 }
