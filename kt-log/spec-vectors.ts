@@ -11,6 +11,11 @@ import { test, type TestContext } from 'node:test';
 const repository = resolve(dirname(fileURLToPath(import.meta.url)), '..');
 const specDir = resolve(repository, process.env['QPC_SPEC_DIR'] ?? '../shared/spec');
 
+const directory = join(specDir, 'keytrans-vectors');
+/** Where the vector files are; undefined when they are not there and need not be. */
+export const vectorsDir: string | undefined =
+  existsSync(directory) || process.env['QPC_REQUIRE_VECTORS'] === '1' ? directory : undefined;
+
 /** One case as the files write it; `T` is the shape that the file's notes promise. */
 export type VectorCase<T> = T & { readonly name: string };
 
@@ -19,7 +24,7 @@ export function vectorTest<T>(
   file: string,
   run: (cases: readonly VectorCase<T>[], context: TestContext) => Promise<number> | number,
 ): void {
-  const path = join(specDir, 'keytrans-vectors', file);
+  const path = join(directory, file);
   const name = `official vectors: ${file}`;
   if (!existsSync(path) && process.env['QPC_REQUIRE_VECTORS'] !== '1') {
     test(name, { skip: `vectors not found: ${file} (set QPC_SPEC_DIR); 0 cases run` }, () => {});
