@@ -119,7 +119,9 @@ export class StoreCore implements Disposable {
       return this.#transaction(nowMs, requests);
     } catch (error) {
       this.#throwIfFatal(error);
-      if (requests.length === 1) return { outcomes: [failedOutcome(error)], woken: [] };
+      if (requests.length <= 1) {
+        return { outcomes: requests.map(() => failedOutcome(error)), woken: [] };
+      }
     }
     // Halves, so that one bad request in 1 000 costs 10 more commits and not 1 000.
     const middle = requests.length >> 1;

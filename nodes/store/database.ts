@@ -44,10 +44,11 @@ export function openDatabase(path: string, key: Uint8Array, limits: DatabaseLimi
   return withOpenErrors(path, () => {
     const db = new Database(path, { fileMustExist: true, timeout: 0 });
     try {
-      configure(db, key, limits);
+      unlock(db, key);
       if (db.pragma('application_id', { simple: true }) !== applicationId) {
         throw new StoreOpenError('STORE_INVALID', `${path}: a database, but not a node's store`);
       }
+      configure(db, limits);
       migrate(db, path);
       return db;
     } catch (error) {
@@ -72,7 +73,8 @@ export function createDatabase(path: string, key: Uint8Array, random: Random): v
       closeSync(openSync(draft, 'wx', 0o600));
       const db = new Database(draft, { timeout: 0 });
       try {
-        configure(db, key, {});
+        unlock(db, key);
+        configure(db, {});
         db.pragma(`application_id = ${applicationId}`);
         migrate(db, path);
         metaQueries(db).setStoreId(random.bytes(storeBounds.storeIdBytes));
@@ -88,13 +90,17 @@ export function createDatabase(path: string, key: Uint8Array, random: Random): v
   });
 }
 
-function configure(db: SqlDatabase, key: Uint8Array, limits: DatabaseLimits): void {
+/** The first read after it takes the lock, or finds that the key is wrong. Writes nothing. */
+function unlock(db: SqlDatabase, key: Uint8Array): void {
   // In this order: without legacy=4 the file is not SQLCipher's format 4.
   db.pragma("cipher = 'sqlcipher'");
   db.pragma('legacy = 4');
   applyRawKey(db, key);
   db.pragma('locking_mode = EXCLUSIVE');
-  db.pragma(`journal_mode = WAL`);
+}
+
+function configure(db: SqlDatabase, limits: DatabaseLimits): void {
+  db.pragma('journal_mode = WAL');
   db.pragma('synchronous = FULL');
   db.pragma('secure_delete = ON');
   db.pragma('foreign_keys = ON');
