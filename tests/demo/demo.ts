@@ -12,6 +12,7 @@ import {
   checkDelivery,
   percentile,
   type ClosedStore,
+  type Delivery,
   type Verdict,
 } from '../cluster/delivery-check.ts';
 import { initCluster, type NodeProcess } from '../cluster/node-process.ts';
