@@ -17,6 +17,7 @@ import { peerQueries } from './queries/peers.ts';
 import { relayInboxQueries } from './queries/relay-inbox.ts';
 import { secretQueries } from './queries/secrets.ts';
 import { RewindGuard } from './rewind-guard.ts';
+import { SpaceWatch } from './space.ts';
 import { sqliteCode, type SqlDatabase } from './sqlite.ts';
 import type { StoreLimits } from './store.ts';
 
@@ -54,6 +55,7 @@ export class StoreCore implements Disposable {
   readonly #db: SqlDatabase;
   readonly #guard: RewindGuard;
   readonly #meta: MetaQueries;
+  readonly #space: SpaceWatch;
   readonly #operations: Operations;
   readonly #begin;
   readonly #commit;
@@ -85,12 +87,14 @@ export class StoreCore implements Disposable {
       'PRAGMA wal_checkpoint(NOOP)',
     );
     this.#meta = metaQueries(db);
+    this.#space = new SpaceWatch(db, path);
     this.#storeId = this.#meta.storeId();
     this.#commits = this.#meta.commits();
     this.#operations = makeOperations({
       db,
       limits,
       random,
+      needRoom: () => this.#space.need(),
       wake: (rid) => this.#woken.add(Buffer.from(rid).toString('hex')),
     });
     if (this.#guard.isRewound(this.#storeId, this.#commits)) this.#renew(random);
@@ -135,6 +139,7 @@ export class StoreCore implements Disposable {
 
   #transaction(nowMs: number, requests: readonly OperationRequest[]): BatchOutcome {
     this.#woken.clear();
+    this.#space.look();
     this.#begin.run();
     try {
       const before = this.#changes();

@@ -33,6 +33,8 @@ export interface QueryContext {
   readonly db: SqlDatabase;
   readonly limits: StoreLimits;
   readonly random: Random;
+  /** Throws UnavailableError STORE_FULL when nothing new is taken; called before the first write. */
+  readonly needRoom: () => void;
   /** Notes that the inbox of this device got rows; forgotten when the transaction rolls back. */
   wake(rid: Uint8Array): void;
 }

@@ -26,7 +26,7 @@ type AccountOperations = Pick<
   'createAccount' | 'account' | 'bindSession' | 'endSession' | 'sessionByTransportKey'
 >;
 
-export function accountQueries({ db }: QueryContext): AccountOperations {
+export function accountQueries({ db, needRoom }: QueryContext): AccountOperations {
   const accountByUser = db.prepare<[string], AccountRow>(
     `SELECT setup_id, opaque_record, manifest, manifest_signature, manifest_seq
        FROM account WHERE user_id = ?`,
@@ -73,6 +73,7 @@ export function accountQueries({ db }: QueryContext): AccountOperations {
       if (isDeviceKnown.get(device.identityPub) !== undefined) {
         throw new ConflictError('NAME_TAKEN', 'identityPub belongs to an account already');
       }
+      needRoom();
       const { lastInsertRowid } = insertAccount.run(
         account.userId,
         account.setupId,

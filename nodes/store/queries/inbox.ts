@@ -149,6 +149,7 @@ export function inboxQueries(context: QueryContext, payloads: PayloadQueries): I
       receivedOfEntry.get(log.id, delivery.tag) ?? receivedOfTomb.get(log.id, delivery.tag);
     if (known !== undefined) return { outcome: 'duplicate', receivedMs: known };
     const size = delivery.payload.bytes.length;
+    context.needRoom();
     if (log.row_count >= limits.inboxRows || log.byte_count + size > limits.inboxBytes) {
       return { outcome: 'queueFull' };
     }
@@ -238,9 +239,10 @@ export function inboxQueries(context: QueryContext, payloads: PayloadQueries): I
       }
       if (upTo <= log.acked) return;
       const totals = ackedTotals.get(log.id, upTo);
-      buryAcked.run(nowMs, log.id, upTo);
+      // Payloads first: on a full disk their pages are the room for the tombstones.
       dropAckedPayloads.run(log.id, upTo);
       releaseAckedPayloads.run(log.id, upTo);
+      buryAcked.run(nowMs, log.id, upTo);
       deleteAcked.run(log.id, upTo);
       ackLog.run(upTo, totals?.row_count ?? 0, totals?.byte_count ?? 0, log.id);
     },

@@ -34,7 +34,7 @@ type KeyOperations = Pick<
 >;
 
 export function keyQueries(context: QueryContext): KeyOperations & { sweep(nowMs: number): void } {
-  const { db } = context;
+  const { db, needRoom } = context;
   const deviceByKey = db
     .prepare<[Uint8Array], number>('SELECT id FROM device WHERE identity_pub = ?')
     .pluck();
@@ -136,6 +136,7 @@ export function keyQueries(context: QueryContext): KeyOperations & { sweep(nowMs
             `at most ${storeBounds.keyPackagesPerDevice}`,
         );
       }
+      needRoom();
       let stored = 0;
       for (const { ref, suite, bytes, notBeforeMs, notAfterMs, lastResort } of packages) {
         if (isRefKnown.get(device, ref) !== undefined) continue;

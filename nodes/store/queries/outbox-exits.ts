@@ -156,10 +156,10 @@ export function outboxExitQueries(
     delivered(nowMs, peer, lane, cursor) {
       const totals = deliveredTotals.get(peer, lane, cursor);
       if (totals === undefined || totals.row_count === 0) return;
+      // Payloads first: on a full disk their pages are the room for the tombstones.
+      for (const payload of deliveredPayloads.all(peer, lane, cursor)) payloads.release(payload);
       buryDelivered.run(nowMs, peer, lane, cursor);
-      const gone = deliveredPayloads.all(peer, lane, cursor);
       removeDelivered.run(peer, lane, cursor);
-      for (const payload of gone) payloads.release(payload);
       peers.count(peer, -totals.row_count, -totals.byte_count);
     },
 

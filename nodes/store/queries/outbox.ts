@@ -118,6 +118,7 @@ export function outboxQueries(
           receivedOfRow.get(known.id, tag, rid) ?? receivedOfTomb.get(known.id, tag, rid);
         if (receivedMs !== undefined) return { outcome: 'duplicate', tag, receivedMs };
       }
+      context.needRoom();
       refuseWhenFull(nowMs, domain, payload.length);
       const peer = peers.ensurePeer(domain);
       const lane = kind === RowKind.Envelope ? laneNumbers.bulk : laneNumbers.control;

@@ -39,7 +39,7 @@ const laneNames = new Map<number, LaneName>([
 ]);
 
 export function relayInboxQueries(
-  { db }: QueryContext,
+  { db, needRoom }: QueryContext,
   inbox: InboxQueries,
   peers: PeerQueries,
 ): Pick<Operations, 'inboundStreams' | 'applyRelay'> {
@@ -118,6 +118,7 @@ export function relayInboxQueries(
         isCurrent &&
         fresh.length > 0 &&
         (openRejectCount.get(known.id, lane, acked) ?? 0) >= storeBounds.rejectsPerLane;
+      if (fresh.length > 0) needRoom();
       if (isCrowded) {
         throw new ResourceExhaustedError('OVERLOADED', 'too many rejects are not settled yet');
       }
