@@ -25,7 +25,8 @@ import {
 } from '@quicprochat/proto/transport';
 import { inOrder, RelayInbox, type RelayReply } from './inbox.ts';
 import { laneNames, streamToWire } from './lane.ts';
-import { PeerLink, type LinkSession, type LinkStatus } from './link.ts';
+import { PeerLink, type LinkStatus } from './link.ts';
+import type { LinkSession } from './link-session.ts';
 import { LaneSender, type LaneStatus } from './outbox.ts';
 import { PeerPolicy, type Peer, type PeersFile } from './policy.ts';
 import { PeerProxy } from './proxy.ts';

@@ -4,32 +4,29 @@
  * the link is up, and `hasWork` says whether the peer is worth dialing.
  */
 import {
-  call,
-  hasReason,
-  InternalError,
   methods,
-  QpcError,
+  type QpcError,
   TransportError,
   UnavailableError,
-  type Method,
-  type RpcOptions,
   type Runtime,
 } from '@quicprochat/proto';
-import type {
-  FedHelloRequestSchema,
-  FedHelloResponse,
-  MessageInitShape,
-  MessageShape,
-} from '@quicprochat/proto/messages';
 import {
   CloseCode,
-  type CloseInfo,
   type Connection,
   type NodeIdentity,
   type Transport,
   type TransportLimits,
 } from '@quicprochat/proto/transport';
 import { retryCapMs, retryDelayMs } from './back-off.ts';
+import {
+  asQpcError,
+  closedError,
+  greet,
+  isOperatorsMatter,
+  untilAborted,
+  type Greeting,
+  type LinkSession,
+} from './link-session.ts';
 import type { Peer } from './policy.ts';
 import type { PeerState } from './store.ts';
 import { Wakeup } from './wakeup.ts';
@@ -37,9 +34,8 @@ import { Wakeup } from './wakeup.ts';
 export type LinkState = 'idle' | 'connecting' | 'active' | 'backoff' | 'suspended';
 
 export const linkLimits = {
-  /** One dial of one endpoint, and the FedHello after it (ms each). */
+  /** One dial of one endpoint (ms). */
   dialMs: 5_000,
-  helloMs: 5_000,
   /** How long a proxied call waits for the link to come up (ms). */
   demandMs: 5_000,
   /** Dials on demand and after a wake keep this distance (ms); each wake in vain doubles it... */
@@ -58,22 +54,7 @@ export const linkLimits = {
   probeMs: 2_000,
 } as const;
 
-/** One life of the link, from an answered FedHello to its end. */
-export interface LinkSession {
-  readonly hello: FedHelloResponse;
-  /** Aborted when the connection ends or the link stops; the reason is a QpcError then. */
-  readonly signal: AbortSignal;
-  /** Ends the session and closes the connection, for this reason. */
-  end(reason: unknown): void;
-  /** `call` of proto over this connection, bound to the session's life. */
-  call<I extends Method['request'], O extends Method['response']>(
-    method: Method<I, O>,
-    request: MessageInitShape<I>,
-    options?: RpcOptions,
-  ): Promise<MessageShape<O>>;
-}
-
-export interface LinkOptions {
+export interface LinkOptions extends Greeting {
   readonly peer: Peer;
   readonly transport: Transport;
   readonly transportLimits: TransportLimits;
@@ -81,9 +62,6 @@ export interface LinkOptions {
   readonly runtime: Runtime;
   readonly loadState: () => Promise<PeerState>;
   readonly saveState: (state: PeerState) => Promise<void>;
-  readonly makeHello: () => Promise<MessageInitShape<typeof FedHelloRequestSchema>>;
-  /** Throws a typed error when the answer is not what the peers file promises. */
-  readonly checkHello: (hello: FedHelloResponse) => void;
   readonly hasWork: () => boolean;
   /** Runs while the link is up and returns once the session's signal is aborted. Never throws. */
   readonly serve: (session: LinkSession) => Promise<void>;
@@ -275,7 +253,7 @@ export class PeerLink {
     void connection.closed.then((info) => ended.abort(closedError(info)));
     let isGood = false;
     try {
-      const session = await this.#greet(connection, ended, () => {
+      const session = await greet(connection, this.#options, ended, () => {
         isGood = true;
       });
       const bornMs = this.#nowMs();
@@ -301,37 +279,6 @@ export class PeerLink {
       this.#session = undefined;
       signal.removeEventListener('abort', stop);
     }
-  }
-
-  async #greet(
-    connection: Connection,
-    ended: AbortController,
-    onAnswer: () => void,
-  ): Promise<LinkSession> {
-    const { signal } = ended;
-    const hello = await call(connection, methods.fedHello, await this.#options.makeHello(), {
-      deadlineMs: linkLimits.helloMs,
-      signal,
-    });
-    this.#options.checkHello(hello);
-    return {
-      hello,
-      signal,
-      end: (reason) => ended.abort(asQpcError(reason)),
-      async call(method, request, options = {}) {
-        const { signal: own } = options;
-        const both = own === undefined ? signal : AbortSignal.any([signal, own]);
-        try {
-          const answer = await call(connection, method, request, { ...options, signal: both });
-          onAnswer();
-          return answer;
-        } catch (error) {
-          // An error that the peer sent is an answer too.
-          if (!(error instanceof TransportError)) onAnswer();
-          throw error;
-        }
-      },
-    };
   }
 
   /** A session ended. */
@@ -440,39 +387,4 @@ export class PeerLink {
   #nowMs(): number {
     return this.#options.runtime.clock.monotonic();
   }
-}
-
-/** Refusals that waiting does not end: who we are, who they are, or what we both speak. */
-function isOperatorsMatter(error: QpcError): boolean {
-  if (error instanceof TransportError && error.closeCode === CloseCode.RefusedIdentity) return true;
-  return hasReason(
-    error,
-    'PEER_DENIED',
-    'BANNED',
-    'CALLER_CLASS',
-    'BAD_CREDENTIAL',
-    'VERSION',
-    'UNIMPLEMENTED',
-  );
-}
-
-function closedError(info: CloseInfo): TransportError {
-  const side = info.local ? 'by us' : 'by the peer';
-  return new TransportError('closed', `connection closed ${side}, code ${info.code}`, {
-    closeCode: info.code,
-  });
-}
-
-function asQpcError(error: unknown): QpcError {
-  if (error instanceof QpcError) return error;
-  return new InternalError(error instanceof Error ? error.message : String(error), {
-    cause: error,
-  });
-}
-
-function untilAborted(signal: AbortSignal): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>();
-  if (signal.aborted) resolve();
-  else signal.addEventListener('abort', () => resolve(), { once: true });
-  return promise;
 }

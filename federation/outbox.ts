@@ -21,7 +21,7 @@ import {
   streamFromWire,
   streamGap,
 } from './lane.ts';
-import type { LinkSession } from './link.ts';
+import type { LinkSession } from './link-session.ts';
 import { PoisonWatch, relayFault } from './poison.ts';
 import { itemToWire, rejectsFromWire, takeBatch, type OutBatch } from './relay-batch.ts';
 import type { InboundStream, LaneName, OutboundStream, OutboxRow, OutboxStore } from './store.ts';
