@@ -1,0 +1,177 @@
+/**
+ * A real node inside the test's process: the production classes on a memory network, with a real
+ * encrypted store in its worker thread. For tests of services that need no process of its own.
+ */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import {
+  createSecrets,
+  openNodeStore,
+  createNodeStore,
+  parseConfig,
+  startNode,
+  type NodeConfig,
+  type NodeSecrets,
+  type NodeStore,
+  type QpcNode,
+} from '@quicprochat/nodes';
+import {
+  maxRequestBytes,
+  seedOf,
+  signingKeyFromSeed,
+  silentLog,
+  systemClock,
+  systemRandom,
+  type Runtime,
+  type SigningKey,
+} from '@quicprochat/proto';
+import {
+  CloseCode,
+  defaultLimits,
+  makeIdentity,
+  type Connection,
+  type MemoryNetwork,
+  type NodeIdentity,
+} from '@quicprochat/proto/transport';
+import { makePeer } from '@quicprochat/federation';
+import { formatNodeAddress } from '@quicprochat/proto';
+import { login, register } from '@quicprochat/client-lib/account';
+
+export const testRuntime: Runtime = { clock: systemClock, random: systemRandom, log: silentLog };
+
+/** Every host listens on this port of its own. */
+const port = 5001;
+
+export class LocalNode implements AsyncDisposable {
+  readonly domain: string;
+  readonly network: MemoryNetwork;
+  readonly directory = mkdtempSync(join(tmpdir(), 'qpc-node-'));
+  readonly key = systemRandom.bytes(32);
+  config: NodeConfig;
+  secrets: NodeSecrets | undefined;
+  store: NodeStore | undefined;
+  node: QpcNode | undefined;
+
+  constructor(network: MemoryNetwork, domain: string, extraConfig = '') {
+    this.network = network;
+    this.domain = domain;
+    const text = `domain = "${domain}"\nlisten = "127.0.0.1:${port}"\nadvertise = "${domain}:${port}"\ndatabase = "node.db"\ndatabase_key_file = "database.key"\n${extraConfig}`;
+    this.config = parseConfig(text, join(this.directory, 'qpcd.toml'));
+  }
+
+  static async create(
+    network: MemoryNetwork,
+    domain: string,
+    extraConfig = '',
+  ): Promise<LocalNode> {
+    const local = new LocalNode(network, domain, extraConfig);
+    const { databasePath: path } = local.config;
+    await createNodeStore({ path, key: local.key, runtime: testRuntime });
+    local.store = await openNodeStore({
+      path,
+      key: local.key,
+      limits: local.config.store,
+      runtime: testRuntime,
+    });
+    local.secrets = await createSecrets(local.store, testRuntime);
+    return local;
+  }
+
+  get identity(): NodeIdentity {
+    if (this.secrets === undefined) throw new Error('create the node first');
+    return this.secrets.identity;
+  }
+
+  get address(): string {
+    return formatNodeAddress({ host: this.domain, port, pin: this.identity.spkiSha256 });
+  }
+
+  async start(peers: readonly LocalNode[] = []): Promise<void> {
+    if (this.secrets === undefined || this.store === undefined)
+      throw new Error('create the node first');
+    this.node = await startNode({
+      config: this.config,
+      secrets: this.secrets,
+      store: this.store,
+      peers: {
+        peers: peers.map((peer) => makePeer(peer.domain, [peer.address])),
+        deniedDomains: [],
+        deniedPins: [],
+      },
+      transport: this.network.transport(this.domain),
+      runtime: testRuntime,
+      software: 'test',
+    });
+  }
+
+  /** A connection from a host of its own, with the given transport key. */
+  async dial(identity: NodeIdentity, fromHost = 'client'): Promise<Connection> {
+    return this.network
+      .transport(fromHost)
+      .dial(
+        { host: this.domain, port },
+        { identity, limits: defaultLimits, maxRequestBytes, pins: [this.identity.spkiSha256] },
+      );
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.node?.stop();
+    await this.store?.[Symbol.asyncDispose]();
+    rmSync(this.directory, { recursive: true, force: true });
+  }
+}
+
+/** A logged-in device below the level of QpcClient: one connection and its keys. */
+export class TestDevice implements AsyncDisposable {
+  readonly userId: string;
+  readonly identityKey: SigningKey = signingKeyFromSeed(systemRandom.bytes(32));
+  readonly accountKey: SigningKey = signingKeyFromSeed(systemRandom.bytes(32));
+  readonly password = new Uint8Array(Buffer.from('correct horse battery'));
+  readonly transport: NodeIdentity;
+  connection: Connection;
+
+  private constructor(userId: string, transport: NodeIdentity, connection: Connection) {
+    this.userId = userId;
+    this.transport = transport;
+    this.connection = connection;
+  }
+
+  /** Dials with fresh keys; not registered yet. */
+  static async dial(node: LocalNode, userId: string): Promise<TestDevice> {
+    const transport = await makeIdentity(systemRandom);
+    return new TestDevice(userId, transport, await node.dial(transport));
+  }
+
+  static async register(node: LocalNode, userId: string): Promise<TestDevice> {
+    const device = await TestDevice.dial(node, userId);
+    await device.register();
+    return device;
+  }
+
+  get rid(): Uint8Array {
+    return this.identityKey.publicKey;
+  }
+
+  get seed(): Uint8Array {
+    return seedOf(this.identityKey);
+  }
+
+  credentials(password = this.password) {
+    const { userId, accountKey, identityKey, transport } = this;
+    const keys = { accountKey, identityKey, transport };
+    return { userId, password, keys, pinnedServerKey: undefined };
+  }
+
+  register(): ReturnType<typeof register> {
+    return register(this.connection, this.credentials(), systemClock);
+  }
+
+  login(password = this.password): ReturnType<typeof login> {
+    return login(this.connection, this.credentials(password));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.connection.close(CloseCode.Normal, 'done');
+  }
+}
