@@ -1,0 +1,207 @@
+/**
+ * What every command of `qpc` shares: the options, the home, an open client, and time limits that
+ * say what was being waited for.
+ */
+import { InvalidArgumentError as InvalidOption, Option, type Command } from 'commander';
+import type { Runtime } from '@quicprochat/proto';
+import { QpcClient } from '../index.ts';
+import { CommandError, exitFailed, exitSetup } from './failure.ts';
+import { Home } from './home.ts';
+import type { Output } from './output.ts';
+import type { SecretInput } from './secret-input.ts';
+
+/** Parts of the process that commands use, passed in by main.ts. */
+export interface Cli {
+  readonly defaultHome: string;
+  readonly output: Output;
+  readonly secrets: SecretInput;
+  readonly runtime: Runtime;
+  /** Aborted by SIGINT and SIGTERM. */
+  readonly interrupted: AbortSignal;
+}
+
+export interface CommonOptions {
+  readonly home: string;
+  readonly json?: boolean;
+  readonly passphraseFile?: string;
+}
+
+export interface TimedOptions extends CommonOptions {
+  /** Seconds. */
+  readonly timeout: number;
+}
+
+/** Adds the options that every command has. */
+export function withCommonOptions(command: Command, cli: Cli): Command {
+  const home = new Option('--home <directory>', 'directory of this device');
+  return command
+    .addOption(home.default(cli.defaultHome, '$QPC_HOME or ~/.qpc'))
+    .option('--json', 'print one JSON object per line')
+    .option('--passphrase-file <file>', 'file with the passphrase of this device; - is stdin')
+    .hook('preAction', (_parent, action) => {
+      cli.output.useJson(action.opts<CommonOptions>().json === true);
+    });
+}
+
+/** Adds the common options and a time limit. */
+export function withTimedOptions(command: Command, cli: Cli): Command {
+  const timeout = new Option('--timeout <seconds>', 'give up after this time')
+    .default(30)
+    .argParser(secondsOf);
+  return withCommonOptions(command, cli).addOption(timeout);
+}
+
+/** Parses a number of seconds, 0.001 to 86 400 000. */
+export function secondsOf(text: string): number {
+  const seconds = Number(text);
+  if (!/^\d+(?:\.\d+)?$/.test(text) || seconds < 0.001 || seconds > 86_400_000) {
+    throw new InvalidOption('need a number of seconds above 0');
+  }
+  return seconds;
+}
+
+/** Parses a count, 1 to 2^31 - 1. */
+export function countOf(text: string): number {
+  const count = Number(text);
+  if (!/^\d+$/.test(text) || count < 1 || count >= 2 ** 31) {
+    throw new InvalidOption('need a whole number above 0');
+  }
+  return count;
+}
+
+/** Opens the client of an existing home for the time of `work`. */
+export async function withClient<T>(
+  cli: Cli,
+  options: CommonOptions,
+  work: (client: QpcClient) => Promise<T>,
+): Promise<T> {
+  const home = new Home(options.home);
+  if (!home.exists()) {
+    throw new CommandError(
+      exitSetup,
+      'NO_ACCOUNT',
+      `${home.directory}: no account here yet; run: qpc register, or name another --home`,
+    );
+  }
+  const storeKey = await home.open(() => askPassphrase(cli, options, false));
+  return withStore(cli, home, storeKey, work);
+}
+
+/** Opens the client with a key that it wipes. */
+export async function withStore<T>(
+  cli: Cli,
+  home: Home,
+  storeKey: Uint8Array,
+  work: (client: QpcClient) => Promise<T>,
+): Promise<T> {
+  let client: QpcClient;
+  try {
+    client = await QpcClient.open({
+      storePath: home.storePath,
+      storeKey,
+      runtime: cli.runtime,
+    });
+  } finally {
+    storeKey.fill(0);
+  }
+  await using open = client;
+  return await work(open);
+}
+
+/** Opens the client, connects it, and gives `work` a signal with the command's time limit. */
+export async function withOnlineClient<T>(
+  cli: Cli,
+  options: TimedOptions,
+  work: (client: QpcClient, signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  return withClient(cli, options, async (client) => {
+    using limit = new TimeLimit(cli.interrupted, options.timeout);
+    await goOnline(client, limit);
+    limit.waitsFor(() => 'the node did not answer in time');
+    return await work(client, limit.signal);
+  });
+}
+
+/**
+ * Starts the connection and waits until it stands. What no waiting mends (another key than the
+ * pinned one, another version) fails at once; the client itself would try for ever.
+ */
+async function goOnline(client: QpcClient, limit: TimeLimit): Promise<void> {
+  const watching = new AbortController();
+  const events = client.events(watching.signal);
+  let reason: string | undefined;
+  const watched = (async () => {
+    for await (const event of events) {
+      if (event.type !== 'link' || event.reason === undefined) continue;
+      ({ reason } = event);
+      if (reason === 'BAD_CREDENTIAL' || reason === 'VERSION') {
+        limit.fail(new CommandError(exitFailed, reason, linkAdvice(reason)));
+      }
+    }
+  })();
+  limit.waitsFor(() => linkAdvice(reason));
+  client.start();
+  try {
+    await client.online(limit.signal);
+  } finally {
+    watching.abort();
+    await watched;
+  }
+}
+
+function linkAdvice(reason: string | undefined): string {
+  switch (reason) {
+    case 'BAD_CREDENTIAL':
+      return 'the node shows another key than the pin of its address; ask its operator about it';
+    case 'VERSION':
+      return 'the node speaks another version of the protocol; update qpc, or ask its operator';
+    default:
+      return 'the node does not answer; check its address and the network';
+  }
+}
+
+export async function askPassphrase(
+  cli: Cli,
+  options: CommonOptions,
+  isNew: boolean,
+): Promise<Uint8Array> {
+  return cli.secrets.ask({
+    name: 'passphrase of this device',
+    option: '--passphrase-file',
+    file: options.passphraseFile,
+    isNew,
+  });
+}
+
+/** setTimeout holds no more (ms); a longer limit is as good as none. */
+const timerMsMax = 2 ** 31 - 1;
+
+/** A signal that aborts with an error for the user: interrupted, failed, or out of time and why. */
+export class TimeLimit implements Disposable {
+  readonly signal: AbortSignal;
+  readonly #controller = new AbortController();
+  readonly #timer: NodeJS.Timeout;
+  #explain: () => string = () => 'it took too long';
+
+  constructor(interrupted: AbortSignal, seconds: number) {
+    this.signal = AbortSignal.any([interrupted, this.#controller.signal]);
+    const expire = (): void => {
+      const message = `${this.#explain()} (gave up after ${seconds} s, see --timeout)`;
+      this.fail(new CommandError(exitFailed, 'TIMEOUT', message));
+    };
+    this.#timer = setTimeout(expire, Math.min(seconds * 1000, timerMsMax));
+  }
+
+  /** Says what a timeout from now on means. */
+  waitsFor(explain: () => string): void {
+    this.#explain = explain;
+  }
+
+  fail(error: CommandError): void {
+    this.#controller.abort(error);
+  }
+
+  [Symbol.dispose](): void {
+    clearTimeout(this.#timer);
+  }
+}

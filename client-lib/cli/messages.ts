@@ -1,0 +1,235 @@
+/**
+ * `qpc send` and `qpc listen`.
+ */
+import type { Command } from 'commander';
+import { parseUserId } from '@quicprochat/proto';
+import { contentLimits, type ClientEvent, type QpcClient, type ReceivedMessage } from '../index.ts';
+import {
+  countOf,
+  secondsOf,
+  TimeLimit,
+  withClient,
+  withCommonOptions,
+  withOnlineClient,
+  withTimedOptions,
+  type Cli,
+  type CommonOptions,
+  type TimedOptions,
+} from './cli.ts';
+import { findConversation, findDirect, shortId, shownName } from './conversations.ts';
+import { CommandError, exitFailed } from './failure.ts';
+import { hexOf, visible, type JsonRecord } from './output.ts';
+
+interface ListenOptions extends CommonOptions {
+  readonly count?: number;
+  /** Seconds; none: for ever. */
+  readonly timeout?: number;
+}
+
+export function addMessageCommands(program: Command, cli: Cli): void {
+  withTimedOptions(program.command('send <to> <text>'), cli)
+    .description(
+      'send a text to a conversation or to user@domain; done when the own node has it on disk; ' +
+        'text - reads standard input',
+    )
+    .action((to: string, text: string, options: TimedOptions) => send(cli, to, text, options));
+  withCommonOptions(program.command('listen'), cli)
+    .description('print the messages of others as they come, those that waited first')
+    .option('--count <number>', 'end after this many messages', countOf)
+    .option('--timeout <seconds>', 'end after this time', secondsOf)
+    .action((options: ListenOptions) => listen(cli, options));
+}
+
+async function send(cli: Cli, to: string, text: string, options: TimedOptions): Promise<void> {
+  if (to.includes('@')) parseUserId(to);
+  // Not before the passphrase, which may be the first line of the same input.
+  const textOf = async (): Promise<string> =>
+    text === '-' ? (await cli.secrets.remaining(contentLimits.textBytes)).replace(/\n$/, '') : text;
+  await withOnlineClient(cli, options, async (client, signal) => {
+    const body = await textOf();
+    const conversationId = await conversationFor(client, to, signal);
+    const { id } = await client.send(conversationId, body, signal);
+    await accepted(client, signal);
+    const isFailed = client
+      .history(conversationId)
+      .some(
+        (message) => Buffer.compare(message.innerId, id) === 0 && message.sendState === 'failed',
+      );
+    if (isFailed) {
+      throw new CommandError(
+        exitFailed,
+        'SEND_FAILED',
+        'a node refused the message for at least one device; it will not arrive there',
+      );
+    }
+    await cli.output.result(`sent to ${shortId(conversationId)}`, {
+      type: 'sent',
+      conversation: hexOf(conversationId),
+      message: hexOf(id),
+    });
+  });
+}
+
+/** The conversation of an argument; one of two is made when there is none. */
+async function conversationFor(
+  client: QpcClient,
+  to: string,
+  signal: AbortSignal,
+): Promise<Uint8Array> {
+  if (!to.includes('@')) return findConversation(client, to).id;
+  const direct = await findDirect(client, to);
+  return direct?.id ?? client.createConversation({ name: '', members: [to] }, signal);
+}
+
+/** Waits for the own node; from here on a timeout loses nothing. */
+async function accepted(client: QpcClient, signal: AbortSignal): Promise<void> {
+  try {
+    await client.flush(signal);
+  } catch (cause) {
+    if (!(cause instanceof CommandError)) throw cause;
+    throw new CommandError(
+      exitFailed,
+      cause.reason,
+      'the node has not confirmed the message yet; it is stored here and goes out with the next qpc command',
+      { cause },
+    );
+  }
+}
+
+async function listen(cli: Cli, options: ListenOptions): Promise<void> {
+  await withClient(cli, options, async (client) => {
+    const ending = new AbortController();
+    const signals = [cli.interrupted, ending.signal];
+    using limit =
+      options.timeout === undefined ? undefined : new TimeLimit(cli.interrupted, options.timeout);
+    if (limit !== undefined) signals.push(limit.signal);
+    const signal = AbortSignal.any(signals);
+    const notices = printNotices(cli, client, ending);
+    // It may fail while a message is being printed; it is awaited below in any case.
+    notices.catch(() => undefined);
+    let received = 0;
+    try {
+      client.start();
+      for await (const message of client.messages({ signal })) {
+        await printMessage(cli, client, message);
+        received += 1;
+        if (received === options.count) break;
+      }
+    } finally {
+      // Ends the notices; what ended them first, if something did, is thrown here.
+      ending.abort();
+      await notices;
+    }
+    if (options.count !== undefined && received < options.count) {
+      throw new CommandError(
+        exitFailed,
+        limit?.signal.aborted === true && !cli.interrupted.aborted ? 'TIMEOUT' : 'INTERRUPTED',
+        `${received} of ${options.count} messages came`,
+      );
+    }
+  });
+}
+
+async function printMessage(cli: Cli, client: QpcClient, message: ReceivedMessage): Promise<void> {
+  const { conversationId, senderUserId, senderDeviceId, text, sentMs, receivedMs } = message;
+  const conversation = client
+    .conversations()
+    .find(({ id }) => Buffer.compare(id, conversationId) === 0);
+  const where = shownName(conversation?.name ?? '', conversationId);
+  const when = new Date(receivedMs).toISOString();
+  await cli.output.result(`${when} [${where}] ${senderUserId}: ${visible(text)}`, {
+    type: 'message',
+    conversation: hexOf(conversationId),
+    message: hexOf(message.id),
+    senderUserId,
+    senderDeviceId,
+    text,
+    sentMs,
+    receivedMs,
+    verification: message.verification,
+  });
+}
+
+/** Prints what a listener should know besides messages, until `ending` or a lost session. */
+async function printNotices(cli: Cli, client: QpcClient, ending: AbortController): Promise<void> {
+  for await (const event of client.events(ending.signal)) {
+    if (event.type === 'link' && isFinal(event.state)) {
+      ending.abort();
+      throw finalError(event.state);
+    }
+    const notice = noticeOf(event);
+    if (notice !== undefined) await cli.output.notice(notice.line, notice.record);
+  }
+}
+
+type FinalState = 'sessionExpired' | 'superseded';
+
+function isFinal(state: string): state is FinalState {
+  return state === 'sessionExpired' || state === 'superseded';
+}
+
+function finalError(state: FinalState): CommandError {
+  return state === 'superseded'
+    ? new CommandError(exitFailed, 'SUPERSEDED', 'another connection of this device took over')
+    : new CommandError(
+        exitFailed,
+        'NOT_LOGGED_IN',
+        'the session of this device has ended; run: qpc login',
+      );
+}
+
+function noticeOf(event: ClientEvent): { line: string; record: JsonRecord } | undefined {
+  switch (event.type) {
+    case 'link':
+      if (event.state === 'connecting' || event.state === 'stopped') return undefined;
+      return {
+        line: `-- ${event.state}${event.reason === undefined ? '' : ` (${event.reason})`}`,
+        record: { type: 'link', state: event.state, reason: event.reason ?? null },
+      };
+    case 'joined':
+      return {
+        line: `-- ${event.creator} added you to ${shownName(event.name, event.conversationId)}`,
+        record: {
+          type: 'joined',
+          conversation: hexOf(event.conversationId),
+          name: event.name,
+          creator: event.creator,
+        },
+      };
+    case 'membersChanged':
+      return {
+        line: `-- members of ${shortId(event.conversationId)}: ${event.members.join(' ')}`,
+        record: {
+          type: 'membersChanged',
+          conversation: hexOf(event.conversationId),
+          members: event.members,
+        },
+      };
+    case 'undecryptable':
+      return {
+        line: `-- a message cannot be read (${event.reason})`,
+        record: { type: 'undecryptable', reason: event.reason, mid: hexOf(event.mid) },
+      };
+    case 'gap':
+      return {
+        line: `-- the node no longer has messages ${event.from} to ${event.to}`,
+        record: { type: 'gap', from: event.from, to: event.to },
+      };
+    case 'sendFailed':
+      return {
+        line: `-- a node refused a message of this device (${event.reason})`,
+        record: { type: 'sendFailed', reason: event.reason, device: hexOf(event.rid) },
+      };
+    case 'accountKeyChanged':
+      return {
+        line: `-- WARNING: the node shows another account key for ${event.userId}; it is not used`,
+        record: { type: 'accountKeyChanged', userId: event.userId },
+      };
+    // Of use to programs that embed the library, noise for a listener.
+    case 'parked':
+    case 'accepted':
+    case 'storeChanged':
+    case 'overflow':
+      return undefined;
+  }
+}
