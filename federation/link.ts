@@ -91,7 +91,10 @@ export class PeerLink {
   #lastVainWakeMs = Number.NEGATIVE_INFINITY;
   /** Monotonic ms, as all instants here but those of `#saved`. */
   #nextDialMs = 0;
-  #lastDialMs = Number.NEGATIVE_INFINITY;
+  #dialBeganMs = Number.NEGATIVE_INFINITY;
+  #dialFailedMs = Number.NEGATIVE_INFINITY;
+  /** Ends the dial of one endpoint. */
+  #endDial: ((reason: TransportError) => void) | undefined;
   #announceUntilMs = Number.NEGATIVE_INFINITY;
   /** A wake came while a dial was under way: it counts when that dial fails. */
   #isWoken = false;
@@ -137,7 +140,7 @@ export class PeerLink {
    */
   wake(): void {
     if (this.#state === 'active') void this.#runProbe();
-    else if (this.#state === 'connecting') this.#isWoken = true;
+    else if (this.#state === 'connecting') this.#wakeWhileDialing();
     else if (this.#state !== 'idle') this.#endBackOff();
   }
 
@@ -148,7 +151,7 @@ export class PeerLink {
   async session(signal?: AbortSignal): Promise<LinkSession> {
     if (this.#session !== undefined) return this.#session;
     const isTooSoon =
-      this.#state !== 'connecting' && this.#nowMs() < this.#lastDialMs + linkLimits.spacingMs;
+      this.#state !== 'connecting' && this.#nowMs() < this.#dialFailedMs + linkLimits.spacingMs;
     if (this.#isStopped || isTooSoon || signal?.aborted === true) throw this.#unreachable();
     const demand = Promise.withResolvers<LinkSession>();
     this.#demands.push(demand);
@@ -203,13 +206,13 @@ export class PeerLink {
     const isExtra = this.#nowMs() < this.#nextDialMs;
     this.#state = 'connecting';
     this.#isWoken = false;
-    this.#lastDialMs = this.#nowMs();
+    this.#dialBeganMs = this.#nowMs();
     let connection: Connection | undefined;
     try {
       connection = await this.#dial(signal);
       await this.#live(connection, signal);
     } catch (error) {
-      this.#lastDialMs = this.#nowMs();
+      this.#dialFailedMs = this.#nowMs();
       this.#rejectDemands(error);
       if (!signal.aborted) await this.#undialed(asQpcError(error), isExtra);
     } finally {
@@ -222,6 +225,7 @@ export class PeerLink {
     let last: unknown;
     for (const endpoint of peer.endpoints) {
       const limit = new AbortController();
+      this.#endDial = (reason) => limit.abort(reason);
       const timer = runtime.clock.timer(linkLimits.dialMs, () =>
         limit.abort(new TransportError('timeout', `dial: not done in ${linkLimits.dialMs} ms`)),
       );
@@ -239,6 +243,7 @@ export class PeerLink {
         if (signal.aborted) break;
       } finally {
         timer.cancel();
+        this.#endDial = undefined;
       }
     }
     throw last;
@@ -330,6 +335,13 @@ export class PeerLink {
     this.#nextDialMs = this.#nowMs() + inMs;
   }
 
+  /** A dial older than a second knocked before the peer was there: the next one is faster. */
+  #wakeWhileDialing(): void {
+    this.#isWoken = true;
+    if (this.#nowMs() < this.#dialBeganMs + linkLimits.spacingMs) return;
+    this.#endDial?.(new TransportError('cancelled', 'dial: the peer is back, dialing anew'));
+  }
+
   #endBackOff(): void {
     if (this.#nowMs() > this.#lastVainWakeMs + linkLimits.wakeMemoryMs) this.#vainWakes = 0;
     const spacingMs = Math.min(
@@ -340,7 +352,7 @@ export class PeerLink {
     this.#isWoken = false;
     // Only the first wake in vain starts the exponent anew, or a talkative peer would keep it at 0.
     if (this.#vainWakes === 0) this.#tries = 0;
-    this.#nextDialMs = Math.min(this.#nextDialMs, this.#lastDialMs + spacingMs);
+    this.#nextDialMs = Math.min(this.#nextDialMs, this.#dialBeganMs + spacingMs);
     if (this.#state === 'suspended') this.#state = 'backoff';
     this.#wakeup.raise();
   }

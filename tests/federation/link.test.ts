@@ -88,6 +88,21 @@ test('a peer that died silently and is back gets its rows within seconds', async
   assert.deepEqual(await blue.received(), ['into the void']);
 });
 
+test('a dial that began before the peer was back is replaced by a fresh one', async () => {
+  await using pair = await makePair({}, { isStarted: false });
+  const { red, blue, clock, network } = pair;
+  network.cut('red.example', 'blue.example');
+  await red.start([blue.asPeer]);
+  await red.send(blue, 'hello');
+  await clock.advance(3_000);
+  const failures = (): number => red.events('peer unreachable').length;
+  assert.equal(failures(), 0, 'the first dial knows nothing yet');
+  red.federation.wake('blue.example');
+  await clock.advance(10);
+  assert.equal(failures(), 1);
+  assert.equal(linkOf(red).state, 'connecting');
+});
+
 test('without a word of the peer a dead link is given up after 15 seconds', async () => {
   await using pair = await makePair();
   const { red, blue, clock } = pair;
