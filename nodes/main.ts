@@ -78,6 +78,11 @@ async function run(config: NodeConfig): Promise<void> {
     address: boundAddress(config, endpoint.port, secrets.identity.spkiSha256),
     pid: process.pid,
   });
+  // A promise that nobody caught is a bug, most likely in the QUIC glue, and one that a stranger may
+  // be able to trigger: it is logged, and the other users' calls go on.
+  process.on('unhandledRejection', (error) => logFault(log, 'unhandled rejection', error));
+  // After an uncaught exception the state is unknown; what was answered OK is on disk.
+  process.on('uncaughtException', (error) => fail(log, 'uncaught exception', error));
   // A failed sync must never be retried: the process ends and recovers from the write-ahead log.
   store.failed.then(
     (error) => fail(log, 'the store failed', error),
@@ -109,10 +114,14 @@ function stopSignal(): Promise<void> {
   });
 }
 
-function fail(log: Log, what: string, error: unknown): never {
+function logFault(log: Log, what: string, error: unknown): void {
   log.error(what, {
     error: error instanceof Error ? (error.stack ?? error.message) : String(error),
   });
+}
+
+function fail(log: Log, what: string, error: unknown): never {
+  logFault(log, what, error);
   process.exit(exitFailed);
 }
 

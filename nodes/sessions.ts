@@ -4,10 +4,11 @@
  */
 import type { Caller, Clock } from '@quicprochat/proto';
 import type { Connection } from '@quicprochat/proto/transport';
-import type { NodeStore, Session } from './store/store.ts';
+import type { NodeStore } from './store/store.ts';
 
-/** Cached keys; the oldest goes first. Unknown keys are not cached, so strangers cannot fill it. */
+/** Cached keys; the oldest goes first. Strangers have a table of their own: they evict only each other. */
 const cachedSessionsMax = 100_000;
+const cachedStrangersMax = 10_000;
 
 type Device = Extract<Caller, { class: 'device' }>;
 
@@ -15,6 +16,7 @@ export class Sessions {
   readonly #store: NodeStore;
   readonly #clock: Clock;
   readonly #devices = new Map<string, Device>();
+  readonly #strangers = new Set<string>();
   readonly #peers = new WeakMap<Connection, string>();
 
   constructor(store: NodeStore, clock: Clock) {
@@ -29,9 +31,17 @@ export class Sessions {
     const key = keyOf(connection.peer.spkiSha256);
     let device = this.#devices.get(key);
     if (device === undefined) {
+      if (this.#strangers.has(key)) return { class: 'anyone' };
       const session = await this.#store.sessionByTransportKey(connection.peer.spkiSha256);
-      if (session === undefined) return { class: 'anyone' };
-      device = this.#remember(key, session);
+      if (session === undefined) {
+        // The store answers in order, so a registration that came later also forgets later.
+        this.#strangers.add(key);
+        evictOldest(this.#strangers, cachedStrangersMax);
+        return { class: 'anyone' };
+      }
+      device = { class: 'device', ...session };
+      this.#devices.set(key, device);
+      evictOldest(this.#devices, cachedSessionsMax);
     }
     return device.sessionExpiresMs > this.#clock.now() ? device : { class: 'anyone' };
   }
@@ -43,7 +53,9 @@ export class Sessions {
 
   /** A key got, changed or lost its session: ask the disk again at the next call. */
   forget(transportSpki: Uint8Array): void {
-    this.#devices.delete(keyOf(transportSpki));
+    const key = keyOf(transportSpki);
+    this.#devices.delete(key);
+    this.#strangers.delete(key);
   }
 
   /** Drops every cached key of a device, when it was bound to a new one. */
@@ -52,16 +64,16 @@ export class Sessions {
       if (Buffer.compare(device.identityPub, identityPub) === 0) this.#devices.delete(key);
     }
   }
+}
 
-  #remember(key: string, session: Session): Device {
-    const device: Device = { class: 'device', ...session };
-    this.#devices.set(key, device);
-    if (this.#devices.size > cachedSessionsMax) {
-      const oldest = this.#devices.keys().next();
-      if (oldest.done !== true) this.#devices.delete(oldest.value);
-    }
-    return device;
-  }
+/** Maps and sets keep the order of insertion: their first key is the oldest. */
+function evictOldest(
+  cache: { readonly size: number; keys(): IterableIterator<string>; delete(key: string): boolean },
+  max: number,
+): void {
+  if (cache.size <= max) return;
+  const oldest = cache.keys().next();
+  if (oldest.done !== true) cache.delete(oldest.value);
 }
 
 function keyOf(spki: Uint8Array): string {
