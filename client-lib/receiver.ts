@@ -105,6 +105,7 @@ export class Receiver {
       await Promise.all(
         rows.slice(from, from + writerLimits.jobsPerBatch).map((row) =>
           writer.run(async (batch) => {
+            if (!batch.isParked(row.id)) return;
             const settle = await this.#attempt(row, batch);
             settle(row);
           }),
@@ -125,7 +126,9 @@ export class Receiver {
       );
     await Promise.all(
       waiting.map((row) =>
-        writer.run(async (batch) => this.#settle({ kind: 'never', reason }, row, batch, row)),
+        writer.run(async (batch) => {
+          if (batch.isParked(row.id)) this.#settle({ kind: 'never', reason }, row, batch, row);
+        }),
       ),
     );
   }
@@ -147,7 +150,7 @@ export class Receiver {
       return (parked) => {
         batch.addSeen(mark);
         apply();
-        if (parked !== undefined) batch.write(() => this.#parts.store.inbox.unpark(parked.id));
+        if (parked !== undefined) batch.unpark(parked.id);
       };
     } catch (error) {
       const verdict = verdictOf(error);
@@ -298,7 +301,7 @@ export class Receiver {
   #settle(verdict: Verdict, row: InboxRow, batch: Batch, parked: ParkedRow | undefined): void {
     const { store, runtime } = this.#parts;
     const unpark = (): void => {
-      if (parked !== undefined) batch.write(() => store.inbox.unpark(parked.id));
+      if (parked !== undefined) batch.unpark(parked.id);
     };
     if (verdict.kind === 'known') {
       unpark();

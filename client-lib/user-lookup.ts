@@ -46,9 +46,17 @@ export class UserLookup {
     this.#running ??= this.#run();
   }
 
+  get isIdle(): boolean {
+    return this.#running === undefined;
+  }
+  /** Resolves when nobody is looked up. */
+  async idle(): Promise<void> {
+    while (this.#running !== undefined) await this.#running;
+  }
+
   async stop(): Promise<void> {
     this.#stop.abort();
-    await this.#running;
+    await this.idle();
   }
 
   async #run(): Promise<void> {
@@ -58,8 +66,12 @@ export class UserLookup {
     while (this.#wanted.size > 0 && !signal.aborted) {
       try {
         for (const userId of this.#wanted) {
-          await this.#lookUp(userId, signal);
+          // Taken out first: a row that is parked while the answer is under way asks once more.
           this.#wanted.delete(userId);
+          await this.#lookUp(userId, signal).catch((error: unknown) => {
+            this.#wanted.add(userId);
+            throw error;
+          });
           failures = 0;
         }
       } catch (error) {

@@ -41,6 +41,7 @@ export class Batch {
   readonly #groups = new Map<string, TouchedGroup>();
   readonly #conversations = new Map<string, ConversationRecord>();
   readonly #seen = new Set<string>();
+  readonly #unparked = new Set<number>();
   #cursor: Cursor | undefined;
   readonly #writes: (() => void)[] = [];
   readonly #after: (() => void)[] = [];
@@ -79,6 +80,15 @@ export class Batch {
   addSeen(mark: Uint8Array): void {
     this.#seen.add(hex(mark));
     this.write(() => this.#store.inbox.addSeen(mark, this.nowMs));
+  }
+
+  /** False once an earlier try of this batch or another settled the parked row. */
+  isParked(id: number): boolean {
+    return !this.#unparked.has(id) && this.#store.inbox.isParked(id);
+  }
+  unpark(id: number): void {
+    this.#unparked.add(id);
+    this.write(() => this.#store.inbox.unpark(id));
   }
 
   /** The inbox cursor, with what earlier jobs of this batch did. */
@@ -217,6 +227,9 @@ export class Writer {
     });
   }
 
+  get isIdle(): boolean {
+    return this.#running === undefined;
+  }
   /** Resolves when nothing is queued or running. */
   async idle(): Promise<void> {
     while (this.#running !== undefined) await this.#running;

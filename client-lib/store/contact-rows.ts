@@ -32,8 +32,12 @@ export function contactRows(db: Database): ContactRows {
       );
     },
     addRefused: (userId, accountKey, nowMs) =>
-      db.run('INSERT OR IGNORE INTO contact_refused VALUES (?, ?, ?)', userId, accountKey, nowMs) >
-      0,
+      db.run(
+        'INSERT INTO contact_refused VALUES (?, ?, ?) ON CONFLICT DO NOTHING',
+        userId,
+        accountKey,
+        nowMs,
+      ) > 0,
     prekey(rid) {
       const row = db.get('SELECT * FROM device_prekey WHERE rid = ?', rid);
       if (row === undefined) return undefined;

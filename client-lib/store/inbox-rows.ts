@@ -30,7 +30,7 @@ export function inboxRows(db: Database): InboxRows {
   return {
     hasSeen: (mark) => db.get('SELECT 1 FROM seen WHERE mark = ?', mark) !== undefined,
     addSeen(mark, nowMs) {
-      db.run('INSERT OR IGNORE INTO seen VALUES (?, ?)', mark, nowMs);
+      db.run('INSERT INTO seen VALUES (?, ?) ON CONFLICT DO NOTHING', mark, nowMs);
     },
     cursor(log) {
       const row = db.get('SELECT * FROM cursor WHERE log = ?', log);
@@ -58,6 +58,7 @@ export function inboxRows(db: Database): InboxRows {
     },
     parked: () => db.all('SELECT * FROM parked ORDER BY id').map(parkedOf),
     parkedCount: () => db.get('SELECT count(*) AS rows FROM parked')?.number('rows') ?? 0,
+    isParked: (id) => db.get('SELECT 1 FROM parked WHERE id = ?', id) !== undefined,
     unpark(id) {
       db.run('DELETE FROM parked WHERE id = ?', id);
     },
@@ -83,7 +84,13 @@ export function inboxRows(db: Database): InboxRows {
         atMs: row.number('at_ms'),
       })),
     addGap(storeId, from, to, nowMs) {
-      db.run('INSERT OR IGNORE INTO gap VALUES (?, ?, ?, ?)', storeId, from, to, nowMs);
+      db.run(
+        'INSERT INTO gap VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING',
+        storeId,
+        from,
+        to,
+        nowMs,
+      );
     },
     gaps: () =>
       db.all('SELECT * FROM gap ORDER BY at_ms').map((row) => ({

@@ -72,7 +72,7 @@ export function keyRows(db: Database): KeyRows {
     },
     consumeKeyPackage(ref, nowMs) {
       if (db.run('DELETE FROM key_package WHERE ref = ? AND last_resort = 0', ref) > 0) {
-        db.run('INSERT OR IGNORE INTO key_package_used VALUES (?, ?)', ref, nowMs);
+        db.run('INSERT INTO key_package_used VALUES (?, ?) ON CONFLICT DO NOTHING', ref, nowMs);
       }
     },
     wasKeyPackageConsumed: (ref) =>

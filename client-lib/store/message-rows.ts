@@ -38,9 +38,9 @@ export function messageRows(db: Database): MessageRows {
   return {
     add: (message) =>
       db.insert(
-        `INSERT OR IGNORE INTO message (conversation_id, sender_user, sender_device, inner_id, n,
+        `INSERT INTO message (conversation_id, sender_user, sender_device, inner_id, n,
            lamport, text, sent_ms, received_ms, displayed_ms)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
         message.conversationId,
         message.senderUser,
         message.senderDevice,

@@ -228,6 +228,7 @@ export interface InboxRows {
   park(row: InboxRow, reason: ParkReason, waitsFor: string, nowMs: number): number;
   parked(): readonly ParkedRow[];
   parkedCount(): number;
+  isParked(id: number): boolean;
   unpark(id: number): void;
   setParkReason(id: number, reason: ParkReason, waitsFor: string): void;
   addUndecryptable(row: UndecryptableRow): void;

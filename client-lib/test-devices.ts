@@ -1,0 +1,331 @@
+/**
+ * Test support: devices with real keys, stores, MLS and the parts that receive and converse, and a
+ * directory that answers what a node would about their public keys. Nothing in it stands in for a
+ * part of the client.
+ */
+import assert from 'node:assert/strict';
+import {
+  checkPrekey,
+  deviceIdOf,
+  firstManifest,
+  methods,
+  NotFoundError,
+  signingKeyFromSeed,
+  signPrekey,
+  silentLog,
+  systemClock,
+  systemRandom,
+  UnimplementedError,
+  type Method,
+  type Runtime,
+  type SigningKey,
+} from '@quicprochat/proto';
+import {
+  create,
+  type DeviceKeyPackage,
+  type MessageInitShape,
+  type MessageShape,
+  type SignedManifest,
+  type SignedPrekey,
+} from '@quicprochat/proto/messages';
+import { Contacts } from './contacts.ts';
+import { Conversations } from './conversation.ts';
+import { hybridKeyId } from './crypto/envelope.ts';
+import { xwingGenerateKeyPair } from './crypto/xwing.ts';
+import { EventBus, type ClientEvent } from './events.ts';
+import type { Caller } from './link.ts';
+import {
+  createMls,
+  isMlsSuite,
+  mandatorySuite,
+  xwingSuite,
+  type Mls,
+  type MlsSuite,
+  type SignatureKey,
+} from './mls/index.ts';
+import { Receiver } from './receiver.ts';
+import { openMemoryStore } from './store/sqlite-store.ts';
+import { inboxLog, type ClientStore, type InboxRow, type MessageRecord } from './store/store.ts';
+import { UserLookup } from './user-lookup.ts';
+import { Writer } from './writer.ts';
+
+export const testRuntime: Runtime = { clock: systemClock, random: systemRandom, log: silentLog };
+export const testStoreId = new Uint8Array(8).fill(1);
+const weekMs = 7 * 24 * 3600 * 1000;
+
+type AnyMethod = Method;
+
+/** The public half of a device, as its node would serve it. */
+interface Published {
+  readonly userId: string;
+  readonly identityPub: Uint8Array;
+  readonly manifest: SignedManifest;
+  readonly prekey: SignedPrekey;
+  takeKeyPackage(suites: readonly number[]): Promise<DeviceKeyPackage | undefined>;
+}
+
+/** Answers look-ups about published devices; every package is handed out once. */
+export class TestDirectory implements Caller {
+  readonly #published = new Map<string, Published>();
+  /** Names of the methods called, in order. */
+  readonly calls: string[] = [];
+  /** Serves every package again and again, as a bad node would. */
+  isRepeating = false;
+  readonly #served = new Map<string, DeviceKeyPackage | undefined>();
+
+  publish(device: Published): void {
+    this.#published.set(device.userId, device);
+  }
+
+  async call<I extends AnyMethod['request'], O extends AnyMethod['response']>(
+    method: Method<I, O>,
+    request: MessageInitShape<I>,
+  ): Promise<MessageShape<O>> {
+    this.calls.push(method.name);
+    const answer = await this.#answer(method.id, request);
+    return create(method.response, answer as MessageInitShape<O>);
+  }
+
+  async #answer(methodId: number, request: unknown): Promise<unknown> {
+    const { userId = '', suites = [] } = request as { userId?: string; suites?: number[] };
+    const found = this.#published.get(userId);
+    if (found === undefined) throw new NotFoundError('UNKNOWN_USER', 'no such user');
+    const { manifest } = found;
+    switch (methodId) {
+      case methods.resolveUser.id:
+        return { manifest };
+      case methods.fetchKeyPackage.id: {
+        const isServed = this.isRepeating && this.#served.has(userId);
+        const one = isServed ? this.#served.get(userId) : await found.takeKeyPackage(suites);
+        this.#served.set(userId, one);
+        return { manifest, packages: one === undefined ? [] : [one] };
+      }
+      default:
+        throw new UnimplementedError(`method ${methodId}`);
+    }
+  }
+}
+
+export interface TestDeviceOptions {
+  /** Suites that the device has packages of; both unless told otherwise. */
+  readonly suites?: readonly MlsSuite[];
+}
+
+export class TestDevice {
+  readonly userId: string;
+  readonly deviceId: string;
+  readonly identityKey: SigningKey;
+  readonly signatureKey: SignatureKey;
+  readonly directory: TestDirectory;
+  readonly events: ClientEvent[] = [];
+  readonly #manifest: SignedManifest;
+  readonly #suites: readonly MlsSuite[];
+  #store: ClientStore;
+  #parts: Parts;
+  #seq = 0;
+
+  constructor(userId: string, directory: TestDirectory, options: TestDeviceOptions = {}) {
+    const seed = testRuntime.random.bytes(32);
+    this.userId = userId;
+    this.identityKey = signingKeyFromSeed(seed);
+    this.signatureKey = { publicKey: this.identityKey.publicKey, seed };
+    this.deviceId = deviceIdOf(this.identityKey.publicKey);
+    this.directory = directory;
+    this.#suites = options.suites ?? [xwingSuite, mandatorySuite];
+    const accountKey = signingKeyFromSeed(testRuntime.random.bytes(32));
+    this.#manifest = firstManifest(userId, accountKey, this.identityKey.publicKey, 0);
+    this.#store = openMemoryStore();
+    this.#parts = this.#build();
+    this.#parts.contacts.accept(userId, this.#manifest);
+    directory.publish(this.#publication());
+  }
+
+  get rid(): Uint8Array {
+    return this.identityKey.publicKey;
+  }
+  get store(): ClientStore {
+    return this.#store;
+  }
+  get receiver(): Receiver {
+    return this.#parts.receiver;
+  }
+  get writer(): Writer {
+    return this.#parts.writer;
+  }
+  get mls(): Mls {
+    return this.#parts.mls;
+  }
+  get contacts(): Contacts {
+    return this.#parts.contacts;
+  }
+  get conversations(): Conversations {
+    return this.#parts.conversations;
+  }
+
+  /** Everything in memory is gone; the store stays. */
+  restart(): void {
+    this.#parts = this.#build();
+  }
+
+  /** The same device with the keys it has now and no history. */
+  fresh(): void {
+    const old = this.#store;
+    this.#store = openMemoryStore();
+    this.#seq = 0;
+    this.events.length = 0;
+    this.#parts = this.#build();
+    this.#parts.contacts.accept(this.userId, this.#manifest);
+    const key = old.keys.newestHybridKey();
+    if (key !== undefined) this.#store.keys.putHybridKey(key);
+    this.#store.keys.addKeyPackages(this.#madeKeyPackages);
+    old.close();
+  }
+  readonly #madeKeyPackages: Parameters<ClientStore['keys']['addKeyPackages']>[0][number][] = [];
+
+  /** Takes in the next row of its inbox, and then whatever that sets in motion. */
+  async receive(row: Pick<InboxRow, 'mid' | 'payload'>): Promise<void> {
+    if (this.#store.inbox.cursor(inboxLog) === undefined) {
+      this.#store.inbox.putCursor(inboxLog, { storeId: testStoreId, seq: 0 });
+    }
+    this.#seq += 1;
+    await this.receiver.receive({ ...row, seq: this.#seq, kind: 1, receivedMs: 0 }, testStoreId);
+    await this.settle();
+  }
+
+  /** Until no look-up and no retry is under way. */
+  async settle(): Promise<void> {
+    const { writer, lookup } = this.#parts;
+    // A row may start a look-up, and a look-up lets rows be tried again, which may start another.
+    do {
+      await writer.idle();
+      await lookup.idle();
+    } while (!writer.isIdle || !lookup.isIdle);
+  }
+
+  /** What this device has for another one, in order. */
+  rowsFor(other: TestDevice): readonly Pick<InboxRow, 'mid' | 'payload'>[] {
+    const rows = [];
+    const target = Buffer.from(other.rid).toString('hex');
+    for (let after = 0; ;) {
+      const next = this.#store.outbox.next(target, after);
+      if (next === undefined) return rows;
+      after = next.id;
+      rows.push({ mid: next.mid, payload: next.payload });
+    }
+  }
+
+  history(conversationId: Uint8Array): readonly MessageRecord[] {
+    return this.#store.messages.history(conversationId, 10_000);
+  }
+
+  #build(): Parts {
+    const bus = new EventBus();
+    bus.listen((event) => this.events.push(event));
+    return buildParts(this, bus);
+  }
+
+  #publication(): Published {
+    const { userId } = this;
+    const { publicKey, secretSeed } = xwingGenerateKeyPair(testRuntime.random);
+    const notAfterMs = testRuntime.clock.now() + weekMs;
+    const prekey = signPrekey(this.identityKey, publicKey, notAfterMs);
+    checkPrekey(prekey, this.rid, testRuntime.clock.now());
+    this.#store.keys.putHybridKey({
+      keyId: hybridKeyId(publicKey),
+      seed: secretSeed,
+      publicKey,
+      notAfterMs,
+      isPublished: true,
+    });
+    return {
+      userId,
+      identityPub: this.rid,
+      manifest: this.#manifest,
+      prekey,
+      takeKeyPackage: async (suites) => {
+        const suite = suites.filter(isMlsSuite).find((one) => this.#suites.includes(one));
+        if (suite === undefined) return undefined;
+        const made = await this.mls.makeKeyPackage({
+          suite,
+          identity: { userId, deviceId: this.deviceId },
+          signatureKey: this.signatureKey,
+        });
+        const stored = { ...made, suite, isLastResort: false, isPublished: true };
+        this.#store.keys.addKeyPackages([stored]);
+        this.#madeKeyPackages.push(stored);
+        return {
+          $typeName: 'qpc.v1.DeviceKeyPackage',
+          identityPub: this.rid,
+          suite,
+          keyPackage: made.publicBytes,
+          lastResort: false,
+          prekey,
+        };
+      },
+    };
+  }
+}
+
+interface Parts {
+  readonly contacts: Contacts;
+  readonly mls: Mls;
+  readonly writer: Writer;
+  readonly receiver: Receiver;
+  readonly lookup: UserLookup;
+  readonly conversations: Conversations;
+}
+
+function buildParts(device: TestDevice, events: EventBus): Parts {
+  const { store, directory, signatureKey, userId, deviceId } = device;
+  const runtime = testRuntime;
+  const contacts = new Contacts({ store, runtime, events, own: undefined });
+  const mls = createMls({ ...runtime, manifests: contacts.lookup });
+  const writer = new Writer(store, runtime);
+  const receiver = new Receiver({
+    store,
+    runtime,
+    events,
+    writer,
+    mls,
+    rid: device.rid,
+    signatureKey,
+    onUnknownUsers: (userIds) => lookup.want(userIds),
+    onMessages: () => undefined,
+  });
+  const lookup: UserLookup = new UserLookup({
+    runtime,
+    contacts,
+    caller: directory,
+    onFound: () => receiver.retryParked((row) => row.reason === 'UNKNOWN_USER'),
+    onRefused: (userIds, reason) => receiver.refuseUsers(userIds, reason),
+  });
+  const conversations = new Conversations({
+    store,
+    runtime,
+    events,
+    contacts,
+    writer,
+    mls,
+    caller: directory,
+    identity: { userId, deviceId },
+    signatureKey,
+    onOutbox: () => undefined,
+  });
+  return { contacts, mls, writer, receiver, lookup, conversations };
+}
+
+/** Every text exactly once, and nothing left over. */
+export function assertHas(
+  device: TestDevice,
+  conversationId: Uint8Array,
+  texts: readonly string[],
+): void {
+  const received = device
+    .history(conversationId)
+    .filter(({ receivedMs }) => receivedMs !== undefined)
+    .map(({ text }) => text)
+    .sort();
+  assert.deepEqual(received, [...texts].sort());
+  assert.deepEqual(device.store.inbox.undecryptable(), []);
+  assert.deepEqual(device.store.inbox.parked(), []);
+}
