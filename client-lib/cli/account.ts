@@ -63,7 +63,7 @@ async function register(cli: Cli, userId: string, options: RegisterOptions): Pro
       using limit = new TimeLimit(cli.interrupted, options.timeout);
       limit.waitsFor(() => 'the node did not answer in time; run the same command again');
       const { signal } = limit;
-      await client.register({ userId, password, nodeAddress: options.node, signal });
+      await limit.guard(client.register({ userId, password, nodeAddress: options.node, signal }));
       await report(cli, client, 'registered');
     });
   } finally {
@@ -89,7 +89,7 @@ async function login(cli: Cli, options: PasswordOptions): Promise<void> {
     try {
       using limit = new TimeLimit(cli.interrupted, options.timeout);
       limit.waitsFor(() => 'the node did not answer in time');
-      await client.login({ userId, password, signal: limit.signal });
+      await limit.guard(client.login({ userId, password, signal: limit.signal }));
       await report(cli, client, 'loggedIn');
     } finally {
       password.fill(0);

@@ -118,7 +118,7 @@ export async function withOnlineClient<T>(
     using limit = new TimeLimit(cli.interrupted, options.timeout);
     await goOnline(client, limit);
     limit.waitsFor(() => 'the node did not answer in time');
-    return await work(client, limit.signal);
+    return await limit.guard(work(client, limit.signal));
   });
 }
 
@@ -142,7 +142,7 @@ async function goOnline(client: QpcClient, limit: TimeLimit): Promise<void> {
   limit.waitsFor(() => linkAdvice(reason));
   client.start();
   try {
-    await client.online(limit.signal);
+    await limit.guard(client.online(limit.signal));
   } finally {
     watching.abort();
     await watched;
@@ -195,6 +195,17 @@ export class TimeLimit implements Disposable {
   /** Says what a timeout from now on means. */
   waitsFor(explain: () => string): void {
     this.#explain = explain;
+  }
+
+  /** The work's outcome; when it ended because of this limit, the limit's own error. */
+  async guard<T>(work: Promise<T>): Promise<T> {
+    try {
+      return await work;
+    } catch (error) {
+      // The layers below name their own part of it ("dial: cancelled").
+      this.signal.throwIfAborted();
+      throw error;
+    }
   }
 
   fail(error: CommandError): void {

@@ -43,7 +43,7 @@ export interface Failure {
 export function failureOf(error: unknown): Failure | undefined {
   if (error instanceof CommanderError) {
     if (error.exitCode === 0) return undefined;
-    const message = error.message.replace(/^error: /, '');
+    const message = error.message.replace(/^error: /, '').replaceAll('\n', ' ');
     return { exitCode: exitSetup, reason: 'USAGE', message: `${message}; see qpc --help` };
   }
   if (error instanceof CommandError) {

@@ -3,6 +3,7 @@
  * lines of standard input. Never an argument and never the environment: both are shown by `ps`.
  */
 import type { Readable, Writable } from 'node:stream';
+import { canonicalPassword } from '../crypto/password.ts';
 import { readPrivateFile } from '../crypto/private-file.ts';
 import { CommandError, exitFailed, usage } from './failure.ts';
 
@@ -39,8 +40,20 @@ export class SecretInput {
     this.#interrupted = interrupted;
   }
 
-  /** UTF-8 bytes, to be wiped by the caller. Throws CommandError, PrivateFileError. */
+  /**
+   * UTF-8 bytes in canonical form, to be wiped by the caller. Throws CommandError,
+   * PrivateFileError, InvalidArgumentError when it is empty, too long or no text.
+   */
   async ask(request: SecretRequest): Promise<Uint8Array> {
+    const raw = await this.#read(request);
+    try {
+      return canonicalPassword(raw);
+    } finally {
+      raw.fill(0);
+    }
+  }
+
+  async #read(request: SecretRequest): Promise<Uint8Array> {
     const { name, option, file } = request;
     if (file === '-') return this.#line(name);
     if (file !== undefined) return onlyLine(readPrivateFile(file, secretBytesMax), name);
