@@ -135,6 +135,7 @@ export async function record<T>(
 ): Promise<{ result: T; proof: CombinedTreeProof }> {
   const history = {
     greatestAt: (position: number) => log.greatestAt(label, position),
+    prepare: () => Promise.resolve(),
     searchKey: (version: number) => log.key(label, version),
   };
   const provider = new Recorder(at.size, at.last, log, history, stopsBefore);

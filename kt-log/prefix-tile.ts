@@ -68,6 +68,19 @@ export class PrefixTile {
     return this.#links[node] ?? corrupt('a link');
   }
 
+  /** All leaves of this tile. */
+  leaves(): Uint8Array[] {
+    return this.#preOrder()
+      .filter((node) => this.codeAt(node) === NodeCode.leaf)
+      .map((node) => this.leafAt(node));
+  }
+  /** All links of this tile with their places. */
+  links(): (readonly [node: number, id: TileId])[] {
+    return this.#preOrder()
+      .filter((node) => this.codeAt(node) === NodeCode.link)
+      .map((node) => [node, this.linkAt(node)] as const);
+  }
+
   hashAt(node: number): Hash {
     const known = this.#hashes[node];
     if (known !== undefined) return known;

@@ -90,6 +90,42 @@ export class PrefixTree {
     };
   }
 
+  /**
+   * Leaves of version `after` that version `before` lacks, in order of their keys. Reads only the
+   * tiles in which the two differ; `before` is an earlier version of the same tree.
+   */
+  async difference(before: TileId, after: TileId): Promise<PrefixLeaf[]> {
+    if (before === after) return [];
+    const old = new Set<string>();
+    const added: Uint8Array[] = [];
+    const visit = async (oldId: TileId, newId: TileId): Promise<void> => {
+      const [oldTile, newTile] = await Promise.all([this.#tile(oldId), this.#tile(newId)]);
+      for (const leaf of oldTile?.leaves() ?? []) old.add(leaf.toString());
+      added.push(...(newTile?.leaves() ?? []));
+      for (const [node, id] of newTile?.links() ?? []) {
+        const isOldLink = oldTile?.codeAt(node) === NodeCode.link;
+        const oldLink = isOldLink ? oldTile.linkAt(node) : 0;
+        if (oldLink !== id) await visit(oldLink, id);
+      }
+    };
+    await visit(before, after);
+    return added
+      .filter((leaf) => !old.has(leaf.toString()))
+      .sort(compareKeys)
+      .map((leaf) => ({ vrfOutput: keyOf(leaf), commitment: leaf.subarray(hashBytes) }));
+  }
+
+  async #tile(id: TileId): Promise<PrefixTile | undefined> {
+    if (id === 0) return undefined;
+    const cached = this.#cache.get(id);
+    if (cached !== undefined) return cached;
+    const [bytes] = await this.#reader.tiles([id]);
+    if (bytes === undefined) throw lost(id);
+    const tile = PrefixTile.decode(this.#hasher, bytes);
+    this.#remember(id, tile);
+    return tile;
+  }
+
   #remember(id: TileId, tile: PrefixTile): void {
     this.#cache.delete(id);
     this.#cache.set(id, tile);

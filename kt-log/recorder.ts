@@ -31,7 +31,9 @@ export interface LogSource {
 export interface LabelHistory {
   /** Greatest version in the entry at `position`; -1 if the label did not exist. */
   greatestAt(position: number): number;
-  /** VRF output of a version; every version of the ladders is there. */
+  /** Makes the search keys of these versions ready. */
+  prepare(versions: readonly number[]): Promise<void>;
+  /** VRF output of a version that was prepared. */
   searchKey(version: number): Hash;
 }
 
@@ -110,6 +112,7 @@ export class Recorder implements Provider {
 
   /** Builds the proof of everything asked so far. */
   async finish(auditorSize?: number): Promise<CombinedTreeProof> {
+    await this.#label.prepare(this.#requests.flatMap((request) => request.versions));
     const answers = this.#source.prefixTree.search(
       this.#requests.map(({ position, versions }) => ({
         root: this.#entry(position).rootTile,

@@ -100,6 +100,8 @@ export class TiledLog {
   readonly #read: LogTileReader;
   /** Per level: the hashes of the tile on the right edge, fewer than 256. */
   readonly #edges: Hash[][] = [];
+  /** Per level: the last tile that became full, which the store may not hold yet. */
+  readonly #completed: { readonly index: number; readonly hashes: readonly Hash[] }[] = [];
   readonly #cache = new Map<NodeId, Hash>();
   #size = 0;
 
@@ -150,6 +152,7 @@ export class TiledLog {
       const bytes = new Uint8Array(tileBytes);
       edge.forEach((hash, i) => bytes.set(hash, i * hashBytes));
       completed.push({ level, index, bytes });
+      this.#completed[level] = { index, hashes: edge };
       value = this.#combine(edge, level);
       this.#edges[level] = [];
     }
@@ -190,11 +193,18 @@ export class TiledLog {
     const first = start / scale;
     const index = Math.floor(first / tileWidth);
     const inTile = first % tileWidth;
-    const isFull = tileWidthAt(this.#size, level, index) === tileWidth;
-    const tile = isFull ? splitHashes(await this.#read(level, index)) : (this.#edges[level] ?? []);
+    const tile = await this.#hashes(level, index);
     const value = this.#combine(tile.slice(inTile, inTile + length / scale), level);
     this.#remember(id, value);
     return value;
+  }
+
+  /** The hashes of a tile, full or on the right edge. */
+  async #hashes(level: number, index: number): Promise<readonly Hash[]> {
+    if (tileWidthAt(this.#size, level, index) < tileWidth) return this.#edges[level] ?? [];
+    const completed = this.#completed[level];
+    if (completed?.index === index) return completed.hashes;
+    return splitHashes(await this.#read(level, index));
   }
 
   #remember(id: NodeId, value: Hash): void {

@@ -32,8 +32,11 @@ export interface VrfEvaluation {
 /** Holds the VRF secret key; on the log's side only. */
 export interface VrfProver {
   readonly publicKey: Uint8Array;
-  /** The evaluations of several versions of a label, in the order given. */
-  prove(label: Uint8Array, versions: readonly number[]): readonly VrfEvaluation[];
+  /** The evaluations of several versions of a label, in the order given; a pool answers later. */
+  prove(
+    label: Uint8Array,
+    versions: readonly number[],
+  ): readonly VrfEvaluation[] | Promise<readonly VrfEvaluation[]>;
 }
 export interface VrfVerifier {
   /** The 32-byte output that `proof` proves. Throws VerificationError BAD_VRF. */
@@ -206,17 +209,17 @@ export class EcvrfPublicKey {
 }
 
 /** The portable prover. `seed` is an Ed25519 seed (32 bytes) used for nothing else. */
-export function portableVrfProver(seed: Uint8Array): VrfProver {
+export function portableVrfProver(seed: Uint8Array) {
   const publicKey = ed25519.getPublicKey(seed);
   const secret = seed.slice();
   return {
     publicKey,
-    prove: (label, versions) =>
+    prove: (label: Uint8Array, versions: readonly number[]): VrfEvaluation[] =>
       versions.map((version) => {
         const { beta, pi } = ecvrfProve(secret, vrfInput(label, version));
         return { output: beta.slice(0, hashBytes), proof: pi };
       }),
-  };
+  } satisfies VrfProver;
 }
 
 /** The portable verifier of one log's VRF key. Throws VerificationError BAD_VRF for a bad key. */

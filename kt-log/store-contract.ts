@@ -1,0 +1,112 @@
+/**
+ * The suite that every TreeStore has to pass: what is committed is there as a whole, nothing is
+ * replaced, erasing forgets values only. Called from a test file with a way to make an empty store.
+ */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { LogBatch, TreeStore } from './store.ts';
+
+const bytes = (length: number, fill: number): Uint8Array => new Uint8Array(length).fill(fill);
+const label = new TextEncoder().encode('alice@red.example');
+
+/** Batch `position` of a history in which each entry adds one version. */
+function batchAt(position: number): LogBatch {
+  return {
+    position,
+    entry: {
+      timestampMs: 1000 + position,
+      prefixRoot: bytes(32, position),
+      rootTile: position + 1,
+    },
+    head: {
+      size: position + 1,
+      root: bytes(32, 100 + position),
+      signature: bytes(64, position),
+      rfc6962Root: bytes(32, 200),
+      noteSignature: bytes(64, 201),
+    },
+    tiles: [{ id: position + 1, bytes: bytes(40, position) }],
+    superseded: position === 0 ? [] : [position],
+    logTiles: [{ tree: 'keytrans', tile: { level: 0, index: position, bytes: bytes(8192, 7) } }],
+    versions: [
+      {
+        label,
+        version: position,
+        commitment: bytes(32, 50 + position),
+        opening: bytes(16, 60 + position),
+        value: bytes(10, 70 + position),
+      },
+    ],
+    evaluations: [
+      {
+        label,
+        version: position,
+        evaluation: { output: bytes(32, 80 + position), proof: bytes(80, 90 + position) },
+      },
+    ],
+  };
+}
+
+export function treeStoreContract(name: string, open: () => Promise<TreeStore>): void {
+  test(`${name}: an empty store has nothing`, async () => {
+    const store = await open();
+    assert.equal(await store.newestHead(), undefined);
+    assert.deepEqual(await store.positions(label), []);
+    assert.deepEqual(await store.versions(label, [0]), [undefined]);
+    assert.deepEqual(await store.evaluations(label, [0, 1]), [undefined, undefined]);
+    assert.deepEqual(await store.entries(0, 0), []);
+    const lost = { name: 'DataLossError', reason: 'STORE_CHANGED' };
+    await assert.rejects(store.entries(0, 1), lost);
+    await assert.rejects(store.tiles([1]), lost);
+    await assert.rejects(store.logTile('keytrans', 0, 0), lost);
+  });
+
+  test(`${name}: all parts of each batch are there`, async () => {
+    const store = await open();
+    for (const position of [0, 1, 2]) await store.commit(batchAt(position));
+    const [, second, third] = [0, 1, 2].map(batchAt);
+    assert.ok(second && third);
+    assert.deepEqual(await store.newestHead(), third.head);
+    assert.deepEqual(await store.head(2), second.head);
+    assert.deepEqual(await store.entries(1, 3), [second.entry, third.entry]);
+    assert.deepEqual(await store.tiles([3, 2]), [third.tiles[0]?.bytes, second.tiles[0]?.bytes]);
+    assert.deepEqual(await store.logTile('keytrans', 0, 1), bytes(8192, 7));
+    await assert.rejects(store.logTile('rfc6962', 0, 1), { name: 'DataLossError' });
+    assert.deepEqual(await store.positions(label), [0, 1, 2]);
+    const [version] = second.versions;
+    assert.ok(version);
+    const { commitment, opening, value } = version;
+    const stored = { position: 1, commitment, opened: { opening, value } };
+    assert.deepEqual(await store.versions(label, [1, 9]), [stored, undefined]);
+    const evaluation = third.evaluations[0]?.evaluation;
+    assert.deepEqual(await store.evaluations(label, [2, 9]), [evaluation, undefined]);
+  });
+
+  test(`${name}: a batch that is not the next one changes nothing`, async () => {
+    const store = await open();
+    await store.commit(batchAt(0));
+    const conflict = { name: 'ConflictError', reason: 'SEQ_CONFLICT' };
+    const other = { ...batchAt(0), entry: { ...batchAt(0).entry, timestampMs: 5 } };
+    await assert.rejects(store.commit(other), conflict);
+    await assert.rejects(store.commit(batchAt(2)), conflict);
+    // The next entry, but a tile, then a version, that is there already.
+    await assert.rejects(store.commit({ ...batchAt(1), tiles: batchAt(0).tiles }), conflict);
+    await assert.rejects(store.commit({ ...batchAt(1), versions: batchAt(0).versions }), conflict);
+    assert.deepEqual(await store.newestHead(), batchAt(0).head);
+    assert.deepEqual(await store.entries(0, 1), [batchAt(0).entry]);
+    await store.commit(batchAt(1));
+    assert.deepEqual(await store.newestHead(), batchAt(1).head);
+  });
+
+  test(`${name}: erasing a label forgets openings and values, nothing else`, async () => {
+    const store = await open();
+    await store.commit(batchAt(0));
+    await store.commit(batchAt(1));
+    await store.erase(label);
+    const [first, second] = await store.versions(label, [0, 1]);
+    assert.deepEqual(first, { position: 0, commitment: bytes(32, 50), opened: undefined });
+    assert.deepEqual(second, { position: 1, commitment: bytes(32, 51), opened: undefined });
+    assert.deepEqual(await store.positions(label), [0, 1]);
+    await store.erase(new TextEncoder().encode('nobody@red.example'));
+  });
+}
