@@ -38,6 +38,7 @@ export class FramedConnection implements Connection {
   readonly #callHandler = Promise.withResolvers<CallHandler>();
   readonly #pushHandler = Promise.withResolvers<PushHandler>();
   #closeInfo: CloseInfo | undefined;
+  #pushesReading = 0;
 
   constructor(
     runtime: Runtime,
@@ -125,6 +126,9 @@ export class FramedConnection implements Connection {
 
   async #serve(kind: StreamKind, stream: ByteStream): Promise<void> {
     if (kind === 'call') return serveCall(stream, this.#incoming);
+    // The engine's own limit may be wider.
+    if (this.#pushesReading >= this.#limits.incomingPushStreams) return stream.reset('cancelled');
+    this.#pushesReading += 1;
     try {
       const handler = await this.#pushHandler.promise;
       await handler(this.#frames(stream));
@@ -134,7 +138,8 @@ export class FramedConnection implements Connection {
         this.#runtime.log.warn('transport.push.threw', { failure });
       }
     } finally {
-      stream.stopReading();
+      this.#pushesReading -= 1;
+      stream.reset('done');
     }
   }
 
@@ -173,8 +178,13 @@ class FramedPushWriter implements PushWriter {
   }
 
   async close(): Promise<void> {
-    this.#error ??= new TransportError('cancelled', 'push: closed here');
-    this.#stream.finish();
+    if (this.#error) return;
+    this.#error = new TransportError('cancelled', 'push: closed here');
     this.#release();
+    try {
+      await this.#stream.finish(new Uint8Array());
+    } catch {
+      // The reader or the connection was gone first: closed all the same.
+    }
   }
 }

@@ -37,8 +37,7 @@ export async function serveCall(stream: ByteStream, options: IncomingCallOptions
     const response =
       'refusal' in incoming ? incoming.refusal : await answer(stream, incoming.request, options);
     // A peer that does not take its response in within the idle time-out is as good as gone.
-    await withDeadline(limits.idleMs, stream.write(encodeResponse(response)));
-    stream.finish();
+    await withDeadline(limits.idleMs, stream.finish(encodeResponse(response)));
   } catch (error) {
     // Not ours to tell: the peer cancelled, vanished, was too slow or sent garbage.
     runtime.log.debug('transport.call.ended', { failure: asTransportError(error).failure });

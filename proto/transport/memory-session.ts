@@ -177,7 +177,8 @@ class MemoryStream implements ByteStream {
     await this.#outgoing.write(bytes);
   }
 
-  finish(): void {
+  async finish(last: Uint8Array): Promise<void> {
+    await this.write(last);
     this.#outgoing?.finish();
   }
 

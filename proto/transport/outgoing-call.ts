@@ -98,9 +98,8 @@ export class OutgoingCall {
 
   async #write(stream: ByteStream): Promise<void> {
     try {
-      await stream.write(encodeRequest(this.#request));
+      await stream.finish(encodeRequest(this.#request));
       this.#isWritten = true;
-      stream.finish();
     } catch {
       // The peer stopped reading: it may have answered early, so the read side tells what happened.
     }

@@ -16,6 +16,11 @@ const alpn = 'qpc';
 /** Bytes that a peer may send on one stream, and on all of them, before we read any. */
 const streamWindowBytes = 1024 * 1024;
 const connectionWindowBytes = 10 * 1024 * 1024;
+/**
+ * quiche 0.18 gives no credit back for a push stream that its reader stopped. How many may be open
+ * at a time is counted above the engine; this is how many may be stopped in a connection's life.
+ */
+const sparePushStreams = 1000;
 /** TLS alert `no_application_protocol` (RFC 7301 section 3.2) as a QUIC error code. */
 const noApplicationProtocol = 0x100 + 120;
 
@@ -109,7 +114,7 @@ export function quicConfig(
     initialMaxStreamDataBidiRemote: streamWindowBytes,
     initialMaxStreamDataUni: streamWindowBytes,
     initialMaxStreamsBidi: limits.incomingStreams,
-    initialMaxStreamsUni: limits.incomingPushStreams,
+    initialMaxStreamsUni: limits.incomingPushStreams + sparePushStreams,
     // The glue accepts these two and ignores them.
     maxConnectionWindow: connectionWindowBytes,
     maxStreamWindow: streamWindowBytes,

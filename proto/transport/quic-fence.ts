@@ -13,6 +13,8 @@ export interface Fence {
   readonly connection: QUICConnection;
   /** Streams of the kind that the peer lets us open now. */
   streamsLeft(kind: StreamKind): number;
+  /** The next write on the stream is its last: the end of the stream travels with it. */
+  endWithNextWrite(streamId: number): void;
   /** Lets streams through; to be called once, when their listener is attached. */
   open(): void;
   /** Sends CONNECTION_CLOSE at once, without resetting the streams first as `stop` does. */
@@ -87,6 +89,32 @@ export function fenceConnection(
   override(connection, 'processStreams', () => {
     if (isOpen) processStreams();
   });
+  // The glue sends the end of a stream by itself, as an empty frame. Lost once, this quiche may never
+  // send it again, and the stream then counts against the peer's limit for ever (quiche issue 2525).
+  const streamSend = conn.streamSend.bind(conn);
+  const ending = new Set<number>();
+  const ended = new Set<number>();
+  override(conn, 'streamSend', (id: number, data: Uint8Array, fin: boolean) => {
+    if (ended.has(id)) {
+      if (fin) ended.delete(id);
+      return 0;
+    }
+    const isLast = data.length > 0 && ending.has(id);
+    const sent = streamSend(id, data, fin || isLast);
+    if (isLast && sent === data.length) {
+      ending.delete(id);
+      ended.add(id);
+    }
+    return sent;
+  });
+  const streamShutdown = conn.streamShutdown.bind(conn);
+  override(conn, 'streamShutdown', (id: number, side: native.Shutdown, code: number) => {
+    if (side === engine.native.Shutdown.Write) {
+      ending.delete(id);
+      ended.delete(id);
+    }
+    return streamShutdown(id, side, code);
+  });
   // An internal error is thrown by the glue's own listeners on purpose, to end the process.
   override(connection, 'dispatchEvent', (event: Event) => {
     if (
@@ -108,6 +136,7 @@ export function fenceConnection(
         : kind === 'call'
           ? conn.peerStreamsLeftBidi()
           : conn.peerStreamsLeftUni(),
+    endWithNextWrite: (streamId) => void ending.add(streamId),
     open() {
       isOpen = true;
       try {
@@ -159,6 +188,8 @@ function isNativeConnection(value: unknown): value is native.Connection {
     'peerStreamsLeftBidi',
     'peerStreamsLeftUni',
     'sendAckEliciting',
+    'streamSend',
+    'streamShutdown',
   ];
   return wanted.every((name) => typeof Reflect.get(value, name) === 'function');
 }

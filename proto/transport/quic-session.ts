@@ -4,7 +4,7 @@
  */
 import type { QUICStream } from '@matrixai/quic';
 import type { ReadableStreamDefaultReader, WritableStreamDefaultWriter } from 'node:stream/web';
-import type { Runtime, Timer } from '../runtime.ts';
+import type { Clock, Runtime, Timer } from '../runtime.ts';
 import { TransportError } from '../status.ts';
 import { closeInfoOf, LocalReset, type Engine } from './quic-engine.ts';
 import { catchListenerErrors, type Fence } from './quic-fence.ts';
@@ -15,6 +15,9 @@ import type { CloseInfo, PeerIdentity } from './transport.ts';
 
 /** Time that a closed connection may drain before it is let go by force (ms). */
 const drainMs = 1000;
+/** What may still come on a stream whose message is complete before it is stopped (ms, bytes). */
+const lingerMs = 2000;
+const lingerBytes = 4096;
 /** A close reason must fit into one packet. */
 const maxReasonBytes = 256;
 
@@ -106,7 +109,7 @@ export class QuicSession implements StreamSession {
     catchListenerErrors(stream, (error) => {
       this.#options.runtime.log.debug('quic.stream.fault', { error: String(error) });
     });
-    return new QuicStream(stream, () => this.#closeInfo);
+    return new QuicStream(stream, this.#options, () => this.#closeInfo);
   }
 
   #scheduleKeepAlive(): void {
@@ -162,13 +165,21 @@ export class QuicSession implements StreamSession {
 class QuicStream implements ByteStream {
   readonly stopped: Promise<TransportError>;
   readonly #stream: QUICStream;
+  readonly #fence: Fence;
+  readonly #clock: Clock;
   readonly #reader: ReadableStreamDefaultReader<Uint8Array>;
   readonly #writer: WritableStreamDefaultWriter<Uint8Array>;
   readonly #closeInfo: () => CloseInfo | undefined;
   #isFinished = false;
 
-  constructor(stream: QUICStream, closeInfo: () => CloseInfo | undefined) {
+  constructor(
+    stream: QUICStream,
+    { fence, runtime }: QuicSessionOptions,
+    closeInfo: () => CloseInfo | undefined,
+  ) {
     this.#stream = stream;
+    this.#fence = fence;
+    this.#clock = runtime.clock;
     this.#closeInfo = closeInfo;
     this.#reader = stream.readable.getReader();
     this.#writer = stream.writable.getWriter();
@@ -197,17 +208,49 @@ class QuicStream implements ByteStream {
     }
   }
 
-  finish(): void {
+  async finish(last: Uint8Array): Promise<void> {
+    if (last.length > 0) this.#fence.endWithNextWrite(this.#stream.streamId);
+    await this.write(last);
     this.#isFinished = true;
-    this.#writer.close().catch(() => {
+    try {
+      await this.#writer.close();
+    } catch {
       // The peer stopped reading: there is nothing to finish.
-    });
+    }
   }
 
   stopReading(): void {
-    this.#reader.cancel(new LocalReset('done')).catch(() => {
+    void this.#linger();
+  }
+
+  /**
+   * Takes in the end that should be near. STOP_SENDING only when it is not: quiche 0.18 frees a
+   * stream when somebody reads its end, which nobody can after it; doing it always would leak the
+   * native memory of every fifth call, and the credit of push streams.
+   */
+  async #linger(): Promise<void> {
+    const cancel = (): void => void this.#cancelReading();
+    const timer = this.#clock.timer(lingerMs, cancel);
+    try {
+      for (let bytes = 0; bytes <= lingerBytes;) {
+        const { value } = await this.#reader.read();
+        if (value === undefined) return;
+        bytes += value.length;
+      }
+      cancel();
+    } catch {
+      // Reset by either side or gone with its connection: that is an end too.
+    } finally {
+      timer.cancel();
+    }
+  }
+
+  async #cancelReading(): Promise<void> {
+    try {
+      await this.#reader.cancel(new LocalReset('done'));
+    } catch {
       // It ended with an error before: nobody reads any more, which is what was asked for.
-    });
+    }
   }
 
   reset(reason: StreamReason): void {

@@ -45,7 +45,7 @@ export async function dialSession(
   endpoint: Endpoint,
   options: DialOptions,
 ): Promise<QuicSession> {
-  options.signal?.throwIfAborted();
+  if (options.signal?.aborted) throw cancelled(options.signal);
   const engine = await loadEngine();
   const addresses = await resolveHost(endpoint.host);
   const deadline = runtime.clock.monotonic() + options.limits.handshakeMs;
@@ -64,6 +64,10 @@ export async function dialSession(
   throw failed ?? new TransportError('unreachable', 'dial: the host name has no address');
 }
 
+function cancelled(signal: AbortSignal | undefined): TransportError {
+  return new TransportError('cancelled', 'dial: cancelled', { cause: signal?.reason });
+}
+
 async function dialAddress(
   engine: Engine,
   runtime: Runtime,
@@ -72,10 +76,7 @@ async function dialAddress(
   handshakeMs: number,
 ): Promise<QuicSession> {
   const abort = new AbortController();
-  const onAbort = (): void =>
-    abort.abort(
-      new TransportError('cancelled', 'dial: cancelled', { cause: options.signal?.reason }),
-    );
+  const onAbort = (): void => abort.abort(cancelled(options.signal));
   options.signal?.addEventListener('abort', onAbort, { once: true });
   if (options.signal?.aborted) onAbort();
   let session: QuicSession | undefined;

@@ -56,9 +56,15 @@ export interface ByteStream {
   read(): Promise<Uint8Array | undefined>;
   /** Resolves when the engine took all bytes under flow control. */
   write(bytes: Uint8Array): Promise<void>;
-  /** Says that no bytes follow those written. Nobody waits for this to arrive. */
-  finish(): void;
-  /** Wants no more bytes from the peer. Idempotent. */
+  /**
+   * Writes the last bytes, and says with them that none follow. Resolves as `write` does; whether
+   * the end arrives is never waited for. After it nothing may be written.
+   */
+  finish(last: Uint8Array): Promise<void>;
+  /**
+   * The message is complete, or the rest of it not wanted: whatever still comes is thrown away, and
+   * a peer that goes on is told to stop. Idempotent.
+   */
   stopReading(): void;
   /** Gives up both directions; a read or write that waits here fails `cancelled`. Idempotent. */
   reset(reason: StreamReason): void;
