@@ -10,6 +10,7 @@ import {
 import type { CombinedTreeProof, Configuration } from './codec.ts';
 import type { Steps, Tree } from './combined-tree.ts';
 import {
+  rightmostDistinguished,
   runWith,
   searchAbsence,
   searchFixed,
@@ -17,6 +18,7 @@ import {
   updateView,
   walkDistinguished,
 } from './combined-tree.ts';
+import type { Credential, CredentialUpdate } from './credential.ts';
 import { baseLadder, directPath } from './ladder.ts';
 import { checkOwnerStart, monitorContact, monitorOwner, ownerStartEntries } from './monitoring.ts';
 import type * as operations from './operations.ts';
@@ -284,6 +286,74 @@ export class Answers {
       walkDistinguished(tree, { ...recency, stop: request.stop }),
     );
     return { fullTreeHead, proof };
+  }
+
+  /**
+   * Section 14: the greatest version of a label as a credential of the rightmost distinguished
+   * entry; provisional while that entry does not hold it. Throws NotFoundError,
+   * FailedPreconditionError while no entry is distinguished.
+   */
+  async credential(labelBytes: Uint8Array): Promise<Credential> {
+    const label = await this.#label(labelBytes);
+    const version = label.greatest;
+    const [stored] = await this.#context.store.versions(labelBytes, [Math.max(version, 0)]);
+    if (version < 0 || stored?.opened === undefined) {
+      throw new NotFoundError('UNKNOWN_USER', 'key log: no such label');
+    }
+    const { result: position } = await this.#prove(undefined, label, rightmostDistinguished);
+    if (position === undefined) {
+      throw new FailedPreconditionError('BAD_CURSOR', 'key log: no entry is distinguished yet');
+    }
+    const ladder = baseLadder(version);
+    const common = {
+      label: labelBytes,
+      version,
+      opening: stored.opened.opening,
+      value: { value: stored.opened.value },
+      binaryLadder: await this.#ladder(label, ladder, (v) => v !== version),
+      position,
+    };
+    if (label.greatestAt(position) === version) {
+      const { rootTile: root } = await this.#context.reader.entry(position);
+      const keys = ladder.map((v) => label.searchKey(v));
+      const [answer] = await this.#context.reader.prefixTree.search([{ root, keys }]);
+      if (answer === undefined) throw badField('label: no proof');
+      return { ...common, proof: { type: 'standard', distinguished: answer.proof } };
+    }
+    const { proof: search } = await this.#prove(position + 1, label, (tree) =>
+      searchGreatest(tree, version),
+    );
+    const { size: treeSize, signature } = this.#snapshot.head;
+    return {
+      ...common,
+      proof: { type: 'provisional', treeHead: { treeSize, signature }, search },
+    };
+  }
+
+  /**
+   * Section 14.2: leads a provisional credential from the tree of size `last` and its terminal entry
+   * to the end of this snapshot, whose newest entry has to be a distinguished one.
+   */
+  async credentialUpdate(
+    labelBytes: Uint8Array,
+    last: number,
+    entry: operations.MonitorMapEntry,
+  ): Promise<CredentialUpdate> {
+    headFor(this.#snapshot, last);
+    const label = await this.#label(labelBytes);
+    this.#checkMap(label, [entry]);
+    const { proof } = await this.#prove(last, label, (tree) => monitorContact(tree, [entry]));
+    return { monitor: proof };
+  }
+
+  /** Entries that are distinguished, rightmost first, at most `countMax`. */
+  async distinguishedPositions(countMax: number): Promise<number[]> {
+    const nobody = await this.#label(new Uint8Array());
+    const recentMs = Number.MAX_SAFE_INTEGER;
+    const { result } = await this.#prove(undefined, nobody, (tree) =>
+      walkDistinguished(tree, { recentMs, countMax }),
+    );
+    return result.map((found) => found.position);
   }
 }
 

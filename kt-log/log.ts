@@ -14,6 +14,7 @@ import { Answers, defaultAnswerLimits } from './answers.ts';
 import type { AuditorUpdate } from './auditor-update.ts';
 import type { Configuration } from './codec.ts';
 import { DeploymentMode } from './codec.ts';
+import type { Credential, CredentialUpdate } from './credential.ts';
 import { sameBytes } from './hash.ts';
 import type { LogIdentity } from './note.ts';
 import { formatNote } from './note.ts';
@@ -167,6 +168,31 @@ export class KtLog implements AsyncDisposable {
     if (this.#sequencer === undefined) throw new FailedPreconditionError('BAD_CURSOR', 'not open');
     await this.#sequencer.submit(label, known, values, options.isBackground);
     return this.#answers().update(request, true);
+  }
+
+  /** Section 14: a credential of the label's greatest version. Throws NotFoundError. */
+  async credential(label: Uint8Array): Promise<Credential> {
+    return this.#answers().credential(label);
+  }
+
+  /**
+   * Section 14.2: settles a provisional credential that was made at size `last` and ended in
+   * `entry`. Throws FailedPreconditionError BAD_CURSOR while no later entry is distinguished.
+   */
+  async credentialUpdate(
+    label: Uint8Array,
+    last: number,
+    entry: operations.MonitorMapEntry,
+  ): Promise<CredentialUpdate> {
+    const [newest] = await this.#answers().distinguishedPositions(1);
+    const head = newest === undefined ? undefined : await this.#context.store.head(newest + 1);
+    const { reader } = this.#current ?? {};
+    const isLate = head !== undefined && head.size >= last && head.size > entry.position;
+    if (!isLate || reader === undefined) {
+      throw new FailedPreconditionError('BAD_CURSOR', 'key log: no later distinguished entry yet');
+    }
+    const then = new Answers({ ...this.#context, reader }, { size: head.size, head });
+    return then.credentialUpdate(label, last, entry);
   }
 
   /** The signed checkpoint of a size (the newest one by default), as a C2SP note. */

@@ -19,4 +19,18 @@ export type { KnownVersion, KnownVersions, LogView, ViewEntry } from './replayer
 export { logVerifier } from './verify-response.ts';
 export type { LogVerifier, UserState } from './verify-response.ts';
 export * from './verify-search.ts';
+export * from './credential.ts';
+export {
+  applyAuditorUpdate,
+  auditorUpdate,
+  emptyAudit,
+  leavesPerEntryMax,
+} from './auditor-update.ts';
+export type { AuditedLog, AuditorUpdate } from './auditor-update.ts';
+export * from './note.ts';
+export { meetsQuorum, parsePolicy } from './policy.ts';
+export type { Policy } from './policy.ts';
+export { verifyConsistency6962, verifyInclusion6962 } from './rfc6962.ts';
+export { rfc6962Hasher, keytransHasher } from './hash.ts';
+export { parseEntryBundle, parseTilePath, tilePath } from './tiles.ts';
 export * from './verify-owner.ts';

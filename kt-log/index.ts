@@ -1,0 +1,30 @@
+/**
+ * Door `@quicprochat/kt-log`: the log as a service on Node, with its store interface, and everything
+ * of the `./verify` door.
+ */
+export * from './verify.ts';
+export { auditEntriesMax, defaultRecency, KtLog } from './log.ts';
+export type { AuditedEntry, KtLogOptions } from './log.ts';
+export { defaultAnswerLimits } from './answers.ts';
+export type { AnswerLimits } from './answers.ts';
+export { defaultSequencerLimits } from './sequencer.ts';
+export type { LogKeys, SequencerLimits } from './sequencer.ts';
+export { MemoryTreeStore } from './store.ts';
+export type {
+  LogBatch,
+  LogTreeName,
+  NewEvaluation,
+  NewVersion,
+  StoredHead,
+  StoredVersion,
+  TreeStore,
+} from './store.ts';
+export type { StoredEntry } from './recorder.ts';
+export type { TileReader, WrittenTile } from './prefix-tree.ts';
+export type { LogTile } from './tiles.ts';
+export { entryBundle } from './tiles.ts';
+export { nativeSigner, nativeSuite } from './native-suite.ts';
+export { nativeSha256 } from './native-hash.ts';
+export { portableVrfProver } from './vrf.ts';
+export type { VrfEvaluation, VrfProver } from './vrf.ts';
+export { signAuditorTreeHead, signTreeHead } from './tree-head.ts';
