@@ -160,7 +160,7 @@ export class KeyPublisher {
   }
 
   async #upload(caller: Caller, packages: readonly StoredKeyPackage[]): Promise<void> {
-    const { store } = this.#parts;
+    const { store, runtime } = this.#parts;
     for (let from = 0; from < packages.length; from += publisherLimits.batch) {
       const batch = packages
         .slice(from, from + publisherLimits.batch)
@@ -169,6 +169,7 @@ export class KeyPublisher {
         keyPackages: batch.map(({ publicBytes }) => publicBytes),
       });
       store.transaction(() => store.keys.markKeyPackagesPublished(batch.map(({ ref }) => ref)));
+      runtime.log.info('key packages published', { count: batch.length });
     }
   }
 }

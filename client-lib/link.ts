@@ -36,10 +36,10 @@ export const linkLimits = {
   /** A connection that lived this long starts the back-off anew (ms). */
   stableMs: 10_000,
   /** Silence after which the node is probed (ms): with calls in flight, and without. */
-  probeBusyMs: 2_000,
+  probeBusyMs: 1_500,
   probeIdleMs: 10_000,
   /** Time a probe may take before the connection counts as dead (ms). */
-  probeDeadlineMs: 5_000,
+  probeDeadlineMs: 3_000,
 } as const;
 
 export interface DialParts {
@@ -310,13 +310,13 @@ class LiveSession implements Session {
       const silentMs = clock.monotonic() - this.#heardMs;
       const patienceMs = this.#inFlight > 0 ? linkLimits.probeBusyMs : linkLimits.probeIdleMs;
       if (this.signal.aborted || silentMs < patienceMs) return this.watch();
-      const options = { deadlineMs: linkLimits.probeDeadlineMs };
-      this.call(methods.health, {}, options).then(
-        () => this.watch(),
-        // Even an error answer is a sign of life; only silence is not.
-        (error: unknown) =>
-          error instanceof TransportError ? this.end('the node is silent') : this.watch(),
-      );
+      const heardMs = this.#heardMs;
+      const goOn = (): void => {
+        // Any other answer or push meanwhile is a sign of life too, and so is an error answer.
+        if (this.#heardMs === heardMs) this.end('the node is silent');
+        else this.watch();
+      };
+      this.call(methods.health, {}, { deadlineMs: linkLimits.probeDeadlineMs }).then(goOn, goOn);
       return undefined;
     });
   }

@@ -2,6 +2,7 @@
 export { StoreError } from './database.ts';
 export { openMemoryStore, openStore } from './sqlite-store.ts';
 export type {
+  AccountRecord,
   ClientStore,
   ConversationRecord,
   MessageRecord,

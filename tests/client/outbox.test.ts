@@ -1,0 +1,266 @@
+/** Durable sends (delivery.md sections 1 and 3) against a node that fails in every way it may. */
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, describe, test } from 'node:test';
+import fc from 'fast-check';
+import { QpcClient } from '@quicprochat/client-lib';
+import { openStore } from '@quicprochat/client-lib/store';
+import {
+  FailedPreconditionError,
+  formatNodeAddress,
+  InternalError,
+  NotFoundError,
+  PermissionDeniedError,
+  ResourceExhaustedError,
+  silentLog,
+  systemRandom,
+  UnavailableError,
+  type Runtime,
+} from '@quicprochat/proto';
+import { makeIdentity, memoryNetwork } from '@quicprochat/proto/transport';
+import { SimulatedClock } from '../simulated-clock.ts';
+import { startScriptedNode, type Script, type ScriptedNode } from './scripted-node.ts';
+
+const directory = mkdtempSync(join(tmpdir(), 'qpc-outbox-'));
+after(() => rmSync(directory, { recursive: true, force: true }));
+const host = 'red.example';
+const storeKey = new Uint8Array(32).fill(3);
+const targetOf = (n: number): Uint8Array => new Uint8Array(32).fill(n + 1);
+const nameOf = (n: number): string => Buffer.from(targetOf(n)).toString('hex');
+const hourMs = 3_600_000;
+let stores = 0;
+
+interface Scene extends AsyncDisposable {
+  readonly clock: SimulatedClock;
+  readonly node: ScriptedNode;
+  readonly path: string;
+  open(): Promise<QpcClient>;
+  /** Runs simulated time until the outbox of the client is empty. */
+  drain(client: QpcClient): Promise<void>;
+}
+
+/** A closed store with an account and, for each entry, one SEALED row to that target. */
+async function makeScene(targets: readonly number[], script: Script): Promise<Scene> {
+  const clock = new SimulatedClock();
+  const runtime: Runtime = { clock, random: systemRandom, log: silentLog };
+  const network = memoryNetwork(runtime);
+  const identity = await makeIdentity(systemRandom);
+  const own = await makeIdentity(systemRandom);
+  const node = await startScriptedNode(network.transport(host), host, identity, runtime, script);
+  const path = join(directory, `${(stores += 1)}.db`);
+  {
+    using store = openStore(path, storeKey);
+    store.account.put({
+      userId: 'alice@red.example',
+      nodeAddress: formatNodeAddress({ host, port: 5001, pin: identity.spkiSha256 }),
+      accountSeed: systemRandom.bytes(32),
+      identitySeed: systemRandom.bytes(32),
+      certificatePem: own.certificatePem,
+      privateKeyPem: own.privateKeyPem,
+      opaqueServerKey: undefined,
+      isRegistered: true,
+      sessionExpiresMs: Number.MAX_SAFE_INTEGER,
+    });
+    store.transaction(() => {
+      for (const [index, target] of targets.entries()) {
+        const mid = new Uint8Array(16);
+        new DataView(mid.buffer).setUint32(0, index);
+        store.outbox.add(
+          {
+            mid,
+            payload: Uint8Array.of(index & 0xff),
+            targets: [{ rid: targetOf(target), domain: host }],
+            messageId: undefined,
+          },
+          clock.now(),
+        );
+      }
+    });
+  }
+  return {
+    clock,
+    node,
+    path,
+    open: () =>
+      QpcClient.open({
+        storePath: path,
+        storeKey,
+        runtime,
+        transport: network.transport('alice'),
+      }),
+    async drain(client) {
+      let isFlushed = false;
+      const flushed = client.flush().then(() => (isFlushed = true));
+      assert(await clock.runUntil(() => isFlushed, hourMs), 'the outbox did not empty in an hour');
+      await flushed;
+    },
+    [Symbol.asyncDispose]: () => node[Symbol.asyncDispose](),
+  };
+}
+
+/** Indexes of the rows that each target got, in order. */
+function storedIndexes(node: ScriptedNode, target: number): number[] {
+  return (node.stored.get(nameOf(target)) ?? []).map(({ mid }) =>
+    new DataView(mid.buffer, mid.byteOffset).getUint32(0),
+  );
+}
+
+function indexesOf(targets: readonly number[], target: number): number[] {
+  return targets.flatMap((one, index) => (one === target ? [index] : []));
+}
+
+const faults = {
+  none: () => undefined,
+  draining: () => new UnavailableError('DRAINING', 'soon back'),
+  rate: () => new ResourceExhaustedError('RATE_LIMITED', 'slower', { retryAfterMs: 700 }),
+  internal: () => new InternalError('oops'),
+  lost: () => 'lostAnswer' as const,
+};
+
+describe('the outbox', () => {
+  test('sends every row once and in order per device, whatever fails on the way', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(fc.nat(4), { minLength: 1, maxLength: 25 }),
+        fc.infiniteStream(
+          fc.oneof(
+            { weight: 4, arbitrary: fc.constant('none' as const) },
+            { weight: 1, arbitrary: fc.constantFrom('draining', 'rate', 'internal', 'lost') },
+          ),
+        ),
+        async (targets, stream) => {
+          const script: Script = async () => {
+            const fault = stream.next().value as keyof typeof faults;
+            return faults[fault]() ?? 'stored';
+          };
+          await using scene = await makeScene(targets, script);
+          await using client = await scene.open();
+          client.start();
+          await scene.drain(client);
+          for (const target of new Set(targets)) {
+            assert.deepEqual(storedIndexes(scene.node, target), indexesOf(targets, target));
+          }
+          assert.equal(scene.node.inFlightMax.perTarget, 1);
+        },
+      ),
+      { numRuns: 25 },
+    );
+  });
+
+  test('sends to at most 32 devices at once', async () => {
+    const targets = Array.from({ length: 80 }, (_, n) => n);
+    const gate = Promise.withResolvers<void>();
+    await using scene = await makeScene(targets, async () => {
+      await gate.promise;
+      return 'stored';
+    });
+    await using client = await scene.open();
+    client.start();
+    await scene.clock.advance(10);
+    assert.equal(scene.node.calls.length, 32);
+    gate.resolve();
+    await scene.drain(client);
+    assert.equal(scene.node.stored.size, 80);
+    assert.equal(scene.node.inFlightMax.all, 32);
+  });
+
+  test('waits as long as a rate limit says, with all devices', async () => {
+    const retryAfterMs = 60_000;
+    let isFirst = true;
+    await using scene = await makeScene([0, 0, 0], async () => {
+      if (!isFirst) return 'stored';
+      isFirst = false;
+      return new ResourceExhaustedError('RATE_LIMITED', 'slower', { retryAfterMs });
+    });
+    await using client = await scene.open();
+    client.start();
+    await scene.clock.advance(retryAfterMs - 1);
+    assert.equal(scene.node.calls.length, 1);
+    await scene.drain(client);
+    assert.deepEqual(storedIndexes(scene.node, 0), [0, 1, 2]);
+  });
+
+  test('gives a row up when the node refuses it for good, says so, and goes on', async () => {
+    const refusals = [
+      new NotFoundError('UNKNOWN_DEVICE', 'no such device'),
+      new PermissionDeniedError('PEER_DENIED', 'no peer'),
+      new FailedPreconditionError('FEATURE_OFF', 'off'),
+    ];
+    for (const refusal of refusals) {
+      await using scene = await makeScene([0, 0, 1], async ({ mid }) =>
+        mid[3] === 0 ? refusal : 'stored',
+      );
+      await using client = await scene.open();
+      const events = client.events();
+      client.start();
+      await scene.drain(client);
+      assert.deepEqual(storedIndexes(scene.node, 0), [1]);
+      assert.deepEqual(storedIndexes(scene.node, 1), [2]);
+      for await (const event of events) {
+        if (event.type !== 'sendFailed') continue;
+        assert.deepEqual([event.reason, event.rid], [refusal.reason, targetOf(0)]);
+        break;
+      }
+      await client.close();
+      using store = openStore(scene.path, storeKey);
+      assert.deepEqual(
+        store.outbox.failures().map(({ failure }) => failure),
+        [refusal.reason],
+      );
+    }
+  });
+
+  test('gives a row up that the node cannot take eight times, so that the next ones go', async () => {
+    await using scene = await makeScene([0, 0], async ({ mid }) =>
+      mid[3] === 0 ? new InternalError('poison') : 'stored',
+    );
+    await using client = await scene.open();
+    client.start();
+    await scene.drain(client);
+    assert.deepEqual(storedIndexes(scene.node, 0), [1]);
+    assert.equal(scene.node.calls.length, 9);
+  });
+
+  test('goes on where it was after a restart of the client, with the same bytes', async () => {
+    let left = 3;
+    const scene = await makeScene([0, 0, 0, 0, 0], async () => {
+      left -= 1;
+      return left >= 0 ? 'stored' : new UnavailableError('DRAINING', 'later');
+    });
+    await using _scene = scene;
+    {
+      await using client = await scene.open();
+      client.start();
+      await scene.clock.runUntil(() => left < -1, hourMs);
+    }
+    left = 100;
+    await using client = await scene.open();
+    client.start();
+    await scene.drain(client);
+    assert.deepEqual(storedIndexes(scene.node, 0), [0, 1, 2, 3, 4]);
+    for (const call of scene.node.calls) {
+      const index = call.mid[3] ?? 0;
+      assert.deepEqual(call.payload, Uint8Array.of(index));
+    }
+  });
+
+  test('sends again what another store of the node had accepted', async () => {
+    await using scene = await makeScene([0, 1], async () => 'stored');
+    await using client = await scene.open();
+    client.start();
+    await scene.drain(client);
+    assert.equal(scene.node.calls.length, 2);
+    scene.node.storeId = new Uint8Array(8).fill(2);
+    await scene.node.disconnect();
+    assert(await scene.clock.runUntil(() => scene.node.calls.length === 4, hourMs));
+    const mids = scene.node.calls.map(({ mid }) => mid[3]);
+    assert.deepEqual(new Set(mids.slice(2)), new Set(mids.slice(0, 2)));
+    await scene.drain(client);
+    // And not once more for the same store.
+    await scene.node.disconnect();
+    await scene.clock.advance(hourMs);
+    assert.equal(scene.node.calls.length, 4);
+  });
+});

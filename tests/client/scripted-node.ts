@@ -1,0 +1,113 @@
+/**
+ * Test support: the Enqueue side of a node whose answers a test chooses, behind real dispatch and
+ * a memory network; for failures that a healthy node does not show on demand. It keeps what it
+ * was given, and how many calls were in flight at once.
+ */
+import {
+  createServer,
+  maxRequestBytes,
+  methods,
+  UnimplementedError,
+  type Handlers,
+  type Runtime,
+} from '@quicprochat/proto';
+import { Outcome, type EnqueueRequest } from '@quicprochat/proto/messages';
+import {
+  CloseCode,
+  defaultLimits,
+  type Connection,
+  type Listener,
+  type NodeIdentity,
+  type Transport,
+} from '@quicprochat/proto/transport';
+
+/** What one Enqueue call ends with: stored, an error thrown before or after storing, or nothing. */
+export type Script = (request: EnqueueRequest) => Promise<'stored' | Error | 'lostAnswer'>;
+
+export interface ScriptedNode extends AsyncDisposable {
+  /** Distinct (recipient, message id) in order of their first arrival, by recipient in hex. */
+  readonly stored: ReadonlyMap<string, readonly EnqueueRequest[]>;
+  /** Every Enqueue call that arrived, in order. */
+  readonly calls: readonly EnqueueRequest[];
+  /** Most calls in flight at once: for one recipient, and in all. */
+  readonly inFlightMax: { perTarget: number; all: number };
+  storeId: Uint8Array;
+  /** Ends every connection. */
+  disconnect(): Promise<void>;
+}
+
+export async function startScriptedNode(
+  transport: Transport,
+  host: string,
+  identity: NodeIdentity,
+  runtime: Runtime,
+  script: Script,
+): Promise<ScriptedNode> {
+  const stored = new Map<string, EnqueueRequest[]>();
+  const calls: EnqueueRequest[] = [];
+  const inFlight = new Map<string, number>();
+  const inFlightMax = { perTarget: 0, all: 0 };
+  const connections = new Set<Connection>();
+
+  const handlers: Partial<Handlers> = {
+    hello: async () => ({ version: 1, domain: host, callerClass: 'device' }),
+    health: async () => ({ status: 'ready' }),
+    subscribe: async () => ({ storeId: node.storeId }),
+    fetch: async () => ({ storeId: node.storeId }),
+    ack: async () => ({}),
+    async enqueue(request, { connection }) {
+      const target = Buffer.from(request.rid).toString('hex');
+      calls.push(request);
+      inFlight.set(target, (inFlight.get(target) ?? 0) + 1);
+      const all = [...inFlight.values()].reduce((sum, one) => sum + one, 0);
+      inFlightMax.perTarget = Math.max(inFlightMax.perTarget, inFlight.get(target) ?? 0);
+      inFlightMax.all = Math.max(inFlightMax.all, all);
+      try {
+        const outcome = await script(request);
+        if (outcome instanceof Error) throw outcome;
+        const rows = stored.get(target) ?? [];
+        stored.set(target, rows);
+        const isKnown = rows.some(({ mid }) => Buffer.compare(mid, request.mid) === 0);
+        if (!isKnown) rows.push(request);
+        if (outcome === 'lostAnswer') await connection.close(CloseCode.Normal, 'gone');
+        return { outcome: isKnown ? Outcome.DUPLICATE : Outcome.STORED };
+      } finally {
+        inFlight.set(target, (inFlight.get(target) ?? 1) - 1);
+      }
+    },
+  };
+  const unbuilt = Object.fromEntries(
+    Object.keys(methods).map((name) => [name, () => Promise.reject(new UnimplementedError(name))]),
+  );
+  const server = createServer({
+    // Every row has a handler: those above, or one that says that there is none.
+    handlers: { ...unbuilt, ...handlers } as Handlers,
+    middleware: [],
+    identify: async () => ({ class: 'anyone' }),
+    runtime,
+  });
+  const listener: Listener = await transport.listen({
+    endpoint: { host, port: 5001 },
+    identity,
+    limits: defaultLimits,
+    maxRequestBytes,
+    onConnection: (connection) => {
+      connections.add(connection);
+      server.serve(connection);
+    },
+  });
+  const node = {
+    stored,
+    calls,
+    inFlightMax,
+    storeId: new Uint8Array(8).fill(1),
+    async disconnect() {
+      for (const connection of connections) await connection.close(CloseCode.Draining, 'gone');
+      connections.clear();
+    },
+    async [Symbol.asyncDispose]() {
+      await listener.close(CloseCode.Draining, 'done');
+    },
+  };
+  return node;
+}
