@@ -25,6 +25,7 @@ export type { LogTile } from './tiles.ts';
 export { entryBundle } from './tiles.ts';
 export { nativeSigner, nativeSuite } from './native-suite.ts';
 export { nativeSha256 } from './native-hash.ts';
+export { nativeVrfProver } from './native-vrf.ts';
 export { portableVrfProver } from './vrf.ts';
-export type { VrfEvaluation, VrfProver } from './vrf.ts';
+export type { ImmediateVrfProver, VrfEvaluation, VrfProver } from './vrf.ts';
 export { signAuditorTreeHead, signTreeHead } from './tree-head.ts';

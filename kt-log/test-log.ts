@@ -9,10 +9,10 @@ import { DeploymentMode } from './codec.ts';
 import { KtLog } from './log.ts';
 import type { KtLogOptions } from './log.ts';
 import { nativeSigner, nativeSuite } from './native-suite.ts';
+import { nativeVrfProver } from './native-vrf.ts';
 import { noteKey, SignatureType } from './note.ts';
 import { MemoryTreeStore } from './store.ts';
 import { logVerifier } from './verify-response.ts';
-import { portableVrfProver } from './vrf.ts';
 
 /** Time that stands still until it is moved; timers without a wait run as soon as they can. */
 export class ManualClock implements Clock {
@@ -51,7 +51,7 @@ export function testKeys(seed: number) {
   const keys = {
     treeHead: nativeSigner(of(0)),
     note: nativeSigner(of(1)),
-    vrf: portableVrfProver(of(2)),
+    vrf: nativeVrfProver(of(2)),
   };
   const config: Configuration = {
     cipherSuite: 2,

@@ -38,6 +38,10 @@ export interface VrfProver {
     versions: readonly number[],
   ): readonly VrfEvaluation[] | Promise<readonly VrfEvaluation[]>;
 }
+/** A prover that has its answer at once. */
+export interface ImmediateVrfProver extends VrfProver {
+  prove(label: Uint8Array, versions: readonly number[]): VrfEvaluation[];
+}
 export interface VrfVerifier {
   /** The 32-byte output that `proof` proves. Throws VerificationError BAD_VRF. */
   verify(label: Uint8Array, version: number, proof: Uint8Array): Hash;
@@ -209,17 +213,17 @@ export class EcvrfPublicKey {
 }
 
 /** The portable prover. `seed` is an Ed25519 seed (32 bytes) used for nothing else. */
-export function portableVrfProver(seed: Uint8Array) {
+export function portableVrfProver(seed: Uint8Array): ImmediateVrfProver {
   const publicKey = ed25519.getPublicKey(seed);
   const secret = seed.slice();
   return {
     publicKey,
-    prove: (label: Uint8Array, versions: readonly number[]): VrfEvaluation[] =>
+    prove: (label, versions) =>
       versions.map((version) => {
         const { beta, pi } = ecvrfProve(secret, vrfInput(label, version));
         return { output: beta.slice(0, hashBytes), proof: pi };
       }),
-  } satisfies VrfProver;
+  };
 }
 
 /** The portable verifier of one log's VRF key. Throws VerificationError BAD_VRF for a bad key. */
