@@ -15,8 +15,6 @@ export interface Fence {
   streamsLeft(kind: StreamKind): number;
   /** The next write on the stream is its last: the end of the stream travels with it. */
   endWithNextWrite(streamId: number): void;
-  /** Lets streams through; to be called once, when their listener is attached. */
-  open(): void;
   /** Sends CONNECTION_CLOSE at once, without resetting the streams first as `stop` does. */
   closeNow(isApp: boolean, code: number, reason: Uint8Array): void;
   /** Makes the peer answer, so that neither side idles out. */
@@ -51,9 +49,7 @@ export function fenceConnection(
   const conn = nativeOf(connection);
   const recv = methodOf(connection, 'recv');
   const send = methodOf(connection, 'send');
-  const processStreams = methodOf(connection, 'processStreams');
   const dispatchEvent = connection.dispatchEvent.bind(connection);
-  let isOpen = false;
   let isBroken = false;
 
   const fault = (error: unknown): void => {
@@ -84,11 +80,6 @@ export function fenceConnection(
       fault(error);
     }
   });
-  // The glue refuses streams that arrive before its `start` has returned, although the handshake is
-  // over: a first call whose packet overtook the end of the handshake would be reset.
-  override(connection, 'processStreams', () => {
-    if (isOpen) processStreams();
-  });
   // The glue sends the end of a stream by itself, as an empty frame. Lost once, this quiche may never
   // send it again, and the stream then counts against the peer's limit for ever (quiche issue 2525).
   const streamSend = conn.streamSend.bind(conn);
@@ -99,12 +90,10 @@ export function fenceConnection(
       if (fin) ended.delete(id);
       return 0;
     }
-    const isLast = data.length > 0 && ending.has(id);
+    const isLast = data.length > 0 && ending.delete(id);
     const sent = streamSend(id, data, fin || isLast);
-    if (isLast && sent === data.length) {
-      ending.delete(id);
-      ended.add(id);
-    }
+    // Flow control took a part: the rest comes with another call.
+    if (isLast) (sent === data.length ? ended : ending).add(id);
     return sent;
   });
   const streamShutdown = conn.streamShutdown.bind(conn);
@@ -137,14 +126,6 @@ export function fenceConnection(
           ? conn.peerStreamsLeftBidi()
           : conn.peerStreamsLeftUni(),
     endWithNextWrite: (streamId) => void ending.add(streamId),
-    open() {
-      isOpen = true;
-      try {
-        processStreams();
-      } catch (error) {
-        fault(error);
-      }
-    },
     closeNow(isApp, code, reason) {
       if (conn.isClosed() || conn.isDraining()) return;
       conn.close(isApp, code, reason);

@@ -22,7 +22,7 @@ import { lost } from './session.ts';
 import { CloseCode, type Endpoint, type Listener, type ListenOptions } from './transport.ts';
 
 /** Time that the glue gets to stop before its socket is closed under it (ms). */
-const stopMs = 2000;
+const stopMs = 300;
 const firstRetryMs = 50;
 const lastRetryMs = 5000;
 
@@ -171,7 +171,7 @@ export class QuicListener implements Listener {
     this.#bound = undefined;
     log.error('quic.listener.lost', { port: this.#endpoint.port, sessions: this.#sessions.size });
     for (const session of this.#sessions) session.end(lost('socket lost'));
-    if (gone) await this.#unbind(gone);
+    if (gone) void this.#unbind(gone);
     for (let waitMs = firstRetryMs; !signal.aborted; waitMs = Math.min(2 * waitMs, lastRetryMs)) {
       try {
         const bound = await this.#bind(this.#endpoint);

@@ -14,7 +14,7 @@ import type { StreamSession } from './session.ts';
 import type { CloseInfo, PeerIdentity } from './transport.ts';
 
 /** Time that a closed connection may drain before it is let go by force (ms). */
-const drainMs = 1000;
+const drainMs = 500;
 /** What may still come on a stream whose message is complete before it is stopped (ms, bytes). */
 const lingerMs = 2000;
 const lingerBytes = 4096;
@@ -78,7 +78,6 @@ export class QuicSession implements StreamSession {
     fence.onReceived = () => {
       if (!this.#closeInfo) handlers.onCredit();
     };
-    fence.open();
   }
 
   streamCredit(kind: StreamKind): number {

@@ -86,7 +86,10 @@ export async function openSocket(
       // Without a listener of ours an error of the socket would end the process.
       this.socket.on('error', (error) => log.warn('quic.socket.error', { error: String(error) }));
       this.socket.on('close', () => {
-        if (!isClosing) handlers.onLost();
+        if (isClosing) return;
+        // Nothing is left to close, and the glue's `stop` would wait for it for ever.
+        isClosing = true;
+        handlers.onLost();
       });
       try {
         this.socket.setRecvBufferSize(bufferBytes);
