@@ -3,7 +3,7 @@
  * of the `./verify` door.
  */
 export * from './verify.ts';
-export { auditEntriesMax, defaultRecency, KtLog } from './log.ts';
+export { defaultRecency, KtLog } from './log.ts';
 export type { AuditedEntry, KtLogOptions } from './log.ts';
 export { defaultAnswerLimits } from './answers.ts';
 export type { AnswerLimits } from './answers.ts';

@@ -108,6 +108,7 @@ class User {
       this.state = after.state;
       this.owner = after.owner;
       if (after.isCaughtUp) return rounds;
+      assert.ok(after.hasProgressed);
     }
   }
   async distinguished() {
@@ -233,6 +234,7 @@ test('monitoring alarms an owner whose label got a version that is not hers', as
   const owner = phone.owner ?? assert.fail();
   const after = verifyOwnerMonitor(verifier, undefined, owner, bytes, clock.now());
   assert.equal(after.isCaughtUp, false);
+  assert.equal(after.hasProgressed, false);
   const news = await phone.update();
   assert.equal(news.isOwnRequest, false);
   assert.deepEqual(

@@ -11,11 +11,13 @@ import {
 } from '@quicprochat/proto/status';
 import type { AnswerContext, AnswerLimits } from './answers.ts';
 import { Answers, defaultAnswerLimits } from './answers.ts';
+import type { AuditBundle } from './auditor.ts';
+import { bundleEntriesMax, signAuditBundle } from './auditor.ts';
 import type { AuditorUpdate } from './auditor-update.ts';
 import type { Configuration } from './codec.ts';
 import { DeploymentMode } from './codec.ts';
 import type { Credential, CredentialUpdate } from './credential.ts';
-import { sameBytes } from './hash.ts';
+import { logEntry, sameBytes } from './hash.ts';
 import type { LogIdentity } from './note.ts';
 import { formatNote } from './note.ts';
 import type * as operations from './operations.ts';
@@ -45,9 +47,6 @@ export interface KtLogOptions {
 
 /** Ten days and ten entries (kt.md section 3, protocol section 10.1). */
 export const defaultRecency: Recency = { recentMs: 864_000_000, countMax: 10 };
-
-/** Most entries of one answer to an auditor. */
-export const auditEntriesMax = 256;
 
 /** One log entry as an auditor gets it. */
 export interface AuditedEntry {
@@ -210,7 +209,7 @@ export class KtLog implements AsyncDisposable {
    * for a range outside the log.
    */
   async auditedEntries(from: number, to: number): Promise<AuditedEntry[]> {
-    const isRange = from >= 0 && to > from && to <= this.size && to - from <= auditEntriesMax;
+    const isRange = from >= 0 && to > from && to <= this.size && to - from <= bundleEntriesMax;
     if (this.#current === undefined || !isRange) {
       const message = `key log: entries ${from} to ${to} of ${this.size}`;
       throw new InvalidArgumentError('BAD_FIELD', message);
@@ -234,6 +233,21 @@ export class KtLog implements AsyncDisposable {
       });
     }
     return audited;
+  }
+
+  /**
+   * Section 15.2 and kt.md section 10: entries [from, to) for an auditor, signed, with the
+   * checkpoint of size `to`. Throws as auditedEntries.
+   */
+  async auditBundle(from: number, to: number): Promise<AuditBundle> {
+    const audited = await this.auditedEntries(from, to);
+    const body = {
+      from,
+      entries: audited.map(({ update, prefixRoot }) => logEntry(update.timestampMs, prefixRoot)),
+      updates: audited.map((one) => one.update),
+      checkpoint: new TextEncoder().encode(await this.checkpoint(to)),
+    };
+    return signAuditBundle(this.#options.suite.sha256, body, this.#options.keys.note);
   }
 
   /** The bytes of a public tile of the RFC 6962 tree; undefined if the log has no such tile. */

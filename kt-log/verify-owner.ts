@@ -136,6 +136,12 @@ export interface OwnerMonitored {
   readonly owner: OwnerState;
   /** False: the response ended early, another round has to follow. */
   readonly isCaughtUp: boolean;
+  /**
+   * False: no distinguished entry was shown. Neither this nor caught up means that the log stopped at
+   * a version the owner does not know: ask for it by an update without values. A log that then has
+   * none to tell withholds it.
+   */
+  readonly hasProgressed: boolean;
 }
 
 /**
@@ -177,7 +183,8 @@ export function verifyOwnerMonitor(
     map,
   };
   const isCaughtUp = start >= (result.newest ?? -1);
-  return { state, owner: forgetUnused(moved), isCaughtUp };
+  const hasProgressed = result.inspected.length > 0;
+  return { state, owner: forgetUnused(moved), isCaughtUp, hasProgressed };
 }
 
 /** Keeps the search keys that a later ladder can ask for. */

@@ -27,6 +27,7 @@ export {
   leavesPerEntryMax,
 } from './auditor-update.ts';
 export type { AuditedLog, AuditorUpdate } from './auditor-update.ts';
+export * from './auditor.ts';
 export * from './note.ts';
 export { meetsQuorum, parsePolicy } from './policy.ts';
 export type { Policy } from './policy.ts';
