@@ -147,7 +147,7 @@ export class Device {
       this.#store.inbox.expire(nowMs - seenKeptMs);
       this.#store.outbox.expire(nowMs - outboxKeptMs);
     });
-    this.#sync.resume();
+    if (this.#sync.resume()) this.link.redial('receiving again');
     this.link.start();
     this.#logged(this.#receiver.retryParked(), 'parked rows');
   }

@@ -169,6 +169,11 @@ export class Link implements Caller {
     return session.call(method, request, options);
   }
 
+  /** Gives the current session up for a new one. */
+  redial(reason: string): void {
+    this.#session?.end(reason);
+  }
+
   /** The node refused the session: no more attempts until `start`. */
   expire(): void {
     this.#stop?.abort(sessionExpired());

@@ -59,12 +59,11 @@ export class Sync {
     this.#parts = parts;
   }
 
-  /** Another connection of this device took over; nothing is received until `resume`. */
-  get isSuperseded(): boolean {
-    return this.#isSuperseded;
-  }
-  resume(): void {
+  /** Receives again after another connection of this device took over. True if one had. */
+  resume(): boolean {
+    const wasSuperseded = this.#isSuperseded;
     this.#isSuperseded = false;
+    return wasSuperseded;
   }
 
   /**

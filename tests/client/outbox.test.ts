@@ -1,104 +1,24 @@
 /** Durable sends (delivery.md sections 1 and 3) against a node that fails in every way it may. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { after, describe, test } from 'node:test';
+import { describe, test } from 'node:test';
 import fc from 'fast-check';
-import { QpcClient } from '@quicprochat/client-lib';
 import { openStore } from '@quicprochat/client-lib/store';
 import {
   FailedPreconditionError,
-  formatNodeAddress,
   InternalError,
   NotFoundError,
   PermissionDeniedError,
   ResourceExhaustedError,
-  silentLog,
-  systemRandom,
   UnavailableError,
-  type Runtime,
 } from '@quicprochat/proto';
-import { makeIdentity, memoryNetwork } from '@quicprochat/proto/transport';
-import { SimulatedClock } from '../simulated-clock.ts';
-import { startScriptedNode, type Script, type ScriptedNode } from './scripted-node.ts';
+import { makeScene, nameOf, storeKey, targetOf } from './scene.ts';
+import type { Script, ScriptedNode } from './scripted-node.ts';
 
-const directory = mkdtempSync(join(tmpdir(), 'qpc-outbox-'));
-after(() => rmSync(directory, { recursive: true, force: true }));
-const host = 'red.example';
-const storeKey = new Uint8Array(32).fill(3);
-const targetOf = (n: number): Uint8Array => new Uint8Array(32).fill(n + 1);
-const nameOf = (n: number): string => Buffer.from(targetOf(n)).toString('hex');
 const hourMs = 3_600_000;
-let stores = 0;
 
-interface Scene extends AsyncDisposable {
-  readonly clock: SimulatedClock;
-  readonly node: ScriptedNode;
-  readonly path: string;
-  open(): Promise<QpcClient>;
-  /** Runs simulated time until the outbox of the client is empty. */
-  drain(client: QpcClient): Promise<void>;
-}
-
-/** A closed store with an account and, for each entry, one SEALED row to that target. */
-async function makeScene(targets: readonly number[], script: Script): Promise<Scene> {
-  const clock = new SimulatedClock();
-  const runtime: Runtime = { clock, random: systemRandom, log: silentLog };
-  const network = memoryNetwork(runtime);
-  const identity = await makeIdentity(systemRandom);
-  const own = await makeIdentity(systemRandom);
-  const node = await startScriptedNode(network.transport(host), host, identity, runtime, script);
-  const path = join(directory, `${(stores += 1)}.db`);
-  {
-    using store = openStore(path, storeKey);
-    store.account.put({
-      userId: 'alice@red.example',
-      nodeAddress: formatNodeAddress({ host, port: 5001, pin: identity.spkiSha256 }),
-      accountSeed: systemRandom.bytes(32),
-      identitySeed: systemRandom.bytes(32),
-      certificatePem: own.certificatePem,
-      privateKeyPem: own.privateKeyPem,
-      opaqueServerKey: undefined,
-      isRegistered: true,
-      sessionExpiresMs: Number.MAX_SAFE_INTEGER,
-    });
-    store.transaction(() => {
-      for (const [index, target] of targets.entries()) {
-        const mid = new Uint8Array(16);
-        new DataView(mid.buffer).setUint32(0, index);
-        store.outbox.add(
-          {
-            mid,
-            payload: Uint8Array.of(index & 0xff),
-            targets: [{ rid: targetOf(target), domain: host }],
-            messageId: undefined,
-          },
-          clock.now(),
-        );
-      }
-    });
-  }
-  return {
-    clock,
-    node,
-    path,
-    open: () =>
-      QpcClient.open({
-        storePath: path,
-        storeKey,
-        runtime,
-        transport: network.transport('alice'),
-      }),
-    async drain(client) {
-      let isFlushed = false;
-      const flushed = client.flush().then(() => (isFlushed = true));
-      assert(await clock.runUntil(() => isFlushed, hourMs), 'the outbox did not empty in an hour');
-      await flushed;
-    },
-    [Symbol.asyncDispose]: () => node[Symbol.asyncDispose](),
-  };
-}
+/** One SEALED row per entry, to that target. */
+const sceneOf = (targets: readonly number[], script: Script): ReturnType<typeof makeScene> =>
+  makeScene({ targets, script });
 
 /** Indexes of the rows that each target got, in order. */
 function storedIndexes(node: ScriptedNode, target: number): number[] {
@@ -135,7 +55,7 @@ describe('the outbox', () => {
             const fault = stream.next().value as keyof typeof faults;
             return faults[fault]() ?? 'stored';
           };
-          await using scene = await makeScene(targets, script);
+          await using scene = await sceneOf(targets, script);
           await using client = await scene.open();
           client.start();
           await scene.drain(client);
@@ -152,7 +72,7 @@ describe('the outbox', () => {
   test('sends to at most 32 devices at once', async () => {
     const targets = Array.from({ length: 80 }, (_, n) => n);
     const gate = Promise.withResolvers<void>();
-    await using scene = await makeScene(targets, async () => {
+    await using scene = await sceneOf(targets, async () => {
       await gate.promise;
       return 'stored';
     });
@@ -169,7 +89,7 @@ describe('the outbox', () => {
   test('waits as long as a rate limit says, with all devices', async () => {
     const retryAfterMs = 60_000;
     let isFirst = true;
-    await using scene = await makeScene([0, 0, 0], async () => {
+    await using scene = await sceneOf([0, 0, 0], async () => {
       if (!isFirst) return 'stored';
       isFirst = false;
       return new ResourceExhaustedError('RATE_LIMITED', 'slower', { retryAfterMs });
@@ -189,7 +109,7 @@ describe('the outbox', () => {
       new FailedPreconditionError('FEATURE_OFF', 'off'),
     ];
     for (const refusal of refusals) {
-      await using scene = await makeScene([0, 0, 1], async ({ mid }) =>
+      await using scene = await sceneOf([0, 0, 1], async ({ mid }) =>
         mid[3] === 0 ? refusal : 'stored',
       );
       await using client = await scene.open();
@@ -213,7 +133,7 @@ describe('the outbox', () => {
   });
 
   test('gives a row up that the node cannot take eight times, so that the next ones go', async () => {
-    await using scene = await makeScene([0, 0], async ({ mid }) =>
+    await using scene = await sceneOf([0, 0], async ({ mid }) =>
       mid[3] === 0 ? new InternalError('poison') : 'stored',
     );
     await using client = await scene.open();
@@ -225,7 +145,7 @@ describe('the outbox', () => {
 
   test('goes on where it was after a restart of the client, with the same bytes', async () => {
     let left = 3;
-    const scene = await makeScene([0, 0, 0, 0, 0], async () => {
+    const scene = await sceneOf([0, 0, 0, 0, 0], async () => {
       left -= 1;
       return left >= 0 ? 'stored' : new UnavailableError('DRAINING', 'later');
     });
@@ -247,7 +167,7 @@ describe('the outbox', () => {
   });
 
   test('sends again what another store of the node had accepted', async () => {
-    await using scene = await makeScene([0, 1], async () => 'stored');
+    await using scene = await sceneOf([0, 1], async () => 'stored');
     await using client = await scene.open();
     client.start();
     await scene.drain(client);

@@ -1,7 +1,7 @@
 /**
- * Test support: the Enqueue side of a node whose answers a test chooses, behind real dispatch and
- * a memory network; for failures that a healthy node does not show on demand. It keeps what it
- * was given, and how many calls were in flight at once.
+ * Test support: a peer whose answers a test chooses, in a node's place behind real dispatch and a
+ * memory network; for failures that a healthy node does not show on demand. It keeps what it was
+ * given to enqueue, and how many calls were in flight at once; more is overridden by the test.
  */
 import {
   createServer,
@@ -42,6 +42,7 @@ export async function startScriptedNode(
   identity: NodeIdentity,
   runtime: Runtime,
   script: Script,
+  overrides: Partial<Handlers> = {},
 ): Promise<ScriptedNode> {
   const stored = new Map<string, EnqueueRequest[]>();
   const calls: EnqueueRequest[] = [];
@@ -81,7 +82,7 @@ export async function startScriptedNode(
   );
   const server = createServer({
     // Every row has a handler: those above, or one that says that there is none.
-    handlers: { ...unbuilt, ...handlers } as Handlers,
+    handlers: { ...unbuilt, ...handlers, ...overrides } as Handlers,
     middleware: [],
     identify: async () => ({ class: 'anyone' }),
     runtime,

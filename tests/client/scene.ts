@@ -1,0 +1,113 @@
+/**
+ * Test support: one client whose store has an account and rows to send, and a scripted node, on a
+ * memory network and a clock that the test owns.
+ */
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { QpcClient } from '@quicprochat/client-lib';
+import { openStore } from '@quicprochat/client-lib/store';
+import {
+  formatNodeAddress,
+  silentLog,
+  systemRandom,
+  type Handlers,
+  type Runtime,
+} from '@quicprochat/proto';
+import { makeIdentity, memoryNetwork } from '@quicprochat/proto/transport';
+import { SimulatedClock } from '../simulated-clock.ts';
+import { startScriptedNode, type Script, type ScriptedNode } from './scripted-node.ts';
+
+const host = 'red.example';
+const hourMs = 3_600_000;
+export const storeKey = new Uint8Array(32).fill(3);
+
+/** Recipient device number `n`, and its name in what a scripted node stored. */
+export const targetOf = (n: number): Uint8Array => new Uint8Array(32).fill(n + 1);
+export const nameOf = (n: number): string => Buffer.from(targetOf(n)).toString('hex');
+
+export interface Scene extends AsyncDisposable {
+  readonly clock: SimulatedClock;
+  readonly node: ScriptedNode;
+  readonly path: string;
+  open(): Promise<QpcClient>;
+  /** Runs simulated time until the outbox of the client is empty. */
+  drain(client: QpcClient): Promise<void>;
+}
+
+export interface SceneOptions {
+  /** For each entry one SEALED row to that target; its index is in mid and payload. */
+  readonly targets?: readonly number[];
+  readonly script?: Script;
+  readonly overrides?: Partial<Handlers>;
+}
+
+export async function makeScene(options: SceneOptions): Promise<Scene> {
+  const clock = new SimulatedClock();
+  const runtime: Runtime = { clock, random: systemRandom, log: silentLog };
+  const network = memoryNetwork(runtime);
+  const identity = await makeIdentity(systemRandom);
+  const own = await makeIdentity(systemRandom);
+  const node = await startScriptedNode(
+    network.transport(host),
+    host,
+    identity,
+    runtime,
+    options.script ?? (async () => 'stored'),
+    options.overrides,
+  );
+  const directory = mkdtempSync(join(tmpdir(), 'qpc-scene-'));
+  const path = join(directory, 'client.db');
+  {
+    using store = openStore(path, storeKey);
+    store.account.put({
+      userId: 'alice@red.example',
+      nodeAddress: formatNodeAddress({ host, port: 5001, pin: identity.spkiSha256 }),
+      accountSeed: systemRandom.bytes(32),
+      identitySeed: systemRandom.bytes(32),
+      certificatePem: own.certificatePem,
+      privateKeyPem: own.privateKeyPem,
+      opaqueServerKey: undefined,
+      isRegistered: true,
+      sessionExpiresMs: Number.MAX_SAFE_INTEGER,
+    });
+    store.transaction(() => {
+      for (const [index, target] of (options.targets ?? []).entries()) {
+        const mid = new Uint8Array(16);
+        new DataView(mid.buffer).setUint32(0, index);
+        store.outbox.add(
+          {
+            mid,
+            payload: Uint8Array.of(index & 0xff),
+            targets: [{ rid: targetOf(target), domain: host }],
+            messageId: undefined,
+          },
+          clock.now(),
+        );
+      }
+    });
+  }
+  return {
+    clock,
+    node,
+    path,
+    open: () =>
+      QpcClient.open({
+        storePath: path,
+        storeKey,
+        runtime,
+        transport: network.transport('alice'),
+      }),
+    async drain(client) {
+      let isFlushed = false;
+      const flushed = client.flush().then(() => (isFlushed = true));
+      assert(await clock.runUntil(() => isFlushed, hourMs), 'the outbox did not empty in an hour');
+      await flushed;
+    },
+    async [Symbol.asyncDispose]() {
+      await node[Symbol.asyncDispose]();
+      rmSync(directory, { recursive: true, force: true });
+    },
+  };
+}
