@@ -30,6 +30,8 @@ type Point = InstanceType<typeof Point>;
 const { Fp, Fn } = Point;
 const order = Fn.ORDER;
 const inverseOf8 = Fn.inv(8n);
+/** d of the curve -x^2 + y^2 = 1 + d x^2 y^2. */
+const curveD = Point.CURVE().d;
 
 /** RFC 8410: what stands before the raw 32 bytes of an X25519 key. */
 const pkcs8Prefix = Buffer.from('302e020100300506032b656e04220420', 'hex');
@@ -66,14 +68,48 @@ function clampedFor(k: bigint): Uint8Array | undefined {
   return t < 2n ** 252n ? toLittleEndian(8n * t, 32) : undefined;
 }
 
-/** The point with this Edwards y whose sum with `addend` has the Montgomery u `sumU`. */
-function withSign(y: bigint, addend: Point, sumU: bigint): Point | undefined {
-  const point = Point.fromBytes(toLittleEndian(y, 32), false);
-  for (const candidate of [point, point.negate()]) {
-    const [numerator, denominator] = uParts(candidate.add(addend));
-    if (Fp.eql(numerator, Fp.mul(sumU, denominator))) return candidate;
+/**
+ * A point by its Montgomery u, and the u of its sum with a known affine point (x0, y0); as fractions,
+ * so that several points share one inversion. With y = (u - 1)/(u + 1) = a/b for the point and
+ * e/f for the sum, the addition law y3 (1 - d x x0 y y0) = y y0 + x x0 gives x without a root:
+ *
+ *     x = (e b - a f y0) / (x0 (f b + d e a y0))
+ */
+interface Fractions {
+  readonly y: readonly [bigint, bigint];
+  readonly x: readonly [bigint, bigint];
+}
+function fractionsOf(u: bigint, sumU: bigint, known: { x: bigint; y: bigint }): Fractions {
+  const a = Fp.sub(u, 1n);
+  const b = Fp.add(u, 1n);
+  const e = Fp.sub(sumU, 1n);
+  const f = Fp.add(sumU, 1n);
+  const ay0 = Fp.mul(a, known.y);
+  return {
+    y: [a, b],
+    x: [
+      Fp.sub(Fp.mul(e, b), Fp.mul(f, ay0)),
+      Fp.mul(known.x, Fp.add(Fp.mul(f, b), Fp.mul(Fp.mul(curveD, e), ay0))),
+    ],
+  };
+}
+
+/** The points of several fractions, or undefined where one is none: a fault, or an exceptional sum. */
+function pointsOf(fractions: readonly Fractions[]): Point[] | undefined {
+  const denominators = fractions.flatMap(({ x, y }) => [x[1], y[1]]);
+  if (denominators.some((denominator) => Fp.is0(denominator))) return undefined;
+  const inverses = FpInvertBatch(Fp, denominators);
+  const points: Point[] = [];
+  for (const [i, fraction] of fractions.entries()) {
+    const x = Fp.mul(fraction.x[0], inverses[2 * i] ?? 0n);
+    const y = Fp.mul(fraction.y[0], inverses[2 * i + 1] ?? 0n);
+    const xx = Fp.sqr(x);
+    const yy = Fp.sqr(y);
+    // -x^2 + y^2 = 1 + d x^2 y^2, or the nonce must not leave this function.
+    if (!Fp.eql(Fp.sub(yy, xx), Fp.add(1n, Fp.mul(curveD, Fp.mul(xx, yy))))) return undefined;
+    points.push(Point.fromAffine({ x, y }));
   }
-  return undefined;
+  return points;
 }
 
 /** What does not depend on the input. */
@@ -83,12 +119,12 @@ interface Secret {
   readonly x25519: KeyObject;
   readonly ed25519: KeyObject;
   readonly publicKey: Uint8Array;
-  readonly publicPoint: Point;
+  readonly publicPoint: { x: bigint; y: bigint };
 }
 
 /** Proof of `alpha`, or undefined in the rare case that a scalar does not fit. */
 function prove(secret: Secret, alpha: Uint8Array): VrfEvaluation | undefined {
-  const { publicKey, publicPoint } = secret;
+  const { publicKey } = secret;
   const h = encodeToCurve(publicKey, alpha);
   const shifted = h.add(Point.BASE);
   const [hNumerator, hDenominator] = uParts(h);
@@ -105,15 +141,16 @@ function prove(secret: Secret, alpha: Uint8Array): VrfEvaluation | undefined {
   if (clamped === undefined) return undefined;
   const nonceKey = x25519Private(clamped);
   const uBytes = sign(null, hBytes, secret.ed25519).subarray(0, 32);
-  const gammaU = multiply(secret.x25519, hKey);
-  const vU = multiply(nonceKey, hKey);
-  // y = (u - 1) / (u + 1).
-  const [gammaInverse, vInverse] = FpInvertBatch(Fp, [Fp.add(gammaU, 1n), Fp.add(vU, 1n)]);
-  if (gammaInverse === undefined || vInverse === undefined) return undefined;
-  const gammaY = Fp.mul(Fp.sub(gammaU, 1n), gammaInverse);
-  const gamma = withSign(gammaY, publicPoint, multiply(secret.x25519, shiftedKey));
-  const vY = Fp.mul(Fp.sub(vU, 1n), vInverse);
-  const v = withSign(vY, Point.fromBytes(uBytes, false), multiply(nonceKey, shiftedKey));
+  const nonceBase = Point.fromBytes(uBytes, false).toAffine();
+  const [gamma, v] =
+    pointsOf([
+      fractionsOf(
+        multiply(secret.x25519, hKey),
+        multiply(secret.x25519, shiftedKey),
+        secret.publicPoint,
+      ),
+      fractionsOf(multiply(nonceKey, hKey), multiply(nonceKey, shiftedKey), nonceBase),
+    ]) ?? [];
   if (gamma === undefined || v === undefined) return undefined;
 
   const gammaBytes = gamma.toBytes();
@@ -135,7 +172,7 @@ export function nativeVrfProver(seed: Uint8Array): ImmediateVrfProver {
     scalar,
     prefix,
     publicKey,
-    publicPoint: Point.fromBytes(publicKey, false),
+    publicPoint: Point.fromBytes(publicKey, false).toAffine(),
     x25519: x25519Private(head),
     ed25519: signingKeyFromSeed(seed).privateKey,
   };
