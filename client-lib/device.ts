@@ -23,6 +23,9 @@ const dayMs = 24 * 3600 * 1000;
 /** How long marks of seen messages and settled outbox rows are kept (delivery.md section 0). */
 const seenKeptMs = 90 * dayMs;
 const outboxKeptMs = 30 * dayMs;
+/** How often keys are looked after, and how soon after a failure (ms). */
+const publishEveryMs = dayMs / 4;
+const publishRetryMs = 60_000;
 
 export interface DeviceParts {
   readonly store: ClientStore;
@@ -163,7 +166,20 @@ export class Device {
 
   #onSession(session: Session): void {
     this.#sync.attach(session);
-    this.#publish(session);
+    this.#keepPublished(session);
+  }
+
+  /** Keys age and run out during a long session too. */
+  #keepPublished(session: Session): void {
+    const again = (afterMs: number) => () => {
+      if (session.signal.aborted) return;
+      this.#runtime.clock.timer(afterMs, () => {
+        if (!session.signal.aborted) this.#keepPublished(session);
+      });
+    };
+    const work = this.prepare(session);
+    work.then(again(publishEveryMs), again(publishRetryMs));
+    this.#logged(work, 'publishing keys');
   }
 
   #publish(session: Session): void {

@@ -146,7 +146,7 @@ export class Receiver {
       const apply =
         content.kind === 'welcome'
           ? await this.#join(content.bytes, batch)
-          : await this.#process(content.bytes, batch);
+          : await this.#process(content.bytes, row, batch);
       return (parked) => {
         batch.addSeen(mark);
         apply();
@@ -224,7 +224,7 @@ export class Receiver {
     this.#retryFor(group.groupId);
   }
 
-  async #process(bytes: Uint8Array, batch: Batch): Promise<() => void> {
+  async #process(bytes: Uint8Array, row: InboxRow, batch: Batch): Promise<() => void> {
     const { mls } = this.#parts;
     const { groupId } = inspectMessage(bytes);
     const group = batch.group(groupId);
@@ -249,7 +249,7 @@ export class Receiver {
       }
       throw error;
     }
-    if (processed.kind === 'application') return () => this.#show(processed, batch);
+    if (processed.kind === 'application') return () => this.#show(processed, row, batch);
     if (processed.isSelfRemoved) {
       return () => {
         batch.useKeys(processed.next, processed.next.epoch, processed.wipe);
@@ -267,7 +267,7 @@ export class Receiver {
   }
 
   /** An authentic message: its keys are used up even if its content is nonsense. */
-  #show(processed: Extract<Processed, { kind: 'application' }>, batch: Batch): void {
+  #show(processed: Extract<Processed, { kind: 'application' }>, row: InboxRow, batch: Batch): void {
     const { store, runtime } = this.#parts;
     const { next, sender, plaintext } = processed;
     batch.useKeys(next, processed.epoch, processed.wipe);
@@ -278,7 +278,7 @@ export class Receiver {
       message = parseContent(plaintext);
     } catch (error) {
       if (!(error instanceof ContentError)) throw error;
-      this.#never({ mid: markOf(plaintext), seq: 0, payload: plaintext }, error.reason, batch);
+      this.#never(row, error.reason, batch);
       return;
     }
     batch.advance(
@@ -335,11 +335,7 @@ export class Receiver {
     batch.after(() => this.#parts.onUnknownUsers(waitsFor.split(' ')));
   }
 
-  #never(
-    row: { readonly mid: Uint8Array; readonly seq: number; readonly payload: Uint8Array },
-    reason: string,
-    batch: Batch,
-  ): void {
+  #never(row: InboxRow, reason: string, batch: Batch): void {
     const { store } = this.#parts;
     const { mid, seq, payload } = row;
     batch.write(() =>

@@ -15,7 +15,7 @@ import {
   type Handlers,
   type Runtime,
 } from '@quicprochat/proto';
-import { makeIdentity, memoryNetwork } from '@quicprochat/proto/transport';
+import { makeIdentity, memoryNetwork, type MemoryNetwork } from '@quicprochat/proto/transport';
 import { SimulatedClock } from '../simulated-clock.ts';
 import { startScriptedNode, type Script, type ScriptedNode } from './scripted-node.ts';
 
@@ -30,6 +30,8 @@ export const nameOf = (n: number): string => Buffer.from(targetOf(n)).toString('
 export interface Scene extends AsyncDisposable {
   readonly clock: SimulatedClock;
   readonly node: ScriptedNode;
+  /** The client is host `alice`, the node `red.example`. */
+  readonly network: MemoryNetwork;
   readonly path: string;
   open(): Promise<QpcClient>;
   /** Runs simulated time until the outbox of the client is empty. */
@@ -41,6 +43,8 @@ export interface SceneOptions {
   readonly targets?: readonly number[];
   readonly script?: Script;
   readonly overrides?: Partial<Handlers>;
+  /** The SPKI hash that the client expects; the node's own unless told otherwise. */
+  readonly pin?: Uint8Array;
 }
 
 export async function makeScene(options: SceneOptions): Promise<Scene> {
@@ -63,7 +67,11 @@ export async function makeScene(options: SceneOptions): Promise<Scene> {
     using store = openStore(path, storeKey);
     store.account.put({
       userId: 'alice@red.example',
-      nodeAddress: formatNodeAddress({ host, port: 5001, pin: identity.spkiSha256 }),
+      nodeAddress: formatNodeAddress({
+        host,
+        port: 5001,
+        pin: options.pin ?? identity.spkiSha256,
+      }),
       accountSeed: systemRandom.bytes(32),
       identitySeed: systemRandom.bytes(32),
       certificatePem: own.certificatePem,
@@ -91,6 +99,7 @@ export async function makeScene(options: SceneOptions): Promise<Scene> {
   return {
     clock,
     node,
+    network,
     path,
     open: () =>
       QpcClient.open({

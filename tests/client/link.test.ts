@@ -1,0 +1,107 @@
+/** The connection of a device to its node: silence, outages, wrong nodes (wire.md section 1). */
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import type { ClientEvent, QpcClient } from '@quicprochat/client-lib';
+import { hasReason } from '@quicprochat/proto';
+import { makeScene, type Scene } from './scene.ts';
+
+const host = 'red.example';
+const minuteMs = 60_000;
+
+/** Keeps the states that the client's link went through, with the simulated time. */
+function watch(
+  client: QpcClient,
+  scene: Scene,
+): { readonly state: string; readonly atMs: number }[] {
+  const states: { state: string; atMs: number }[] = [];
+  const events: AsyncIterable<ClientEvent> = client.events();
+  void (async () => {
+    for await (const event of events) {
+      if (event.type === 'link') {
+        states.push({ state: event.state, atMs: scene.clock.monotonic() });
+      }
+    }
+  })();
+  return states;
+}
+
+describe('the link', () => {
+  test('notices a node that went silent, long before the idle time-out, and comes back', async () => {
+    await using scene = await makeScene({});
+    await using client = await scene.open();
+    const states = watch(client, scene);
+    client.start();
+    await scene.clock.runUntil(() => states.at(-1)?.state === 'online', minuteMs);
+    scene.network.cut(host, 'alice');
+    scene.network.cut('alice', host);
+    const cutMs = scene.clock.monotonic();
+    assert(await scene.clock.runUntil(() => states.at(-1)?.state === 'offline', minuteMs));
+    const noticedMs = (states.at(-1)?.atMs ?? 0) - cutMs;
+    assert(noticedMs <= 15_000, `noticed after ${noticedMs} ms`);
+    scene.network.heal(host, 'alice');
+    scene.network.heal('alice', host);
+    assert(await scene.clock.runUntil(() => states.at(-1)?.state === 'online', minuteMs));
+  });
+
+  test('with calls under way notices it within seconds', async () => {
+    const gate = Promise.withResolvers<'stored'>();
+    await using scene = await makeScene({ targets: [0], script: () => gate.promise });
+    await using client = await scene.open();
+    const states = watch(client, scene);
+    client.start();
+    await scene.clock.runUntil(() => scene.node.calls.length === 1, minuteMs);
+    const cutMs = scene.clock.monotonic();
+    scene.network.cut(host, 'alice');
+    assert(await scene.clock.runUntil(() => states.at(-1)?.state === 'offline', minuteMs));
+    const noticedMs = (states.at(-1)?.atMs ?? 0) - cutMs;
+    assert(noticedMs <= 6_000, `noticed after ${noticedMs} ms`);
+    gate.resolve('stored');
+  });
+
+  test('tries for ever, more and more slowly, never further apart than 30 s and a dial', async () => {
+    await using scene = await makeScene({});
+    await using client = await scene.open();
+    const states = watch(client, scene);
+    scene.network.cut(host, 'alice');
+    scene.network.cut('alice', host);
+    client.start();
+    await scene.clock.advance(60 * minuteMs);
+    const dials = states.filter(({ state }) => state === 'connecting').map(({ atMs }) => atMs);
+    assert(dials.length > 100, `${dials.length} dials in an hour`);
+    assert(dials.length < 600, `${dials.length} dials in an hour`);
+    const pauses = dials.slice(1).map((atMs, index) => atMs - (dials[index] ?? 0));
+    assert(Math.max(...pauses) <= 30_000 + 10_000);
+    scene.network.heal(host, 'alice');
+    scene.network.heal('alice', host);
+    assert(await scene.clock.runUntil(() => states.at(-1)?.state === 'online', 2 * minuteMs));
+  });
+
+  test('never goes online at a node that is not the pinned one', async () => {
+    await using scene = await makeScene({ targets: [0], pin: new Uint8Array(32).fill(5) });
+    await using client = await scene.open();
+    const states = watch(client, scene);
+    client.start();
+    await scene.clock.advance(10 * minuteMs);
+    assert(states.some(({ state }) => state === 'offline'));
+    assert(!states.some(({ state }) => state === 'online'));
+    assert.equal(scene.node.calls.length, 0);
+  });
+
+  test('stops trying when the node does not know the session', async () => {
+    let hellos = 0;
+    await using scene = await makeScene({
+      overrides: {
+        hello: async () => {
+          hellos += 1;
+          return { version: 1, domain: host, callerClass: 'anyone' };
+        },
+      },
+    });
+    await using client = await scene.open();
+    client.start();
+    const online = client.online();
+    await assert.rejects(online, (error) => hasReason(error, 'NOT_LOGGED_IN'));
+    await scene.clock.advance(10 * minuteMs);
+    assert.equal(hellos, 1);
+  });
+});
