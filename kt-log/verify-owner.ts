@@ -213,7 +213,11 @@ export interface OwnerUpdated {
   readonly isOwnRequest: boolean;
 }
 
-/** Section 13.5, for one of the responses. Throws VerificationError. */
+/**
+ * Section 13.5, for one of the responses. When the new versions stand in an entry that is already
+ * distinguished, section 9.1 gives no proof of them: they are shown by the next verifyOwnerMonitor,
+ * which is due before anybody relies on them. Throws VerificationError.
+ */
 export function verifyUpdate(
   log: LogVerifier,
   before: UserState | undefined,
