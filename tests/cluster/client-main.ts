@@ -51,6 +51,10 @@ async function handle(request: ClientRequest): Promise<unknown> {
       return opened()
         .conversations()
         .map(({ id }) => hex(id));
+    case 'countMessages':
+      return opened()
+        .conversations()
+        .reduce((sum, { id }) => sum + opened().history(id, Number.MAX_SAFE_INTEGER).length, 0);
     case 'send':
       for (let index = 1; index <= request.count; index += 1) {
         await opened().send(

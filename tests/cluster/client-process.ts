@@ -25,6 +25,8 @@ export type ClientRequest =
   | { readonly do: 'create'; readonly name: string; readonly members: readonly string[] }
   /** Answer: ids (hex) of all conversations. */
   | { readonly do: 'conversations' }
+  /** Answer: how many messages, own and received, its store holds. */
+  | { readonly do: 'countMessages' }
   /** Sends `count` texts, `everyMs` apart. Answer: null, once the last one is sealed on disk. */
   | {
       readonly do: 'send';
