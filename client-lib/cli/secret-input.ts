@@ -74,9 +74,8 @@ export class SecretInput {
 
   /** What is left of standard input, as text. Throws CommandError above `maxBytes`. */
   async remaining(maxBytes: number): Promise<string> {
-    while (await this.#more()) {
-      if (this.#rest.length > maxBytes) break;
-    }
+    let isOpen = true;
+    while (isOpen && this.#rest.length <= maxBytes) isOpen = await this.#more();
     if (this.#rest.length > maxBytes) throw usage(`standard input: more than ${maxBytes} bytes`);
     return new TextDecoder('utf-8').decode(this.#rest);
   }

@@ -1,0 +1,246 @@
+/**
+ * `qpc` at real nodes: register, log in, send, listen, groups over two nodes, as processes; and
+ * that no password, passphrase or text ever stands in a log or an error.
+ */
+import assert from 'node:assert/strict';
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, suite, test } from 'node:test';
+import { initCluster, type NodeProcess } from '../cluster/node-process.ts';
+import { QpcProcess, runQpc, type QpcResult } from './qpc-process.ts';
+
+/** Planted: none of these may stand in any log, in any form. */
+const marks = {
+  password: 'planted-Password-4711',
+  wrongPassword: 'planted-Guess-0815',
+  passphrase: 'planted-Passphrase-1701',
+  text: 'planted text of a message 2342',
+};
+
+type Json = Readonly<Record<string, unknown>>;
+
+suite('qpc', () => {
+  const directory = mkdtempSync(join(tmpdir(), 'qpc-cli-'));
+  let red: NodeProcess;
+  let blue: NodeProcess;
+  /** Standard error of every command that ran. */
+  const errors: string[] = [];
+
+  before(async () => {
+    const nodes = await initCluster(directory, ['red.example', 'blue.example']);
+    [red, blue] = nodes as [NodeProcess, NodeProcess];
+    for (const node of nodes) {
+      const config = readFileSync(node.configFile, 'utf8');
+      writeFileSync(node.configFile, config.replace('log_level = "info"', 'log_level = "debug"'));
+      await node.start();
+    }
+  });
+  after(async () => {
+    await Promise.all([red.kill(), blue.kill()]);
+    rmSync(directory, { recursive: true, force: true });
+  });
+
+  const homeOf = (name: string): string => join(directory, `home-${name}`);
+  const secret = (name: string, text: string): string => {
+    const path = join(directory, name);
+    writeFileSync(path, `${text}\n`, { mode: 0o600 });
+    return path;
+  };
+  const passwordFile = secret('password', marks.password);
+
+  async function qpc(name: string, args: readonly string[], stdin?: string): Promise<QpcResult> {
+    const all = [...args, '--home', homeOf(name)];
+    const result = await runQpc(all, stdin === undefined ? {} : { stdin });
+    errors.push(result.stderr);
+    return result;
+  }
+  async function json(name: string, args: readonly string[], stdin?: string): Promise<Json[]> {
+    const result = await qpc(name, [...args, '--json'], stdin);
+    assert.equal(result.code, 0, result.stderr);
+    return result.stdout
+      .split('\n')
+      .slice(0, -1)
+      .map((line) => JSON.parse(line) as Json);
+  }
+  async function refused(name: string, args: readonly string[], line: RegExp): Promise<void> {
+    const result = await qpc(name, args);
+    assert.equal(result.code, 1, result.stderr);
+    assert.match(result.stderr, /^qpc: [^\n]+\n$/);
+    assert.match(result.stderr, line);
+  }
+  const register = async (name: string, node: NodeProcess): Promise<Json> => {
+    const [registered] = await json(name, [
+      ...['register', `${name}@${node.domain}`, '--node', node.address],
+      ...['--password-file', passwordFile, '--no-passphrase'],
+    ]);
+    assert(registered !== undefined);
+    return registered;
+  };
+
+  test('register makes an account and a home; again it is the same account', async () => {
+    const registered = await register('alice', red);
+    assert.deepEqual(Object.keys(registered), ['type', 'userId', 'deviceId', 'sessionExpiresMs']);
+    assert.equal((await register('alice', red))['deviceId'], registered['deviceId']);
+    const [me] = await json('alice', ['whoami']);
+    assert.equal(me?.['userId'], 'alice@red.example');
+    assert.equal(me?.['node'], red.address);
+    assert.equal(me?.['isRegistered'], true);
+    assert.match(String(me?.['accountKey']), /^[0-9a-f]{64}$/);
+  });
+
+  test('secrets come from standard input by lines, and the passphrase guards the home', async () => {
+    const input = `${marks.password}\n${marks.passphrase}\n`;
+    const args = ['register', 'bob@blue.example', '--node', blue.address];
+    const stdin = ['--password-file', '-', '--passphrase-file', '-'];
+    const result = await qpc('bob', [...args, ...stdin], input);
+    assert.equal(result.code, 0, result.stderr);
+    assert.match(result.stdout, /^registered bob@blue\.example, device [a-z2-7]{16}\n$/);
+    const wrong = await qpc('bob', ['whoami', '--passphrase-file', '-'], 'wrong\n');
+    assert.equal(wrong.code, 2);
+    assert.match(wrong.stderr, /wrong passphrase/);
+    const right = await qpc('bob', ['whoami', '--passphrase-file', '-'], marks.passphrase);
+    assert.equal(right.code, 0, right.stderr);
+  });
+
+  const passphraseFile = secret('passphrase', marks.passphrase);
+  const asBob = ['--passphrase-file', passphraseFile];
+
+  test('a message reaches another node, and the answer comes back in the same conversation', async () => {
+    const [sent] = await json('alice', ['send', 'bob@blue.example', marks.text]);
+    assert.deepEqual(Object.keys(sent ?? {}), ['type', 'conversation', 'message']);
+    const lines = await json('bob', ['listen', '--count', '1', '--timeout', '30', ...asBob]);
+    const message = lines.find(({ type }) => type === 'message');
+    assert.deepEqual(Object.keys(message ?? {}), [
+      ...['type', 'conversation', 'message', 'senderUserId', 'senderDeviceId', 'text'],
+      ...['sentMs', 'receivedMs', 'verification'],
+    ]);
+    assert.equal(message?.['text'], marks.text);
+    assert.equal(message?.['senderUserId'], 'alice@red.example');
+    assert.equal(message?.['conversation'], sent?.['conversation']);
+    assert.equal(message?.['message'], sent?.['message']);
+    assert.equal(message?.['verification'], 'firstUse');
+    const [answer] = await json(
+      'bob',
+      ['send', 'alice@red.example', '-', ...asBob],
+      'line\nline\n',
+    );
+    assert.equal(answer?.['conversation'], sent?.['conversation']);
+    const heard = await json('alice', ['listen', '--count', '1', '--timeout', '30']);
+    assert.equal(heard.find(({ type }) => type === 'message')?.['text'], 'line\nline');
+  });
+
+  test('a listener shows what comes, without control characters, until it is told to stop', async () => {
+    await using listener = new QpcProcess(['listen', ...asBob, '--home', homeOf('bob')]);
+    const evil = 'a\u001b[2Jb\u202ec\nd';
+    await json('alice', ['send', 'bob@blue.example', '-'], evil);
+    const line = await listener.line(/alice@red\.example: /);
+    assert(line.endsWith(': a\\u{1b}[2Jb\\u{202e}c\\u{a}d'), line);
+    assert.equal((await qpc('bob', ['whoami', ...asBob])).code, 2, 'the home is in use');
+    assert.match(errors.at(-1) ?? '', /another qpc process uses this home/);
+    assert.equal(await listener.stop('SIGTERM'), 0);
+    errors.push(...listener.stderrLines);
+  });
+
+  test('a group over both nodes, named by name and by the beginning of its id', async () => {
+    await register('carol', red);
+    await register('dora', blue);
+    const [created] = await json('alice', [
+      'create',
+      'team',
+      'bob@blue.example',
+      'carol@red.example',
+    ]);
+    assert.deepEqual(created?.['members'], [
+      ...['alice@red.example', 'bob@blue.example', 'carol@red.example'],
+    ]);
+    const id = String(created?.['conversation']);
+    await json('alice', ['add', id.slice(0, 8), 'dora@blue.example']);
+    await json('alice', ['send', 'team', 'hello team']);
+    for (const name of ['bob', 'carol', 'dora']) {
+      const args = ['listen', '--count', '1', '--timeout', '30'];
+      const lines = await json(name, name === 'bob' ? [...args, ...asBob] : args);
+      const message = lines.find(({ type }) => type === 'message');
+      assert.deepEqual([message?.['text'], message?.['conversation']], ['hello team', id]);
+    }
+    const listed = (await json('carol', ['conversations'])).find(({ name }) => name === 'team');
+    assert(listed !== undefined);
+    assert.equal((listed['members'] as string[]).length, 4);
+    assert.equal(listed['mayAdd'], false);
+    await refused('carol', ['add', 'team', 'dora@blue.example'], /created it/);
+    const unknown = await qpc('carol', ['send', 'nowhere', 'x']);
+    assert.equal(unknown.code, 2);
+    assert.match(unknown.stderr, /no conversation nowhere/);
+  });
+
+  test('a listener whose messages do not come says how many did', async () => {
+    const args = ['listen', '--count', '2', '--timeout', '0.5'];
+    const late = await qpc('carol', args);
+    assert.equal(late.code, 1);
+    assert.match(late.stderr, /^qpc: 0 of 2 messages came$/m);
+    assert.equal((await qpc('carol', ['listen', '--timeout', '0.5'])).code, 0);
+  });
+
+  test('a listener whose reader has gone ends', async () => {
+    await using listener = new QpcProcess(['listen', '--json', '--home', homeOf('carol')]);
+    await listener.line(/"online"/);
+    listener.closeOutput();
+    await json('alice', ['send', 'team', 'anybody there?']);
+    assert.equal(await listener.ended(), 0);
+  });
+
+  test('refusals of the node are one line each', async () => {
+    const wrong = secret('wrong', marks.wrongPassword);
+    await refused('alice', ['login', '--password-file', wrong], /user or password is wrong/);
+    assert.equal((await qpc('alice', ['login', '--password-file', passwordFile])).code, 0);
+    const taken = [
+      ...['register', 'alice@red.example', '--node', red.address],
+      ...['--password-file', passwordFile, '--no-passphrase'],
+    ];
+    await refused('thief', taken, /name is taken/);
+    await refused('alice', ['send', 'nobody@blue.example', 'x'], /no such user/);
+    await refused('alice', ['send', 'nobody@green.example', 'x'], /green/);
+    const otherPin = `${red.address.slice(0, -43)}${'A'.repeat(43)}`;
+    await refused(
+      'pinned',
+      [
+        ...['register', 'erin@red.example', '--node', otherPin],
+        ...['--password-file', passwordFile, '--no-passphrase'],
+      ],
+      /another key than the pin/,
+    );
+  });
+
+  test('a home with the vault of another is refused', async () => {
+    const vault = join(homeOf('carol'), 'store.key');
+    const kept = readFileSync(vault);
+    copyFileSync(join(homeOf('alice'), 'store.key'), vault);
+    const result = await qpc('carol', ['whoami']);
+    assert.equal(result.code, 2);
+    assert.match(result.stderr, /^qpc: wrong store key[^\n]+\n$/);
+    writeFileSync(vault, kept, { mode: 0o600 });
+  });
+
+  test('a node that is down is said, and all goes on when it is back', async () => {
+    await red.kill();
+    await refused('alice', ['send', 'team', 'x', '--timeout', '1'], /does not answer/);
+    await red.start();
+    await json('alice', ['send', 'team', 'after the break']);
+  });
+
+  test('no password, passphrase or text stands in a log or an error, in any form', () => {
+    const logs = [...red.logLines, ...blue.logLines, ...errors].join('\n');
+    assert(logs.includes('opaqueLogin') || logs.includes('OpaqueLogin'), 'the logs are debug logs');
+    for (const [name, mark] of Object.entries(marks)) {
+      const bytes = Buffer.from(mark);
+      for (const form of [
+        mark,
+        bytes.toString('hex'),
+        bytes.toString('base64').replace(/=+$/, '').slice(0, -1),
+        bytes.toString('base64url').slice(0, -1),
+      ]) {
+        assert(!logs.includes(form), `${name} stands in a log`);
+      }
+    }
+  });
+});
