@@ -196,7 +196,7 @@ test('a version that was made behind the owner’s back is in her next round', a
   );
   const caught = (): unknown =>
     verifyOwnerMonitor(verifier, fooled.state, fooled.owner, nextRound, clock.now());
-  assert.throws(caught, { name: 'VerificationError', reason: 'BAD_ROOT' });
+  assert.throws(caught, refused);
   clock.advance(200_000);
   await put(face, 'alice@red.example', 'planted again', 0);
   for (let i = 0; i < 3; i++) {
