@@ -89,6 +89,8 @@ export class InboxReader {
   /** Rows that came again because they were not acknowledged. */
   redelivered = 0;
   acks = 0;
+  /** Called when rows came. */
+  onRows: (() => void) | undefined;
   readonly #dice: Dice;
   #storeId: Uint8Array | undefined;
   #cursor = 0;
@@ -103,12 +105,16 @@ export class InboxReader {
 
   /** Reads until `stop`, acknowledges at random what it has, and starts over at random. */
   async run(stop: AbortSignal): Promise<void> {
+    let isIdle = false;
     while (!stop.aborted) {
       if (this.#dice.chance(0.1)) this.#cursor = this.#acked;
-      const fetched = this.#dice.chance(0.3)
-        ? await this.#wait(this.#cursor)
-        : await this.#fetch(this.#cursor, 1 + this.#dice.int(256));
+      const fetched: FetchResponse =
+        isIdle || this.#dice.chance(0.2)
+          ? await this.#wait(this.#cursor)
+          : await this.#fetch(this.#cursor, 1 + this.#dice.int(256));
       this.#take(fetched);
+      isIdle = fetched.rows.length === 0;
+      if (!isIdle) this.onRows?.();
       if (this.#dice.chance(0.5)) await this.#ackSome();
     }
   }
