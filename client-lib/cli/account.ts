@@ -7,6 +7,7 @@ import type { QpcClient, WhoAmI } from '../index.ts';
 import type { Protection } from '../crypto/key-vault.ts';
 import {
   askPassphrase,
+  requireHome,
   TimeLimit,
   withClient,
   withCommonOptions,
@@ -83,18 +84,20 @@ async function createHome(cli: Cli, home: Home, options: RegisterOptions): Promi
 }
 
 async function login(cli: Cli, options: PasswordOptions): Promise<void> {
-  await withClient(cli, options, async (client) => {
-    const { userId } = client.whoami();
-    const password = await askPassword(cli, options, false);
-    try {
+  requireHome(options);
+  // Before the passphrase, as in register: both may be lines of the same standard input.
+  const password = await askPassword(cli, options, false);
+  try {
+    await withClient(cli, options, async (client) => {
+      const { userId } = client.whoami();
       using limit = new TimeLimit(cli.interrupted, options.timeout);
       limit.waitsFor(() => 'the node did not answer in time');
       await limit.guard(client.login({ userId, password, signal: limit.signal }));
       await report(cli, client, 'loggedIn');
-    } finally {
-      password.fill(0);
-    }
-  });
+    });
+  } finally {
+    password.fill(0);
+  }
 }
 
 async function report(cli: Cli, client: QpcClient, type: 'registered' | 'loggedIn'): Promise<void> {

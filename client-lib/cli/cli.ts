@@ -69,20 +69,24 @@ export function countOf(text: string): number {
   return count;
 }
 
+/** The home of the options, where a device lives. Throws CommandError when there is none. */
+export function requireHome(options: CommonOptions): Home {
+  const home = new Home(options.home);
+  if (home.exists()) return home;
+  throw new CommandError(
+    exitSetup,
+    'NO_ACCOUNT',
+    `${home.directory}: no account here yet; run: qpc register, or name another --home`,
+  );
+}
+
 /** Opens the client of an existing home for the time of `work`. */
 export async function withClient<T>(
   cli: Cli,
   options: CommonOptions,
   work: (client: QpcClient) => Promise<T>,
 ): Promise<T> {
-  const home = new Home(options.home);
-  if (!home.exists()) {
-    throw new CommandError(
-      exitSetup,
-      'NO_ACCOUNT',
-      `${home.directory}: no account here yet; run: qpc register, or name another --home`,
-    );
-  }
+  const home = requireHome(options);
   const storeKey = await home.open(() => askPassphrase(cli, options, false));
   return withStore(cli, home, storeKey, work);
 }
