@@ -286,13 +286,14 @@ test('updates that come together share an entry, one per label; others conflict 
   const { log, clock } = await testLog({ sequencerLimits: { batchMs: 500 } });
   const update = (name: string, known: number | undefined, value: string) =>
     log.update({ label: labelOf(name), greatestVersion: known, values: [valueOf(value)] });
+  const armed = clock.timerSet();
   const all = Promise.allSettled([
     update('alice', undefined, 'a'),
     update('bob', undefined, 'b'),
     update('alice', undefined, 'a too'),
   ]);
   assert.equal(log.size, 0);
-  await new Promise(setImmediate);
+  await armed;
   clock.advance(499);
   assert.equal(log.size, 0);
   const head = new Promise((resolve) => log.onHead(resolve));

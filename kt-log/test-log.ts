@@ -18,6 +18,7 @@ import { logVerifier } from './verify-response.ts';
 export class ManualClock implements Clock {
   #nowMs = 1_700_000_000_000;
   #timers: { readonly dueMs: number; readonly run: () => void }[] = [];
+  #onTimer: (() => void) | undefined;
 
   now(): number {
     return this.#nowMs;
@@ -31,8 +32,15 @@ export class ManualClock implements Clock {
   timer(ms: number, run: () => void): { cancel(): void } {
     const timer = { dueMs: this.#nowMs + ms, run };
     this.#timers.push(timer);
+    this.#onTimer?.();
     if (ms <= 0) queueMicrotask(() => this.advance(0));
     return { cancel: () => void (this.#timers = this.#timers.filter((one) => one !== timer)) };
+  }
+  /** Resolves when somebody sets the next timer. */
+  timerSet(): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#onTimer = resolve;
+    return promise;
   }
   advance(ms: number): void {
     this.#nowMs += ms;
