@@ -58,8 +58,8 @@ const schema = v.strictObject({
       outbox_rows_per_peer: count(1_000_000, 1e9),
       outbox_gib_per_peer: count(10, 1e4),
       outbox_age_days: count(7, 365),
-      key_packages_per_device_per_hour: count(100, 1e6),
-      key_packages_per_peer_user_per_hour: count(10, 1e6),
+      key_packages_per_asker_per_hour: count(100, 1e6),
+      key_packages_per_peer_and_target_per_hour: count(10, 1e6),
     }),
     {},
   ),
@@ -91,8 +91,8 @@ export interface NodeConfig {
   readonly connectionsPerHost: number;
   readonly handshakesPerHostPerSecond: number;
   readonly callsInFlight: number;
-  readonly singleUsePerDevicePerHour: number;
-  readonly singleUsePerPeerPerHour: number;
+  readonly singleUsePerRequesterPerHour: number;
+  readonly singleUsePerPeerAndTargetPerHour: number;
   readonly store: StoreLimits;
   readonly rates: Rates;
   readonly ratePerUser: { readonly perSecond: number; readonly burst: number };
@@ -162,8 +162,8 @@ function resolveConfig(raw: v.InferOutput<typeof schema>, base: string): NodeCon
     connectionsPerHost: limits.connections_per_host,
     handshakesPerHostPerSecond: limits.handshakes_per_host_per_second,
     callsInFlight: limits.calls_in_flight,
-    singleUsePerDevicePerHour: limits.key_packages_per_device_per_hour,
-    singleUsePerPeerPerHour: limits.key_packages_per_peer_user_per_hour,
+    singleUsePerRequesterPerHour: limits.key_packages_per_asker_per_hour,
+    singleUsePerPeerAndTargetPerHour: limits.key_packages_per_peer_and_target_per_hour,
     store: {
       inboxRows: limits.inbox_rows,
       inboxBytes: limits.inbox_mib * 1024 ** 2,

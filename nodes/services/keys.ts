@@ -44,8 +44,10 @@ export interface KeyParts {
   readonly push: PushHub;
   /** Keys the pseudonyms by which peers know this node's users. */
   readonly pseudonymKey: Uint8Array;
-  readonly singleUsePerDevicePerHour: number;
-  readonly singleUsePerPeerPerHour: number;
+  /** Single-use packages that one asker gets in an hour, of this node or of a peer. */
+  readonly singleUsePerRequesterPerHour: number;
+  /** Single-use packages of one user that a whole peer gets in an hour: it names its users itself. */
+  readonly singleUsePerPeerAndTargetPerHour: number;
   /** Look-ups at peers. */
   readonly proxy: Federation['proxy'];
 }
@@ -82,15 +84,16 @@ export function keyHandlers(
 
   async function claimOwn(
     request: FetchKeyPackageRequest,
-    requester: string,
-    singleUsePerRequesterPerHour: number,
+    asker: { readonly scope: string; readonly requester: string },
+    singleUsePerTargetPerHour: number,
   ): Promise<FetchedKeyPackages> {
     const claimed = await store.claimKeyPackages({
       userId: request.userId,
       claimId: request.claimId,
-      requester,
+      ...asker,
       suites: request.suites,
-      singleUsePerRequesterPerHour,
+      singleUsePerRequesterPerHour: parts.singleUsePerRequesterPerHour,
+      singleUsePerTargetPerHour,
     });
     if (claimed === undefined) throw unknownUser();
     if (claimed.packages.length === 0) {
@@ -160,7 +163,8 @@ export function keyHandlers(
       const { identityPub } = deviceOf(context);
       if (domain === parts.domain) {
         const requester = `device ${Buffer.from(identityPub).toString('hex')}`;
-        return claimOwn(request, requester, parts.singleUsePerDevicePerHour);
+        // A device cannot pass for another one, so its own bound is enough.
+        return claimOwn(request, { scope: 'local', requester }, Number.MAX_SAFE_INTEGER);
       }
       return proxy.fetchKeyPackage(domain, request, {
         requester: pseudonym(identityPub),
@@ -204,8 +208,9 @@ export function keyHandlers(
     async proxyFetchKeyPackage({ fetch, requester }, context) {
       if (fetch === undefined) throw new InvalidArgumentError('BAD_FIELD', 'fetch: is missing');
       ownOnly(fetch.userId);
-      const who = `peer ${peerOf(context)} ${Buffer.from(requester).toString('hex')}`;
-      return { fetched: await claimOwn(fetch, who, parts.singleUsePerPeerPerHour) };
+      const scope = `peer ${peerOf(context)}`;
+      const asker = { scope, requester: `${scope} ${Buffer.from(requester).toString('hex')}` };
+      return { fetched: await claimOwn(fetch, asker, parts.singleUsePerPeerAndTargetPerHour) };
     },
 
     async proxyFetchHybridKey({ fetch }) {

@@ -71,12 +71,16 @@ export interface ClaimKeyPackages {
   readonly userId: string;
   /** 16 bytes; the same id within 10 minutes answers with the same packages. */
   readonly claimId: Uint8Array;
-  /** Who asks, for the per-requester limits; claim ids are scoped by it. */
+  /** Where the question comes from: this node's own users, or one peer. */
+  readonly scope: string;
+  /** Who asks there, for the per-requester limits; claim ids belong to it. */
   readonly requester: string;
   /** Acceptable suites, best first. */
   readonly suites: readonly number[];
   /** Above these many single-use claims per hour the last-resort package is handed out instead. */
   readonly singleUsePerRequesterPerHour: number;
+  /** The same bound for one user as the target of everybody of the scope together. */
+  readonly singleUsePerTargetPerHour: number;
 }
 
 export interface ClaimedKeyPackage {

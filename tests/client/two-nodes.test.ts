@@ -140,9 +140,11 @@ describe('clients of two nodes', () => {
       store.claimKeyPackages({
         userId,
         claimId: new Uint8Array(16).fill(n),
+        scope: 'local',
         requester: `test ${n}`,
         suites,
         singleUsePerRequesterPerHour: 100,
+        singleUsePerTargetPerHour: 100,
       });
     // The preferred suite's: every claim takes one of those.
     const left = before.find(({ suite }) => suite === suites[0])?.singleUse ?? 0;

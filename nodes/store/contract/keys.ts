@@ -142,6 +142,27 @@ export function keyContract(open: OpenStore): void {
     assert.deepEqual(await kinds('bob', 2), [false, true], 'one package was left');
   });
 
+  test('a peer cannot drain a user under many names', async () => {
+    const { fixture, store } = await storeFixture(open);
+    await using _ = fixture;
+    const alice = await addDevice(store, 'alice');
+    await store.addKeyPackages(alice, [
+      newPackage(fixture, { lastResort: true }),
+      ...Array.from({ length: 4 }, () => newPackage(fixture)),
+    ]);
+    const kind = async (scope: string, requester: string): Promise<boolean | undefined> => {
+      const fields = { scope, requester, singleUsePerTargetPerHour: 2 };
+      const [claimed] = await take(store, 1, fields);
+      return claimed?.packages[0]?.lastResort;
+    };
+    assert.equal(await kind('peer blue', 'peer blue 1'), false);
+    assert.equal(await kind('peer blue', 'peer blue 2'), false);
+    assert.equal(await kind('peer blue', 'peer blue 3'), true);
+    assert.equal(await kind('peer green', 'peer green 1'), false, 'another peer has its own share');
+    fixture.nowMs += hourMs;
+    assert.equal(await kind('peer blue', 'peer blue 3'), false);
+  });
+
   test('100 claims at once never hand out a package twice', async () => {
     const { fixture, store } = await storeFixture(open);
     await using _ = fixture;
@@ -222,9 +243,11 @@ function newClaim(fields: Partial<ClaimKeyPackages> = {}): ClaimKeyPackages {
   return {
     userId: 'alice',
     claimId: systemRandom.bytes(16),
+    scope: 'local',
     requester: 'bob',
     suites: [classic],
     singleUsePerRequesterPerHour: 1_000,
+    singleUsePerTargetPerHour: 1_000,
     ...fields,
   };
 }

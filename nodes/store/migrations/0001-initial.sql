@@ -59,6 +59,7 @@ CREATE INDEX key_package_gone ON key_package (gone_ms) WHERE gone_ms IS NOT NULL
 
 CREATE TABLE claim (
   id INTEGER PRIMARY KEY,
+  scope TEXT NOT NULL,
   requester TEXT NOT NULL,
   claim_id BLOB NOT NULL CHECK (length(claim_id) = 16),
   account INTEGER NOT NULL REFERENCES account (id),
@@ -67,6 +68,7 @@ CREATE TABLE claim (
 ) STRICT;
 CREATE INDEX claim_by_id ON claim (requester, claim_id, account);
 CREATE INDEX claim_by_time ON claim (requester, created_ms);
+CREATE INDEX claim_by_target ON claim (scope, account, created_ms);
 CREATE INDEX claim_created ON claim (created_ms);
 
 CREATE TABLE claim_package (

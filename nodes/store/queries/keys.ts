@@ -215,9 +215,15 @@ function claimQueries({ db }: QueryContext): {
       'SELECT count(*) FROM claim WHERE requester = ? AND created_ms > ? AND single_use = 1',
     )
     .pluck();
-  const insertClaim = db.prepare<[string, Uint8Array, number, number, number]>(
-    `INSERT INTO claim (requester, claim_id, account, single_use, created_ms)
-     VALUES (?, ?, ?, ?, ?)`,
+  const recentClaimsOfTarget = db
+    .prepare<[string, number, number], number>(
+      `SELECT count(*) FROM claim
+        WHERE scope = ? AND account = ? AND created_ms > ? AND single_use = 1`,
+    )
+    .pluck();
+  const insertClaim = db.prepare<[string, string, Uint8Array, number, number, number]>(
+    `INSERT INTO claim (scope, requester, claim_id, account, single_use, created_ms)
+     VALUES (?, ?, ?, ?, ?, ?)`,
   );
   const insertClaimPackage = db.prepare<[number | bigint, number, number]>(
     'INSERT INTO claim_package (claim, position, key_package) VALUES (?, ?, ?)',
@@ -260,7 +266,8 @@ function claimQueries({ db }: QueryContext): {
   }
 
   return {
-    claim(nowMs, { requester, claimId, suites, singleUsePerRequesterPerHour }, account) {
+    claim(nowMs, request, account) {
+      const { scope, requester, claimId, suites } = request;
       const replayed = claimById.get(
         requester,
         claimId,
@@ -269,8 +276,11 @@ function claimQueries({ db }: QueryContext): {
       );
       if (replayed !== undefined) return claimed.all(replayed);
 
-      const recent = recentClaims.get(requester, nowMs - storeBounds.claimWindowMs) ?? 0;
-      const maySingleUse = recent < singleUsePerRequesterPerHour;
+      const sinceMs = nowMs - storeBounds.claimWindowMs;
+      const maySingleUse =
+        (recentClaims.get(requester, sinceMs) ?? 0) < request.singleUsePerRequesterPerHour &&
+        (recentClaimsOfTarget.get(scope, account, sinceMs) ?? 0) <
+          request.singleUsePerTargetPerHour;
       const chosen = devicesOfAccount
         .all(account)
         .map((device) => choose(nowMs, device, suites, maySingleUse))
@@ -279,6 +289,7 @@ function claimQueries({ db }: QueryContext): {
       if (chosen.length === 0) return [];
       const singleUse = chosen.some(({ isSingleUse }) => isSingleUse);
       const { lastInsertRowid: claim } = insertClaim.run(
+        scope,
         requester,
         claimId,
         account,
