@@ -13,8 +13,11 @@ import { fileURLToPath } from 'node:url';
 import {
   completeLockfile,
   formatLockfile,
+  impliedBuilds,
+  inOrder,
   missingEntries,
   parseLockfile,
+  withoutBuilds,
   type LockEntry,
   type Lockfile,
 } from './tools/lockfile.ts';
@@ -30,6 +33,7 @@ interface Manifest {
   readonly dependencies?: Readonly<Record<string, string>>;
   readonly devDependencies?: Readonly<Record<string, string>>;
   readonly optionalDependencies?: Readonly<Record<string, string>>;
+  readonly bin?: Readonly<Record<string, string>>;
 }
 const manifest = (folder: string): Manifest =>
   JSON.parse(read(join(folder, 'package.json'))) as Manifest;
@@ -110,6 +114,30 @@ test('only the two reviewed packages run code at installation', () => {
   );
   const allowed = Object.entries(manifest('.').allowScripts ?? {}).filter(([, yes]) => yes);
   assert.deepEqual(allowed.map(([name]) => name).sort(), reviewed);
+});
+
+test('npm compiles nothing at installation', () => {
+  assert.deepEqual(impliedBuilds(lock, root), [], 'run `npm run lock:complete`');
+  const built = foreign.filter(([path]) => existsSync(join(root, path, 'binding.gyp')));
+  assert.ok(built.length > 0, 'no package with a binding.gyp: the check looked at nothing');
+  for (const [path, entry] of built) {
+    assert.equal(entry.gypfile, false, `${path} would be compiled`);
+    // npm 11 asks the list first, whatever the lockfile says.
+    assert.equal(manifest('.').allowScripts?.[nameOf(path)], false, nameOf(path));
+  }
+});
+
+test('the lockfile knows the dependencies and commands of every package of ours', () => {
+  for (const folder of workspaces) {
+    const { dependencies, bin } = manifest(folder);
+    const entry = lock.packages[folder];
+    assert.deepEqual(entry?.dependencies ?? {}, dependencies ?? {}, `${folder}: run npm install`);
+    assert.deepEqual(
+      Object.values(entry?.bin ?? {}),
+      Object.values(bin ?? {}).map((path) => path.replace(/^\.\//, '')),
+      `${folder}: run npm install`,
+    );
+  }
 });
 
 test('every direct dependency has its reason and its way out in deps.md', () => {
@@ -216,6 +244,21 @@ test('completing refuses to guess', () => {
   assert.throws(() => completeLockfile(sparse({ 'fast-path': '1.0.0' })), TypeError);
   assert.throws(() => completeLockfile(sparse({ '@a/engine-win32-x64': '^1.0.0' })), TypeError);
   assert.throws(() => parseLockfile('{ "lockfileVersion": 2, "packages": {} }'), TypeError);
+});
+
+test('the keys of an entry stand in the order of npm', () => {
+  for (const [path, entry] of foreign) {
+    assert.equal(JSON.stringify(inOrder(entry)), JSON.stringify(entry), path);
+  }
+});
+
+test('a refusal to compile that npm dropped is noticed and repaired', () => {
+  const path = 'node_modules/better-sqlite3-multiple-ciphers';
+  const { gypfile, ...entry } = lock.packages[path] ?? {};
+  assert.equal(gypfile, false);
+  const broken: Lockfile = { ...lock, packages: { ...lock.packages, [path]: entry } };
+  assert.deepEqual(impliedBuilds(broken, root), [path]);
+  assert.equal(formatLockfile(withoutBuilds(broken, [path])), text);
 });
 
 test('removing one entry of this lockfile is noticed and repaired', () => {

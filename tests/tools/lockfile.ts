@@ -1,10 +1,11 @@
 /**
- * Reads and completes package-lock.json: npm leaves out optional packages of platforms that the
- * registry at hand does not carry, and `npm ci` then refuses the lockfile. Adds what is missing;
- * never changes or removes an entry, and knows no integrity for what it adds.
- * `npm run lock:complete` runs this file.
+ * Completes package-lock.json after `npm install`, which leaves two things out: optional packages
+ * of platforms that the registry at hand does not carry (`npm ci` then refuses the lockfile), and
+ * `gypfile: false` (`npm ci` then runs node-gyp, which needs Python, for packages that bring their
+ * binary). Removes nothing and knows no integrity for what it adds. `npm run lock:complete`.
  */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 /** One entry of `packages`, with the fields that are looked at here. */
@@ -16,10 +17,14 @@ export interface LockEntry {
   readonly dev?: boolean;
   readonly optional?: boolean;
   readonly hasInstallScript?: boolean;
+  /** False: a binding.gyp in the package is no reason to compile at installation. */
+  readonly gypfile?: boolean;
   readonly os?: readonly string[];
   readonly cpu?: readonly string[];
   readonly libc?: readonly string[];
+  readonly dependencies?: Readonly<Record<string, string>>;
   readonly optionalDependencies?: Readonly<Record<string, string>>;
+  readonly bin?: Readonly<Record<string, string>>;
 }
 /** package-lock.json of lockfileVersion 3; fields that are not named here are kept as they are. */
 export interface Lockfile {
@@ -79,22 +84,61 @@ export function completeLockfile(lock: Lockfile): Lockfile {
     const top = `node_modules/${name}`;
     const taken = lock.packages[top] ?? added[top];
     const path = taken === undefined || taken.version === version ? top : `${parent}/${top}`;
-    const { os, cpu, libc } = platformOf(name);
-    // npm writes the keys in this order.
-    added[path] = {
+    added[path] = inOrder({
       version,
-      ...(cpu === undefined ? {} : { cpu: [cpu] }),
+      ...platformOf(name),
       ...(lock.packages[parent]?.dev === true ? { dev: true } : {}),
-      ...(libc === undefined ? {} : { libc: [libc] }),
       optional: true,
-      os: [os],
-    };
+    });
   }
   if (Object.keys(added).length === 0) return lock;
   const packages = Object.fromEntries(
     Object.entries({ ...lock.packages, ...added }).sort(([a], [b]) => a.localeCompare(b, 'en')),
   );
   return { ...lock, packages };
+}
+
+/**
+ * Paths of entries that npm would compile although the package says it need not: it has a
+ * binding.gyp and `gypfile: false` in its package.json, which a lockfile does not carry by itself.
+ * Looks at what is installed below `root`.
+ */
+export function impliedBuilds(lock: Lockfile, root: string): string[] {
+  return Object.entries(lock.packages)
+    .filter(([path, entry]) => path.includes('node_modules/') && entry.gypfile !== false)
+    .map(([path]) => path)
+    .filter((path) => existsSync(join(root, path, 'binding.gyp')) && refusesGyp(join(root, path)));
+}
+
+function refusesGyp(folder: string): boolean {
+  const manifest: unknown = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'));
+  return (
+    typeof manifest === 'object' &&
+    manifest !== null &&
+    'gypfile' in manifest &&
+    manifest.gypfile === false
+  );
+}
+
+/** The lockfile with `gypfile: false` on the entries at `paths`; the same object without any. */
+export function withoutBuilds(lock: Lockfile, paths: readonly string[]): Lockfile {
+  if (paths.length === 0) return lock;
+  const packages = Object.entries(lock.packages).map(([path, entry]): [string, LockEntry] =>
+    paths.includes(path) ? [path, inOrder({ ...entry, gypfile: false })] : [path, entry],
+  );
+  return { ...lock, packages: Object.fromEntries(packages) };
+}
+
+/** The entry with its keys as npm orders them: plain values before objects, four names first. */
+export function inOrder(entry: LockEntry): LockEntry {
+  const first = ['name', 'version', 'resolved', 'integrity'];
+  const rank = ([key, value]: [string, unknown]): number => {
+    if (typeof value === 'object' && !Array.isArray(value)) return first.length + 1;
+    return first.includes(key) ? first.indexOf(key) : first.length;
+  };
+  return Object.fromEntries(
+    Object.entries(entry).sort((a, b) => rank(a) - rank(b) || a[0].localeCompare(b[0], 'en')),
+  );
 }
 
 /** The lockfile's text as npm writes it. */
@@ -142,11 +186,7 @@ const processors = new Map([
 ]);
 
 /** Platform from the last words of a package name such as `libp2p-quic-linux-arm64-musl`. */
-function platformOf(name: string): {
-  readonly os: string;
-  readonly cpu: string | undefined;
-  readonly libc: string | undefined;
-} {
+function platformOf(name: string): Pick<LockEntry, 'os' | 'cpu' | 'libc'> {
   const words = name.split(/[/_-]/);
   const os = words.find((word) => systems.has(word));
   if (os === undefined) throw new TypeError(`${name}: no operating system in the name`);
@@ -160,14 +200,22 @@ function platformOf(name: string): {
     : words.some((word) => word.startsWith('gnu'))
       ? 'glibc'
       : undefined;
-  return { os, cpu, libc: os === 'linux' ? libc : undefined };
+  return {
+    os: [os],
+    ...(cpu === undefined ? {} : { cpu: [cpu] }),
+    ...(libc === undefined || os !== 'linux' ? {} : { libc: [libc] }),
+  };
 }
 
 if (import.meta.main) {
-  const path = fileURLToPath(new URL('../../package-lock.json', import.meta.url));
+  const root = fileURLToPath(new URL('../..', import.meta.url));
+  const path = join(root, 'package-lock.json');
   const before = parseLockfile(readFileSync(path, 'utf8'));
-  const after = completeLockfile(before);
-  const count = Object.keys(after.packages).length - Object.keys(before.packages).length;
-  if (count > 0) writeFileSync(path, formatLockfile(after));
-  console.log(`package-lock.json: ${count} entries added`);
+  const missing = missingEntries(before);
+  const builds = impliedBuilds(before, root);
+  const after = withoutBuilds(completeLockfile(before), builds);
+  if (after !== before) writeFileSync(path, formatLockfile(after));
+  console.log(
+    `package-lock.json: ${missing.length} packages added, ${builds.length} builds refused`,
+  );
 }
