@@ -129,12 +129,12 @@ export function withoutBuilds(lock: Lockfile, paths: readonly string[]): Lockfil
   return { ...lock, packages: Object.fromEntries(packages) };
 }
 
-/** The entry with its keys as npm orders them: plain values before objects, four names first. */
+/** The entry with its keys as npm orders them: plain values before objects, five names first. */
 export function inOrder(entry: LockEntry): LockEntry {
-  const first = ['name', 'version', 'resolved', 'integrity'];
+  const first = ['name', 'version', 'resolved', 'integrity', 'dependencies'];
   const rank = ([key, value]: [string, unknown]): number => {
-    if (typeof value === 'object' && !Array.isArray(value)) return first.length + 1;
-    return first.includes(key) ? first.indexOf(key) : first.length;
+    const place = first.includes(key) ? first.indexOf(key) : first.length;
+    return typeof value === 'object' && !Array.isArray(value) ? 10 + place : place;
   };
   return Object.fromEntries(
     Object.entries(entry).sort((a, b) => rank(a) - rank(b) || a[0].localeCompare(b[0], 'en')),
