@@ -43,7 +43,7 @@ const spellsItOut = (file: SourceFile): boolean => file.path === 'tests/tidy/rul
 const isTypeScript = (file: SourceFile): boolean => file.path.endsWith('.ts');
 /** Code that only tests load: it may look at the environment and act as a hostile peer. */
 const isTestCode = (path: string): boolean =>
-  /^tests\/|\.test\.ts$|(?:^|\/)(?:spec-vectors|contract)\.ts$/.test(path);
+  /^tests\/|\.test\.ts$|\/contract\/|\/(?:spec-vectors|contract|test-[a-z-]+)\.ts$/.test(path);
 const isCommand = (path: string): boolean => /^[a-z-]+\/main\.ts$|^client-lib\/cli\//.test(path);
 const isRuntimeHome = (path: string): boolean => /^proto\/(?:runtime\.ts$|transport\/)/.test(path);
 
@@ -214,7 +214,7 @@ export const rules: readonly Rule[] = [
   ),
   forbidden(
     'dynamic import of a package',
-    (path) => path.startsWith('tests/'),
+    isTestCode,
     {
       imports:
         /\bimport\s*\(\s*['"](@quicprochat\/[^'"]*|(?:\.\.\/)+(?:proto|kt-log|federation|p2p|nodes|client-lib)\/[^'"]*)/g,
