@@ -11,8 +11,7 @@ import { hashBytes, zeroHash } from './hash.ts';
 /** What stands at a place of a tile. A link is a parent whose subtree is another tile. */
 export const NodeCode = { empty: 0, leaf: 1, parent: 2, link: 3 } as const;
 
-/** Levels that one tile spans; the nodes on its lower edge have heap numbers from 16 on. */
-export const tileLevels = 4;
+/** A tile spans 4 levels; the nodes on its lower edge have heap numbers from 16 on. */
 export const firstEdgeNode = 16;
 const heapSize = 32;
 export const leafBytes = 2 * hashBytes;

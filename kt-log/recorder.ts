@@ -42,9 +42,6 @@ interface ProofRequest {
   readonly versions: readonly number[];
 }
 
-/** Most ladders that one response carries: a CombinedTreeProof has room for 255. */
-export const prefixProofsMax = 255;
-
 export class Recorder implements Provider {
   readonly #size: number;
   readonly #last: number | undefined;

@@ -68,7 +68,6 @@ export function toLittleEndian(value: bigint, length: number): Uint8Array {
   }
   return bytes;
 }
-export const modOrder = (value: bigint): bigint => ((value % order) + order) % order;
 
 /** A point, or undefined where RFC 8032 section 5.1.3 finds none. */
 function decodePoint(bytes: Uint8Array): Point | undefined {

@@ -13,7 +13,6 @@ import { concat, hex, octets, plain } from './octets.ts';
 export const mlKemPublicKeyLength = 1184;
 export const mlKemCiphertextLength = 1088;
 export const mlKemSeedLength = 64;
-export const mlKemSharedSecretLength = 32;
 
 /** A decapsulation key whose form only its engine knows. */
 export type MlKemSecretKey = KeyObject | Uint8Array;
