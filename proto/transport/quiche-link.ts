@@ -1,0 +1,274 @@
+/**
+ * Drives one native quiche connection: packets in and out, its timer, keep-alive, its end. The
+ * native object is let go at the end at once, because its memory is outside of V8's heap and its
+ * collector does not see it. Knows no streams.
+ */
+import type { RemoteInfo } from 'node:dgram';
+import type { Runtime, Timer } from '../runtime.ts';
+import { closeInfoOf, transportCode } from './quiche-native.ts';
+import type { NativeAddress, NativeConnection, Quiche } from './quiche-native.ts';
+import type { UdpSocket } from './quiche-socket.ts';
+import type { Turn, TurnTaker } from './quiche-turn.ts';
+import type { CloseInfo } from './transport.ts';
+
+/** A closed connection answers late packets of its peer with its close for this long (ms). */
+const lingerMs = 1000;
+/** A close reason must fit into one packet. */
+const maxReasonBytes = 256;
+/** Packets that one connection may send in one turn before the others have theirs. */
+const packetsPerTurn = 256;
+
+export interface LinkOwner {
+  /** TLS is complete on our side; runs before anything of the peer is taken in. */
+  onEstablished(): void;
+  /** Streams may have something to read, or room. */
+  onTakeIn(): void;
+  /** Runs before packets are built; `hasReceived` when packets came since the last time. */
+  onGiveOut(hasReceived: boolean): void;
+  /** Once, and the last but `onGone`. */
+  onEnded(info: CloseInfo): void;
+  /** Once: no packet of this connection is of use any more. */
+  onGone(): void;
+}
+
+export interface LinkOptions {
+  readonly quiche: Quiche;
+  readonly runtime: Runtime;
+  readonly turn: Turn;
+  readonly socket: UdpSocket;
+  readonly connection: NativeConnection;
+  readonly owner: LinkOwner;
+  /** Hears of packets that the system refused, until the handshake is over. */
+  readonly onSendError?: (error: Error) => void;
+}
+
+export class Link implements TurnTaker {
+  readonly #quiche: Quiche;
+  readonly #runtime: Runtime;
+  readonly #turn: Turn;
+  readonly #socket: UdpSocket;
+  readonly #owner: LinkOwner;
+  #onSendError: ((error: Error) => void) | undefined;
+  #connection: NativeConnection | undefined;
+  #isEstablished = false;
+  #hasReceived = false;
+  #receivedAt: number;
+  /** Kept because a peer sends from one address nearly always. */
+  #receiveInfo: { from: NativeAddress; to: NativeAddress };
+  #timer: Timer | undefined;
+  #timerAt = Number.POSITIVE_INFINITY;
+  #keepAlive: Timer | undefined;
+  /** The last packet, and how many more the peer must send to get it again. */
+  #closing: { packet: Uint8Array; every: number; left: number } | undefined;
+
+  constructor(options: LinkOptions) {
+    this.#quiche = options.quiche;
+    this.#runtime = options.runtime;
+    this.#turn = options.turn;
+    this.#socket = options.socket;
+    this.#connection = options.connection;
+    this.#owner = options.owner;
+    this.#onSendError = options.onSendError;
+    this.#receivedAt = options.runtime.clock.monotonic();
+    this.#receiveInfo = { from: { host: '', port: 0 }, to: options.socket.local };
+  }
+
+  /** The native connection until the end; do not keep it. */
+  get native(): NativeConnection | undefined {
+    return this.#connection;
+  }
+
+  receive(data: Buffer, from: RemoteInfo): void {
+    const connection = this.#connection;
+    if (!connection) return this.#answerLate(from);
+    const info = this.#receiveInfo;
+    const isMoved = info.from.port !== from.port || info.from.host !== from.address;
+    if (isMoved) {
+      this.#receiveInfo = { from: { host: from.address, port: from.port }, to: info.to };
+    }
+    try {
+      connection.recv(data, this.#receiveInfo);
+      // Nobody asks for them otherwise, and they would pile up.
+      for (let event: unknown = isMoved; event;) event = connection.pathEventNext();
+    } catch (error) {
+      // The packet broke a rule of QUIC or TLS: quiche closed the connection and has a packet that
+      // says so. What could not be a packet of this connection it has dropped without an error.
+      this.#runtime.log.debug('quic.packet.refused', { error: String(error) });
+    }
+    this.#hasReceived = true;
+    this.#receivedAt = this.#runtime.clock.monotonic();
+    this.#turn.takeIn(this);
+  }
+
+  /** Has packets built and sent at the end of this turn. */
+  wake(): void {
+    if (this.#connection) this.#turn.giveOut(this);
+  }
+
+  /** STOP_SENDING for `read`, RESET_STREAM for `write`; nothing when the stream is gone. */
+  shutdownStream(id: number, side: 'read' | 'write', code: number): void {
+    const { Read, Write } = this.#quiche.Shutdown;
+    try {
+      this.#connection?.streamShutdown(id, side === 'read' ? Read : Write, code);
+      this.wake();
+    } catch {
+      // It was freed, or runs the other way: nothing is left to shut.
+    }
+  }
+
+  /** Has what arrived handed out at the end of this turn, though nothing new came. */
+  takeInAgain(): void {
+    if (this.#connection) this.#turn.takeIn(this);
+  }
+
+  takeIn(): void {
+    const connection = this.#connection;
+    if (!connection) return;
+    try {
+      if (!this.#isEstablished) {
+        if (!connection.isEstablished()) return;
+        this.#isEstablished = true;
+        this.#onSendError = undefined;
+        this.#owner.onEstablished();
+      }
+      if (this.#connection) this.#owner.onTakeIn();
+    } catch (error) {
+      this.#fault(error);
+    }
+  }
+
+  giveOut(): void {
+    const connection = this.#connection;
+    if (!connection) return;
+    try {
+      if (this.#isEstablished) this.#owner.onGiveOut(this.#hasReceived);
+      this.#hasReceived = false;
+      this.#sendPackets(connection);
+      if (connection.isDraining() || connection.isClosed()) this.#end(closeInfoOf(connection));
+      else this.#schedule(connection);
+    } catch (error) {
+      this.#fault(error);
+    }
+  }
+
+  #sendPackets(connection: NativeConnection): void {
+    for (let sent = 0; sent < packetsPerTurn; sent += 1) {
+      const packet = connection.send(this.#socket.room());
+      if (packet === null) return;
+      this.#socket.send(packet[0], packet[1].to, this.#onSendError);
+    }
+    this.#turn.giveOut(this);
+  }
+
+  /** quiche's timer moves with every packet: ours is only set anew when it would fire too late. */
+  #schedule(connection: NativeConnection): void {
+    const ms = connection.timeout();
+    if (ms === null) return;
+    const at = this.#runtime.clock.monotonic() + ms;
+    if (at >= this.#timerAt) return;
+    this.#timer?.cancel();
+    this.#timerAt = at;
+    this.#timer = this.#runtime.clock.timer(ms + 1, this.#onTimer);
+  }
+
+  readonly #onTimer = (): void => {
+    this.#timerAt = Number.POSITIVE_INFINITY;
+    try {
+      this.#connection?.onTimeout();
+      this.wake();
+    } catch (error) {
+      this.#fault(error);
+    }
+  };
+
+  /** Makes the peer answer whenever nothing came from it for the time. */
+  keepAlive(ms: number): void {
+    const tick = (): void => {
+      const connection = this.#connection;
+      if (!connection) return;
+      const silentMs = this.#runtime.clock.monotonic() - this.#receivedAt;
+      if (silentMs >= ms) {
+        try {
+          connection.sendAckEliciting();
+          this.wake();
+        } catch (error) {
+          return this.#fault(error);
+        }
+      }
+      const nextMs = silentMs >= ms ? ms : ms - silentMs;
+      this.#keepAlive = this.#runtime.clock.timer(nextMs, tick);
+    };
+    this.#keepAlive = this.#runtime.clock.timer(ms, tick);
+  }
+
+  /**
+   * Ends the connection: CONNECTION_CLOSE leaves before this returns, `onEnded` has run. A second
+   * time does nothing.
+   */
+  close(isApp: boolean, code: number, reason: string, info: CloseInfo): void {
+    const connection = this.#connection;
+    if (!connection) return;
+    const bytes = new TextEncoder().encode(reason).subarray(0, maxReasonBytes);
+    try {
+      // What was written before goes first: a response, then the close.
+      this.#sendPackets(connection);
+      connection.close(isApp, code, bytes);
+      const packet = connection.send(this.#socket.room());
+      if (packet) {
+        const copy = this.#socket.room().slice(0, packet[0]);
+        this.#socket.send(packet[0], packet[1].to);
+        this.#closing = { packet: copy, every: 1, left: 1 };
+      }
+    } catch (error) {
+      this.#runtime.log.warn('quic.close.fault', { error: String(error) });
+    }
+    this.#end(info);
+  }
+
+  /** Ends without a packet: the socket is gone, or nobody must hear of it. */
+  abandon(info: CloseInfo): void {
+    if (this.#connection) this.#end(info);
+  }
+
+  /** quiche broke, or our own code on top of it: this connection ends and no other. */
+  #fault(error: unknown): void {
+    this.#runtime.log.warn('quic.connection.fault', { error: String(error) });
+    const info: CloseInfo = {
+      failure: 'internal',
+      code: 0,
+      reason: 'fault of the engine',
+      local: true,
+    };
+    this.close(false, transportCode.internalError, '', info);
+  }
+
+  #end(info: CloseInfo): void {
+    this.#connection = undefined;
+    this.#turn.forget(this);
+    this.#timer?.cancel();
+    this.#keepAlive?.cancel();
+    this.#owner.onEnded(info);
+    // The peer's close needs no answer; ours may have been lost.
+    if (this.#closing) this.#timer = this.#runtime.clock.timer(lingerMs, () => this.release());
+    else this.#owner.onGone();
+  }
+
+  /** Stops to answer late packets. For an ended connection only. */
+  release(): void {
+    if (!this.#closing) return;
+    this.#closing = undefined;
+    this.#timer?.cancel();
+    this.#owner.onGone();
+  }
+
+  /** RFC 9000 section 10.2.1: the close again, ever more seldom. */
+  #answerLate(from: RemoteInfo): void {
+    const closing = this.#closing;
+    if (!closing) return;
+    closing.left -= 1;
+    if (closing.left > 0) return;
+    closing.every *= 2;
+    closing.left = closing.every;
+    this.#socket.sendCopy(closing.packet, { host: from.address, port: from.port });
+  }
+}

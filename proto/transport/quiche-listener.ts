@@ -1,0 +1,287 @@
+/**
+ * The QUIC listener on native quiche: routing by connection id, Retry with expiring tokens (RFC 9000
+ * section 8.1), admission by address, a new socket when the old one is lost.
+ */
+import type { RemoteInfo } from 'node:dgram';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import type { Runtime, Timer } from '../runtime.ts';
+import { Admission, plainAddress } from './admission.ts';
+import { FramedConnection } from './connection.ts';
+import { peerSpki } from './quic-engine.ts';
+import { addressOf } from './quic-listener.ts';
+import { parseLongHeader, routeKey, routeOf, version1 } from './quiche-header.ts';
+import type { LongHeader } from './quiche-header.ts';
+import { Link, type LinkOwner } from './quiche-link.ts';
+import { connectionIdBytes, minInitialBytes, nativeConfig } from './quiche-native.ts';
+import { tlsAlert, transportCode, type NativeConfig, type Quiche } from './quiche-native.ts';
+import { QuicheSession } from './quiche-session.ts';
+import { openUdp, type UdpSocket } from './quiche-socket.ts';
+import type { Turn } from './quiche-turn.ts';
+import { RetryTokens } from './retry-token.ts';
+import { lost } from './session.ts';
+import { CloseCode, type CloseInfo, type Endpoint } from './transport.ts';
+import type { Listener, ListenOptions } from './transport.ts';
+
+/** Handshakes that may be under way at a time, from all addresses. */
+const handshakesAtOnce = 2000;
+/** Bytes of a client's first destination id at least (RFC 9000 section 7.2). */
+const minFirstIdBytes = 8;
+const firstRetryMs = 50;
+const lastRetryMs = 5000;
+
+export class QuicheListener implements Listener {
+  readonly #quiche: Quiche;
+  readonly #runtime: Runtime;
+  readonly #turn: Turn;
+  readonly #options: ListenOptions;
+  readonly #config: NativeConfig;
+  readonly #admission: Admission;
+  readonly #tokens: RetryTokens;
+  /** By connection id; ended ones stay while they answer late packets. */
+  readonly #routes = new Map<string, ServerSide>();
+  readonly #closing = new AbortController();
+  #endpoint: Endpoint;
+  #socket: UdpSocket | undefined;
+  #handshakes = 0;
+  #closed: Promise<void> | undefined;
+
+  private constructor(quiche: Quiche, runtime: Runtime, turn: Turn, options: ListenOptions) {
+    this.#quiche = quiche;
+    this.#runtime = runtime;
+    this.#turn = turn;
+    this.#options = options;
+    this.#endpoint = options.endpoint;
+    this.#config = nativeConfig(quiche, options.identity, options.limits);
+    this.#admission = new Admission(runtime.clock, options.limits);
+    this.#tokens = new RetryTokens(runtime);
+  }
+
+  /** Throws TransportError `internal` when the port is taken (`cause.code` is `EADDRINUSE`). */
+  static async open(
+    quiche: Quiche,
+    runtime: Runtime,
+    turn: Turn,
+    options: ListenOptions,
+  ): Promise<QuicheListener> {
+    const listener = new QuicheListener(quiche, runtime, turn, options);
+    const socket = await listener.#bind(options.endpoint);
+    listener.#socket = socket;
+    listener.#endpoint = { ...socket.local };
+    return listener;
+  }
+
+  get endpoint(): Endpoint {
+    return this.#endpoint;
+  }
+
+  close(code: number, reason: string): Promise<void> {
+    this.#closed ??= this.#close(code, reason);
+    return this.#closed;
+  }
+
+  async #close(code: number, reason: string): Promise<void> {
+    this.#closing.abort();
+    for (const side of this.#routes.values()) side.close(code, reason);
+    // The system has taken the last packets by then, and every `onClosed` has run its course.
+    await nextTurn();
+    for (const side of this.#routes.values()) side.link?.release();
+    await this.#socket?.close();
+  }
+
+  #bind(endpoint: Endpoint): Promise<UdpSocket> {
+    return openUdp(endpoint, this.#runtime.log, {
+      onDatagram: (data, from) => this.#route(data, from),
+      onLost: () => void this.#bindAgain(),
+    });
+  }
+
+  #route(data: Buffer, from: RemoteInfo): void {
+    const route = routeOf(data);
+    if (route === undefined) return;
+    const side = this.#routes.get(route);
+    if (side) return side.link?.receive(data, from);
+    // Nothing shorter may open a connection, and nothing shorter gets an answer.
+    if (data.length < minInitialBytes || this.#closing.signal.aborted) return;
+    const header = parseLongHeader(data);
+    if (!header) return;
+    try {
+      this.#welcome(header, data, from);
+    } catch (error) {
+      this.#runtime.log.warn('quic.welcome.fault', { error: String(error) });
+    }
+  }
+
+  /** Answers the first packet of a client: versions, Retry, or a connection. */
+  #welcome(header: LongHeader, data: Buffer, from: RemoteInfo): void {
+    const socket = this.#socket;
+    if (!socket) return;
+    const { version, destinationId, sourceId, token } = header;
+    const to = { host: from.address, port: from.port };
+    if (version !== version1) {
+      // A packet that lists versions itself (version 0) gets none.
+      if (version === 0) return;
+      socket.send(this.#quiche.negotiateVersion(sourceId, destinationId, socket.room()), to);
+      return;
+    }
+    if (token === undefined || destinationId.length < minFirstIdBytes) return;
+    if (token.length === 0) {
+      const ownId = this.#runtime.random.bytes(connectionIdBytes);
+      const minted = this.#tokens.mint(destinationId, bindingOf(from.address, ownId));
+      const room = socket.room();
+      const length = this.#quiche.retry(sourceId, destinationId, ownId, minted, version, room);
+      return socket.send(length, to);
+    }
+    const originalId = this.#tokens.open(token, bindingOf(from.address, destinationId));
+    if (originalId === undefined || destinationId.length !== connectionIdBytes) return;
+    // Counted where the address is proven: nobody can spend another's rate. Over it: silence.
+    if (this.#handshakes >= handshakesAtOnce) return;
+    if (!this.#admission.handshake(plainAddress(from.address))) return;
+    this.#begin(socket, originalId, destinationId, from).receive(data, from);
+  }
+
+  #begin(socket: UdpSocket, originalId: Uint8Array, ownId: Uint8Array, from: RemoteInfo): Link {
+    const remote = { host: from.address, port: from.port };
+    const connection = this.#quiche.Connection.accept(
+      ownId,
+      originalId,
+      socket.local,
+      remote,
+      this.#config,
+    );
+    const route = routeKey(ownId);
+    const side = new ServerSide({
+      runtime: this.#runtime,
+      options: this.#options,
+      admission: this.#admission,
+      from: remote,
+      onSettled: () => (this.#handshakes -= 1),
+      onGone: () => this.#routes.delete(route),
+    });
+    const link = new Link({
+      quiche: this.#quiche,
+      runtime: this.#runtime,
+      turn: this.#turn,
+      socket,
+      connection,
+      owner: side,
+    });
+    side.link = link;
+    this.#handshakes += 1;
+    this.#routes.set(route, side);
+    return link;
+  }
+
+  /** The socket is gone, and every connection with it: bind the same port until it works. */
+  async #bindAgain(): Promise<void> {
+    const { clock, log } = this.#runtime;
+    const { signal } = this.#closing;
+    this.#socket = undefined;
+    log.error('quic.listener.lost', { port: this.#endpoint.port, connections: this.#routes.size });
+    for (const side of this.#routes.values()) side.link?.abandon(lost('socket lost'));
+    for (const side of this.#routes.values()) side.link?.release();
+    for (let waitMs = firstRetryMs; !signal.aborted; waitMs = Math.min(2 * waitMs, lastRetryMs)) {
+      try {
+        const socket = await this.#bind(this.#endpoint);
+        if (!signal.aborted) {
+          this.#socket = socket;
+          log.info('quic.listener.rebound', { port: this.#endpoint.port });
+          return;
+        }
+        await socket.close();
+      } catch (error) {
+        log.error('quic.listener.rebind', { error: String(error) });
+        await clock.sleep(waitMs, signal).catch(() => {
+          // Closed meanwhile: the loop's condition ends it.
+        });
+      }
+    }
+  }
+}
+
+/** What a token is valid for: a Retry moves the client to one connection id of ours. */
+function bindingOf(address: string, ownId: Uint8Array): string {
+  return `${plainAddress(address)} ${Buffer.from(ownId).toString('hex')}`;
+}
+
+interface ServerSideOptions {
+  readonly runtime: Runtime;
+  readonly options: ListenOptions;
+  readonly admission: Admission;
+  readonly from: Endpoint;
+  /** Once: the handshake is over, one way or the other. */
+  readonly onSettled: () => void;
+  readonly onGone: () => void;
+}
+
+/** One accepted connection: a handshake under a deadline, then a session. */
+class ServerSide implements LinkOwner {
+  link: Link | undefined;
+  readonly #options: ServerSideOptions;
+  readonly #host: string;
+  #deadline: Timer | undefined;
+  #session: QuicheSession | undefined;
+  #isAdmitted = false;
+
+  constructor(options: ServerSideOptions) {
+    this.#options = options;
+    this.#host = plainAddress(options.from.host);
+    const { handshakeMs } = options.options.limits;
+    this.#deadline = options.runtime.clock.timer(handshakeMs, () => {
+      this.#refuse(transportCode.noError);
+    });
+  }
+
+  close(code: number, reason: string): void {
+    if (this.#session) void this.#session.close(code, reason);
+    else this.#refuse(transportCode.noError);
+  }
+
+  #refuse(code: number): void {
+    this.link?.close(false, code, '', lost('refused'));
+  }
+
+  #settle(): void {
+    if (!this.#deadline) return;
+    this.#deadline.cancel();
+    this.#deadline = undefined;
+    this.#options.onSettled();
+  }
+
+  onEstablished(): void {
+    this.#settle();
+    const { link } = this;
+    const { admission, runtime, options, from } = this.#options;
+    const spkiSha256 = peerSpki(link?.native?.peerCertChain() ?? null);
+    if (!link) return;
+    if (!spkiSha256) return this.#refuse(tlsAlert.certificateRequired);
+    this.#isAdmitted = admission.enter(this.#host);
+    if (!this.#isAdmitted) {
+      return link.close(true, CloseCode.Limit, 'too many connections', lost('refused'));
+    }
+    const address = addressOf(this.#host, from.port);
+    const peer = { spkiSha256, address, host: this.#host };
+    this.#session = new QuicheSession({ runtime, link, peer, isServer: true });
+    const { limits, maxRequestBytes, onConnection } = options;
+    onConnection(new FramedConnection(runtime, this.#session, limits, maxRequestBytes));
+  }
+
+  onTakeIn(): void {
+    this.#session?.takeIn();
+  }
+
+  onGiveOut(hasReceived: boolean): void {
+    this.#session?.giveOut(hasReceived);
+  }
+
+  onEnded(info: CloseInfo): void {
+    this.#settle();
+    if (this.#isAdmitted) this.#options.admission.leave(this.#host);
+    this.#isAdmitted = false;
+    this.#session?.end(info);
+    this.#session = undefined;
+  }
+
+  onGone(): void {
+    this.#options.onGone();
+  }
+}

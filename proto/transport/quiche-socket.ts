@@ -1,0 +1,138 @@
+/**
+ * A UDP socket under quiche: large kernel buffers, packets out of one slab without a copy, errors
+ * that stay inside, and word when the socket is gone. Knows no connections.
+ */
+import dgram from 'node:dgram';
+import { once } from 'node:events';
+import { isIPv6 } from 'node:net';
+import type { Log } from '../runtime.ts';
+import { TransportError } from '../status.ts';
+import { datagramBytes, type NativeAddress } from './quiche-native.ts';
+
+/** Kernel buffers (bytes): a burst must survive while JavaScript is busy. The kernel may cap it. */
+const bufferBytes = 4 * 1024 * 1024;
+/** Packets are written into slabs of this size (bytes); a slab lives until its last one is sent. */
+const slabBytes = 256 * 1024;
+
+export interface SocketHandlers {
+  onDatagram(data: Buffer, from: dgram.RemoteInfo): void;
+  /** The socket closed although nobody asked. */
+  onLost(): void;
+}
+
+/** Bind with `openUdp`. */
+export class UdpSocket {
+  /** The bound address. */
+  readonly local: NativeAddress;
+  readonly #socket: dgram.Socket;
+  readonly #log: Log;
+  #slab = Buffer.allocUnsafeSlow(slabBytes);
+  #offset = 0;
+  #isClosing = false;
+
+  constructor(socket: dgram.Socket, log: Log, handlers: SocketHandlers) {
+    const { address, port } = socket.address();
+    this.local = { host: address, port };
+    this.#socket = socket;
+    this.#log = log;
+    socket.on('message', (data, from) => handlers.onDatagram(data, from));
+    // Without a listener an error of the socket would end the process.
+    socket.on('error', (error) => log.warn('quic.socket.error', { error: String(error) }));
+    socket.on('close', () => {
+      if (this.#isClosing) return;
+      this.#isClosing = true;
+      handlers.onLost();
+    });
+    try {
+      socket.setRecvBufferSize(bufferBytes);
+      socket.setSendBufferSize(bufferBytes);
+    } catch {
+      // A wish only: the kernel's default works, slower.
+    }
+  }
+
+  /** Room for one packet, valid until the next `room` or `send`. */
+  room(): Uint8Array {
+    if (this.#offset + datagramBytes > slabBytes) {
+      // The kernel may not have taken the old one's packets yet: it is left to the collector.
+      this.#slab = Buffer.allocUnsafeSlow(slabBytes);
+      this.#offset = 0;
+    }
+    return this.#slab.subarray(this.#offset, this.#offset + datagramBytes);
+  }
+
+  /**
+   * Sends the first `length` bytes of the room. What cannot be sent is a lost packet; `onError`
+   * hears of it.
+   */
+  send(length: number, to: NativeAddress, onError?: (error: Error) => void): void {
+    const start = this.#offset;
+    this.#offset += length;
+    this.#transmit(this.#slab, start, length, to, onError);
+  }
+
+  /** Sends a packet that the caller will not change any more. */
+  sendCopy(packet: Uint8Array, to: NativeAddress): void {
+    this.#transmit(packet, 0, packet.length, to);
+  }
+
+  #transmit(
+    bytes: Uint8Array,
+    offset: number,
+    length: number,
+    to: NativeAddress,
+    onError?: (error: Error) => void,
+  ): void {
+    if (this.#isClosing) return;
+    const callback = onError && ((error: Error | null) => error && onError(error));
+    try {
+      this.#socket.send(bytes, offset, length, to.port, to.host, callback);
+    } catch (error) {
+      // An address that the socket cannot reach, or a socket that was closed under us.
+      this.#log.debug('quic.send.error', { error: String(error) });
+      if (onError && error instanceof Error) onError(error);
+    }
+  }
+
+  /** A socket without work of its own does not keep the process alive. */
+  unref(): void {
+    if (!this.#isClosing) this.#socket.unref();
+  }
+
+  /** Resolves when the port is free. Idempotent, never rejects. */
+  async close(): Promise<void> {
+    if (this.#isClosing) return;
+    this.#isClosing = true;
+    const closed = once(this.#socket, 'close');
+    this.#socket.close();
+    await closed;
+  }
+}
+
+/**
+ * Binds a socket; `::` is dual stack. Throws TransportError `internal` when the address cannot be
+ * bound, with the system's error (`EADDRINUSE`) as its cause.
+ */
+export async function openUdp(
+  at: NativeAddress,
+  log: Log,
+  handlers: SocketHandlers,
+): Promise<UdpSocket> {
+  const type = isIPv6(at.host) ? 'udp6' : 'udp4';
+  const socket = dgram.createSocket({
+    type,
+    ipv6Only: false,
+    // Only addresses come here; the default would defer each packet to the next tick.
+    lookup: (host, _options, callback) => callback(null, host, type === 'udp6' ? 6 : 4),
+  });
+  try {
+    const listening = once(socket, 'listening');
+    socket.bind({ port: at.port, address: at.host });
+    await listening;
+  } catch (cause) {
+    socket.close();
+    const message = `quic: cannot bind UDP ${at.host} port ${at.port}`;
+    throw new TransportError('internal', message, { cause });
+  }
+  return new UdpSocket(socket, log, handlers);
+}
