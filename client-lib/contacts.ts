@@ -1,5 +1,5 @@
 /**
- * Who somebody is: device manifests, checked and pinned (crypto.md sections 2 and 3). Until key
+ * Who somebody is: device manifests, checked and pinned (docs/protocol/cryptography.md). Until key
  * transparency is there, an account key is believed at first use and never replaced; results say
  * so by type (`verification: 'firstUse'`). MLS asks this cache, never the network.
  */

@@ -1,5 +1,5 @@
 /**
- * What members say to each other inside MLS (crypto.md section 7, `Content` of
+ * What members say to each other inside MLS (docs/protocol/cryptography.md, `Content` of
  * proto/qpc/v1/content.proto): built with bounds, parsed with the same bounds. Text only so far.
  */
 import { InvalidArgumentError, PayloadTooLargeError, QpcError, Status } from '@quicprochat/proto';

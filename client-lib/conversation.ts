@@ -1,7 +1,7 @@
 /**
  * Conversations: create, add members, send. Until the group log exists, only a conversation's
  * creator commits, so a commit is accepted as soon as it is made; commits and Welcomes travel as
- * envelopes through the outbox like messages (delivery.md sections 1 and 2).
+ * envelopes through the outbox like messages (docs/protocol/delivery.md).
  */
 import {
   InvalidArgumentError,

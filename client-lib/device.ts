@@ -20,7 +20,7 @@ import { UserLookup } from './user-lookup.ts';
 import { Writer } from './writer.ts';
 
 const dayMs = 24 * 3600 * 1000;
-/** How long marks of seen messages and settled outbox rows are kept (delivery.md section 0). */
+/** How long marks of seen messages and settled outbox rows are kept (docs/protocol/delivery.md). */
 const seenKeptMs = 90 * dayMs;
 const outboxKeptMs = 30 * dayMs;
 /** How often keys are looked after, and how soon after a failure (ms). */

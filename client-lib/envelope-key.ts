@@ -1,4 +1,4 @@
-/** The channel envelope key of an epoch: an MLS exporter secret (crypto.md sections 5 and 6). */
+/** The channel envelope key of an epoch: an MLS exporter secret (docs/protocol/cryptography.md). */
 import { channelKeyId } from './crypto/envelope.ts';
 import type { Mls, MlsGroup } from './mls/index.ts';
 import type { EnvelopeKey } from './store/store.ts';

@@ -1,5 +1,5 @@
 /**
- * Which envelopes a sealed MLS message travels in, and to whom (crypto.md section 6, direct mode):
+ * Which envelopes a sealed MLS message travels in, and to whom (docs/protocol/cryptography.md, direct mode):
  * one channel envelope for all devices, or one hybrid envelope for each.
  */
 import { parseUserId, QpcError, Status, type Random } from '@quicprochat/proto';

@@ -1,6 +1,6 @@
 /**
  * Keeps what others need to reach this device at its node: single-use KeyPackages and a last
- * resort per suite, and the hybrid prekey (crypto.md sections 2 and 4). Private parts are in the
+ * resort per suite, and the hybrid prekey (docs/protocol/cryptography.md). Private parts are in the
  * store before the public ones leave.
  */
 import { methods, signPrekey, type Runtime, type SigningKey } from '@quicprochat/proto';

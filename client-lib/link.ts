@@ -1,6 +1,6 @@
 /**
  * The connection of a device to its own node: dial with the pin, Hello, and dial again for ever
- * with back-off and jitter (wire.md section 1). Only an answered Hello is "online". What is called
+ * with back-off and jitter (docs/protocol/wire.md). Only an answered Hello is "online". What is called
  * over it, and what is repeated, is the callers' business.
  */
 import {

@@ -1,5 +1,5 @@
 /**
- * Durable sends (delivery.md sections 1 and 3, states SEALED and ACCEPTED): every SEALED row goes
+ * Durable sends (docs/protocol/delivery.md, states SEALED and ACCEPTED): every SEALED row goes
  * to the own node until it says OK or refuses for good. One request in flight per device, in
  * order, always the same bytes; several devices at once. A row leaves SEALED only by the node's
  * word, so a restart goes on where this stopped.

@@ -1,4 +1,4 @@
-/** The client's rule of delivery.md section 1, on real MLS messages in any order of arrival. */
+/** The client's rule of docs/protocol/delivery.md, on real MLS messages in any order of arrival. */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';

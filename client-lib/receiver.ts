@@ -1,5 +1,5 @@
 /**
- * The client's rule (delivery.md section 1): what becomes of one row. Skip if seen; open the
+ * The client's rule (docs/protocol/delivery.md): what becomes of one row. Skip if seen; open the
  * envelope; decrypt on a copy of the MLS state; message, marks, new state and cursor in one
  * transaction. What cannot be opened yet is parked in that same transaction, what can never be
  * opened is recorded. Where rows come from and when they are acked is sync's business.

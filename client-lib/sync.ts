@@ -1,6 +1,6 @@
 /**
  * Follows the inbox of this device at its node: Subscribe from the persisted cursor, push with
- * FetchWait as the fallback, and the ack rule of delivery.md section 1: ack what is durable here,
+ * FetchWait as the fallback, and the ack rule of docs/protocol/delivery.md: ack what is durable here,
  * up to 64 rows or 100 ms late. What becomes of a row is receiver's business.
  */
 import {

@@ -1,6 +1,6 @@
 /**
  * Finds the people that parked rows wait for, in the background and for as long as it takes; then
- * the rows are tried again (crypto.md section 3: a message that waits for a manifest is parked).
+ * the rows are tried again (docs/protocol/cryptography.md: a message that waits for a manifest is parked).
  */
 import {
   hasReason,

@@ -1,6 +1,6 @@
 /**
  * The one place where a device's state changes: a queue of jobs that are prepared one after the
- * other on copies of the state and written together in one transaction (delivery.md section 1,
+ * other on copies of the state and written together in one transaction (docs/protocol/delivery.md,
  * "The client's rule" and "Sending, likewise"). MLS is asynchronous and SQLite is not, so the
  * queue, not the transaction, keeps two jobs from using the same ratchet key.
  */

@@ -44,7 +44,7 @@ vectorTest<Case>('auditor-update.json', (cases, context) => {
     };
     const apply = (): AuditedLog => applyAuditorUpdate(nativeSha256, before, update);
     if (input.removed.length > 0) {
-      // kt.md sections 1 and 2: the peer accepts some removals; ours refuses all of them.
+      // kt-log/README.md: the peer accepts some removals; ours refuses all of them.
       removals++;
       assert.throws(apply, { name: 'VerificationError', checked: 'removed leaves' }, name);
     } else if (expect.verdict === 'rejected') {

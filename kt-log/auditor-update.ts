@@ -1,6 +1,6 @@
 /**
  * AuditorUpdate: what changed in one log entry, and how an auditor that keeps no leaves follows it
- * (protocol section 15.2). Logs of this project only add (kt.md section 1), so an update that
+ * (protocol section 15.2). Logs of this project only add (kt-log/README.md), so an update that
  * removes a leaf is refused. Pure; browser-safe.
  */
 import type { PrefixLeaf, PrefixProof } from './codec.ts';

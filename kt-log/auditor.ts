@@ -1,5 +1,5 @@
 /**
- * Following one log from its audit bundles (kt.md section 10): every entry replayed, both roots
+ * Following one log from its audit bundles (kt-log/README.md): every entry replayed, both roots
  * compared with the signed checkpoint, then a cosignature. A bundle is signed as a whole, so one
  * whose replay fails convicts the log. Pure state in, state out; browser-safe.
  */

@@ -50,7 +50,7 @@ interface ViewCase {
 vectorTest<ViewCase>('update-view.json', (cases, context) => {
   let restarted = 0;
   for (const { name, input, expect } of cases) {
-    // kt.md section 2: katie's UpdateView lacks the restart of section 4.2 of the pinned text.
+    // kt-log/README.md: katie's UpdateView lacks the restart of section 4.2 of the pinned text.
     assert.deepEqual(ladder.viewUpdate(input.size, input.advertised, false), expect.entries, name);
     if (expect.frontier) assert.deepEqual(ladder.frontier(input.size), expect.frontier, name);
     const byText = ladder.viewUpdate(input.size, input.advertised);
@@ -123,7 +123,7 @@ vectorTest<InterpretationCase>('ladder-interpretation.json', (cases) => {
   return cases.length;
 });
 
-test('kt.md section 2: ladders end from version 2^31 - 1 on, where katie does not', () => {
+test('kt-log/README.md: ladders end from version 2^31 - 1 on, where katie does not', () => {
   for (const greatest of [2 ** 31 - 1, 2 ** 31, 2 ** 32 - 2, 2 ** 32 - 1]) {
     const versions = ladder.baseLadder(greatest);
     assert.ok(versions.length <= 64, `${versions.length} lookups`);

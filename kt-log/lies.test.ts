@@ -1,5 +1,5 @@
 /**
- * Logs that lie with their own keys, and who catches them (protocol section 13; kt.md section 11):
+ * Logs that lie with their own keys, and who catches them (protocol section 13; kt-log/README.md):
  * two logs with the same secret keys are the two faces of one liar.
  */
 import assert from 'node:assert/strict';

@@ -1,6 +1,6 @@
 /**
  * A key transparency log as a service: updates in, answers and heads out (protocol section 13;
- * kt.md sections 6, 9, 12). Put together from a store, keys, a clock and randomness; speaks no RPC.
+ * kt-log/README.md). Put together from a store, keys, a clock and randomness; speaks no RPC.
  * Deployed in contact monitoring mode.
  */
 import type { Clock, Random } from '@quicprochat/proto';
@@ -45,7 +45,7 @@ export interface KtLogOptions {
   readonly recency?: Recency;
 }
 
-/** Ten days and ten entries (kt.md section 3, protocol section 10.1). */
+/** Ten days and ten entries (kt-log/README.md, protocol section 10.1). */
 export const defaultRecency: Recency = { recentMs: 864_000_000, countMax: 10 };
 
 /** One log entry as an auditor gets it. */
@@ -236,7 +236,7 @@ export class KtLog implements AsyncDisposable {
   }
 
   /**
-   * Section 15.2 and kt.md section 10: entries [from, to) for an auditor, signed, with the
+   * Section 15.2 and kt-log/README.md: entries [from, to) for an auditor, signed, with the
    * checkpoint of size `to`. Throws as auditedEntries.
    */
   async auditBundle(from: number, to: number): Promise<AuditBundle> {

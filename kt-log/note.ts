@@ -304,7 +304,7 @@ export function openCheckpoint(
   return { note, checkpoint };
 }
 
-/** The one extension line of our checkpoints (kt.md section 5): the KEYTRANS root at that size. */
+/** The one extension line of our checkpoints (kt-log/README.md): the KEYTRANS root at that size. */
 export function keytransExtension(root: Hash): string {
   return `keytrans ${toBase64(root)}`;
 }

@@ -1,6 +1,6 @@
 /**
- * Storage format of the prefix tree: tiles of four levels, immutable once written (kt.md section
- * 12). Nodes of a tile are numbered like a heap: root 1, children 2i and 2i + 1, slots 16 to 31 on
+ * Storage format of the prefix tree: tiles of four levels, immutable once written (README.md of this
+ * folder). Nodes of a tile are numbered like a heap: root 1, children 2i and 2i + 1, slots 16 to 31 on
  * its lower edge. Encoding: 2-bit codes of the nodes in pre-order, then leaves (64 bytes) and links
  * (32-byte hash, tile id as varint) in the same order. Hashes between are computed when asked for.
  */

@@ -121,7 +121,7 @@ vectorTest<MutationCase>('prefix-mutation.json', async (cases, context) => {
     }));
     assert.equal(toHex(evaluatePrefixProof(hasher, lookups, proof)), expect.before, name);
     if (input.remove.length > 0) {
-      // kt.md sections 1 and 2: removals are refused, so what they leave behind is not computed.
+      // kt-log/README.md: removals are refused, so what they leave behind is not computed.
       removals++;
       assert.throws(() => evaluateInsertion(hasher, added, proof), { name: 'VerificationError' });
       continue;

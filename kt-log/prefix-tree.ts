@@ -1,7 +1,7 @@
 /**
  * The log's side of the prefix tree (protocol sections 3.3, 12.2): batch insertion and batch search
  * in any version of it, over immutable tiles. Paths are loaded first, then everything is computed
- * without I/O. Leaves are never removed (kt.md section 1). Proofs are evaluated in prefix-proof.ts.
+ * without I/O. Leaves are never removed (kt-log/README.md). Proofs are evaluated in prefix-proof.ts.
  */
 import { DataLossError, InvalidArgumentError } from '@quicprochat/proto/status';
 import type { PrefixLeaf, PrefixProof, PrefixSearchResult } from './codec.ts';

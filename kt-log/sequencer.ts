@@ -1,6 +1,6 @@
 /**
  * The log's one writer: collects updates into batches, makes one log entry of each, signs its head
- * and commits all of it at once (kt.md section 9). A head leaves only after the commit; when a
+ * and commits all of it at once (kt-log/README.md). A head leaves only after the commit; when a
  * commit fails the state is read again, so no second head of one size is ever signed.
  */
 import type { Clock, Random } from '@quicprochat/proto';

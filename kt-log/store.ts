@@ -11,7 +11,7 @@ import type { StoredEntry } from './recorder.ts';
 import type { LogTile } from './tiles.ts';
 import type { VrfEvaluation } from './vrf.ts';
 
-/** The two trees over the same entries (kt.md section 3). */
+/** The two trees over the same entries (kt-log/README.md). */
 export type LogTreeName = 'keytrans' | 'rfc6962';
 
 /** A signed state of the log. There is one per size, and it is never replaced. */

@@ -1,6 +1,6 @@
 /**
  * The one error of everything that checks another party's proof, answer or signature
- * (style.md, kt.md section 13). It says what was checked and what was expected, never the
+ * (kt-log/README.md). It says what was checked and what was expected, never the
  * content. Browser-safe.
  */
 import { QpcError, Status } from '@quicprochat/proto/status';

@@ -59,7 +59,7 @@ export interface Verified<T> {
 
 /**
  * Replays a response: view update, then `algorithm`, then exact counts, then the head. Returns the
- * state to retain. `viewRestart` as in viewUpdate (kt.md section 2). Throws VerificationError.
+ * state to retain. `viewRestart` as in viewUpdate (kt-log/README.md). Throws VerificationError.
  */
 export function verifyResponse<T>(
   log: LogVerifier,

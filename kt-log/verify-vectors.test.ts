@@ -74,7 +74,7 @@ interface SearchCase {
 }
 /** Cases whose answer is negative: those are not encodable (section 13.1), so they are refused. */
 const negative: Readonly<Record<string, string>> = {
-  // kt.md section 2: katie answers an unknown label with version 0 and one non-inclusion.
+  // kt-log/README.md: katie answers an unknown label with version 0 and one non-inclusion.
   'label-does-not-exist': 'COUNT',
   'fixed-version-above-the-greatest': 'LADDER',
 };
@@ -145,7 +145,7 @@ vectorTest<SearchCase>('search.json', (cases) => {
       // Entries 1 and 2 lie inside the retained subtree, whose head the transcript does not tell:
       // all counts are right, and the recomputed head differs from our zeros.
       assert.throws(() => run(false), { reason: 'BAD_ROOT', checked: 'retained subtree' }, name);
-      // kt.md section 2: katie's UpdateView lacks the restart of section 4.2, so entry 5 is missing.
+      // kt-log/README.md: katie's UpdateView lacks the restart of section 4.2, so entry 5 is missing.
       assert.throws(() => run(true), { name: 'VerificationError', reason: 'COUNT' }, name);
     } else {
       run(false);

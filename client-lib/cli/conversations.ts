@@ -68,7 +68,7 @@ export function findConversation(client: QpcClient, text: string): Conversation 
 
 /**
  * The conversation of just this user and ours; the bytewise lowest id where both sides made one,
- * so that both choose the same (wire.md section 3).
+ * so that both choose the same (docs/protocol/wire.md).
  */
 export async function findDirect(
   client: QpcClient,

@@ -1,7 +1,7 @@
 /**
  * A client process that is killed again and again: while messages arrive, above all between making
  * a row durable and acking it, and while its own are leaving. Each message arrives exactly once
- * (delivery.md section 4).
+ * (docs/protocol/delivery.md).
  */
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';

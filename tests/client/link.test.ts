@@ -1,4 +1,4 @@
-/** The connection of a device to its node: silence, outages, wrong nodes (wire.md section 1). */
+/** The connection of a device to its node: silence, outages, wrong nodes (docs/protocol/wire.md). */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import type { ClientEvent, QpcClient } from '@quicprochat/client-lib';

@@ -1,4 +1,4 @@
-/** Durable sends (delivery.md sections 1 and 3) against a node that fails in every way it may. */
+/** Durable sends (docs/protocol/delivery.md) against a node that fails in every way it may. */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';

@@ -1,5 +1,5 @@
 /**
- * Following an inbox (delivery.md section 1, "Push" and "The client's rule"): acks, gaps, holes,
+ * Following an inbox (docs/protocol/delivery.md, "Push" and "The client's rule"): acks, gaps, holes,
  * streams that break, another connection that takes over. Rows are junk: here it counts that each
  * is taken in once and in order; every one is recorded as undecryptable.
  */

@@ -1,5 +1,5 @@
 /**
- * Crash tests of the client (delivery.md section 1, "The client's rule" and "Sending, likewise"): a
+ * Crash tests of the client (docs/protocol/delivery.md, "The client's rule" and "Sending, likewise"): a
  * real client is killed with SIGKILL between fetch and ack, and while it sends. The stores alone
  * are judged: nothing lost, nothing twice, nothing that cannot be decrypted.
  */

@@ -1,5 +1,5 @@
 /**
- * Crash test of the relay (delivery.md section 3): two federated nodes, killed with SIGKILL in turn,
+ * Crash test of the relay (docs/protocol/delivery.md): two federated nodes, killed with SIGKILL in turn,
  * the sending and the receiving one, while messages are on their way in both directions. Every
  * message that a node acknowledged is at the other one exactly once, in order.
  */

@@ -1,5 +1,5 @@
 /**
- * Crash test of the node (proof.md section 4, kill-loop): a real qpcd is killed with SIGKILL 50
+ * Crash test of the node: a real qpcd is killed with SIGKILL 50
  * times at random moments under load; every message that it acknowledged is there exactly once.
  */
 import assert from 'node:assert/strict';

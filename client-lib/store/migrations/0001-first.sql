@@ -86,7 +86,7 @@ CREATE TABLE conversation (
   lamport       INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- MLS group state, split so that a message writes about 1 KB (crypto.md section 5).
+-- MLS group state, split so that a message writes about 1 KB (docs/protocol/cryptography.md).
 CREATE TABLE mls_cold (
   group_id BLOB PRIMARY KEY,
   epoch    INTEGER NOT NULL,
