@@ -213,9 +213,12 @@ let isGood = false;
 try {
   isGood = await run();
 } catch (error) {
+  // On Ctrl-C the processes end under the run's hands; the signal's handler has the last word.
+  if (isEnding) await new Promise(() => undefined);
   console.error(error);
-  for (const node of nodes)
+  for (const node of nodes) {
     console.error(`-- ${node.domain}\n${node.logLines.slice(-20).join('\n')}`);
+  }
 }
 await cleanUp();
 say(isGood ? 'nothing lost, nothing doubled, everything decrypted' : 'FAILED');
