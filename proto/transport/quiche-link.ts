@@ -15,6 +15,11 @@ import type { CloseInfo } from './transport.ts';
 const lingerMs = 1000;
 /** A close reason must fit into one packet. */
 const maxReasonBytes = 256;
+/**
+ * About what one native connection takes at most (bytes). V8 must be told: else the collector sees no
+ * reason to run, and thousands of dead connections keep their native memory (docs/decisions/0005).
+ */
+const nativeBytes = 96 * 1024;
 /** Packets that one connection may send in one turn before the others have theirs. */
 const packetsPerTurn = 256;
 
@@ -49,7 +54,8 @@ export class Link implements TurnTaker {
   readonly #socket: UdpSocket;
   readonly #owner: LinkOwner;
   #onSendError: ((error: Error) => void) | undefined;
-  #connection: NativeConnection | undefined;
+  /** Until the end. `weight` is never written, so no page of it is real, but V8 counts it. */
+  #held: { readonly connection: NativeConnection; readonly weight: Uint8Array } | undefined;
   #isEstablished = false;
   #hasReceived = false;
   #receivedAt: number;
@@ -66,7 +72,8 @@ export class Link implements TurnTaker {
     this.#runtime = options.runtime;
     this.#turn = options.turn;
     this.#socket = options.socket;
-    this.#connection = options.connection;
+    const weight = Buffer.allocUnsafeSlow(nativeBytes);
+    this.#held = { connection: options.connection, weight };
     this.#owner = options.owner;
     this.#onSendError = options.onSendError;
     this.#receivedAt = options.runtime.clock.monotonic();
@@ -75,11 +82,11 @@ export class Link implements TurnTaker {
 
   /** The native connection until the end; do not keep it. */
   get native(): NativeConnection | undefined {
-    return this.#connection;
+    return this.#held?.connection;
   }
 
   receive(data: Buffer, from: RemoteInfo): void {
-    const connection = this.#connection;
+    const connection = this.native;
     if (!connection) return this.#answerLate(from);
     const info = this.#receiveInfo;
     const isMoved = info.from.port !== from.port || info.from.host !== from.address;
@@ -102,14 +109,14 @@ export class Link implements TurnTaker {
 
   /** Has packets built and sent at the end of this turn. */
   wake(): void {
-    if (this.#connection) this.#turn.giveOut(this);
+    if (this.native) this.#turn.giveOut(this);
   }
 
   /** STOP_SENDING for `read`, RESET_STREAM for `write`; nothing when the stream is gone. */
   shutdownStream(id: number, side: 'read' | 'write', code: number): void {
     const { Read, Write } = this.#quiche.Shutdown;
     try {
-      this.#connection?.streamShutdown(id, side === 'read' ? Read : Write, code);
+      this.native?.streamShutdown(id, side === 'read' ? Read : Write, code);
       this.wake();
     } catch {
       // It was freed, or runs the other way: nothing is left to shut.
@@ -118,11 +125,11 @@ export class Link implements TurnTaker {
 
   /** Has what arrived handed out at the end of this turn, though nothing new came. */
   takeInAgain(): void {
-    if (this.#connection) this.#turn.takeIn(this);
+    if (this.native) this.#turn.takeIn(this);
   }
 
   takeIn(): void {
-    const connection = this.#connection;
+    const connection = this.native;
     if (!connection) return;
     try {
       if (!this.#isEstablished) {
@@ -131,14 +138,14 @@ export class Link implements TurnTaker {
         this.#onSendError = undefined;
         this.#owner.onEstablished();
       }
-      if (this.#connection) this.#owner.onTakeIn();
+      if (this.native) this.#owner.onTakeIn();
     } catch (error) {
       this.#fault(error);
     }
   }
 
   giveOut(): void {
-    const connection = this.#connection;
+    const connection = this.native;
     if (!connection) return;
     try {
       if (this.#isEstablished) this.#owner.onGiveOut(this.#hasReceived);
@@ -174,7 +181,7 @@ export class Link implements TurnTaker {
   readonly #onTimer = (): void => {
     this.#timerAt = Number.POSITIVE_INFINITY;
     try {
-      this.#connection?.onTimeout();
+      this.native?.onTimeout();
       this.wake();
     } catch (error) {
       this.#fault(error);
@@ -184,7 +191,7 @@ export class Link implements TurnTaker {
   /** Makes the peer answer whenever nothing came from it for the time. */
   keepAlive(ms: number): void {
     const tick = (): void => {
-      const connection = this.#connection;
+      const connection = this.native;
       if (!connection) return;
       const silentMs = this.#runtime.clock.monotonic() - this.#receivedAt;
       if (silentMs >= ms) {
@@ -206,7 +213,7 @@ export class Link implements TurnTaker {
    * time does nothing.
    */
   close(isApp: boolean, code: number, reason: string, info: CloseInfo): void {
-    const connection = this.#connection;
+    const connection = this.native;
     if (!connection) return;
     const bytes = new TextEncoder().encode(reason).subarray(0, maxReasonBytes);
     try {
@@ -227,7 +234,7 @@ export class Link implements TurnTaker {
 
   /** Ends without a packet: the socket is gone, or nobody must hear of it. */
   abandon(info: CloseInfo): void {
-    if (this.#connection) this.#end(info);
+    if (this.native) this.#end(info);
   }
 
   /** quiche broke, or our own code on top of it: this connection ends and no other. */
@@ -243,7 +250,7 @@ export class Link implements TurnTaker {
   }
 
   #end(info: CloseInfo): void {
-    this.#connection = undefined;
+    this.#held = undefined;
     this.#turn.forget(this);
     this.#timer?.cancel();
     this.#keepAlive?.cancel();

@@ -31,8 +31,11 @@ const connectionWindowBytes = 10 * 1024 * 1024;
  * at a time is counted above the engine; this is how many may be stopped in a connection's life.
  */
 const sparePushStreams = 1000;
-/** Addresses of one connection that are known at a time: every NAT rebinding adds one. */
-const pathsRemembered = 8;
+/**
+ * quiche 0.18 keeps every address that a peer had, and drops packets from one more: after so many
+ * NAT rebindings a connection idles out and its client dials again.
+ */
+const pathsRemembered = 64;
 
 /** TLS alerts as QUIC error codes (RFC 9001 section 4.8). */
 export const tlsAlert = {

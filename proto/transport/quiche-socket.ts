@@ -11,8 +11,8 @@ import { datagramBytes, type NativeAddress } from './quiche-native.ts';
 
 /** Kernel buffers (bytes): a burst must survive while JavaScript is busy. The kernel may cap it. */
 const bufferBytes = 4 * 1024 * 1024;
-/** Packets are written into slabs of this size (bytes); a slab lives until its last one is sent. */
-const slabBytes = 256 * 1024;
+/** Packets are written into slabs of this size (bytes); a slab is used again when all are sent. */
+const slabBytes = 32 * 1024;
 
 export interface SocketHandlers {
   onDatagram(data: Buffer, from: dgram.RemoteInfo): void;
@@ -54,8 +54,9 @@ export class UdpSocket {
   /** Room for one packet, valid until the next `room` or `send`. */
   room(): Uint8Array {
     if (this.#offset + datagramBytes > slabBytes) {
-      // The kernel may not have taken the old one's packets yet: it is left to the collector.
-      this.#slab = Buffer.allocUnsafeSlow(slabBytes);
+      // Where the system has not taken all packets yet, theirs is left to the collector.
+      if (!this.#isClosing && this.#socket.getSendQueueCount() > 0)
+        this.#slab = Buffer.allocUnsafeSlow(slabBytes);
       this.#offset = 0;
     }
     return this.#slab.subarray(this.#offset, this.#offset + datagramBytes);
