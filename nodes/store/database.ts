@@ -21,7 +21,8 @@ import { Database, sqliteCode, type SqlDatabase } from './sqlite.ts';
 
 /** "qpcn": this file is a node's store and no other database with the same key. */
 const applicationId = 0x71_70_63_6e;
-const pageBytes = 4096;
+/** SQLCipher's page. */
+export const pageBytes = 4096;
 /** Memory for decrypted pages (KiB). */
 const cacheKib = 64 * 1024;
 const migrationsFolder = join(import.meta.dirname, 'migrations');

@@ -5,11 +5,14 @@
 import { statfsSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { UnavailableError } from '@quicprochat/proto';
+import { pageBytes } from './database.ts';
 import type { SqlDatabase } from './sqlite.ts';
 
 export const spaceReserve = {
-  /** Free bytes of the file system below which nothing new is taken. */
-  diskBytes: 64 * 1024 * 1024,
+  /** Free bytes, of the file system and inside the file, below which nothing new is taken. */
+  freeBytes: 64 * 1024 * 1024,
+  /** Of these on the file system, where the write-ahead log grows. */
+  logBytes: 16 * 1024 * 1024,
   /** Part of the file's bound that is in use when nothing new is taken. */
   databaseShare: 0.9,
 } as const;
@@ -32,11 +35,14 @@ export class SpaceWatch {
 
   /** Looks again; called once for each transaction. */
   look(): void {
-    const used = (this.#pageCount.get() ?? 0) - (this.#freePageCount.get() ?? 0);
+    const freePages = this.#freePageCount.get() ?? 0;
+    const usedPages = (this.#pageCount.get() ?? 0) - freePages;
     const { bavail, bsize } = statfsSync(this.#folder);
+    const diskBytes = bavail * bsize;
     this.#isFull =
-      used >= this.#pagesMax * spaceReserve.databaseShare ||
-      bavail * bsize < spaceReserve.diskBytes;
+      usedPages >= this.#pagesMax * spaceReserve.databaseShare ||
+      diskBytes < spaceReserve.logBytes ||
+      diskBytes + freePages * pageBytes < spaceReserve.freeBytes;
   }
 
   /** Throws UnavailableError STORE_FULL when nothing new is taken. */
