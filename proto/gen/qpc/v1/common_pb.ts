@@ -161,7 +161,7 @@ export type HelloResponse = Message<"qpc.v1.HelloResponse"> & {
   limits?: Limits | undefined;
 
   /**
-   * What the transport key of this connection is to the node: "nobody", "device" or "peer".
+   * What the transport key of this connection is to the node: "anyone", "device" or "peer".
    *
    * @generated from field: string caller_class = 6;
    */
