@@ -35,6 +35,10 @@ export class QuicheSession implements StreamSession, StreamHost {
   readonly #link: Link;
   readonly #ownBit: number;
   readonly #streams = new Map<number, QuicheStream>();
+  /** Streams whose reader waits. */
+  readonly #readers = new Set<QuicheStream>();
+  /** Above the highest id of a call stream that the peer opened. */
+  #nextCallId: number;
   /** Streams that have not written their end. */
   readonly #writers = new Set<QuicheStream>();
   /** Streams with bytes that quiche did not take; the first one is the next to be served. */
@@ -57,6 +61,7 @@ export class QuicheSession implements StreamSession, StreamHost {
     this.#runtime = options.runtime;
     this.#link = options.link;
     this.#ownBit = options.isServer ? serverBit : 0;
+    this.#nextCallId = serverBit - this.#ownBit;
     this.#credit = { call: undefined, push: undefined };
   }
 
@@ -104,18 +109,35 @@ export class QuicheSession implements StreamSession, StreamHost {
     const { native } = this;
     const handlers = this.#handlers;
     if (!native || !handlers) return;
-    for (const id of native.readable()) {
-      const stream = this.#streams.get(id) ?? this.#accept(id, handlers);
-      stream.onReadable();
+    // Asking quiche for its list of readable streams takes 25 us, asking for one stream's bytes 0.2.
+    if (native.isReadable() && this.#takeInLikely(native, handlers)) {
+      for (const id of native.readable()) {
+        const stream = this.#streams.get(id) ?? this.#accept(id, handlers);
+        stream.onReadable();
+      }
     }
+    if (!this.native) return;
     this.#credit.call = undefined;
     this.#credit.push = undefined;
     handlers.onCredit();
   }
 
+  /** Looks at the calls that come next and at the readers that wait; false when that was all. */
+  #takeInLikely(native: NativeConnection, handlers: SessionHandlers): boolean {
+    while (native.streamReadable(this.#nextCallId)) {
+      this.#accept(this.#nextCallId, handlers).onReadable();
+    }
+    for (const stream of this.#readers) {
+      // Answers come in the order of their questions, nearly: the first ones are often all.
+      if (stream.onReadable() && !native.isReadable()) return false;
+    }
+    return native.isReadable();
+  }
+
   #accept(id: number, handlers: SessionHandlers): QuicheStream {
     const kind = (id & pushBit) === 0 ? 'call' : 'push';
     const stream = new QuicheStream(this, id, { reads: true, writes: kind === 'call' });
+    if (kind === 'call' && id >= this.#nextCallId) this.#nextCallId = id + idStep;
     this.#streams.set(id, stream);
     if (kind === 'call') this.#writers.add(stream);
     handlers.onStream(kind, stream);
@@ -145,6 +167,11 @@ export class QuicheSession implements StreamSession, StreamHost {
 
   block(stream: QuicheStream): void {
     this.#blocked.add(stream);
+  }
+
+  reading(stream: QuicheStream, isWaiting: boolean): void {
+    if (isWaiting) this.#readers.add(stream);
+    else this.#readers.delete(stream);
   }
 
   written(stream: QuicheStream): void {
@@ -215,6 +242,7 @@ export class QuicheSession implements StreamSession, StreamHost {
     const error = closedError(info);
     for (const stream of this.#streams.values()) stream.fail(error);
     this.#streams.clear();
+    this.#readers.clear();
     this.#writers.clear();
     this.#blocked.clear();
     this.#lingering.clear();

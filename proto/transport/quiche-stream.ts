@@ -26,6 +26,8 @@ export interface StreamHost {
   shutdown(id: number, side: 'read' | 'write', code: number): void;
   /** The stream has bytes to write that quiche did not take. */
   block(stream: QuicheStream): void;
+  /** A reader waits for bytes, or no longer. */
+  reading(stream: QuicheStream, isWaiting: boolean): void;
   /** The end was written, or none will be. */
   written(stream: QuicheStream): void;
   /** Both directions are done with. */
@@ -97,24 +99,30 @@ export class QuicheStream implements ByteStream {
       }
     }
     this.#reader = Promise.withResolvers();
+    this.#host.reading(this, true);
     return this.#reader.promise;
   }
 
-  /** Bytes, or their end, or a reset are there. */
-  onReadable(): void {
+  /** Bytes, or their end, or a reset may be there. False when they were not. */
+  onReadable(): boolean {
     this.#mayHaveBytes = true;
     if (this.#isDiscarding) return this.#discard();
-    const reader = this.#reader;
-    if (!reader) return;
+    if (!this.#reader) return false;
     try {
       const bytes = this.#pull();
-      if (!bytes && !this.#isReadDone) return;
-      this.#reader = undefined;
-      reader.resolve(bytes);
+      if (!bytes && !this.#isReadDone) return false;
+      this.#takeReader()?.resolve(bytes);
     } catch (error) {
-      this.#reader = undefined;
-      reader.reject(asTransportError(error));
+      this.#takeReader()?.reject(asTransportError(error));
     }
+    return true;
+  }
+
+  #takeReader(): PromiseWithResolvers<Uint8Array | undefined> | undefined {
+    const reader = this.#reader;
+    this.#reader = undefined;
+    if (reader) this.#host.reading(this, false);
+    return reader;
   }
 
   /** The next bytes; undefined when there are none now, or none any more. Throws the peer's reset. */
@@ -152,6 +160,7 @@ export class QuicheStream implements ByteStream {
   #endReading(): void {
     this.#isReadDone = true;
     this.#mayHaveBytes = false;
+    if (this.#isDiscarding) this.#host.reading(this, false);
     if (this.#isWriteDone) this.#host.forget(this);
   }
 
@@ -159,22 +168,26 @@ export class QuicheStream implements ByteStream {
     if (this.#isReadDone || this.#isDiscarding) return;
     this.#isDiscarding = true;
     if (this.#mayHaveBytes) this.#discard();
-    if (!this.#isReadDone) this.#host.linger(this);
+    if (this.#isReadDone) return;
+    this.#host.reading(this, true);
+    this.#host.linger(this);
   }
 
   /**
    * Reads and drops up to the end, which should be near. quiche 0.18 frees a stream, and gives its
-   * credit back, when somebody reads its end; nobody can after STOP_SENDING.
+   * credit back, when somebody reads its end; nobody can after STOP_SENDING. False when nothing came.
    */
-  #discard(): void {
+  #discard(): boolean {
+    const before = this.#discardedBytes;
     try {
       while (!this.#isReadDone && this.#mayHaveBytes) {
         this.#discardedBytes += this.#receive();
-        if (this.#discardedBytes > lingerBytes) return this.stopPeer(streamCodes.done);
+        if (this.#discardedBytes > lingerBytes) this.stopPeer(streamCodes.done);
       }
     } catch {
       // Reset by the peer: that is an end too.
     }
+    return this.#isReadDone || this.#discardedBytes > before;
   }
 
   /** STOP_SENDING. */
@@ -295,8 +308,7 @@ export class QuicheStream implements ByteStream {
     if (isOver) return;
     const error = new TransportError('cancelled', `stream: given up here (${reason})`);
     this.#readError ??= this.#isReadDone ? undefined : error;
-    this.#reader?.reject(error);
-    this.#reader = undefined;
+    this.#takeReader()?.reject(error);
     this.stopPeer(code);
     // Also behind a complete request: RESET_STREAM's acknowledgement makes quiche look at the
     // stream again, which is when it can be freed.
@@ -309,8 +321,7 @@ export class QuicheStream implements ByteStream {
   fail(error: TransportError): void {
     this.#isReadDone = true;
     this.#readError = error;
-    this.#reader?.reject(error);
-    this.#reader = undefined;
+    this.#takeReader()?.reject(error);
     this.#endWithError(error);
     this.#writeError ??= error;
     this.#stopped?.resolve(error);
