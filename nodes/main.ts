@@ -83,9 +83,13 @@ async function run(config: NodeConfig): Promise<void> {
   process.on('unhandledRejection', (error) => logFault(log, 'unhandled rejection', error));
   // After an uncaught exception the state is unknown; what was answered OK is on disk.
   process.on('uncaughtException', (error) => fail(log, 'uncaught exception', error));
-  // A failed sync must never be retried: the process ends and recovers from the write-ahead log.
+  // A failed sync must never be retried, and an orderly exit would: it closes the database with one
+  // more sync. The process ends as in a crash, and the next start recovers from the write-ahead log.
   store.failed.then(
-    (error) => fail(log, 'the store failed', error),
+    (error) => {
+      logFault(log, 'the store failed', error);
+      process.kill(process.pid, 'SIGKILL');
+    },
     () => undefined,
   );
   await stopSignal();
