@@ -55,11 +55,18 @@ export async function dialNode(address: string, identity: NodeIdentity): Promise
 export class CrashingNode implements AsyncDisposable {
   readonly process: NodeProcess;
   readonly devices: RawDevice[] = [];
+  /** Rejects when the process ends although nobody killed it. */
+  readonly failed: Promise<never>;
   #up = Promise.withResolvers<void>();
   #isUp = false;
 
   constructor(process: NodeProcess) {
     this.process = process;
+    const failed = Promise.withResolvers<never>();
+    this.failed = failed.promise;
+    // Whoever races against it hears of it; nobody has to.
+    this.failed.catch(() => undefined);
+    process.onUnexpectedEnd = (why) => failed.reject(new Error(why));
   }
 
   /** Resolves while the node runs. */

@@ -51,7 +51,10 @@ export class NodeProcess implements AsyncDisposable {
   readonly address: string;
   /** Standard output and error of all runs, newest lines last. */
   readonly logLines: string[] = [];
+  /** Called when the process ends, once it was ready, although nobody here ended it. */
+  onUnexpectedEnd: ((why: string) => void) | undefined;
   #child: ChildProcess | undefined;
+  #isReady = false;
 
   private constructor(domain: string, directory: string) {
     this.domain = domain;
@@ -100,15 +103,18 @@ export class NodeProcess implements AsyncDisposable {
       createInterface({ input: stream }).on('line', (line) => {
         this.logLines.push(line);
         if (this.logLines.length > keptLogLines) this.logLines.shift();
-        if (line.includes('"msg":"ready"')) ready.resolve();
+        if (!line.includes('"msg":"ready"')) return;
+        this.#isReady = true;
+        ready.resolve();
       });
     }
     child.once('exit', (code, signal) => {
       if (this.#child === child) this.#child = undefined;
       const last = this.logLines.slice(-5).join('\n');
-      ready.reject(
-        new Error(`${this.domain} ended before it was ready (${code ?? signal}):\n${last}`),
-      );
+      const why = `(${code ?? signal}):\n${last}`;
+      ready.reject(new Error(`${this.domain} ended before it was ready ${why}`));
+      if (this.#isReady) this.onUnexpectedEnd?.(`${this.domain} ended by itself ${why}`);
+      this.#isReady = false;
     });
     const timer = setTimeout(
       () => ready.reject(new Error(`${this.domain} was not ready in ${readyMs} ms`)),
@@ -138,6 +144,7 @@ export class NodeProcess implements AsyncDisposable {
   async #end(signal: NodeJS.Signals): Promise<void> {
     const child = this.#child;
     if (child === undefined || child.exitCode !== null) return;
+    this.#isReady = false;
     const exited = once(child, 'exit');
     child.kill(signal);
     await exited;

@@ -75,12 +75,19 @@ test(
     const reading = Promise.all(readers.map((reader) => reader.run(stopReading.signal)));
     const early = Promise.race([sending, reading]).then(() => undefined);
 
-    const killed = await Promise.race([killLoop([red, blue], readers, dice.branch(1000)), early]);
+    const killed = await Promise.race([
+      killLoop([red, blue], readers, dice.branch(1000)),
+      early,
+      red.failed,
+      blue.failed,
+    ]);
     assert.ok(killed !== undefined, 'the traffic ended before the kills');
     stopSending.abort();
     await sending;
     const settled = await Promise.race([
       allArrived(readers, acknowledged),
+      red.failed,
+      blue.failed,
       sleep(settleMs, 'late' as const, { ref: false }),
     ]);
     stopReading.abort();

@@ -67,7 +67,7 @@ test(
     ]).then(() => undefined);
 
     const killing = killLoop(node, dice.branch(1000), answered);
-    const report = await Promise.race([killing, traffic]);
+    const report = await Promise.race([killing, traffic, node.failed]);
     assert.ok(report !== undefined, 'the traffic ended before the kills');
     stop.abort();
     await traffic;
