@@ -163,6 +163,16 @@ export function callCases(make: MakeEngine): void {
     assert.ok(order.indexOf(5) > 1, `the last one overtook: ${order.join()}`);
   });
 
+  test('calls that still wait for a stream fail with their connection', async (t) => {
+    const rig = await Rig.listen(t, make, { listenerLimits: { incomingStreams: 0 } });
+    const connection = await rig.dial();
+    const calls = [1, 2, 3].map((requestId) =>
+      rejectsWith(connection.call({ ...request, requestId }, patient), 'closed'),
+    );
+    await (await rig.accepted()).close(CloseCode.Draining, 'bye');
+    for (const { closeCode } of await Promise.all(calls)) assert.equal(closeCode, 0x10);
+  });
+
   test('more calls than the peer allows streams wait for its credit', async (t) => {
     const rig = await Rig.listen(t, make, { listenerLimits: { incomingStreams: 4 } });
     const connection = await rig.dial();

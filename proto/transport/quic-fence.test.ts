@@ -61,6 +61,20 @@ for (const method of ['recv', 'send', 'processStreams']) {
   });
 }
 
+test('a fault in a listener of the glue, at the end of a connection, ends nothing else', async (t) => {
+  watchProcess(t);
+  const fault = plantFault(t, 'stop');
+  const rig = await Rig.listen(t, quicEngine);
+  const [one, two] = [await rig.dial(), await rig.dial()];
+  await callEcho(one);
+  const accepted = await rig.accepted();
+  fault.arm(accepted.peer.address);
+  await one.close(0, 'bye');
+  assert.equal((await accepted.closed).reason, 'bye');
+  assert.ok(!fault.isArmed());
+  await callEcho(two);
+});
+
 test('no stream of a finished call stays behind in the native engine', async (t) => {
   const seen: unknown[] = [];
   const start: unknown = Reflect.get(QUICConnection.prototype, 'start');
