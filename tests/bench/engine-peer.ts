@@ -10,8 +10,8 @@ import { silentLog, systemClock, systemRandom } from '@quicprochat/proto';
 import {
   defaultLimits,
   makeIdentity,
-  quicheTransport,
   quicTransport,
+  stockQuicTransport,
   type NodeIdentity,
   type Transport,
 } from '@quicprochat/proto/transport';
@@ -32,8 +32,8 @@ const limits = { ...defaultLimits, handshakesPerHostPerSecond: 1_000_000 };
 const runtime = { clock: systemClock, random: systemRandom, log: silentLog };
 
 function transportOf(engine: string): Transport | undefined {
-  if (engine === 'quic') return quicheTransport(runtime);
-  if (engine === 'quic-stock') return quicTransport(runtime);
+  if (engine === 'quic') return quicTransport(runtime);
+  if (engine === 'quic-stock') return stockQuicTransport(runtime);
   return undefined;
 }
 
