@@ -89,7 +89,7 @@ export class QuicheListener implements Listener {
   }
 
   #bind(endpoint: Endpoint): Promise<UdpSocket> {
-    return openUdp(endpoint, this.#runtime.log, {
+    return openUdp(endpoint, this.#turn.slab, this.#runtime.log, {
       onDatagram: (data, from) => this.#route(data, from),
       onLost: () => void this.#bindAgain(),
     });

@@ -11,8 +11,35 @@ import { datagramBytes, type NativeAddress } from './quiche-native.ts';
 
 /** Kernel buffers (bytes): a burst must survive while JavaScript is busy. The kernel may cap it. */
 const bufferBytes = 4 * 1024 * 1024;
-/** Packets are written into slabs of this size (bytes); a slab is used again when all are sent. */
-const slabBytes = 32 * 1024;
+/** Packets are written into slabs of this size (bytes). */
+const slabBytes = 64 * 1024;
+
+/** Memory that packets are written into: all sockets of an engine share it. */
+export class PacketSlab {
+  #bytes = Buffer.allocUnsafeSlow(slabBytes);
+  #offset = 0;
+  readonly #users = new Set<UdpSocket>();
+
+  /** Room for one packet, valid until the next `room` or `take`. */
+  room(): Uint8Array {
+    if (this.#offset + datagramBytes > slabBytes) {
+      // Where the system has not taken all packets yet, they are left to the collector.
+      const isWaiting = [...this.#users].some((socket) => socket.isSending);
+      if (isWaiting) this.#bytes = Buffer.allocUnsafeSlow(slabBytes);
+      this.#users.clear();
+      this.#offset = 0;
+    }
+    return this.#bytes.subarray(this.#offset, this.#offset + datagramBytes);
+  }
+
+  /** The first bytes of the room, which now belong to the socket until it has sent them. */
+  take(length: number, socket: UdpSocket): Uint8Array {
+    this.#users.add(socket);
+    const start = this.#offset;
+    this.#offset += length;
+    return this.#bytes.subarray(start, start + length);
+  }
+}
 
 export interface SocketHandlers {
   onDatagram(data: Buffer, from: dgram.RemoteInfo): void;
@@ -26,14 +53,14 @@ export class UdpSocket {
   readonly local: NativeAddress;
   readonly #socket: dgram.Socket;
   readonly #log: Log;
-  #slab = Buffer.allocUnsafeSlow(slabBytes);
-  #offset = 0;
+  readonly #slab: PacketSlab;
   #isClosing = false;
 
-  constructor(socket: dgram.Socket, log: Log, handlers: SocketHandlers) {
+  constructor(socket: dgram.Socket, slab: PacketSlab, log: Log, handlers: SocketHandlers) {
     const { address, port } = socket.address();
     this.local = { host: address, port };
     this.#socket = socket;
+    this.#slab = slab;
     this.#log = log;
     socket.on('message', (data, from) => handlers.onDatagram(data, from));
     // Without a listener an error of the socket would end the process.
@@ -51,15 +78,14 @@ export class UdpSocket {
     }
   }
 
-  /** Room for one packet, valid until the next `room` or `send`. */
+  /** The system has not taken all packets yet. */
+  get isSending(): boolean {
+    return !this.#isClosing && this.#socket.getSendQueueCount() > 0;
+  }
+
+  /** Room for one packet, valid until the next `room` or `send` of any socket with the same slab. */
   room(): Uint8Array {
-    if (this.#offset + datagramBytes > slabBytes) {
-      // Where the system has not taken all packets yet, theirs is left to the collector.
-      if (!this.#isClosing && this.#socket.getSendQueueCount() > 0)
-        this.#slab = Buffer.allocUnsafeSlow(slabBytes);
-      this.#offset = 0;
-    }
-    return this.#slab.subarray(this.#offset, this.#offset + datagramBytes);
+    return this.#slab.room();
   }
 
   /**
@@ -67,27 +93,19 @@ export class UdpSocket {
    * hears of it.
    */
   send(length: number, to: NativeAddress, onError?: (error: Error) => void): void {
-    const start = this.#offset;
-    this.#offset += length;
-    this.#transmit(this.#slab, start, length, to, onError);
+    this.#transmit(this.#slab.take(length, this), to, onError);
   }
 
   /** Sends a packet that the caller will not change any more. */
   sendCopy(packet: Uint8Array, to: NativeAddress): void {
-    this.#transmit(packet, 0, packet.length, to);
+    this.#transmit(packet, to);
   }
 
-  #transmit(
-    bytes: Uint8Array,
-    offset: number,
-    length: number,
-    to: NativeAddress,
-    onError?: (error: Error) => void,
-  ): void {
+  #transmit(bytes: Uint8Array, to: NativeAddress, onError?: (error: Error) => void): void {
     if (this.#isClosing) return;
     const callback = onError && ((error: Error | null) => error && onError(error));
     try {
-      this.#socket.send(bytes, offset, length, to.port, to.host, callback);
+      this.#socket.send(bytes, to.port, to.host, callback);
     } catch (error) {
       // An address that the socket cannot reach, or a socket that was closed under us.
       this.#log.debug('quic.send.error', { error: String(error) });
@@ -116,6 +134,7 @@ export class UdpSocket {
  */
 export async function openUdp(
   at: NativeAddress,
+  slab: PacketSlab,
   log: Log,
   handlers: SocketHandlers,
 ): Promise<UdpSocket> {
@@ -135,5 +154,5 @@ export async function openUdp(
     const message = `quic: cannot bind UDP ${at.host} port ${at.port}`;
     throw new TransportError('internal', message, { cause });
   }
-  return new UdpSocket(socket, log, handlers);
+  return new UdpSocket(socket, slab, log, handlers);
 }

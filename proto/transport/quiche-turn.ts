@@ -3,6 +3,8 @@
  * that waits for it runs, and what all of it wrote goes out together.
  */
 
+import { PacketSlab } from './quiche-socket.ts';
+
 /** Something that takes part; neither method may throw. */
 export interface TurnTaker {
   /** Hands what arrived to those who wait for it. */
@@ -13,6 +15,8 @@ export interface TurnTaker {
 
 /** The turn of one process part: all connections of an engine share one. */
 export class Turn {
+  /** Packets are built in turn, so that one memory serves all sockets. */
+  readonly slab = new PacketSlab();
   #toTakeIn = new Set<TurnTaker>();
   #toGiveOut = new Set<TurnTaker>();
 

@@ -121,6 +121,7 @@ async function dialAddress(
   let side: ClientSide | undefined;
   const socket = await openUdp(
     { host: at.host.includes(':') ? '::' : '0.0.0.0', port: 0 },
+    turn.slab,
     runtime.log,
     {
       onDatagram: (data: Buffer, from: RemoteInfo) => {
