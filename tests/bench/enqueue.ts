@@ -90,9 +90,9 @@ export async function run(): Promise<BenchReport> {
       Array.from({ length: 4 }, (_, index) => BenchDevice.register(node, `user${index}`)),
     );
     const connections = await Promise.all(
-      Array.from({ length: Math.max(...clientCounts) }, (_, index) =>
-        devices[index % devices.length]?.dial(),
-      ),
+      Array.from({ length: Math.max(...clientCounts) / devices.length }, () =>
+        devices.map((device) => device.dial()),
+      ).flat(),
     );
 
     const oneByOne = (): Promise<number> =>

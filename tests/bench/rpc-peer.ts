@@ -3,7 +3,7 @@
  * `load-node ADDRESS N`. Servers print their port, loads print calls/s. Parent: rpc.ts.
  */
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
-import { events, native, QUICClient, QUICServer, type QUICStream } from '@matrixai/quic';
+import { events, QUICClient, QUICServer, type native, type QUICStream } from '@matrixai/quic';
 import {
   call,
   maxRequestBytes,

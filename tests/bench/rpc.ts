@@ -23,11 +23,8 @@ const config = '[rates.cheap]\nper_second = 1000000\nburst = 1000000\n';
 /** A child of rpc-peer.ts and the first line that it prints. */
 async function start(...args: readonly string[]): Promise<{ child: ChildProcess; line: string }> {
   const child = spawn(process.execPath, [peer, ...args], { stdio: ['ignore', 'pipe', 'inherit'] });
-  const { value } = (await createInterface({ input: child.stdout })
-    [Symbol.asyncIterator]()
-    .next()) as {
-    value: string | undefined;
-  };
+  const lines = createInterface({ input: child.stdout });
+  const { value } = await lines[Symbol.asyncIterator]().next();
   if (value === undefined) throw new Error(`bench: ${args.join(' ')} ended without a result`);
   return { child, line: value };
 }
