@@ -15,11 +15,6 @@ import type { CloseInfo } from './transport.ts';
 const lingerMs = 1000;
 /** A close reason must fit into one packet. */
 const maxReasonBytes = 256;
-/**
- * About what one native connection takes at most (bytes). V8 must be told: else the collector sees no
- * reason to run, and thousands of dead connections keep their native memory (docs/decisions/0005).
- */
-const nativeBytes = 96 * 1024;
 /** Packets that one connection may send in one turn before the others have theirs. */
 const packetsPerTurn = 256;
 
@@ -54,8 +49,7 @@ export class Link implements TurnTaker {
   readonly #socket: UdpSocket;
   readonly #owner: LinkOwner;
   #onSendError: ((error: Error) => void) | undefined;
-  /** Until the end. `weight` is never written, so no page of it is real, but V8 counts it. */
-  #held: { readonly connection: NativeConnection; readonly weight: Uint8Array } | undefined;
+  #connection: NativeConnection | undefined;
   #isEstablished = false;
   #hasReceived = false;
   #receivedAt: number;
@@ -72,8 +66,7 @@ export class Link implements TurnTaker {
     this.#runtime = options.runtime;
     this.#turn = options.turn;
     this.#socket = options.socket;
-    const weight = Buffer.allocUnsafeSlow(nativeBytes);
-    this.#held = { connection: options.connection, weight };
+    this.#connection = options.connection;
     this.#owner = options.owner;
     this.#onSendError = options.onSendError;
     this.#receivedAt = options.runtime.clock.monotonic();
@@ -82,7 +75,7 @@ export class Link implements TurnTaker {
 
   /** The native connection until the end; do not keep it. */
   get native(): NativeConnection | undefined {
-    return this.#held?.connection;
+    return this.#connection;
   }
 
   receive(data: Buffer, from: RemoteInfo): void {
@@ -250,8 +243,9 @@ export class Link implements TurnTaker {
   }
 
   #end(info: CloseInfo): void {
-    this.#held = undefined;
+    this.#connection = undefined;
     this.#turn.forget(this);
+    this.#turn.garbage.add();
     this.#timer?.cancel();
     this.#keepAlive?.cancel();
     this.#owner.onEnded(info);
