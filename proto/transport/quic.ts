@@ -30,7 +30,7 @@ import type { DialOptions, Endpoint, Transport } from './transport.ts';
  */
 export function quicTransport(runtime: Runtime): Transport {
   return {
-    name: 'quic',
+    name: 'quic-stock',
     listen: async (options) => QuicListener.open(await loadEngine(), runtime, options),
     async dial(endpoint, options) {
       const session = await dialSession(runtime, endpoint, options);
