@@ -1,46 +1,54 @@
 /**
- * `npm run bench [-- NAME...]`: runs the benches one after the other and prints one table each;
- * `--json FILE` also writes the numbers. Exit code 1 when one failed: a bench with an error has no
- * numbers.
+ * `npm run bench [-- NAME...]`: runs the benches one after the other, prints one table, and keeps the
+ * numbers under results/. Exit code 1 when a bench had an error: it prints no number then.
  */
-import { writeFileSync } from 'node:fs';
-import { parseArgs } from 'node:util';
-import { run as enqueue } from './enqueue.ts';
-import { run as federatedLatency } from './federated-latency.ts';
-import { machineLine, printReport, type BenchReport } from './measure.ts';
-import { run as rpc } from './rpc.ts';
+import { enqueue } from './enqueue.ts';
+import { federatedLatency } from './federated-latency.ts';
+import { machineLine, type BenchReport } from './measure.ts';
+import { printTable, writeResults } from './report.ts';
+import { rpc } from './rpc.ts';
+import { Scratch } from './scratch.ts';
 
-const benches: Readonly<Record<string, () => Promise<BenchReport>>> = {
+const benches: Readonly<Record<string, (scratch: Scratch) => Promise<BenchReport>>> = {
   rpc,
   enqueue,
   'federated-latency': federatedLatency,
 };
 
-const { values, positionals } = parseArgs({
-  options: { json: { type: 'string' } },
-  allowPositionals: true,
-});
-const unknown = positionals.find((name) => !(name in benches));
+const asked = process.argv.slice(2);
+const unknown = asked.find((name) => !(name in benches));
 if (unknown !== undefined) {
   console.error(`bench: no "${unknown}"; there are ${Object.keys(benches).join(', ')}`);
   process.exit(2);
 }
 
-console.log(machineLine());
-const reports: Record<string, BenchReport> = {};
+let current: Scratch | undefined;
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.once(signal, () => {
+    void Promise.resolve(current?.[Symbol.asyncDispose]()).finally(() => process.exit(130));
+  });
+}
+
+const started = new Date();
+const before = machineLine();
+console.log(before);
+const reports: BenchReport[] = [];
 for (const [name, run] of Object.entries(benches)) {
-  if (positionals.length > 0 && !positionals.includes(name)) continue;
+  if (asked.length > 0 && !asked.includes(name)) continue;
+  await using scratch = new Scratch();
+  current = scratch;
+  console.log(`\n${name}`);
   try {
-    const report = await run();
-    reports[name] = report;
-    printReport(report);
+    reports.push(await run(scratch));
   } catch (error) {
-    console.error(`\n${name}: no number, because of an error\n`, error);
+    console.error(`${name}: no number, because of an error:`, error);
     process.exitCode = 1;
   }
 }
-console.log(`\nafterwards: ${machineLine()}`);
-if (values.json !== undefined) {
-  writeFileSync(values.json, `${JSON.stringify({ machine: machineLine(), reports }, null, 2)}\n`);
+const after = machineLine();
+if (reports.length > 0) {
+  printTable(reports);
+  for (const { question } of reports) console.log(question);
+  console.log(`\nbefore: ${before}\nafter:  ${after}`);
+  console.log(`kept: ${writeResults(started, { before, after }, reports)}`);
 }
-process.exit();

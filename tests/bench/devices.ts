@@ -1,4 +1,4 @@
-/** Devices of the benches: registered at a real node, over real QUIC, below QpcClient. */
+/** Devices of the benches: registered at a real node, over real QUIC, below the level of QpcClient. */
 import { register } from '@quicprochat/client-lib/account';
 import {
   call,
@@ -11,9 +11,11 @@ import {
   systemClock,
   systemRandom,
 } from '@quicprochat/proto';
-import { fromBinary, MessageEventSchema } from '@quicprochat/proto/messages';
+import { fromBinary, MessageEventSchema, Outcome } from '@quicprochat/proto/messages';
 import {
+  CloseCode,
   defaultLimits,
+  loadIdentity,
   makeIdentity,
   quicTransport,
   type Connection,
@@ -21,69 +23,82 @@ import {
 } from '@quicprochat/proto/transport';
 import type { NodeProcess } from '../cluster/node-process.ts';
 
-const transport = quicTransport({ clock: systemClock, random: systemRandom, log: silentLog });
+const runtime = { clock: systemClock, random: systemRandom, log: silentLog };
+const transport = quicTransport(runtime);
 
-export class BenchDevice {
-  readonly node: NodeProcess;
+/** What another process needs to be this device: the node knows it by its transport key. */
+export interface DeviceKeys {
+  readonly nodeAddress: string;
+  readonly domain: string;
   readonly rid: Uint8Array;
-  readonly connection: Connection;
-  readonly #identity: NodeIdentity;
-
-  private constructor(
-    node: NodeProcess,
-    rid: Uint8Array,
-    identity: NodeIdentity,
-    connection: Connection,
-  ) {
-    this.node = node;
-    this.rid = rid;
-    this.#identity = identity;
-    this.connection = connection;
-  }
-
-  static async register(node: NodeProcess, name: string): Promise<BenchDevice> {
-    const identity = await makeIdentity(systemRandom);
-    const connection = await dial(node, identity);
-    const identityKey = signingKeyFromSeed(systemRandom.bytes(32));
-    const accountKey = signingKeyFromSeed(systemRandom.bytes(32));
-    await register(
-      connection,
-      {
-        userId: `${name}@${node.domain}`,
-        password: new TextEncoder().encode('correct horse battery staple'),
-        keys: { identityKey, accountKey, transport: identity },
-        pinnedServerKey: undefined,
-      },
-      systemClock,
-    );
-    return new BenchDevice(node, identityKey.publicKey, identity, connection);
-  }
-
-  /** Another connection of this device. */
-  dial(): Promise<Connection> {
-    return dial(this.node, this.#identity);
-  }
-
-  /** Subscribes; `onMid` gets the id of every row that is pushed, which is acked at once. */
-  async subscribe(onMid: (midHex: string) => void): Promise<void> {
-    const { connection } = this;
-    connection.onPushStream(async (frames) => {
-      for await (const frame of frames) {
-        if (frame.eventType !== PushEvent.Message) continue;
-        const { row, storeId } = fromBinary(MessageEventSchema, frame.payload);
-        if (row === undefined) continue;
-        onMid(Buffer.from(row.mid).toString('hex'));
-        await call(connection, methods.ack, { log: {}, storeId, upTo: row.seq });
-      }
-    });
-    await call(connection, methods.subscribe, { cursors: [{ log: {}, after: 0n }] });
-  }
+  readonly certificatePem: string;
+  readonly privateKeyPem: string;
 }
 
-async function dial(node: NodeProcess, identity: NodeIdentity): Promise<Connection> {
-  const { host, port, pin } = parseNodeAddress(node.address);
+/** Registers a user with one device; its session outlives this connection and the node's process. */
+export async function registerDevice(node: NodeProcess, name: string): Promise<DeviceKeys> {
+  const identity = await makeIdentity(systemRandom);
+  const connection = await dialAs(node.address, identity);
+  const identityKey = signingKeyFromSeed(systemRandom.bytes(32));
+  const accountKey = signingKeyFromSeed(systemRandom.bytes(32));
+  await register(
+    connection,
+    {
+      userId: `${name}@${node.domain}`,
+      password: new TextEncoder().encode('correct horse battery staple'),
+      keys: { identityKey, accountKey, transport: identity },
+      pinnedServerKey: undefined,
+    },
+    systemClock,
+  );
+  await connection.close(CloseCode.Normal, 'registered');
+  return {
+    nodeAddress: node.address,
+    domain: node.domain,
+    rid: identityKey.publicKey,
+    certificatePem: identity.certificatePem,
+    privateKeyPem: identity.privateKeyPem,
+  };
+}
+
+/** A new connection of this device. */
+export function dialDevice(keys: DeviceKeys): Promise<Connection> {
+  return dialAs(keys.nodeAddress, loadIdentity(keys.certificatePem, keys.privateKeyPem));
+}
+
+export function dialAs(nodeAddress: string, identity: NodeIdentity): Promise<Connection> {
+  const { host, port, pin } = parseNodeAddress(nodeAddress);
   return transport.dial(
     { host, port },
     { identity, limits: defaultLimits, maxRequestBytes, pins: [pin] },
   );
+}
+
+/** Sends random bytes to a device; resolves when the node answered that they are on its disk. */
+export async function enqueueTo(
+  connection: Connection,
+  { rid, domain }: DeviceKeys,
+  mid: Uint8Array,
+  payloadBytes: number,
+): Promise<void> {
+  const payload = systemRandom.bytes(payloadBytes);
+  const { outcome } = await call(connection, methods.enqueue, { rid, domain, mid, payload });
+  if (outcome !== Outcome.STORED) throw new Error(`bench: enqueue answered outcome ${outcome}`);
+}
+
+/** Subscribes; `onMid` gets the id (hex) of every row that is pushed, which is acked at once. */
+export async function subscribe(
+  connection: Connection,
+  onMid: (midHex: string) => void,
+): Promise<void> {
+  connection.onPushStream(async (frames) => {
+    for await (const frame of frames) {
+      if (frame.eventType !== PushEvent.Message) continue;
+      const { row, storeId } = fromBinary(MessageEventSchema, frame.payload);
+      if (row === undefined) continue;
+      onMid(Buffer.from(row.mid).toString('hex'));
+      await call(connection, methods.ack, { log: {}, storeId, upTo: row.seq });
+    }
+  });
+  await call(connection, methods.subscribe, { cursors: [{ log: {}, after: 0n }] });
 }

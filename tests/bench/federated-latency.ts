@@ -1,91 +1,61 @@
 /**
- * Question: how long from an Enqueue at the sender's node to the push at the recipient, over two
- * nodes, compared with both on one node? Closed loop, one message at a time; every hop is on disk
- * before it answers. Nodes are processes of their own.
+ * Question: how long from an Enqueue at the sender's node to the push at a recipient of another
+ * node, compared with a recipient of the same node? Closed loop, one message at a time, every hop on
+ * disk before it answers. Both nodes are fresh processes in every round; sender and recipients share
+ * one process, for one clock.
  */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { call, methods, systemRandom } from '@quicprochat/proto';
 import { initCluster } from '../cluster/node-process.ts';
-import { BenchDevice } from './devices.ts';
-import { percentileOf, type BenchReport } from './measure.ts';
+import { registerDevice } from './devices.ts';
+import type { LatencyJob, Latencies } from './latency-peer.ts';
+import { percentile, type BenchReport, type Round } from './measure.ts';
+import { askPeer } from './peer-process.ts';
+import { takeTurns } from './report.ts';
+import { whileRunning, type Scratch } from './scratch.ts';
 
 const rounds = 3;
-const messages = 150;
-const payloadBytes = 512;
 /** Only what is measured is lifted. */
-const config = ['send', 'read', 'relay', 'auth']
+const config = ['send', 'read', 'relay']
   .map((name) => `[rates.${name}]\nper_second = 100000\nburst = 100000\n`)
   .join('');
+const peer = new URL('./latency-peer.ts', import.meta.url);
 
-/** Recipients with what they wait for. */
-class Receiver {
-  readonly device: BenchDevice;
-  readonly #waiting = new Map<string, () => void>();
-  constructor(device: BenchDevice) {
-    this.device = device;
-  }
-  subscribe(): Promise<void> {
-    return this.device.subscribe((mid) => this.#waiting.get(mid)?.());
-  }
-  arrival(mid: Uint8Array): Promise<void> {
-    return new Promise((resolve) => this.#waiting.set(Buffer.from(mid).toString('hex'), resolve));
-  }
-}
+export async function federatedLatency(scratch: Scratch): Promise<BenchReport> {
+  const nodes = await initCluster(scratch.directory, ['red.example', 'blue.example'], config);
+  scratch.own(nodes);
+  const [red, blue] = nodes;
+  if (red === undefined || blue === undefined) throw new Error('bench: need two nodes');
+  const job: LatencyJob = await whileRunning(nodes, async () => ({
+    from: await registerDevice(red, 'alice'),
+    near: await registerDevice(red, 'carol'),
+    far: await registerDevice(blue, 'bob'),
+  }));
 
-/** Latencies (ms) of one message after the other. */
-async function latencies(from: BenchDevice, to: Receiver): Promise<number[]> {
-  const result: number[] = [];
-  for (let sent = 0; sent < messages; sent += 1) {
-    const mid = systemRandom.bytes(16);
-    const arrived = to.arrival(mid);
-    const startMs = performance.now();
-    await call(from.connection, methods.enqueue, {
-      rid: to.device.rid,
-      domain: to.device.node.domain,
-      mid,
-      payload: systemRandom.bytes(payloadBytes),
-    });
-    await arrived;
-    result.push(performance.now() - startMs);
-  }
-  return result;
-}
-
-export async function run(): Promise<BenchReport> {
-  const directory = mkdtempSync(join(tmpdir(), 'qpc-bench-'));
-  const nodes = await initCluster(directory, ['red.example', 'blue.example'], config);
-  try {
-    const [red, blue] = nodes;
-    if (red === undefined || blue === undefined) throw new Error('bench: need two nodes');
-    await Promise.all(nodes.map((node) => node.start()));
-    const alice = await BenchDevice.register(red, 'alice');
-    const carol = new Receiver(await BenchDevice.register(red, 'carol'));
-    const bob = new Receiver(await BenchDevice.register(blue, 'bob'));
-    await Promise.all([carol.subscribe(), bob.subscribe()]);
-    await latencies(alice, carol);
-    await latencies(alice, bob);
-    const one: number[][] = [];
-    const two: number[][] = [];
-    for (let round = 0; round < rounds; round += 1) {
-      one.push(await latencies(alice, carol));
-      two.push(await latencies(alice, bob));
-    }
-    const row = (name: string, share: number) => ({
-      name,
-      unit: 'ms',
-      baseline: one.map((values) => percentileOf(values, share)),
-      candidate: two.map((values) => percentileOf(values, share)),
-    });
-    return {
-      question: 'Latency: Enqueue to push over two federated nodes',
-      baseline: 'sender and recipient on one node',
-      candidate: 'sender on red, recipient on blue: two disks, two hops',
-      rows: [row('p50', 0.5), row('p99', 0.99)],
-    };
-  } finally {
-    await Promise.all(nodes.map((node) => node.kill()));
-    rmSync(directory, { recursive: true, force: true });
-  }
+  let latest: Latencies = { near: [], far: [] };
+  const p99: { near: Round[]; far: Round[] } = { near: [], far: [] };
+  const take = (which: keyof Latencies, share: number): Round => ({
+    value: percentile(latest[which], share),
+    notes: { maxMs: percentile(latest[which], 1), count: latest[which].length },
+  });
+  const [near = [], far = []] = await takeTurns('p50', 'ms', rounds, [
+    {
+      name: 'one node',
+      // One process measures both: they take turns inside it, in blocks of messages.
+      measure: async () => {
+        // The peer is of this folder.
+        latest = await whileRunning(nodes, async () => (await askPeer(peer, job)) as Latencies);
+        p99.near.push(take('near', 0.99));
+        p99.far.push(take('far', 0.99));
+        return take('near', 0.5);
+      },
+    },
+    { name: 'two nodes', measure: async () => take('far', 0.5) },
+  ]);
+  return {
+    question:
+      'federated-latency: ms from Enqueue to push over two nodes, over one node (less is better)',
+    rows: [
+      { name: 'latency, p50', unit: 'ms', baseline: near, candidate: far },
+      { name: 'latency, p99', unit: 'ms', baseline: p99.near, candidate: p99.far },
+    ],
+  };
 }

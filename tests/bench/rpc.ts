@@ -1,79 +1,60 @@
 /**
- * Question: what share of the bare engine's calls/s is left when our frames, the typed caller,
- * dispatch with the whole middleware, and a real node stand on top of it? Baseline: streams of the
- * stock @matrixai/quic that answer the same number of bytes, with the same kind of certificates,
- * retry and limits. Client and server are fresh processes for every number.
+ * Question: how many calls/s does a real node answer (Health: typed caller, frames, our engine, the
+ * whole middleware, handler), over an engine that only echoes? Two baselines in the same run: bare
+ * streams of the stock @matrixai/quic, and our engine with frames that nobody decodes. The first
+ * tells what we have, the second what dispatch costs.
  */
-import { spawn, type ChildProcess } from 'node:child_process';
-import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
 import { NodeProcess } from '../cluster/node-process.ts';
-import { interleave, type BenchReport, type Comparison } from './measure.ts';
+import type { BenchReport, Comparison, Round } from './measure.ts';
+import { askPeer, startPeer } from './peer-process.ts';
+import { takeTurns } from './report.ts';
+import type { EchoEngine, RpcLoad, RpcServer, ServingPeer } from './rpc-peer.ts';
+import { whileRunning, type Scratch } from './scratch.ts';
 
-const peer = fileURLToPath(new URL('./rpc-peer.ts', import.meta.url));
 const rounds = 3;
 const inFlights = [1, 16, 64];
 /** Only what is measured is lifted: a bench of calls must not measure the rate limit. */
 const config = '[rates.cheap]\nper_second = 1000000\nburst = 1000000\n';
+const peer = new URL('./rpc-peer.ts', import.meta.url);
 
-/** A child of rpc-peer.ts and the first line that it prints. */
-async function start(...args: readonly string[]): Promise<{ child: ChildProcess; line: string }> {
-  const child = spawn(process.execPath, [peer, ...args], { stdio: ['ignore', 'pipe', 'inherit'] });
-  const lines = createInterface({ input: child.stdout });
-  const { value } = await lines[Symbol.asyncIterator]().next();
-  if (value === undefined) throw new Error(`bench: ${args.join(' ')} ended without a result`);
-  return { child, line: value };
+/** The peer is of this folder and answers a load with a Round. */
+async function load(input: RpcLoad): Promise<Round> {
+  return (await askPeer(peer, input)) as Round;
 }
 
-async function load(...args: readonly string[]): Promise<number> {
-  const { child, line } = await start(...args);
-  if (child.exitCode === null) await once(child, 'exit');
-  return Number(line);
+async function echo(engine: EchoEngine, inFlight: number): Promise<Round> {
+  const input: RpcServer = { do: 'serve', engine };
+  await using server = await startPeer(peer, input);
+  // Its answer to `serve`.
+  const { address } = server.answer as ServingPeer;
+  return await load({ do: 'load', target: engine, address, inFlight, serverPid: server.pid });
 }
 
-async function bare(inFlight: number): Promise<number> {
-  const { child, line } = await start('serve-bare');
-  try {
-    return await load('load-bare', line, String(inFlight));
-  } finally {
-    const exited = once(child, 'exit');
-    child.kill();
-    await exited;
+export async function rpc(scratch: Scratch): Promise<BenchReport> {
+  const node = await NodeProcess.init('red.example', join(scratch.directory, 'red'), config);
+  scratch.own([node]);
+  const health = (inFlight: number): Promise<Round> =>
+    whileRunning([node], () => {
+      const { address, pid } = node;
+      return load({ do: 'load', target: 'node', address, inFlight, serverPid: pid ?? 0 });
+    });
+  const rows: Comparison[] = [];
+  for (const inFlight of inFlights) {
+    const [stock = [], engine = [], whole = []] = await takeTurns(
+      `${inFlight} in flight`,
+      'calls/s',
+      rounds,
+      [
+        { name: 'stock streams', measure: () => echo('stock', inFlight) },
+        { name: 'our engine', measure: () => echo('ours', inFlight) },
+        { name: 'node', measure: () => health(inFlight) },
+      ],
+    );
+    const name = `rpc, ${inFlight} in flight`;
+    const unit = 'calls/s';
+    rows.push({ name: `${name}, over stock streams`, unit, baseline: stock, candidate: whole });
+    rows.push({ name: `${name}, over our engine`, unit, baseline: engine, candidate: whole });
   }
-}
-
-export async function run(): Promise<BenchReport> {
-  const directory = mkdtempSync(join(tmpdir(), 'qpc-bench-'));
-  try {
-    const node = await NodeProcess.init('red.example', join(directory, 'red'), config);
-    const ours = async (inFlight: number): Promise<number> => {
-      await node.start();
-      try {
-        return await load('load-node', node.address, String(inFlight));
-      } finally {
-        await node.stop();
-      }
-    };
-    const rows: Comparison[] = [];
-    for (const inFlight of inFlights) {
-      const numbers = await interleave(
-        rounds,
-        () => bare(inFlight),
-        () => ours(inFlight),
-      );
-      rows.push({ name: `${inFlight} in flight`, unit: 'calls/s', ...numbers });
-    }
-    return {
-      question: 'RPC: calls/s of a node (Health) over a bare engine echo',
-      baseline: 'stock @matrixai/quic, one stream per call, same bytes',
-      candidate: 'qpcd over its default engine, typed caller',
-      rows,
-    };
-  } finally {
-    rmSync(directory, { recursive: true, force: true });
-  }
+  return { question: 'rpc: calls/s of a node (Health) over an engine that only echoes', rows };
 }
