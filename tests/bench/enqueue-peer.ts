@@ -84,7 +84,7 @@ async function measureNode(job: EnqueueJob & { how: 'node' }): Promise<Round> {
     }),
   );
   const step = async (loop: number): Promise<void> => {
-    const pair = pairs[loop % pairs.length];
+    const pair = pairs[loop];
     if (pair === undefined) throw new Error('bench: no connection');
     await enqueueTo(pair.connection, pair.to, systemRandom.bytes(16), payloadBytes);
   };

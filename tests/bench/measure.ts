@@ -95,12 +95,6 @@ function ownCpuUs(): number {
   return user + system;
 }
 
-/**
- * Calls in flight of every warm-up, whatever is measured after it: one caller alone makes a few
- * hundred calls in that time, and what is measured then is the compiler.
- */
-const warmUpLoops = 64;
-
 export interface Load {
   /** Calls in flight: each loop has one, and starts the next when it is answered. */
   readonly loops: number;
@@ -108,13 +102,12 @@ export interface Load {
   readonly measureMs: number;
   /** The other side, when it is another process. */
   readonly serverPid?: number;
-  /** Gets any number from 0 on; fewer connections serve several of them. */
   readonly step: (loop: number) => Promise<unknown>;
 }
 
 /** Steps per second of a closed loop. Rejects with the first error of any step: then no number. */
 export async function measureLoad(load: Load): Promise<Round> {
-  await closedLoop({ ...load, loops: warmUpLoops }, load.warmUpMs);
+  await closedLoop(load, load.warmUpMs);
   const server = () => (load.serverPid === undefined ? undefined : usageOf(load.serverPid));
   const [serverBefore, cpuBefore] = [server(), ownCpuUs()];
   const startMs = performance.now();
