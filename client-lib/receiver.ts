@@ -193,6 +193,7 @@ export class Receiver {
       );
     }
     const joined = await mls.joinFromWelcome(welcome, rows, signatureKey);
+    if (!isStorable(joined)) throw never('INVALID_WELCOME');
     if (batch.group(joined.group.groupId) !== undefined) throw never('ALREADY_MEMBER');
     const envelopeKey = await envelopeKeyOf(mls, joined.group);
     return () => {
@@ -409,6 +410,15 @@ function verdictOf(error: unknown): Verdict | undefined {
     return { kind: 'never', reason: 'MALFORMED' };
   }
   return undefined;
+}
+
+/**
+ * Whether the store takes the group: its inviter chose every value of it, and one that the store
+ * refuses would come back for ever, with all rows behind it. A conversation has one group as long as
+ * there are no reboots, so a second group cannot pass for it.
+ */
+function isStorable({ group: { groupId, epoch, info } }: Joined): boolean {
+  return sameBytes(groupId, info.conversationId) && epoch < BigInt(Number.MAX_SAFE_INTEGER);
 }
 
 /** True for the row after the cursor, false for an older one. */

@@ -1,0 +1,143 @@
+/**
+ * Welcomes that a modified client makes with ts-mls itself: valid MLS, and values that no client
+ * of ours chooses. Each must become a recorded row; one that the store refuses would be fetched
+ * again for ever, and nothing behind it would arrive.
+ */
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { methods } from '@quicprochat/proto';
+import { unsafeTestingAuthenticationService } from 'ts-mls';
+import { sealHybrid } from './crypto/envelope.ts';
+import { createMlsCryptoProvider } from './crypto/provider.ts';
+import { encodeMessage } from './mls/commit.ts';
+import { groupContextExtensions } from './mls/group-extension.ts';
+import { mandatorySuite } from './mls/index.ts';
+import { decodeKeyPackage, decodePrivateKeyPackage } from './mls/key-package.ts';
+import { createCommit, createGroup, defaultProposalTypes } from './mls/library.ts';
+import { clientConfig } from './mls/suite.ts';
+import type { InboxRow } from './store/store.ts';
+import { TestDevice, TestDirectory, testRuntime } from './test-devices.ts';
+
+const { random } = testRuntime;
+
+interface Forgery {
+  readonly groupId: Uint8Array;
+  readonly conversationId: Uint8Array;
+  readonly epoch?: bigint;
+}
+
+/** A Welcome of a group that mallory made, for the victim, in an envelope as the node brings it. */
+async function forgedWelcome(
+  mallory: TestDevice,
+  victim: TestDevice,
+  { groupId, conversationId, epoch = 0n }: Forgery,
+): Promise<Pick<InboxRow, 'mid' | 'payload'>> {
+  const { userId } = victim;
+  const claim = { userId, claimId: random.bytes(16), suites: [mandatorySuite] };
+  const { packages } = await mallory.directory.call(methods.fetchKeyPackage, claim);
+  const [one] = packages;
+  assert(one?.prekey !== undefined);
+  const identity = { userId: mallory.userId, deviceId: mallory.deviceId };
+  const { signatureKey } = mallory;
+  const own = await mallory.mls.makeKeyPackage({
+    suite: mandatorySuite,
+    identity,
+    signatureKey,
+    lastResort: false,
+  });
+  const keys = decodePrivateKeyPackage(own.privateBytes);
+  const context = {
+    cipherSuite: await createMlsCryptoProvider({ random }).getCiphersuiteImpl(mandatorySuite),
+    authService: unsafeTestingAuthenticationService,
+    clientConfig: clientConfig(),
+  };
+  const state = await createGroup({
+    context,
+    groupId,
+    keyPackage: keys.keyPackage,
+    privateKeyPackage: { ...keys, signaturePrivateKey: signatureKey.seed },
+    extensions: groupContextExtensions({
+      conversationId,
+      creator: identity,
+      name: 'forged',
+      policyVersion: 1,
+    }),
+  });
+  const { welcome } = await createCommit({
+    context,
+    state: { ...state, groupContext: { ...state.groupContext, epoch } },
+    ratchetTreeExtension: true,
+    extraProposals: [
+      {
+        proposalType: defaultProposalTypes.add,
+        add: { keyPackage: decodeKeyPackage(one.keyPackage) },
+      },
+    ],
+  });
+  assert(welcome !== undefined);
+  const mid = random.bytes(16);
+  const content = { kind: 'welcome', bytes: encodeMessage(welcome) } as const;
+  const recipientKey = mallory.contacts.acceptPrekey(victim.rid, one.prekey);
+  return { mid, payload: sealHybrid({ content, recipientKey, rid: victim.rid, mid, random }) };
+}
+
+describe('a Welcome of a modified client', () => {
+  /** bob is in alice's conversation; then comes the forgery; then alice writes on. */
+  async function afterForgery(
+    forge: (conversationId: Uint8Array) => Forgery,
+    reasons: readonly string[],
+  ): Promise<void> {
+    const directory = new TestDirectory();
+    const [alice, bob, mallory] = ['alice', 'bob', 'mallory'].map(
+      (name) => new TestDevice(`${name}@red.example`, directory),
+    );
+    assert(alice !== undefined && bob !== undefined && mallory !== undefined);
+    const conversationId = await alice.conversations.create('real', [bob.userId]);
+    await alice.conversations.send(conversationId, 'before');
+    await alice.conversations.send(conversationId, 'after');
+    const [welcome, before, after] = alice.rowsFor(bob);
+    assert(welcome !== undefined && before !== undefined && after !== undefined);
+    // Known before, so that the Welcome does not wait for her manifest.
+    await bob.contacts.resolve(mallory.userId, directory);
+    await bob.receive(welcome);
+    await bob.receive(before);
+    await bob.receive(await forgedWelcome(mallory, bob, forge(conversationId)));
+    await bob.receive(after);
+    assert.deepEqual(
+      bob.store.inbox.undecryptable().map(({ reason }) => reason),
+      reasons,
+    );
+    assert.deepEqual(
+      bob.history(conversationId).map(({ text }) => text),
+      ['before', 'after'],
+    );
+    const others = bob.store.groups.conversations().filter(({ name }) => name !== 'real');
+    assert.equal(others.length, reasons.length === 0 ? 1 : 0);
+  }
+
+  test('opens when nothing is wrong with it', async () => {
+    const groupId = random.bytes(32);
+    await afterForgery(() => ({ groupId, conversationId: groupId }), []);
+  });
+
+  test('that claims the conversation of another group is recorded, and the next rows come', async () => {
+    await afterForgery(
+      (conversationId) => ({ groupId: random.bytes(32), conversationId }),
+      ['INVALID_WELCOME'],
+    );
+  });
+
+  test('with a group id of another length is recorded, and the next rows come', async () => {
+    await afterForgery(
+      () => ({ groupId: random.bytes(16), conversationId: random.bytes(32) }),
+      ['INVALID_WELCOME'],
+    );
+  });
+
+  test('of an epoch that no number holds is recorded, and the next rows come', async () => {
+    const groupId = random.bytes(32);
+    for (const epoch of [2n ** 53n, 2n ** 63n, 2n ** 64n - 2n]) {
+      await afterForgery(() => ({ groupId, conversationId: groupId, epoch }), ['INVALID_WELCOME']);
+    }
+  });
+});
