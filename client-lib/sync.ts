@@ -11,6 +11,7 @@ import {
   PushEvent,
   QpcError,
   Status,
+  TransportError,
   type PushFrame,
   type Runtime,
 } from '@quicprochat/proto';
@@ -247,7 +248,7 @@ class SessionSync {
   /** Hands a row on; waits only when too many are on their way. */
   async #take(wire: Row, storeId: Uint8Array): Promise<void> {
     const row: InboxRow = {
-      seq: Number(wire.seq),
+      seq: seqOf(wire.seq),
       mid: wire.mid,
       kind: wire.kind,
       payload: wire.payload,
@@ -258,8 +259,8 @@ class SessionSync {
   }
 
   async #pass(gap: Gap, storeId: Uint8Array): Promise<void> {
-    const to = Number(gap.to);
-    await this.#parts.receiver.passGap(Number(gap.from), to, storeId);
+    const to = seqOf(gap.to);
+    await this.#parts.receiver.passGap(seqOf(gap.from), to, storeId);
     this.#durable(to);
   }
 
@@ -341,4 +342,13 @@ class SessionSync {
         },
       );
   }
+}
+
+/**
+ * A seq as the number that it must stay: a cursor beyond 2^53 - 1 would be refused by every node.
+ * Throws TransportError `protocol`.
+ */
+function seqOf(seq: bigint): number {
+  if (seq <= BigInt(Number.MAX_SAFE_INTEGER)) return Number(seq);
+  throw new TransportError('protocol', 'inbox: a seq above 2^53 - 1');
 }

@@ -178,6 +178,24 @@ describe('following an inbox', () => {
     assert.deepEqual(recorded(scene), [8, 9]);
   });
 
+  test('believes no gap up to a number that no seq has: the cursor stays usable', async () => {
+    const inbox = new Inbox();
+    inbox.onStream = async (after, stream) => {
+      if (inbox.subscribed.length > 1) return push(stream, after + 1, 2);
+      const event = create(GapEventSchema, { log: {}, storeId, gap: { from: 1n, to: 2n ** 60n } });
+      const payload = toBinary(GapEventSchema, event);
+      return stream.write({ eventType: PushEvent.Gap, payload });
+    };
+    await using scene = await sceneOf(inbox);
+    {
+      await using client = await scene.open();
+      client.start();
+      assert(await scene.clock.runUntil(() => inbox.acked.includes(2), minuteMs));
+    }
+    assert.deepEqual(inbox.subscribed, [0, 0]);
+    assert.deepEqual(recorded(scene), upTo(2));
+  });
+
   test('never passes a row that did not come: it starts over from the cursor', async () => {
     const inbox = new Inbox();
     inbox.onStream = async (after, stream) => {
