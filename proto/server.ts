@@ -35,14 +35,18 @@ export interface Call {
   readonly method: Method;
   readonly connection: Connection;
   readonly caller: Caller;
-  /** Decoded request; typed by the row. */
-  readonly request: MessageShape<DescMessage>;
+  /**
+   * The request, decoded at the first call and kept; typed by the row. Only what comes after the
+   * caller's right and rate were judged may ask: a payload can decode to 100 times its bytes.
+   * Throws QpcError InvalidArgument BAD_FIELD.
+   */
+  readonly decode: () => MessageShape<DescMessage>;
   /** Aborted when the caller goes away or the deadline passes. */
   readonly signal: AbortSignal;
 }
 
 /** What a handler gets besides its request. */
-export type CallContext = Omit<Call, 'request' | 'name' | 'method'>;
+export type CallContext = Omit<Call, 'decode' | 'name' | 'method'>;
 
 /** Wraps every call; `next` runs the rest. */
 export type Middleware = (
@@ -92,7 +96,7 @@ export function createServer(options: ServerOptions): Server {
       request: MessageShape<DescMessage>,
       context: CallContext,
     ) => Promise<MessageInitShape<DescMessage>>;
-    const response = await handler(call.request, call);
+    const response = await handler(call.decode(), call);
     return toBinary(call.method.response, create(call.method.response, response));
   };
   const run = options.middleware.reduceRight<(call: Call) => Promise<Uint8Array>>(
@@ -115,13 +119,12 @@ export function createServer(options: ServerOptions): Server {
         throw new UnimplementedError(`method ${frame.methodId} is not built`);
       }
       caller = await options.identify(connection);
-      const request = decodeRequest(found.row, frame.payload);
       payload = await run({
         name: found.name,
         method: found.row,
         connection,
         caller,
-        request,
+        decode: decodeOnce(found.row, frame.payload),
         signal,
       });
       if (payload.length > found.row.maxResponseBytes) {
@@ -147,6 +150,11 @@ export function createServer(options: ServerOptions): Server {
     serve: (connection) =>
       connection.onCall((frame, { signal }) => answer(connection, frame, signal)),
   };
+}
+
+function decodeOnce(method: Method, payload: Uint8Array): () => MessageShape<DescMessage> {
+  let request: MessageShape<DescMessage> | undefined;
+  return () => (request ??= decodeRequest(method, payload));
 }
 
 function decodeRequest(method: Method, payload: Uint8Array): MessageShape<DescMessage> {

@@ -300,7 +300,7 @@ export class SimNode implements AsyncDisposable {
       handlers: { ...unbuilt, ...handlers } as Handlers,
       middleware: [
         async (call, next) => {
-          await this.#options.intercept?.(call.name, call.request);
+          await this.#options.intercept?.(call.name, call.decode());
           return next(call);
         },
         callerClass,
