@@ -182,7 +182,7 @@ async function buildHandlers(parts: BuildParts): Promise<Handlers> {
       sessionTtlMs: config.sessionTtlMs,
       ratePerUser: config.ratePerUser,
     }),
-    ...deliveryHandlers({ domain, store, push, waiters, federation }),
+    ...deliveryHandlers({ domain, store, push, waiters, sessions, federation }),
     ...keyHandlers({
       domain,
       clock,

@@ -24,6 +24,16 @@ interface Sent {
   readonly bytes: number;
 }
 
+/** Who gets the rows of which device. */
+export interface Subscriber {
+  readonly rid: Uint8Array;
+  /** Rows with a greater seq are pushed. */
+  readonly after: number;
+  readonly connection: Connection;
+  /** Whether the connection still is the device's: asked before each read of the store. */
+  readonly isEntitled: () => Promise<boolean>;
+}
+
 /** A one-shot signal that is armed again by each wait. */
 class Bell {
   #ring: () => void = () => {};
@@ -43,6 +53,7 @@ class Subscription {
   readonly #rid: Uint8Array;
   readonly #store: NodeStore;
   readonly #log: Log;
+  readonly #isEntitled: () => Promise<boolean>;
   readonly #bell = new Bell();
   readonly #unacked: Sent[] = [];
   #unackedBytes = 0;
@@ -52,10 +63,12 @@ class Subscription {
   /** Pushes that are not rows, sent between two rows. */
   readonly #hints: { eventType: number; payload: Uint8Array }[] = [];
 
-  constructor(rid: Uint8Array, after: number, connection: Connection, store: NodeStore, log: Log) {
+  constructor(subscriber: Subscriber, store: NodeStore, log: Log) {
+    const { rid, after, connection, isEntitled } = subscriber;
     this.#rid = rid;
     this.#sentSeq = after;
     this.connection = connection;
+    this.#isEntitled = isEntitled;
     this.#store = store;
     this.#log = log;
     void connection.closed.then(() => this.close());
@@ -102,6 +115,11 @@ class Subscription {
   }
 
   async #step(writer: PushWriter): Promise<boolean> {
+    if (!(await this.#isEntitled())) {
+      this.#hints.length = 0;
+      this.close();
+      return false;
+    }
     await this.#flushHints(writer);
     const roomRows = pushWindow.rows - this.#unacked.length;
     const roomBytes = pushWindow.bytes - this.#unackedBytes;
@@ -160,9 +178,9 @@ export class PushHub {
     this.#log = log;
   }
 
-  /** Starts pushing rows with seq > after; the device's older subscription is told and ended. */
-  subscribe(rid: Uint8Array, after: number, connection: Connection): void {
-    const key = hex(rid);
+  /** Starts pushing; the device's older subscription is told and ended. */
+  subscribe(subscriber: Subscriber): void {
+    const key = hex(subscriber.rid);
     const older = this.#byRid.get(key);
     if (older !== undefined) {
       older.hint(
@@ -171,7 +189,7 @@ export class PushHub {
       );
       older.close();
     }
-    const subscription = new Subscription(rid, after, connection, this.#store, this.#log);
+    const subscription = new Subscription(subscriber, this.#store, this.#log);
     this.#byRid.set(key, subscription);
     const running = subscription.run().finally(() => {
       this.#running.delete(running);
@@ -195,7 +213,7 @@ export class PushHub {
       ?.hint(PushEvent.KeyPackagesLow, toBinary(KeyPackagesLowEventSchema, event));
   }
 
-  /** The device may not be pushed to any more: logged out, or its session ended. */
+  /** The device logged out: its stream ends now, not at the next row. */
   end(rid: Uint8Array): void {
     this.#byRid.get(hex(rid))?.close();
   }

@@ -11,6 +11,8 @@ import {
   NotFoundError,
   PermissionDeniedError,
   RowKind,
+  UnauthenticatedError,
+  type CallContext,
   type Handlers,
 } from '@quicprochat/proto';
 import {
@@ -21,6 +23,7 @@ import {
   type MessageInitShape,
 } from '@quicprochat/proto/messages';
 import type { PushHub } from '../push.ts';
+import type { Sessions } from '../sessions.ts';
 import type { Enqueued, Fetched, NodeStore } from '../store/store.ts';
 import type { InboxWaiters } from '../waiters.ts';
 import { deviceOf } from './caller.ts';
@@ -30,6 +33,7 @@ export interface DeliveryParts {
   readonly store: NodeStore;
   readonly push: PushHub;
   readonly waiters: InboxWaiters;
+  readonly sessions: Sessions;
   readonly federation: {
     /** True for a domain that this node relays to. */
     knows(domain: string): boolean;
@@ -49,6 +53,13 @@ export function deliveryHandlers(
         details: store.storeId,
       });
     }
+  }
+
+  /** Sessions end while calls wait and streams run: is the connection still the device's? */
+  async function isEntitled({ connection, caller }: CallContext): Promise<boolean> {
+    const now = await parts.sessions.identify(connection);
+    const { identityPub } = deviceOf({ caller });
+    return now.class === 'device' && Buffer.compare(now.identityPub, identityPub) === 0;
   }
 
   async function fetchResponse(
@@ -99,6 +110,9 @@ export function deliveryHandlers(
       let fetched = await fetchResponse(identityPub, after, maxFetchRows, maxFetchBytes);
       if (fetched.rows?.length === 0 && fetched.gap === undefined && request.waitMs > 0) {
         await wait.done;
+        if (!(await isEntitled(context))) {
+          throw new UnauthenticatedError('NOT_LOGGED_IN', 'the session ended: log in');
+        }
         fetched = await fetchResponse(identityPub, after, maxFetchRows, maxFetchBytes);
       }
       return { logs: [{ log: {}, fetched }] };
@@ -121,7 +135,9 @@ export function deliveryHandlers(
       const after = Number(cursor.after);
       // A cursor beyond the head must fail here, where the caller sees it.
       await store.fetch(identityPub, after, 1, 1);
-      push.subscribe(identityPub, after, context.connection);
+      const { connection } = context;
+      const stillEntitled = (): Promise<boolean> => isEntitled(context);
+      push.subscribe({ rid: identityPub, after, connection, isEntitled: stillEntitled });
       return { storeId: store.storeId };
     },
   };

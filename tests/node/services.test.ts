@@ -1,6 +1,7 @@
 /** The services of a node through its wire: what each method grants, refuses and bounds. */
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
+import { login } from '@quicprochat/client-lib/account';
 import { createMls, mandatorySuite, xwingSuite, type MlsSuite } from '@quicprochat/client-lib/mls';
 import {
   call,
@@ -16,7 +17,12 @@ import {
   type MethodName,
 } from '@quicprochat/proto';
 import { fromBinary, MessageEventSchema, Outcome } from '@quicprochat/proto/messages';
-import { memoryNetwork, type PushHandler } from '@quicprochat/proto/transport';
+import {
+  CloseCode,
+  makeIdentity,
+  memoryNetwork,
+  type PushHandler,
+} from '@quicprochat/proto/transport';
 import { LocalNode, TestDevice, testRuntime } from '../cluster/local-node.ts';
 
 const bytes = (length: number): Uint8Array => systemRandom.bytes(length);
@@ -168,6 +174,34 @@ suite('a node', () => {
     await refused(call(dora.connection, methods.keyPackageCount, {}), 'NOT_LOGGED_IN');
     await dora.login();
     await call(dora.connection, methods.keyPackageCount, {});
+  });
+
+  test('a login with a new transport key leaves nothing to the old one, waiting or subscribed', async () => {
+    await using fay = await TestDevice.register(red, 'fay@red.example');
+    const old = fay.connection;
+    const pushed: number[] = [];
+    const ended = Promise.withResolvers<void>();
+    old.onPushStream(async (frames) => {
+      for await (const frame of frames) pushed.push(frame.eventType);
+      ended.resolve();
+    });
+    const cursors = [{ log: {}, after: 0n }];
+    await call(old, methods.subscribe, { cursors });
+    const waiting = refused(
+      call(old, methods.fetchWait, { cursors, waitMs: 20_000 }),
+      'NOT_LOGGED_IN',
+    );
+    const transport = await makeIdentity(systemRandom);
+    const moved = await red.dial(transport);
+    const credentials = fay.credentials();
+    await login(moved, { ...credentials, keys: { ...credentials.keys, transport } });
+    await enqueue(alice, fay);
+    await waiting;
+    await ended.promise;
+    assert.deepEqual(pushed, []);
+    const { rows } = await call(moved, methods.fetch, { log: {}, after: 0n });
+    assert.equal(rows.length, 1);
+    await moved.close(CloseCode.Normal, 'done');
   });
 
   test('a message is fetched until it is acked, with its bytes, id and tag', async () => {
