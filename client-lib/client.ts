@@ -26,7 +26,7 @@ import {
 import type { Contact } from './contacts.ts';
 import { Device } from './device.ts';
 import { EventBus, type ClientEvent } from './events.ts';
-import { callerOf, dialNode } from './link.ts';
+import { callerOf, ClosedError, dialNode } from './link.ts';
 import { receivedMessages, type ReceivedMessage } from './received.ts';
 import { openStore } from './store/sqlite-store.ts';
 import type {
@@ -148,7 +148,7 @@ export class QpcClient implements AsyncDisposable {
     this.#requireDevice().start();
   }
 
-  /** Resolves when the device is online; rejects with the signal's reason or NOT_LOGGED_IN. */
+  /** Resolves when the device is online; rejects with the signal's reason, NOT_LOGGED_IN or CLOSED. */
   async online(signal?: AbortSignal): Promise<void> {
     await this.#requireDevice().link.session(signal);
   }
@@ -305,7 +305,7 @@ export class QpcClient implements AsyncDisposable {
   /** The running parts of the account; built when they are first needed. */
   #requireDevice(): Device {
     if (this.#closed !== undefined) {
-      throw new QpcError(Status.FailedPrecondition, 'CLOSED', 'the client is closed');
+      throw new ClosedError();
     }
     if (this.#device === undefined) {
       const record = this.#store.account.get();

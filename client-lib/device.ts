@@ -160,7 +160,7 @@ export class Device {
     await this.link.stop();
     await this.#lookup.stop();
     await this.#writer.idle();
-    this.outbox.writeMarks();
+    this.outbox.close();
     this.news.close();
   }
 

@@ -14,6 +14,7 @@ export { conversationLimits, NotCommitterError } from './conversation.ts';
 export { ContentError, contentLimits } from './content.ts';
 export { eventLimits, type ClientEvent, type LinkState } from './events.ts';
 export { PrekeyError } from './fan-out.ts';
+export { ClosedError } from './link.ts';
 export { MlsError, type MlsReason } from './mls/index.ts';
 export type { ReceivedMessage } from './received.ts';
 export { StoreError } from './store/database.ts';

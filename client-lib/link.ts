@@ -11,6 +11,7 @@ import {
   methods,
   parseNodeAddress,
   QpcError,
+  Status,
   TransportError,
   UnauthenticatedError,
   type Method,
@@ -41,6 +42,14 @@ export const linkLimits = {
   /** Time a probe may take before the connection counts as dead (ms). */
   probeDeadlineMs: 3_000,
 } as const;
+
+/** The client was closed: nothing that waits for the node will come. */
+export class ClosedError extends QpcError {
+  override name = 'ClosedError';
+  constructor() {
+    super(Status.FailedPrecondition, 'CLOSED', 'the client is closed');
+  }
+}
 
 export interface DialParts {
   readonly runtime: Runtime;
@@ -123,6 +132,7 @@ export class Link implements Caller {
   #stop: AbortController | undefined;
   #running: Promise<void> = Promise.resolve();
   #waiting = new Set<() => void>();
+  #isClosed = false;
 
   constructor(parts: LinkParts) {
     this.#parts = parts;
@@ -142,17 +152,20 @@ export class Link implements Caller {
     });
   }
 
-  /** Ends the session and stops dialling. Calls in flight fail. Idempotent. */
+  /** Ends the session and stops dialling, for good. Calls in flight and to come fail. Idempotent. */
   async stop(): Promise<void> {
+    this.#isClosed = true;
     this.#stop?.abort(new TransportError('cancelled', 'link: stopped'));
     await this.#running;
     this.#enter('stopped', undefined);
+    for (const wake of this.#waiting) wake();
   }
 
-  /** The current session, or the next one. Rejects with the signal's reason. */
+  /** The current session, or the next one. Rejects with the signal's reason, or CLOSED. */
   async session(signal?: AbortSignal): Promise<Session> {
     for (;;) {
       signal?.throwIfAborted();
+      if (this.#isClosed) throw new ClosedError();
       if (this.#session !== undefined) return this.#session;
       if (this.#state === 'sessionExpired') throw sessionExpired();
       await this.#change(signal);

@@ -14,7 +14,7 @@ import {
   type Runtime,
 } from '@quicprochat/proto';
 import type { EventBus } from './events.ts';
-import type { Session } from './link.ts';
+import { ClosedError, type Session } from './link.ts';
 import type { ClientStore, OutboxEntry } from './store/store.ts';
 
 export const outboxLimits = {
@@ -75,6 +75,7 @@ export class Outbox {
   /** A rate limit holds for the whole device, not for one recipient. */
   #pausedUntilMs = 0;
   readonly #idleWaiters = new Set<() => void>();
+  #isClosed = false;
 
   constructor(parts: OutboxParts) {
     this.#parts = parts;
@@ -116,10 +117,11 @@ export class Outbox {
     this.#settle();
   }
 
-  /** Resolves when no row is SEALED; rejects with the signal's reason. */
+  /** Resolves when no row is SEALED; rejects with the signal's reason, or CLOSED. */
   async flush(signal?: AbortSignal): Promise<void> {
     for (;;) {
       signal?.throwIfAborted();
+      if (this.#isClosed) throw new ClosedError();
       this.writeMarks();
       if (this.#parts.store.outbox.openCount() === 0) return;
       await new Promise<void>((resolve) => {
@@ -132,6 +134,13 @@ export class Outbox {
         signal?.addEventListener('abort', wake);
       });
     }
+  }
+
+  /** Writes down the last OKs, once no call is in flight any more, and lets waiters go. */
+  close(): void {
+    this.writeMarks();
+    this.#isClosed = true;
+    for (const wake of this.#idleWaiters) wake();
   }
 
   /** Writes down the OKs that came in. Durable on return. */

@@ -5,6 +5,7 @@ import fc from 'fast-check';
 import { openStore } from '@quicprochat/client-lib/store';
 import {
   FailedPreconditionError,
+  hasReason,
   InternalError,
   NotFoundError,
   PermissionDeniedError,
@@ -182,5 +183,46 @@ describe('the outbox', () => {
     await scene.node.disconnect();
     await scene.clock.advance(hourMs);
     assert.equal(scene.node.calls.length, 4);
+  });
+
+  test('leaves nothing running when the client closes, wherever a send stands', async () => {
+    const faults: Record<string, Script> = {
+      'in flight': () => new Promise(() => undefined),
+      'in back-off': async () => new UnavailableError('DRAINING', 'soon back'),
+      'in a pause': async () =>
+        new ResourceExhaustedError('RATE_LIMITED', 'slower', { retryAfterMs: 700 }),
+      'with an OK that is not written down': async () => 'stored',
+    };
+    for (const [where, script] of Object.entries(faults)) {
+      const targets = Array.from({ length: 40 }, (_, n) => n);
+      await using scene = await sceneOf(targets, script);
+      const client = await scene.open();
+      client.start();
+      assert(await scene.clock.runUntil(() => scene.node.calls.length > 0, hourMs), where);
+      const unhandled: unknown[] = [];
+      const note = (error: unknown): void => void unhandled.push(error);
+      process.on('unhandledRejection', note);
+      await client.close();
+      await scene.clock.advance(hourMs);
+      process.off('unhandledRejection', note);
+      assert.deepEqual(unhandled, [], where);
+    }
+  });
+
+  test('keeps nobody waiting who waited when the client closed', async () => {
+    await using scene = await sceneOf([0], () => new Promise(() => undefined));
+    const client = await scene.open();
+    client.start();
+    assert(await scene.clock.runUntil(() => scene.node.calls.length > 0, hourMs));
+    const flushed = client.flush();
+    await scene.node[Symbol.asyncDispose]();
+    await scene.clock.advance(1_000);
+    const online = client.online();
+    const created = client.createConversation({ name: 'late', members: ['bob@red.example'] });
+    const closed = [flushed, online, created].map((one) =>
+      assert.rejects(one, (error) => hasReason(error, 'CLOSED')),
+    );
+    await client.close();
+    await Promise.all(closed);
   });
 });
