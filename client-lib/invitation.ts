@@ -35,8 +35,8 @@ export interface InvitationParts {
 
 /**
  * One invitee per live device of the user, except for `skip`; suites are in order of preference.
- * Throws NotFoundError UNKNOWN_USER or NO_KEY_PACKAGE (a device has no package or no valid
- * prekey), InvalidArgumentError (what the node served is not the device's), ContactError.
+ * Throws NotFoundError UNKNOWN_USER or NO_KEY_PACKAGE (no device, or one without a package or a
+ * valid prekey), InvalidArgumentError (what the node served is not the device's), ContactError.
  */
 export async function fetchInvitees(
   parts: InvitationParts,
@@ -65,6 +65,9 @@ export async function fetchInvitees(
     throw new InvalidArgumentError('BAD_FIELD', 'fetch key package: the answer has no manifest');
   }
   const contact = contacts.accept(userId, answer.manifest);
+  if (contact.devices.length === 0) {
+    throw new NotFoundError('NO_KEY_PACKAGE', 'invitation: the user has no device');
+  }
   const wanted = contact.devices.filter(
     ({ identityPub }) => !skip.some((rid) => sameBytes(rid, identityPub)),
   );

@@ -24,6 +24,7 @@ import { InvalidArgumentError } from './status.ts';
 import { signStatement, verifyStatement, type SigningKey } from './signature.ts';
 
 export const maxDevices = 16;
+export const maxManifestBytes = 8192;
 /** A prekey may be valid for at most this long ahead, and is made for less (ms). */
 export const maxPrekeyMs = 14 * 24 * 3600 * 1000;
 export const xwingPublicKeyBytes = 1216;
@@ -67,6 +68,13 @@ export function firstManifest(
  * is another question (key transparency, or first use). Throws InvalidArgumentError.
  */
 export function checkManifest(signed: SignedManifest, userId: string): Manifest {
+  const { length } = signed.manifest;
+  if (length > maxManifestBytes) {
+    throw new InvalidArgumentError(
+      'BAD_FIELD',
+      `manifest: ${length} bytes, at most ${maxManifestBytes}`,
+    );
+  }
   const manifest = decode(ManifestSchema, signed.manifest, 'manifest');
   if (!verifyStatement('qpc/manifest/1', signed.manifest, signed.signature, manifest.akPub)) {
     throw new InvalidArgumentError('BAD_SIGNATURE', 'manifest: not signed by its account key');
@@ -74,6 +82,9 @@ export function checkManifest(signed: SignedManifest, userId: string): Manifest 
   parseUserId(manifest.userId);
   if (manifest.userId !== userId) {
     throw new InvalidArgumentError('BAD_FIELD', 'manifest: is about another user');
+  }
+  if (manifest.seq > BigInt(Number.MAX_SAFE_INTEGER)) {
+    throw new InvalidArgumentError('BAD_FIELD', 'manifest: version above 2^53 - 1');
   }
   const { devices } = manifest;
   if (devices.length > maxDevices) {

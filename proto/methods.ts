@@ -20,6 +20,7 @@ import {
   userIdText,
   type FieldRules,
 } from './field-rules.ts';
+import { maxManifestBytes } from './manifest.ts';
 import { opaqueBytes } from './opaque-parameters.ts';
 
 /** Who may call: nobody known yet, a logged-in device, a federation peer. */
@@ -102,7 +103,10 @@ const cursorRules = nested<m.LogCursor>({
 });
 const signedManifest = every(
   present,
-  nested<m.SignedManifest>({ manifest: bytesBetween(1, 8192), signature: exactBytes(64) }),
+  nested<m.SignedManifest>({
+    manifest: bytesBetween(1, maxManifestBytes),
+    signature: exactBytes(64),
+  }),
 );
 const fetchKeyPackage: FieldRules<m.FetchKeyPackageRequest> = {
   userId: userIdText,
