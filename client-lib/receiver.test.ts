@@ -5,6 +5,7 @@ import fc from 'fast-check';
 import { DataLossError, hasReason } from '@quicprochat/proto';
 import { openChannel, parseEnvelope, sealChannel } from './crypto/envelope.ts';
 import { mandatorySuite } from './mls/index.ts';
+import { receiverLimits } from './receiver.ts';
 import { assertHas, TestDevice, TestDirectory, testRuntime, testStoreId } from './test-devices.ts';
 import type { InboxRow } from './store/store.ts';
 
@@ -173,6 +174,28 @@ describe('rows of an inbox', () => {
     assert.deepEqual(
       bob.history(conversationId).map(({ text }) => text),
       ['alice 1'],
+    );
+  });
+
+  test('that wait are bounded in number and bytes: a flood ends as records, not as a full disk', async () => {
+    const directory = new TestDirectory();
+    const bob = new TestDevice('bob@blue.example', directory);
+    const { random } = testRuntime;
+    // Anybody can seal something of a key that the recipient lacks.
+    const payload = sealChannel({
+      content: { kind: 'mlsMessage', bytes: random.bytes(500_000) },
+      key: random.bytes(32),
+      random,
+    });
+    const flood = Math.ceil(receiverLimits.parkedBytes / payload.length) + 3;
+    for (let sent = 0; sent < flood; sent += 1) {
+      await bob.receive({ mid: random.bytes(16), payload });
+    }
+    const parked = bob.store.inbox.parked().reduce((sum, row) => sum + row.payload.length, 0);
+    assert(parked > 0 && parked <= receiverLimits.parkedBytes, `${parked} bytes wait`);
+    assert.deepEqual(
+      [...new Set(bob.store.inbox.undecryptable().map(({ reason }) => reason))],
+      ['TOO_MANY_PARKED'],
     );
   });
 

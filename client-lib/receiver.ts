@@ -32,8 +32,9 @@ import type { ClientStore, InboxRow, ParkedRow, ParkReason } from './store/store
 import { writerLimits, type Batch, type Writer } from './writer.ts';
 
 export const receiverLimits = {
-  /** Rows that may wait; one more is recorded as undecryptable. */
+  /** Rows and payload bytes that may wait; what goes beyond is recorded as undecryptable. */
   parkedRows: 4096,
+  parkedBytes: 64 * 1024 * 1024,
   /** How long a row may wait (ms): a Welcome lives 30 days at a node. */
   parkedMs: 31 * 24 * 3600 * 1000,
 } as const;
@@ -322,13 +323,24 @@ export class Receiver {
 
   #park(row: InboxRow, reason: ParkReason, waitsFor: string, batch: Batch): void {
     const { store } = this.#parts;
-    if (store.inbox.parkedCount() >= receiverLimits.parkedRows) {
-      this.#never(row, 'TOO_MANY_PARKED', batch);
-      return;
-    }
-    batch.write(() => void store.inbox.park(row, reason, waitsFor, batch.nowMs));
-    batch.after(() => this.#emit({ type: 'parked', reason, mid: row.mid }));
-    this.#afterPark(reason, waitsFor, batch);
+    let isParked = false;
+    // Judged where it is written: earlier rows of this transaction count too.
+    batch.write(() => {
+      const { rows, bytes } = store.inbox.parkedSize();
+      isParked =
+        rows < receiverLimits.parkedRows &&
+        bytes + row.payload.length <= receiverLimits.parkedBytes;
+      if (isParked) store.inbox.park(row, reason, waitsFor, batch.nowMs);
+      else this.#record(row, 'TOO_MANY_PARKED', batch.nowMs);
+    });
+    batch.after(() => {
+      const { mid } = row;
+      if (isParked) this.#emit({ type: 'parked', reason, mid });
+      else this.#emit({ type: 'undecryptable', reason: 'TOO_MANY_PARKED', mid });
+      if (isParked && reason === 'UNKNOWN_USER') {
+        this.#parts.onUnknownUsers(waitsFor.split(' '));
+      }
+    });
   }
 
   #afterPark(reason: ParkReason, waitsFor: string, batch: Batch): void {
@@ -337,18 +349,13 @@ export class Receiver {
   }
 
   #never(row: InboxRow, reason: string, batch: Batch): void {
+    batch.write(() => this.#record(row, reason, batch.nowMs));
+    batch.after(() => this.#emit({ type: 'undecryptable', reason, mid: row.mid }));
+  }
+
+  #record({ mid, seq, payload }: InboxRow, reason: string, atMs: number): void {
     const { store } = this.#parts;
-    const { mid, seq, payload } = row;
-    batch.write(() =>
-      store.inbox.addUndecryptable({
-        mid,
-        seq,
-        reason,
-        bytes: payload.length,
-        atMs: batch.nowMs,
-      }),
-    );
-    batch.after(() => this.#emit({ type: 'undecryptable', reason, mid }));
+    store.inbox.addUndecryptable({ mid, seq, reason, bytes: payload.length, atMs });
   }
 
   #membersChanged({ next }: { readonly next: Joined['group'] }): void {

@@ -57,7 +57,12 @@ export function inboxRows(db: Database): InboxRows {
       return id;
     },
     parked: () => db.all('SELECT * FROM parked ORDER BY id').map(parkedOf),
-    parkedCount: () => db.get('SELECT count(*) AS rows FROM parked')?.number('rows') ?? 0,
+    parkedSize() {
+      const size = db.get(
+        'SELECT count(*) AS rows, coalesce(sum(length(payload)), 0) AS bytes FROM parked',
+      );
+      return { rows: size?.number('rows') ?? 0, bytes: size?.number('bytes') ?? 0 };
+    },
     isParked: (id) => db.get('SELECT 1 FROM parked WHERE id = ?', id) !== undefined,
     unpark(id) {
       db.run('DELETE FROM parked WHERE id = ?', id);

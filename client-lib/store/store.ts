@@ -227,7 +227,8 @@ export interface InboxRows {
   putCursor(log: Uint8Array, cursor: Cursor): void;
   park(row: InboxRow, reason: ParkReason, waitsFor: string, nowMs: number): number;
   parked(): readonly ParkedRow[];
-  parkedCount(): number;
+  /** Number of parked rows, and bytes of their payloads. */
+  parkedSize(): { readonly rows: number; readonly bytes: number };
   isParked(id: number): boolean;
   unpark(id: number): void;
   setParkReason(id: number, reason: ParkReason, waitsFor: string): void;
