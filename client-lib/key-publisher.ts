@@ -30,6 +30,11 @@ export const publisherLimits = {
   prekeyRotationMs: 7 * dayMs,
   lastResortLifetimeMs: 90 * dayMs,
   lastResortRotationMs: 7 * dayMs,
+  /**
+   * A used last resort is replaced no sooner than this after it was made (ms): strangers decide how
+   * often it is used, and each replacement is kept for months.
+   */
+  lastResortReplaceMs: 3_600_000,
   /** A Welcome or message may lie for 30 days; keys outlive that. */
   keptAfterExpiryMs: 31 * dayMs,
 } as const;
@@ -82,14 +87,15 @@ export class KeyPublisher {
     await this.#publishPrekey(caller);
     // What a lost connection left unpublished goes first; the node skips what it knows.
     await this.#upload(caller, store.keys.unpublishedKeyPackages());
+    const { lastResortReplaceMs, lastResortRotationMs } = publisherLimits;
     const { counts } = await caller.call(methods.keyPackageCount, {});
     for (const suite of [xwingSuite, mandatorySuite]) {
       const count = counts.find((one) => one.suite === suite);
       const isLastResortDue =
         count === undefined ||
         !count.hasLastResort ||
-        count.lastResortUsed ||
-        this.#isLastResortOld(suite);
+        (count.lastResortUsed && this.#lastResortAgeMs(suite) >= lastResortReplaceMs) ||
+        this.#lastResortAgeMs(suite) > lastResortRotationMs;
       const have = count?.singleUse ?? 0;
       const missing = have < publisherLimits.singleUseLow ? publisherLimits.singleUse - have : 0;
       await this.#upload(caller, await this.#make(suite, missing, isLastResortDue));
@@ -127,11 +133,12 @@ export class KeyPublisher {
     };
   }
 
-  #isLastResortOld(suite: MlsSuite): boolean {
+  /** Time since the newest one was made (ms); infinite without one. */
+  #lastResortAgeMs(suite: MlsSuite): number {
     const { store, runtime } = this.#parts;
     const newest = store.keys.newestLastResort(suite);
-    const left = (newest?.notAfterMs ?? 0) - runtime.clock.now();
-    return left < publisherLimits.lastResortLifetimeMs - publisherLimits.lastResortRotationMs;
+    if (newest === undefined) return Infinity;
+    return runtime.clock.now() - (newest.notAfterMs - publisherLimits.lastResortLifetimeMs);
   }
 
   /** New packages, durable with their private parts. */
