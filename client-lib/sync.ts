@@ -146,7 +146,7 @@ class SessionSync {
             },
           ],
         });
-        if (cursor === undefined || !sameBytes(cursor.storeId, storeId)) this.#newStore(storeId);
+        if (cursor === undefined || !sameBytes(cursor.storeId, storeId)) this.#newStore(storeId, 0);
         this.#storeId = storeId;
         this.#subscribed.resolve();
         return;
@@ -156,32 +156,35 @@ class SessionSync {
         }
         if (attempt > 0 || !hasReason(error, 'STORE_CHANGED', 'BAD_CURSOR')) throw error;
         // Cursors are void, also one beyond the head: that store was rewound.
-        await this.#askStoreId();
+        await this.#startOver();
       }
     }
   }
 
   /** A node without push: the store id comes from a fetch, rows by polling. */
   async #withoutPush(): Promise<void> {
-    const { storeId } = await this.#session.call(methods.fetch, { log: {}, maxRows: 1 });
+    const fetched = await this.#session.call(methods.fetch, { log: {}, maxRows: 1 });
+    const { storeId } = fetched;
     const cursor = this.#parts.store.inbox.cursor(inboxLog);
-    if (cursor === undefined || !sameBytes(cursor.storeId, storeId)) this.#newStore(storeId);
+    if (cursor === undefined || !sameBytes(cursor.storeId, storeId)) {
+      this.#newStore(storeId, startOf(fetched));
+    }
     this.#storeId = storeId;
     this.#breaks = syncLimits.pushBreaks + 1;
     this.#subscribed.resolve();
   }
 
-  async #askStoreId(): Promise<void> {
-    const { storeId } = await this.#session.call(methods.fetch, { log: {}, maxRows: 1 });
-    this.#newStore(storeId);
+  async #startOver(): Promise<void> {
+    const fetched = await this.#session.call(methods.fetch, { log: {}, maxRows: 1 });
+    this.#newStore(fetched.storeId, startOf(fetched));
   }
 
   /** The cursor starts anew, and what the other store had accepted is sent once more. */
-  #newStore(storeId: Uint8Array): void {
+  #newStore(storeId: Uint8Array, seq: number): void {
     const { store, outbox, events } = this.#parts;
     const isFirst = store.inbox.cursor(inboxLog) === undefined;
     const resent = store.transaction(() => {
-      store.inbox.putCursor(inboxLog, { storeId, seq: 0 });
+      store.inbox.putCursor(inboxLog, { storeId, seq });
       return isFirst ? 0 : outbox.storeChanged(storeId);
     });
     if (!isFirst) events.emit({ type: 'storeChanged', resent });
@@ -351,4 +354,13 @@ class SessionSync {
 function seqOf(seq: bigint): number {
   if (seq <= BigInt(Number.MAX_SAFE_INTEGER)) return Number(seq);
   throw new TransportError('protocol', 'inbox: a seq above 2^53 - 1');
+}
+
+/**
+ * Where a store begins for us, by its answer to a fetch from 0: behind what this device acked before
+ * the copy was made that the node was restored from. Those rows are no gap, so none is told.
+ */
+function startOf({ gap, rows, head }: FetchResponse): number {
+  const first = gap?.from ?? rows[0]?.seq ?? head + 1n;
+  return first === 0n ? 0 : seqOf(first - 1n);
 }
