@@ -4,9 +4,11 @@ import { spawnSync } from 'node:child_process';
 import {
   copyFileSync,
   existsSync,
-  readdirSync,
   readFileSync,
+  readdirSync,
+  rmSync,
   statSync,
+  truncateSync,
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
@@ -273,4 +275,26 @@ describe('store id', () => {
     await rewound[Symbol.asyncDispose]();
     assert.deepEqual((await fixture.open(openNodeStore)).storeId, renewed, 'once');
   });
+
+  for (const [what, spoil] of [
+    ['is missing, as in a backup of the database alone', (file: string) => rmSync(file)],
+    ['was cut by a power loss', (file: string) => truncateSync(file, 5)],
+    ['is of another store', (file: string) => writeFileSync(file, new Uint8Array(16).fill(7))],
+  ] as const) {
+    test(`it is renewed when the record beside the database ${what}`, async () => {
+      const { fixture, store } = await storeFixture(openNodeStore);
+      await using _ = fixture;
+      const { storeId } = store;
+      const alice = await addDevice(store, 'alice');
+      await store.enqueue(newRow(alice));
+      await store[Symbol.asyncDispose]();
+      spoil(`${fixture.path}-commits`);
+      const restored = await fixture.open(openNodeStore);
+      assert.notDeepEqual(restored.storeId, storeId);
+      assert.equal((await restored.fetch(alice, 0, 1, 1000)).head, 1, 'rows stay');
+      const renewed = restored.storeId;
+      await restored[Symbol.asyncDispose]();
+      assert.deepEqual((await fixture.open(openNodeStore)).storeId, renewed, 'once');
+    });
+  }
 });

@@ -26,13 +26,19 @@ export class RewindGuard implements Disposable {
     }
   }
 
-  /** True when a later state of this very store was seen here. */
+  /**
+   * True unless the record shows that this state is the newest one. Without a record of this store
+   * (a backup of the database alone, a new machine, a record cut by a power loss) nobody can know,
+   * and then it counts as rewound: a renewed id costs clients a fetch from 0, a reused seq costs
+   * them messages. A database without commits has nothing to go back from.
+   */
   isRewound(storeId: Uint8Array, commits: number): boolean {
     const length = readSync(this.#file, this.#record, 0, recordBytes, 0);
     const isOfThisStore =
       length === recordBytes &&
       Buffer.compare(this.#record.subarray(0, storeIdBytes), storeId) === 0;
-    return isOfThisStore && this.#record.readBigUInt64BE(storeIdBytes) > BigInt(commits);
+    if (!isOfThisStore) return commits > 0;
+    return this.#record.readBigUInt64BE(storeIdBytes) > BigInt(commits);
   }
 
   /** Remembers a committed state. */
