@@ -5,7 +5,7 @@ import { once } from 'node:events';
 import { setImmediate } from 'node:timers/promises';
 import { test, type TestContext } from 'node:test';
 import { callEcho, Rig } from './contract-rig.ts';
-import { quicEngine } from './quic-rig.ts';
+import { quicEngineNames, quicEngines } from './quic-rig.ts';
 import { udpRelay } from './udp-relay.ts';
 
 /** A small generator with a printed seed, so that a failure can be run again. */
@@ -59,77 +59,80 @@ function failOnUnhandled(t: TestContext): void {
   });
 }
 
-test('thousands of bad packets at the listener harm nobody', async (t) => {
-  failOnUnhandled(t);
-  const random = randomFrom(t, 20_261);
-  const rig = await Rig.listen(t, quicEngine);
-  const relay = await udpRelay(rig.listener.endpoint);
-  t.after(() => relay.close());
-  const recorded: Buffer[] = [];
-  relay.onDatagram = (datagram, towards) => {
-    if (towards === 'listener' && recorded.length < 40) recorded.push(Buffer.from(datagram));
-    return [datagram];
-  };
-  const live = await rig.dial({}, relay.endpoint);
-  await callEcho(live);
-  const attacker = createSocket('udp4');
-  t.after(() => attacker.close());
-  const { port } = rig.listener.endpoint;
-  const before = process.memoryUsage().rss;
-  for (let count = 0; count < 4000; count += 1) {
-    const real = recorded[random.next(recorded.length)];
-    assert.ok(real);
-    // One in ten is a true packet, sent again from a foreign address.
-    const packet = random.next(10) === 0 ? real : badPacket(random, real);
-    await new Promise((resolve) => attacker.send(packet, port, '127.0.0.1', resolve));
-    if (count % 500 === 0) await callEcho(live);
-    if (count % 50 === 0) await setImmediate();
-  }
-  await callEcho(live);
-  await callEcho(await rig.dial());
-  const grown = process.memoryUsage().rss - before;
-  assert.ok(grown < 200 * 1024 * 1024, `${grown} bytes of memory`);
-});
+for (const name of quicEngineNames) {
+  const make = quicEngines[name];
+  test(`${name}: thousands of bad packets at the listener harm nobody`, async (t) => {
+    failOnUnhandled(t);
+    const random = randomFrom(t, 20_261);
+    const rig = await Rig.listen(t, make);
+    const relay = await udpRelay(rig.listener.endpoint);
+    t.after(() => relay.close());
+    const recorded: Buffer[] = [];
+    relay.onDatagram = (datagram, towards) => {
+      if (towards === 'listener' && recorded.length < 40) recorded.push(Buffer.from(datagram));
+      return [datagram];
+    };
+    const live = await rig.dial({}, relay.endpoint);
+    await callEcho(live);
+    const attacker = createSocket('udp4');
+    t.after(() => attacker.close());
+    const { port } = rig.listener.endpoint;
+    const before = process.memoryUsage().rss;
+    for (let count = 0; count < 4000; count += 1) {
+      const real = recorded[random.next(recorded.length)];
+      assert.ok(real);
+      // One in ten is a true packet, sent again from a foreign address.
+      const packet = random.next(10) === 0 ? real : badPacket(random, real);
+      await new Promise((resolve) => attacker.send(packet, port, '127.0.0.1', resolve));
+      if (count % 500 === 0) await callEcho(live);
+      if (count % 50 === 0) await setImmediate();
+    }
+    await callEcho(live);
+    await callEcho(await rig.dial());
+    const grown = process.memoryUsage().rss - before;
+    assert.ok(grown < 200 * 1024 * 1024, `${grown} bytes of memory`);
+  });
 
-test('bad packets from the address of a live connection do not end it', async (t) => {
-  failOnUnhandled(t);
-  const random = randomFrom(t, 20_262);
-  const rig = await Rig.listen(t, quicEngine);
-  const relay = await udpRelay(rig.listener.endpoint);
-  t.after(() => relay.close());
-  const connection = await rig.dial({}, relay.endpoint);
-  await callEcho(connection);
-  relay.onDatagram = (datagram) => {
-    // A third is corrupted, a third doubled, and every one is followed by an altered copy.
-    const altered = badPacket(random, datagram);
-    if (random.next(3) === 0) return [altered];
-    return random.next(2) === 0 ? [datagram, datagram, altered] : [datagram, altered];
-  };
-  for (let id = 0; id < 12; id += 1) await callEcho(connection, id, 3000);
-  relay.onDatagram = (datagram) => [datagram];
-  await callEcho(connection);
-});
+  test(`${name}: bad packets from the address of a live connection do not end it`, async (t) => {
+    failOnUnhandled(t);
+    const random = randomFrom(t, 20_262);
+    const rig = await Rig.listen(t, make);
+    const relay = await udpRelay(rig.listener.endpoint);
+    t.after(() => relay.close());
+    const connection = await rig.dial({}, relay.endpoint);
+    await callEcho(connection);
+    relay.onDatagram = (datagram) => {
+      // A third is corrupted, a third doubled, and every one is followed by an altered copy.
+      const altered = badPacket(random, datagram);
+      if (random.next(3) === 0) return [altered];
+      return random.next(2) === 0 ? [datagram, datagram, altered] : [datagram, altered];
+    };
+    for (let id = 0; id < 12; id += 1) await callEcho(connection, id, 3000);
+    relay.onDatagram = (datagram) => [datagram];
+    await callEcho(connection);
+  });
 
-test('a first packet that is too short to be one gets no answer', async (t) => {
-  const rig = await Rig.listen(t, quicEngine);
-  const socket = createSocket('udp4');
-  t.after(() => socket.close());
-  let answers = 0;
-  socket.on('message', () => (answers += 1));
-  const { port } = rig.listener.endpoint;
-  const initial = (length: number, version: number): Buffer => {
-    const packet = Buffer.alloc(length);
-    packet[0] = 0xc0;
-    packet.writeUInt32BE(version, 1);
-    packet[5] = 8;
-    packet[14] = 8;
-    return packet;
-  };
-  socket.send(initial(1199, 1), port, '127.0.0.1');
-  socket.send(initial(1199, 0x0a0a0a0a), port, '127.0.0.1');
-  socket.send(initial(1200, 0x0a0a0a0a), port, '127.0.0.1');
-  // The third is answered with the versions that are spoken; the first two came before it.
-  const [answer] = (await once(socket, 'message')) as [Buffer];
-  assert.equal(answer.readUInt32BE(1), 0);
-  assert.equal(answers, 1);
-});
+  test(`${name}: a first packet that is too short to be one gets no answer`, async (t) => {
+    const rig = await Rig.listen(t, make);
+    const socket = createSocket('udp4');
+    t.after(() => socket.close());
+    let answers = 0;
+    socket.on('message', () => (answers += 1));
+    const { port } = rig.listener.endpoint;
+    const initial = (length: number, version: number): Buffer => {
+      const packet = Buffer.alloc(length);
+      packet[0] = 0xc0;
+      packet.writeUInt32BE(version, 1);
+      packet[5] = 8;
+      packet[14] = 8;
+      return packet;
+    };
+    socket.send(initial(1199, 1), port, '127.0.0.1');
+    socket.send(initial(1199, 0x0a0a0a0a), port, '127.0.0.1');
+    socket.send(initial(1200, 0x0a0a0a0a), port, '127.0.0.1');
+    // The third is answered with the versions that are spoken; the first two came before it.
+    const [answer] = (await once(socket, 'message')) as [Buffer];
+    assert.equal(answer.readUInt32BE(1), 0);
+    assert.equal(answers, 1);
+  });
+}

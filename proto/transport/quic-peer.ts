@@ -1,15 +1,18 @@
 /**
- * A process for the QUIC tests to kill. `listen` prints its port and SPKI; `dial PORT` calls and
- * never reads on. Both print one line of JSON when they are where the test wants them.
+ * A process for the QUIC tests to kill. `ENGINE listen` prints its port and SPKI; `ENGINE dial PORT`
+ * calls and never reads on. Both print one line of JSON when they are where the test wants them.
  */
 import { silentLog, systemClock, systemRandom } from '../runtime.ts';
 import { makeIdentity } from './certificate.ts';
-import { quicTransport } from './quic.ts';
+import { quicEngineNames, quicEngines } from './quic-rig.ts';
 import { defaultLimits } from './transport.ts';
 
-const [role, port = '0'] = process.argv.slice(2);
+const [engine, role, port = '0'] = process.argv.slice(2);
+const name = quicEngineNames.find((known) => known === engine);
+if (name === undefined) throw new Error(`quic-peer.ts: no engine ${engine ?? ''}`);
 const limits = { ...defaultLimits, idleMs: 1000, keepAliveMs: 200 };
-const transport = quicTransport({ clock: systemClock, random: systemRandom, log: silentLog });
+const runtime = { clock: systemClock, random: systemRandom, log: silentLog };
+const { transport } = quicEngines[name](runtime);
 const identity = await makeIdentity(systemRandom);
 const common = { identity, limits, maxRequestBytes: () => 1024 };
 

@@ -6,7 +6,7 @@ import type { MakeEngine } from './contract-rig.ts';
 import { quicTransport } from './quic.ts';
 import { quicEngine } from './quic-rig.ts';
 import { quicheTransport } from './quiche.ts';
-import { quicheEngine } from './quiche-rig.ts';
+import { quicheEngine } from './quic-rig.ts';
 import type { CallHandler, Connection } from './transport.ts';
 
 /** Listens with one engine and dials with the other. */

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { native } from '@matrixai/quic';
 import { test, type TestContext } from 'node:test';
 import { callEcho, echo, patient, rejectsWith, Rig } from './contract-rig.ts';
-import { quicheEngine } from './quiche-rig.ts';
+import { quicheEngine } from './quic-rig.ts';
 import { CloseCode } from './transport.ts';
 import { udpRelay } from './udp-relay.ts';
 

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { callEcho, Rig } from './contract-rig.ts';
-import { quicheEngine } from './quiche-rig.ts';
+import { quicheEngine } from './quic-rig.ts';
 import { CloseCode } from './transport.ts';
 
 const mebibyte = 1024 * 1024;

@@ -3,7 +3,7 @@ import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { test, type TestContext } from 'node:test';
 import { callEcho, Rig } from './contract-rig.ts';
-import { quicheEngine } from './quiche-rig.ts';
+import { quicheEngine } from './quic-rig.ts';
 import type { Endpoint } from './transport.ts';
 import { udpRelay } from './udp-relay.ts';
 

@@ -1,5 +1,5 @@
 /** The quiche engine under the contract of all engines; what only it can be asked is in quiche-*.test.ts. */
 import { transportContract } from './contract.ts';
-import { quicheEngine } from './quiche-rig.ts';
+import { quicheEngine } from './quic-rig.ts';
 
 transportContract('quiche', quicheEngine);
