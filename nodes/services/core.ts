@@ -20,7 +20,7 @@ export interface CoreParts {
   readonly software: string;
   readonly clock: Clock;
   readonly nodeRecord: SignedNodeRecord;
-  readonly health: () => 'ready' | 'draining' | 'full';
+  readonly health: () => 'ready' | 'draining';
 }
 
 export function coreHandlers(

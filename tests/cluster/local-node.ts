@@ -2,6 +2,7 @@
  * A real node inside the test's process: the production classes on a memory network, with a real
  * encrypted store in its worker thread. For tests of services that need no process of its own.
  */
+import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -18,6 +19,7 @@ import {
 } from '@quicprochat/nodes';
 import {
   maxRequestBytes,
+  QpcError,
   seedOf,
   signingKeyFromSeed,
   silentLog,
@@ -174,4 +176,15 @@ export class TestDevice implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.connection.close(CloseCode.Normal, 'done');
   }
+}
+
+/** Asserts the typed refusal of a call. */
+export async function refused(promise: Promise<unknown>, reason: string): Promise<QpcError> {
+  const error = await promise.then(
+    () => assert.fail(`expected ${reason}, got an answer`),
+    (thrown: unknown) => thrown,
+  );
+  assert.ok(error instanceof QpcError, String(error));
+  assert.equal(error.reason, reason, error.message);
+  return error;
 }

@@ -205,7 +205,7 @@ export const HealthRequestSchema: GenMessage<HealthRequest> = /*@__PURE__*/
  */
 export type HealthResponse = Message<"qpc.v1.HealthResponse"> & {
   /**
-   * "ready", "draining" or "full".
+   * "ready" or "draining".
    *
    * @generated from field: string status = 1;
    */
