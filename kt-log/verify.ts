@@ -35,3 +35,13 @@ export { verifyConsistency6962, verifyInclusion6962 } from './rfc6962.ts';
 export { rfc6962Hasher, keytransHasher } from './hash.ts';
 export { parseEntryBundle, parseTilePath, tilePath } from './tiles.ts';
 export * from './verify-owner.ts';
+export { evidenceKinds } from './evidence.ts';
+export type { EvidenceKind } from './evidence.ts';
+export { checkAdvance, isConvicted, logStatuses, MemoryAuditStore } from './audit-store.ts';
+export type {
+  AuditStore,
+  EvidenceRecord,
+  FollowedLog,
+  LogStatus,
+  SignedHead,
+} from './audit-store.ts';
