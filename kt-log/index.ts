@@ -8,7 +8,7 @@ export type { AuditedEntry, KtLogOptions } from './log.ts';
 export { defaultAnswerLimits } from './answers.ts';
 export type { AnswerLimits } from './answers.ts';
 export { defaultSequencerLimits } from './sequencer.ts';
-export type { LogKeys, SequencerLimits } from './sequencer.ts';
+export type { LogKeys, SequencerLimits, UpdateOptions } from './sequencer.ts';
 export { MemoryTreeStore } from './store.ts';
 export type {
   LogBatch,

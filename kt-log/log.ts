@@ -21,7 +21,7 @@ import { logEntry, sameBytes } from './hash.ts';
 import type { LogIdentity } from './note.ts';
 import { formatNote } from './note.ts';
 import type * as operations from './operations.ts';
-import type { LogKeys, SequencerLimits } from './sequencer.ts';
+import type { LogKeys, SequencerLimits, UpdateOptions } from './sequencer.ts';
 import { checkpointText, defaultSequencerLimits, Sequencer } from './sequencer.ts';
 import type { Snapshot } from './snapshot.ts';
 import type { LogReader } from './snapshot.ts';
@@ -152,7 +152,7 @@ export class KtLog implements AsyncDisposable {
    */
   async update(
     request: operations.UpdateRequest,
-    options: { readonly isBackground?: boolean } = {},
+    options: UpdateOptions = {},
   ): Promise<operations.UpdateResponse> {
     const { label, values } = request;
     const known = request.greatestVersion ?? -1;
@@ -165,7 +165,7 @@ export class KtLog implements AsyncDisposable {
     }
     if (known < greatest) return this.#answers().update(request, false);
     if (this.#sequencer === undefined) throw new FailedPreconditionError('BAD_CURSOR', 'not open');
-    await this.#sequencer.submit(label, known, values, options.isBackground);
+    await this.#sequencer.submit(label, known, values, options);
     return this.#answers().update(request, true);
   }
 

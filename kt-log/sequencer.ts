@@ -69,6 +69,14 @@ export const defaultSequencerLimits: SequencerLimits = {
   clockBackMs: 1000,
 };
 
+/** How an update is to be written. */
+export interface UpdateOptions {
+  /** Nobody waits for it: it may ride along with others for `backgroundMs`. */
+  readonly isBackground?: boolean;
+  /** Rows of the caller that the store writes in the transaction of the entry (TreeStore.commit). */
+  readonly effects?: readonly unknown[];
+}
+
 export interface SequencerOptions {
   readonly config: Configuration;
   readonly identity: LogIdentity;
@@ -87,6 +95,7 @@ interface Pending {
   /** Greatest version that the caller knew, -1 for none. */
   readonly greatestBefore: number;
   readonly dueMs: number;
+  readonly effects: readonly unknown[];
   resolve(position: number): void;
   reject(error: Error): void;
 }
@@ -147,7 +156,7 @@ export class Sequencer {
     label: Uint8Array,
     greatestBefore: number,
     values: readonly Uint8Array[],
-    isBackground = false,
+    { isBackground = false, effects = [] }: UpdateOptions = {},
   ): Promise<number> {
     const { limits, clock } = this.#options;
     const isTooLarge = values.some((value) => value.length > limits.valueBytes);
@@ -162,7 +171,7 @@ export class Sequencer {
     }
     const dueMs = clock.monotonic() + (isBackground ? limits.backgroundMs : limits.batchMs);
     const { promise, resolve, reject } = Promise.withResolvers<number>();
-    this.#queue.push({ label, values, greatestBefore, dueMs, resolve, reject });
+    this.#queue.push({ label, values, greatestBefore, dueMs, effects, resolve, reject });
     this.#queuedLeaves += values.length;
     if (this.#queuedLeaves >= leavesPerEntryMax) this.#flushSoon();
     else this.#arm(dueMs);
@@ -276,6 +285,7 @@ export class Sequencer {
       logTiles: tiles,
       versions,
       evaluations,
+      effects: batch.flatMap((one) => one.effects),
     };
     await store.commit(written);
     this.#tail = { ...this.#tail, head, entry };

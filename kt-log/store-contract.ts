@@ -44,10 +44,23 @@ function batchAt(position: number): LogBatch {
         evaluation: { output: bytes(32, 80 + position), proof: bytes(80, 90 + position) },
       },
     ],
+    effects: [],
   };
 }
 
-export function treeStoreContract(name: string, open: () => Promise<TreeStore>): void {
+/** How the suite uses the effects of a store; which rows they are is the store's own affair. */
+export interface EffectsUnderTest {
+  /** An effect that a fresh store accepts once, and refuses with ConflictError from then on. */
+  readonly once: unknown;
+  /** Whether `once` is in the store. */
+  isThere(store: TreeStore): Promise<boolean>;
+}
+
+export function treeStoreContract(
+  name: string,
+  open: () => Promise<TreeStore>,
+  effects: EffectsUnderTest,
+): void {
   test(`${name}: an empty store has nothing`, async () => {
     const store = await open();
     assert.equal(await store.newestHead(), undefined);
@@ -108,5 +121,43 @@ export function treeStoreContract(name: string, open: () => Promise<TreeStore>):
     assert.deepEqual(second, { position: 1, commitment: bytes(32, 51), opened: undefined });
     assert.deepEqual(await store.positions(label), [0, 1]);
     await store.erase(new TextEncoder().encode('nobody@red.example'));
+  });
+
+  test(`${name}: effects are written with their batch or refuse all of it`, async () => {
+    const store = await open();
+    assert.equal(await effects.isThere(store), false);
+    const late = { ...batchAt(1), effects: [effects.once] };
+    await assert.rejects(store.commit(late), { name: 'ConflictError', reason: 'SEQ_CONFLICT' });
+    assert.equal(await effects.isThere(store), false);
+    await store.commit({ ...batchAt(0), effects: [effects.once] });
+    assert.equal(await effects.isThere(store), true);
+    await assert.rejects(store.commit(late), { name: 'ConflictError' });
+    assert.deepEqual(await store.newestHead(), batchAt(0).head);
+    assert.deepEqual(await store.positions(label), [0]);
+    await assert.rejects(store.tiles([2]), { name: 'DataLossError' });
+    await store.commit(batchAt(1));
+    assert.deepEqual(await store.newestHead(), batchAt(1).head);
+  });
+
+  test(`${name}: the first cosignature of each cosigner and size stays`, async () => {
+    const store = await open();
+    await store.commit(batchAt(0));
+    await store.commit(batchAt(1));
+    assert.deepEqual(await store.cosignatures(1), []);
+    const of = (cosigner: string, keyId: number, fill: number) => ({
+      ...{ name: cosigner, keyId },
+      signature: bytes(72, fill),
+    });
+    const blue = of('blue.example/auditor', 0xfffffffe, 1);
+    const green = of('green.example/auditor', 7, 2);
+    const rotated = of('blue.example/auditor', 8, 3);
+    await store.addCosignatures(1, [blue]);
+    await store.addCosignatures(1, [of('blue.example/auditor', 0xfffffffe, 9), green]);
+    await store.addCosignatures(1, [rotated, rotated]);
+    await store.addCosignatures(1, []);
+    assert.deepEqual(await store.cosignatures(1), [blue, green, rotated]);
+    assert.deepEqual(await store.cosignatures(2), []);
+    await store.addCosignatures(2, [blue]);
+    assert.deepEqual(await store.cosignatures(2), [blue]);
   });
 }

@@ -5,6 +5,7 @@
  */
 import { ConflictError, DataLossError } from '@quicprochat/proto/status';
 import type { Hash } from './hash.ts';
+import type { NoteSignature } from './note.ts';
 import type { TileId } from './prefix-tile.ts';
 import type { TileReader, WrittenTile } from './prefix-tree.ts';
 import type { StoredEntry } from './recorder.ts';
@@ -55,6 +56,11 @@ export interface LogBatch {
   readonly logTiles: readonly { readonly tree: LogTreeName; readonly tile: LogTile }[];
   readonly versions: readonly NewVersion[];
   readonly evaluations: readonly NewEvaluation[];
+  /**
+   * What the callers of the updates want written with them, in the order of the updates: the log
+   * passes it through, and only the store knows what it is.
+   */
+  readonly effects: readonly unknown[];
 }
 
 export interface TreeStore extends TileReader {
@@ -76,10 +82,21 @@ export interface TreeStore extends TileReader {
     versions: readonly number[],
   ): Promise<readonly (VrfEvaluation | undefined)[]>;
   /**
-   * Writes a batch as a whole; durable on return. Throws ConflictError SEQ_CONFLICT, and changes
-   * nothing, unless the batch is the next one: a head is never replaced.
+   * Writes a batch as a whole, its effects included; durable on return. Throws ConflictError
+   * SEQ_CONFLICT, and changes nothing, unless the batch is the next one: a head is never replaced.
+   * An effect that cannot be (a unique row that is there already, a condition that does not hold)
+   * refuses the batch: the store changes nothing and throws a QpcError that is none of Unavailable,
+   * Internal and DataLoss. The log then tries smaller batches, so a refusal has to depend on the
+   * effects and the committed state alone. Any other error leaves open whether the batch was written.
    */
   commit(batch: LogBatch): Promise<void>;
+  /** Cosignatures of the checkpoint of a size, in the order in which they came. */
+  cosignatures(size: number): Promise<readonly NoteSignature[]>;
+  /**
+   * Keeps cosignatures of the checkpoint of a committed size, durable on return. The first one of
+   * each name and key id stays; more of the same cosigner change nothing.
+   */
+  addCosignatures(size: number, signatures: readonly NoteSignature[]): Promise<void>;
   /** Forgets openings and values of a label; what was committed to it stays. Durable on return. */
   erase(label: Uint8Array): Promise<void>;
 }
@@ -89,12 +106,22 @@ const textOf = (label: Uint8Array): string => Buffer.from(label).toString('latin
 
 /** Keeps a log in memory, for tests, simulations and auditors without a disk. */
 export class MemoryTreeStore implements TreeStore {
+  readonly #onEffects: (effects: readonly unknown[]) => void;
   readonly #heads = new Map<number, StoredHead>();
   readonly #entries: StoredEntry[] = [];
   readonly #tiles = new Map<TileId, Uint8Array>();
   readonly #logTiles = new Map<string, Uint8Array>();
   readonly #versions = new Map<string, StoredVersion[]>();
   readonly #evaluations = new Map<string, Map<number, VrfEvaluation>>();
+  readonly #cosignatures = new Map<number, NoteSignature[]>();
+
+  /**
+   * `onEffects` carries out the effects of a batch that is otherwise in order; it either does all of
+   * them or throws, as TreeStore.commit demands.
+   */
+  constructor(onEffects: (effects: readonly unknown[]) => void = () => {}) {
+    this.#onEffects = onEffects;
+  }
 
   newestHead(): Promise<StoredHead | undefined> {
     return this.head(this.#entries.length);
@@ -154,6 +181,7 @@ export class MemoryTreeStore implements TreeStore {
         );
       }
     }
+    this.#onEffects(batch.effects);
     this.#entries.push(entry);
     this.#heads.set(head.size, head);
     for (const { id, bytes } of batch.tiles) this.#tiles.set(id, bytes);
@@ -174,6 +202,17 @@ export class MemoryTreeStore implements TreeStore {
     }
   }
 
+  cosignatures(size: number): Promise<readonly NoteSignature[]> {
+    return Promise.resolve([...(this.#cosignatures.get(size) ?? [])]);
+  }
+  addCosignatures(size: number, signatures: readonly NoteSignature[]): Promise<void> {
+    const known = this.#cosignatures.get(size) ?? [];
+    for (const one of signatures)
+      if (!known.some((other) => isSameKey(one, other))) known.push(one);
+    this.#cosignatures.set(size, known);
+    return Promise.resolve();
+  }
+
   erase(label: Uint8Array): Promise<void> {
     const known = this.#versions.get(textOf(label)) ?? [];
     const erased = known.map((version): StoredVersion => ({ ...version, opened: undefined }));
@@ -181,6 +220,9 @@ export class MemoryTreeStore implements TreeStore {
     return Promise.resolve();
   }
 }
+
+const isSameKey = (a: NoteSignature, b: NoteSignature): boolean =>
+  a.name === b.name && a.keyId === b.keyId;
 
 function lost(what: string): DataLossError {
   return new DataLossError('STORE_CHANGED', `log store: ${what} missing`);
