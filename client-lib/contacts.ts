@@ -14,7 +14,13 @@ import {
   Status,
   type Runtime,
 } from '@quicprochat/proto';
-import type { Manifest, SignedManifest, SignedPrekey } from '@quicprochat/proto/messages';
+import {
+  create,
+  SignedManifestSchema,
+  type Manifest,
+  type SignedManifest,
+  type SignedPrekey,
+} from '@quicprochat/proto/messages';
 import type { EventBus } from './events.ts';
 import type { Caller } from './link.ts';
 import type { ManifestInfo } from './mls/index.ts';
@@ -181,11 +187,7 @@ function contactOf(record: ContactRecord): Contact & { readonly info: ManifestIn
 }
 
 function signedManifestOf(record: ContactRecord): SignedManifest {
-  return {
-    $typeName: 'qpc.v1.SignedManifest',
-    manifest: record.manifest,
-    signature: record.signature,
-  };
+  return create(SignedManifestSchema, { manifest: record.manifest, signature: record.signature });
 }
 
 /** A manifest may repeat or follow the known one; never precede, replace or ignore it. */

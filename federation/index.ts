@@ -8,13 +8,6 @@ export {
   type PeerStatus,
 } from './federation.ts';
 export { makePeer, parsePeersFile, PeerPolicy, type Peer, type PeersFile } from './policy.ts';
-export {
-  signNodeRecord,
-  verifyNodeRecord,
-  type NodeRecordFacts,
-  type NodeRecordKey,
-  type NodeRecordTrust,
-} from './node-record.ts';
 export type { LinkState, LinkStatus } from './link.ts';
 export type { LaneStatus } from './outbox.ts';
 export type { ProxyOptions } from './proxy.ts';

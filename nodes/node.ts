@@ -10,6 +10,7 @@ import {
   deadline,
   maxRequestBytes,
   rateLimit,
+  signNodeRecord,
   validate,
   type Handlers,
   type Middleware,
@@ -23,12 +24,7 @@ import {
   type Listener,
   type Transport,
 } from '@quicprochat/proto/transport';
-import {
-  createFederation,
-  signNodeRecord,
-  type Federation,
-  type PeersFile,
-} from '@quicprochat/federation';
+import { createFederation, type Federation, type PeersFile } from '@quicprochat/federation';
 import type { NodeConfig } from './config.ts';
 import { ExchangeTable, OpaqueServer } from './opaque.ts';
 import { PushHub } from './push.ts';
@@ -38,6 +34,8 @@ import { capabilities, coreHandlers, protocolVersion } from './services/core.ts'
 import { deliveryHandlers } from './services/delivery.ts';
 import { federationHandlers } from './services/federation.ts';
 import { keyHandlers } from './services/keys.ts';
+import { deviceHandlers } from './services/devices.ts';
+import { ktHandlers } from './services/kt.ts';
 import { Sessions } from './sessions.ts';
 import type { NodeStore } from './store/store.ts';
 import { logCall } from './telemetry.ts';
@@ -194,6 +192,8 @@ async function buildHandlers(parts: BuildParts): Promise<Handlers> {
       proxy: federation.proxy,
     }),
     ...federationHandlers({ federation, sessions }),
+    ...ktHandlers(),
+    ...deviceHandlers(),
   };
 }
 

@@ -10,5 +10,7 @@ export * from './address.ts';
 export * from './signature.ts';
 export * from './tag.ts';
 export * from './manifest.ts';
+export * from './manifest-chain.ts';
+export * from './node-record.ts';
 export * from './device-proof.ts';
 export * from './opaque-parameters.ts';

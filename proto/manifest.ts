@@ -24,6 +24,9 @@ import { InvalidArgumentError } from './status.ts';
 import { signStatement, verifyStatement, type SigningKey } from './signature.ts';
 
 export const maxDevices = 16;
+/** Revoked keys that a manifest lists; the oldest make room. */
+export const maxRevoked = 64;
+const maxReasonCharacters = 64;
 export const maxManifestBytes = 8192;
 /** A prekey may be valid for at most this long ahead, and is made for less (ms). */
 export const maxPrekeyMs = 14 * 24 * 3600 * 1000;
@@ -109,7 +112,23 @@ export function checkManifest(signed: SignedManifest, userId: string): Manifest 
   if (keys.size !== devices.length) {
     throw new InvalidArgumentError('BAD_FIELD', 'manifest: a device stands in it twice');
   }
+  checkLists(manifest);
   return manifest;
+}
+
+/** Sizes of what checkManifest's loops do not look at. Throws InvalidArgumentError BAD_FIELD. */
+function checkLists({ devices, revoked, prev, akPrev }: Manifest): void {
+  const isKeyOrEmpty = ({ length }: Uint8Array): boolean => length === 0 || length === 32;
+  const isSound =
+    isKeyOrEmpty(prev) &&
+    isKeyOrEmpty(akPrev) &&
+    devices.every((one) => isKeyOrEmpty(one.nameHash) && isKeyOrEmpty(one.cosignedBy)) &&
+    revoked.length <= maxRevoked &&
+    revoked.every((one) => one.identityPub.length === 32) &&
+    revoked.every((one) => one.reason.length <= maxReasonCharacters);
+  if (!isSound) {
+    throw new InvalidArgumentError('BAD_FIELD', 'manifest: a key, hash or reason of a wrong size');
+  }
 }
 
 function decode<T extends DescMessage>(

@@ -3,8 +3,10 @@ export * from './gen/qpc/v1/auth_pb.ts';
 export * from './gen/qpc/v1/common_pb.ts';
 export * from './gen/qpc/v1/content_pb.ts';
 export * from './gen/qpc/v1/delivery_pb.ts';
+export * from './gen/qpc/v1/device_pb.ts';
 export * from './gen/qpc/v1/federation_pb.ts';
 export * from './gen/qpc/v1/keys_pb.ts';
+export * from './gen/qpc/v1/kt_pb.ts';
 export * from './gen/qpc/v1/manifest_pb.ts';
 export * from './gen/qpc/v1/user_pb.ts';
 export {

@@ -18,16 +18,20 @@ import {
   safeSeq,
   textAtMost,
   userIdText,
+  type FieldRule,
   type FieldRules,
 } from './field-rules.ts';
 import { maxManifestBytes } from './manifest.ts';
 import { opaqueBytes } from './opaque-parameters.ts';
 
-/** Who may call: nobody known yet, a logged-in device, a federation peer. */
-export type CallerClass = 'anyone' | 'device' | 'peer';
+/**
+ * Who may call: nobody known yet, a device that has logged in but is not in its account's manifest
+ * yet, a logged-in device, a federation peer.
+ */
+export type CallerClass = 'anyone' | 'enrolling' | 'device' | 'peer';
 
 /** Token bucket that a call draws from; the node's configuration gives each its numbers. */
-export type RateClass = 'cheap' | 'auth' | 'send' | 'read' | 'keys' | 'lookup' | 'relay';
+export type RateClass = 'cheap' | 'auth' | 'send' | 'read' | 'keys' | 'lookup' | 'audit' | 'relay';
 
 export interface Method<I extends DescMessage = DescMessage, O extends DescMessage = DescMessage> {
   readonly id: number;
@@ -86,13 +90,25 @@ export const maxRelayItems = 256;
 export const maxRelayBytes = 768 * 1024;
 export const maxFetchRows = 256;
 export const maxFetchBytes = 512 * 1024;
+/** Largest KEYTRANS request (bytes): a monitor map of some thousand labels. */
+export const maxKtRequestBytes = 256 * 1024;
+/** Largest checkpoint with cosignatures, as C2SP signed notes bound it here (bytes). */
+export const maxCheckpointBytes = 256 * 1024;
+/** Entries of one audit bundle, and of one answer about heads. */
+export const maxAuditEntries = 256;
+export const maxKtHeads = 1024;
+/** Largest evidence that travels (bytes). */
+export const maxEvidenceBytes = 512 * 1024;
+export const maxRecoveryBundleBytes = 4096;
 /** Longest hold of a FetchWait (ms). */
 export const maxWaitMs = 30_000;
 /** Longest and default ttl of a message (s): 30 days. */
 export const maxTtlS = 30 * 24 * 3600;
 
-const anyone = ['anyone', 'device', 'peer'] as const;
+const anyone = ['anyone', 'enrolling', 'device', 'peer'] as const;
 const device = ['device'] as const;
+/** Reads of the log and what brings a new device in. */
+const enrolling = ['enrolling', 'device'] as const;
 const peer = ['peer'] as const;
 
 const logRules = nested<m.LogRef>({ cid: emptyOrBytes(32) });
@@ -106,8 +122,15 @@ const signedManifest = every(
   nested<m.SignedManifest>({
     manifest: bytesBetween(1, maxManifestBytes),
     signature: exactBytes(64),
+    akPrevSignature: emptyOrBytes(64),
+    approval: emptyOrBytes(64),
   }),
 );
+/** A KEYTRANS request structure; the log parses it. */
+const ktRequest = bytesBetween(1, maxKtRequestBytes);
+const ktRequestOrNone = bytesBetween(0, maxKtRequestBytes);
+const domainOrOwn: FieldRule = (value) => (value === '' ? undefined : domainName(value));
+const checkpointNote = bytesBetween(1, maxCheckpointBytes);
 const fetchKeyPackage: FieldRules<m.FetchKeyPackageRequest> = {
   userId: userIdText,
   claimId: exactBytes(16),
@@ -137,6 +160,7 @@ export const methods = {
   getNodeRecord: method(2, m.GetNodeRecordRequestSchema, m.GetNodeRecordResponseSchema, {
     callers: anyone,
     deadlineMs: 5_000,
+    rules: { domain: domainOrOwn },
   }),
   health: method(802, m.HealthRequestSchema, m.HealthResponseSchema, {
     callers: anyone,
@@ -195,6 +219,12 @@ export const methods = {
     },
   ),
   logout: method(104, m.LogoutRequestSchema, m.LogoutResponseSchema, { callers: device }),
+  deleteAccount: method(950, m.DeleteAccountRequestSchema, m.DeleteAccountResponseSchema, {
+    callers: device,
+    rate: 'keys',
+    isIdempotent: false,
+    rules: { manifest: signedManifest },
+  }),
 
   enqueue: method(200, m.EnqueueRequestSchema, m.EnqueueResponseSchema, {
     callers: device,
@@ -273,8 +303,100 @@ export const methods = {
   resolveUser: method(500, m.ResolveUserRequestSchema, m.ResolveUserResponseSchema, {
     callers: device,
     rate: 'lookup',
-    rules: { userId: userIdText },
+    rules: { userId: userIdText, ktSearch: ktRequestOrNone },
   }),
+  resolveIdentity: method(501, m.ResolveIdentityRequestSchema, m.ResolveIdentityResponseSchema, {
+    callers: device,
+    rate: 'lookup',
+    rules: { identityPub: exactBytes(32) },
+  }),
+  revokeKey: method(510, m.RevokeKeyRequestSchema, m.RevokeKeyResponseSchema, {
+    callers: device,
+    rate: 'keys',
+    isIdempotent: false,
+    rules: { manifest: signedManifest },
+  }),
+  checkRevocation: method(511, m.CheckRevocationRequestSchema, m.CheckRevocationResponseSchema, {
+    callers: device,
+    rate: 'lookup',
+    rules: { userId: userIdText, identityPub: exactBytes(32), ktSearch: ktRequestOrNone },
+  }),
+  auditKeyTransparency: method(
+    520,
+    m.AuditKeyTransparencyRequestSchema,
+    m.AuditKeyTransparencyResponseSchema,
+    {
+      callers: anyone,
+      rate: 'audit',
+      rules: { from: safeSeq, max: atMost(maxAuditEntries) },
+    },
+  ),
+  ktSearch: method(530, m.KtSearchRequestSchema, m.KtSearchResponseSchema, {
+    callers: enrolling,
+    rate: 'lookup',
+    rules: { domain: domainOrOwn, request: ktRequest },
+  }),
+  ktUpdate: method(531, m.KtUpdateRequestSchema, m.KtUpdateResponseSchema, {
+    callers: enrolling,
+    rate: 'lookup',
+    isIdempotent: false,
+    rules: { request: ktRequest },
+  }),
+  ktMonitor: method(532, m.KtMonitorRequestSchema, m.KtMonitorResponseSchema, {
+    callers: enrolling,
+    rate: 'lookup',
+    maxRequestBytes: maxKtRequestBytes + smallBytes,
+    rules: { domain: domainOrOwn },
+  }),
+  ktDistinguished: method(533, m.KtDistinguishedRequestSchema, m.KtDistinguishedResponseSchema, {
+    callers: enrolling,
+    rate: 'lookup',
+    rules: { domain: domainOrOwn, request: ktRequest },
+  }),
+  ktTreeHead: method(534, m.KtTreeHeadRequestSchema, m.KtTreeHeadResponseSchema, {
+    callers: anyone,
+    rules: { domain: domainOrOwn, size: safeSeq },
+  }),
+  ktCredential: method(535, m.KtCredentialRequestSchema, m.KtCredentialResponseSchema, {
+    callers: enrolling,
+    rate: 'lookup',
+    rules: { domain: domainOrOwn },
+  }),
+
+  registerDevice: method(700, m.RegisterDeviceRequestSchema, m.RegisterDeviceResponseSchema, {
+    callers: ['enrolling'],
+    rate: 'keys',
+    isIdempotent: false,
+    rules: { manifest: signedManifest },
+  }),
+  listDevices: method(701, m.ListDevicesRequestSchema, m.ListDevicesResponseSchema, {
+    callers: enrolling,
+    rate: 'read',
+  }),
+  revokeDevice: method(702, m.RevokeDeviceRequestSchema, m.RevokeDeviceResponseSchema, {
+    callers: device,
+    rate: 'keys',
+    isIdempotent: false,
+    rules: { manifest: signedManifest },
+  }),
+  storeRecoveryBundle: method(
+    750,
+    m.StoreRecoveryBundleRequestSchema,
+    m.StoreRecoveryBundleResponseSchema,
+    { callers: device, rate: 'keys', rules: { bundle: bytesBetween(1, maxRecoveryBundleBytes) } },
+  ),
+  fetchRecoveryBundle: method(
+    751,
+    m.FetchRecoveryBundleRequestSchema,
+    m.FetchRecoveryBundleResponseSchema,
+    { callers: enrolling, rate: 'keys' },
+  ),
+  deleteRecoveryBundle: method(
+    752,
+    m.DeleteRecoveryBundleRequestSchema,
+    m.DeleteRecoveryBundleResponseSchema,
+    { callers: device, rate: 'keys' },
+  ),
 
   fedRelay: method(900, m.FedRelayRequestSchema, m.FedRelayResponseSchema, relayOptions),
   fedRelayBatch: method(901, m.FedRelayRequestSchema, m.FedRelayResponseSchema, relayOptions),
@@ -318,6 +440,29 @@ export const methods = {
       streams: itemsBetween(0, 4),
     },
   }),
+  fedKt: method(916, m.FedKtRequestSchema, m.FedKtResponseSchema, {
+    callers: peer,
+    rate: 'relay',
+    maxRequestBytes: defaultMaxPayloadBytes,
+    rules: {
+      requester: emptyOrBytes(16),
+      op: (value) => {
+        const { case: kind, value: op } = value as m.FedKtRequest['op'];
+        switch (kind) {
+          case undefined:
+            return 'is missing';
+          case 'checkpoint':
+            return checkpointNote(op.checkpoint);
+          case 'evidence':
+            return bytesBetween(1, maxEvidenceBytes)(op.evidence);
+          case 'heads':
+            return atMost(maxKtHeads)(op.max) ?? safeSeq(op.fromSize);
+          default:
+            return undefined;
+        }
+      },
+    },
+  }),
 } as const;
 
 export type Methods = typeof methods;
@@ -347,6 +492,8 @@ export const PushEvent = {
   Message: 1,
   Gap: 2,
   Superseded: 6,
+  KeyChange: 13,
+  DeviceChange: 14,
   KeyPackagesLow: 15,
   ServerDraining: 20,
   StoreChanged: 21,

@@ -20,6 +20,7 @@ import type { Connection } from './transport/transport.ts';
 /** Who calls, as the node knows it from the connection's transport key. */
 export type Caller =
   | { readonly class: 'anyone' }
+  | { readonly class: 'enrolling'; readonly userId: string; readonly identityPub: Uint8Array }
   | {
       readonly class: 'device';
       readonly userId: string;

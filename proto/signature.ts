@@ -5,7 +5,12 @@
 import { createPrivateKey, createPublicKey, sign, verify, type KeyObject } from 'node:crypto';
 import { InvalidArgumentError } from './status.ts';
 
-export type SignaturePrefix = 'qpc/manifest/1' | 'qpc/hybrid/1' | 'qpc/login/1' | 'qpc/node/1';
+export type SignaturePrefix =
+  | 'qpc/manifest/1'
+  | 'qpc/device-approval/1'
+  | 'qpc/hybrid/1'
+  | 'qpc/login/1'
+  | 'qpc/node/1';
 
 export const ed25519KeyBytes = 32;
 export const ed25519SignatureBytes = 64;

@@ -46,6 +46,7 @@ export class TokenBuckets {
 
 function callerKey({ caller, connection }: Call): string {
   switch (caller.class) {
+    case 'enrolling':
     case 'device':
       return `device ${Buffer.from(caller.identityPub).toString('latin1')}`;
     case 'peer':

@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file qpc/v1/auth.proto.
  */
 export const file_qpc_v1_auth: GenFile = /*@__PURE__*/
-  fileDesc("ChFxcGMvdjEvYXV0aC5wcm90bxIGcXBjLnYxIksKGk9wYXF1ZVJlZ2lzdGVyU3RhcnRSZXF1ZXN0Eg8KB3VzZXJfaWQYASABKAkSHAoUcmVnaXN0cmF0aW9uX3JlcXVlc3QYAiABKAwiWQobT3BhcXVlUmVnaXN0ZXJTdGFydFJlc3BvbnNlEh0KFXJlZ2lzdHJhdGlvbl9yZXNwb25zZRgBIAEoDBILCgNrc2YYAiABKA0SDgoGaGFuZGxlGAMgASgMIooBChtPcGFxdWVSZWdpc3RlckZpbmlzaFJlcXVlc3QSDgoGaGFuZGxlGAEgASgMEhsKE3JlZ2lzdHJhdGlvbl9yZWNvcmQYAiABKAwSKAoIbWFuaWZlc3QYAyABKAsyFi5xcGMudjEuU2lnbmVkTWFuaWZlc3QSFAoMZGV2aWNlX3Byb29mGAQgASgMIjoKHE9wYXF1ZVJlZ2lzdGVyRmluaXNoUmVzcG9uc2USGgoSc2Vzc2lvbl9leHBpcmVzX21zGAEgASgEIjcKF09wYXF1ZUxvZ2luU3RhcnRSZXF1ZXN0Eg8KB3VzZXJfaWQYASABKAkSCwoDa2UxGAIgASgMIkQKGE9wYXF1ZUxvZ2luU3RhcnRSZXNwb25zZRILCgNrZTIYASABKAwSCwoDa3NmGAIgASgNEg4KBmhhbmRsZRgDIAEoDCJ4ChhPcGFxdWVMb2dpbkZpbmlzaFJlcXVlc3QSDgoGaGFuZGxlGAEgASgMEgsKA2tlMxgCIAEoDBIUCgxpZGVudGl0eV9wdWIYAyABKAwSFAoMZGV2aWNlX3Byb29mGAQgASgMEhMKC3Nlc3Npb25fbWFjGAUgASgMImEKGU9wYXF1ZUxvZ2luRmluaXNoUmVzcG9uc2USGgoSc2Vzc2lvbl9leHBpcmVzX21zGAEgASgEEigKCG1hbmlmZXN0GAIgASgLMhYucXBjLnYxLlNpZ25lZE1hbmlmZXN0Ig8KDUxvZ291dFJlcXVlc3QiEAoOTG9nb3V0UmVzcG9uc2ViBnByb3RvMw", [file_qpc_v1_manifest]);
+  fileDesc("ChFxcGMvdjEvYXV0aC5wcm90bxIGcXBjLnYxIksKGk9wYXF1ZVJlZ2lzdGVyU3RhcnRSZXF1ZXN0Eg8KB3VzZXJfaWQYASABKAkSHAoUcmVnaXN0cmF0aW9uX3JlcXVlc3QYAiABKAwiWQobT3BhcXVlUmVnaXN0ZXJTdGFydFJlc3BvbnNlEh0KFXJlZ2lzdHJhdGlvbl9yZXNwb25zZRgBIAEoDBILCgNrc2YYAiABKA0SDgoGaGFuZGxlGAMgASgMIooBChtPcGFxdWVSZWdpc3RlckZpbmlzaFJlcXVlc3QSDgoGaGFuZGxlGAEgASgMEhsKE3JlZ2lzdHJhdGlvbl9yZWNvcmQYAiABKAwSKAoIbWFuaWZlc3QYAyABKAsyFi5xcGMudjEuU2lnbmVkTWFuaWZlc3QSFAoMZGV2aWNlX3Byb29mGAQgASgMIjoKHE9wYXF1ZVJlZ2lzdGVyRmluaXNoUmVzcG9uc2USGgoSc2Vzc2lvbl9leHBpcmVzX21zGAEgASgEIjcKF09wYXF1ZUxvZ2luU3RhcnRSZXF1ZXN0Eg8KB3VzZXJfaWQYASABKAkSCwoDa2UxGAIgASgMIkQKGE9wYXF1ZUxvZ2luU3RhcnRSZXNwb25zZRILCgNrZTIYASABKAwSCwoDa3NmGAIgASgNEg4KBmhhbmRsZRgDIAEoDCJ4ChhPcGFxdWVMb2dpbkZpbmlzaFJlcXVlc3QSDgoGaGFuZGxlGAEgASgMEgsKA2tlMxgCIAEoDBIUCgxpZGVudGl0eV9wdWIYAyABKAwSFAoMZGV2aWNlX3Byb29mGAQgASgMEhMKC3Nlc3Npb25fbWFjGAUgASgMIncKGU9wYXF1ZUxvZ2luRmluaXNoUmVzcG9uc2USGgoSc2Vzc2lvbl9leHBpcmVzX21zGAEgASgEEigKCG1hbmlmZXN0GAIgASgLMhYucXBjLnYxLlNpZ25lZE1hbmlmZXN0EhQKDGlzX2Vucm9sbGluZxgDIAEoCCIPCg1Mb2dvdXRSZXF1ZXN0IhAKDkxvZ291dFJlc3BvbnNlIkAKFERlbGV0ZUFjY291bnRSZXF1ZXN0EigKCG1hbmlmZXN0GAEgASgLMhYucXBjLnYxLlNpZ25lZE1hbmlmZXN0IhcKFURlbGV0ZUFjY291bnRSZXNwb25zZWIGcHJvdG8z", [file_qpc_v1_manifest]);
 
 /**
  * @generated from message qpc.v1.OpaqueRegisterStartRequest
@@ -238,6 +238,13 @@ export type OpaqueLoginFinishResponse = Message<"qpc.v1.OpaqueLoginFinishRespons
    * @generated from field: qpc.v1.SignedManifest manifest = 2;
    */
   manifest?: SignedManifest | undefined;
+
+  /**
+   * The device is not in the manifest: this connection may only register it (10 minutes).
+   *
+   * @generated from field: bool is_enrolling = 3;
+   */
+  isEnrolling: boolean;
 };
 
 /**
@@ -272,4 +279,39 @@ export type LogoutResponse = Message<"qpc.v1.LogoutResponse"> & {
  */
 export const LogoutResponseSchema: GenMessage<LogoutResponse> = /*@__PURE__*/
   messageDesc(file_qpc_v1_auth, 9);
+
+/**
+ * Deletes the account: queues, keys, devices, sessions and the OPAQUE record go at once; the
+ * values in the key-transparency log once a later distinguished head stands.
+ *
+ * @generated from message qpc.v1.DeleteAccountRequest
+ */
+export type DeleteAccountRequest = Message<"qpc.v1.DeleteAccountRequest"> & {
+  /**
+   * The closing version: `closed`, no devices.
+   *
+   * @generated from field: qpc.v1.SignedManifest manifest = 1;
+   */
+  manifest?: SignedManifest | undefined;
+};
+
+/**
+ * Describes the message qpc.v1.DeleteAccountRequest.
+ * Use `create(DeleteAccountRequestSchema)` to create a new message.
+ */
+export const DeleteAccountRequestSchema: GenMessage<DeleteAccountRequest> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_auth, 10);
+
+/**
+ * @generated from message qpc.v1.DeleteAccountResponse
+ */
+export type DeleteAccountResponse = Message<"qpc.v1.DeleteAccountResponse"> & {
+};
+
+/**
+ * Describes the message qpc.v1.DeleteAccountResponse.
+ * Use `create(DeleteAccountResponseSchema)` to create a new message.
+ */
+export const DeleteAccountResponseSchema: GenMessage<DeleteAccountResponse> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_auth, 11);
 

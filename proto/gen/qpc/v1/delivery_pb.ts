@@ -14,7 +14,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file qpc/v1/delivery.proto.
  */
 export const file_qpc_v1_delivery: GenFile = /*@__PURE__*/
-  fileDesc("ChVxcGMvdjEvZGVsaXZlcnkucHJvdG8SBnFwYy52MSJgCg5FbnF1ZXVlUmVxdWVzdBILCgNyaWQYASABKAwSDgoGZG9tYWluGAIgASgJEgsKA21pZBgDIAEoDBIPCgdwYXlsb2FkGAQgASgMEg0KBXR0bF9zGAUgASgNSgQIBhANIlsKD0VucXVldWVSZXNwb25zZRIgCgdvdXRjb21lGAEgASgOMg8ucXBjLnYxLk91dGNvbWUSCwoDdGFnGAIgASgMEhMKC3JlY2VpdmVkX21zGAMgASgESgQIBBAFIlMKA1JvdxILCgNzZXEYASABKAQSCwoDbWlkGAIgASgMEgwKBGtpbmQYAyABKA0SDwoHcGF5bG9hZBgEIAEoDBITCgtyZWNlaXZlZF9tcxgFIAEoBCIfCgNHYXASDAoEZnJvbRgBIAEoBBIKCgJ0bxgCIAEoBCJfCgxGZXRjaFJlcXVlc3QSGwoDbG9nGAEgASgLMg4ucXBjLnYxLkxvZ1JlZhINCgVhZnRlchgCIAEoBBIQCghtYXhfcm93cxgDIAEoDRIRCgltYXhfYnl0ZXMYBCABKA0icwoNRmV0Y2hSZXNwb25zZRIQCghzdG9yZV9pZBgBIAEoDBINCgVmbG9vchgCIAEoBBIMCgRoZWFkGAMgASgEEhkKBHJvd3MYBCADKAsyCy5xcGMudjEuUm93EhgKA2dhcBgFIAEoCzILLnFwYy52MS5HYXAiSQoJTG9nQ3Vyc29yEhsKA2xvZxgBIAEoCzIOLnFwYy52MS5Mb2dSZWYSDQoFYWZ0ZXIYAiABKAQSEAoIc3RvcmVfaWQYAyABKAwiRwoQRmV0Y2hXYWl0UmVxdWVzdBIiCgdjdXJzb3JzGAEgAygLMhEucXBjLnYxLkxvZ0N1cnNvchIPCgd3YWl0X21zGAIgASgNIjIKEUZldGNoV2FpdFJlc3BvbnNlEh0KBGxvZ3MYASADKAsyDy5xcGMudjEuTG9nUm93cyJOCgdMb2dSb3dzEhsKA2xvZxgBIAEoCzIOLnFwYy52MS5Mb2dSZWYSJgoHZmV0Y2hlZBgCIAEoCzIVLnFwYy52MS5GZXRjaFJlc3BvbnNlIkoKCkFja1JlcXVlc3QSGwoDbG9nGAEgASgLMg4ucXBjLnYxLkxvZ1JlZhIQCghzdG9yZV9pZBgCIAEoDBINCgV1cF90bxgDIAEoBCINCgtBY2tSZXNwb25zZSI2ChBTdWJzY3JpYmVSZXF1ZXN0EiIKB2N1cnNvcnMYASADKAsyES5xcGMudjEuTG9nQ3Vyc29yIiUKEVN1YnNjcmliZVJlc3BvbnNlEhAKCHN0b3JlX2lkGAEgASgMIlcKDE1lc3NhZ2VFdmVudBIbCgNsb2cYASABKAsyDi5xcGMudjEuTG9nUmVmEhAKCHN0b3JlX2lkGAIgASgMEhgKA3JvdxgDIAEoCzILLnFwYy52MS5Sb3ciUwoIR2FwRXZlbnQSGwoDbG9nGAEgASgLMg4ucXBjLnYxLkxvZ1JlZhIQCghzdG9yZV9pZBgCIAEoDBIYCgNnYXAYAyABKAsyCy5xcGMudjEuR2FwIhEKD1N1cGVyc2VkZWRFdmVudCI4ChNLZXlQYWNrYWdlc0xvd0V2ZW50Eg0KBXN1aXRlGAEgASgNEhIKCnNpbmdsZV91c2UYAiABKA0iFQoTU2VydmVyRHJhaW5pbmdFdmVudCIlChFTdG9yZUNoYW5nZWRFdmVudBIQCghzdG9yZV9pZBgBIAEoDCpNCgdPdXRjb21lEhcKE09VVENPTUVfVU5TUEVDSUZJRUQQABISCg5PVVRDT01FX1NUT1JFRBABEhUKEU9VVENPTUVfRFVQTElDQVRFEAJiBnByb3RvMw", [file_qpc_v1_common]);
+  fileDesc("ChVxcGMvdjEvZGVsaXZlcnkucHJvdG8SBnFwYy52MSJgCg5FbnF1ZXVlUmVxdWVzdBILCgNyaWQYASABKAwSDgoGZG9tYWluGAIgASgJEgsKA21pZBgDIAEoDBIPCgdwYXlsb2FkGAQgASgMEg0KBXR0bF9zGAUgASgNSgQIBhANIlsKD0VucXVldWVSZXNwb25zZRIgCgdvdXRjb21lGAEgASgOMg8ucXBjLnYxLk91dGNvbWUSCwoDdGFnGAIgASgMEhMKC3JlY2VpdmVkX21zGAMgASgESgQIBBAFIlMKA1JvdxILCgNzZXEYASABKAQSCwoDbWlkGAIgASgMEgwKBGtpbmQYAyABKA0SDwoHcGF5bG9hZBgEIAEoDBITCgtyZWNlaXZlZF9tcxgFIAEoBCIfCgNHYXASDAoEZnJvbRgBIAEoBBIKCgJ0bxgCIAEoBCJfCgxGZXRjaFJlcXVlc3QSGwoDbG9nGAEgASgLMg4ucXBjLnYxLkxvZ1JlZhINCgVhZnRlchgCIAEoBBIQCghtYXhfcm93cxgDIAEoDRIRCgltYXhfYnl0ZXMYBCABKA0icwoNRmV0Y2hSZXNwb25zZRIQCghzdG9yZV9pZBgBIAEoDBINCgVmbG9vchgCIAEoBBIMCgRoZWFkGAMgASgEEhkKBHJvd3MYBCADKAsyCy5xcGMudjEuUm93EhgKA2dhcBgFIAEoCzILLnFwYy52MS5HYXAiSQoJTG9nQ3Vyc29yEhsKA2xvZxgBIAEoCzIOLnFwYy52MS5Mb2dSZWYSDQoFYWZ0ZXIYAiABKAQSEAoIc3RvcmVfaWQYAyABKAwiRwoQRmV0Y2hXYWl0UmVxdWVzdBIiCgdjdXJzb3JzGAEgAygLMhEucXBjLnYxLkxvZ0N1cnNvchIPCgd3YWl0X21zGAIgASgNIjIKEUZldGNoV2FpdFJlc3BvbnNlEh0KBGxvZ3MYASADKAsyDy5xcGMudjEuTG9nUm93cyJOCgdMb2dSb3dzEhsKA2xvZxgBIAEoCzIOLnFwYy52MS5Mb2dSZWYSJgoHZmV0Y2hlZBgCIAEoCzIVLnFwYy52MS5GZXRjaFJlc3BvbnNlIkoKCkFja1JlcXVlc3QSGwoDbG9nGAEgASgLMg4ucXBjLnYxLkxvZ1JlZhIQCghzdG9yZV9pZBgCIAEoDBINCgV1cF90bxgDIAEoBCINCgtBY2tSZXNwb25zZSI2ChBTdWJzY3JpYmVSZXF1ZXN0EiIKB2N1cnNvcnMYASADKAsyES5xcGMudjEuTG9nQ3Vyc29yIiUKEVN1YnNjcmliZVJlc3BvbnNlEhAKCHN0b3JlX2lkGAEgASgMIlcKDE1lc3NhZ2VFdmVudBIbCgNsb2cYASABKAsyDi5xcGMudjEuTG9nUmVmEhAKCHN0b3JlX2lkGAIgASgMEhgKA3JvdxgDIAEoCzILLnFwYy52MS5Sb3ciUwoIR2FwRXZlbnQSGwoDbG9nGAEgASgLMg4ucXBjLnYxLkxvZ1JlZhIQCghzdG9yZV9pZBgCIAEoDBIYCgNnYXAYAyABKAsyCy5xcGMudjEuR2FwIhEKD1N1cGVyc2VkZWRFdmVudCIhCg5LZXlDaGFuZ2VFdmVudBIPCgd1c2VyX2lkGAEgASgJIhMKEURldmljZUNoYW5nZUV2ZW50IjgKE0tleVBhY2thZ2VzTG93RXZlbnQSDQoFc3VpdGUYASABKA0SEgoKc2luZ2xlX3VzZRgCIAEoDSIVChNTZXJ2ZXJEcmFpbmluZ0V2ZW50IiUKEVN0b3JlQ2hhbmdlZEV2ZW50EhAKCHN0b3JlX2lkGAEgASgMKk0KB091dGNvbWUSFwoTT1VUQ09NRV9VTlNQRUNJRklFRBAAEhIKDk9VVENPTUVfU1RPUkVEEAESFQoRT1VUQ09NRV9EVVBMSUNBVEUQAmIGcHJvdG8z", [file_qpc_v1_common]);
 
 /**
  * @generated from message qpc.v1.EnqueueRequest
@@ -478,6 +478,40 @@ export const SupersededEventSchema: GenMessage<SupersededEvent> = /*@__PURE__*/
   messageDesc(file_qpc_v1_delivery, 16);
 
 /**
+ * Push event 13: somebody's keys may have changed. A hint: the client asks the log.
+ *
+ * @generated from message qpc.v1.KeyChangeEvent
+ */
+export type KeyChangeEvent = Message<"qpc.v1.KeyChangeEvent"> & {
+  /**
+   * @generated from field: string user_id = 1;
+   */
+  userId: string;
+};
+
+/**
+ * Describes the message qpc.v1.KeyChangeEvent.
+ * Use `create(KeyChangeEventSchema)` to create a new message.
+ */
+export const KeyChangeEventSchema: GenMessage<KeyChangeEvent> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_delivery, 17);
+
+/**
+ * Push event 14: the own account has another set of devices. A hint like 13.
+ *
+ * @generated from message qpc.v1.DeviceChangeEvent
+ */
+export type DeviceChangeEvent = Message<"qpc.v1.DeviceChangeEvent"> & {
+};
+
+/**
+ * Describes the message qpc.v1.DeviceChangeEvent.
+ * Use `create(DeviceChangeEventSchema)` to create a new message.
+ */
+export const DeviceChangeEventSchema: GenMessage<DeviceChangeEvent> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_delivery, 18);
+
+/**
  * Push event 15: fewer single-use KeyPackages than wanted.
  *
  * @generated from message qpc.v1.KeyPackagesLowEvent
@@ -499,7 +533,7 @@ export type KeyPackagesLowEvent = Message<"qpc.v1.KeyPackagesLowEvent"> & {
  * Use `create(KeyPackagesLowEventSchema)` to create a new message.
  */
 export const KeyPackagesLowEventSchema: GenMessage<KeyPackagesLowEvent> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 17);
+  messageDesc(file_qpc_v1_delivery, 19);
 
 /**
  * Push event 20: the node stops; reconnect later.
@@ -514,7 +548,7 @@ export type ServerDrainingEvent = Message<"qpc.v1.ServerDrainingEvent"> & {
  * Use `create(ServerDrainingEventSchema)` to create a new message.
  */
 export const ServerDrainingEventSchema: GenMessage<ServerDrainingEvent> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 18);
+  messageDesc(file_qpc_v1_delivery, 20);
 
 /**
  * Push event 21: cursors of another store are void; start at 0.
@@ -533,7 +567,7 @@ export type StoreChangedEvent = Message<"qpc.v1.StoreChangedEvent"> & {
  * Use `create(StoreChangedEventSchema)` to create a new message.
  */
 export const StoreChangedEventSchema: GenMessage<StoreChangedEvent> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 19);
+  messageDesc(file_qpc_v1_delivery, 21);
 
 /**
  * @generated from enum qpc.v1.Outcome

@@ -16,7 +16,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file qpc/v1/federation.proto.
  */
 export const file_qpc_v1_federation: GenFile = /*@__PURE__*/
-  fileDesc("ChdxcGMvdjEvZmVkZXJhdGlvbi5wcm90bxIGcXBjLnYxIrcBCgpOb2RlUmVjb3JkEg4KBmRvbWFpbhgBIAEoCRIdCgRrZXlzGAIgAygLMg8ucXBjLnYxLk5vZGVLZXkSJwoJZW5kcG9pbnRzGAMgAygLMhQucXBjLnYxLk5vZGVFbmRwb2ludBILCgNzZXEYBCABKAQSEwoLdmVyc2lvbl9taW4YBSABKA0SEwoLdmVyc2lvbl9tYXgYBiABKA0SFAoMY2FwYWJpbGl0aWVzGAcgAygJSgQICBAQIlAKB05vZGVLZXkSEwoLc3BraV9zaGEyNTYYASABKAwSEAoIc2lnbl9wdWIYAiABKAwSDwoHZnJvbV9tcxgDIAEoBBINCgV0b19tcxgEIAEoBCIqCgxOb2RlRW5kcG9pbnQSDAoEaG9zdBgBIAEoCRIMCgRwb3J0GAIgASgNIk0KEFNpZ25lZE5vZGVSZWNvcmQSDgoGcmVjb3JkGAEgASgMEikKCnNpZ25hdHVyZXMYAiADKAsyFS5xcGMudjEuTm9kZVNpZ25hdHVyZSI0Cg1Ob2RlU2lnbmF0dXJlEhAKCHNpZ25fcHViGAEgASgMEhEKCXNpZ25hdHVyZRgCIAEoDCIWChRHZXROb2RlUmVjb3JkUmVxdWVzdCJBChVHZXROb2RlUmVjb3JkUmVzcG9uc2USKAoGcmVjb3JkGAEgASgLMhgucXBjLnYxLlNpZ25lZE5vZGVSZWNvcmQiWwoLU3RyZWFtU3RhdGUSGgoEbGFuZRgBIAEoDjIMLnFwYy52MS5MYW5lEhEKCXN0cmVhbV9pZBgCIAEoDBIOCgZjdXJzb3IYAyABKAQSDQoFY2hhaW4YBCABKAwivgEKD0ZlZEhlbGxvUmVxdWVzdBIOCgZkb21haW4YASABKAkSEwoLdmVyc2lvbl9taW4YAiABKA0SEwoLdmVyc2lvbl9tYXgYAyABKA0SFAoMY2FwYWJpbGl0aWVzGAQgAygJEiQKB3N0cmVhbXMYBSADKAsyEy5xcGMudjEuU3RyZWFtU3RhdGUSGgoScmVtZW1iZXJzX3N0b3JlX2lkGAYgASgMEhkKEXJlbWVtYmVyc19jb3VudGVyGAcgASgEIr4BChBGZWRIZWxsb1Jlc3BvbnNlEg4KBmRvbWFpbhgBIAEoCRIPCgd2ZXJzaW9uGAIgASgNEhQKDGNhcGFiaWxpdGllcxgDIAMoCRIkCgdzdHJlYW1zGAQgAygLMhMucXBjLnYxLlN0cmVhbVN0YXRlEhAKCHN0b3JlX2lkGAUgASgMEg8KB2NvdW50ZXIYBiABKAQSFAoMY3JlZGl0X2l0ZW1zGAcgASgNEhQKDGNyZWRpdF9ieXRlcxgIIAEoDSJUCglSZWxheUl0ZW0SDAoEa2luZBgBIAEoDRILCgNtaWQYAiABKAwSDwoHcGF5bG9hZBgDIAEoDBIMCgRyaWRzGAQgAygMEg0KBXR0bF9zGAUgASgNIoQBCg9GZWRSZWxheVJlcXVlc3QSGgoEbGFuZRgBIAEoDjIMLnFwYy52MS5MYW5lEhEKCXN0cmVhbV9pZBgCIAEoDBINCgVhY2tlZBgDIAEoBBIRCglmaXJzdF9zZXEYBCABKAQSIAoFaXRlbXMYBSADKAsyES5xcGMudjEuUmVsYXlJdGVtIkoKC1JlbGF5UmVqZWN0EgsKA3NlcRgBIAEoBBILCgNyaWQYAiABKAwSDgoGcmVhc29uGAMgASgJEhEKCXRlbXBvcmFyeRgEIAEoCCKbAQoQRmVkUmVsYXlSZXNwb25zZRIOCgZjdXJzb3IYASABKAQSDQoFY2hhaW4YAiABKAwSJAoHcmVqZWN0cxgDIAMoCzITLnFwYy52MS5SZWxheVJlamVjdBIUCgxjcmVkaXRfaXRlbXMYBCABKA0SFAoMY3JlZGl0X2J5dGVzGAUgASgNEhYKDnJldHJ5X2FmdGVyX21zGAYgASgEIl8KG1Byb3h5RmV0Y2hLZXlQYWNrYWdlUmVxdWVzdBItCgVmZXRjaBgBIAEoCzIeLnFwYy52MS5GZXRjaEtleVBhY2thZ2VSZXF1ZXN0EhEKCXJlcXVlc3RlchgCIAEoDCJQChxQcm94eUZldGNoS2V5UGFja2FnZVJlc3BvbnNlEjAKB2ZldGNoZWQYASABKAsyHy5xcGMudjEuRmV0Y2hLZXlQYWNrYWdlUmVzcG9uc2UiXQoaUHJveHlGZXRjaEh5YnJpZEtleVJlcXVlc3QSLAoFZmV0Y2gYASABKAsyHS5xcGMudjEuRmV0Y2hIeWJyaWRLZXlSZXF1ZXN0EhEKCXJlcXVlc3RlchgCIAEoDCJOChtQcm94eUZldGNoSHlicmlkS2V5UmVzcG9uc2USLwoHZmV0Y2hlZBgBIAEoCzIeLnFwYy52MS5GZXRjaEh5YnJpZEtleVJlc3BvbnNlIlkKF1Byb3h5UmVzb2x2ZVVzZXJSZXF1ZXN0EisKB3Jlc29sdmUYASABKAsyGi5xcGMudjEuUmVzb2x2ZVVzZXJSZXF1ZXN0EhEKCXJlcXVlc3RlchgCIAEoDCJJChhQcm94eVJlc29sdmVVc2VyUmVzcG9uc2USLQoIcmVzb2x2ZWQYASABKAsyGy5xcGMudjEuUmVzb2x2ZVVzZXJSZXNwb25zZSIZChdGZWRlcmF0aW9uSGVhbHRoUmVxdWVzdCIqChhGZWRlcmF0aW9uSGVhbHRoUmVzcG9uc2USDgoGc3RhdHVzGAEgASgJKj0KBExhbmUSFAoQTEFORV9VTlNQRUNJRklFRBAAEhAKDExBTkVfQ09OVFJPTBABEg0KCUxBTkVfQlVMSxACYgZwcm90bzM", [file_qpc_v1_keys, file_qpc_v1_user]);
+  fileDesc("ChdxcGMvdjEvZmVkZXJhdGlvbi5wcm90bxIGcXBjLnYxIusBCgpOb2RlUmVjb3JkEg4KBmRvbWFpbhgBIAEoCRIdCgRrZXlzGAIgAygLMg8ucXBjLnYxLk5vZGVLZXkSJwoJZW5kcG9pbnRzGAMgAygLMhQucXBjLnYxLk5vZGVFbmRwb2ludBILCgNzZXEYBCABKAQSEwoLdmVyc2lvbl9taW4YBSABKA0SEwoLdmVyc2lvbl9tYXgYBiABKA0SFAoMY2FwYWJpbGl0aWVzGAcgAygJEh8KAmt0GAggAygLMhMucXBjLnYxLkt0TG9nUmVjb3JkEhEKCWNvc2lnbmVycxgJIAMoCUoECAoQECI+CgtLdExvZ1JlY29yZBIOCgZjb25maWcYASABKAwSDAoEdmtleRgCIAEoCRIRCglmcm9tX3NpemUYAyABKAQiUAoHTm9kZUtleRITCgtzcGtpX3NoYTI1NhgBIAEoDBIQCghzaWduX3B1YhgCIAEoDBIPCgdmcm9tX21zGAMgASgEEg0KBXRvX21zGAQgASgEIioKDE5vZGVFbmRwb2ludBIMCgRob3N0GAEgASgJEgwKBHBvcnQYAiABKA0iTQoQU2lnbmVkTm9kZVJlY29yZBIOCgZyZWNvcmQYASABKAwSKQoKc2lnbmF0dXJlcxgCIAMoCzIVLnFwYy52MS5Ob2RlU2lnbmF0dXJlIjQKDU5vZGVTaWduYXR1cmUSEAoIc2lnbl9wdWIYASABKAwSEQoJc2lnbmF0dXJlGAIgASgMIiYKFEdldE5vZGVSZWNvcmRSZXF1ZXN0Eg4KBmRvbWFpbhgBIAEoCSJBChVHZXROb2RlUmVjb3JkUmVzcG9uc2USKAoGcmVjb3JkGAEgASgLMhgucXBjLnYxLlNpZ25lZE5vZGVSZWNvcmQiWwoLU3RyZWFtU3RhdGUSGgoEbGFuZRgBIAEoDjIMLnFwYy52MS5MYW5lEhEKCXN0cmVhbV9pZBgCIAEoDBIOCgZjdXJzb3IYAyABKAQSDQoFY2hhaW4YBCABKAwivgEKD0ZlZEhlbGxvUmVxdWVzdBIOCgZkb21haW4YASABKAkSEwoLdmVyc2lvbl9taW4YAiABKA0SEwoLdmVyc2lvbl9tYXgYAyABKA0SFAoMY2FwYWJpbGl0aWVzGAQgAygJEiQKB3N0cmVhbXMYBSADKAsyEy5xcGMudjEuU3RyZWFtU3RhdGUSGgoScmVtZW1iZXJzX3N0b3JlX2lkGAYgASgMEhkKEXJlbWVtYmVyc19jb3VudGVyGAcgASgEIr4BChBGZWRIZWxsb1Jlc3BvbnNlEg4KBmRvbWFpbhgBIAEoCRIPCgd2ZXJzaW9uGAIgASgNEhQKDGNhcGFiaWxpdGllcxgDIAMoCRIkCgdzdHJlYW1zGAQgAygLMhMucXBjLnYxLlN0cmVhbVN0YXRlEhAKCHN0b3JlX2lkGAUgASgMEg8KB2NvdW50ZXIYBiABKAQSFAoMY3JlZGl0X2l0ZW1zGAcgASgNEhQKDGNyZWRpdF9ieXRlcxgIIAEoDSJUCglSZWxheUl0ZW0SDAoEa2luZBgBIAEoDRILCgNtaWQYAiABKAwSDwoHcGF5bG9hZBgDIAEoDBIMCgRyaWRzGAQgAygMEg0KBXR0bF9zGAUgASgNIoQBCg9GZWRSZWxheVJlcXVlc3QSGgoEbGFuZRgBIAEoDjIMLnFwYy52MS5MYW5lEhEKCXN0cmVhbV9pZBgCIAEoDBINCgVhY2tlZBgDIAEoBBIRCglmaXJzdF9zZXEYBCABKAQSIAoFaXRlbXMYBSADKAsyES5xcGMudjEuUmVsYXlJdGVtIkoKC1JlbGF5UmVqZWN0EgsKA3NlcRgBIAEoBBILCgNyaWQYAiABKAwSDgoGcmVhc29uGAMgASgJEhEKCXRlbXBvcmFyeRgEIAEoCCKbAQoQRmVkUmVsYXlSZXNwb25zZRIOCgZjdXJzb3IYASABKAQSDQoFY2hhaW4YAiABKAwSJAoHcmVqZWN0cxgDIAMoCzITLnFwYy52MS5SZWxheVJlamVjdBIUCgxjcmVkaXRfaXRlbXMYBCABKA0SFAoMY3JlZGl0X2J5dGVzGAUgASgNEhYKDnJldHJ5X2FmdGVyX21zGAYgASgEIl8KG1Byb3h5RmV0Y2hLZXlQYWNrYWdlUmVxdWVzdBItCgVmZXRjaBgBIAEoCzIeLnFwYy52MS5GZXRjaEtleVBhY2thZ2VSZXF1ZXN0EhEKCXJlcXVlc3RlchgCIAEoDCJQChxQcm94eUZldGNoS2V5UGFja2FnZVJlc3BvbnNlEjAKB2ZldGNoZWQYASABKAsyHy5xcGMudjEuRmV0Y2hLZXlQYWNrYWdlUmVzcG9uc2UiXQoaUHJveHlGZXRjaEh5YnJpZEtleVJlcXVlc3QSLAoFZmV0Y2gYASABKAsyHS5xcGMudjEuRmV0Y2hIeWJyaWRLZXlSZXF1ZXN0EhEKCXJlcXVlc3RlchgCIAEoDCJOChtQcm94eUZldGNoSHlicmlkS2V5UmVzcG9uc2USLwoHZmV0Y2hlZBgBIAEoCzIeLnFwYy52MS5GZXRjaEh5YnJpZEtleVJlc3BvbnNlIlkKF1Byb3h5UmVzb2x2ZVVzZXJSZXF1ZXN0EisKB3Jlc29sdmUYASABKAsyGi5xcGMudjEuUmVzb2x2ZVVzZXJSZXF1ZXN0EhEKCXJlcXVlc3RlchgCIAEoDCJJChhQcm94eVJlc29sdmVVc2VyUmVzcG9uc2USLQoIcmVzb2x2ZWQYASABKAsyGy5xcGMudjEuUmVzb2x2ZVVzZXJSZXNwb25zZSIZChdGZWRlcmF0aW9uSGVhbHRoUmVxdWVzdCIqChhGZWRlcmF0aW9uSGVhbHRoUmVzcG9uc2USDgoGc3RhdHVzGAEgASgJKj0KBExhbmUSFAoQTEFORV9VTlNQRUNJRklFRBAAEhAKDExBTkVfQ09OVFJPTBABEg0KCUxBTkVfQlVMSxACYgZwcm90bzM", [file_qpc_v1_keys, file_qpc_v1_user]);
 
 /**
  * Who a domain's node is. Signed; the bytes travel as they were signed.
@@ -60,6 +60,20 @@ export type NodeRecord = Message<"qpc.v1.NodeRecord"> & {
    * @generated from field: repeated string capabilities = 7;
    */
   capabilities: string[];
+
+  /**
+   * The node's key-transparency logs, oldest first; the last one is written now.
+   *
+   * @generated from field: repeated qpc.v1.KtLogRecord kt = 8;
+   */
+  kt: KtLogRecord[];
+
+  /**
+   * C2SP verifier keys under which the node cosigns the logs of its peers.
+   *
+   * @generated from field: repeated string cosigners = 9;
+   */
+  cosigners: string[];
 };
 
 /**
@@ -68,6 +82,39 @@ export type NodeRecord = Message<"qpc.v1.NodeRecord"> & {
  */
 export const NodeRecordSchema: GenMessage<NodeRecord> = /*@__PURE__*/
   messageDesc(file_qpc_v1_federation, 0);
+
+/**
+ * @generated from message qpc.v1.KtLogRecord
+ */
+export type KtLogRecord = Message<"qpc.v1.KtLogRecord"> & {
+  /**
+   * KEYTRANS Configuration (protocol section 11.2).
+   *
+   * @generated from field: bytes config = 1;
+   */
+  config: Uint8Array;
+
+  /**
+   * C2SP verifier key of the log's checkpoints; its name is the origin.
+   *
+   * @generated from field: string vkey = 2;
+   */
+  vkey: string;
+
+  /**
+   * First tree size that these keys sign.
+   *
+   * @generated from field: uint64 from_size = 3;
+   */
+  fromSize: bigint;
+};
+
+/**
+ * Describes the message qpc.v1.KtLogRecord.
+ * Use `create(KtLogRecordSchema)` to create a new message.
+ */
+export const KtLogRecordSchema: GenMessage<KtLogRecord> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_federation, 1);
 
 /**
  * @generated from message qpc.v1.NodeKey
@@ -103,7 +150,7 @@ export type NodeKey = Message<"qpc.v1.NodeKey"> & {
  * Use `create(NodeKeySchema)` to create a new message.
  */
 export const NodeKeySchema: GenMessage<NodeKey> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 1);
+  messageDesc(file_qpc_v1_federation, 2);
 
 /**
  * @generated from message qpc.v1.NodeEndpoint
@@ -125,7 +172,7 @@ export type NodeEndpoint = Message<"qpc.v1.NodeEndpoint"> & {
  * Use `create(NodeEndpointSchema)` to create a new message.
  */
 export const NodeEndpointSchema: GenMessage<NodeEndpoint> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 2);
+  messageDesc(file_qpc_v1_federation, 3);
 
 /**
  * @generated from message qpc.v1.SignedNodeRecord
@@ -151,7 +198,7 @@ export type SignedNodeRecord = Message<"qpc.v1.SignedNodeRecord"> & {
  * Use `create(SignedNodeRecordSchema)` to create a new message.
  */
 export const SignedNodeRecordSchema: GenMessage<SignedNodeRecord> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 3);
+  messageDesc(file_qpc_v1_federation, 4);
 
 /**
  * @generated from message qpc.v1.NodeSignature
@@ -173,12 +220,18 @@ export type NodeSignature = Message<"qpc.v1.NodeSignature"> & {
  * Use `create(NodeSignatureSchema)` to create a new message.
  */
 export const NodeSignatureSchema: GenMessage<NodeSignature> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 4);
+  messageDesc(file_qpc_v1_federation, 5);
 
 /**
  * @generated from message qpc.v1.GetNodeRecordRequest
  */
 export type GetNodeRecordRequest = Message<"qpc.v1.GetNodeRecordRequest"> & {
+  /**
+   * Whose record; empty: the answering node's. Records of its peers are those it has verified.
+   *
+   * @generated from field: string domain = 1;
+   */
+  domain: string;
 };
 
 /**
@@ -186,7 +239,7 @@ export type GetNodeRecordRequest = Message<"qpc.v1.GetNodeRecordRequest"> & {
  * Use `create(GetNodeRecordRequestSchema)` to create a new message.
  */
 export const GetNodeRecordRequestSchema: GenMessage<GetNodeRecordRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 5);
+  messageDesc(file_qpc_v1_federation, 6);
 
 /**
  * @generated from message qpc.v1.GetNodeRecordResponse
@@ -203,7 +256,7 @@ export type GetNodeRecordResponse = Message<"qpc.v1.GetNodeRecordResponse"> & {
  * Use `create(GetNodeRecordResponseSchema)` to create a new message.
  */
 export const GetNodeRecordResponseSchema: GenMessage<GetNodeRecordResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 6);
+  messageDesc(file_qpc_v1_federation, 7);
 
 /**
  * Where the answering side stands in a stream that it receives.
@@ -241,7 +294,7 @@ export type StreamState = Message<"qpc.v1.StreamState"> & {
  * Use `create(StreamStateSchema)` to create a new message.
  */
 export const StreamStateSchema: GenMessage<StreamState> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 7);
+  messageDesc(file_qpc_v1_federation, 8);
 
 /**
  * @generated from message qpc.v1.FedHelloRequest
@@ -292,7 +345,7 @@ export type FedHelloRequest = Message<"qpc.v1.FedHelloRequest"> & {
  * Use `create(FedHelloRequestSchema)` to create a new message.
  */
 export const FedHelloRequestSchema: GenMessage<FedHelloRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 8);
+  messageDesc(file_qpc_v1_federation, 9);
 
 /**
  * @generated from message qpc.v1.FedHelloResponse
@@ -348,7 +401,7 @@ export type FedHelloResponse = Message<"qpc.v1.FedHelloResponse"> & {
  * Use `create(FedHelloResponseSchema)` to create a new message.
  */
 export const FedHelloResponseSchema: GenMessage<FedHelloResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 9);
+  messageDesc(file_qpc_v1_federation, 10);
 
 /**
  * @generated from message qpc.v1.RelayItem
@@ -391,7 +444,7 @@ export type RelayItem = Message<"qpc.v1.RelayItem"> & {
  * Use `create(RelayItemSchema)` to create a new message.
  */
 export const RelayItemSchema: GenMessage<RelayItem> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 10);
+  messageDesc(file_qpc_v1_federation, 11);
 
 /**
  * @generated from message qpc.v1.FedRelayRequest
@@ -434,7 +487,7 @@ export type FedRelayRequest = Message<"qpc.v1.FedRelayRequest"> & {
  * Use `create(FedRelayRequestSchema)` to create a new message.
  */
 export const FedRelayRequestSchema: GenMessage<FedRelayRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 11);
+  messageDesc(file_qpc_v1_federation, 12);
 
 /**
  * @generated from message qpc.v1.RelayReject
@@ -470,7 +523,7 @@ export type RelayReject = Message<"qpc.v1.RelayReject"> & {
  * Use `create(RelayRejectSchema)` to create a new message.
  */
 export const RelayRejectSchema: GenMessage<RelayReject> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 12);
+  messageDesc(file_qpc_v1_federation, 13);
 
 /**
  * @generated from message qpc.v1.FedRelayResponse
@@ -514,7 +567,7 @@ export type FedRelayResponse = Message<"qpc.v1.FedRelayResponse"> & {
  * Use `create(FedRelayResponseSchema)` to create a new message.
  */
 export const FedRelayResponseSchema: GenMessage<FedRelayResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 13);
+  messageDesc(file_qpc_v1_federation, 14);
 
 /**
  * @generated from message qpc.v1.ProxyFetchKeyPackageRequest
@@ -538,7 +591,7 @@ export type ProxyFetchKeyPackageRequest = Message<"qpc.v1.ProxyFetchKeyPackageRe
  * Use `create(ProxyFetchKeyPackageRequestSchema)` to create a new message.
  */
 export const ProxyFetchKeyPackageRequestSchema: GenMessage<ProxyFetchKeyPackageRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 14);
+  messageDesc(file_qpc_v1_federation, 15);
 
 /**
  * @generated from message qpc.v1.ProxyFetchKeyPackageResponse
@@ -555,7 +608,7 @@ export type ProxyFetchKeyPackageResponse = Message<"qpc.v1.ProxyFetchKeyPackageR
  * Use `create(ProxyFetchKeyPackageResponseSchema)` to create a new message.
  */
 export const ProxyFetchKeyPackageResponseSchema: GenMessage<ProxyFetchKeyPackageResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 15);
+  messageDesc(file_qpc_v1_federation, 16);
 
 /**
  * @generated from message qpc.v1.ProxyFetchHybridKeyRequest
@@ -577,7 +630,7 @@ export type ProxyFetchHybridKeyRequest = Message<"qpc.v1.ProxyFetchHybridKeyRequ
  * Use `create(ProxyFetchHybridKeyRequestSchema)` to create a new message.
  */
 export const ProxyFetchHybridKeyRequestSchema: GenMessage<ProxyFetchHybridKeyRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 16);
+  messageDesc(file_qpc_v1_federation, 17);
 
 /**
  * @generated from message qpc.v1.ProxyFetchHybridKeyResponse
@@ -594,7 +647,7 @@ export type ProxyFetchHybridKeyResponse = Message<"qpc.v1.ProxyFetchHybridKeyRes
  * Use `create(ProxyFetchHybridKeyResponseSchema)` to create a new message.
  */
 export const ProxyFetchHybridKeyResponseSchema: GenMessage<ProxyFetchHybridKeyResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 17);
+  messageDesc(file_qpc_v1_federation, 18);
 
 /**
  * @generated from message qpc.v1.ProxyResolveUserRequest
@@ -616,7 +669,7 @@ export type ProxyResolveUserRequest = Message<"qpc.v1.ProxyResolveUserRequest"> 
  * Use `create(ProxyResolveUserRequestSchema)` to create a new message.
  */
 export const ProxyResolveUserRequestSchema: GenMessage<ProxyResolveUserRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 18);
+  messageDesc(file_qpc_v1_federation, 19);
 
 /**
  * @generated from message qpc.v1.ProxyResolveUserResponse
@@ -633,7 +686,7 @@ export type ProxyResolveUserResponse = Message<"qpc.v1.ProxyResolveUserResponse"
  * Use `create(ProxyResolveUserResponseSchema)` to create a new message.
  */
 export const ProxyResolveUserResponseSchema: GenMessage<ProxyResolveUserResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 19);
+  messageDesc(file_qpc_v1_federation, 20);
 
 /**
  * @generated from message qpc.v1.FederationHealthRequest
@@ -646,7 +699,7 @@ export type FederationHealthRequest = Message<"qpc.v1.FederationHealthRequest"> 
  * Use `create(FederationHealthRequestSchema)` to create a new message.
  */
 export const FederationHealthRequestSchema: GenMessage<FederationHealthRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 20);
+  messageDesc(file_qpc_v1_federation, 21);
 
 /**
  * @generated from message qpc.v1.FederationHealthResponse
@@ -663,7 +716,7 @@ export type FederationHealthResponse = Message<"qpc.v1.FederationHealthResponse"
  * Use `create(FederationHealthResponseSchema)` to create a new message.
  */
 export const FederationHealthResponseSchema: GenMessage<FederationHealthResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 21);
+  messageDesc(file_qpc_v1_federation, 22);
 
 /**
  * @generated from enum qpc.v1.Lane

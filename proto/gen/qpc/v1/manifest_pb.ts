@@ -13,7 +13,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file qpc/v1/manifest.proto.
  */
 export const file_qpc_v1_manifest: GenFile = /*@__PURE__*/
-  fileDesc("ChVxcGMvdjEvbWFuaWZlc3QucHJvdG8SBnFwYy52MSK/AQoITWFuaWZlc3QSDwoHdXNlcl9pZBgBIAEoCRILCgNzZXEYAiABKAQSDAoEcHJldhgDIAEoDBIOCgZha19wdWIYBCABKAwSJwoHZGV2aWNlcxgFIAMoCzIWLnFwYy52MS5NYW5pZmVzdERldmljZRImCgdyZXZva2VkGAYgAygLMhUucXBjLnYxLlJldm9rZWREZXZpY2USJgoGcG9saWN5GAcgASgLMhYucXBjLnYxLk1hbmlmZXN0UG9saWN5InMKDk1hbmlmZXN0RGV2aWNlEhEKCWRldmljZV9pZBgBIAEoCRIUCgxpZGVudGl0eV9wdWIYAiABKAwSEQoJbmFtZV9oYXNoGAMgASgMEhAKCGFkZGVkX21zGAQgASgEEhMKC2Nvc2lnbmVkX2J5GAUgASgMIkQKDVJldm9rZWREZXZpY2USFAoMaWRlbnRpdHlfcHViGAEgASgMEg0KBWF0X21zGAIgASgEEg4KBnJlYXNvbhgDIAEoCSIoCg5NYW5pZmVzdFBvbGljeRIWCg5yZXF1aXJlX2Nvc2lnbhgBIAEoCCI1Cg5TaWduZWRNYW5pZmVzdBIQCghtYW5pZmVzdBgBIAEoDBIRCglzaWduYXR1cmUYAiABKAwiRAoGUHJla2V5EhEKCWRldmljZV9pZBgBIAEoCRIRCgl4d2luZ19wdWIYAiABKAwSFAoMbm90X2FmdGVyX21zGAMgASgEIjEKDFNpZ25lZFByZWtleRIOCgZwcmVrZXkYASABKAwSEQoJc2lnbmF0dXJlGAIgASgMYgZwcm90bzM");
+  fileDesc("ChVxcGMvdjEvbWFuaWZlc3QucHJvdG8SBnFwYy52MSLgAQoITWFuaWZlc3QSDwoHdXNlcl9pZBgBIAEoCRILCgNzZXEYAiABKAQSDAoEcHJldhgDIAEoDBIOCgZha19wdWIYBCABKAwSJwoHZGV2aWNlcxgFIAMoCzIWLnFwYy52MS5NYW5pZmVzdERldmljZRImCgdyZXZva2VkGAYgAygLMhUucXBjLnYxLlJldm9rZWREZXZpY2USJgoGcG9saWN5GAcgASgLMhYucXBjLnYxLk1hbmlmZXN0UG9saWN5Eg8KB2FrX3ByZXYYCCABKAwSDgoGY2xvc2VkGAkgASgIInMKDk1hbmlmZXN0RGV2aWNlEhEKCWRldmljZV9pZBgBIAEoCRIUCgxpZGVudGl0eV9wdWIYAiABKAwSEQoJbmFtZV9oYXNoGAMgASgMEhAKCGFkZGVkX21zGAQgASgEEhMKC2Nvc2lnbmVkX2J5GAUgASgMIkQKDVJldm9rZWREZXZpY2USFAoMaWRlbnRpdHlfcHViGAEgASgMEg0KBWF0X21zGAIgASgEEg4KBnJlYXNvbhgDIAEoCSIoCg5NYW5pZmVzdFBvbGljeRIWCg5yZXF1aXJlX2Nvc2lnbhgBIAEoCCJiCg5TaWduZWRNYW5pZmVzdBIQCghtYW5pZmVzdBgBIAEoDBIRCglzaWduYXR1cmUYAiABKAwSGQoRYWtfcHJldl9zaWduYXR1cmUYAyABKAwSEAoIYXBwcm92YWwYBCABKAwiRAoGUHJla2V5EhEKCWRldmljZV9pZBgBIAEoCRIRCgl4d2luZ19wdWIYAiABKAwSFAoMbm90X2FmdGVyX21zGAMgASgEIjEKDFNpZ25lZFByZWtleRIOCgZwcmVrZXkYASABKAwSEQoJc2lnbmF0dXJlGAIgASgMYgZwcm90bzM");
 
 /**
  * The value of a user's label: every device that may act for the user.
@@ -63,6 +63,20 @@ export type Manifest = Message<"qpc.v1.Manifest"> & {
    * @generated from field: qpc.v1.ManifestPolicy policy = 7;
    */
   policy?: ManifestPolicy | undefined;
+
+  /**
+   * Account key of the previous version, where this one brings another (32 bytes).
+   *
+   * @generated from field: bytes ak_prev = 8;
+   */
+  akPrev: Uint8Array;
+
+  /**
+   * The account is deleted: no devices, and the last version of its label.
+   *
+   * @generated from field: bool closed = 9;
+   */
+  closed: boolean;
 };
 
 /**
@@ -178,6 +192,21 @@ export type SignedManifest = Message<"qpc.v1.SignedManifest"> & {
    * @generated from field: bytes signature = 2;
    */
   signature: Uint8Array;
+
+  /**
+   * The same by `ak_prev`, where it is set; without it a new account key is an identity reset.
+   *
+   * @generated from field: bytes ak_prev_signature = 3;
+   */
+  akPrevSignature: Uint8Array;
+
+  /**
+   * Ed25519 over "qpc/device-approval/1\0" || manifest by the device that the new device's
+   * `cosigned_by` names; empty without approval.
+   *
+   * @generated from field: bytes approval = 4;
+   */
+  approval: Uint8Array;
 };
 
 /**

@@ -1,7 +1,6 @@
 /** NodeRecords: what proves one, and every way in which one is refused. */
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
-import { hasReason, signingKeyFromSeed } from '@quicprochat/proto';
 import {
   create,
   fromBinary,
@@ -9,13 +8,15 @@ import {
   SignedNodeRecordSchema,
   toBinary,
   type SignedNodeRecord,
-} from '@quicprochat/proto/messages';
+} from './messages.ts';
 import {
   signNodeRecord,
   verifyNodeRecord,
   type NodeRecordFacts,
   type NodeRecordKey,
 } from './node-record.ts';
+import { signingKeyFromSeed } from './signature.ts';
+import { hasReason } from './status.ts';
 
 const dayMs = 24 * 3600 * 1000;
 const nowMs = 1_800_000_000_000;

@@ -3,32 +3,26 @@
  * (docs/protocol/federation.md). Says nothing about where a record was found, and pins nothing:
  * the caller brings what it trusts already.
  */
+import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
+import { isDomain } from './address.ts';
 import {
-  InvalidArgumentError,
-  isDomain,
-  signStatement,
-  UnauthenticatedError,
-  verifyStatement,
-  type SigningKey,
-} from '@quicprochat/proto';
-import {
-  create,
-  fromBinary,
   NodeRecordSchema,
   SignedNodeRecordSchema,
-  toBinary,
   type NodeKey,
   type NodeRecord,
   type SignedNodeRecord,
-} from '@quicprochat/proto/messages';
-import type { Endpoint } from '@quicprochat/proto/transport';
-import { sameBytes } from './lane.ts';
+} from './gen/qpc/v1/federation_pb.ts';
+import { signStatement, verifyStatement, type SigningKey } from './signature.ts';
+import { InvalidArgumentError, UnauthenticatedError } from './status.ts';
+import type { Endpoint } from './transport/transport.ts';
 
 export const nodeRecordLimits = {
   recordBytes: 16 * 1024,
   keys: 4,
   endpoints: 16,
   capabilities: 32,
+  logs: 16,
+  cosigners: 8,
 } as const;
 
 /** Clocks of nodes may differ by this much before a key's dates matter (ms). */
@@ -44,6 +38,16 @@ export interface NodeRecordKey {
   readonly toMs: number;
 }
 
+/** A key-transparency log of the node; only its verifier looks into the bytes. */
+export interface NodeRecordLog {
+  /** KEYTRANS Configuration, encoded. */
+  readonly config: Uint8Array;
+  /** C2SP verifier key of its checkpoints. */
+  readonly vkey: string;
+  /** First tree size under these keys. */
+  readonly fromSize: number;
+}
+
 export interface NodeRecordFacts {
   readonly domain: string;
   /** 1-4; every one of them signs. */
@@ -54,6 +58,10 @@ export interface NodeRecordFacts {
   readonly versionMin: number;
   readonly versionMax: number;
   readonly capabilities: readonly string[];
+  /** Oldest first. */
+  readonly logs?: readonly NodeRecordLog[];
+  /** C2SP verifier keys of the node's own cosignatures. */
+  readonly cosigners?: readonly string[];
 }
 
 /** Makes and signs a record. Throws InvalidArgumentError BAD_FIELD on facts beyond the limits. */
@@ -71,6 +79,12 @@ export function signNodeRecord(facts: NodeRecordFacts): SignedNodeRecord {
     versionMin: facts.versionMin,
     versionMax: facts.versionMax,
     capabilities: [...facts.capabilities],
+    kt: (facts.logs ?? []).map(({ config, vkey, fromSize }) => ({
+      config,
+      vkey,
+      fromSize: BigInt(fromSize),
+    })),
+    cosigners: [...(facts.cosigners ?? [])],
   });
   checkRecord(record);
   const bytes = toBinary(NodeRecordSchema, record);
@@ -179,10 +193,26 @@ function checkRecord(record: NodeRecord): void {
         record.capabilities.every((name) => name.length <= 64),
       `capabilities: at most ${capabilities} of 64 characters`,
     ],
+    [
+      record.kt.length <= nodeRecordLimits.logs &&
+        record.kt.every(
+          ({ config, vkey }) => config.length > 0 && config.length <= 1024 && isVkey(vkey),
+        ),
+      `logs: at most ${nodeRecordLimits.logs}, each with a Configuration and a verifier key`,
+    ],
+    [
+      record.cosigners.length <= nodeRecordLimits.cosigners && record.cosigners.every(isVkey),
+      `cosigners: at most ${nodeRecordLimits.cosigners} verifier keys`,
+    ],
   ];
   const broken = rules.find(([isHeld]) => !isHeld);
   if (broken !== undefined)
     throw new InvalidArgumentError('BAD_FIELD', `node record: ${broken[1]}`);
+}
+
+/** The bounds of a verifier key; whether it is one, kt-log says. */
+function isVkey(text: string): boolean {
+  return text.length > 0 && text.length <= 8192 && !/\s/u.test(text);
 }
 
 function isLive(key: NodeKey, nowMs: number): boolean {
@@ -200,3 +230,5 @@ function isSignedBy(signed: SignedNodeRecord, signPub: Uint8Array): boolean {
         verifyStatement('qpc/node/1', signed.record, one.signature, signPub),
     );
 }
+
+const sameBytes = (a: Uint8Array, b: Uint8Array): boolean => Buffer.compare(a, b) === 0;
