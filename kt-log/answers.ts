@@ -127,7 +127,7 @@ export class Answers {
     const label = await this.#label(request.label);
     const version = request.version ?? label.greatest;
     const [stored] = await this.#context.store.versions(request.label, [Math.max(version, 0)]);
-    if (version < 0 || version > label.greatest || stored?.opened === undefined) {
+    if (version < 0 || version > label.greatest || stored === undefined) {
       throw new NotFoundError('UNKNOWN_USER', 'key log: no such version of the label');
     }
     const binaryLadder = await this.#ladder(label, baseLadder(version), (v) => v !== version);
@@ -137,8 +137,8 @@ export class Answers {
     return {
       fullTreeHead,
       version: request.version === undefined ? version : undefined,
-      opening: stored.opened.opening,
-      value: { value: stored.opened.value },
+      opening: stored.opening,
+      value: { value: stored.value },
       binaryLadder,
       search: proof,
     };
@@ -252,8 +252,8 @@ export class Answers {
     const added = { position, first, greatest };
     const range = Array.from({ length: greatest - first + 1 }, (_, i) => first + i);
     const stored = await this.#context.store.versions(request.label, range);
-    const opened = stored.map((one) => one?.opened);
-    if (opened.includes(undefined)) {
+    const made = stored.filter((one) => one !== undefined);
+    if (made.length !== stored.length) {
       throw new NotFoundError('UNKNOWN_USER', 'key log: the label was erased');
     }
     const steps = updateLadder(before, added);
@@ -266,12 +266,11 @@ export class Answers {
     const { proof } = await this.#prove(request.last, label, (tree) =>
       checkUpdate(tree, owner, added),
     );
-    const known = opened.filter((one) => one !== undefined);
     return {
       fullTreeHead,
       position,
-      values: own ? [] : known.map((one) => one.value),
-      info: known.map((one) => ({ opening: one.opening })),
+      values: own ? [] : made.map((one) => one.value),
+      info: made.map((one) => ({ opening: one.opening })),
       binaryLadder,
       update: proof,
     };
@@ -297,7 +296,7 @@ export class Answers {
     const label = await this.#label(labelBytes);
     const version = label.greatest;
     const [stored] = await this.#context.store.versions(labelBytes, [Math.max(version, 0)]);
-    if (version < 0 || stored?.opened === undefined) {
+    if (version < 0 || stored === undefined) {
       throw new NotFoundError('UNKNOWN_USER', 'key log: no such label');
     }
     const { result: position } = await this.#prove(undefined, label, rightmostDistinguished);
@@ -308,8 +307,8 @@ export class Answers {
     const common = {
       label: labelBytes,
       version,
-      opening: stored.opened.opening,
-      value: { value: stored.opened.value },
+      opening: stored.opening,
+      value: { value: stored.value },
       binaryLadder: await this.#ladder(label, ladder, (v) => v !== version),
       position,
     };

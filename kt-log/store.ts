@@ -1,6 +1,6 @@
 /**
  * What the log needs of a disk: the TreeStore interface, and the store that keeps all of it in
- * memory. Everything is append-only but the openings and values of erased labels. The suite that
+ * memory. Everything is append-only but the rows of erased labels. The suite that
  * every implementation has to pass is in store-contract.ts.
  */
 import { ConflictError, DataLossError } from '@quicprochat/proto/status';
@@ -26,11 +26,12 @@ export interface StoredHead {
   readonly noteSignature: Uint8Array;
 }
 
-/** A version of a label; without opening and value once its label was erased. */
+/** A version of a label. */
 export interface StoredVersion {
   readonly position: number;
   readonly commitment: Hash;
-  readonly opened: { readonly opening: Uint8Array; readonly value: Uint8Array } | undefined;
+  readonly opening: Uint8Array;
+  readonly value: Uint8Array;
 }
 export interface NewVersion {
   readonly label: Uint8Array;
@@ -97,7 +98,11 @@ export interface TreeStore extends TileReader {
    * each name and key id stays; more of the same cosigner change nothing.
    */
   addCosignatures(size: number, signatures: readonly NoteSignature[]): Promise<void>;
-  /** Forgets openings and values of a label; what was committed to it stays. Durable on return. */
+  /**
+   * Forgets a label: its versions with openings and values, its evaluations, its name. Entries and
+   * tiles stay, in which nobody finds it without the VRF key. Durable on return; nothing happens for
+   * an unknown label.
+   */
   erase(label: Uint8Array): Promise<void>;
 }
 
@@ -191,7 +196,7 @@ export class MemoryTreeStore implements TreeStore {
     for (const { label, version, commitment, opening, value } of batch.versions) {
       const key = textOf(label);
       const known = this.#versions.get(key) ?? [];
-      known[version] = { position, commitment, opened: { opening, value } };
+      known[version] = { position, commitment, opening, value };
       this.#versions.set(key, known);
     }
     for (const { label, version, evaluation } of batch.evaluations) {
@@ -214,9 +219,8 @@ export class MemoryTreeStore implements TreeStore {
   }
 
   erase(label: Uint8Array): Promise<void> {
-    const known = this.#versions.get(textOf(label)) ?? [];
-    const erased = known.map((version): StoredVersion => ({ ...version, opened: undefined }));
-    this.#versions.set(textOf(label), erased);
+    this.#versions.delete(textOf(label));
+    this.#evaluations.delete(textOf(label));
     return Promise.resolve();
   }
 }
