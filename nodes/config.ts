@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { parse } from 'smol-toml';
 import * as v from 'valibot';
-import { isDomain, type Rates } from '@quicprochat/proto';
+import { isDomain, type Rate, type Rates } from '@quicprochat/proto';
 import { isIP } from 'node:net';
 import type { Endpoint } from '@quicprochat/proto/transport';
 import { SetupError } from './setup-error.ts';
@@ -15,8 +15,9 @@ import type { StoreLimits } from './store/store.ts';
 const hourMs = 3_600_000;
 const dayMs = 24 * hourMs;
 
-const count = (fallback: number, max: number) =>
-  v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(max)), fallback);
+const whole = (min: number, max: number) =>
+  v.pipe(v.number(), v.integer(), v.minValue(min), v.maxValue(max));
+const count = (fallback: number, max: number) => v.optional(whole(1, max), fallback);
 const path = v.pipe(v.string(), v.minLength(1));
 const rate = (perSecond: number, burst: number) =>
   v.optional(
@@ -27,13 +28,15 @@ const rate = (perSecond: number, burst: number) =>
     { per_second: perSecond, burst },
   );
 
+const socketAddress = v.pipe(
+  v.string(),
+  v.check((text) => parseEndpoint(text) !== undefined, 'need ip:port or [ipv6]:port'),
+);
+
 const schema = v.strictObject({
   domain: v.pipe(v.string(), v.check(isDomain, 'need a lower-case domain like red.example')),
   /** Address and UDP port to bind. */
-  listen: v.pipe(
-    v.string(),
-    v.check((text) => parseEndpoint(text) !== undefined, 'need ip:port or [ipv6]:port'),
-  ),
+  listen: socketAddress,
   /** Where others reach this node, for its signed record: host:port. */
   advertise: v.optional(
     v.pipe(
@@ -77,7 +80,46 @@ const schema = v.strictObject({
     }),
     {},
   ),
+  /** The key-transparency log; what a running log may not change is fixed by its own record. */
+  kt: v.optional(
+    v.strictObject({
+      batch_ms: v.optional(whole(0, 10_000), 500),
+      max_ahead_ms: count(300_000, dayMs),
+      max_behind_ms: v.optional(whole(600, 30 * dayMs), hourMs),
+      reasonable_monitoring_window_ms: v.optional(whole(1, 365 * dayMs), dayMs),
+      registrations: rate(20, 500),
+      leaves: rate(100, 2_000),
+      vrf_threads: v.optional(whole(0, 64), 2),
+      public_search: v.optional(v.boolean(), false),
+    }),
+    {},
+  ),
+  http: v.optional(
+    v.strictObject({
+      /** Address and TCP port of the read-only HTTP door; without it there is none. */
+      listen: v.optional(socketAddress),
+    }),
+    {},
+  ),
 });
+
+/** How the node keeps its key-transparency log. */
+export interface KtConfig {
+  /** How long a change may wait for others to share its log entry (ms). */
+  readonly batchMs: number;
+  /** Part of the log's Configuration (protocol section 11.2), fixed once the log has an entry. */
+  readonly maxAheadMs: number;
+  readonly maxBehindMs: number;
+  readonly reasonableMonitoringWindowMs: number;
+  /** New accounts of the whole node; the rest of `leaves` is for those that are there. */
+  readonly registrations: Rate;
+  /** Growth of the log: new versions of all labels. */
+  readonly leaves: Rate;
+  /** Worker threads that make VRF proofs; 0: the node's own thread does. */
+  readonly vrfThreads: number;
+  /** Whether the HTTP door answers searches of anybody. */
+  readonly publicSearch: boolean;
+}
 
 export interface NodeConfig {
   readonly domain: string;
@@ -96,7 +138,9 @@ export interface NodeConfig {
   readonly singleUsePerPeerAndTargetPerHour: number;
   readonly store: StoreLimits;
   readonly rates: Rates;
-  readonly ratePerUser: { readonly perSecond: number; readonly burst: number };
+  readonly ratePerUser: Rate;
+  readonly kt: KtConfig;
+  readonly http: { readonly listen: Endpoint | undefined };
 }
 
 /** Parses `host:port`, `1.2.3.4:port` or `[ipv6]:port`; `ip` allows literals only. */
@@ -145,6 +189,8 @@ export function parseConfig(text: string, file: string): NodeConfig {
 function resolveConfig(raw: v.InferOutput<typeof schema>, base: string): NodeConfig {
   const limits = v.parse(schema.entries.limits.wrapped, raw.limits);
   const rates = v.parse(schema.entries.rates.wrapped, raw.rates);
+  const kt = v.parse(schema.entries.kt.wrapped, raw.kt);
+  const http = v.parse(schema.entries.http.wrapped, raw.http);
   const listen = endpoint(raw.listen, 'ip');
   const bucket = (one: { per_second: number; burst: number }) => ({
     perSecond: one.per_second,
@@ -185,6 +231,17 @@ function resolveConfig(raw: v.InferOutput<typeof schema>, base: string): NodeCon
       relay: bucket(rates.relay),
     },
     ratePerUser: bucket(rates.auth_per_user),
+    kt: {
+      batchMs: kt.batch_ms,
+      maxAheadMs: kt.max_ahead_ms,
+      maxBehindMs: kt.max_behind_ms,
+      reasonableMonitoringWindowMs: kt.reasonable_monitoring_window_ms,
+      registrations: bucket(kt.registrations),
+      leaves: bucket(kt.leaves),
+      vrfThreads: kt.vrf_threads,
+      publicSearch: kt.public_search,
+    },
+    http: { listen: http.listen === undefined ? undefined : endpoint(http.listen, 'ip') },
   };
 }
 

@@ -61,7 +61,7 @@ async function run(config: NodeConfig): Promise<void> {
     limits: config.store,
     runtime,
   });
-  const secrets = await loadSecrets(store);
+  const secrets = await loadSecrets(store, runtime.random);
   const node = await startNode({
     config,
     secrets,

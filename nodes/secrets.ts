@@ -1,12 +1,34 @@
 /**
  * The secrets that a node holds, in the encrypted database: its TLS identity, its signing key, its
- * OPAQUE setup and the key of its users' pseudonyms. Made once by `qpcd init`.
+ * OPAQUE setup, the key of its users' pseudonyms, and the keys of its key-transparency log and of
+ * its cosignatures on the logs of others. Made once by `qpcd init`.
  */
-import { seedOf, signingKeyFromSeed, type Runtime, type SigningKey } from '@quicprochat/proto';
+import { nativeSigner, type Signer } from '@quicprochat/kt-log';
+import {
+  seedOf,
+  signingKeyFromSeed,
+  type Random,
+  type Runtime,
+  type SigningKey,
+} from '@quicprochat/proto';
 import { loadIdentity, makeIdentity, type NodeIdentity } from '@quicprochat/proto/transport';
 import { OpaqueServer } from './opaque.ts';
 import { SetupError } from './setup-error.ts';
 import type { NodeStore } from './store/store.ts';
+
+/** Ed25519 keys, each for one kind of statement only (kt-log/README.md). */
+export interface KeyLogSecrets {
+  /** Signs the TreeHeads of the node's log. */
+  readonly treeHead: Signer;
+  /** Signs its checkpoints and audit bundles. */
+  readonly note: Signer;
+  /** Seed of the VRF key (32 bytes). It never changes: another one is another log. */
+  readonly vrfSeed: Uint8Array;
+  /** Cosigns checkpoints of peers that only grew. */
+  readonly witness: Signer;
+  /** Cosigns checkpoints of peers whose every entry was replayed. */
+  readonly auditor: Signer;
+}
 
 export interface NodeSecrets {
   readonly identity: NodeIdentity;
@@ -14,6 +36,7 @@ export interface NodeSecrets {
   readonly signing: SigningKey;
   readonly opaqueSetup: Uint8Array;
   readonly pseudonymKey: Uint8Array;
+  readonly keyLog: KeyLogSecrets;
 }
 
 const names = {
@@ -24,25 +47,38 @@ const names = {
   pseudonym: 'pseudonym-key',
 } as const;
 
+const keyLogNames = {
+  treeHead: 'kt-tree-head-seed',
+  note: 'kt-note-seed',
+  vrf: 'kt-vrf-seed',
+  witness: 'kt-witness-seed',
+  auditor: 'kt-auditor-seed',
+} as const;
+
 /** Makes and stores all of them. Durable when it resolves. */
 export async function createSecrets(store: NodeStore, runtime: Runtime): Promise<NodeSecrets> {
-  const identity = await makeIdentity(runtime.random);
-  const signing = signingKeyFromSeed(runtime.random.bytes(32));
+  const { random } = runtime;
+  const identity = await makeIdentity(random);
+  const signing = signingKeyFromSeed(random.bytes(32));
   const opaqueSetup = await OpaqueServer.createSetup();
-  const pseudonymKey = runtime.random.bytes(32);
+  const pseudonymKey = random.bytes(32);
   const text = new TextEncoder();
-  await Promise.all([
+  const [keyLog] = await Promise.all([
+    keyLogSecrets(store, random),
     store.putSecret(names.certificate, text.encode(identity.certificatePem)),
     store.putSecret(names.privateKey, text.encode(identity.privateKeyPem)),
     store.putSecret(names.signing, seedOf(signing)),
     store.putSecret(names.opaque, opaqueSetup),
     store.putSecret(names.pseudonym, pseudonymKey),
   ]);
-  return { identity, signing, opaqueSetup, pseudonymKey };
+  return { identity, signing, opaqueSetup, pseudonymKey, keyLog };
 }
 
-/** Throws SetupError when one is missing: the database is no node's. */
-export async function loadSecrets(store: NodeStore): Promise<NodeSecrets> {
+/**
+ * Reads all of them; the keys of the log are made when the database is older than they are. Throws
+ * SetupError when one is missing: the database is no node's.
+ */
+export async function loadSecrets(store: NodeStore, random: Random): Promise<NodeSecrets> {
   const read = async (name: string): Promise<Uint8Array> => {
     const value = await store.secret(name);
     if (value === undefined) {
@@ -62,5 +98,30 @@ export async function loadSecrets(store: NodeStore): Promise<NodeSecrets> {
     signing,
     opaqueSetup: await read(names.opaque),
     pseudonymKey: await read(names.pseudonym),
+    keyLog: await keyLogSecrets(store, random),
+  };
+}
+
+/** A log whose keys are gone must not get new ones unseen: its Configuration names the old ones. */
+async function keyLogSecrets(store: NodeStore, random: Random): Promise<KeyLogSecrets> {
+  const seedNamed = async (name: string): Promise<Uint8Array> => {
+    const known = await store.secret(name);
+    if (known !== undefined) return known;
+    const seed = random.bytes(32);
+    await store.putSecret(name, seed);
+    return seed;
+  };
+  const signerNamed = async (name: string): Promise<Signer> => {
+    const seed = await seedNamed(name);
+    const signer = nativeSigner(seed);
+    seed.fill(0);
+    return signer;
+  };
+  return {
+    treeHead: await signerNamed(keyLogNames.treeHead),
+    note: await signerNamed(keyLogNames.note),
+    vrfSeed: await seedNamed(keyLogNames.vrf),
+    witness: await signerNamed(keyLogNames.witness),
+    auditor: await signerNamed(keyLogNames.auditor),
   };
 }

@@ -166,8 +166,14 @@ suite('secrets of a run', { timeout: 120_000 }, () => {
     const key = readKeyFile(config.databaseKeyPath);
     const options = { path: config.databasePath, limits: config.store, runtime };
     await using store = await openNodeStore({ ...options, key: key.slice() });
-    const secrets = await loadSecrets(store);
+    const secrets = await loadSecrets(store, systemRandom);
+    const logSeeds = ['tree-head', 'note', 'vrf', 'witness', 'auditor'].map(async (name) => {
+      const bytes = await store.secret(`kt-${name}-seed`);
+      assert.ok(bytes !== undefined, name);
+      return { name: `${domain}: ${name} seed of the log`, bytes };
+    });
     return [
+      ...(await Promise.all(logSeeds)),
       { name: `${domain}: database key`, bytes: key },
       { name: `${domain}: TLS key`, bytes: seedOfPem(secrets.identity.privateKeyPem) },
       { name: `${domain}: signing seed`, bytes: seedOf(secrets.signing) },
