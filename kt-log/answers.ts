@@ -71,9 +71,39 @@ export class Answers {
     this.#snapshot = snapshot;
   }
 
+  /** Entries of the tree that the answers are about. */
+  get size(): number {
+    return this.#snapshot.size;
+  }
+
   #label(label: Uint8Array): Promise<LabelView> {
     const { store, vrf } = this.#context;
     return LabelView.open(this.#snapshot, label, store, vrf);
+  }
+
+  /**
+   * A label that exists or never did. Throws NotFoundError UNKNOWN_USER for one that was erased: the
+   * tree holds it for ever, so no proof can say that it is not there.
+   */
+  async #labelNotErased(labelBytes: Uint8Array): Promise<LabelView> {
+    const label = await this.#label(labelBytes);
+    if (label.greatest < 0 && (await this.#isInTree(label))) {
+      throw new NotFoundError('UNKNOWN_USER', 'key log: the label was erased');
+    }
+    return label;
+  }
+  async #isInTree(label: LabelView): Promise<boolean> {
+    await label.prepare([0]);
+    const { reader } = this.#context;
+    const { rootTile: root } = await reader.entry(this.size - 1);
+    const [answer] = await reader.prefixTree.search([{ root, keys: [label.searchKey(0)] }]);
+    return answer?.commitments[0] !== undefined;
+  }
+
+  /** Whether the tree holds version 0 of a label, also when it was erased. */
+  async isTaken(labelBytes: Uint8Array): Promise<boolean> {
+    const label = await this.#label(labelBytes);
+    return label.greatest >= 0 || (await this.#isInTree(label));
   }
 
   /** Runs view update and algorithm over a recorder; the proof of what they asked. */
@@ -144,13 +174,16 @@ export class Answers {
     };
   }
 
-  /** Shows that a label has no version. Throws InvalidArgumentError when it has one. */
+  /**
+   * Shows that a label has no version. Throws InvalidArgumentError when it has one, NotFoundError
+   * when it was erased.
+   */
   async absence(request: {
     readonly last?: number | undefined;
     readonly label: Uint8Array;
   }): Promise<operations.AbsenceProof> {
     const fullTreeHead = headFor(this.#snapshot, request.last);
-    const label = await this.#label(request.label);
+    const label = await this.#labelNotErased(request.label);
     if (label.greatest >= 0) throw badField('label: it exists');
     const [step] = await this.#ladder(label, [0], () => false);
     const { proof } = await this.#prove(request.last, label, searchAbsence);
@@ -179,12 +212,15 @@ export class Answers {
     }
   }
 
-  /** Section 13.2. Throws InvalidArgumentError for a map that no user could have. */
+  /**
+   * Section 13.2. Throws InvalidArgumentError for a map that no user could have, NotFoundError for a
+   * label that was erased.
+   */
   async contactMonitor(
     request: operations.ContactMonitorRequest,
   ): Promise<operations.ProofResponse> {
     const fullTreeHead = headFor(this.#snapshot, request.last);
-    const label = await this.#label(request.label);
+    const label = await this.#labelNotErased(request.label);
     this.#checkMap(label, request.entries);
     const { proof } = await this.#prove(request.last, label, (tree) =>
       monitorContact(tree, request.entries),
@@ -192,12 +228,15 @@ export class Answers {
     return { fullTreeHead, proof };
   }
 
-  /** Section 13.3. Throws FailedPreconditionError unless `start` is distinguished and unexpired. */
+  /**
+   * Section 13.3. Throws FailedPreconditionError unless `start` is distinguished and unexpired,
+   * NotFoundError for a label that was erased.
+   */
   async ownerInit(request: operations.OwnerInitRequest): Promise<operations.OwnerInitResponse> {
     const fullTreeHead = headFor(this.#snapshot, request.last);
     const { start } = request;
     if (start >= this.#snapshot.size) throw badField('start: not an entry of the log');
-    const label = await this.#label(request.label);
+    const label = await this.#labelNotErased(request.label);
     const atStart = label.greatestAt(start);
     let greatestVersions: number[] = [];
     const { proof } = await this.#prove(request.last, label, function* (tree) {
@@ -210,12 +249,15 @@ export class Answers {
     return { fullTreeHead, greatestVersions, binaryLadder, init: proof };
   }
 
-  /** Section 13.4. Throws InvalidArgumentError for a state that no owner could have. */
+  /**
+   * Section 13.4. Throws InvalidArgumentError for a state that no owner could have, NotFoundError for
+   * a label that was erased.
+   */
   async ownerMonitor(request: operations.OwnerMonitorRequest): Promise<operations.ProofResponse> {
     const fullTreeHead = headFor(this.#snapshot, request.last);
     const { start, entries, greatestVersion } = request;
     if (start >= this.#snapshot.size) throw badField('start: not an entry of the log');
-    const label = await this.#label(request.label);
+    const label = await this.#labelNotErased(request.label);
     this.#checkMap(label, entries);
     const known = greatestVersion ?? -1;
     if (known > label.greatest || known < label.greatestAt(start)) {

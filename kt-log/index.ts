@@ -8,7 +8,10 @@ export type { AuditedEntry, KtLogOptions } from './log.ts';
 export { defaultAnswerLimits } from './answers.ts';
 export type { AnswerLimits } from './answers.ts';
 export { defaultSequencerLimits } from './sequencer.ts';
-export type { LogKeys, SequencerLimits, UpdateOptions } from './sequencer.ts';
+export type { SequencerLimits, UpdateOptions } from './sequencer.ts';
+export type { LogKeys } from './entry-writer.ts';
+export { defaultServedHeadLimits } from './served-head.ts';
+export type { Cosigners, ServedHeadLimits } from './served-head.ts';
 export { MemoryTreeStore } from './store.ts';
 export type {
   LogBatch,
@@ -28,4 +31,6 @@ export { nativeSha256 } from './native-hash.ts';
 export { nativeVrfProver } from './native-vrf.ts';
 export { portableVrfProver } from './vrf.ts';
 export type { ImmediateVrfProver, VrfEvaluation, VrfProver } from './vrf.ts';
+export { KtService, responseCacheLimits } from './serve.ts';
+export type { KtServed, KtServedCredential } from './serve.ts';
 export { signAuditorTreeHead, signTreeHead } from './tree-head.ts';

@@ -1,53 +1,24 @@
 /**
- * The log's one writer: collects updates into batches, makes one log entry of each, signs its head
- * and commits all of it at once (kt-log/README.md). A head leaves only after the commit; when a
- * commit fails the state is read again, so no second head of one size is ever signed.
+ * The log's one queue of updates: collects them into batches, of which each becomes one log entry
+ * (kt-log/README.md). VRFs are proved while an update waits. A batch that the store refuses is halved
+ * until the update that it refuses stands alone; after a commit whose outcome nobody knows the state
+ * is read again, so no second head of one size is ever signed.
  */
-import type { Clock, Random } from '@quicprochat/proto';
+import { TokenBuckets } from '@quicprochat/proto';
 import {
   ConflictError,
   InvalidArgumentError,
+  QpcError,
   ResourceExhaustedError,
+  Status,
   UnavailableError,
 } from '@quicprochat/proto/status';
 import { leavesPerEntryMax } from './auditor-update.ts';
-import type { Configuration } from './codec.ts';
-import { commitmentValue, maxLabelBytes } from './codec.ts';
-import {
-  commitmentOf,
-  keytransHasher,
-  logEntry,
-  openingBytes,
-  rfc6962Hasher,
-  zeroHash,
-} from './hash.ts';
-import { baseLadder } from './ladder.ts';
-import { Frontier, fullSubtrees } from './log-tree.ts';
-import type { LogIdentity } from './note.ts';
-import { formatCheckpoint, keytransExtension, signNote } from './note.ts';
-import { encode } from './presentation.ts';
-import type { StoredEntry } from './recorder.ts';
-import { LogReader } from './snapshot.ts';
-import type {
-  LogBatch,
-  LogTreeName,
-  NewEvaluation,
-  NewVersion,
-  StoredHead,
-  TreeStore,
-} from './store.ts';
-import type { Signer, VerifierSuite } from './suite.ts';
-import { signTreeHead } from './tree-head.ts';
-import type { VrfProver } from './vrf.ts';
-
-/** The secret side of a log. */
-export interface LogKeys {
-  /** Signs TreeHeads; its public key is in the Configuration. */
-  readonly treeHead: Signer;
-  /** Signs checkpoints, under the identity's note key. */
-  readonly note: Signer;
-  readonly vrf: VrfProver;
-}
+import { maxLabelBytes } from './codec.ts';
+import type { EntryWriterOptions, LabelUpdate, ProvedUpdate } from './entry-writer.ts';
+import { EntryWriter } from './entry-writer.ts';
+import type { LogReader } from './snapshot.ts';
+import type { NewEvaluation, StoredHead } from './store.ts';
 
 export interface SequencerLimits {
   /** How long the oldest update of a batch may wait for others, in milliseconds. */
@@ -60,6 +31,10 @@ export interface SequencerLimits {
   readonly valueBytes: number;
   /** How far the clock may stand behind the newest entry before the log refuses to write. */
   readonly clockBackMs: number;
+  /** Leaves of new labels per second, in the long run; background updates do not count. */
+  readonly newLeavesPerSecond: number;
+  /** Leaves of new labels that may come at once, at least 255: one update has up to that many. */
+  readonly newLeavesBurst: number;
 }
 export const defaultSequencerLimits: SequencerLimits = {
   batchMs: 500,
@@ -67,6 +42,8 @@ export const defaultSequencerLimits: SequencerLimits = {
   queuedLeaves: 16_384,
   valueBytes: 8192,
   clockBackMs: 1000,
+  newLeavesPerSecond: 50,
+  newLeavesBurst: 5000,
 };
 
 /** How an update is to be written. */
@@ -77,43 +54,33 @@ export interface UpdateOptions {
   readonly effects?: readonly unknown[];
 }
 
-export interface SequencerOptions {
-  readonly config: Configuration;
-  readonly identity: LogIdentity;
-  readonly keys: LogKeys;
-  readonly store: TreeStore;
-  readonly suite: VerifierSuite;
-  readonly clock: Clock;
-  readonly random: Random;
+export interface SequencerOptions extends Omit<EntryWriterOptions, 'clockBackMs'> {
   readonly limits: SequencerLimits;
 }
 
-/** New versions of a label that wait for their entry. */
+/** An update that waits for its entry. */
 interface Pending {
-  readonly label: Uint8Array;
-  readonly values: readonly Uint8Array[];
-  /** Greatest version that the caller knew, -1 for none. */
-  readonly greatestBefore: number;
+  readonly update: LabelUpdate;
+  /** Its VRFs, which are being proved. */
+  readonly evaluations: Promise<readonly NewEvaluation[]>;
   readonly dueMs: number;
-  readonly effects: readonly unknown[];
   resolve(position: number): void;
-  reject(error: Error): void;
+  reject(error: unknown): void;
+}
+/** An update whose turn it is. */
+interface Ready {
+  readonly pending: Pending;
+  readonly proved: ProvedUpdate;
 }
 
-/** State after the newest entry. */
-interface Tail {
-  readonly reader: LogReader;
-  readonly head: StoredHead | undefined;
-  readonly entry: StoredEntry;
-  readonly keytrans: Frontier;
-  readonly rfc6962: Frontier;
-}
-const emptyEntry: StoredEntry = { timestampMs: 0, prefixRoot: zeroHash, rootTile: 0 };
+/** Told of a head after its commit, with the reader that can read it. */
+export type HeadListener = (reader: LogReader, head: StoredHead) => void;
 
 export class Sequencer {
   readonly #options: SequencerOptions;
-  readonly #onHead: (reader: LogReader, head: StoredHead) => void;
-  #tail: Tail;
+  readonly #writer: EntryWriter;
+  readonly #onHead: HeadListener;
+  readonly #growth: TokenBuckets;
   #queue: Pending[] = [];
   #queuedLeaves = 0;
   #timer: { cancel(): void } | undefined;
@@ -122,35 +89,39 @@ export class Sequencer {
   #flushing: Promise<void> = Promise.resolve();
   #isClosed = false;
 
-  private constructor(
-    options: SequencerOptions,
-    tail: Tail,
-    onHead: (reader: LogReader, head: StoredHead) => void,
-  ) {
+  private constructor(options: SequencerOptions, writer: EntryWriter, onHead: HeadListener) {
     this.#options = options;
-    this.#tail = tail;
+    this.#writer = writer;
     this.#onHead = onHead;
-  }
-
-  /** `onHead` is called for the newest head at once, and for each later one after its commit. */
-  static async open(
-    options: SequencerOptions,
-    onHead: (reader: LogReader, head: StoredHead) => void,
-  ): Promise<Sequencer> {
-    const tail = await loadTail(options);
-    if (tail.head !== undefined) onHead(tail.reader, tail.head);
-    return new Sequencer(options, tail, onHead);
-  }
-
-  get reader(): LogReader {
-    return this.#tail.reader;
+    this.#growth = new TokenBuckets(options.clock);
   }
 
   /**
-   * Queues new versions of a label. Resolves with their entry's position when it is durable.
-   * Throws InvalidArgumentError for values out of bounds, ResourceExhaustedError QUEUE_FULL,
-   * ConflictError SEQ_CONFLICT when the label changed meanwhile, UnavailableError while closing or
-   * when the store failed.
+   * `onHead` is called for the newest head at once, and for each later one after its commit. Throws
+   * InvalidArgumentError for a burst below 255.
+   */
+  static async open(options: SequencerOptions, onHead: HeadListener): Promise<Sequencer> {
+    const { clockBackMs, newLeavesBurst } = options.limits;
+    if (newLeavesBurst < leavesPerEntryMax) {
+      throw new InvalidArgumentError('BAD_FIELD', `newLeavesBurst: below ${leavesPerEntryMax}`);
+    }
+    const writer = await EntryWriter.open({ ...options, clockBackMs });
+    const sequencer = new Sequencer(options, writer, onHead);
+    sequencer.#publish();
+    return sequencer;
+  }
+
+  #publish(): void {
+    const { head, reader } = this.#writer;
+    if (head !== undefined) this.#onHead(reader, head);
+  }
+
+  /**
+   * Queues new versions of a label. Resolves with their entry's position when it is durable, with
+   * the effects of the update. Throws InvalidArgumentError for values out of bounds,
+   * ResourceExhaustedError QUEUE_FULL or RATE_LIMITED, ConflictError SEQ_CONFLICT when the label
+   * changed meanwhile and NAME_TAKEN when it was erased, UnavailableError while closing or when the
+   * store failed, and that with which the store refused the effects.
    */
   submit(
     label: Uint8Array,
@@ -169,13 +140,28 @@ export class Sequencer {
     if (this.#queuedLeaves + values.length > limits.queuedLeaves) {
       throw new ResourceExhaustedError('QUEUE_FULL', `key log: ${limits.queuedLeaves} leaves wait`);
     }
+    if (greatestBefore < 0 && !isBackground) this.#admit(values.length);
     const dueMs = clock.monotonic() + (isBackground ? limits.backgroundMs : limits.batchMs);
+    const update: LabelUpdate = { label, values, greatestBefore, effects };
+    const evaluations = this.#writer.prove(update);
+    // Whoever takes the batch looks at the outcome; until then a failure is nobody's.
+    evaluations.catch(() => {});
     const { promise, resolve, reject } = Promise.withResolvers<number>();
-    this.#queue.push({ label, values, greatestBefore, dueMs, effects, resolve, reject });
+    this.#queue.push({ update, evaluations, dueMs, resolve, reject });
     this.#queuedLeaves += values.length;
     if (this.#queuedLeaves >= leavesPerEntryMax) this.#flushSoon();
     else this.#arm(dueMs);
     return promise;
+  }
+
+  /** Lets a new label in at the pace of the log. */
+  #admit(leaves: number): void {
+    const { newLeavesPerSecond: perSecond, newLeavesBurst: burst } = this.#options.limits;
+    const retryAfterMs = this.#growth.take('new labels', { perSecond, burst }, leaves);
+    if (retryAfterMs > 0) {
+      const message = `key log: more than ${perSecond} new leaves a second`;
+      throw new ResourceExhaustedError('RATE_LIMITED', message, { retryAfterMs });
+    }
   }
 
   #arm(dueMs: number): void {
@@ -198,12 +184,12 @@ export class Sequencer {
     const batch = this.#takeBatch();
     if (batch.length === 0) return;
     try {
-      const position = await this.#sequence(batch);
-      if (position !== undefined) for (const one of batch) one.resolve(position);
+      await this.#write(await this.#inOrder(batch));
     } catch (error) {
       await this.#reload();
       const message = 'key log: the batch may not have been committed';
       const failure = new UnavailableError('STORE_FULL', message, { cause: error });
+      // For those that have their answer already this changes nothing.
       for (const one of batch) one.reject(failure);
     }
     const [next] = this.#queue;
@@ -215,8 +201,8 @@ export class Sequencer {
   /** The store may or may not hold the failed batch: what it holds now is the log. */
   async #reload(): Promise<void> {
     try {
-      this.#tail = await loadTail(this.#options);
-      if (this.#tail.head !== undefined) this.#onHead(this.#tail.reader, this.#tail.head);
+      await this.#writer.reload();
+      this.#publish();
     } catch {
       // A store that cannot be read either: the next batch fails and tries again.
     }
@@ -229,11 +215,12 @@ export class Sequencer {
     const labels = new Set<string>();
     let leaves = 0;
     for (const one of this.#queue) {
-      const name = one.label.toString();
-      const fits = leaves + one.values.length <= leavesPerEntryMax && !labels.has(name);
+      const { label, values } = one.update;
+      const name = label.toString();
+      const fits = leaves + values.length <= leavesPerEntryMax && !labels.has(name);
       if (fits) {
         labels.add(name);
-        leaves += one.values.length;
+        leaves += values.length;
         batch.push(one);
       } else {
         rest.push(one);
@@ -244,116 +231,49 @@ export class Sequencer {
     return batch;
   }
 
-  /** Makes, signs and commits one entry. Undefined when no update of the batch was in order. */
-  async #sequence(batch: Pending[]): Promise<number | undefined> {
-    const { store, limits } = this.#options;
-    const { entry: last, reader } = this.#tail;
-    const position = this.#tail.head?.size ?? 0;
-    const timestampMs = Math.max(this.#options.clock.now(), last.timestampMs);
-    if (timestampMs - this.#options.clock.now() > limits.clockBackMs) {
-      throw new UnavailableError('STORE_FULL', 'key log: the clock stands behind the newest entry');
-    }
-    const versions: NewVersion[] = [];
-    const evaluations: NewEvaluation[] = [];
-    for (const [i, one] of [...batch.entries()].toReversed()) {
-      const known = (await store.positions(one.label)).length - 1;
-      if (known !== one.greatestBefore) {
-        batch.splice(i, 1);
-        one.reject(new ConflictError('SEQ_CONFLICT', 'key log: the label has changed'));
-        continue;
+  /** The updates whose label stands as their caller knew it; others get their error. */
+  async #inOrder(batch: readonly Pending[]): Promise<Ready[]> {
+    const { store } = this.#options;
+    const positions = await Promise.all(batch.map((one) => store.positions(one.update.label)));
+    const proofs = await Promise.allSettled(batch.map((one) => one.evaluations));
+    const ready: Ready[] = [];
+    for (const [i, pending] of batch.entries()) {
+      const proof = proofs[i];
+      const { update } = pending;
+      if ((positions[i]?.length ?? 0) - 1 !== update.greatestBefore) {
+        pending.reject(new ConflictError('SEQ_CONFLICT', 'key log: the label has changed'));
+      } else if (proof?.status === 'fulfilled') {
+        ready.push({ pending, proved: { ...update, evaluations: proof.value } });
+      } else {
+        pending.reject(proof?.reason);
       }
-      versions.push(...this.#newVersions(one));
-      evaluations.push(...(await this.#newEvaluations(one)));
     }
-    if (versions.length === 0) return undefined;
-    const keys = new Map(evaluations.map((one) => [keyOf(one), one.evaluation.output]));
-    const leaves = versions.map((one) => ({
-      vrfOutput: keys.get(keyOf(one)) ?? zeroHash,
-      commitment: one.commitment,
-    }));
-    const inserted = await reader.prefixTree.insert(last.rootTile, leaves, last.rootTile + 1);
-    const { rootHash: prefixRoot, root: rootTile } = inserted;
-    const entry: StoredEntry = { timestampMs, prefixRoot, rootTile };
-    const { head, leaf } = this.#grow(logEntry(timestampMs, prefixRoot));
-    const tiles = this.#completedTiles(leaf);
-    const written: LogBatch = {
-      position,
-      entry,
-      head,
-      tiles: inserted.written,
-      superseded: inserted.superseded,
-      logTiles: tiles,
-      versions,
-      evaluations,
-      effects: batch.flatMap((one) => one.effects),
-    };
-    await store.commit(written);
-    this.#tail = { ...this.#tail, head, entry };
-    this.#onHead(reader, head);
-    return position;
-  }
-
-  #newVersions(one: Pending): NewVersion[] {
-    const { config, suite, random } = this.#options;
-    return one.values.map((value, i) => {
-      const version = one.greatestBefore + 1 + i;
-      const opening = random.bytes(openingBytes);
-      const { label } = one;
-      const bytes = encode(commitmentValue(config.mode), {
-        opening,
-        label,
-        version,
-        update: { value },
-      });
-      const commitment = commitmentOf(suite.sha256, bytes);
-      return { label, version, commitment, opening, value };
+    const taken = await this.#writer.taken(ready.map((one) => one.proved));
+    return ready.filter(({ pending, proved }) => {
+      const isTaken = taken.has(proved);
+      if (isTaken) pending.reject(new ConflictError('NAME_TAKEN', 'key log: an erased label'));
+      return !isTaken;
     });
   }
 
-  /** VRFs of the new versions and of every lookup of the new greatest one that is not stored. */
-  async #newEvaluations(one: Pending): Promise<NewEvaluation[]> {
-    const { store, keys } = this.#options;
-    const { label, greatestBefore } = one;
-    const added = one.values.map((_, i) => greatestBefore + 1 + i);
-    const wanted = [...new Set([...baseLadder(greatestBefore + added.length), ...added])];
-    const stored = await store.evaluations(label, wanted);
-    const missing = wanted.filter((_, i) => stored[i] === undefined);
-    const proved = await keys.vrf.prove(label, missing);
-    return wanted.flatMap((version, i) => {
-      const evaluation = stored[i] ?? proved[missing.indexOf(version)];
-      return evaluation === undefined ? [] : [{ label, version, evaluation }];
-    });
-  }
-
-  /** Signs the head of the tree with one entry more. */
-  #grow(encoded: Uint8Array): {
-    readonly head: StoredHead;
-    readonly leaf: { readonly keytrans: Uint8Array; readonly rfc6962: Uint8Array };
-  } {
-    const { config, identity, keys, suite } = this.#options;
-    const hashers = {
-      keytrans: keytransHasher(suite.sha256),
-      rfc6962: rfc6962Hasher(suite.sha256),
-    };
-    const leaf = {
-      keytrans: hashers.keytrans.leaf(encoded),
-      rfc6962: hashers.rfc6962.leaf(encoded),
-    };
-    this.#tail.keytrans.append(leaf.keytrans);
-    this.#tail.rfc6962.append(leaf.rfc6962);
-    const { size } = this.#tail.keytrans;
-    const root = this.#tail.keytrans.root();
-    const rfc6962Root = this.#tail.rfc6962.root();
-    const { signature } = signTreeHead(config, size, root, keys.treeHead);
-    const text = checkpointText(identity, { size, root, rfc6962Root });
-    const { signature: noteSignature } = signNote(text, identity.key, keys.note);
-    return { head: { size, root, signature, rfc6962Root, noteSignature }, leaf };
-  }
-
-  #completedTiles(leaf: { readonly keytrans: Uint8Array; readonly rfc6962: Uint8Array }) {
-    const { reader } = this.#tail;
-    const trees: LogTreeName[] = ['keytrans', 'rfc6962'];
-    return trees.flatMap((tree) => reader[tree].append(leaf[tree]).map((tile) => ({ tree, tile })));
+  /** One entry of the updates, or of each half when the store refuses them together. */
+  async #write(updates: readonly Ready[]): Promise<void> {
+    const [first] = updates;
+    if (first === undefined) return;
+    try {
+      const { size } = await this.#writer.write(updates.map((one) => one.proved));
+      this.#publish();
+      for (const { pending } of updates) pending.resolve(size - 1);
+    } catch (error) {
+      if (!isRefusal(error) || (await this.#writer.hasChanged())) throw error;
+      if (updates.length === 1) {
+        first.pending.reject(error);
+        return;
+      }
+      const middle = Math.ceil(updates.length / 2);
+      await this.#write(updates.slice(0, middle));
+      await this.#write(updates.slice(middle));
+    }
   }
 
   /** Writes what waits and refuses what comes. */
@@ -368,40 +288,8 @@ export class Sequencer {
   }
 }
 
-const keyOf = (one: { readonly label: Uint8Array; readonly version: number }): string =>
-  `${one.version}/${one.label.toString()}`;
-
-/** The text of the checkpoint of a head, as it was signed. */
-export function checkpointText(
-  identity: LogIdentity,
-  head: Pick<StoredHead, 'size' | 'root' | 'rfc6962Root'>,
-): string {
-  return formatCheckpoint({
-    origin: identity.origin,
-    size: head.size,
-    root: head.rfc6962Root,
-    extensions: [keytransExtension(head.root)],
-  });
-}
-
-/** The state of the log that a store holds. */
-async function loadTail({ store, suite }: SequencerOptions): Promise<Tail> {
-  const head = await store.newestHead();
-  const size = head?.size ?? 0;
-  const reader = await LogReader.open(suite.sha256, store, size);
-  const [entry] = size === 0 ? [emptyEntry] : await store.entries(size - 1, size);
-  const ids = fullSubtrees(size);
-  return {
-    reader,
-    head,
-    entry: entry ?? emptyEntry,
-    keytrans: new Frontier(keytransHasher(suite.sha256), {
-      size,
-      heads: await reader.keytrans.nodes(ids),
-    }),
-    rfc6962: new Frontier(rfc6962Hasher(suite.sha256), {
-      size,
-      heads: await reader.rfc6962.nodes(ids),
-    }),
-  };
+/** Whether an error of a commit says that nothing was written (TreeStore.commit). */
+function isRefusal(error: unknown): boolean {
+  const isOpen: readonly number[] = [Status.Unavailable, Status.Internal, Status.DataLoss];
+  return error instanceof QpcError && !isOpen.includes(error.status);
 }

@@ -91,6 +91,14 @@ export function parseEntryBundle(bytes: Uint8Array): Uint8Array[] | undefined {
   return entries;
 }
 
+/** What one more leaf makes of a tree. */
+export interface Growth {
+  /** Tiles that it completes. */
+  readonly tiles: readonly LogTile[];
+  /** Makes it so. At most one of several growths of the same tree may be kept. */
+  readonly keep: () => void;
+}
+
 /** Computed nodes inside tiles that are kept; they are asked for again and again. */
 const nodesCachedMax = 65_536;
 
@@ -100,8 +108,6 @@ export class TiledLog {
   readonly #read: LogTileReader;
   /** Per level: the hashes of the tile on the right edge, fewer than 256. */
   readonly #edges: Hash[][] = [];
-  /** Per level: the last tile that became full, which the store may not hold yet. */
-  readonly #completed: { readonly index: number; readonly hashes: readonly Hash[] }[] = [];
   readonly #cache = new Map<NodeId, Hash>();
   #size = 0;
 
@@ -139,23 +145,31 @@ export class TiledLog {
     return this.#size;
   }
 
-  /** Adds a leaf value. Returns the tiles that it completed, which have to be stored. */
-  append(leaf: Hash): LogTile[] {
-    const completed: LogTile[] = [];
+  /** The tree with one leaf more. Nothing changes until `keep` is called, once its tiles are stored. */
+  grow(leaf: Hash): Growth {
+    const tiles: LogTile[] = [];
+    const edges: Hash[][] = [];
     let value = leaf;
-    this.#size++;
     for (let level = 0; ; level++) {
-      const edge = (this.#edges[level] ??= []);
-      edge.push(value);
-      if (edge.length < tileWidth) return completed;
-      const index = this.#size / tileWidth ** (level + 1) - 1;
+      const edge = [...(this.#edges[level] ?? []), value];
+      if (edge.length < tileWidth) {
+        edges.push(edge);
+        break;
+      }
+      const index = (this.#size + 1) / tileWidth ** (level + 1) - 1;
       const bytes = new Uint8Array(tileBytes);
       edge.forEach((hash, i) => bytes.set(hash, i * hashBytes));
-      completed.push({ level, index, bytes });
-      this.#completed[level] = { index, hashes: edge };
+      tiles.push({ level, index, bytes });
+      edges.push([]);
       value = this.#combine(edge, level);
-      this.#edges[level] = [];
     }
+    return {
+      tiles,
+      keep: () => {
+        this.#size++;
+        for (const [level, edge] of edges.entries()) this.#edges[level] = edge;
+      },
+    };
   }
 
   /** Root of the subtree over hashes of one level, a power of two of them. */
@@ -202,8 +216,6 @@ export class TiledLog {
   /** The hashes of a tile, full or on the right edge. */
   async #hashes(level: number, index: number): Promise<readonly Hash[]> {
     if (tileWidthAt(this.#size, level, index) < tileWidth) return this.#edges[level] ?? [];
-    const completed = this.#completed[level];
-    if (completed?.index === index) return completed.hashes;
     return splitHashes(await this.#read(level, index));
   }
 

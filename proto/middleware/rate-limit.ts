@@ -25,22 +25,22 @@ export class TokenBuckets {
     this.#clock = clock;
   }
 
-  /** Takes one token; returns 0, or the ms until one is there. */
-  take(key: string, rate: Rate): number {
+  /** Takes `count` tokens, at most the burst; returns 0, or the ms until they are there. */
+  take(key: string, rate: Rate, count = 1): number {
     const nowMs = this.#clock.monotonic();
     const old = this.#buckets.get(key) ?? { tokens: rate.burst, atMs: nowMs };
     const tokens = Math.min(rate.burst, old.tokens + ((nowMs - old.atMs) / 1000) * rate.perSecond);
-    const isGranted = tokens >= 1;
+    const isGranted = tokens >= count;
     // Deleting first moves the key to the end: the map's order is the order of use.
     this.#buckets.delete(key);
-    this.#buckets.set(key, { tokens: isGranted ? tokens - 1 : tokens, atMs: nowMs });
+    this.#buckets.set(key, { tokens: isGranted ? tokens - count : tokens, atMs: nowMs });
     if (this.#buckets.size > bucketsMax) {
       for (const oldest of this.#buckets.keys()) {
         this.#buckets.delete(oldest);
         break;
       }
     }
-    return isGranted ? 0 : Math.ceil(((1 - tokens) / rate.perSecond) * 1000);
+    return isGranted ? 0 : Math.ceil(((count - tokens) / rate.perSecond) * 1000);
   }
 }
 

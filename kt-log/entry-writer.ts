@@ -1,0 +1,258 @@
+/**
+ * Makes log entries (kt-log/README.md): new versions of labels become leaves of the prefix tree, one
+ * entry of both log trees, a signed TreeHead and a signed checkpoint, committed at once. What is in
+ * memory follows the store: it changes after a commit, or is read again when one may have failed.
+ * Decides nothing about batches.
+ */
+import type { Clock, Random } from '@quicprochat/proto';
+import { UnavailableError } from '@quicprochat/proto/status';
+import type { Configuration } from './codec.ts';
+import { commitmentValue } from './codec.ts';
+import {
+  commitmentOf,
+  keytransHasher,
+  logEntry,
+  openingBytes,
+  rfc6962Hasher,
+  zeroHash,
+} from './hash.ts';
+import { baseLadder } from './ladder.ts';
+import { Frontier, fullSubtrees } from './log-tree.ts';
+import type { LogIdentity } from './note.ts';
+import { formatCheckpoint, keytransExtension, signNote } from './note.ts';
+import { encode } from './presentation.ts';
+import type { StoredEntry } from './recorder.ts';
+import { LogReader } from './snapshot.ts';
+import type { LogTreeName, NewEvaluation, NewVersion, StoredHead, TreeStore } from './store.ts';
+import type { Signer, VerifierSuite } from './suite.ts';
+import { signTreeHead } from './tree-head.ts';
+import type { VrfProver } from './vrf.ts';
+
+/** The secret side of a log. */
+export interface LogKeys {
+  /** Signs TreeHeads; its public key is in the Configuration. */
+  readonly treeHead: Signer;
+  /** Signs checkpoints, under the identity's note key. */
+  readonly note: Signer;
+  readonly vrf: VrfProver;
+}
+
+export interface EntryWriterOptions {
+  readonly config: Configuration;
+  readonly identity: LogIdentity;
+  readonly keys: LogKeys;
+  readonly store: TreeStore;
+  readonly suite: VerifierSuite;
+  readonly clock: Clock;
+  readonly random: Random;
+  /** How far the clock may stand behind the newest entry before nothing is written. */
+  readonly clockBackMs: number;
+}
+
+/** New versions of one label, in order. */
+export interface LabelUpdate {
+  readonly label: Uint8Array;
+  readonly values: readonly Uint8Array[];
+  /** The greatest version before them, -1 for none. */
+  readonly greatestBefore: number;
+  readonly effects: readonly unknown[];
+}
+/** The same with the VRFs of its versions and of their ladders. */
+export interface ProvedUpdate extends LabelUpdate {
+  readonly evaluations: readonly NewEvaluation[];
+}
+
+/** State after the newest entry. */
+interface Tail {
+  readonly reader: LogReader;
+  readonly head: StoredHead | undefined;
+  readonly entry: StoredEntry;
+  readonly keytrans: Frontier;
+  readonly rfc6962: Frontier;
+}
+const emptyEntry: StoredEntry = { timestampMs: 0, prefixRoot: zeroHash, rootTile: 0 };
+
+export class EntryWriter {
+  readonly #options: EntryWriterOptions;
+  #tail: Tail;
+
+  private constructor(options: EntryWriterOptions, tail: Tail) {
+    this.#options = options;
+    this.#tail = tail;
+  }
+
+  /** Continues the log that the store holds. Throws DataLossError when it is incomplete. */
+  static async open(options: EntryWriterOptions): Promise<EntryWriter> {
+    return new EntryWriter(options, await loadTail(options));
+  }
+
+  get reader(): LogReader {
+    return this.#tail.reader;
+  }
+  /** The newest head; undefined for an empty log. */
+  get head(): StoredHead | undefined {
+    return this.#tail.head;
+  }
+
+  /** Takes what the store holds now for the log. */
+  async reload(): Promise<void> {
+    this.#tail = await loadTail(this.#options);
+  }
+
+  /** VRFs of new versions and of every lookup of the new greatest one; stored ones are read. */
+  async prove(update: LabelUpdate): Promise<readonly NewEvaluation[]> {
+    const { store, keys } = this.#options;
+    const { label, greatestBefore, values } = update;
+    const added = values.map((_, i) => greatestBefore + 1 + i);
+    const wanted = [...new Set([...baseLadder(greatestBefore + added.length), ...added])];
+    const stored = await store.evaluations(label, wanted);
+    const missing = wanted.filter((_, i) => stored[i] === undefined);
+    const proved = await keys.vrf.prove(label, missing);
+    return wanted.flatMap((version, i) => {
+      const evaluation = stored[i] ?? proved[missing.indexOf(version)];
+      return evaluation === undefined ? [] : [{ label, version, evaluation }];
+    });
+  }
+
+  /** Which of the updates would give a label its version 0 that once had one and was erased. */
+  async taken(updates: readonly ProvedUpdate[]): Promise<ReadonlySet<ProvedUpdate>> {
+    const fresh = updates.filter((one) => one.greatestBefore < 0);
+    const keys = fresh.map((one) => searchKeyOf(one, 0));
+    const { reader, entry } = this.#tail;
+    const [answer] = await reader.prefixTree.search([{ root: entry.rootTile, keys }]);
+    return new Set(fresh.filter((_, i) => answer?.commitments[i] !== undefined));
+  }
+
+  /**
+   * Makes, signs and commits one entry; durable on return. Throws UnavailableError when the clock
+   * stands too far behind, and what the store throws. Whatever it throws, nothing in memory has
+   * changed; whether the store has, `hasChanged` tells.
+   */
+  async write(updates: readonly ProvedUpdate[]): Promise<StoredHead> {
+    const { store, clock, clockBackMs } = this.#options;
+    const { entry: last, reader, head: before } = this.#tail;
+    const nowMs = clock.now();
+    const timestampMs = Math.max(nowMs, last.timestampMs);
+    if (timestampMs - nowMs > clockBackMs) {
+      throw new UnavailableError('STORE_FULL', 'key log: the clock stands behind the newest entry');
+    }
+    const versions: NewVersion[] = [];
+    const leaves: { vrfOutput: Uint8Array; commitment: Uint8Array }[] = [];
+    for (const one of updates) {
+      for (const made of this.#newVersions(one)) {
+        versions.push(made);
+        leaves.push({
+          vrfOutput: searchKeyOf(one, made.version),
+          commitment: made.commitment,
+        });
+      }
+    }
+    const inserted = await reader.prefixTree.insert(last.rootTile, leaves, last.rootTile + 1);
+    const { rootHash: prefixRoot, root: rootTile } = inserted;
+    const entry: StoredEntry = { timestampMs, prefixRoot, rootTile };
+    const { head, frontiers, growths } = this.#grow(logEntry(timestampMs, prefixRoot));
+    await store.commit({
+      position: before?.size ?? 0,
+      entry,
+      head,
+      tiles: inserted.written,
+      superseded: inserted.superseded,
+      logTiles: growths.flatMap(({ tree, tiles }) => tiles.map((tile) => ({ tree, tile }))),
+      versions,
+      evaluations: updates.flatMap((one) => one.evaluations),
+      effects: updates.flatMap((one) => one.effects),
+    });
+    for (const { keep } of growths) keep();
+    this.#tail = { reader, head, entry, ...frontiers };
+    return head;
+  }
+
+  /** Whether the store holds another log than the one in memory. */
+  async hasChanged(): Promise<boolean> {
+    const stored = await this.#options.store.newestHead();
+    return stored?.size !== this.#tail.head?.size;
+  }
+
+  #newVersions(one: LabelUpdate): NewVersion[] {
+    const { config, suite, random } = this.#options;
+    const structure = commitmentValue(config.mode);
+    return one.values.map((value, i) => {
+      const { label } = one;
+      const version = one.greatestBefore + 1 + i;
+      const opening = random.bytes(openingBytes);
+      const bytes = encode(structure, { opening, label, version, update: { value } });
+      return { label, version, commitment: commitmentOf(suite.sha256, bytes), opening, value };
+    });
+  }
+
+  /** Signs the head of the tree with one entry more. */
+  #grow(encoded: Uint8Array) {
+    const { config, identity, keys, suite } = this.#options;
+    const { reader } = this.#tail;
+    const hashers = {
+      keytrans: keytransHasher(suite.sha256),
+      rfc6962: rfc6962Hasher(suite.sha256),
+    };
+    const grown = (tree: LogTreeName) => {
+      const leaf = hashers[tree].leaf(encoded);
+      const frontier = new Frontier(hashers[tree], this.#tail[tree].retained());
+      frontier.append(leaf);
+      return { frontier, growth: { tree, ...reader[tree].grow(leaf) } };
+    };
+    const [keytrans, rfc6962] = [grown('keytrans'), grown('rfc6962')];
+    const { size } = keytrans.frontier;
+    const root = keytrans.frontier.root();
+    const rfc6962Root = rfc6962.frontier.root();
+    const { signature } = signTreeHead(config, size, root, keys.treeHead);
+    const text = checkpointText(identity, { size, root, rfc6962Root });
+    const { signature: noteSignature } = signNote(text, identity.key, keys.note);
+    const head: StoredHead = { size, root, signature, rfc6962Root, noteSignature };
+    return {
+      head,
+      frontiers: { keytrans: keytrans.frontier, rfc6962: rfc6962.frontier },
+      growths: [keytrans.growth, rfc6962.growth],
+    };
+  }
+}
+
+/** The text of the checkpoint of a head, as it was signed. */
+export function checkpointText(
+  identity: LogIdentity,
+  head: Pick<StoredHead, 'size' | 'root' | 'rfc6962Root'>,
+): string {
+  return formatCheckpoint({
+    origin: identity.origin,
+    size: head.size,
+    root: head.rfc6962Root,
+    extensions: [keytransExtension(head.root)],
+  });
+}
+
+/** Where a version stands in the prefix tree. */
+function searchKeyOf(update: ProvedUpdate, version: number): Uint8Array {
+  const found = update.evaluations.find((one) => one.version === version);
+  if (found === undefined) throw new TypeError(`the VRF of version ${version} was not proved`);
+  return found.evaluation.output;
+}
+
+/** The state of the log that a store holds. */
+async function loadTail({ store, suite }: EntryWriterOptions): Promise<Tail> {
+  const head = await store.newestHead();
+  const size = head?.size ?? 0;
+  const reader = await LogReader.open(suite.sha256, store, size);
+  const [entry] = size === 0 ? [emptyEntry] : await store.entries(size - 1, size);
+  const ids = fullSubtrees(size);
+  return {
+    reader,
+    head,
+    entry: entry ?? emptyEntry,
+    keytrans: new Frontier(keytransHasher(suite.sha256), {
+      size,
+      heads: await reader.keytrans.nodes(ids),
+    }),
+    rfc6962: new Frontier(rfc6962Hasher(suite.sha256), {
+      size,
+      heads: await reader.rfc6962.nodes(ids),
+    }),
+  };
+}
