@@ -33,8 +33,9 @@ export interface FoundVersion {
   readonly version: number;
   readonly value: Uint8Array;
   readonly opening: Uint8Array;
-  /** Entry where the search ended. */
+  /** Entry where the search ended, and its timestamp. */
   readonly terminal: number;
+  readonly terminalMs: number;
   /** True: contact monitoring has to follow this version (sections 6.3, 7.2). */
   readonly mustMonitor: boolean;
   /** Search keys and commitments of the ladder, which monitoring needs. */
@@ -69,13 +70,13 @@ export function verifySearch(
     ladder,
     response.binaryLadder,
   );
-  const { result, state } = verifyResponse<Found>(
+  const { result, state, tree } = verifyResponse<Found>(
     log,
     before,
     { fullTreeHead, proof },
     versions,
     nowMs,
-    (tree) => (isGreatest ? searchGreatest(tree, version) : searchFixed(tree, version)),
+    (shown) => (isGreatest ? searchGreatest(shown, version) : searchFixed(shown, version)),
     viewRestart,
   );
   const isContactMonitoring = log.config.mode === DeploymentMode.contactMonitoring;
@@ -87,6 +88,7 @@ export function verifySearch(
       value: update.value,
       opening,
       terminal: result.terminal,
+      terminalMs: tree.entry(result.terminal)?.timestampMs ?? 0,
       mustMonitor: isContactMonitoring && result.mustMonitor,
       versions,
     },

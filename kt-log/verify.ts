@@ -35,13 +35,52 @@ export { verifyConsistency6962, verifyInclusion6962 } from './rfc6962.ts';
 export { rfc6962Hasher, keytransHasher } from './hash.ts';
 export { parseEntryBundle, parseTilePath, tilePath } from './tiles.ts';
 export * from './verify-owner.ts';
-export { evidenceKinds } from './evidence.ts';
-export type { EvidenceKind } from './evidence.ts';
-export { checkAdvance, isConvicted, logStatuses, MemoryAuditStore } from './audit-store.ts';
+export {
+  decodeEvidence,
+  encodeEvidence,
+  evidenceKinds,
+  evidenceLimits,
+  isEvidence,
+  signedHead,
+} from './evidence.ts';
 export type {
-  AuditStore,
-  EvidenceRecord,
-  FollowedLog,
-  LogStatus,
+  Evidence,
+  EvidenceBody,
+  EvidenceKind,
+  ReplayedState,
+  ShownEntry,
+  ShownNode,
+  ShownVersion,
   SignedHead,
-} from './audit-store.ts';
+  Statement,
+} from './evidence.ts';
+export { checkAdvance, isConvicted, logStatuses, MemoryAuditStore } from './audit-store.ts';
+export type { AuditStore, EvidenceRecord, FollowedLog, LogStatus } from './audit-store.ts';
+export type {
+  CallOptions,
+  CredentialUpdateRequest,
+  LogAnswer,
+  LogTransport,
+  Send,
+} from './client-transport.ts';
+export type { LogClientStore } from './client-storage.ts';
+export type { ForkMaterial, Witnessing } from './client-checkpoint.ts';
+export { ForkError } from './client-checkpoint.ts';
+export type { CheckValue, LogClientOptions, ValueToCheck, VerifiedHead } from './client-core.ts';
+export type { DistinguishedRecord } from './client-records.ts';
+export type { ClientCredentials } from './client-credentials.ts';
+export type { ClientOwner, OwnerTransport, OwnUpdateResult, OwnVersion } from './client-owner.ts';
+export { LogClient } from './log-client.ts';
+export type { FoundValue, KnownValue } from './log-client.ts';
+export {
+  defaultAuditorsMin,
+  openWrapped,
+  wrapCredential,
+  wrappedCredential,
+} from './wrapped-credential.ts';
+export type {
+  CredentialSource,
+  OpenedCredential,
+  StrangerRules,
+  WrappedCredential,
+} from './wrapped-credential.ts';
