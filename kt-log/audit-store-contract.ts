@@ -5,7 +5,8 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { AuditStore, EvidenceRecord, FollowedLog, SignedHead } from './audit-store.ts';
+import type { AuditStore, EvidenceRecord, FollowedLog } from './audit-store.ts';
+import type { SignedHead } from './evidence.ts';
 
 const bytes = (length: number, fill: number): Uint8Array => new Uint8Array(length).fill(fill);
 const red = 'red.example';

@@ -4,7 +4,7 @@
  * every implementation has to pass is in audit-store-contract.ts. Browser-safe.
  */
 import { ConflictError } from '@quicprochat/proto/status';
-import type { EvidenceKind } from './evidence.ts';
+import type { EvidenceKind, SignedHead } from './evidence.ts';
 import type { Hash } from './hash.ts';
 import { sameBytes } from './hash.ts';
 
@@ -19,15 +19,6 @@ export type LogStatus = (typeof logStatuses)[number];
 /** Statuses that evidence stands behind: nothing is replayed or cosigned until a person decides. */
 export function isConvicted(status: LogStatus | undefined): boolean {
   return status === 'forked' || status === 'invalid';
-}
-
-/** A TreeHead with the root that it signs: 104 bytes on the wire. */
-export interface SignedHead {
-  readonly size: number;
-  /** KEYTRANS root at that size. */
-  readonly root: Hash;
-  /** Signature of the TreeHead (protocol section 11.2), 64 bytes. */
-  readonly signature: Uint8Array;
 }
 
 /** One log as it was replayed. */

@@ -55,7 +55,37 @@ test('bundles of any length lead to the same state, and it survives being stored
   }
   assert.deepEqual(state, whole.log);
   const again = await log.auditBundle(8, 20);
-  assert.throws(() => step(made, state, again), { reason: 'COUNT', checked: 'audit bundle' });
+  assert.throws(() => step(made, state, again), { reason: 'COUNT', checked: 'audit bundle range' });
+});
+
+test('a bundle that starts before the state has to list the same entries again', async () => {
+  const made = await scene();
+  const { log: state } = step(made, emptyAudit, await made.log.auditBundle(0, 13));
+  const whole = step(made, emptyAudit, await made.log.auditBundle(0, 20));
+  for (const from of [0, 8, 12, 13]) {
+    assert.deepEqual(step(made, state, await made.log.auditBundle(from, 20)), whole, `${from}`);
+  }
+  // Subtrees of the state are compared as wholes; nothing new is no continuation.
+  const range = { reason: 'COUNT', checked: 'audit bundle range' };
+  for (const [from, to] of [
+    [9, 20],
+    [14, 20],
+    [8, 13],
+    [0, 4],
+  ] as const) {
+    const bundle = await made.log.auditBundle(from, to);
+    assert.throws(() => step(made, state, bundle), range, `${from} to ${to}`);
+  }
+  const other = await testLog();
+  await other.log.update({ label: labelOf('evil'), values: [labelOf('value')] });
+  const [evil] = (await other.log.auditBundle(0, 1)).entries;
+  const good = await made.log.auditBundle(8, 20);
+  assert.ok(evil);
+  for (const at of [0, 3, 4]) {
+    const lie = { ...good, entries: good.entries.with(at, evil) };
+    const signed = signAuditBundle(nativeSuite.sha256, lie, made.keys.note);
+    assert.throws(() => step(made, state, signed), { reason: 'FORK', checked: 'entries 8 to 13' });
+  }
 });
 
 test('what was audited is cosigned, and never a smaller size', async () => {

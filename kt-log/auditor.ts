@@ -15,18 +15,24 @@ import {
   rfc6962Hasher,
   sameBytes,
   type Sha256,
+  zeroHash,
 } from './hash.ts';
 import type { RetainedLog } from './log-tree.ts';
-import { fullSubtrees, rootOfHeads } from './log-tree.ts';
+import { Frontier, fullSubtrees, leavesOf, rootOfHeads } from './log-tree.ts';
 import type { Checkpoint, LogIdentity, NoteKey, NoteSignature } from './note.ts';
 import { cosign, formatCheckpoint, keytransRoot, noteLimits, openCheckpoint } from './note.ts';
 import type { Structure } from './presentation.ts';
 import { decode, encode, maxUint16, maxUint32, Writer } from './presentation.ts';
 import type { Signer, VerifierSuite } from './suite.ts';
-import { verify } from './verification-error.ts';
+import { verify, VerificationError } from './verification-error.ts';
 
 /** Most entries of one bundle. */
 export const bundleEntriesMax = 256;
+/**
+ * Most bytes of one bundle: 256 entries of 255 leaves each, at a kilobyte for a leaf and its part of
+ * the proof. Bundles of a usual log are a hundred times smaller.
+ */
+export const bundleBytesMax = 67_108_864;
 
 /** Entries [from, from + n) with their updates, and the checkpoint of the tree that ends there. */
 export interface AuditBundle {
@@ -102,54 +108,132 @@ export interface Audited {
 }
 
 /**
- * Replays a bundle on the state before it. Throws VerificationError and leaves the state as it was:
- * BAD_SIGNATURE for a bundle that is not the log's; COUNT for one that does not continue the state;
- * TOO_NEW for entries ahead of `nowMs`; anything else convicts the log with the bundle as evidence.
+ * Decodes a bundle and verifies that the log's note key signed it: from here on the log answers for
+ * what stands in it. Throws VerificationError MALFORMED, BAD_SIGNATURE.
  */
+export function openAuditBundle(
+  suite: VerifierSuite,
+  key: NoteKey,
+  bytes: Uint8Array,
+): AuditBundle {
+  const bundle = decode(auditBundle, bytes);
+  const isSigned = suite.verifySignature(
+    key.publicKey,
+    bundleTbs(suite.sha256, bundle),
+    bundle.signature,
+  );
+  verify(isSigned, 'BAD_SIGNATURE', 'audit bundle', "the log's signature");
+  return bundle;
+}
+
+/** openAuditBundle and replayAuditBundle; throws as they do. */
 export function applyAuditBundle(
   suite: VerifierSuite,
-  { config, identity }: AuditedIdentity,
+  log: AuditedIdentity,
   before: AuditedLog,
   bytes: Uint8Array,
   nowMs: number,
 ): Audited {
+  const bundle = openAuditBundle(suite, log.identity.key, bytes);
+  return replayAuditBundle(suite, log.identity, before, bundle, nowMs + log.config.maxAheadMs);
+}
+
+/** Whether a failed replay of a signed bundle convicts the log: all do but these two. */
+export function convicts(error: VerificationError): boolean {
+  return error.reason !== 'TOO_NEW' && !(error.reason === 'COUNT' && error.checked === continuing);
+}
+const continuing = 'audit bundle range';
+
+/**
+ * Replays a signed bundle on the state before it. Entries that the state has already (a bundle of
+ * the HTTP door is the same for everybody) are compared with it. Throws VerificationError and leaves
+ * the state as it was: COUNT for a bundle that does not continue the state; TOO_NEW for entries after
+ * `latestMs`; anything else convicts the log with the bundle as evidence.
+ */
+export function replayAuditBundle(
+  suite: VerifierSuite,
+  identity: LogIdentity,
+  before: AuditedLog,
+  bundle: AuditBundle,
+  latestMs: number,
+): Audited {
   const { sha256 } = suite;
-  const bundle = decode(auditBundle, bytes);
-  const isSigned = suite.verifySignature(
-    identity.key.publicKey,
-    bundleTbs(sha256, bundle),
-    bundle.signature,
-  );
-  verify(isSigned, 'BAD_SIGNATURE', 'audit bundle', "the log's signature");
   const { from, entries, updates } = bundle;
-  verify(from === before.log.size, 'COUNT', 'audit bundle', `entries from ${before.log.size} on`);
-  const isWhole = entries.length > 0 && entries.length === updates.length;
-  verify(isWhole, 'COUNT', 'audit bundle', 'one update for each entry, at least one');
+  const known = before.log.size - from;
+  const continues = known >= 0 && known < Math.max(entries.length, updates.length);
+  verify(continues, 'COUNT', continuing, `entries from ${before.log.size} on, at least one`);
+  const isWhole = entries.length === updates.length;
+  verify(isWhole, 'COUNT', 'audit bundle entries', 'one update for each');
   const { checkpoint } = openCheckpoint(suite, bundle.checkpoint, identity);
+  verifyKnownEntries(sha256, before, from, entries.slice(0, known));
   let log = before;
   for (const [i, update] of updates.entries()) {
-    const isTimely = update.timestampMs <= nowMs + config.maxAheadMs;
-    verify(isTimely, 'TOO_NEW', `entry ${from + i}`, `at most ${config.maxAheadMs} ms ahead`);
-    log = applyAuditorUpdate(sha256, log, update, entries[i]);
+    if (i < known) continue;
+    const isTimely = update.timestampMs <= latestMs;
+    verify(isTimely, 'TOO_NEW', `entry ${from + i}`, 'a time no further ahead than is agreed');
+    log = replayEntry(sha256, log, update, entries[i]);
   }
   verify(checkpoint.size === log.log.size, 'COUNT', 'checkpoint size', 'the end of the bundle');
+  verifyCheckpointRoots(sha256, log, checkpoint);
+  return { log, checkpoint };
+}
+
+/** applyAuditorUpdate, whose errors name the entry. */
+export function replayEntry(
+  sha256: Sha256,
+  before: AuditedLog,
+  update: AuditorUpdate,
+  entry: Uint8Array | undefined,
+): AuditedLog {
+  try {
+    return applyAuditorUpdate(sha256, before, update, entry);
+  } catch (error) {
+    if (!(error instanceof VerificationError)) throw error;
+    const checked = `entry ${before.log.size}: ${error.checked}`;
+    throw new VerificationError(error.reason, checked, error.expected, error);
+  }
+}
+
+/** Compares entries from `from` up to the state's size with the full subtrees that it keeps. */
+function verifyKnownEntries(
+  sha256: Sha256,
+  before: AuditedLog,
+  from: number,
+  entries: readonly Uint8Array[],
+): void {
+  const { size, heads } = before.rfc6962;
+  const ids = fullSubtrees(size);
+  const shared = ids.filter((id) => leavesOf(id).start < from).length;
+  const isAligned = from === size || leavesOf(ids[shared] ?? 0).start === from;
+  verify(isAligned, 'COUNT', continuing, `entries from ${size} on, or from a subtree before`);
+  const hasher = rfc6962Hasher(sha256);
+  const tree = new Frontier(hasher, { size: from, heads: heads.slice(0, shared) });
+  for (const entry of entries) tree.append(hasher.leaf(entry));
+  const isSame = tree.retained().heads.every((head, i) => sameBytes(head, heads[i] ?? zeroHash));
+  verify(isSame, 'FORK', `entries ${from} to ${size}`, 'those that were replayed before');
+}
+
+/** Throws VerificationError FORK unless both roots of a checkpoint are those of the state. */
+export function verifyCheckpointRoots(
+  sha256: Sha256,
+  state: AuditedLog,
+  checkpoint: Checkpoint,
+): void {
   const { size } = checkpoint;
-  const rfc6962Root = rootOfHeads(rfc6962Hasher(sha256), size, log.rfc6962.heads);
   verify(
-    sameBytes(checkpoint.root, rfc6962Root),
+    sameBytes(checkpoint.root, rootOfHeads(rfc6962Hasher(sha256), size, state.rfc6962.heads)),
     'FORK',
     'checkpoint root',
     'the root of the entries that were replayed',
   );
-  const root = rootOfHeads(keytransHasher(sha256), size, log.log.heads);
   const named = keytransRoot(checkpoint);
   verify(
-    named !== undefined && sameBytes(named, root),
+    named !== undefined &&
+      sameBytes(named, rootOfHeads(keytransHasher(sha256), size, state.log.heads)),
     'FORK',
     'checkpoint extension line',
     'the KEYTRANS root of the same entries',
   );
-  return { log, checkpoint };
 }
 
 /**

@@ -35,7 +35,7 @@ export function leavesOf(id: NodeId): { readonly start: number; readonly length:
 const isPowerOfTwo = (n: number): boolean => powerOfTwoAtMost(n) === n;
 
 /** Where the subtree of `length` > 1 leaves splits: its left child is as large as it can be. */
-function leftLength(length: number): number {
+export function leftLength(length: number): number {
   const power = powerOfTwoAtMost(length);
   return power === length ? power / 2 : power;
 }

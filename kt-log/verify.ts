@@ -84,3 +84,5 @@ export type {
   StrangerRules,
   WrappedCredential,
 } from './wrapped-credential.ts';
+export { checkEvidence, isAgainst } from './evidence-check.ts';
+export type { CheckedEvidence, EvidenceKeys, ValueRule } from './evidence-check.ts';
