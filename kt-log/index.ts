@@ -4,7 +4,8 @@
  */
 export * from './verify.ts';
 export { defaultRecency, KtLog } from './log.ts';
-export type { AuditedEntry, KtLogOptions } from './log.ts';
+export type { AuditedEntry, KtLogOptions, NewValues } from './log.ts';
+export { cipherSuiteEd25519 } from './hash.ts';
 export { defaultAnswerLimits } from './answers.ts';
 export type { AnswerLimits } from './answers.ts';
 export { defaultSequencerLimits } from './sequencer.ts';

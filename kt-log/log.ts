@@ -60,6 +60,13 @@ const utf8 = new TextEncoder();
 /** Ten days and ten entries (kt-log/README.md, protocol section 10.1). */
 export const defaultRecency: Recency = { recentMs: 864_000_000, countMax: 10 };
 
+/** Values for the versions after `greatest`, which is -1 for a new label. */
+export interface NewValues {
+  readonly label: Uint8Array;
+  readonly greatest: number;
+  readonly values: readonly Uint8Array[];
+}
+
 /** One log entry as an auditor gets it. */
 export interface AuditedEntry {
   readonly update: AuditorUpdate;
@@ -210,6 +217,18 @@ export class KtLog implements AsyncDisposable {
     const sizeMin = (await this.#sequencer.submit(label, known, values, options)) + 1;
     await this.#heads.quorumFor(sizeMin);
     return this.answers(Math.max(last, sizeMin)).update(request, true);
+  }
+
+  /**
+   * Creates versions of a label whose greatest one is `greatest` (-1: none), and answers nothing: the
+   * position of their entry, as soon as it is durable. Throws what Sequencer.submit throws.
+   */
+  async append(
+    { label, greatest, values }: NewValues,
+    options: UpdateOptions = {},
+  ): Promise<number> {
+    if (this.#sequencer === undefined) throw new FailedPreconditionError('BAD_CURSOR', 'not open');
+    return this.#sequencer.submit(label, greatest, values, options);
   }
 
   /** Whether version 0 of a label is in the newest tree, also when the label was erased. */
