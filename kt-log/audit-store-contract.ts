@@ -112,9 +112,15 @@ export function auditStoreContract(name: string, open: () => Promise<AuditStore>
   test(`${name}: evidence stays as it came first, in order`, async () => {
     const store = await open();
     const [first, second] = [evidenceOf(2), evidenceOf(1, 'blue.example')];
-    await store.putEvidence(first);
-    await store.putEvidence(second);
-    await store.putEvidence({ ...first, foundMs: 9 });
+    await store.putEvidence(first, 'forked');
+    await store.putEvidence(second, 'invalid');
+    assert.deepEqual(await Promise.all([red, 'blue.example'].map((one) => store.status(one))), [
+      'forked',
+      'invalid',
+    ]);
+    await store.setStatus(red, 'ok');
+    await store.putEvidence({ ...first, foundMs: 9 }, 'forked');
+    assert.equal(await store.status(red), 'forked');
     assert.deepEqual(await store.evidence(), [first, second]);
     assert.deepEqual(await store.evidence(red), [first]);
     assert.deepEqual(await store.evidence('green.example'), []);

@@ -26,7 +26,7 @@ export interface FollowedLog {
   readonly origin: string;
   /** Entries that were replayed. */
   readonly size: number;
-  /** Encoding of `auditState` (auditor.ts), below 5 KB. */
+  /** What the follower needs to go on (follow.ts), below 8 KB. */
   readonly state: Uint8Array;
   readonly rfc6962Root: Hash;
   /** The checkpoint of `size`: a C2SP note with the log's signature. */
@@ -67,8 +67,12 @@ export interface AuditStore {
    */
   putHeads(origin: string, heads: readonly SignedHead[]): Promise<void>;
 
-  /** Keeps a record; the first one of each hash stays. Durable on return. */
-  putEvidence(record: EvidenceRecord): Promise<void>;
+  /**
+   * Keeps a record (the first one of each hash stays), and sets the log's status with it in the same
+   * transaction: a log is not convicted without evidence, nor evidence kept of one that goes on.
+   * Durable on return.
+   */
+  putEvidence(record: EvidenceRecord, status: LogStatus): Promise<void>;
   /** All records, or those of one log, in the order in which they came. */
   evidence(origin?: string): Promise<readonly EvidenceRecord[]>;
 }
@@ -127,7 +131,8 @@ export class MemoryAuditStore implements AuditStore {
     this.#heads.set(origin, next);
   }
 
-  async putEvidence(record: EvidenceRecord): Promise<void> {
+  async putEvidence(record: EvidenceRecord, status: LogStatus): Promise<void> {
+    this.#statuses.set(record.origin, status);
     if (this.#evidence.some((one) => sameBytes(one.hash, record.hash))) return;
     this.#evidence.push(record);
   }
