@@ -49,14 +49,15 @@ export function limitCases(make: MakeEngine): void {
     assert.equal((await second.closed).code, CloseCode.Limit);
   });
 
-  test('handshakes above the rate of an address get no answer', async (t) => {
+  test('handshakes above the rate of an address come to nothing', async (t) => {
     const rig = await Rig.listen(t, make, {
       limits: { handshakeMs: 400 },
       listenerLimits: { handshakesPerHostPerSecond: 1, handshakeMs: 5000 },
     });
     await callEcho(await rig.dial());
     await callEcho(await rig.dial());
-    await rejectsWith(rig.dial(), 'timeout');
+    // Over UDP silence; a TCP connection has been made by the system and can only be dropped.
+    await rejectsWith(rig.dial(), 'timeout', 'closed');
     await rig.runtime.clock.sleep(1000);
     await callEcho(await rig.dial());
   });
