@@ -3,68 +3,47 @@
  * client computed, and says who else has seen the head. What contradicts is kept as evidence.
  * Browser-safe.
  */
-import type { TreeHead } from './codec.ts';
-import { treeHead } from './codec.ts';
 import { clientLimits } from './client-records.ts';
+import type { Configuration, TreeHead } from './codec.ts';
+import { encodeEvidence } from './evidence.ts';
+import type { EvidenceBody } from './evidence.ts';
 import type { Hash } from './hash.ts';
-import { hashBytes, sameBytes } from './hash.ts';
-import type { LogIdentity } from './note.ts';
-import { formatNote, keytransRoot, openCheckpoint, parseNote, verifyNote } from './note.ts';
+import { sameBytes } from './hash.ts';
+import type { LogIdentity, Note } from './note.ts';
+import { formatNote, keytransRoot, openCheckpoint, verifyNote } from './note.ts';
 import type { Policy } from './policy.ts';
 import { meetsQuorum } from './policy.ts';
-import type { Structure } from './presentation.ts';
-import { maxUint16, maxUint32, maxUint8 } from './presentation.ts';
 import type { VerifierSuite } from './suite.ts';
 import { verify, VerificationError } from './verification-error.ts';
 
-/** Two statements of one log that cannot both be true; every one of them carries its signature. */
-export interface ForkMaterial {
-  readonly kind: 'note-vs-head' | 'same-size' | 'distinguished';
-  readonly origin: string;
-  /** With `note-vs-head`: the head whose signature is over `root`. */
-  readonly head?: { readonly treeHead: TreeHead; readonly root: Hash } | undefined;
-  /** Signed checkpoints. */
-  readonly notes: readonly Uint8Array[];
+/** What a log's checkpoints and heads are checked with. */
+export interface LogKeys {
+  readonly identity: LogIdentity;
+  readonly config: Configuration;
+  readonly suite: VerifierSuite;
 }
-const kinds = ['note-vs-head', 'same-size', 'distinguished'] as const;
-export const forkMaterials: Structure<readonly ForkMaterial[]> = {
-  name: 'ForkMaterials',
-  write(w, list) {
-    w.vector(list, maxUint8, 'forks', (one) => {
-      w.u8(kinds.indexOf(one.kind) + 1, 'kind');
-      w.opaque(new TextEncoder().encode(one.origin), maxUint16, 'origin');
-      w.optional(one.head, (head) => {
-        treeHead.write(w, head.treeHead);
-        w.fixed(head.root, hashBytes, 'root');
-      });
-      w.vector(one.notes, maxUint8, 'notes', (note) => w.opaque(note, maxUint32, 'note'));
-    });
-  },
-  read: (r) =>
-    r.vector(maxUint8, 5, 'forks', () => {
-      const kind = kinds[r.u8('kind') - 1];
-      if (kind === undefined) throw r.malformed('kind', 'a kind from 1 to 3');
-      return {
-        kind,
-        origin: new TextDecoder().decode(r.opaque(maxUint16, 'origin')),
-        head: r.optional('head', () => ({
-          treeHead: treeHead.read(r),
-          root: r.fixed(hashBytes, 'root'),
-        })),
-        notes: r.vector(maxUint8, 4, 'notes', () =>
-          r.opaque(maxUint32, 'note', clientLimits.noteBytesMax),
-        ),
-      };
-    }),
-};
 
-/** VerificationError FORK with what proves it. */
+/** VerificationError FORK, with the evidence that convicts the log where its signatures give one. */
 export class ForkError extends VerificationError {
-  readonly material: ForkMaterial;
-  constructor(material: ForkMaterial, checked: string, expected: string) {
+  /** As evidence.ts encodes it; undefined: a contradiction that two signatures alone do not show. */
+  readonly evidence: Uint8Array | undefined;
+
+  constructor(evidence: Uint8Array | undefined, checked: string, expected: string) {
     super('FORK', checked, expected);
-    this.material = material;
+    this.evidence = evidence;
   }
+}
+
+function evidenceOf({ identity, config }: LogKeys, body: EvidenceBody): Uint8Array {
+  return encodeEvidence({ origin: identity.origin, config, key: identity.key, body });
+}
+
+/** A note with the signatures of these keys only. */
+function pruned(note: Note, keys: readonly LogIdentity['key'][]): Uint8Array {
+  const signatures = note.signatures.filter(({ name, keyId }) =>
+    keys.some((key) => key.name === name && key.keyId === keyId),
+  );
+  return new TextEncoder().encode(formatNote({ text: note.text, signatures }));
 }
 
 /** How far others vouch for a head. */
@@ -83,59 +62,51 @@ export interface WitnessedNote {
  * CHAIN for a checkpoint of another size or log, FORK (a ForkError) for another root.
  */
 export function checkCheckpoint(
-  suite: VerifierSuite,
-  identity: LogIdentity,
+  log: LogKeys,
   policy: Policy | undefined,
   bytes: Uint8Array,
   shown: { readonly size: number; readonly root: Hash; readonly treeHead?: TreeHead | undefined },
 ): WitnessedNote {
+  const { suite, identity } = log;
   const { note, checkpoint } = openCheckpoint(suite, bytes, identity);
   const isOfTree = checkpoint.size === shown.size;
   verify(isOfTree, 'CHAIN', 'checkpoint size', `${shown.size}, that of the answer`);
   const root = keytransRoot(checkpoint);
   verify(root !== undefined, 'MALFORMED', 'checkpoint extension', 'the KEYTRANS root');
-  const keys = [identity.key, ...(policy?.witnesses ?? [])];
-  const known = note.signatures.filter(({ name, keyId }) =>
-    keys.some((key) => key.name === name && key.keyId === keyId),
-  );
-  const kept = new TextEncoder().encode(formatNote({ text: note.text, signatures: known }));
-  verify(
-    kept.length <= clientLimits.noteBytesMax,
-    'MALFORMED',
-    'checkpoint',
-    `at most ${clientLimits.noteBytesMax} bytes of known signatures`,
-  );
   if (!sameBytes(root, shown.root)) {
-    const head = shown.treeHead && { treeHead: shown.treeHead, root: shown.root };
-    throw new ForkError(
-      { kind: 'note-vs-head', origin: identity.origin, head, notes: [kept] },
-      `checkpoint of size ${shown.size}`,
-      'the KEYTRANS root of the answer',
-    );
+    const { treeHead, size } = shown;
+    const head = treeHead && { size, root: shown.root, signature: treeHead.signature };
+    const own = pruned(note, [identity.key]);
+    const evidence = head && evidenceOf(log, { kind: 'note-vs-head', note: own, head });
+    const expected = 'the KEYTRANS root of the answer';
+    throw new ForkError(evidence, `checkpoint of size ${size}`, expected);
   }
-  const { ok, by } =
-    policy === undefined
-      ? { ok: true, by: [] }
-      : meetsQuorum(policy, verifyNote(suite, note, keys));
-  const witnessed = policy?.quorum === undefined || policy.quorum.kind === 'none';
-  return {
-    witnessed: witnessed ? 'none-required' : ok ? 'quorum' : 'pending',
-    byWitnesses: by,
-    note: kept,
-  };
+  const keys = [identity.key, ...(policy?.witnesses ?? [])];
+  const kept = pruned(note, keys);
+  const expected = `at most ${clientLimits.noteBytesMax} bytes of known signatures`;
+  verify(kept.length <= clientLimits.noteBytesMax, 'MALFORMED', 'checkpoint', expected);
+  if (policy === undefined || policy.quorum.kind === 'none') {
+    return { witnessed: 'none-required', byWitnesses: [], note: kept };
+  }
+  const { ok, by } = meetsQuorum(policy, verifyNote(suite, note, keys));
+  return { witnessed: ok ? 'quorum' : 'pending', byWitnesses: by, note: kept };
 }
 
-/** Throws a ForkError unless both checkpoints, of one size, say the same. */
-export function checkSameSize(
-  origin: string,
-  size: number,
-  ours: Uint8Array,
-  theirs: Uint8Array,
-): void {
-  if (parseNote(ours).text === parseNote(theirs).text) return;
-  throw new ForkError(
-    { kind: 'same-size', origin, notes: [ours, theirs] },
-    `checkpoint of size ${size}`,
-    'the one that was signed before',
-  );
+/** Throws a ForkError unless both signed checkpoints, of one size, have the same roots. */
+export function checkSameSize(log: LogKeys, ours: Uint8Array, theirs: Uint8Array): void {
+  const { suite, identity } = log;
+  const [mine, other] = [ours, theirs].map((bytes) => openCheckpoint(suite, bytes, identity));
+  if (mine === undefined || other === undefined) return;
+  const { size, root } = mine.checkpoint;
+  const keytrans = [mine, other].map((one) => keytransRoot(one.checkpoint) ?? new Uint8Array());
+  const [a = root, b = root] = keytrans;
+  if (sameBytes(root, other.checkpoint.root) && sameBytes(a, b)) return;
+  const evidence = evidenceOf(log, {
+    kind: 'same-size',
+    statements: [
+      { type: 'note', note: pruned(mine.note, [identity.key]) },
+      { type: 'note', note: pruned(other.note, [identity.key]) },
+    ],
+  });
+  throw new ForkError(evidence, `checkpoint of size ${size}`, 'the one that was signed before');
 }

@@ -7,13 +7,14 @@
  * that is in flight is ever overtaken, and an honest answer is never refused for having been late.
  */
 import { ConflictError, ResourceExhaustedError } from '@quicprochat/proto/status';
-import type { ForkMaterial, Witnessing } from './client-checkpoint.ts';
-import { checkCheckpoint, checkSameSize, ForkError, forkMaterials } from './client-checkpoint.ts';
+import type { Witnessing } from './client-checkpoint.ts';
+import { checkCheckpoint, checkSameSize, ForkError } from './client-checkpoint.ts';
 import type { Duty, LabelRecord, LogRecord, OwnerRecord } from './client-records.ts';
 import {
   clientLimits,
   distinguishedRecords,
   dutyList,
+  evidenceList,
   labelRecord,
   logRecord,
   opaqueRecord,
@@ -158,8 +159,8 @@ export class ClientCore {
   putCredential(changes: Changes, label: Uint8Array, wrapped: Uint8Array): void {
     this.#put(changes, `credential/${hex(label)}`, opaqueRecord, wrapped);
   }
-  forks(): readonly ForkMaterial[] {
-    return this.#read('forks', forkMaterials) ?? [];
+  evidence(): readonly Uint8Array[] {
+    return this.#read('evidence', evidenceList) ?? [];
   }
   duties(kind: 'watched' | 'owned'): readonly Duty[] {
     return this.#read(kind, dutyList) ?? [];
@@ -183,23 +184,24 @@ export class ClientCore {
     this.options.store.save(changes);
   }
 
-  /** Keeps evidence; the same is kept once. */
-  keepFork(material: ForkMaterial): void {
-    const kept = this.forks();
-    if (kept.length >= clientLimits.forksMax) return;
-    const sealed = (list: readonly ForkMaterial[]): Uint8Array =>
-      sealBlob(this.options.suite.sha256, 'forks', forkMaterials, list);
-    const fresh = sealed([material]);
-    if (kept.some((one) => sameBytes(sealed([one]), fresh))) return;
-    this.save(new Map([['forks', sealed([...kept, material])]]));
+  /** Keeps evidence; the same is kept once, and no more than there is room for. */
+  keepEvidence(evidence: Uint8Array): void {
+    const kept = this.evidence();
+    const isKept = kept.some((one) => sameBytes(one, evidence));
+    if (isKept || kept.length >= clientLimits.evidenceMax) return;
+    const changes: Changes = new Map();
+    this.#put(changes, 'evidence', evidenceList, [...kept, evidence]);
+    this.save(changes);
   }
 
   /** Runs a check; evidence in its failure is kept, and the failure goes on. */
-  keepingForks<T>(check: () => T): T {
+  keepingEvidence<T>(check: () => T): T {
     try {
       return check();
     } catch (error) {
-      if (error instanceof ForkError) this.keepFork(error.material);
+      if (error instanceof ForkError && error.evidence !== undefined) {
+        this.keepEvidence(error.evidence);
+      }
       throw error;
     }
   }
@@ -221,17 +223,15 @@ export class ClientCore {
    * VerificationError; a fork is kept as evidence.
    */
   acceptHead(user: UserState, checkpoint: Uint8Array, changes: Changes): VerifiedHead {
-    const { identity, suite, policy } = this.options;
+    const { suite, policy } = this.options;
     const before = this.record();
     const { size, heads, frontier } = user.view;
     const root = rootOfHeads(keytransHasher(suite.sha256), size, heads);
     const { treeHead } = user.heads;
     const shown = { size, root, treeHead };
-    const note = this.keepingForks(() => {
-      const checked = checkCheckpoint(suite, identity, policy, checkpoint, shown);
-      if (before?.user.view.size === size) {
-        checkSameSize(identity.origin, size, before.note, checked.note);
-      }
+    const note = this.keepingEvidence(() => {
+      const checked = checkCheckpoint(this.options, policy, checkpoint, shown);
+      if (before?.user.view.size === size) checkSameSize(this.options, before.note, checked.note);
       return checked;
     });
     verify(size >= (before?.user.view.size ?? 0), 'ROLLBACK', 'tree size', 'no smaller tree');

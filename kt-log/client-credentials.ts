@@ -12,7 +12,7 @@ import { decode } from './presentation.ts';
 import { verify } from './verification-error.ts';
 import { greatestKnown } from './verify-owner.ts';
 import type { OpenedCredential, StrangerRules } from './wrapped-credential.ts';
-import { openWrapped, wrappedCredential } from './wrapped-credential.ts';
+import { openWrapped, wrapCredential, wrappedCredential } from './wrapped-credential.ts';
 
 type CredentialTransport = Pick<LogTransport, 'credential' | 'distinguished' | 'treeHead'>;
 
@@ -55,7 +55,7 @@ export class ClientCredentials {
       if (greatest === undefined) {
         throw new FailedPreconditionError('BAD_CURSOR', 'log client: no version of its own yet');
       }
-      const wrapped = await transport.credential(label, call);
+      const wrapped = wrapCredential(await transport.credential(label, call));
       // It may stand on an entry that became distinguished since the last look.
       const { position } = decode(
         credential(core.log.config.mode),
@@ -71,6 +71,29 @@ export class ClientCredentials {
       core.putCredential(changes, label, wrapped);
       core.save(changes);
       return wrapped;
+    });
+  }
+
+  /**
+   * The CredentialUpdate that settles the provisional credential of one's own which was handed out,
+   * for its receivers; undefined: it needs none. Throws FailedPrecondition BAD_CURSOR from the log
+   * while it is too early, VerificationError for an update that settles nothing.
+   */
+  settlement(
+    transport: Pick<LogTransport, 'credentialUpdate' | 'distinguished' | 'treeHead'>,
+    label: Uint8Array,
+    call: CallOptions = {},
+  ): Promise<Uint8Array | undefined> {
+    return this.#core.inTurn(async () => {
+      const wrapped = this.own(label);
+      const pending = wrapped && this.open(wrapped).pending;
+      if (pending === undefined) return undefined;
+      const { version, terminal: position, view } = pending;
+      const request = { label, last: view.size, entry: { position, version } };
+      const update = await transport.credentialUpdate(request, call);
+      await this.#distinguished(transport, call);
+      verifyCredentialUpdate(this.#core.log, pending, this.#core.distinguished(), update);
+      return update;
     });
   }
 

@@ -15,6 +15,7 @@ import { clientLimits } from './client-records.ts';
 import type { CallOptions, LogAnswer, LogTransport, Send } from './client-transport.ts';
 import { sameBytes } from './hash.ts';
 import type { FoundValue } from './log-client.ts';
+import { maxVersion } from './ladder.ts';
 import * as operations from './operations.ts';
 import { decode, encode } from './presentation.ts';
 import { VerificationError } from './verification-error.ts';
@@ -76,7 +77,8 @@ export class ClientOwner {
 
   /**
    * Takes ownership of a label from the newest distinguished entry on, and learns the versions made
-   * since. Does nothing for a label that is owned already but return its news.
+   * since, which the caller judges: none of them is an alarm. Does nothing for a label that is owned
+   * already but return its news.
    */
   start(
     transport: OwnerTransport,
@@ -85,11 +87,14 @@ export class ClientOwner {
   ): Promise<readonly OwnVersion[]> {
     const core = this.#core;
     return core.inTurn(async () => {
-      if (core.owner(label) === undefined) {
+      const isNew = core.owner(label) === undefined;
+      if (isNew) {
         await this.#inTurn.distinguished(transport, call);
         await this.#init(transport, label, call);
       }
-      return this.#news(transport, label, call);
+      const news = await this.#news(transport, label, call);
+      if (isNew) this.acknowledge(label, maxVersion);
+      return news;
     });
   }
 
@@ -110,7 +115,7 @@ export class ClientOwner {
     const started = verifyOwnerInit(core.log, before, request, answer.response, core.now());
     const changes: Changes = new Map();
     core.acceptHead(started.state, answer.checkpoint, changes);
-    core.putOwner(changes, { owner: started.owner, announced: [] });
+    core.putOwner(changes, { owner: started.owner, announced: [], alarms: [] });
     core.putDuty(changes, 'owned', label, core.now());
     core.save(changes);
   }
@@ -165,8 +170,7 @@ export class ClientOwner {
     const changes: Changes = new Map();
     core.acceptHead(shown.state, answer.checkpoint, changes);
     const created = this.#checkCreated(label, record, shown.created, changes);
-    const { announced } = this.#announcedAfter(record, created);
-    core.putOwner(changes, { owner: shown.owner, announced });
+    core.putOwner(changes, { owner: shown.owner, ...this.#noticed(record, created) });
     const isMonitored = shown.owner.map.some((entry) => entry.version === created.at(-1)?.version);
     if (!isMonitored) core.putDuty(changes, 'owned', label, core.now());
     core.save(changes);
@@ -204,15 +208,31 @@ export class ClientOwner {
     return own;
   }
 
-  #announcedAfter(
+  /** What is left to be seen of the announced values, and who else made versions. */
+  #noticed(
     record: OwnerRecord,
     created: readonly OwnVersion[],
-  ): Pick<OwnerRecord, 'announced'> {
+  ): Pick<OwnerRecord, 'announced' | 'alarms'> {
     const { sha256 } = this.#core.options.suite;
     const seen = created.filter((one) => one.isAnnounced).map((one) => sha256(one.value));
+    const others = created.filter((one) => !one.isAnnounced);
     return {
       announced: record.announced.filter((hash) => !seen.some((one) => sameBytes(one, hash))),
+      alarms: [...record.alarms, ...others].slice(0, clientLimits.alarmsMax),
     };
+  }
+
+  /** Versions of a label of one's own that others made, until they are acknowledged. */
+  alarms(label: Uint8Array): readonly CreatedVersion[] {
+    return this.#core.owner(label)?.alarms ?? [];
+  }
+  /** Durably forgets the alarms about versions up to this one: somebody has dealt with them. */
+  acknowledge(label: Uint8Array, version: number): void {
+    const record = this.#record(label);
+    const changes: Changes = new Map();
+    const alarms = record.alarms.filter((one) => one.version > version);
+    this.#core.putOwner(changes, { ...record, alarms });
+    this.#core.save(changes);
   }
 
   /** Runs an update inside an RPC of one's own, in turn, after announcing its values. */

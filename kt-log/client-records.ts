@@ -5,6 +5,7 @@
 import type { AuditorTreeHead } from './codec.ts';
 import { auditorTreeHead, maxLabelBytes, maxTimeMs, maxTreeSize, maxValueBytes } from './codec.ts';
 import { treeHead, writeLabel } from './codec.ts';
+import { evidenceLimits } from './evidence.ts';
 import type { Hash } from './hash.ts';
 import { hashBytes, openingBytes } from './hash.ts';
 import { frontier } from './ladder.ts';
@@ -26,8 +27,10 @@ export const clientLimits = {
   mapEntriesMax: 64,
   /** Values that the owner announced and that the log has not shown yet. */
   announcedMax: 16,
-  /** Evidence against the log. */
-  forksMax: 8,
+  /** Versions of one's label that others made. */
+  alarmsMax: 16,
+  /** Pieces of evidence against the log. */
+  evidenceMax: 8,
   distinguishedMax: 10,
   /** Labels that are monitored, and labels that are one's own. */
   watchedMax: 65_535,
@@ -208,10 +211,12 @@ export interface OwnerRecord {
   readonly owner: OwnerState;
   /** SHA-256 of values that this owner was about to have logged. */
   readonly announced: readonly Hash[];
+  /** Versions made by others that nobody has acknowledged; the first ones when there are many. */
+  readonly alarms: readonly StoredValue[];
 }
 export const ownerRecord: Structure<OwnerRecord> = {
   name: 'OwnerRecord',
-  write(w, { owner, announced }) {
+  write(w, { owner, announced, alarms }) {
     writeLabel(w, owner.label);
     w.u64(owner.start, 'start');
     w.optional(owner.versionAtStart, (version) => w.u32(version, 'version_at_start'));
@@ -221,6 +226,7 @@ export const ownerRecord: Structure<OwnerRecord> = {
     writeMap(w, owner.map);
     writeVersions(w, owner.versions);
     w.vector(announced, maxUint8, 'announced', (hash) => w.fixed(hash, hashBytes, 'hash'));
+    w.vector(alarms, maxUint8, 'alarms', (one) => storedValue.write(w, one));
   },
   read(r) {
     const label = r.opaque(maxLabelBytes, 'label');
@@ -233,7 +239,9 @@ export const ownerRecord: Structure<OwnerRecord> = {
     const map = readMap(r);
     const versions = readVersions(r);
     const hashes = r.vector(maxUint8, hashBytes, 'announced', () => r.fixed(hashBytes, 'hash'));
-    return { owner: { label, start, versionAtStart, updates, map, versions }, announced: hashes };
+    const alarms = r.vector(maxUint8, 24, 'alarms', () => storedValue.read(r));
+    const owner = { label, start, versionAtStart, updates, map, versions };
+    return { owner, announced: hashes, alarms };
   },
 };
 
@@ -269,4 +277,15 @@ export const opaqueRecord: Structure<Uint8Array> = {
   name: 'OpaqueRecord',
   write: (w, bytes) => void w.opaque(bytes, maxUint32, 'bytes'),
   read: (r) => r.opaque(maxUint32, 'bytes', 1_048_576),
+};
+
+/** Pieces of evidence, as evidence.ts encodes them. */
+export const evidenceList: Structure<readonly Uint8Array[]> = {
+  name: 'EvidenceList',
+  write: (w, list) =>
+    void w.vector(list, maxUint8, 'evidence', (one) => w.opaque(one, maxUint32, 'evidence')),
+  read: (r) =>
+    r.vector(maxUint8, 4, 'evidence', () =>
+      r.opaque(maxUint32, 'evidence', evidenceLimits.bytesMax),
+    ),
 };

@@ -4,6 +4,8 @@
  * Browser-safe.
  */
 
+import type { CredentialParts } from './wrapped-credential.ts';
+
 /** An answer of the log as it came over the wire; nothing in it is verified. */
 export interface LogAnswer {
   /** A KEYTRANS response (protocol section 13). */
@@ -40,8 +42,8 @@ export interface LogTransport {
   readonly distinguished: Send;
   /** The signed checkpoint of one size, as a C2SP note. */
   treeHead(size: number, options: CallOptions): Promise<Uint8Array>;
-  /** The wrapped credential of a label's greatest version (wrapped-credential.ts). */
-  credential(label: Uint8Array, options: CallOptions): Promise<Uint8Array>;
+  /** The credential of a label's greatest version, with what shows its entry. */
+  credential(label: Uint8Array, options: CallOptions): Promise<CredentialParts>;
   /**
    * CredentialUpdate bytes for a provisional credential made at size `last` that ended in `entry`.
    * Rejects with FailedPrecondition BAD_CURSOR while no later entry is distinguished.

@@ -5,7 +5,6 @@
  */
 import { InvalidArgumentError } from '@quicprochat/proto/status';
 import { checkCheckpoint } from './client-checkpoint.ts';
-import type { ForkMaterial } from './client-checkpoint.ts';
 import type { Changes, LogClientOptions, VerifiedHead } from './client-core.ts';
 import { ClientCore } from './client-core.ts';
 import { ClientCredentials } from './client-credentials.ts';
@@ -14,6 +13,8 @@ import type { DistinguishedRecord, LabelRecord } from './client-records.ts';
 import { clientLimits } from './client-records.ts';
 import type { CallOptions, LogAnswer, LogTransport, Send } from './client-transport.ts';
 import { sameBytes } from './hash.ts';
+import type { HeadsCompared } from './heads-exchange.ts';
+import { compareHeads, encodeHeads } from './heads-exchange.ts';
 import { baseLadder } from './ladder.ts';
 import * as operations from './operations.ts';
 import { decode, encode } from './presentation.ts';
@@ -97,13 +98,24 @@ export class LogClient {
   distinguishedHeads(): readonly DistinguishedRecord[] {
     return this.#core.distinguished();
   }
-  /** Evidence against the log, at most 8. Throws DataLossError. */
-  forks(): readonly ForkMaterial[] {
-    return this.#core.forks();
+  /** Evidence against the log (evidence.ts), at most 8 pieces. Throws DataLossError. */
+  evidence(): readonly Uint8Array[] {
+    return this.#core.evidence();
   }
-  /** Keeps evidence that was found elsewhere (heads-exchange.ts). */
-  keepFork(material: ForkMaterial): void {
-    this.#core.keepFork(material);
+  /**
+   * Compares with what a contact sent of the same log. Throws VerificationError FORK when there are
+   * two logs; what proves it is kept.
+   */
+  compareHeads(theirs: Uint8Array): HeadsCompared {
+    const core = this.#core;
+    return core.keepingEvidence(() => compareHeads(core.options, this.headsMessage(), theirs));
+  }
+  /** What contacts send each other to compare; undefined before the first answer. */
+  headsMessage(): Uint8Array | undefined {
+    const record = this.#core.record();
+    if (record === undefined) return undefined;
+    const distinguished = this.#core.distinguished().map((one) => one.note);
+    return encodeHeads(this.#core.options, distinguished, record.note);
   }
 
   /**
@@ -230,18 +242,15 @@ export class LogClient {
     });
   }
 
-  /** Labels whose contact monitoring is due, and when the next one is (section 8.2). */
-  dueMonitoring(nowMs = this.#core.now()): {
-    readonly labels: readonly Uint8Array[];
-    readonly nextMs: number | undefined;
-  } {
-    const duties = this.#core.duties('watched');
-    const due = duties.filter((duty) => duty.dueMs <= nowMs);
-    const later = duties.filter((duty) => duty.dueMs > nowMs).map((duty) => duty.dueMs);
-    return {
-      labels: due.map((duty) => duty.label),
-      nextMs: later.length === 0 ? undefined : Math.min(...later),
-    };
+  /** Labels that contact monitoring follows, and when each one's next round is due (section 8.2). */
+  watched(): readonly { readonly label: Uint8Array; readonly dueMs: number }[] {
+    return this.#core.duties('watched');
+  }
+  /** Those that are due. */
+  dueMonitoring(nowMs = this.#core.now()): readonly Uint8Array[] {
+    return this.watched()
+      .filter((duty) => duty.dueMs <= nowMs)
+      .map((duty) => duty.label);
   }
 
   /**
@@ -252,7 +261,7 @@ export class LogClient {
     transport: Pick<LogTransport, 'contactMonitor'>,
     options: CallOptions & { readonly label?: Uint8Array } = {},
   ): Promise<readonly Uint8Array[]> {
-    const labels = options.label === undefined ? this.dueMonitoring().labels : [options.label];
+    const labels = options.label === undefined ? this.dueMonitoring() : [options.label];
     for (const label of labels) {
       await this.#core.inTurn(() => this.#monitorNow(transport, label, options));
     }
@@ -346,12 +355,12 @@ export class LogClient {
     head: DistinguishedView,
     call: CallOptions,
   ): Promise<Uint8Array> {
-    const { identity, suite, policy } = this.#core.options;
+    const { options } = this.#core;
     const size = head.position + 1;
     const bytes = await transport.treeHead(size, call);
     const shown = { size, root: head.root };
-    return this.#core.keepingForks(
-      () => checkCheckpoint(suite, identity, policy, bytes, shown).note,
+    return this.#core.keepingEvidence(
+      () => checkCheckpoint(options, options.policy, bytes, shown).note,
     );
   }
 }

@@ -47,7 +47,6 @@ export type {
   Evidence,
   EvidenceBody,
   EvidenceKind,
-  ReplayedState,
   ShownEntry,
   ShownNode,
   ShownVersion,
@@ -64,7 +63,7 @@ export type {
   Send,
 } from './client-transport.ts';
 export type { LogClientStore } from './client-storage.ts';
-export type { ForkMaterial, Witnessing } from './client-checkpoint.ts';
+export type { Witnessing } from './client-checkpoint.ts';
 export { ForkError } from './client-checkpoint.ts';
 export type { CheckValue, LogClientOptions, ValueToCheck, VerifiedHead } from './client-core.ts';
 export type { DistinguishedRecord } from './client-records.ts';
@@ -79,10 +78,27 @@ export {
   wrappedCredential,
 } from './wrapped-credential.ts';
 export type {
-  CredentialSource,
+  CredentialParts,
   OpenedCredential,
   StrangerRules,
   WrappedCredential,
 } from './wrapped-credential.ts';
+export type { ReplayedState } from './replayed-state.ts';
+export {
+  proveBadUpdate,
+  proveBadValue,
+  proveFork,
+  proveInconsistent,
+  proveSameSize,
+  proveTime,
+} from './evidence-proofs.ts';
+export type { ForkItem, MadeEvidence } from './evidence-proofs.ts';
+export { GrownTree } from './node-path.ts';
 export { checkEvidence, isAgainst } from './evidence-check.ts';
 export type { CheckedEvidence, EvidenceKeys, ValueRule } from './evidence-check.ts';
+export { decodeHeads, headsLimits } from './heads-exchange.ts';
+export type { HeadsCompared } from './heads-exchange.ts';
+export { heartbeat, heartbeatLimits } from './heartbeat.ts';
+export type { Heartbeat, PinnedLog } from './heartbeat.ts';
+export { defaultMonitorLimits, LogMonitor } from './monitor.ts';
+export type { MonitorEvent, MonitorLimits } from './monitor.ts';

@@ -1,21 +1,19 @@
 /**
  * A credential as it travels between people who may be offline (kt-log/README.md): with a cosigned
  * checkpoint and the RFC 6962 proof of its entry, so that somebody who never met the log can check
- * it by the log's auditors. Making one needs the log's tiles; checking needs bytes. Browser-safe.
+ * it by the log's auditors. Browser-safe.
  */
-import type { DeploymentMode } from './codec.ts';
 import { maxTreeSize } from './codec.ts';
-import type { Credential, KnownDistinguished, PendingCredential } from './credential.ts';
+import type { KnownDistinguished, PendingCredential } from './credential.ts';
 import { credential, verifyCredential } from './credential.ts';
 import type { Hash } from './hash.ts';
 import { hashBytes, logEntryBytes, rfc6962Hasher } from './hash.ts';
-import type { NodeId } from './log-tree.ts';
 import type { LogIdentity } from './note.ts';
 import { noteLimits, openCheckpoint, verifyNote } from './note.ts';
 import type { Policy } from './policy.ts';
 import type { Structure } from './presentation.ts';
 import { decode, encode, maxUint32, maxUint8, Reader } from './presentation.ts';
-import { elementOf, inclusionNodes, verifyInclusion6962 } from './rfc6962.ts';
+import { verifyInclusion6962 } from './rfc6962.ts';
 import { verifyFreshness } from './tree-head.ts';
 import { verify } from './verification-error.ts';
 import type { LogVerifier } from './verify-response.ts';
@@ -51,39 +49,22 @@ export const wrappedCredential: Structure<WrappedCredential> = {
   }),
 };
 
-/** What the log's side has to give: one credential, and what stands around its entry. */
-export interface CredentialSource {
-  readonly mode: DeploymentMode;
-  readonly credential: Credential;
-  /** The signed checkpoint to prove it in, and its size. */
+/** A credential as the log serves it, with what shows its entry (KtService.credential). */
+export interface CredentialParts {
+  /** Credential bytes. */
+  readonly response: Uint8Array;
   readonly checkpoint: Uint8Array;
-  readonly size: number;
-  /** The encoded log entry at the credential's position. */
   readonly entry: Uint8Array;
-  /** Heads of balanced subtrees of the RFC 6962 tree (its tiles have them). */
-  nodes(ids: readonly NodeId[]): Promise<readonly Hash[]>;
+  /** 32 bytes each. */
+  readonly inclusion: readonly Uint8Array[];
 }
 
-/** Wraps a credential. The checkpoint's size has to be above its position. */
-export async function wrapCredential(
-  log: Pick<LogVerifier, 'suite'>,
-  source: CredentialSource,
-): Promise<Uint8Array> {
-  const { position } = source.credential;
-  const hasher = rfc6962Hasher(log.suite.sha256);
-  const elements = inclusionNodes(position, source.size);
-  const values = await source.nodes(elements.flat());
-  const inclusion = new Uint8Array(elements.length * hashBytes);
-  let used = 0;
-  for (const [i, ids] of elements.entries()) {
-    const element = elementOf(hasher, ids, values.slice(used, used + ids.length));
-    used += ids.length;
-    verify(element !== undefined, 'COUNT', 'inclusion nodes', 'one for each that was asked');
-    inclusion.set(element, i * hashBytes);
-  }
-  const { checkpoint, entry } = source;
-  const bytes = encode(credential(source.mode), source.credential);
-  return encode(wrappedCredential, { credential: bytes, checkpoint, entry, inclusion });
+/** Nothing is verified yet: open what was wrapped before it is handed on. */
+export function wrapCredential(parts: CredentialParts): Uint8Array {
+  const inclusion = new Uint8Array(parts.inclusion.length * hashBytes);
+  for (const [i, hash] of parts.inclusion.entries()) inclusion.set(hash, i * hashBytes);
+  const { response, checkpoint, entry } = parts;
+  return encode(wrappedCredential, { credential: response, checkpoint, entry, inclusion });
 }
 
 /** What somebody who does not know the distinguished entry goes by. */
