@@ -78,6 +78,8 @@ export class LogClient {
     | (Pick<VerifiedHead, 'size' | 'root' | 'timestampMs'> & {
         readonly answeredMs: number;
         readonly unwitnessedSinceMs: number | undefined;
+        /** Greatest size that had the quorum; 0: none had. */
+        readonly witnessedSize: number;
         /** Its signed checkpoint. */
         readonly note: Uint8Array;
       })
@@ -85,9 +87,9 @@ export class LogClient {
     const record = this.#core.record();
     if (record === undefined) return undefined;
     const { size, frontier } = record.user.view;
-    const { root, note, answeredMs, unwitnessedSinceMs } = record;
+    const { root, note, answeredMs, unwitnessedSinceMs, witnessedSize } = record;
     const timestampMs = frontier.at(-1)?.timestampMs ?? 0;
-    return { size, root, timestampMs, answeredMs, unwitnessedSinceMs, note };
+    return { size, root, timestampMs, answeredMs, unwitnessedSinceMs, witnessedSize, note };
   }
 
   /** The greatest verified version of a label. Throws DataLossError. */
