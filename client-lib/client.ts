@@ -13,7 +13,7 @@ import {
   systemRandom,
   type Runtime,
 } from '@quicprochat/proto';
-import { CloseCode, quicTransport, type Transport } from '@quicprochat/proto/transport';
+import { CloseCode, transportOf, type Transport } from '@quicprochat/proto/transport';
 import {
   accountKeys,
   login,
@@ -43,7 +43,7 @@ export interface OpenOptions {
   /** Raw 32-byte key of the store; the caller wipes it. */
   readonly storeKey: Uint8Array;
   readonly runtime?: Runtime;
-  /** Default: QUIC. */
+  /** Default: QUIC, and TLS over TCP where UDP does not pass. */
   readonly transport?: Transport;
 }
 
@@ -111,7 +111,7 @@ export class QpcClient implements AsyncDisposable {
       random: systemRandom,
       log: silentLog,
     };
-    const transport = options.transport ?? quicTransport(runtime);
+    const transport = options.transport ?? transportOf(runtime, ['quic', 'tls']);
     return new QpcClient(openStore(options.storePath, options.storeKey), runtime, transport);
   }
 

@@ -8,7 +8,7 @@ import { parse } from 'smol-toml';
 import * as v from 'valibot';
 import { isDomain, type Rate, type Rates } from '@quicprochat/proto';
 import { isIP } from 'node:net';
-import type { Endpoint } from '@quicprochat/proto/transport';
+import { engineNames, type EngineName, type Endpoint } from '@quicprochat/proto/transport';
 import { SetupError } from './setup-error.ts';
 import type { StoreLimits } from './store/store.ts';
 
@@ -43,6 +43,27 @@ const schema = v.strictObject({
       v.string(),
       v.check((text) => parseEndpoint(text, 'any') !== undefined, 'need host:port'),
     ),
+  ),
+  transport: v.optional(
+    v.strictObject({
+      /**
+       * Engines that listen, all on the port of `listen`, and that dial peers, best first: `quic`,
+       * `quic-stock` (the slow reference), `tls` (TCP, for networks that drop UDP).
+       */
+      engines: v.optional(
+        v.pipe(
+          v.array(v.picklist(engineNames)),
+          v.minLength(1),
+          v.check((names) => new Set(names).size === names.length, 'each engine at most once'),
+          v.check(
+            (names) => !(names.includes('quic') && names.includes('quic-stock')),
+            'quic and quic-stock share one UDP port: choose one',
+          ),
+        ),
+        ['quic'],
+      ),
+    }),
+    {},
   ),
   database: path,
   /** 64 hex digits in a file that only its owner can read. */
@@ -125,6 +146,7 @@ export interface NodeConfig {
   readonly domain: string;
   readonly listen: Endpoint;
   readonly advertise: Endpoint;
+  readonly engines: readonly EngineName[];
   readonly databasePath: string;
   readonly databaseKeyPath: string;
   readonly peersPath: string | undefined;
@@ -192,6 +214,7 @@ function resolveConfig(raw: v.InferOutput<typeof schema>, base: string): NodeCon
   const kt = v.parse(schema.entries.kt.wrapped, raw.kt);
   const http = v.parse(schema.entries.http.wrapped, raw.http);
   const listen = endpoint(raw.listen, 'ip');
+  const { engines } = v.parse(schema.entries.transport.wrapped, raw.transport);
   const bucket = (one: { per_second: number; burst: number }) => ({
     perSecond: one.per_second,
     burst: one.burst,
@@ -200,6 +223,7 @@ function resolveConfig(raw: v.InferOutput<typeof schema>, base: string): NodeCon
     domain: raw.domain,
     listen,
     advertise: raw.advertise === undefined ? listen : endpoint(raw.advertise, 'any'),
+    engines,
     databasePath: resolve(base, raw.database),
     databaseKeyPath: resolve(base, raw.database_key_file),
     peersPath: raw.peers_file === undefined ? undefined : resolve(base, raw.peers_file),

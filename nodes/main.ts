@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { QpcError, systemClock, systemRandom, TransportError, type Log } from '@quicprochat/proto';
-import { quicTransport } from '@quicprochat/proto/transport';
+import { transportOf } from '@quicprochat/proto/transport';
 import { parsePeersFile, type PeersFile } from '@quicprochat/federation';
 import { formatEndpoint, loadConfig, type NodeConfig } from './config.ts';
 import { boundAddress, initNode } from './init.ts';
@@ -67,7 +67,7 @@ async function run(config: NodeConfig): Promise<void> {
     secrets,
     store,
     peers: readPeers(config),
-    transport: quicTransport(runtime),
+    transport: transportOf(runtime, config.engines),
     runtime,
     software,
   });

@@ -9,9 +9,9 @@ import { TLSSocket } from 'node:tls';
 import { silentLog, systemClock, systemRandom } from '@quicprochat/proto';
 import {
   defaultLimits,
+  engineNames,
   makeIdentity,
-  quicTransport,
-  stockQuicTransport,
+  transportOf,
   type NodeIdentity,
   type Transport,
 } from '@quicprochat/proto/transport';
@@ -31,10 +31,10 @@ interface Client {
 const limits = { ...defaultLimits, handshakesPerHostPerSecond: 1_000_000 };
 const runtime = { clock: systemClock, random: systemRandom, log: silentLog };
 
-function transportOf(engine: string): Transport | undefined {
-  if (engine === 'quic') return quicTransport(runtime);
-  if (engine === 'quic-stock') return stockQuicTransport(runtime);
-  return undefined;
+/** Undefined for the baseline, which is none of ours. */
+function engineOf(name: string): Transport | undefined {
+  const engine = engineNames.find((known) => known === name);
+  return engine === undefined ? undefined : transportOf(runtime, [engine]);
 }
 
 function answer(methodId: number, payload: Uint8Array): Uint8Array {
@@ -57,7 +57,7 @@ async function serve(engine: string): Promise<void> {
 }
 
 async function listen(engine: string, identity: NodeIdentity): Promise<number | undefined> {
-  const transport = transportOf(engine);
+  const transport = engineOf(engine);
   if (!transport) return listenHttp2(identity);
   const listener = await transport.listen({
     endpoint: { host: '127.0.0.1', port: 0 },
@@ -112,7 +112,7 @@ async function listenHttp2(identity: NodeIdentity): Promise<number> {
 }
 
 function dialer(engine: string, port: number, spki: string): () => Promise<Client> {
-  const transport = transportOf(engine);
+  const transport = engineOf(engine);
   const identity = makeIdentity(systemRandom);
   if (!transport) return async () => dialHttp2(await identity, port, spki);
   const pins = [Buffer.from(spki, 'base64url')];

@@ -11,7 +11,7 @@ import { fileURLToPath } from 'node:url';
 
 const [
   rounds = '3',
-  engineList = 'quic,quic-stock,http2',
+  engineList = 'quic,quic-stock,tls,http2',
   whatList = '1,16,64,256,bulk,handshakes,idle',
 ] = process.argv.slice(2);
 const engines = engineList.split(',');
