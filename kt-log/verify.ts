@@ -12,6 +12,7 @@ export type { Signer, VerifierSuite } from './suite.ts';
 export { portableVrfVerifier } from './vrf.ts';
 export type { VrfVerifier } from './vrf.ts';
 export { decode, encode } from './presentation.ts';
+export type { Structure } from './presentation.ts';
 export * from './codec.ts';
 export * from './operations.ts';
 export type { KnownHeads } from './tree-head.ts';
