@@ -11,15 +11,14 @@ import {
   verifyCheckpointRoots,
 } from './auditor.ts';
 import type { AuditBundle } from './auditor.ts';
-import { appendEntry, emptyAudit } from './auditor-update.ts';
+import { emptyAudit } from './auditor-update.ts';
 import type { AuditedLog, AuditorUpdate } from './auditor-update.ts';
 import type { Configuration } from './codec.ts';
-import { configuration, maxTimeMs } from './codec.ts';
+import { configuration } from './codec.ts';
 import type {
   Evidence,
   EvidenceBody,
   EvidenceKind,
-  ReplayedState,
   ShownEntry,
   ShownNode,
   SignedHead,
@@ -27,20 +26,15 @@ import type {
 } from './evidence.ts';
 import { decodeEvidence } from './evidence.ts';
 import type { Hash, Sha256, TreeHasher } from './hash.ts';
-import {
-  hashBytes,
-  keytransHasher,
-  prefixHasher,
-  rfc6962Hasher,
-  sameBytes,
-  zeroHash,
-} from './hash.ts';
+import { keytransHasher, prefixHasher, rfc6962Hasher, sameBytes, zeroHash } from './hash.ts';
 import { fullSubtrees, leavesOf, nodeId, rootOfHeads } from './log-tree.ts';
 import { GrownTree, rootOverNode } from './node-path.ts';
 import type { NoteKey } from './note.ts';
 import { keytransRoot, openCheckpoint } from './note.ts';
 import { evaluateInsertion } from './prefix-proof.ts';
-import { encode, Reader } from './presentation.ts';
+import { encode } from './presentation.ts';
+import type { ReplayedState } from './replayed-state.ts';
+import { auditedOf, entryTimeMs } from './replayed-state.ts';
 import type { VerifierSuite } from './suite.ts';
 import { verifyTreeHead } from './tree-head.ts';
 import { verify, VerificationError } from './verification-error.ts';
@@ -279,7 +273,7 @@ class Judge {
       const { hasher, size } = head;
       const root = rootOverNode(hasher, size, nodeId(position, 1), hasher.leaf(entry), path);
       verify(sameBytes(root, head.root), 'BAD_ROOT', 'path of an entry', 'the signed root');
-      return timeOf(entry);
+      return entryTimeMs(entry);
     });
     const [before = 0, after = 0] = times;
     const goesBack = first.position < second.position && before > after;
@@ -305,19 +299,8 @@ class Judge {
     const identity = { origin, key: this.#key() };
     const { note, checkpoint } = openCheckpoint(this.#suite, given.note, identity);
     verify(note.signatures.length === 1, 'MALFORMED', 'signed note', "the log's signature only");
-    verify(checkpoint.size > 0, 'COUNT', 'checkpoint size', 'at least one entry');
-    const size = checkpoint.size - 1;
-    const { length } = fullSubtrees(size);
-    const isWhole = given.keytransHeads.length === length && given.rfc6962Heads.length === length;
-    verify(isWhole, 'COUNT', 'full subtrees', `${length} of either tree`);
     const { sha256 } = this.#suite;
-    const state: AuditedLog = {
-      log: { size, heads: given.keytransHeads },
-      rfc6962: { size, heads: given.rfc6962Heads },
-      newestMs: timeOf(given.entry),
-      prefixRoot: given.entry.subarray(-hashBytes),
-    };
-    const grown = appendEntry(sha256, state, given.entry);
+    const grown = auditedOf(sha256, given, checkpoint.size);
     verifyCheckpointRoots(sha256, grown, checkpoint);
     return grown;
   }
@@ -400,9 +383,4 @@ function rootBefore(sha256: Sha256, { added, proof }: AuditorUpdate): Hash {
     if (!(error instanceof QpcError)) throw error;
     return zeroHash;
   }
-}
-
-/** Timestamp of a 40-byte entry. */
-function timeOf(entry: Uint8Array): number {
-  return new Reader(entry, 'LogEntry').u64('timestamp', maxTimeMs);
 }

@@ -10,11 +10,12 @@ import type { Hash, Sha256 } from './hash.ts';
 import { hashBytes, logEntryBytes } from './hash.ts';
 import type { NodeId } from './log-tree.ts';
 import { nodeId } from './log-tree.ts';
-import { pathElementsMax } from './node-path.ts';
 import type { NoteKey } from './note.ts';
 import { formatVkey, parseVkey, SignatureType } from './note.ts';
 import type { Structure } from './presentation.ts';
 import { decode, encode, maxUint16, maxUint32, maxUint8, Reader, Writer } from './presentation.ts';
+import type { ReplayedState } from './replayed-state.ts';
+import { ownNoteBytesMax, readHashes, replayedState, writeHashes } from './replayed-state.ts';
 import { verify, VerificationError } from './verification-error.ts';
 
 /** What a log did; programs switch on it, so a kind is never renamed. The order is the encoding. */
@@ -31,7 +32,7 @@ export type EvidenceKind = (typeof evidenceKinds)[number];
 /** Most bytes of evidence: 64 KiB without an audit bundle, else what one or two bundles may have. */
 export const evidenceLimits = {
   bytesMax: 65_536,
-  noteBytesMax: 8_192,
+  noteBytesMax: ownNoteBytesMax,
   bundleEvidenceBytesMax: 2 * bundleBytesMax + 65_536,
 } as const;
 
@@ -73,15 +74,6 @@ export interface ShownEntry {
   /** 40 bytes. */
   readonly entry: Uint8Array;
   readonly path: readonly Hash[];
-}
-/** A replayed state that a checkpoint of the log stands for: the trees before its last entry. */
-export interface ReplayedState {
-  readonly note: Uint8Array;
-  /** Heads of the full subtrees of both trees one entry before the checkpoint. */
-  readonly keytransHeads: readonly Hash[];
-  readonly rfc6962Heads: readonly Hash[];
-  /** The last entry, 40 bytes. */
-  readonly entry: Uint8Array;
 }
 /** A SearchResponse, and which version was asked for; undefined: the greatest one. */
 export interface ShownVersion {
@@ -186,15 +178,8 @@ const statement: Structure<Statement> = {
     throw r.malformed('type', 'note (1) or head (2)');
   },
 };
-const readNote = (r: Reader): Uint8Array =>
-  r.opaque(maxUint16, 'note', evidenceLimits.noteBytesMax);
+const readNote = (r: Reader): Uint8Array => r.opaque(maxUint16, 'note', ownNoteBytesMax);
 const readBundle = (r: Reader): Uint8Array => r.opaque(maxUint32, 'bundle', bundleBytesMax);
-
-function writeHashes(w: Writer, hashes: readonly Hash[], field: string): void {
-  w.vector(hashes, maxUint8, field, (hash) => w.fixed(hash, hashBytes, field));
-}
-const readHashes = (r: Reader, field: string): Hash[] =>
-  r.vector(maxUint8, hashBytes, field, () => r.fixed(hashBytes, field), pathElementsMax);
 
 const shownNode: Structure<ShownNode> = {
   name: 'ShownNode',
@@ -221,22 +206,6 @@ const shownEntry: Structure<ShownEntry> = {
     path: readHashes(r, 'path'),
   }),
 };
-const replayedState: Structure<ReplayedState> = {
-  name: 'ReplayedState',
-  write(w, state) {
-    w.opaque(state.note, maxUint16, 'note');
-    writeHashes(w, state.keytransHeads, 'keytrans_heads');
-    writeHashes(w, state.rfc6962Heads, 'rfc6962_heads');
-    w.fixed(state.entry, logEntryBytes, 'entry');
-  },
-  read: (r) => ({
-    note: readNote(r),
-    keytransHeads: readHashes(r, 'keytrans_heads'),
-    rfc6962Heads: readHashes(r, 'rfc6962_heads'),
-    entry: r.fixed(logEntryBytes, 'entry'),
-  }),
-};
-
 function writeBody(w: Writer, body: EvidenceBody): void {
   switch (body.kind) {
     case 'same-size':
