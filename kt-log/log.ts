@@ -328,7 +328,7 @@ export class KtLog implements AsyncDisposable {
 
   /**
    * Section 15.2: what entries [from, to) changed, at most 256 of them; fewer when their encodings
-   * exceed `bytesMax`, but one at least. Throws InvalidArgumentError for a range outside the log.
+   * exceed `bytesMax` together, but one at least. Throws InvalidArgumentError for a range outside the log.
    */
   async auditedEntries(
     from: number,

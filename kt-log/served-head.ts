@@ -60,6 +60,7 @@ export class ServedHeads {
   /** When each head was published that followed within `outdatedMs`, by size, ascending. */
   readonly #publishedMs = new Map<number, number>();
   readonly #waiters = new Set<Waiter>();
+  #isClosed = false;
 
   constructor(options: ServedHeadsOptions) {
     this.#options = options;
@@ -110,7 +111,8 @@ export class ServedHeads {
     const { cosigners, clock, limits } = this.#options;
     const { policy } = cosigners();
     const isNeeded = policy !== undefined && !meetsQuorum(policy, []).ok;
-    if (!isNeeded || (this.#witnessed?.size ?? 0) >= size) return Promise.resolve();
+    const isThere = (this.#witnessed?.size ?? 0) >= size;
+    if (!isNeeded || isThere || this.#isClosed) return Promise.resolve();
     const { promise, resolve } = Promise.withResolvers<void>();
     const timer = clock.timer(limits.quorumMs, () => waiter.done());
     const waiter: Waiter = {
@@ -155,8 +157,9 @@ export class ServedHeads {
     return new Set(fresh.map((one) => keyOf(known, one))).size;
   }
 
-  /** Nobody has to wait any longer. */
+  /** From now on nobody waits for a quorum. */
   close(): void {
+    this.#isClosed = true;
     for (const waiter of this.#waiters) waiter.done();
   }
 
