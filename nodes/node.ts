@@ -1,7 +1,8 @@
 /**
  * Builds every part of a node and owns their start, drain and stop. The way of a message:
  * transport -> proto/server.ts -> services/delivery.ts -> store (worker, disk) -> push.ts, or
- * federation's outbox -> the peer node.
+ * federation's outbox -> the peer node. The way of a key: services/auth.ts or devices.ts ->
+ * accounts.ts -> key-log.ts -> one transaction of log entry and account.
  */
 import {
   admission,
@@ -10,7 +11,7 @@ import {
   deadline,
   maxRequestBytes,
   rateLimit,
-  signNodeRecord,
+  UnimplementedError,
   validate,
   type Handlers,
   type Middleware,
@@ -25,7 +26,11 @@ import {
   type Transport,
 } from '@quicprochat/proto/transport';
 import { createFederation, type Federation, type PeersFile } from '@quicprochat/federation';
+import { encode, heartbeat, heartbeatLimits } from '@quicprochat/kt-log';
+import { Accounts } from './accounts.ts';
 import type { NodeConfig } from './config.ts';
+import { KeyLogAnswers } from './key-log-answers.ts';
+import { KeyLog, originOf } from './key-log.ts';
 import { ExchangeTable, OpaqueServer } from './opaque.ts';
 import { PushHub } from './push.ts';
 import type { NodeSecrets } from './secrets.ts';
@@ -79,7 +84,10 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
     runtime,
   });
   const drain = new Drain();
-  const handlers = await buildHandlers({ options, sessions, push, waiters, federation, drain });
+  const keyLog = await openKeyLog(options);
+  const answers = new KeyLogAnswers({ domain: config.domain, keyLog, store });
+  const parts = { options, sessions, push, waiters, federation, drain, keyLog, answers };
+  const handlers = await buildHandlers(parts);
   const server = createServer({
     handlers,
     middleware: [
@@ -99,7 +107,7 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
     push.rowsAdded(ridHex);
     waiters.rowsAdded(ridHex);
   });
-  const listener = await transport.listen({
+  const listening = transport.listen({
     endpoint: config.listen,
     identity: secrets.identity,
     limits: {
@@ -111,7 +119,11 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
     maxRequestBytes,
     onConnection: (connection: Connection) => server.serve(connection),
   });
-  const sweeper = startSweeper(store, runtime);
+  const listener = await listening.catch(async (error: unknown) => {
+    await keyLog[Symbol.asyncDispose]();
+    throw error;
+  });
+  const sweeper = startSweeper(runtime, [() => store.sweep(), () => keyLog.eraseClosed()]);
   await federation.start();
 
   let stopped: Promise<void> | undefined;
@@ -128,9 +140,41 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
       sweeper.stop();
       await federation[Symbol.asyncDispose]();
       await listener.close(CloseCode.Draining, 'the node stops');
+      // After the calls that write to it, and before the store that it writes to.
+      answers[Symbol.dispose]();
+      await keyLog[Symbol.asyncDispose]();
       rowsAdded[Symbol.dispose]();
     })());
   return { listener, stop, [Symbol.asyncDispose]: stop };
+}
+
+/** The node's log, with what the node says of itself and of the logs that it audits. */
+function openKeyLog({ config, secrets, store, peers, runtime }: NodeOptions): Promise<KeyLog> {
+  const { domain } = config;
+  const { identity, signing } = secrets;
+  return KeyLog.open({
+    domain,
+    config: config.kt,
+    secrets: secrets.keyLog,
+    store,
+    runtime,
+    facts: {
+      domain,
+      keys: [{ spkiSha256: identity.spkiSha256, signing, fromMs: 0, toMs: 0 }],
+      endpoints: [config.advertise],
+      versionMin: protocolVersion,
+      versionMax: protocolVersion,
+      capabilities,
+    },
+    heartbeat: async () => {
+      const logs = await Promise.all(
+        peers.peers.slice(0, heartbeatLimits.logsMax).map((peer) => {
+          return store.audits.followed(originOf(peer.domain));
+        }),
+      );
+      return encode(heartbeat, { logs: logs.filter((log) => log !== undefined) });
+    },
+  });
 }
 
 interface BuildParts {
@@ -140,44 +184,48 @@ interface BuildParts {
   readonly waiters: InboxWaiters;
   readonly federation: Federation;
   readonly drain: Drain;
+  readonly keyLog: KeyLog;
+  readonly answers: KeyLogAnswers;
 }
 
 async function buildHandlers(parts: BuildParts): Promise<Handlers> {
-  const { sessions, push, waiters, federation, drain } = parts;
+  const { sessions, push, waiters, federation, drain, keyLog, answers } = parts;
   const { config, secrets, store, runtime, software } = parts.options;
   const { clock } = runtime;
-  const { domain } = config;
+  const { domain, sessionTtlMs } = config;
+  const { pseudonymKey } = secrets;
   const opaque = new OpaqueServer({ setup: secrets.opaqueSetup, domain });
   await opaque.ready();
-  const nodeRecord = signNodeRecord({
-    domain,
-    keys: [
-      { spkiSha256: secrets.identity.spkiSha256, signing: secrets.signing, fromMs: 0, toMs: 0 },
-    ],
-    endpoints: [config.advertise],
-    seq: 1,
-    versionMin: protocolVersion,
-    versionMax: protocolVersion,
-    capabilities,
+  const accounts = new Accounts({
+    clock,
+    store,
+    log: keyLog.log,
+    sessions,
+    push,
+    waiters,
+    registrations: config.kt.registrations,
+    leaves: config.kt.leaves,
   });
   return {
     ...coreHandlers({
       domain,
       software,
       clock,
-      nodeRecord,
+      nodeRecord: keyLog.record,
+      peers: federation,
       health: () => (drain.isDraining ? 'draining' : 'ready'),
     }),
     ...authHandlers({
       domain,
       clock,
       store,
+      accounts,
       opaque,
       exchanges: new ExchangeTable<AuthExchange>({ clock, random: runtime.random }),
       sessions,
       push,
       nodeSpki: secrets.identity.spkiSha256,
-      sessionTtlMs: config.sessionTtlMs,
+      sessionTtlMs,
       ratePerUser: config.ratePerUser,
     }),
     ...deliveryHandlers({ domain, store, push, waiters, sessions, federation }),
@@ -186,14 +234,18 @@ async function buildHandlers(parts: BuildParts): Promise<Handlers> {
       clock,
       store,
       push,
-      pseudonymKey: secrets.pseudonymKey,
+      pseudonymKey,
       singleUsePerRequesterPerHour: config.singleUsePerRequesterPerHour,
       singleUsePerPeerAndTargetPerHour: config.singleUsePerPeerAndTargetPerHour,
       proxy: federation.proxy,
+      answers,
     }),
     ...federationHandlers({ federation, sessions }),
-    ...ktHandlers(),
-    ...deviceHandlers(),
+    ...ktHandlers({ domain, answers, accounts, pseudonymKey, peers: federation.kt }),
+    ...deviceHandlers({ clock, store, accounts, sessions, sessionTtlMs }),
+    async fedKt() {
+      throw new UnimplementedError('not served by this node yet');
+    },
   };
 }
 
@@ -221,13 +273,16 @@ class Drain {
 }
 
 /** Removes what is past its time, once a minute; an error is logged and the next minute tries again. */
-function startSweeper(store: NodeStore, { clock, log }: Runtime): { stop(): void } {
+function startSweeper(
+  { clock, log }: Runtime,
+  sweeps: readonly (() => Promise<void>)[],
+): { stop(): void } {
   let timer: Timer;
   const sweep = (): void => {
-    store
-      .sweep()
-      .catch((error: unknown) => log.error('sweep failed', { error: String(error) }))
-      .finally(() => (timer = clock.timer(sweepMs, sweep)));
+    const all = sweeps.map((one) =>
+      one().catch((error: unknown) => log.error('sweep failed', { error: String(error) })),
+    );
+    void Promise.all(all).finally(() => (timer = clock.timer(sweepMs, sweep)));
   };
   timer = clock.timer(sweepMs, sweep);
   return { stop: () => timer.cancel() };

@@ -208,12 +208,15 @@ export class PushHub {
 
   keyPackagesLow(rid: Uint8Array, suite: number, singleUse: number): void {
     const event = create(KeyPackagesLowEventSchema, { suite, singleUse });
-    this.#byRid
-      .get(hex(rid))
-      ?.hint(PushEvent.KeyPackagesLow, toBinary(KeyPackagesLowEventSchema, event));
+    this.hint(rid, PushEvent.KeyPackagesLow, toBinary(KeyPackagesLowEventSchema, event));
   }
 
-  /** The device logged out: its stream ends now, not at the next row. */
+  /** Something that the device would find out later by itself; lost where it does not listen. */
+  hint(rid: Uint8Array, eventType: number, payload: Uint8Array): void {
+    this.#byRid.get(hex(rid))?.hint(eventType, payload);
+  }
+
+  /** The device logged out or left: its stream ends now, not at the next row. */
   end(rid: Uint8Array): void {
     this.#byRid.get(hex(rid))?.close();
   }

@@ -1,6 +1,7 @@
 /**
- * Who a connection is: a logged-in device by the transport key that its handshake proved, a peer
- * node after FedHello, else anyone. Answers from memory; the disk is asked once per key.
+ * Who a connection is: a logged-in device by the transport key that its handshake proved, a new
+ * device that has logged in to be registered, a peer node after FedHello, else anyone. Answers from
+ * memory; the disk is asked once per key.
  */
 import type { Caller, Clock } from '@quicprochat/proto';
 import type { Connection } from '@quicprochat/proto/transport';
@@ -9,8 +10,16 @@ import type { NodeStore } from './store/store.ts';
 /** Cached keys; the oldest goes first. Strangers have a table of their own: they evict only each other. */
 const cachedSessionsMax = 100_000;
 const cachedStrangersMax = 10_000;
+/** Time that a new device has to be registered in after its login (ms). */
+const enrollingMs = 600_000;
 
 type Device = Extract<Caller, { class: 'device' }>;
+
+/** A device that proved the account's password and is in no manifest yet. */
+interface Enrolling {
+  readonly caller: Extract<Caller, { class: 'enrolling' }>;
+  readonly expiresMs: number;
+}
 
 export class Sessions {
   readonly #store: NodeStore;
@@ -18,6 +27,8 @@ export class Sessions {
   readonly #devices = new Map<string, Device>();
   readonly #strangers = new Set<string>();
   readonly #peers = new WeakMap<Connection, string>();
+  /** As many as there are connections; a connection that closes takes its own along. */
+  readonly #enrolling = new Map<Connection, Enrolling>();
 
   constructor(store: NodeStore, clock: Clock) {
     this.#store = store;
@@ -28,6 +39,11 @@ export class Sessions {
   async identify(connection: Connection): Promise<Caller> {
     const domain = this.#peers.get(connection);
     if (domain !== undefined) return { class: 'peer', domain };
+    const enrolling = this.#enrolling.get(connection);
+    if (enrolling !== undefined) {
+      if (enrolling.expiresMs > this.#clock.now()) return enrolling.caller;
+      this.#enrolling.delete(connection);
+    }
     const key = keyOf(connection.peer.spkiSha256);
     let device = this.#devices.get(key);
     if (device === undefined) {
@@ -49,6 +65,32 @@ export class Sessions {
   /** From an answered FedHello on, this connection speaks for the peer. */
   bindPeer(connection: Connection, domain: string): void {
     this.#peers.set(connection, domain);
+  }
+
+  /**
+   * A device that is not in its account's manifest logged in: for 10 minutes this connection, and no
+   * other, may register it. Returns when that ends (Unix ms).
+   */
+  bindEnrolling(connection: Connection, userId: string, identityPub: Uint8Array): number {
+    const expiresMs = this.#clock.now() + enrollingMs;
+    if (!this.#enrolling.has(connection)) {
+      void connection.closed.then(() => this.#enrolling.delete(connection));
+    }
+    const caller = { class: 'enrolling', userId, identityPub } as const;
+    this.#enrolling.set(connection, { caller, expiresMs });
+    return expiresMs;
+  }
+
+  /** The device was registered, or another one logged in. */
+  endEnrolling(connection: Connection): void {
+    this.#enrolling.delete(connection);
+  }
+
+  /** The account is gone. */
+  forgetEnrolling(userId: string): void {
+    for (const [connection, { caller }] of this.#enrolling) {
+      if (caller.userId === userId) this.#enrolling.delete(connection);
+    }
   }
 
   /** A key got, changed or lost its session: ask the disk again at the next call. */

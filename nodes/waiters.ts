@@ -34,6 +34,11 @@ export class InboxWaiters {
     this.#byRid.get(ridHex)?.();
   }
 
+  /** The device left: its waiter looks for itself now. */
+  release(rid: Uint8Array): void {
+    this.rowsAdded(Buffer.from(rid).toString('hex'));
+  }
+
   /** Lets every waiter go, with what there is. */
   releaseAll(): void {
     for (const release of this.#byRid.values()) release();

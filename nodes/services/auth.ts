@@ -1,11 +1,12 @@
 /**
  * Authentication Service: OPAQUE registration and login (RFC 9807), and the binding of a device's
- * transport key to its account. Unknown user and wrong password answer alike.
+ * transport key to its account; a new device gets as far as being registered. Unknown user and wrong password answer alike.
  */
 import {
-  checkManifest,
+  checkNextManifest,
   InvalidArgumentError,
   ksfArgon2id,
+  NotFoundError,
   parseUserId,
   ResourceExhaustedError,
   TokenBuckets,
@@ -18,6 +19,8 @@ import {
   type LoginBinding,
   type Rate,
 } from '@quicprochat/proto';
+import { fromBinary, ManifestSchema } from '@quicprochat/proto/messages';
+import type { Accounts } from '../accounts.ts';
 import type { ExchangeTable, OpaqueServer } from '../opaque.ts';
 import type { PushHub } from '../push.ts';
 import type { Sessions } from '../sessions.ts';
@@ -45,6 +48,7 @@ export interface AuthParts {
   readonly domain: string;
   readonly clock: Clock;
   readonly store: NodeStore;
+  readonly accounts: Accounts;
   readonly opaque: OpaqueServer;
   readonly exchanges: ExchangeTable<AuthExchange>;
   readonly sessions: Sessions;
@@ -104,11 +108,8 @@ export function authHandlers(
       const exchange = exchanges.take(context.connection, request.handle);
       const { manifest: signed } = request;
       if (exchange.kind !== 'register' || signed === undefined) throw authFailed();
-      const manifest = checkManifest(signed, exchange.userId);
+      const { manifest } = checkNextManifest(undefined, signed, exchange.userId);
       const [device] = manifest.devices;
-      if (manifest.seq !== 0n || manifest.prev.length > 0 || manifest.revoked.length > 0) {
-        throw new InvalidArgumentError('BAD_FIELD', 'manifest: need version 0');
-      }
       if (device === undefined || manifest.devices.length !== 1) {
         throw new InvalidArgumentError(
           'BAD_FIELD',
@@ -123,20 +124,19 @@ export function authHandlers(
         );
       }
       const sessionExpiresMs = clock.now() + parts.sessionTtlMs;
-      await store.createAccount({
+      const account = {
         userId: exchange.userId,
         setupId: currentSetupId,
         opaqueRecord: request.registrationRecord,
-        manifest: signed,
-        manifestSeq: 0,
         device: {
           deviceId: device.deviceId,
           identityPub: device.identityPub,
           transportSpki: context.connection.peer.spkiSha256,
         },
         sessionExpiresMs,
-      });
-      sessions.forget(context.connection.peer.spkiSha256);
+      };
+      await parts.accounts.register(account, signed);
+      sessions.endEnrolling(context.connection);
       return { sessionExpiresMs: BigInt(sessionExpiresMs) };
     },
 
@@ -168,16 +168,24 @@ export function authHandlers(
       }
       const account = await store.account(exchange.userId);
       if (account === undefined) throw authFailed();
+      const { manifest } = account;
+      const { identityPub } = request;
+      const { devices, revoked } = fromBinary(ManifestSchema, manifest.manifest);
+      if (hasKey(revoked, identityPub)) {
+        throw new NotFoundError('UNKNOWN_DEVICE', 'this device was revoked');
+      }
+      if (!hasKey(devices, identityPub)) {
+        const { userId } = exchange;
+        const expiresMs = sessions.bindEnrolling(context.connection, userId, identityPub);
+        return { sessionExpiresMs: BigInt(expiresMs), manifest, isEnrolling: true };
+      }
       const sessionExpiresMs = clock.now() + parts.sessionTtlMs;
-      await store.bindSession(
-        exchange.userId,
-        request.identityPub,
-        context.connection.peer.spkiSha256,
-        sessionExpiresMs,
-      );
-      sessions.forgetDevice(request.identityPub);
-      sessions.forget(context.connection.peer.spkiSha256);
-      return { sessionExpiresMs: BigInt(sessionExpiresMs), manifest: account.manifest };
+      const { spkiSha256 } = context.connection.peer;
+      await store.bindSession(exchange.userId, identityPub, spkiSha256, sessionExpiresMs);
+      sessions.endEnrolling(context.connection);
+      sessions.forgetDevice(identityPub);
+      sessions.forget(spkiSha256);
+      return { sessionExpiresMs: BigInt(sessionExpiresMs), manifest };
     },
 
     async logout(_request, context) {
@@ -188,6 +196,13 @@ export function authHandlers(
       return {};
     },
   };
+}
+
+function hasKey(
+  list: readonly { readonly identityPub: Uint8Array }[],
+  identityPub: Uint8Array,
+): boolean {
+  return list.some((one) => Buffer.compare(one.identityPub, identityPub) === 0);
 }
 
 function authFailed(): UnauthenticatedError {

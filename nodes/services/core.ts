@@ -1,6 +1,8 @@
 /** Handlers of the core methods: Hello, the node's signed record, health. */
 import {
   FailedPreconditionError,
+  PermissionDeniedError,
+  UnavailableError,
   maxControlBytes,
   maxFetchRows,
   defaultMaxPayloadBytes,
@@ -20,6 +22,11 @@ export interface CoreParts {
   readonly software: string;
   readonly clock: Clock;
   readonly nodeRecord: SignedNodeRecord;
+  /** Proven records of peers. */
+  readonly peers: {
+    knows(domain: string): boolean;
+    record(domain: string): SignedNodeRecord | undefined;
+  };
   readonly health: () => 'ready' | 'draining';
 }
 
@@ -51,10 +58,19 @@ export function coreHandlers(
         ...(caller.class === 'device'
           ? { userId: caller.userId, sessionExpiresMs: BigInt(caller.sessionExpiresMs) }
           : {}),
+        ...(caller.class === 'enrolling' ? { userId: caller.userId } : {}),
       };
     },
-    async getNodeRecord() {
-      return { record: parts.nodeRecord };
+    async getNodeRecord({ domain }) {
+      if (domain === '' || domain === parts.domain) return { record: parts.nodeRecord };
+      if (!parts.peers.knows(domain)) {
+        throw new PermissionDeniedError('PEER_DENIED', `${domain} is no peer of this node`);
+      }
+      const record = parts.peers.record(domain);
+      if (record === undefined) {
+        throw new UnavailableError('PEER_UNREACHABLE', `${domain} has not shown its record yet`);
+      }
+      return { record };
     },
     async health() {
       return {

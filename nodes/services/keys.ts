@@ -1,9 +1,9 @@
 /**
- * Key services: single-use KeyPackages, signed prekeys, and ResolveUser. A key of another domain
- * is asked from that domain's node, never cached; a proxied request is answered for local users
- * only (one hop).
+ * Key services: single-use KeyPackages, signed prekeys, ResolveUser and CheckRevocation. Only keys
+ * of devices in the manifest that the key-transparency log holds are handed out. A key of another
+ * domain is asked from that domain's node, never cached; a proxied request is answered for local
+ * users only (one hop).
  */
-import { createHmac } from 'node:crypto';
 import {
   checkPrekey,
   InvalidArgumentError,
@@ -14,18 +14,24 @@ import {
   type Clock,
   type Handlers,
 } from '@quicprochat/proto';
-import type {
-  FetchHybridKeyResponseSchema,
-  FetchKeyPackageRequest,
-  FetchKeyPackageResponseSchema,
-  MessageInitShape,
-  ResolveUserResponseSchema,
+import {
+  fromBinary,
+  ManifestSchema,
+  type FetchHybridKeyResponseSchema,
+  type FetchKeyPackageRequest,
+  type FetchKeyPackageResponseSchema,
+  type MessageInitShape,
+  type ResolveUserRequest,
+  type ResolveUserResponse,
+  type ResolveUserResponseSchema,
+  type RevokedDevice,
 } from '@quicprochat/proto/messages';
 import type { Federation } from '@quicprochat/federation';
+import type { KeyLogAnswers } from '../key-log-answers.ts';
 import { parseKeyPackage } from '../key-package.ts';
 import type { PushHub } from '../push.ts';
 import type { NewKeyPackage, NodeStore } from '../store/store.ts';
-import { deviceOf, peerOf } from './caller.ts';
+import { deviceOf, peerOf, requesterOf } from './caller.ts';
 
 /** Longest total lifetime of a KeyPackage (93 days), and the skew granted to its start (ms). */
 const maxLifetimeMs = 93 * 24 * 3600 * 1000;
@@ -36,6 +42,7 @@ const lowKeyPackages = 20;
 type FetchedKeyPackages = MessageInitShape<typeof FetchKeyPackageResponseSchema>;
 type FetchedPrekeys = MessageInitShape<typeof FetchHybridKeyResponseSchema>;
 type Resolved = MessageInitShape<typeof ResolveUserResponseSchema>;
+type UserQuestion = Pick<ResolveUserRequest, 'userId' | 'ktSearch'>;
 
 export interface KeyParts {
   readonly domain: string;
@@ -50,6 +57,8 @@ export interface KeyParts {
   readonly singleUsePerPeerAndTargetPerHour: number;
   /** Look-ups at peers. */
   readonly proxy: Federation['proxy'];
+  /** Proofs of this node's log. */
+  readonly answers: KeyLogAnswers;
 }
 
 export function keyHandlers(
@@ -63,17 +72,14 @@ export function keyHandlers(
   | 'fetchHybridKeys'
   | 'keyPackageCount'
   | 'resolveUser'
+  | 'checkRevocation'
   | 'proxyFetchKeyPackage'
   | 'proxyFetchHybridKey'
   | 'proxyResolveUser'
 > {
   const { store, clock, proxy } = parts;
-
-  /** Stable per user of this node, meaningless elsewhere (16 bytes). */
-  function pseudonym(identityPub: Uint8Array): Uint8Array {
-    const mac = createHmac('sha256', parts.pseudonymKey).update(identityPub).digest();
-    return new Uint8Array(mac.subarray(0, 16));
-  }
+  const requesterIn = (context: CallContext): Uint8Array =>
+    requesterOf(parts.pseudonymKey, context);
 
   /** Throws unless the user is this node's: proxied requests go one hop. */
   function ownOnly(userId: string): void {
@@ -130,16 +136,27 @@ export function keyHandlers(
     return { manifest: found.manifest, prekeys: [...found.prekeys] };
   }
 
-  async function ownUser(userId: string): Promise<Resolved> {
+  async function ownUser({ userId, ktSearch }: UserQuestion): Promise<Resolved> {
     const account = await store.account(userId);
     if (account === undefined) throw unknownUser();
-    return { manifest: account.manifest };
+    if (ktSearch.length === 0) return { manifest: account.manifest };
+    return { manifest: account.manifest, kt: await parts.answers.searchFor(userId, ktSearch) };
+  }
+
+  async function userOf(
+    { userId, ktSearch }: UserQuestion,
+    context: CallContext,
+  ): Promise<Resolved | ResolveUserResponse> {
+    const { domain } = parseUserId(userId);
+    if (domain === parts.domain) return ownUser({ userId, ktSearch });
+    const requester = requesterIn(context);
+    return proxy.resolveUser(domain, { userId, ktSearch }, { requester, signal: context.signal });
   }
 
   async function prekeysOf(userId: string, context: CallContext): Promise<FetchedPrekeys> {
     const { domain } = parseUserId(userId);
     if (domain === parts.domain) return ownPrekeys(userId);
-    const requester = pseudonym(deviceOf(context).identityPub);
+    const requester = requesterIn(context);
     return proxy.fetchHybridKey(domain, { userId }, { requester, signal: context.signal });
   }
 
@@ -167,7 +184,7 @@ export function keyHandlers(
         return claimOwn(request, { scope: 'local', requester }, Number.MAX_SAFE_INTEGER);
       }
       return proxy.fetchKeyPackage(domain, request, {
-        requester: pseudonym(identityPub),
+        requester: requesterIn(context),
         signal: context.signal,
       });
     },
@@ -198,11 +215,17 @@ export function keyHandlers(
       return { users };
     },
 
-    async resolveUser(request, context) {
-      const { domain } = parseUserId(request.userId);
-      if (domain === parts.domain) return ownUser(request.userId);
-      const requester = pseudonym(deviceOf(context).identityPub);
-      return proxy.resolveUser(domain, request, { requester, signal: context.signal });
+    resolveUser: (request, context) => userOf(request, context),
+
+    async checkRevocation(request, context) {
+      const resolved = await userOf(request, context);
+      const revoked = revokedIn(resolved, request.identityPub);
+      const { manifest, kt } = resolved;
+      return {
+        ...(revoked === undefined ? {} : { revoked }),
+        ...(manifest === undefined ? {} : { manifest }),
+        ...(kt === undefined ? {} : { kt }),
+      };
     },
 
     async proxyFetchKeyPackage({ fetch, requester }, context) {
@@ -222,9 +245,24 @@ export function keyHandlers(
     async proxyResolveUser({ resolve }) {
       if (resolve === undefined) throw new InvalidArgumentError('BAD_FIELD', 'resolve: is missing');
       ownOnly(resolve.userId);
-      return { resolved: await ownUser(resolve.userId) };
+      return { resolved: await ownUser(resolve) };
     },
   };
+}
+
+/** Where a manifest says that a key is revoked. The caller verifies it; a peer's may be anything. */
+function revokedIn(
+  { manifest: signed }: Resolved | ResolveUserResponse,
+  identityPub: Uint8Array,
+): RevokedDevice | undefined {
+  if (signed?.manifest === undefined) return undefined;
+  try {
+    const { revoked } = fromBinary(ManifestSchema, signed.manifest);
+    return revoked.find((one) => Buffer.compare(one.identityPub, identityPub) === 0);
+  } catch {
+    // No manifest at all: the caller sees that for itself, in the bytes that it gets.
+    return undefined;
+  }
 }
 
 /** Judges one uploaded package against the device that uploads it. Throws InvalidArgumentError. */

@@ -9,7 +9,8 @@ import type { Middleware } from '../server.ts';
 export const callerClass: Middleware = (call, next) => {
   const { callers, name } = call.method;
   if (callers.includes(call.caller.class)) return next(call);
-  if (call.caller.class === 'anyone' && callers.includes('device')) {
+  const isForUsers = callers.includes('device') || callers.includes('enrolling');
+  if (call.caller.class === 'anyone' && isForUsers) {
     throw new UnauthenticatedError('NOT_LOGGED_IN', `${name}: log in first`);
   }
   throw new PermissionDeniedError(

@@ -58,7 +58,9 @@ export class LocalNode implements AsyncDisposable {
   constructor(network: MemoryNetwork, domain: string, extraConfig = '') {
     this.network = network;
     this.domain = domain;
-    const text = `domain = "${domain}"\nlisten = "127.0.0.1:${port}"\nadvertise = "${domain}:${port}"\ndatabase = "node.db"\ndatabase_key_file = "database.key"\n${extraConfig}`;
+    // Nobody here shares an entry with others: waiting for them would only take time.
+    const kt = extraConfig.includes('[kt]') ? '' : '\n[kt]\nbatch_ms = 5\n';
+    const text = `domain = "${domain}"\nlisten = "127.0.0.1:${port}"\nadvertise = "${domain}:${port}"\ndatabase = "node.db"\ndatabase_key_file = "database.key"\n${extraConfig}${kt}`;
     this.config = parseConfig(text, join(this.directory, 'qpcd.toml'));
   }
 

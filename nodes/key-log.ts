@@ -1,0 +1,309 @@
+/**
+ * The node's own key-transparency log: opened over the store, with the node's record as its first
+ * entry, and kept young by heartbeats (docs/protocol/key-transparency.md). Accounts write to it
+ * through accounts.ts, answers are made in key-log-answers.ts.
+ */
+import {
+  cipherSuiteEd25519,
+  configuration,
+  decode,
+  DeploymentMode,
+  encode,
+  formatVkey,
+  KtLog,
+  nativeSuite,
+  nativeVrfProver,
+  noteKey,
+  SignatureType,
+  type Configuration,
+  type Cosigners,
+  type LogIdentity,
+  type Signer,
+} from '@quicprochat/kt-log';
+import {
+  hasReason,
+  maxManifestBytes,
+  type NodeRecordFacts,
+  type NodeRecordLog,
+  type Runtime,
+  signNodeRecord,
+  type Timer,
+} from '@quicprochat/proto';
+import {
+  fromBinary,
+  NodeRecordSchema,
+  SignedNodeRecordSchema,
+  toBinary,
+  type SignedNodeRecord,
+} from '@quicprochat/proto/messages';
+import type { KtConfig } from './config.ts';
+import type { KeyLogSecrets } from './secrets.ts';
+import { SetupError } from './setup-error.ts';
+import type { NodeStore } from './store/store.ts';
+
+/** What a signed manifest has around its bytes: three signatures and their field tags. */
+const signedManifestBytes = maxManifestBytes + 512;
+/** A failed heartbeat is tried again after so long (ms). */
+const retryMs = 1_000;
+
+export interface KeyLogOptions {
+  readonly domain: string;
+  readonly config: KtConfig;
+  readonly secrets: KeyLogSecrets;
+  readonly store: Pick<NodeStore, 'keyLog' | 'closedLabels'>;
+  readonly runtime: Runtime;
+  /** What the node's record says besides the log. */
+  readonly facts: Omit<NodeRecordFacts, 'seq' | 'logs' | 'cosigners'>;
+  /** Value of the next heartbeat. */
+  readonly heartbeat: () => Promise<Uint8Array>;
+  /** Whose cosignatures the log takes. */
+  readonly cosigners?: () => Cosigners;
+}
+
+const utf8 = new TextEncoder();
+
+/** A user's label in the log of the user's domain. */
+export function userLabel(userId: string): Uint8Array {
+  return utf8.encode(userId);
+}
+/** No user id starts with an `@`. */
+export function recordLabel(domain: string): Uint8Array {
+  return utf8.encode(`@${domain}`);
+}
+export function headsLabel(domain: string): Uint8Array {
+  return utf8.encode(`@${domain}/heads`);
+}
+
+/** Name of a domain's log in checkpoints. */
+export function originOf(domain: string): string {
+  return `${domain}/kt`;
+}
+
+/** C2SP verifier keys of a node's cosignatures: witness, auditor. */
+export function cosignerVkeys(domain: string, secrets: KeyLogSecrets): readonly string[] {
+  const vkey = (role: string, { publicKey }: Signer): string =>
+    formatVkey(
+      noteKey(nativeSuite.sha256, `${domain}/${role}`, SignatureType.cosignatureV1, publicKey),
+    );
+  return [vkey('witness', secrets.witness), vkey('auditor', secrets.auditor)];
+}
+
+interface OpenedLog {
+  readonly log: KtLog;
+  readonly config: Configuration;
+  readonly identity: LogIdentity;
+}
+
+export class KeyLog implements AsyncDisposable {
+  readonly log: KtLog;
+  readonly config: Configuration;
+  readonly identity: LogIdentity;
+  /** The node's record as the log holds it. */
+  readonly record: SignedNodeRecord;
+  readonly #options: KeyLogOptions;
+  #timer: Timer | undefined;
+  #stopHeads: (() => void) | undefined;
+  #running: Promise<void> = Promise.resolve();
+  #isClosed = false;
+
+  private constructor(options: KeyLogOptions, opened: OpenedLog, record: SignedNodeRecord) {
+    this.log = opened.log;
+    this.config = opened.config;
+    this.identity = opened.identity;
+    this.record = record;
+    this.#options = options;
+  }
+
+  /**
+   * Opens the log, brings the node's record in it up to date and its newest entry up to the clock.
+   * Throws SetupError when the log was made with another Configuration, and what the store throws.
+   */
+  static async open(options: KeyLogOptions): Promise<KeyLog> {
+    const opened = await openLog(options);
+    try {
+      const record = await writeRecord(options, opened);
+      const keyLog = new KeyLog(options, opened, record);
+      await keyLog.#beat();
+      keyLog.#stopHeads = opened.log.onHead(() => keyLog.#arm(keyLog.#quietMs));
+      return keyLog;
+    } catch (error) {
+      await opened.log[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  /** A log without entries for so long gets a heartbeat, so that five may be missed (ms). */
+  get #quietMs(): number {
+    return Math.floor(this.config.maxBehindMs / 6);
+  }
+
+  #arm(ms: number): void {
+    this.#timer?.cancel();
+    if (this.#isClosed) return;
+    this.#timer = this.#options.runtime.clock.timer(ms, () => {
+      this.#running = this.#beatOrRetry();
+    });
+  }
+
+  /** Never rejects. */
+  async #beatOrRetry(): Promise<void> {
+    try {
+      await this.#beat();
+    } catch (error) {
+      this.#options.runtime.log.error('heartbeat of the key log failed', { error: String(error) });
+      this.#arm(Math.min(retryMs, this.#quietMs));
+    }
+  }
+
+  /** Writes a heartbeat unless the newest entry is young, and sets the time of the next look. */
+  async #beat(): Promise<void> {
+    const { store, runtime, domain, heartbeat } = this.#options;
+    const { size } = this.log;
+    const [newest] = await store.keyLog.entries(size - 1, size);
+    const leftMs = (newest?.timestampMs ?? 0) + this.#quietMs - runtime.clock.now();
+    if (leftMs <= 0) await writeOwn(this.log, store, headsLabel(domain), await heartbeat());
+    this.#arm(leftMs > 0 ? leftMs : this.#quietMs);
+  }
+
+  /**
+   * Erases the values of closed accounts after which an entry is distinguished: everybody who
+   * monitors them can see by then that they were closed. The others wait for the next call.
+   */
+  async eraseClosed(): Promise<void> {
+    for (const { label } of await this.#options.store.closedLabels()) {
+      try {
+        await this.log.eraseClosed(label);
+      } catch (error) {
+        // They come in the order of their entries: if none is distinguished after this one, so for
+        // the rest.
+        if (hasReason(error, 'BAD_CURSOR')) return;
+        throw error;
+      }
+    }
+  }
+
+  /** Commits what waits, then refuses new versions. The store has to be open until then. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#isClosed = true;
+    this.#stopHeads?.();
+    this.#timer?.cancel();
+    await this.#running;
+    await this.log[Symbol.asyncDispose]();
+  }
+}
+
+async function openLog(options: KeyLogOptions): Promise<OpenedLog> {
+  const { domain, config, secrets, store, runtime, cosigners } = options;
+  const { treeHead, note } = secrets;
+  const vrf = nativeVrfProver(secrets.vrfSeed);
+  const made: Configuration = {
+    cipherSuite: cipherSuiteEd25519,
+    mode: DeploymentMode.contactMonitoring,
+    signaturePublicKey: treeHead.publicKey,
+    vrfPublicKey: vrf.publicKey,
+    maxAheadMs: config.maxAheadMs,
+    maxBehindMs: config.maxBehindMs,
+    reasonableMonitoringWindowMs: config.reasonableMonitoringWindowMs,
+    maximumLifetimeMs: undefined,
+  };
+  const origin = originOf(domain);
+  const key = noteKey(nativeSuite.sha256, origin, SignatureType.ed25519, note.publicKey);
+  const identity = { origin, key };
+  const log = await KtLog.open({
+    config: made,
+    identity,
+    keys: { treeHead, note, vrf },
+    store: store.keyLog,
+    suite: nativeSuite,
+    clock: runtime.clock,
+    random: runtime.random,
+    sequencerLimits: {
+      batchMs: config.batchMs,
+      valueBytes: signedManifestBytes,
+      newLeavesPerSecond: config.leaves.perSecond,
+      newLeavesBurst: Math.max(255, config.leaves.burst),
+    },
+    ...(cosigners === undefined ? {} : { cosigners }),
+  });
+  return { log, config: made, identity };
+}
+
+/** The newest value of a label; undefined for an unknown one. */
+async function newestValue(
+  store: KeyLogOptions['store'],
+  label: Uint8Array,
+): Promise<{ readonly version: number; readonly value: Uint8Array } | undefined> {
+  const version = (await store.keyLog.positions(label)).length - 1;
+  if (version < 0) return undefined;
+  const [stored] = await store.keyLog.versions(label, [version]);
+  return stored === undefined ? undefined : { version, value: stored.value };
+}
+
+/** Writes the next version of a label of the log's own. */
+async function writeOwn(
+  log: KtLog,
+  store: KeyLogOptions['store'],
+  label: Uint8Array,
+  value: Uint8Array,
+): Promise<void> {
+  const greatest = (await store.keyLog.positions(label)).length - 1;
+  await log.append({ label, greatest, values: [value] });
+}
+
+/**
+ * The record in the log, where it still says what is; else the next version of it, written now. The
+ * record's seq is its version + 1.
+ */
+async function writeRecord(options: KeyLogOptions, opened: OpenedLog): Promise<SignedNodeRecord> {
+  const { domain, store, facts, secrets } = options;
+  const label = recordLabel(domain);
+  const known = await newestValue(store, label);
+  if (opened.log.size > 0 && known === undefined) {
+    throw new SetupError(`database: its key log holds no record of ${domain}`);
+  }
+  const logs: NodeRecordLog[] = [
+    {
+      config: encode(configuration, opened.config),
+      vkey: formatVkey(opened.identity.key),
+      fromSize: 1,
+    },
+  ];
+  const cosigners = cosignerVkeys(domain, secrets);
+  const recordOf = (version: number): SignedNodeRecord =>
+    signNodeRecord({ ...facts, logs, cosigners, seq: version + 1 });
+  if (known !== undefined) {
+    const signed = fromBinary(SignedNodeRecordSchema, known.value);
+    needSameLog(signed, opened);
+    const same = toBinary(SignedNodeRecordSchema, recordOf(known.version));
+    if (Buffer.compare(same, known.value) === 0) return signed;
+  }
+  const record = recordOf((known?.version ?? -1) + 1);
+  await writeOwn(opened.log, store, label, toBinary(SignedNodeRecordSchema, record));
+  return record;
+}
+
+/** Throws SetupError, with the key to set back, unless the record's log is the one that was opened. */
+function needSameLog(signed: SignedNodeRecord, opened: OpenedLog): void {
+  const made = fromBinary(NodeRecordSchema, signed.record).kt.at(-1);
+  if (made === undefined) throw new SetupError('database: the record in its key log names no log');
+  const then = decode(configuration, made.config);
+  const now = opened.config;
+  for (const [field, key] of fixedKeys) {
+    if (then[field] === now[field]) continue;
+    throw new SetupError(
+      `[kt] ${key}: is ${now[field]}, but this log was made with ${then[field]} and clients pin that; set it back`,
+    );
+  }
+  const isSame =
+    Buffer.compare(encode(configuration, now), made.config) === 0 &&
+    made.vkey === formatVkey(opened.identity.key);
+  if (!isSame) {
+    throw new SetupError('database: holds a key log of other keys or of another domain');
+  }
+}
+
+const fixedKeys = [
+  ['maxAheadMs', 'max_ahead_ms'],
+  ['maxBehindMs', 'max_behind_ms'],
+  ['reasonableMonitoringWindowMs', 'reasonable_monitoring_window_ms'],
+] as const satisfies readonly (readonly [keyof Configuration, string])[];
