@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { InternalError, ResourceExhaustedError, systemRandom } from '@quicprochat/proto';
 import { addDevice, bigLimits, newAccount, newRow, StoreFixture } from './contract/fixture.ts';
+import { logBatch } from './contract/log-batch.ts';
 import { StoreCore } from './core.ts';
 import { openNodeStore } from './open.ts';
 import type { OperationRequest } from './operations.ts';
@@ -21,7 +22,9 @@ async function coreFixture(): Promise<{
   await fixture.create();
   const core = openCore(fixture);
   const account = newAccount('alice');
-  core.run(fixture.nowMs, [{ name: 'createAccount', args: [account] }]);
+  core.run(fixture.nowMs, [
+    { name: 'commitEntry', args: [logBatch(0, [{ kind: 'register', account }])] },
+  ]);
   return { fixture, core, alice: account.device.identityPub };
 }
 
@@ -127,7 +130,7 @@ test('operations run in the order of their calls', async () => {
   const account = newAccount('alice');
   const { identityPub } = account.device;
   const [, , fetched] = await Promise.all([
-    store.createAccount(account),
+    store.keyLog.commit(logBatch(0, [{ kind: 'register', account }])),
     store.enqueue(newRow(identityPub)),
     store.fetch(identityPub, 0, 1, 1),
     store.ack(identityPub, 1),

@@ -5,17 +5,23 @@
  */
 import { InternalError, QpcError, UnavailableError, type Random } from '@quicprochat/proto';
 import { storeBounds } from './bounds.ts';
-import { openDatabase } from './database.ts';
+import { needDatabase, openDatabase } from './database.ts';
+import { describeError, isFatal, storeFailed, type StoreFailedError } from './failure.ts';
+import { FileLock } from './file-lock.ts';
 import type { OperationRequest, Operations, QueryContext } from './operations.ts';
 import { accountQueries } from './queries/accounts.ts';
+import { auditQueries } from './queries/audits.ts';
 import { inboxQueries } from './queries/inbox.ts';
+import { keyLogQueries } from './queries/key-log.ts';
 import { keyQueries } from './queries/keys.ts';
 import { metaQueries, type MetaQueries } from './queries/meta.ts';
 import { outboxQueries } from './queries/outbox.ts';
 import { payloadQueries } from './queries/payloads.ts';
 import { peerQueries } from './queries/peers.ts';
 import { relayInboxQueries } from './queries/relay-inbox.ts';
+import { recoveryQueries } from './queries/recovery.ts';
 import { secretQueries } from './queries/secrets.ts';
+import { storeReads, type StoreReads } from './reads.ts';
 import { RewindGuard } from './rewind-guard.ts';
 import { SpaceWatch } from './space.ts';
 import { sqliteCode, type SqlDatabase } from './sqlite.ts';
@@ -43,20 +49,14 @@ export interface BatchOutcome {
   readonly woken: readonly string[];
 }
 
-/**
- * The disk or the file failed: nothing that follows can be trusted. The process must end without
- * another sync, and recover from the WAL when it starts again.
- */
-export class StoreFailedError extends InternalError {
-  override name = 'StoreFailedError';
-}
-
 export class StoreCore implements Disposable {
+  readonly #lock: FileLock;
   readonly #db: SqlDatabase;
   readonly #guard: RewindGuard;
   readonly #meta: MetaQueries;
   readonly #space: SpaceWatch;
   readonly #operations: Operations;
+  readonly #reads: StoreReads;
   readonly #begin;
   readonly #commit;
   readonly #rollback;
@@ -71,12 +71,16 @@ export class StoreCore implements Disposable {
 
   /** Opens an existing file. Throws StoreOpenError. */
   constructor({ path, key, limits, random }: CoreOptions) {
-    const db = openDatabase(path, key, limits);
-    this.#db = db;
+    needDatabase(path);
+    this.#lock = new FileLock(path);
+    let db: SqlDatabase | undefined;
     try {
+      db = openDatabase(path, key, limits);
+      this.#db = db;
       this.#guard = new RewindGuard(path);
     } catch (error) {
-      db.close();
+      db?.close();
+      this.#lock[Symbol.dispose]();
       throw error;
     }
     this.#begin = db.prepare('BEGIN');
@@ -97,6 +101,7 @@ export class StoreCore implements Disposable {
       needRoom: () => this.#space.need(),
       wake: (rid) => this.#woken.add(Buffer.from(rid).toString('hex')),
     });
+    this.#reads = storeReads(db);
     if (this.#guard.isRewound(this.#storeId, this.#commits)) this.#renew(random);
     this.#guard.remember(this.#storeId, this.#commits);
   }
@@ -135,6 +140,17 @@ export class StoreCore implements Disposable {
       outcomes: [...first.outcomes, ...second.outcomes],
       woken: [...new Set([...first.woken, ...second.woken])],
     };
+  }
+
+  /** A read outside of any transaction. Throws what it throws, or StoreFailedError as `run`. */
+  read<T>(query: (reads: StoreReads) => T): T {
+    if (this.#failure !== undefined) throw this.#failure;
+    try {
+      return query(this.#reads);
+    } catch (error) {
+      this.#throwIfFatal(error);
+      throw error;
+    }
   }
 
   #transaction(nowMs: number, requests: readonly OperationRequest[]): BatchOutcome {
@@ -213,11 +229,12 @@ export class StoreCore implements Disposable {
     }
     this.#db.close();
     this.#guard[Symbol.dispose]();
+    this.#lock[Symbol.dispose]();
   }
 
   #throwIfFatal(error: unknown): void {
     if (!isFatal(error)) return;
-    this.#failure ??= new StoreFailedError(`store: ${describe(error)}`, { cause: error });
+    this.#failure ??= storeFailed(error);
     throw this.#failure;
   }
 }
@@ -231,11 +248,14 @@ function makeOperations(context: QueryContext): Operations {
   return {
     ...secretQueries(context),
     ...accountQueries(context),
+    ...recoveryQueries(context),
     ...keys,
     ...inbox,
     ...peers,
     ...outbox,
     ...relayInboxQueries(context, inbox, peers),
+    ...keyLogQueries(context),
+    ...auditQueries(context),
     sweep(nowMs) {
       keys.sweep(nowMs);
       inbox.sweep(nowMs);
@@ -243,13 +263,6 @@ function makeOperations(context: QueryContext): Operations {
     },
   };
 }
-
-/** Errors after which the state of disk and file is unknown. */
-function isFatal(error: unknown): boolean {
-  const code = sqliteCode(error);
-  return code !== undefined && fatalCode.test(code);
-}
-const fatalCode = /^SQLITE_(IOERR|CORRUPT|NOTADB|PROTOCOL|CANTOPEN|READONLY|NOMEM)/u;
 
 function failedOutcome(error: unknown): OperationOutcome {
   if (error instanceof QpcError) return { isOk: false, error };
@@ -261,11 +274,6 @@ function failedOutcome(error: unknown): OperationOutcome {
   }
   return {
     isOk: false,
-    error: new InternalError(`store: ${describe(error)}`, { cause: error }),
+    error: new InternalError(`store: ${describeError(error)}`, { cause: error }),
   };
-}
-
-function describe(error: unknown): string {
-  const code = sqliteCode(error);
-  return code === undefined ? String(error) : `${code}: ${String(error)}`;
 }

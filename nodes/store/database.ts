@@ -1,6 +1,6 @@
 /**
- * The encrypted file: one SQLCipher 4 database (raw key, WAL, synchronous=FULL, one process at a
- * time) and its numbered migrations. It knows nothing of what the tables mean.
+ * The encrypted file: one SQLCipher 4 database (raw key, WAL, synchronous=FULL; one connection that
+ * writes, others only read) and its numbered migrations. It knows nothing of what the tables mean.
  */
 import {
   closeSync,
@@ -15,7 +15,7 @@ import {
 import { basename, dirname, join } from 'node:path';
 import type { Random } from '@quicprochat/proto';
 import { needBytes, storeBounds } from './bounds.ts';
-import { StoreOpenError } from './open-error.ts';
+import { lockedError, StoreOpenError } from './open-error.ts';
 import { metaQueries } from './queries/meta.ts';
 import { Database, sqliteCode, type SqlDatabase } from './sqlite.ts';
 
@@ -23,8 +23,11 @@ import { Database, sqliteCode, type SqlDatabase } from './sqlite.ts';
 const applicationId = 0x71_70_63_6e;
 /** SQLCipher's page. */
 export const pageBytes = 4096;
-/** Memory for decrypted pages (KiB). */
+/** Memory for decrypted pages (KiB): of the connection that writes, of one that reads. */
 const cacheKib = 64 * 1024;
+const readCacheKib = 16 * 1024;
+/** How long a read may wait, should the file's index be rebuilt just then; normally it never is. */
+const readBusyMs = 1_000;
 const migrationsFolder = join(import.meta.dirname, 'migrations');
 
 /** Bounds of the file itself. */
@@ -33,15 +36,19 @@ export interface DatabaseLimits {
   readonly databaseBytes?: number | undefined;
 }
 
+/** Throws StoreOpenError STORE_MISSING unless there is a file. */
+export function needDatabase(path: string): void {
+  if (existsSync(path)) return;
+  throw new StoreOpenError('STORE_MISSING', `${path}: no such database; make it with qpcd init`);
+}
+
 /**
- * Opens an existing store and brings its schema up to date. Throws StoreOpenError and leaves the
- * file as it was.
+ * Opens an existing store to write and brings its schema up to date; the caller holds its FileLock.
+ * Throws StoreOpenError and leaves the file as it was.
  */
 export function openDatabase(path: string, key: Uint8Array, limits: DatabaseLimits): SqlDatabase {
   needBytes(key, storeBounds.keyBytes, 'key');
-  if (!existsSync(path)) {
-    throw new StoreOpenError('STORE_MISSING', `${path}: no such database; make it with qpcd init`);
-  }
+  needDatabase(path);
   return withOpenErrors(path, () => {
     const db = new Database(path, { fileMustExist: true, timeout: 0 });
     try {
@@ -51,6 +58,28 @@ export function openDatabase(path: string, key: Uint8Array, limits: DatabaseLimi
       }
       configure(db, limits);
       migrate(db, path);
+      return db;
+    } catch (error) {
+      db.close();
+      throw error;
+    }
+  });
+}
+
+/**
+ * A connection that only reads, beside the one of `openDatabase`, in any thread. It sees what is
+ * committed, never waits for a writer and never makes one wait. Throws StoreOpenError.
+ */
+export function openForReading(path: string, key: Uint8Array): SqlDatabase {
+  needBytes(key, storeBounds.keyBytes, 'key');
+  return withOpenErrors(path, () => {
+    const db = new Database(path, { readonly: true, fileMustExist: true, timeout: readBusyMs });
+    try {
+      unlock(db, key);
+      db.pragma('temp_store = MEMORY');
+      db.pragma(`cache_size = -${readCacheKib}`);
+      // The first read: finds out whether the key fits.
+      db.pragma('user_version');
       return db;
     } catch (error) {
       db.close();
@@ -86,18 +115,17 @@ export function createDatabase(path: string, key: Uint8Array, random: Random): v
       linkSync(draft, path);
       syncPath(dirname(path));
     } finally {
-      for (const end of ['', '-wal', '-journal']) rmSync(draft + end, { force: true });
+      for (const end of ['', '-wal', '-shm', '-journal']) rmSync(draft + end, { force: true });
     }
   });
 }
 
-/** The first read after it takes the lock, or finds that the key is wrong. Writes nothing. */
+/** The first read after it finds out whether the key is right. Writes nothing. */
 function unlock(db: SqlDatabase, key: Uint8Array): void {
   // In this order: without legacy=4 the file is not SQLCipher's format 4.
   db.pragma("cipher = 'sqlcipher'");
   db.pragma('legacy = 4');
   applyRawKey(db, key);
-  db.pragma('locking_mode = EXCLUSIVE');
 }
 
 function configure(db: SqlDatabase, limits: DatabaseLimits): void {
@@ -183,10 +211,8 @@ function withOpenErrors<T>(path: string, open: () => T): T {
 }
 
 function openErrorOf(path: string, code: string, cause: unknown): StoreOpenError {
-  if (code.startsWith('SQLITE_BUSY')) {
-    const message = `${path}: in use by another process; stop that qpcd first`;
-    return new StoreOpenError('STORE_LOCKED', message, { cause });
-  }
+  // A program that does not know of our FileLock.
+  if (code.startsWith('SQLITE_BUSY')) return lockedError(path, cause);
   if (code === 'SQLITE_NOTADB' && isPlainSqlite(path)) {
     const message = `${path}: an unencrypted SQLite database, not a node's store`;
     return new StoreOpenError('STORE_INVALID', message, { cause });

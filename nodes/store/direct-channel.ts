@@ -3,7 +3,8 @@
  * order, and for tools. It blocks while it syncs; a node uses the worker.
  */
 import { UnavailableError, type Runtime } from '@quicprochat/proto';
-import { StoreCore, StoreFailedError } from './core.ts';
+import { StoreCore } from './core.ts';
+import { StoreFailedError } from './failure.ts';
 import { pack } from './messages.ts';
 import type {
   OperationArgs,
@@ -11,6 +12,7 @@ import type {
   OperationRequest,
   OperationResult,
 } from './operations.ts';
+import type { StoreReads } from './reads.ts';
 import { RowListeners } from './row-listeners.ts';
 import type { StoreChannel } from './store-client.ts';
 import type { StoreLimits } from './store.ts';
@@ -41,7 +43,7 @@ export class DirectChannel implements StoreChannel {
     name: N,
     ...args: OperationArgs<N>
   ): Promise<OperationResult<N>> {
-    if (this.#isClosed) throw new UnavailableError('DRAINING', 'the store is closed');
+    this.#needOpen();
     try {
       // The signature of `call` pairs name and arguments; they are copied as on the way to a thread.
       const request = { name, args: pack(args).value } as unknown as OperationRequest;
@@ -53,9 +55,26 @@ export class DirectChannel implements StoreChannel {
       // The operation of this name returned it.
       return pack(outcome.value).value as OperationResult<N>;
     } catch (error) {
-      if (error instanceof StoreFailedError) this.#reportFailure(error);
-      throw error;
+      throw this.#noted(error);
     }
+  }
+
+  read<T>(query: (reads: StoreReads) => T): T {
+    this.#needOpen();
+    try {
+      return this.#core.read(query);
+    } catch (error) {
+      throw this.#noted(error);
+    }
+  }
+
+  #needOpen(): void {
+    if (this.#isClosed) throw new UnavailableError('DRAINING', 'the store is closed');
+  }
+
+  #noted(error: unknown): unknown {
+    if (error instanceof StoreFailedError) this.#reportFailure(error);
+    return error;
   }
 
   onRows(listener: (ridHex: string) => void): Disposable {

@@ -23,6 +23,7 @@ import {
   storeFixture,
   StoreFixture,
 } from './contract/fixture.ts';
+import { registerAccount } from './contract/log-batch.ts';
 import { openDatabase } from './database.ts';
 import { createNodeStore, openNodeStore, openNodeStoreInThread } from './open.ts';
 import { Database, type SqlDatabase } from './sqlite.ts';
@@ -248,7 +249,7 @@ describe('store id', () => {
     const { fixture, store } = await storeFixture(openNodeStore);
     await using _ = fixture;
     const { storeId } = store;
-    await store.createAccount(newAccount('alice'));
+    await registerAccount(store, newAccount('alice'));
     await store[Symbol.asyncDispose]();
     assert.deepEqual((await fixture.open(openNodeStore)).storeId, storeId);
     const other = await storeFixture(openNodeStore);

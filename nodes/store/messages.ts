@@ -15,7 +15,7 @@ import {
   Status,
   UnavailableError,
 } from '@quicprochat/proto';
-import { StoreFailedError } from './core.ts';
+import { StoreFailedError } from './failure.ts';
 import { StoreOpenError } from './open-error.ts';
 import type { OperationRequest } from './operations.ts';
 import type { StoreLimits } from './store.ts';

@@ -17,3 +17,8 @@ export class StoreOpenError extends QpcError {
     super(Status.FailedPrecondition, reason, message, options);
   }
 }
+
+export function lockedError(path: string, cause: unknown): StoreOpenError {
+  const message = `${path}: in use by another process; stop that qpcd first`;
+  return new StoreOpenError('STORE_LOCKED', message, { cause });
+}

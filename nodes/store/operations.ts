@@ -2,18 +2,33 @@
  * The store's methods as synchronous operations, derived from the async interface, and what an
  * area of queries gets to work with. Every operation runs inside a transaction of the core.
  */
+import type { AuditStore, TreeStore } from '@quicprochat/kt-log';
 import type { Random } from '@quicprochat/proto';
 import type { SqlDatabase } from './sqlite.ts';
 import type { NodeStore, StoreLimits } from './store.ts';
 
-/** A method of the store that reaches the disk. */
-export type OperationName = Exclude<
-  keyof NodeStore,
-  'storeId' | 'failed' | 'onRows' | typeof Symbol.asyncDispose
+/** Methods of the store that are one operation each. */
+type NodeMethods = Omit<
+  NodeStore,
+  'storeId' | 'failed' | 'onRows' | 'keyLog' | 'audits' | typeof Symbol.asyncDispose
 >;
 
-export type OperationArgs<N extends OperationName> = Parameters<NodeStore[N]>;
-export type OperationResult<N extends OperationName> = Awaited<ReturnType<NodeStore[N]>>;
+/** The writes of `keyLog` and `audits`; their reads go another way (reads.ts). */
+interface LogMethods
+  extends
+    Pick<TreeStore, 'addCosignatures'>,
+    Pick<AuditStore, 'advance' | 'setStatus' | 'putHeads' | 'putEvidence'> {
+  commitEntry: TreeStore['commit'];
+  eraseLabel: TreeStore['erase'];
+}
+
+interface Methods extends NodeMethods, LogMethods {}
+
+/** A method of the store that writes, or reads what only the thread that writes should read. */
+export type OperationName = keyof Methods;
+
+export type OperationArgs<N extends OperationName> = Parameters<Methods[N]>;
+export type OperationResult<N extends OperationName> = Awaited<ReturnType<Methods[N]>>;
 
 /**
  * The synchronous form: time comes first. An operation that throws a QpcError has written nothing;

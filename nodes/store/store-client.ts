@@ -1,6 +1,9 @@
 /** NodeStore over a channel: every method is one operation, by name. */
 import type { LaneName, PeerState, RelayBatch, Reject } from '@quicprochat/federation';
+import type { AuditStore, TreeStore } from '@quicprochat/kt-log';
+import { KeyLogStore, NodeAuditStore } from './log-stores.ts';
 import type { OperationArgs, OperationName, OperationResult } from './operations.ts';
+import type { StoreReads } from './reads.ts';
 import type {
   ClaimKeyPackages,
   EnqueueRow,
@@ -17,16 +20,25 @@ export interface StoreChannel {
   readonly failed: Promise<Error>;
   /** Resolves after the COMMIT. */
   call<N extends OperationName>(name: N, ...args: OperationArgs<N>): Promise<OperationResult<N>>;
+  /**
+   * Runs a read at once, in this thread. Throws what it throws, StoreFailedError when the file fails
+   * (then the store has failed), UnavailableError DRAINING after `close`.
+   */
+  read<T>(query: (reads: StoreReads) => T): T;
   onRows(listener: (ridHex: string) => void): Disposable;
   /** Ends what was called, then frees the file. Idempotent. */
   close(): Promise<void>;
 }
 
 export class StoreClient implements NodeStore {
+  readonly keyLog: TreeStore;
+  readonly audits: AuditStore;
   readonly #channel: StoreChannel;
 
   constructor(channel: StoreChannel) {
     this.#channel = channel;
+    this.keyLog = new KeyLogStore(channel);
+    this.audits = new NodeAuditStore(channel);
   }
 
   get storeId(): Uint8Array {
@@ -55,6 +67,15 @@ export class StoreClient implements NodeStore {
   account(userId: string) {
     return this.#channel.call('account', userId);
   }
+  accountByIdentity(identityPub: Uint8Array) {
+    return this.#channel.call('accountByIdentity', identityPub);
+  }
+  devices(userId: string) {
+    return this.#channel.call('devices', userId);
+  }
+  closedLabels() {
+    return this.#channel.call('closedLabels');
+  }
   bindSession(
     userId: string,
     identityPub: Uint8Array,
@@ -68,6 +89,16 @@ export class StoreClient implements NodeStore {
   }
   sessionByTransportKey(transportSpki: Uint8Array) {
     return this.#channel.call('sessionByTransportKey', transportSpki);
+  }
+
+  putRecoveryBundle(userId: string, bundle: Uint8Array) {
+    return this.#channel.call('putRecoveryBundle', userId, bundle);
+  }
+  recoveryBundle(userId: string) {
+    return this.#channel.call('recoveryBundle', userId);
+  }
+  deleteRecoveryBundle(userId: string) {
+    return this.#channel.call('deleteRecoveryBundle', userId);
   }
 
   addKeyPackages(identityPub: Uint8Array, packages: readonly NewKeyPackage[]) {
@@ -134,6 +165,13 @@ export class StoreClient implements NodeStore {
   }
   setPeerState(peer: string, state: PeerState) {
     return this.#channel.call('setPeerState', peer, state);
+  }
+
+  peerRecords() {
+    return this.#channel.call('peerRecords');
+  }
+  putPeerRecord(peer: string, record: Uint8Array) {
+    return this.#channel.call('putPeerRecord', peer, record);
   }
 
   inboundStreams(peer: string) {

@@ -4,6 +4,7 @@ import { accountContract } from './contract/accounts.ts';
 import type { OpenStore } from './contract/fixture.ts';
 import { inboxContract } from './contract/inbox.ts';
 import { keyContract } from './contract/keys.ts';
+import { keyLogContract } from './contract/key-log.ts';
 import { outboxContract } from './contract/outbox.ts';
 import { relayInboxContract } from './contract/relay-inbox.ts';
 import { openNodeStore, openNodeStoreInThread } from './open.ts';
@@ -20,5 +21,6 @@ for (const [name, open] of stores) {
     inboxContract(open);
     outboxContract(open);
     relayInboxContract(open);
+    keyLogContract(open);
   });
 }

@@ -1,6 +1,7 @@
 /**
  * The store's thread, seen from outside: calls of one turn travel in one message, at most two
- * batches are under way (one commits, one waits), and what waits here is bounded.
+ * batches are under way (one commits, one waits), and what waits here is bounded. Reads of the key
+ * log do not go there: they have a connection in this thread.
  */
 import { Worker } from 'node:worker_threads';
 import {
@@ -10,6 +11,7 @@ import {
   type Clock,
   type Runtime,
 } from '@quicprochat/proto';
+import { isFatal, storeFailed } from './failure.ts';
 import {
   errorFromMessage,
   pack,
@@ -24,6 +26,7 @@ import type {
   OperationRequest,
   OperationResult,
 } from './operations.ts';
+import { ReadConnection, type StoreReads } from './reads.ts';
 import { RowListeners } from './row-listeners.ts';
 import type { StoreChannel } from './store-client.ts';
 
@@ -56,6 +59,7 @@ export class WorkerChannel implements StoreChannel {
   readonly #opened = Promise.withResolvers<Uint8Array>();
   readonly #closed = Promise.withResolvers<void>();
   #storeId: Uint8Array = new Uint8Array();
+  #reader: ReadConnection | undefined;
   #callCount = 0;
   #byteCount = 0;
   #isFlushPlanned = false;
@@ -77,7 +81,13 @@ export class WorkerChannel implements StoreChannel {
     });
     const channel = new WorkerChannel(worker, runtime);
     channel.#storeId = await channel.#opened.promise;
-    return channel;
+    try {
+      channel.#reader = new ReadConnection(start.path, start.key);
+      return channel;
+    } catch (error) {
+      await channel.close();
+      throw error;
+    }
   }
 
   private constructor(worker: Worker, { clock, log }: Runtime) {
@@ -120,19 +130,35 @@ export class WorkerChannel implements StoreChannel {
     });
   }
 
+  read<T>(query: (reads: StoreReads) => T): T {
+    if (this.#failure !== undefined) throw this.#failure;
+    if (this.#reader === undefined) throw closedError();
+    try {
+      return query(this.#reader.reads);
+    } catch (error) {
+      if (!isFatal(error)) throw error;
+      const failure = storeFailed(error);
+      this.#fail(failure);
+      throw failure;
+    }
+  }
+
   onRows(listener: (ridHex: string) => void): Disposable {
     return this.#listeners.add(listener);
   }
 
   async close(): Promise<void> {
     this.#isClosing = true;
+    // Before the thread: the last connection that closes puts the WAL away, and this one only reads.
+    this.#reader?.[Symbol.dispose]();
+    this.#reader = undefined;
     this.#flush();
     await this.#closed.promise;
   }
 
   #refusal(): Error | undefined {
     if (this.#failure !== undefined) return this.#failure;
-    if (this.#isClosing) return new UnavailableError('DRAINING', 'the store is closed');
+    if (this.#isClosing) return closedError();
     const isFull =
       this.#callCount >= channelLimits.callsWaiting ||
       this.#byteCount >= channelLimits.bytesWaiting;
@@ -231,6 +257,10 @@ export class WorkerChannel implements StoreChannel {
     if (this.#isCloseSent && code === 0 && this.#underWay.length === 0) this.#closed.resolve();
     else this.#fail(new InternalError(`store: the thread ended with code ${code}`));
   }
+}
+
+function closedError(): UnavailableError {
+  return new UnavailableError('DRAINING', 'the store is closed');
 }
 
 function asError(error: unknown): Error {

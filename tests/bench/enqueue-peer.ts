@@ -10,6 +10,7 @@ import {
   parseConfig,
   type NodeStore,
 } from '@quicprochat/nodes';
+import { registerAccount } from '@quicprochat/nodes/store/log-batch';
 import { deviceIdOf, silentLog, systemClock, systemRandom } from '@quicprochat/proto';
 import { dialDevice, enqueueTo, type DeviceKeys } from './devices.ts';
 import { measureLoad, type Round } from './measure.ts';
@@ -42,7 +43,7 @@ const config =
 async function addDevice(store: NodeStore): Promise<Uint8Array> {
   const rid = systemRandom.bytes(32);
   const deviceId = deviceIdOf(rid);
-  await store.createAccount({
+  await registerAccount(store, {
     userId: `user-${Buffer.from(rid).toString('hex').slice(0, 16)}@red.example`,
     setupId: 1,
     opaqueRecord: systemRandom.bytes(192),

@@ -34,6 +34,7 @@ import {
   type Peer,
 } from '@quicprochat/federation';
 import { createNodeStore, openNodeStoreInThread, type NodeStore } from '@quicprochat/nodes';
+import { registerAccount } from '@quicprochat/nodes/store/log-batch';
 import type { SimulatedClock } from '../simulated-clock.ts';
 
 export const port = 5001;
@@ -97,12 +98,12 @@ export class SimNode implements AsyncDisposable {
     const node = new SimNode(options, await makeIdentity(random), random);
     await createNodeStore({ path: node.#path, key, runtime: node.#runtime });
     await using store = node.#openStore();
-    await store.createAccount({
+    await registerAccount(store, {
       userId: `bob@${node.domain}`,
       setupId: 1,
       opaqueRecord: new Uint8Array(1),
       manifest: { manifest: new Uint8Array(1), signature: new Uint8Array(64) },
-      manifestSeq: 1,
+      manifestSeq: 0,
       device: { deviceId: 'a'.repeat(10), identityPub: node.rid, transportSpki: node.rid },
       sessionExpiresMs: 0,
     });

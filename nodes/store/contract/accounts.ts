@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ConflictError, NotFoundError, systemRandom } from '@quicprochat/proto';
 import { addDevice, newAccount, newRow, storeFixture, type OpenStore } from './fixture.ts';
+import { registerAccount } from './log-batch.ts';
 
 export function accountContract(open: OpenStore): void {
   test('a secret is kept, may be put again, and is never replaced', async () => {
@@ -21,7 +22,7 @@ export function accountContract(open: OpenStore): void {
     const { fixture, store } = await storeFixture(open);
     await using _ = fixture;
     const made = newAccount('alice');
-    await store.createAccount(made);
+    await registerAccount(store, made);
     const { userId, setupId, opaqueRecord, manifest, manifestSeq, device } = made;
     assert.deepEqual(await store.account('alice'), {
       userId,
@@ -44,9 +45,9 @@ export function accountContract(open: OpenStore): void {
     const { fixture, store } = await storeFixture(open);
     await using _ = fixture;
     const first = newAccount('alice');
-    await store.createAccount(first);
+    await registerAccount(store, first);
     const sameName = newAccount('alice');
-    await assert.rejects(store.createAccount(sameName), { reason: 'NAME_TAKEN' });
+    await assert.rejects(registerAccount(store, sameName), { reason: 'NAME_TAKEN' });
     assert.equal(await store.sessionByTransportKey(sameName.device.transportSpki), undefined);
     await assert.rejects(
       store.enqueue(newRow(sameName.device.identityPub)),
@@ -54,7 +55,7 @@ export function accountContract(open: OpenStore): void {
       'no inbox was left behind',
     );
     const sameDevice = { ...newAccount('bob'), device: first.device };
-    await assert.rejects(store.createAccount(sameDevice), ConflictError);
+    await assert.rejects(registerAccount(store, sameDevice), ConflictError);
     assert.equal(await store.account('bob'), undefined);
   });
 
@@ -72,7 +73,7 @@ export function accountContract(open: OpenStore): void {
 
     async function account(): Promise<ReturnType<typeof newAccount>> {
       const made = newAccount('alice');
-      await store.createAccount(made);
+      await registerAccount(store, made);
       return made;
     }
   });

@@ -4,7 +4,15 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { silentLog, systemClock, systemRandom, type Clock, type Runtime } from '@quicprochat/proto';
 import { createNodeStore, type OpenOptions } from '../open.ts';
-import type { EnqueueRow, NewAccount, NodeStore, StoreLimits } from '../store.ts';
+import type {
+  EnqueueRow,
+  NewAccount,
+  NewDevice,
+  NodeStore,
+  StoredManifest,
+  StoreLimits,
+} from '../store.ts';
+import { registerAccount } from './log-batch.ts';
 
 export const minuteMs = 60_000;
 export const hourMs = 60 * minuteMs;
@@ -83,21 +91,29 @@ export function newAccount(userId: string): NewAccount {
     userId,
     setupId: 1,
     opaqueRecord: systemRandom.bytes(192),
-    manifest: { manifest: systemRandom.bytes(100), signature: systemRandom.bytes(64) },
-    manifestSeq: 1,
-    device: {
-      deviceId: 'laptop',
-      identityPub: systemRandom.bytes(32),
-      transportSpki: systemRandom.bytes(32),
-    },
+    manifest: newManifest(),
+    manifestSeq: 0,
+    device: newDevice('laptop'),
     sessionExpiresMs: Date.UTC(2027, 0, 1),
+  };
+}
+
+export function newManifest(): StoredManifest {
+  return { manifest: systemRandom.bytes(100), signature: systemRandom.bytes(64) };
+}
+
+export function newDevice(deviceId: string): NewDevice {
+  return {
+    deviceId,
+    identityPub: systemRandom.bytes(32),
+    transportSpki: systemRandom.bytes(32),
   };
 }
 
 /** Makes an account; returns its device key. */
 export async function addDevice(store: NodeStore, userId: string): Promise<Uint8Array> {
   const account = newAccount(userId);
-  await store.createAccount(account);
+  await registerAccount(store, account);
   return account.device.identityPub;
 }
 

@@ -14,6 +14,7 @@ import {
   type OpenStore,
   type StoreFixture,
 } from './fixture.ts';
+import { registerAccount } from './log-batch.ts';
 
 const classic = 1;
 const hybrid = 77;
@@ -208,7 +209,7 @@ export function keyContract(open: OpenStore): void {
     const { fixture, store } = await storeFixture(open);
     await using _ = fixture;
     const account = newAccount('alice');
-    await store.createAccount(account);
+    await registerAccount(store, account);
     const { identityPub } = account.device;
     await store.addKeyPackages(identityPub, [newPackage(fixture, { lastResort: true })]);
     const prekey = newPrekey();

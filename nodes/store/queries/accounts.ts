@@ -1,17 +1,24 @@
 /**
- * Accounts, their devices, and the transport key that each logged-in device presents. A device
- * gets its inbox in the transaction that creates it.
+ * Reads of accounts and their devices, and the transport key that each logged-in device presents.
+ * How accounts come, change and go: account-effects.ts.
  */
-import { ConflictError, NotFoundError } from '@quicprochat/proto';
+import { NotFoundError } from '@quicprochat/proto';
 import { needBytes, storeBounds } from '../bounds.ts';
 import type { Operations, QueryContext } from '../operations.ts';
+import { fromColumns, manifestColumns, type ManifestColumns } from './manifests.ts';
 
-interface AccountRow {
+interface AccountRow extends ManifestColumns {
   readonly setup_id: number;
   readonly opaque_record: Uint8Array;
-  readonly manifest: Uint8Array;
-  readonly manifest_signature: Uint8Array;
   readonly manifest_seq: number;
+}
+
+interface DeviceRow {
+  readonly device_id: string;
+  readonly identity_pub: Uint8Array;
+  readonly transport_spki: Uint8Array | null;
+  readonly session_expires_ms: number;
+  readonly added_ms: number | null;
 }
 
 interface SessionRow {
@@ -23,27 +30,30 @@ interface SessionRow {
 
 type AccountOperations = Pick<
   Operations,
-  'createAccount' | 'account' | 'bindSession' | 'endSession' | 'sessionByTransportKey'
+  | 'account'
+  | 'accountByIdentity'
+  | 'devices'
+  | 'bindSession'
+  | 'endSession'
+  | 'sessionByTransportKey'
 >;
 
-export function accountQueries({ db, needRoom }: QueryContext): AccountOperations {
+export function accountQueries({ db }: QueryContext): AccountOperations {
   const accountByUser = db.prepare<[string], AccountRow>(
-    `SELECT setup_id, opaque_record, manifest, manifest_signature, manifest_seq
+    `SELECT setup_id, opaque_record, ${manifestColumns}, manifest_seq
        FROM account WHERE user_id = ?`,
   );
-  const insertAccount = db.prepare<[string, number, Uint8Array, Uint8Array, Uint8Array, number]>(
-    `INSERT INTO account
-       (user_id, setup_id, opaque_record, manifest, manifest_signature, manifest_seq)
-     VALUES (?, ?, ?, ?, ?, ?)`,
-  );
-  const insertDevice = db.prepare<[number | bigint, string, Uint8Array, Uint8Array, number]>(
-    `INSERT INTO device (account, device_id, identity_pub, transport_spki, session_expires_ms)
-     VALUES (?, ?, ?, ?, ?)`,
-  );
-  const insertInbox = db.prepare<[Uint8Array]>('INSERT INTO log (kind, key) VALUES (1, ?)');
-  const isDeviceKnown = db
-    .prepare<[Uint8Array], number>('SELECT 1 FROM device WHERE identity_pub = ?')
+  const userByKey = db
+    .prepare<[Uint8Array], string>(
+      `SELECT account.user_id FROM device JOIN account ON account.id = device.account
+        WHERE device.identity_pub = ?`,
+    )
     .pluck();
+  const devicesOfUser = db.prepare<[string], DeviceRow>(
+    `SELECT device_id, identity_pub, transport_spki, session_expires_ms, added_ms
+       FROM device JOIN account ON account.id = device.account
+      WHERE account.user_id = ? ORDER BY device.id`,
+  );
   const deviceOfUser = db
     .prepare<[string, Uint8Array], number>(
       `SELECT device.id FROM device JOIN account ON account.id = device.account
@@ -63,37 +73,6 @@ export function accountQueries({ db, needRoom }: QueryContext): AccountOperation
   );
 
   return {
-    createAccount(_nowMs, account) {
-      const { device } = account;
-      needBytes(device.identityPub, storeBounds.keyBytes, 'identityPub');
-      needBytes(device.transportSpki, storeBounds.keyBytes, 'transportSpki');
-      if (accountByUser.get(account.userId) !== undefined) {
-        throw new ConflictError('NAME_TAKEN', 'userId is taken');
-      }
-      if (isDeviceKnown.get(device.identityPub) !== undefined) {
-        throw new ConflictError('NAME_TAKEN', 'identityPub belongs to an account already');
-      }
-      needRoom();
-      const { lastInsertRowid } = insertAccount.run(
-        account.userId,
-        account.setupId,
-        account.opaqueRecord,
-        account.manifest.manifest,
-        account.manifest.signature,
-        account.manifestSeq,
-      );
-      // A transport key speaks for one device: the newest.
-      unbind.run(device.transportSpki);
-      insertDevice.run(
-        lastInsertRowid,
-        device.deviceId,
-        device.identityPub,
-        device.transportSpki,
-        account.sessionExpiresMs,
-      );
-      insertInbox.run(device.identityPub);
-    },
-
     account(_nowMs, userId) {
       const row = accountByUser.get(userId);
       return (
@@ -101,11 +80,25 @@ export function accountQueries({ db, needRoom }: QueryContext): AccountOperation
           userId,
           setupId: row.setup_id,
           opaqueRecord: row.opaque_record,
-          manifest: { manifest: row.manifest, signature: row.manifest_signature },
+          manifest: fromColumns(row),
           manifestSeq: row.manifest_seq,
         }
       );
     },
+
+    accountByIdentity(_nowMs, identityPub) {
+      const userId = userByKey.get(identityPub);
+      return userId === undefined ? undefined : { userId };
+    },
+
+    devices: (_nowMs, userId) =>
+      devicesOfUser.all(userId).map((row) => ({
+        deviceId: row.device_id,
+        identityPub: row.identity_pub,
+        transportSpki: row.transport_spki ?? undefined,
+        sessionExpiresMs: row.session_expires_ms,
+        addedMs: row.added_ms ?? undefined,
+      })),
 
     bindSession(_nowMs, userId, identityPub, transportSpki, sessionExpiresMs) {
       needBytes(transportSpki, storeBounds.keyBytes, 'transportSpki');

@@ -6,11 +6,10 @@ import { NotFoundError, ResourceExhaustedError } from '@quicprochat/proto';
 import { needBytes, storeBounds } from '../bounds.ts';
 import type { Operations, QueryContext } from '../operations.ts';
 import type { ClaimKeyPackages, ClaimedKeyPackage, StoredPrekey } from '../store.ts';
+import { fromColumns, manifestColumns, type ManifestColumns } from './manifests.ts';
 
-interface AccountRow {
+interface AccountRow extends ManifestColumns {
   readonly id: number;
-  readonly manifest: Uint8Array;
-  readonly manifest_signature: Uint8Array;
 }
 
 interface ClaimedRow {
@@ -39,7 +38,7 @@ export function keyQueries(context: QueryContext): KeyOperations & { sweep(nowMs
     .prepare<[Uint8Array], number>('SELECT id FROM device WHERE identity_pub = ?')
     .pluck();
   const accountByUser = db.prepare<[string], AccountRow>(
-    'SELECT id, manifest, manifest_signature FROM account WHERE user_id = ?',
+    `SELECT id, ${manifestColumns} FROM account WHERE user_id = ?`,
   );
   const isRefKnown = db
     .prepare<[number, Uint8Array], number>('SELECT 1 FROM key_package WHERE device = ? AND ref = ?')
@@ -161,7 +160,7 @@ export function keyQueries(context: QueryContext): KeyOperations & { sweep(nowMs
         prekey: prekeyOfDevice.get(row.device, nowMs),
       }));
       return {
-        manifest: { manifest: account.manifest, signature: account.manifest_signature },
+        manifest: fromColumns(account),
         packages,
       };
     },
@@ -174,7 +173,7 @@ export function keyQueries(context: QueryContext): KeyOperations & { sweep(nowMs
       const account = accountByUser.get(userId);
       if (account === undefined) return undefined;
       return {
-        manifest: { manifest: account.manifest, signature: account.manifest_signature },
+        manifest: fromColumns(account),
         prekeys: prekeysOfAccount
           .all(account.id, nowMs)
           .map(({ identity_pub, prekey, signature }) => ({
