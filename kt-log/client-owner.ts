@@ -262,10 +262,9 @@ export class ClientOwner {
       const result = this.acceptUpdate(label, request, answer);
       const duty = this.labels().find((one) => sameBytes(one.label, label));
       // Versions in a distinguished entry are proven by the round that follows at once.
-      if (duty !== undefined && duty.dueMs <= this.#core.now()) {
-        await this.#monitorNow(transport, label, call);
-      }
-      return result;
+      const isDue = duty !== undefined && duty.dueMs <= this.#core.now();
+      const more = isDue ? await this.#monitorNow(transport, label, call) : [];
+      return { ...result, created: [...result.created, ...more] };
     });
   }
 

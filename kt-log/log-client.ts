@@ -4,7 +4,7 @@
  * What fails changes nothing but the list of evidence. Browser-safe.
  */
 import { InvalidArgumentError } from '@quicprochat/proto/status';
-import { checkCheckpoint } from './client-checkpoint.ts';
+import { checkCheckpoint, checkSameSize } from './client-checkpoint.ts';
 import type { Changes, LogClientOptions, VerifiedHead } from './client-core.ts';
 import { ClientCore } from './client-core.ts';
 import { ClientCredentials } from './client-credentials.ts';
@@ -16,6 +16,7 @@ import { sameBytes } from './hash.ts';
 import type { HeadsCompared } from './heads-exchange.ts';
 import { compareHeads, encodeHeads } from './heads-exchange.ts';
 import { baseLadder } from './ladder.ts';
+import { openCheckpoint } from './note.ts';
 import * as operations from './operations.ts';
 import { decode, encode } from './presentation.ts';
 import { verify } from './verification-error.ts';
@@ -111,6 +112,21 @@ export class LogClient {
   compareHeads(theirs: Uint8Array): HeadsCompared {
     const core = this.#core;
     return core.keepingEvidence(() => compareHeads(core.options, this.headsMessage(), theirs));
+  }
+  /**
+   * Asks the log, after an answer that does not continue what was seen, for its checkpoint of the
+   * size that was seen. Throws VerificationError FORK when it is another one; the evidence is kept.
+   */
+  confront(transport: Pick<LogTransport, 'treeHead'>, call: CallOptions = {}): Promise<void> {
+    const core = this.#core;
+    return core.inTurn(async () => {
+      const record = core.record();
+      if (record === undefined) return;
+      const theirs = await transport.treeHead(record.user.view.size, call);
+      const { size } = openCheckpoint(core.log.suite, theirs, core.options.identity).checkpoint;
+      verify(size === record.user.view.size, 'CHAIN', 'checkpoint size', 'the one asked for');
+      core.keepingEvidence(() => checkSameSize(core.options, record.note, theirs));
+    });
   }
   /** What contacts send each other to compare; undefined before the first answer. */
   headsMessage(): Uint8Array | undefined {

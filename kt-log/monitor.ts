@@ -164,6 +164,8 @@ export class LogMonitor {
         const wasAnswered = this.#failed(due, error, events);
         // Nobody there: the other duties would only wait for the same.
         if (!wasAnswered) break;
+        if (error instanceof VerificationError)
+          await this.#confront(transport, call, error, events);
       }
     }
     for (const { label } of this.#client.owner.labels()) {
@@ -171,6 +173,24 @@ export class LogMonitor {
     }
     this.#alarm(events);
     return events;
+  }
+
+  /** After a lie: whether the log forked, which it then signs itself. */
+  async #confront(
+    transport: LogTransport,
+    call: CallOptions,
+    lie: VerificationError,
+    events: MonitorEvent[],
+  ): Promise<void> {
+    if (lie instanceof ForkError) return;
+    try {
+      await this.#client.confront(transport, call);
+    } catch (error) {
+      if (error instanceof ForkError) {
+        events.push({ type: 'Fork', error, evidence: error.evidence });
+      } else if (!(error instanceof QpcError)) throw error;
+      // A log that does not answer this has lied all the same; that is reported.
+    }
   }
 
   /** Holds a failed duty back, and tells what the failure means. False: there was no answer. */
