@@ -7,7 +7,6 @@ import type { StoreReads } from './reads.ts';
 import type {
   ClaimKeyPackages,
   EnqueueRow,
-  NewAccount,
   NewKeyPackage,
   NodeStore,
   StoredPrekey,
@@ -61,9 +60,6 @@ export class StoreClient implements NodeStore {
     return this.#channel.call('putSecret', name, value);
   }
 
-  createAccount(account: NewAccount) {
-    return this.#channel.call('createAccount', account);
-  }
   account(userId: string) {
     return this.#channel.call('account', userId);
   }

@@ -70,7 +70,8 @@ export type AccountEffect =
       readonly dropped: readonly Uint8Array[];
     }
   /**
-   * The account goes: OPAQUE record, manifest, claims of its packages, and its devices as above.
+   * The account goes: OPAQUE record, manifest, recovery bundle, claims of its packages, and its
+   * devices as above.
    * What stays: the label's rows in the log, which `keyLog.erase` takes later (`closedLabels`),
    * and the log itself; rows in inboxes of others and on their way to peers, which are theirs;
    * verdicts on rows that a peer sent to its devices, until that peer settles them; and, for
@@ -232,8 +233,6 @@ export interface NodeStore extends OutboxStore, RelayInboxStore, PeerRecordStore
   /** Throws ConflictError when it is set already with another value. */
   putSecret(name: string, value: Uint8Array): Promise<void>;
 
-  /** An account without an entry in the log; goes once registration writes one. */
-  createAccount(account: NewAccount): Promise<void>;
   account(userId: string): Promise<Account | undefined>;
   /** Whose device has this identity key. */
   accountByIdentity(identityPub: Uint8Array): Promise<{ readonly userId: string } | undefined>;

@@ -12,7 +12,7 @@ import { treeNumbers } from './key-log-reads.ts';
 
 type KeyLogOperations = Pick<
   Operations,
-  'createAccount' | 'commitEntry' | 'eraseLabel' | 'addCosignatures' | 'closedLabels'
+  'commitEntry' | 'eraseLabel' | 'addCosignatures' | 'closedLabels'
 >;
 
 /** Closed labels that one call tells of. */
@@ -112,16 +112,6 @@ export function keyLogQueries(context: QueryContext): KeyLogOperations {
   }
 
   return {
-    createAccount(nowMs, account) {
-      const effect: AccountEffect = { kind: 'register', account };
-      const none = new Uint8Array();
-      const label = new TextEncoder().encode(account.userId);
-      const version = { label, version: account.manifestSeq, commitment: none, opening: none };
-      effects.check([effect], [{ ...version, value: none }]);
-      needRoom();
-      effects.apply(nowMs, 0, [effect]);
-    },
-
     commitEntry(nowMs, batch) {
       const { position, entry, head } = batch;
       const growths = growthsOf(batch);
