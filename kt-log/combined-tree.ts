@@ -120,15 +120,16 @@ export interface Path {
 }
 
 /**
- * Asks for the timestamps from the root to the target's parent, up to and including the first
- * entry that turns out not to be distinguished (section 12.3, contact monitoring and updates).
+ * Asks for the timestamps from the root to the target's parent, up to the first entry that turns
+ * out not to be distinguished (section 12.3, contact monitoring and updates). That one's own is not
+ * asked for: the entries above it bound it, and a proof has the least that is needed.
  */
 export function* pathTo(tree: Tree, target: number): Steps<Path> {
   const distinguishedAbove: number[] = [];
   let at: Bounded | undefined = yield* boundedRoot(tree);
   while (at !== undefined && at.position !== target) {
-    const ms: number = yield* timestampOf(tree, at.position);
     if (!isWide(tree, at)) return { distinguishedAbove, isDistinguished: false };
+    const ms: number = yield* timestampOf(tree, at.position);
     distinguishedAbove.push(at.position);
     at = childToward(tree, at, ms, target);
   }

@@ -66,6 +66,8 @@ export function* monitorContact(
       position = next;
       isSettled = isLast;
     }
+    // An entry that was found there gives no ladder: a lesser version that comes up to it goes too.
+    isOvertaken ||= after.some((other) => other.position === position && other.version > version);
     if (!isOvertaken) after.push({ position, version, isSettled, settledBy });
   }
   return after.toReversed();

@@ -87,8 +87,9 @@ function* searchPrevious(
   const rightmost = previousSize - 1;
   // The previous frontier lies on the path to its last entry, and what is distinguished comes first.
   const path = yield* pathTo(tree, rightmost);
+  // Step 1 then passes over step 2: nothing was shown, and nothing of step 4 is redundant.
+  if (path.isDistinguished) return;
   const distinguished = new Set(path.distinguishedAbove);
-  if (path.isDistinguished) distinguished.add(rightmost);
   const wasInspected = (position: number): boolean =>
     distinguished.has(position) || (before !== undefined && position <= owner.greatestPosition);
   for (const position of frontier(previousSize)) {

@@ -1,0 +1,65 @@
+/**
+ * What monitoring and updates ask of a log, and what stays to be monitored (protocol sections 8.2,
+ * 9.1, 12.3), in cases that the official vectors leave open: found by comparing with the reference
+ * implementation (docs/reference/katie-differences.md).
+ */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { ModelLog, record } from './model-log.ts';
+import { monitorContact } from './monitoring.ts';
+import { checkUpdate } from './updating.ts';
+
+/** Entry p is issued at `times[p]`; each one holds a version of bob, and those of alice listed. */
+async function logOf(times: readonly number[], alice: readonly number[]): Promise<ModelLog> {
+  const log = new ModelLog();
+  for (const [position, timestampMs] of times.entries()) {
+    const count = alice.filter((at) => at === position).length;
+    await log.append({ timestampMs, adds: { bob: 1, alice: count } });
+  }
+  return log;
+}
+/** A second per entry: only entries on the left edge are a minute wide, and the last one's parents. */
+const seconds = (count: number): number[] =>
+  Array.from({ length: count }, (_, i) => 1_000_000 + 1000 * i);
+const windowMs = 60_000;
+
+test('the path to a monitored entry gives no time of an entry that is not distinguished', async () => {
+  const log = await logOf(seconds(16), [6]);
+  const map = [{ position: 6, version: 0 }];
+  const at = { size: 16, windowMs };
+  // 15, 7 and 3 are distinguished, 5 is not; of 7 alone a ladder is asked.
+  const { proof } = await record(log, 'alice', at, (tree) => monitorContact(tree, map));
+  const times = [15, 7, 3].map((position) => log.entries[position]?.timestampMs);
+  assert.deepEqual(proof.timestamps, times);
+  assert.equal(proof.prefixProofs.length, 1);
+});
+
+test('where all of the previous frontier is distinguished, no lookup of an update is omitted', async () => {
+  const log = await logOf(seconds(10), [2, 4]);
+  const owner = {
+    greatestVersion: 0,
+    greatestPosition: 2,
+    versionAt: (position: number) => log.greatestAt('alice', position),
+  };
+  const added = { position: 4, first: 1, greatest: 1 };
+  const at = { size: 10, windowMs };
+  // The tree before entry 4 has entry 3 on its frontier alone, which holds version zero.
+  const { proof } = await record(log, 'alice', at, (tree) => checkUpdate(tree, owner, added));
+  const shown = proof.prefixProofs.map(({ results }) =>
+    results.map(({ type }) => type === 'inclusion'),
+  );
+  assert.deepEqual(shown, [[true, true, false, false]]);
+});
+
+test('of two versions that meet at one entry, the greater one stays to be monitored', async () => {
+  const log = await logOf(seconds(24), [20, 23]);
+  // 23 is on the frontier, right of the last distinguished entry; it was found there.
+  const map = [
+    { position: 20, version: 0 },
+    { position: 23, version: 1 },
+  ];
+  const at = { size: 24, windowMs };
+  const { result } = await record(log, 'alice', at, (tree) => monitorContact(tree, map));
+  const left = result.map(({ position, version, isSettled }) => ({ position, version, isSettled }));
+  assert.deepEqual(left, [{ position: 23, version: 1, isSettled: false }]);
+});
