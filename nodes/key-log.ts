@@ -19,10 +19,12 @@ import {
   type Cosigners,
   type LogIdentity,
   type Signer,
+  type VrfProver,
+  vrfPool,
 } from '@quicprochat/kt-log';
 import {
   hasReason,
-  maxManifestBytes,
+  manifestValue,
   type NodeRecordFacts,
   type NodeRecordLog,
   type Runtime,
@@ -30,8 +32,10 @@ import {
   type Timer,
 } from '@quicprochat/proto';
 import {
+  create,
   fromBinary,
   NodeRecordSchema,
+  SignedManifestSchema,
   SignedNodeRecordSchema,
   toBinary,
   type SignedNodeRecord,
@@ -41,8 +45,8 @@ import type { KeyLogSecrets } from './secrets.ts';
 import { SetupError } from './setup-error.ts';
 import type { NodeStore } from './store/store.ts';
 
-/** What a signed manifest has around its bytes: three signatures and their field tags. */
-const signedManifestBytes = maxManifestBytes + 512;
+/** Bounds manifests with their signatures (8.5 KiB), records and heartbeats. */
+const valueBytesMax = 20 * 1024;
 /** A failed heartbeat is tried again after so long (ms). */
 const retryMs = 1_000;
 
@@ -50,7 +54,7 @@ export interface KeyLogOptions {
   readonly domain: string;
   readonly config: KtConfig;
   readonly secrets: KeyLogSecrets;
-  readonly store: Pick<NodeStore, 'keyLog' | 'closedLabels'>;
+  readonly store: Pick<NodeStore, 'keyLog' | 'closedLabels' | 'accountsOutsideLog'>;
   readonly runtime: Runtime;
   /** What the node's record says besides the log. */
   readonly facts: Omit<NodeRecordFacts, 'seq' | 'logs' | 'cosigners'>;
@@ -90,6 +94,8 @@ export function cosignerVkeys(domain: string, secrets: KeyLogSecrets): readonly 
 
 interface OpenedLog {
   readonly log: KtLog;
+  /** Ends with the log, if it has threads. */
+  readonly vrf: VrfProver & Partial<AsyncDisposable>;
   readonly config: Configuration;
   readonly identity: LogIdentity;
 }
@@ -101,6 +107,7 @@ export class KeyLog implements AsyncDisposable {
   /** The node's record as the log holds it. */
   readonly record: SignedNodeRecord;
   readonly #options: KeyLogOptions;
+  readonly #opened: OpenedLog;
   #timer: Timer | undefined;
   #stopHeads: (() => void) | undefined;
   #running: Promise<void> = Promise.resolve();
@@ -112,6 +119,7 @@ export class KeyLog implements AsyncDisposable {
     this.identity = opened.identity;
     this.record = record;
     this.#options = options;
+    this.#opened = opened;
   }
 
   /**
@@ -122,12 +130,13 @@ export class KeyLog implements AsyncDisposable {
     const opened = await openLog(options);
     try {
       const record = await writeRecord(options, opened);
+      await logOldAccounts(options, opened);
       const keyLog = new KeyLog(options, opened, record);
       await keyLog.#beat();
       keyLog.#stopHeads = opened.log.onHead(() => keyLog.#arm(keyLog.#quietMs));
       return keyLog;
     } catch (error) {
-      await opened.log[Symbol.asyncDispose]();
+      await close(opened);
       throw error;
     }
   }
@@ -188,14 +197,21 @@ export class KeyLog implements AsyncDisposable {
     this.#stopHeads?.();
     this.#timer?.cancel();
     await this.#running;
-    await this.log[Symbol.asyncDispose]();
+    await close(this.#opened);
   }
+}
+
+async function close({ log, vrf }: OpenedLog): Promise<void> {
+  await log[Symbol.asyncDispose]();
+  await vrf[Symbol.asyncDispose]?.();
 }
 
 async function openLog(options: KeyLogOptions): Promise<OpenedLog> {
   const { domain, config, secrets, store, runtime, cosigners } = options;
   const { treeHead, note } = secrets;
-  const vrf = nativeVrfProver(secrets.vrfSeed);
+  const { vrfSeed } = secrets;
+  const vrf =
+    config.vrfThreads === 0 ? nativeVrfProver(vrfSeed) : vrfPool(vrfSeed, config.vrfThreads);
   const made: Configuration = {
     cipherSuite: cipherSuiteEd25519,
     mode: DeploymentMode.contactMonitoring,
@@ -219,13 +235,15 @@ async function openLog(options: KeyLogOptions): Promise<OpenedLog> {
     random: runtime.random,
     sequencerLimits: {
       batchMs: config.batchMs,
-      valueBytes: signedManifestBytes,
+      // In the background are only the accounts of an older database, for which the start waits.
+      backgroundMs: config.batchMs,
+      valueBytes: valueBytesMax,
       newLeavesPerSecond: config.leaves.perSecond,
       newLeavesBurst: Math.max(255, config.leaves.burst),
     },
     ...(cosigners === undefined ? {} : { cosigners }),
   });
-  return { log, config: made, identity };
+  return { log, vrf, config: made, identity };
 }
 
 /** The newest value of a label; undefined for an unknown one. */
@@ -280,6 +298,21 @@ async function writeRecord(options: KeyLogOptions, opened: OpenedLog): Promise<S
   const record = recordOf((known?.version ?? -1) + 1);
   await writeOwn(opened.log, store, label, toBinary(SignedNodeRecordSchema, record));
   return record;
+}
+
+/** Accounts of a database that is older than its log get their version 0. */
+async function logOldAccounts({ store }: KeyLogOptions, { log }: OpenedLog): Promise<void> {
+  for (;;) {
+    const accounts = await store.accountsOutsideLog();
+    if (accounts.length === 0) return;
+    await Promise.all(
+      accounts.map(({ userId, manifest }) => {
+        const values = [manifestValue(create(SignedManifestSchema, manifest))];
+        const label = userLabel(userId);
+        return log.append({ label, greatest: -1, values }, { isBackground: true });
+      }),
+    );
+  }
 }
 
 /** Throws SetupError, with the key to set back, unless the record's log is the one that was opened. */

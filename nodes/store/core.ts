@@ -21,6 +21,7 @@ import { peerQueries } from './queries/peers.ts';
 import { relayInboxQueries } from './queries/relay-inbox.ts';
 import { recoveryQueries } from './queries/recovery.ts';
 import { secretQueries } from './queries/secrets.ts';
+import { unloggedQueries } from './queries/unlogged.ts';
 import { storeReads, type StoreReads } from './reads.ts';
 import { RewindGuard } from './rewind-guard.ts';
 import { SpaceWatch } from './space.ts';
@@ -249,6 +250,7 @@ function makeOperations(context: QueryContext): Operations {
     ...secretQueries(context),
     ...accountQueries(context),
     ...recoveryQueries(context),
+    ...unloggedQueries(context),
     ...keys,
     ...inbox,
     ...peers,

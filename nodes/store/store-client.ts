@@ -72,6 +72,9 @@ export class StoreClient implements NodeStore {
   closedLabels() {
     return this.#channel.call('closedLabels');
   }
+  accountsOutsideLog() {
+    return this.#channel.call('accountsOutsideLog');
+  }
   bindSession(
     userId: string,
     identityPub: Uint8Array,

@@ -227,6 +227,8 @@ export interface NodeStore extends OutboxStore, RelayInboxStore, PeerRecordStore
   readonly audits: AuditStore;
   /** The oldest closed accounts (at most 1 000) that `keyLog.erase` did not see yet. */
   closedLabels(): Promise<readonly ClosedLabel[]>;
+  /** At most 1 000 accounts without a label in the log: those of a store that had no log yet. */
+  accountsOutsideLog(): Promise<readonly Pick<Account, 'userId' | 'manifest'>[]>;
 
   /** Node-held secrets by name (OPAQUE setup, signing key); `undefined` when never set. */
   secret(name: string): Promise<Uint8Array | undefined>;

@@ -58,8 +58,8 @@ export class LocalNode implements AsyncDisposable {
   constructor(network: MemoryNetwork, domain: string, extraConfig = '') {
     this.network = network;
     this.domain = domain;
-    // Nobody here shares an entry with others: waiting for them would only take time.
-    const kt = extraConfig.includes('[kt]') ? '' : '\n[kt]\nbatch_ms = 5\n';
+    // Nobody here shares an entry or a processor with others: waiting would only take time.
+    const kt = extraConfig.includes('[kt]') ? '' : '\n[kt]\nbatch_ms = 5\nvrf_threads = 0\n';
     const text = `domain = "${domain}"\nlisten = "127.0.0.1:${port}"\nadvertise = "${domain}:${port}"\ndatabase = "node.db"\ndatabase_key_file = "database.key"\n${extraConfig}${kt}`;
     this.config = parseConfig(text, join(this.directory, 'qpcd.toml'));
   }
