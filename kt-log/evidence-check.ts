@@ -71,8 +71,8 @@ export interface CheckedEvidence extends EvidenceKeys {
 }
 
 /**
- * Verifies evidence of any kind. The origin is what the evidence claims; a checkpoint or a bundle
- * binds it to the checkpoint key, a TreeHead alone names no origin. Throws VerificationError when it
+ * Verifies evidence of any kind. The origin is the name of the checkpoint key, where there is
+ * one; TreeHeads alone name no origin. Throws VerificationError when it
  * proves nothing: MALFORMED, BAD_SIGNATURE, COUNT, BAD_ROOT, or NOT_FOUND for material of a log that
  * did nothing wrong. `bad-value` needs the rule of the log's values.
  */
@@ -83,6 +83,9 @@ export function checkEvidence(
 ): CheckedEvidence {
   const evidence = decodeEvidence(suite.sha256, bytes);
   const { origin, config, key, body } = evidence;
+  // A bundle names no origin, but its key does.
+  const isNamed = key === undefined || key.name === origin;
+  verify(isNamed, 'CHAIN', 'evidence origin', 'the name of its checkpoint key');
   const judge = new Judge(suite, evidence);
   return { origin, config, key, kind: body.kind, ...judge.verdict(body, rule) };
 }
@@ -116,6 +119,7 @@ interface OpenedStatement {
   readonly hasher: TreeHasher;
 }
 
+const shown = ({ size, root }: OpenedStatement) => ({ size, root });
 const proves = (holds: boolean, checked: string, expected: string): void =>
   verify(holds, 'NOT_FOUND', checked, expected);
 const hex = (bytes: Uint8Array): string =>
@@ -199,7 +203,8 @@ class Judge {
     const roots = sameBytes(a.root, b.root)
       ? 'another KEYTRANS root'
       : `roots ${hex(a.root)} and ${hex(b.root)}`;
-    return { explain: `the log signed two ${what} of size ${a.size} with ${roots}`, heads };
+    const explain = `the log signed two ${what} of size ${a.size} with ${roots}`;
+    return { explain, heads: heads.map(shown) };
   }
 
   #noteVersusHead(note: Uint8Array, head: SignedHead): Verdict {
@@ -210,7 +215,8 @@ class Judge {
     const isOther = keytrans !== undefined && !sameBytes(keytrans, root);
     proves(isOther, 'checkpoint and tree head', 'different KEYTRANS roots');
     const roots = `${hex(keytrans ?? root)}, its tree head ${hex(root)}`;
-    return { explain: `the log's checkpoint of size ${size} names root ${roots}`, heads };
+    const explain = `the log's checkpoint of size ${size} names root ${roots}`;
+    return { explain, heads: heads.map(shown) };
   }
 
   #nodes(node: number, older: ShownNode, newer: ShownNode): Verdict {
@@ -223,18 +229,18 @@ class Judge {
     const heads = [this.#open(older.statement), this.#open(newer.statement)] as const;
     const [a, b] = heads;
     proves(a.size < b.size, 'two heads', 'the smaller one first');
-    for (const [head, shown] of [
+    for (const [head, { value, path }] of [
       [a, older],
       [b, newer],
     ] as const) {
-      const root = rootOverNode(head.hasher, head.size, node, shown.value, shown.path);
+      const root = rootOverNode(head.hasher, head.size, node, value, path);
       verify(sameBytes(root, head.root), 'BAD_ROOT', 'path of a tree node', 'the signed root');
     }
     proves(!sameBytes(older.value, newer.value), 'one node in two heads', 'different values');
     const { start, length } = leavesOf(node);
     const where = length === 1 ? `entry ${start}` : `entries ${start} to ${start + length - 1}`;
     const explain = `the heads of size ${a.size} and ${b.size} contain different ${where}`;
-    return { explain, heads };
+    return { explain, heads: heads.map(shown) };
   }
 
   #entries(note: Uint8Array, bytes: Uint8Array): Verdict {
@@ -279,7 +285,7 @@ class Judge {
     const goesBack = first.position < second.position && before > after;
     proves(goesBack, 'two entries', 'times that go back');
     const explain = `time went back by ${before - after} ms from entry ${first.position} to ${second.position}`;
-    return { explain, heads: [head] };
+    return { explain, heads: [shown(head)] };
   }
 
   #badUpdate(before: ReplayedState | undefined, bytes: Uint8Array): Verdict {
