@@ -21,6 +21,8 @@ export interface Fence {
   ping(): void;
   /** Runs after each packet that arrived. */
   onReceived: () => void;
+  /** From now on incoming streams are let through; those that came before are shown at once. */
+  admitStreams(): void;
 }
 
 /** A glue event whose listener threw; `detail` is what was thrown. */
@@ -79,6 +81,15 @@ export function fenceConnection(
     } catch (error) {
       fault(error);
     }
+  });
+  // Until its start is over the glue refuses every stream, and a dialer that is quick sends its first
+  // call with the last packet of its handshake.
+  const processStreams = methodOf(connection, 'processStreams');
+  let isAdmitting = false;
+  let isStreamWaiting = false;
+  override(connection, 'processStreams', () => {
+    if (isAdmitting) processStreams();
+    else isStreamWaiting = true;
   });
   // The glue sends the end of a stream by itself, as an empty frame. Lost once, this quiche may never
   // send it again, and the stream then counts against the peer's limit for ever (quiche issue 2525).
@@ -142,6 +153,15 @@ export function fenceConnection(
       }
     },
     onReceived() {},
+    admitStreams() {
+      isAdmitting = true;
+      if (!isStreamWaiting) return;
+      try {
+        processStreams();
+      } catch (error) {
+        fault(error);
+      }
+    },
   };
   return fence;
 }

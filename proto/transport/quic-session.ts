@@ -78,6 +78,7 @@ export class QuicSession implements StreamSession {
     fence.onReceived = () => {
       if (!this.#closeInfo) handlers.onCredit();
     };
+    fence.admitStreams();
   }
 
   streamCredit(kind: StreamKind): number {

@@ -51,6 +51,11 @@ async function pushAll(from: Connection, to: Connection): Promise<void> {
 }
 
 for (const [name, make] of pairs) {
+  test(`${name}: a call in the turn in which the dial is over`, async (t) => {
+    const rig = await Rig.listen(t, make);
+    await callEcho(await rig.dial());
+  });
+
   test(`${name}: calls and blobs both ways`, async (t) => {
     const rig = await Rig.listen(t, make);
     const dialed = await rig.dial();
