@@ -143,7 +143,7 @@ export class LogMonitor {
   /**
    * Does what is due, in the order in which one thing builds on another. Never rejects for what the
    * log or the way to it does: that becomes events, and a lie becomes one every time it is told. Rejects
-   * for a broken program or store.
+   * for a broken program, and DataLossError when the duties themselves cannot be read.
    */
   async run(transport: LogTransport, call: CallOptions = {}): Promise<readonly MonitorEvent[]> {
     const events: MonitorEvent[] = [];
