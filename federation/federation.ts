@@ -16,6 +16,7 @@ import type {
   FedHelloResponseSchema,
   FedRelayRequest,
   MessageInitShape,
+  SignedNodeRecord,
 } from '@quicprochat/proto/messages';
 import {
   defaultLimits,
@@ -29,8 +30,10 @@ import { PeerLink, type LinkStatus } from './link.ts';
 import type { LinkSession } from './link-session.ts';
 import { LaneSender, type LaneStatus } from './outbox.ts';
 import { PeerPolicy, type Peer, type PeersFile } from './policy.ts';
+import { KtProxy } from './kt-proxy.ts';
 import { PeerProxy } from './proxy.ts';
-import type { OutboxStore, RelayInboxStore } from './store.ts';
+import { PeerRecords } from './records.ts';
+import type { OutboxStore, PeerRecordStore, RelayInboxStore } from './store.ts';
 
 /** Version of the node-to-node protocol that this code speaks. */
 export const federationVersion = 1;
@@ -44,7 +47,7 @@ export const federationLimits = {
 } as const;
 
 export interface FederationOptions {
-  readonly store: OutboxStore & RelayInboxStore;
+  readonly store: OutboxStore & RelayInboxStore & PeerRecordStore;
   readonly transport: Transport;
   readonly transportLimits?: TransportLimits;
   readonly identity: NodeIdentity;
@@ -56,6 +59,14 @@ export interface FederationOptions {
   readonly runtime: Runtime;
   /** Row kinds taken from peers; others are rejected for now. Default: envelopes. */
   readonly kinds?: ReadonlySet<number>;
+}
+
+/** What runs over the links beside the rows. */
+export interface LinkService {
+  /** True while the peer is worth dialing for it. */
+  hasWork(domain: string): boolean;
+  /** Runs while the link is up and returns once the session's signal is aborted. Never throws. */
+  serve(domain: string, session: LinkSession): Promise<void>;
 }
 
 export interface PeerStatus extends LinkStatus {
@@ -78,6 +89,11 @@ export class Federation implements AsyncDisposable {
   readonly policy: PeerPolicy;
   /** Look-ups at peers. */
   readonly proxy: PeerProxy;
+  /** Look-ups in the key logs of peers. */
+  readonly kt: KtProxy;
+  /** Proven NodeRecords of peers. */
+  readonly records: PeerRecords;
+  readonly #services: LinkService[] = [];
   readonly #options: FederationOptions;
   readonly #inbox: RelayInbox;
   readonly #peers = new Map<string, PeerParts>();
@@ -91,6 +107,13 @@ export class Federation implements AsyncDisposable {
     this.#inbox = new RelayInbox({ store, runtime, ...(kinds === undefined ? {} : { kinds }) });
     for (const peer of this.policy.peers) this.#peers.set(peer.domain, this.#makeParts(peer));
     this.proxy = new PeerProxy((name) => this.#require(name).link);
+    this.kt = new KtProxy((name) => this.#require(name).link);
+    this.records = new PeerRecords(store, runtime);
+  }
+
+  /** Before `start`: the service runs over every link from then on, once the record was asked for. */
+  attach(service: LinkService): void {
+    this.#services.push(service);
   }
 
   /**
@@ -98,6 +121,7 @@ export class Federation implements AsyncDisposable {
    * once, so that a peer in back-off sends what it holds. Throws what the store throws.
    */
   async start(): Promise<void> {
+    await this.records.load();
     const withRows = new Set(await this.#options.store.peersWithRows());
     const parts = [...this.#peers.values()];
     const inTurn = [
@@ -129,7 +153,7 @@ export class Federation implements AsyncDisposable {
     return this.#peers.has(domain);
   }
 
-  /** The store added rows for the peer. Unknown domains are ignored. */
+  /** The store added rows for the peer, or a service has work. Unknown domains are ignored. */
   notify(domain: string): void {
     const parts = this.#peers.get(domain);
     if (parts === undefined) return;
@@ -181,6 +205,11 @@ export class Federation implements AsyncDisposable {
     return this.#inbox.relay(domain, request);
   }
 
+  /** The newest proven NodeRecord of a peer, as it was signed; undefined when none was seen yet. */
+  record(domain: string): SignedNodeRecord | undefined {
+    return this.records.get(domain)?.signed;
+  }
+
   status(): readonly PeerStatus[] {
     return Array.from(this.#peers.values(), ({ peer, link, lanes }) => ({
       domain: peer.domain,
@@ -209,10 +238,19 @@ export class Federation implements AsyncDisposable {
       saveState: (state) => store.setPeerState(domain, state),
       makeHello: () => this.#makeHello(domain),
       checkHello: (hello) => checkHello(hello, domain),
-      hasWork: () => lanes.some((lane) => !lane.isIdle),
-      serve: (session) => serveLanes(lanes, session),
+      hasWork: () =>
+        lanes.some((lane) => !lane.isIdle) ||
+        this.#services.some((service) => service.hasWork(domain)),
+      serve: async (session) => {
+        await Promise.all([serveLanes(lanes, session), this.#serveRest(peer, session)]);
+      },
     });
     return { peer, link, lanes };
+  }
+
+  async #serveRest(peer: Peer, session: LinkSession): Promise<void> {
+    await this.records.refresh(peer, session);
+    await Promise.all(this.#services.map((service) => service.serve(peer.domain, session)));
   }
 
   async #makeHello(peer: string): Promise<MessageInitShape<typeof FedHelloRequestSchema>> {

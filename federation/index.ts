@@ -5,9 +5,14 @@ export {
   federationVersion,
   type Federation,
   type FederationOptions,
+  type LinkService,
   type PeerStatus,
 } from './federation.ts';
 export { makePeer, parsePeersFile, PeerPolicy, type Peer, type PeersFile } from './policy.ts';
+export { KtProxy } from './kt-proxy.ts';
 export type { LinkState, LinkStatus } from './link.ts';
+export type { LinkSession } from './link-session.ts';
 export type { LaneStatus } from './outbox.ts';
 export type { ProxyOptions } from './proxy.ts';
+export type { PeerRecord, PeerRecords } from './records.ts';
+export { Wakeup } from './wakeup.ts';

@@ -26,6 +26,8 @@ export const helloMs = 5_000;
 /** One life of the link, from an answered FedHello to its end. */
 export interface LinkSession {
   readonly hello: FedHelloResponse;
+  /** SHA-256 SPKI of the key that the peer proved in the handshake (32 bytes). */
+  readonly spkiSha256: Uint8Array;
   /** Aborted when the connection ends or the link stops; the reason is a QpcError then. */
   readonly signal: AbortSignal;
   /** Ends the session and closes the connection, for this reason. */
@@ -47,7 +49,7 @@ export interface Greeting {
 
 /**
  * Says hello on a new connection. The session lives until `ended` is aborted; `onAnswer` runs with
- * every answer to its calls. Throws what the hello threw.
+ * every answer to its calls but the one about the record. Throws what the hello threw.
  */
 export async function greet(
   connection: Connection,
@@ -61,18 +63,21 @@ export async function greet(
   checkHello(hello);
   return {
     hello,
+    spkiSha256: connection.peer.spkiSha256,
     signal,
     end: (reason) => ended.abort(asQpcError(reason)),
     async call(method, request, options = {}) {
       const { signal: own } = options;
       const both = own === undefined ? signal : AbortSignal.any([signal, own]);
+      // Every link asks for the record first: an answer says as little as that to the hello.
+      const heard = method.id === methods.getNodeRecord.id ? (): void => {} : onAnswer;
       try {
         const answer = await call(connection, method, request, { ...options, signal: both });
-        onAnswer();
+        heard();
         return answer;
       } catch (error) {
         // An error that the peer sent is an answer too.
-        if (!(error instanceof TransportError)) onAnswer();
+        if (!(error instanceof TransportError)) heard();
         throw error;
       }
     },

@@ -76,31 +76,42 @@ export class PeerProxy {
     return answered(fetched, domain);
   }
 
-  async #ask<I extends Method['request'], O extends Method['response']>(
+  #ask<I extends Method['request'], O extends Method['response']>(
     domain: string,
     method: Method<I, O>,
     request: MessageInitShape<I>,
     signal: AbortSignal | undefined,
   ): Promise<MessageShape<O>> {
-    const link = this.#linkOf(domain);
-    const session = await link.session(signal);
-    try {
-      return await session.call(method, request, {
-        deadlineMs: proxyLimits.callMs,
-        ...(signal === undefined ? {} : { signal }),
-      });
-    } catch (error) {
-      if (!(error instanceof QpcError)) throw error;
-      // No answer: is the link dead, or only this call? The probe finds out.
-      if (error instanceof TransportError && error.failure === 'timeout') link.wake();
-      // The peer's Internal is its own matter and its log's; to our user it did not answer.
-      if (!(error instanceof TransportError) && error.status !== Status.Internal) throw error;
-      throw unreachable(domain, error);
-    }
+    return askPeer(domain, this.#linkOf(domain), method, request, signal);
   }
 }
 
-function answered<T>(answer: T | undefined, domain: string): T {
+/** One look-up over the link to a peer. Throws as PeerProxy does. */
+export async function askPeer<I extends Method['request'], O extends Method['response']>(
+  domain: string,
+  link: PeerLink,
+  method: Method<I, O>,
+  request: MessageInitShape<I>,
+  signal: AbortSignal | undefined,
+): Promise<MessageShape<O>> {
+  const session = await link.session(signal);
+  try {
+    return await session.call(method, request, {
+      deadlineMs: proxyLimits.callMs,
+      ...(signal === undefined ? {} : { signal }),
+    });
+  } catch (error) {
+    if (!(error instanceof QpcError)) throw error;
+    // No answer: is the link dead, or only this call? The probe finds out.
+    if (error instanceof TransportError && error.failure === 'timeout') link.wake();
+    // The peer's Internal is its own matter and its log's; to our user it did not answer.
+    if (!(error instanceof TransportError) && error.status !== Status.Internal) throw error;
+    throw unreachable(domain, error);
+  }
+}
+
+/** Throws UnavailableError PEER_UNREACHABLE for an answer without content. */
+export function answered<T>(answer: T | undefined, domain: string): T {
   if (answer === undefined) throw unreachable(domain, undefined);
   return answer;
 }

@@ -132,3 +132,11 @@ export interface RelayInboxStore {
    */
   applyRelay(peer: string, batch: RelayBatch): Promise<RelayApplied>;
 }
+
+/** The newest proven NodeRecord of each peer. */
+export interface PeerRecordStore {
+  /** Encoded SignedNodeRecords, by domain. */
+  peerRecords(): Promise<readonly { readonly domain: string; readonly record: Uint8Array }[]>;
+  /** Replaces the peer's record; durable when it resolves. The caller has verified it. */
+  putPeerRecord(domain: string, record: Uint8Array): Promise<void>;
+}

@@ -1,4 +1,4 @@
-/** Peers by domain: their ids, what is queued for them, and dial state that survives a restart. */
+/** Peers by domain: their ids, what is queued for them, dial state and records over restarts. */
 import type { LaneName } from '@quicprochat/federation';
 import type { Operations, QueryContext } from '../operations.ts';
 
@@ -14,7 +14,9 @@ interface PeerRow {
   readonly byte_count: number;
 }
 
-export interface PeerQueries extends Pick<Operations, 'peerState' | 'setPeerState'> {
+type PeerOperations = 'peerState' | 'setPeerState' | 'peerRecords' | 'putPeerRecord';
+
+export interface PeerQueries extends Pick<Operations, PeerOperations> {
   peer(domain: string): PeerRow | undefined;
   /** Id of the peer, made when it is new. */
   ensurePeer(domain: string): number;
@@ -36,6 +38,11 @@ export function peerQueries({ db }: QueryContext): PeerQueries {
     'UPDATE peer SET row_count = row_count + ?, byte_count = byte_count + ? WHERE id = ?',
   );
 
+  const records = db.prepare<[], { readonly domain: string; readonly record: Uint8Array }>(
+    'SELECT domain, record FROM peer WHERE record IS NOT NULL',
+  );
+  const setRecord = db.prepare<[Uint8Array, number]>('UPDATE peer SET record = ? WHERE id = ?');
+
   function ensurePeer(domain: string): number {
     return byDomain.get(domain)?.id ?? Number(insert.run(domain).lastInsertRowid);
   }
@@ -56,6 +63,10 @@ export function peerQueries({ db }: QueryContext): PeerQueries {
     },
     setPeerState(_nowMs, domain, { failures, nextTryMs, failingSinceMs }) {
       setState.run(failures, nextTryMs, failingSinceMs, ensurePeer(domain));
+    },
+    peerRecords: () => records.all(),
+    putPeerRecord(_nowMs, domain, record) {
+      setRecord.run(record, ensurePeer(domain));
     },
   };
 }
