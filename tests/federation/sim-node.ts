@@ -10,14 +10,19 @@ import {
   createServer,
   maxRequestBytes,
   methods,
+  signingKeyFromSeed,
+  signNodeRecord,
   UnimplementedError,
   validate,
   type Handlers,
   type Log,
   type LogFields,
+  type NodeRecordFacts,
   type Random,
   type Runtime,
+  type SigningKey,
 } from '@quicprochat/proto';
+import type { SignedNodeRecord } from '@quicprochat/proto/messages';
 import {
   CloseCode,
   defaultLimits,
@@ -77,6 +82,7 @@ export class SimNode implements AsyncDisposable {
   readonly log: LogLine[] = [];
   readonly #options: SimOptions;
   readonly #identity: NodeIdentity;
+  readonly #signing: SigningKey;
   readonly #runtime: Runtime;
   #peers: readonly Peer[] = [];
   #store: NodeStore | undefined;
@@ -89,6 +95,7 @@ export class SimNode implements AsyncDisposable {
     this.domain = options.domain;
     this.rid = ridOf(options.domain);
     this.#identity = identity;
+    this.#signing = signingKeyFromSeed(random.bytes(32));
     this.#runtime = { clock: options.clock, random, log: this.#makeLog() };
   }
 
@@ -165,6 +172,24 @@ export class SimNode implements AsyncDisposable {
     this.#store = store;
     this.#federation = federation;
     await federation.start();
+  }
+
+  /** What this node says that it is. */
+  makeRecord: () => SignedNodeRecord = () => this.record();
+
+  /** A record with this node's keys, and parts of it replaced. */
+  record(facts: Partial<NodeRecordFacts> = {}): SignedNodeRecord {
+    const { spkiSha256 } = this.#identity;
+    return signNodeRecord({
+      domain: this.domain,
+      keys: [{ spkiSha256, signing: this.#signing, fromMs: 0, toMs: 0 }],
+      endpoints: [{ host: this.domain, port }],
+      seq: 1,
+      versionMin: 1,
+      versionMax: 1,
+      capabilities: [],
+      ...facts,
+    });
   }
 
   /** An orderly stop. */
@@ -291,6 +316,7 @@ export class SimNode implements AsyncDisposable {
       },
       fedRelay: (request, { connection }) => federation.relay(peerOf(connection), request),
       fedRelayBatch: (request, { connection }) => federation.relay(peerOf(connection), request),
+      getNodeRecord: async () => ({ record: this.makeRecord() }),
       proxyResolveUser: async ({ resolve }) => {
         const account = await this.store.account(resolve?.userId ?? '');
         return account === undefined ? {} : { resolved: { manifest: account.manifest } };
