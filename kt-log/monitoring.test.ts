@@ -8,6 +8,7 @@ import { test } from 'node:test';
 import { ModelLog, record } from './model-log.ts';
 import { monitorContact } from './monitoring.ts';
 import { checkUpdate } from './updating.ts';
+import { monitorFound } from './verify-search.ts';
 
 /** Entry p is issued at `times[p]`; each one holds a version of bob, and those of alice listed. */
 async function logOf(times: readonly number[], alice: readonly number[]): Promise<ModelLog> {
@@ -62,4 +63,28 @@ test('of two versions that meet at one entry, the greater one stays to be monito
   const { result } = await record(log, 'alice', at, (tree) => monitorContact(tree, map));
   const left = result.map(({ position, version, isSettled }) => ({ position, version, isSettled }));
   assert.deepEqual(left, [{ position: 23, version: 1, isSettled: false }]);
+});
+
+test('a commitment that is known is kept when a later search does not repeat it', () => {
+  const label = Uint8Array.of(1);
+  const key = (version: number, commitment?: number) => ({
+    vrfOutput: new Uint8Array(32).fill(version),
+    commitment: commitment === undefined ? undefined : new Uint8Array(32).fill(commitment),
+  });
+  const value = new Uint8Array();
+  const found = { label, value, opening: value, terminal: 4, mustMonitor: true };
+  const shown = new Map([
+    [0, key(0, 10)],
+    [1, key(1, 11)],
+    [3, key(3)],
+  ]);
+  const first = monitorFound(undefined, { ...found, version: 1, versions: shown });
+  const lesser = new Map([
+    [0, key(0, 10)],
+    [1, key(1)],
+    [3, key(3, 13)],
+  ]);
+  const { versions } = monitorFound(first, { ...found, version: 0, versions: lesser });
+  assert.deepEqual(versions.get(1), key(1, 11));
+  assert.deepEqual(versions.get(3), key(3, 13));
 });

@@ -129,7 +129,12 @@ export interface ContactState {
 export function monitorFound(before: ContactState | undefined, found: FoundVersion): ContactState {
   const { label, version, terminal: position } = found;
   const old = before?.map ?? [];
-  const versions = new Map([...(before?.versions ?? []), ...found.versions]);
+  const versions = new Map(before?.versions);
+  for (const [shown, known] of found.versions) {
+    // A log that leaves a commitment out does not take it back.
+    const isNews = known.commitment !== undefined || versions.get(shown)?.commitment === undefined;
+    if (isNews) versions.set(shown, known);
+  }
   const isKnown = old.some((entry) => entry.version === version);
   if (!found.mustMonitor || isKnown) return { label, map: old, versions };
   const map = insertMonitored(old, { position, version });
