@@ -72,7 +72,7 @@ test('a commitment that is known is kept when a later search does not repeat it'
     commitment: commitment === undefined ? undefined : new Uint8Array(32).fill(commitment),
   });
   const value = new Uint8Array();
-  const found = { label, value, opening: value, terminal: 4, mustMonitor: true };
+  const found = { label, value, opening: value, terminal: 4, terminalMs: 0, mustMonitor: true };
   const shown = new Map([
     [0, key(0, 10)],
     [1, key(1, 11)],
