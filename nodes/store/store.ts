@@ -54,7 +54,7 @@ export interface Account {
  *   does not add.
  */
 export type AccountEffect =
-  /** Account, device, session and inbox. */
+  /** Account, device, session and inbox; `manifestSeq` is 0. */
   | { readonly kind: 'register'; readonly account: NewAccount }
   /**
    * The next manifest: a device more, or devices gone with inbox, payloads that nobody else needs,

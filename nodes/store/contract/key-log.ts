@@ -197,6 +197,7 @@ function effectContract(openStore: () => Promise<NodeStore>, alice: string): voi
     const refusals: readonly (readonly [reason: string, ...effects: AccountEffect[]])[] = [
       ['NAME_TAKEN', { kind: 'register', account: newAccount(alice) }],
       ['NAME_TAKEN', { kind: 'register', account: { ...carol, device: bob.device } }],
+      ['BAD_FIELD', { kind: 'register', account: { ...carol, manifestSeq: 1 } }],
       ['SEQ_CONFLICT', nextManifest(alice, 2)],
       ['SEQ_CONFLICT', nextManifest(alice, 0)],
       ['UNKNOWN_USER', nextManifest('nobody@red.example', 1)],

@@ -33,6 +33,8 @@ CREATE TABLE kt_head (
 ) STRICT;
 CREATE TRIGGER kt_head_stays BEFORE UPDATE ON kt_head
   BEGIN SELECT RAISE(ABORT, 'a head is never replaced'); END;
+CREATE TRIGGER kt_head_is_kept BEFORE DELETE ON kt_head
+  BEGIN SELECT RAISE(ABORT, 'a head is never removed'); END;
 CREATE TRIGGER kt_head_is_new BEFORE INSERT ON kt_head
   WHEN EXISTS (SELECT 1 FROM kt_head WHERE size >= NEW.size)
   BEGIN SELECT RAISE(ABORT, 'a head is never replaced'); END;

@@ -116,6 +116,9 @@ export function accountEffects(context: QueryContext): AccountEffects {
         if (accountByUser.get(effect.account.userId) !== undefined) {
           throw new ConflictError('NAME_TAKEN', 'userId is taken');
         }
+        if (effect.account.manifestSeq !== 0) {
+          throw new InvalidArgumentError('BAD_FIELD', 'manifestSeq: a new account begins with 0');
+        }
         needFree(effect.account.device);
         break;
       case 'manifest':
