@@ -40,14 +40,16 @@ export class ClientCredentials {
   }
 
   /**
-   * Gets a new credential of a label of one's own and checks it as its receivers will. Throws
-   * VerificationError; CHAIN when it is not of the greatest version known.
+   * Gets a new credential of a label of one's own, checks it as its receivers will, and keeps it.
+   * Undefined, and nothing kept: it is of another version than the greatest one known. Either there
+   * are news, which the owner's round that is due then brings, or the log was asked at a head from
+   * before the newest version, as it may be for seconds. Throws VerificationError.
    */
   refresh(
     transport: CredentialTransport,
     label: Uint8Array,
     call: CallOptions = {},
-  ): Promise<Uint8Array> {
+  ): Promise<Uint8Array | undefined> {
     const core = this.#core;
     return core.inTurn(async () => {
       const record = core.owner(label);
@@ -65,12 +67,11 @@ export class ClientCredentials {
       if (!isKnown) await this.#distinguished(transport, call);
       const opened = this.open(wrapped);
       verify(sameBytes(opened.label, label), 'CHAIN', 'credential label', 'the one asked for');
-      const isNewest = opened.version === greatest;
-      verify(isNewest, 'CHAIN', 'credential version', `${greatest}, the greatest`);
       const changes: Changes = new Map();
-      core.putCredential(changes, label, wrapped);
+      if (opened.version === greatest) core.putCredential(changes, label, wrapped);
+      else if (opened.version > greatest) core.putDuty(changes, 'owned', label, core.now());
       core.save(changes);
-      return wrapped;
+      return opened.version === greatest ? wrapped : undefined;
     });
   }
 

@@ -273,8 +273,9 @@ export class LogMonitor {
         if (version === undefined) return [];
         const dueMs = made?.version === version ? made.dueMs : this.#startMs;
         return one('credential', label, dueMs, async (transport, call) => {
-          await client.credentials.refresh(transport, label, call);
-          const nextMs = this.#now() + this.#jittered(this.#limits.dailyMs);
+          const isMade = (await client.credentials.refresh(transport, label, call)) !== undefined;
+          const { dailyMs, backoffMinMs } = this.#limits;
+          const nextMs = this.#now() + this.#jittered(isMade ? dailyMs : backoffMinMs);
           this.#credentials.set(label.join(), { version, dueMs: nextMs });
           return [];
         });
