@@ -103,6 +103,4 @@ export { heartbeat, heartbeatLimits } from './heartbeat.ts';
 export type { Heartbeat, PinnedLog } from './heartbeat.ts';
 export { defaultMonitorLimits, LogMonitor } from './monitor.ts';
 export type { MonitorEvent, MonitorLimits } from './monitor.ts';
-export { Follower } from './follow.ts';
-export type { Cosigner, FollowerOptions, Observation, Pulled, PullOptions } from './follow.ts';
 export type { LogSource, PublishedLog, StatedKeys } from './log-source.ts';
