@@ -54,8 +54,6 @@ export type {
   SignedHead,
   Statement,
 } from './evidence.ts';
-export { checkAdvance, isConvicted, logStatuses, MemoryAuditStore } from './audit-store.ts';
-export type { AuditStore, EvidenceRecord, FollowedLog, LogStatus } from './audit-store.ts';
 export type {
   CallOptions,
   CredentialUpdateRequest,
