@@ -16,5 +16,3 @@ port.on('message', ({ id, label, versions }: VrfJob) => {
   const packed = packEvaluations(prover.prove(label, versions));
   port.postMessage({ id, packed } satisfies VrfReply, [packed.buffer]);
 });
-  }
-});
