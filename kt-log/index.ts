@@ -40,3 +40,15 @@ export { Follower } from './follow.ts';
 export type { Cosigner, FollowerOptions, Observation, Pulled, PullOptions } from './follow.ts';
 export { checkAdvance, isConvicted, logStatuses, MemoryAuditStore } from './audit-store.ts';
 export type { AuditStore, EvidenceRecord, FollowedLog, LogStatus } from './audit-store.ts';
+export { directoryReader } from './directory-source.ts';
+export { httpReader, httpSourceLimits } from './http-source.ts';
+export {
+  keysOf,
+  keysOfRecord,
+  Mirror,
+  mirrorFile,
+  mirrorFiles,
+  mirrorPaths,
+  parseMirrorPath,
+} from './mirror.ts';
+export type { MirroredLog, MirrorFile, MirrorReader } from './mirror.ts';
