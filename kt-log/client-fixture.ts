@@ -5,12 +5,14 @@
 import type { LogClientOptions } from './client-core.ts';
 import type { LogClientStore } from './client-storage.ts';
 import type { LogAnswer, LogTransport, Send } from './client-transport.ts';
+import { sameBytes } from './hash.ts';
 import { LogClient } from './log-client.ts';
 import { nativeSigner, nativeSuite } from './native-suite.ts';
 import { cosign, formatNote, formatVkey, noteKey, parseNote, SignatureType } from './note.ts';
 import * as operations from './operations.ts';
 import { encode } from './presentation.ts';
 import { KtService } from './serve.ts';
+import { MemoryTreeStore } from './store.ts';
 import { labelOf, testLog, testRandom } from './test-log.ts';
 
 export type Face = Awaited<ReturnType<typeof testLog>>;
@@ -103,6 +105,79 @@ export async function twoFaces(common: number): Promise<{ honest: Face; liar: Fa
     }
   }
   return { honest, liar };
+}
+
+/** A root tile that the liar's next entry is built on; far above all that are written. */
+const forgedTile = 1_000_000;
+
+/** A store that lets the next entry follow another prefix tree than the newest entry's. */
+class RewritingStore extends MemoryTreeStore {
+  /** What the forged tile is a copy of. */
+  rootTile = 0;
+  /** Positions of the erased label's versions, to answer as if they were still there. */
+  claimed: { readonly label: Uint8Array; readonly positions: readonly number[] } | undefined;
+  #position: number | undefined;
+
+  rewriteAt(position: number | undefined): void {
+    this.#position = position;
+  }
+  override async entries(from: number, to: number) {
+    const entries = await super.entries(from, to);
+    return entries.map((entry, i) =>
+      from + i === this.#position ? { ...entry, rootTile: forgedTile } : entry,
+    );
+  }
+  override async positions(label: Uint8Array) {
+    const { claimed } = this;
+    const isClaimed = claimed !== undefined && sameBytes(claimed.label, label);
+    return isClaimed ? claimed.positions : super.positions(label);
+  }
+  override tiles(ids: readonly number[]) {
+    return super.tiles(ids.map((id) => (id === forgedTile ? this.rootTile : id)));
+  }
+}
+
+/**
+ * A log that changes its past where auditors alone would see it: its log tree only grows, but on
+ * demand it goes on from the prefix tree of its first `keep` entries, as if `label` and all later
+ * ones had never been. Returns the log as it was, and how to make it lie.
+ */
+export async function rewritingLog(
+  keep: number,
+  label: Uint8Array,
+): Promise<{
+  face: Face;
+  lie(put: (face: Face) => Promise<void>): Promise<Face>;
+  /** From now on, answers speak of the versions that were there. */
+  claim(): void;
+}> {
+  const store = new RewritingStore();
+  const face = await testLog({ store });
+  let positions: readonly number[] = [];
+  const reopened = async (): Promise<Face> => {
+    const again = await testLog({ store, clock: face.clock });
+    return { ...again, clock: face.clock };
+  };
+  return {
+    face,
+    claim() {
+      store.claimed = { label, positions };
+    },
+    async lie(put) {
+      await face.log[Symbol.asyncDispose]();
+      const [base] = await store.entries(keep - 1, keep);
+      if (base === undefined) throw new Error('the log is too short');
+      store.rootTile = base.rootTile;
+      store.rewriteAt(face.log.size - 1);
+      positions = await store.positions(label);
+      await store.erase(label);
+      const forger = await reopened();
+      await put(forger);
+      await forger.log[Symbol.asyncDispose]();
+      store.rewriteAt(undefined);
+      return reopened();
+    },
+  };
 }
 
 /** An auditor of another operator. */

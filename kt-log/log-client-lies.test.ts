@@ -9,8 +9,11 @@
  * withheld version (log stands still)   | any answer: age of the head        | TOO_OLD
  * withheld version (denied to owner)    | update without values              | NOT_FOUND
  * a known label denied to its owner     | the search of an owner's round     | NOT_FOUND
+ * swapped value of a version, log tree  | value that was kept; monitoring    | CHAIN; LADDER, BAD_SIGNATURE
+ *   consistent, prefix tree rewritten   |                                    |
  * rollback to an older tree             | any answer                         | ROLLBACK
- * rollback of one label                 | search ladder, or version kept     | LADDER, ROLLBACK
+ * rollback of one label                 | search ladder                      | LADDER
+ *   over a rewritten prefix tree        | version that was kept; monitoring  | ROLLBACK; LADDER, BAD_SIGNATURE
  * two forks to two clients              | their heads, exchanged             | FORK, evidence same-size
  * another checkpoint than the answer    | extension line                     | FORK, evidence note-vs-head
  * two checkpoints of one size           | the one that was kept              | FORK, evidence same-size
@@ -21,7 +24,7 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { device, pass, put, transportOf, twoFaces } from './client-fixture.ts';
+import { device, pass, put, rewritingLog, transportOf, twoFaces } from './client-fixture.ts';
 import type { Face } from './client-fixture.ts';
 import { checkEvidence } from './evidence-check.ts';
 import type { LogAnswer, LogTransport } from './client-transport.ts';
@@ -284,4 +287,53 @@ test('an entry that was seen and then dropped is missed by monitoring', async ()
   await refusal(client.monitor(transportOf(liar), { label: alice }), 'BAD_SIGNATURE');
   // It is still to be monitored.
   assert.equal(client.watched().length, 1);
+});
+
+/** Two of alice's versions were seen; then the log's prefix tree is the one from before them. */
+async function rewritten() {
+  const { face, lie, claim } = await rewritingLog(8, alice);
+  const transport = transportOf(face);
+  await pass(face, 8);
+  const owner = device(face).client;
+  const contact = device(face).client;
+  const witness = device(face).client;
+  await owner.owner.start(transport, alice);
+  await owner.owner.update(transport, alice, [labelOf('her key')]);
+  await witness.search(transport, alice);
+  await owner.owner.update(transport, alice, [labelOf('her second key')]);
+  await contact.search(transport, alice);
+  const liar = await lie(async (forger) => {
+    await pass(forger, 1);
+    await put(forger, 'alice@red.example', 'the key of somebody else');
+    // Until no distinguished entry shows her versions to a search.
+    await pass(forger, 12);
+  });
+  return { liar, claim, owner, contact, witness };
+}
+
+test('a log tree that only grows over a prefix tree that was rewritten', async () => {
+  const { liar, claim, owner, contact, witness } = await rewritten();
+  const transport = transportOf(liar);
+  // Who comes new cannot tell: that is what the others' monitoring is for.
+  const fresh = await device(liar).client.search(transport, alice);
+  assert.deepEqual(fresh.value, labelOf('the key of somebody else'));
+  assert.equal(fresh.version, 0);
+  const back = await refusal(contact.search(transport, alice), 'ROLLBACK');
+  assert.equal(back.checked, 'greatest version');
+  const swap = await refusal(witness.search(transport, alice), 'CHAIN');
+  assert.equal(swap.checked, 'value of version 0');
+  await refusal(owner.owner.monitor(transport, alice), 'ROLLBACK');
+  // Contacts who looked before a distinguished entry had her versions follow them.
+  for (const client of [contact, witness]) {
+    const call = client.monitor(transport, { label: alice });
+    await assert.rejects(call, { name: 'InvalidArgumentError' }, 'the log cannot answer');
+  }
+  claim();
+  for (const client of [contact, witness]) {
+    await refusal(client.monitor(transport, { label: alice }), 'LADDER', 'BAD_SIGNATURE');
+    assert.equal(client.watched().length, 1);
+    // Only the application can know that a label is gone because its owner closed it.
+    client.unwatch(alice);
+    assert.equal(client.watched().length, 0);
+  }
 });

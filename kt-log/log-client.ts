@@ -264,6 +264,19 @@ export class LogClient {
   watched(): readonly { readonly label: Uint8Array; readonly dueMs: number }[] {
     return this.#core.duties('watched');
   }
+  /**
+   * Ends the monitoring of a label without having seen it covered. For a label that its owner closed:
+   * the log forgets those, and cannot answer for them any more.
+   */
+  unwatch(label: Uint8Array): void {
+    const changes: Changes = new Map();
+    const record = this.#core.label(label);
+    if (record !== undefined) {
+      this.#core.putLabel(changes, { ...record, map: [], versions: new Map() });
+    }
+    this.#core.putDuty(changes, 'watched', label, undefined);
+    this.#core.save(changes);
+  }
   /** Those that are due. */
   dueMonitoring(nowMs = this.#core.now()): readonly Uint8Array[] {
     return this.watched()
