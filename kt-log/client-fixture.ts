@@ -147,9 +147,9 @@ export async function rewritingLog(
   label: Uint8Array,
 ): Promise<{
   face: Face;
-  lie(put: (face: Face) => Promise<void>): Promise<Face>;
+  readonly lie: (put: (face: Face) => Promise<void>) => Promise<Face>;
   /** From now on, answers speak of the versions that were there. */
-  claim(): void;
+  readonly claim: () => void;
 }> {
   const store = new RewritingStore();
   const face = await testLog({ store });
