@@ -38,7 +38,7 @@ export class PeerRecords {
   async load(): Promise<void> {
     for (const { domain, record: bytes } of await this.#store.peerRecords()) {
       const signed = fromBinary(SignedNodeRecordSchema, bytes);
-      this.#byDomain.set(domain, { signed, record: fromBinary(NodeRecordSchema, signed.record) });
+      this.#set(domain, { signed, record: fromBinary(NodeRecordSchema, signed.record) });
     }
   }
 
@@ -47,7 +47,7 @@ export class PeerRecords {
     return this.#byDomain.get(domain);
   }
 
-  /** Calls `listener` with each record that replaces an older one, once it is on disk. */
+  /** Calls `listener` with each record that is read from disk, or is newer and now there. */
   onRecord(listener: (domain: string, record: NodeRecord) => void): Disposable {
     this.#listeners.add(listener);
     return { [Symbol.dispose]: () => void this.#listeners.delete(listener) };
@@ -92,8 +92,12 @@ export class PeerRecords {
       return;
     }
     await this.#store.putPeerRecord(domain, toBinary(SignedNodeRecordSchema, signed));
-    this.#byDomain.set(domain, { signed, record });
+    this.#set(domain, { signed, record });
     log.info('peer record', { peer: domain, seq: Number(record.seq), logs: record.kt.length });
-    for (const listener of this.#listeners) listener(domain, record);
+  }
+
+  #set(domain: string, held: PeerRecord): void {
+    this.#byDomain.set(domain, held);
+    for (const listener of this.#listeners) listener(domain, held.record);
   }
 }

@@ -11,7 +11,6 @@ import {
   deadline,
   maxRequestBytes,
   rateLimit,
-  UnimplementedError,
   validate,
   type Handlers,
   type Middleware,
@@ -31,12 +30,15 @@ import { Accounts } from './accounts.ts';
 import type { NodeConfig } from './config.ts';
 import { KeyLogAnswers } from './key-log-answers.ts';
 import { KeyLog, originOf } from './key-log.ts';
+import { openNodeDoor } from './http/node-door.ts';
 import { ExchangeTable, OpaqueServer } from './opaque.ts';
+import { PeerAudits } from './peer-audits.ts';
 import { PushHub } from './push.ts';
 import type { NodeSecrets } from './secrets.ts';
 import { authHandlers, type AuthExchange } from './services/auth.ts';
 import { capabilities, coreHandlers, protocolVersion } from './services/core.ts';
 import { deliveryHandlers } from './services/delivery.ts';
+import { fedKtHandlers } from './services/fed-kt.ts';
 import { federationHandlers } from './services/federation.ts';
 import { keyHandlers } from './services/keys.ts';
 import { deviceHandlers } from './services/devices.ts';
@@ -84,9 +86,18 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
     runtime,
   });
   const drain = new Drain();
-  const keyLog = await openKeyLog(options);
+  const audits = new PeerAudits({
+    domain: config.domain,
+    federation,
+    store: store.audits,
+    secrets: secrets.keyLog,
+    runtime,
+  });
+  const keyLog = await openKeyLog(options, audits);
+  const { log: own, config: ownConfig, identity } = keyLog;
+  audits.start({ log: own, config: ownConfig, identity, tree: store.keyLog });
   const answers = new KeyLogAnswers({ domain: config.domain, keyLog, store });
-  const parts = { options, sessions, push, waiters, federation, drain, keyLog, answers };
+  const parts = { options, sessions, push, waiters, federation, drain, keyLog, answers, audits };
   const handlers = await buildHandlers(parts);
   const server = createServer({
     handlers,
@@ -123,7 +134,17 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
     await keyLog[Symbol.asyncDispose]();
     throw error;
   });
-  const sweeper = startSweeper(runtime, [() => store.sweep(), () => keyLog.eraseClosed()]);
+  const opening = openNodeDoor({ config, keyLog, store, audits, runtime });
+  const door = await opening.catch(async (error: unknown) => {
+    await listener.close(CloseCode.Draining, 'the node does not start');
+    await keyLog[Symbol.asyncDispose]();
+    throw error;
+  });
+  const eraseMs = Math.min(sweepMs, Math.max(1_000, config.kt.reasonableMonitoringWindowMs));
+  const sweepers = [
+    startSweeper(runtime, sweepMs, () => store.sweep()),
+    startSweeper(runtime, eraseMs, () => keyLog.eraseClosed()),
+  ];
   await federation.start();
 
   let stopped: Promise<void> | undefined;
@@ -137,7 +158,9 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
         clock.sleep(drainMs, grace.signal).catch(() => undefined),
       ]);
       grace.abort();
-      sweeper.stop();
+      await Promise.all(sweepers.map((sweeper) => sweeper.stop()));
+      await door?.[Symbol.asyncDispose]();
+      audits[Symbol.dispose]();
       await federation[Symbol.asyncDispose]();
       await listener.close(CloseCode.Draining, 'the node stops');
       // After the calls that write to it, and before the store that it writes to.
@@ -149,7 +172,10 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
 }
 
 /** The node's log, with what the node says of itself and of the logs that it audits. */
-function openKeyLog({ config, secrets, store, peers, runtime }: NodeOptions): Promise<KeyLog> {
+function openKeyLog(
+  { config, secrets, store, peers, runtime }: NodeOptions,
+  audits: PeerAudits,
+): Promise<KeyLog> {
   const { domain } = config;
   const { identity, signing } = secrets;
   return KeyLog.open({
@@ -158,6 +184,7 @@ function openKeyLog({ config, secrets, store, peers, runtime }: NodeOptions): Pr
     secrets: secrets.keyLog,
     store,
     runtime,
+    cosigners: () => audits.forLog(),
     facts: {
       domain,
       keys: [{ spkiSha256: identity.spkiSha256, signing, fromMs: 0, toMs: 0 }],
@@ -186,10 +213,11 @@ interface BuildParts {
   readonly drain: Drain;
   readonly keyLog: KeyLog;
   readonly answers: KeyLogAnswers;
+  readonly audits: PeerAudits;
 }
 
 async function buildHandlers(parts: BuildParts): Promise<Handlers> {
-  const { sessions, push, waiters, federation, drain, keyLog, answers } = parts;
+  const { sessions, push, waiters, federation, drain, keyLog, answers, audits } = parts;
   const { config, secrets, store, runtime, software } = parts.options;
   const { clock } = runtime;
   const { domain, sessionTtlMs } = config;
@@ -243,9 +271,7 @@ async function buildHandlers(parts: BuildParts): Promise<Handlers> {
     ...federationHandlers({ federation, sessions }),
     ...ktHandlers({ domain, answers, accounts, pseudonymKey, peers: federation.kt }),
     ...deviceHandlers({ clock, store, accounts, sessions, sessionTtlMs }),
-    async fedKt() {
-      throw new UnimplementedError('not served by this node yet');
-    },
+    ...fedKtHandlers({ domain, clock, answers, audits, lookups: config.rates.lookup }),
   };
 }
 
@@ -272,18 +298,28 @@ class Drain {
   }
 }
 
-/** Removes what is past its time, once a minute; an error is logged and the next minute tries again. */
+/** Removes what is past its time, again and again; an error is logged and the next turn tries again. */
 function startSweeper(
   { clock, log }: Runtime,
-  sweeps: readonly (() => Promise<void>)[],
-): { stop(): void } {
+  everyMs: number,
+  sweep: () => Promise<void>,
+): { stop(): Promise<void> } {
   let timer: Timer;
-  const sweep = (): void => {
-    const all = sweeps.map((one) =>
-      one().catch((error: unknown) => log.error('sweep failed', { error: String(error) })),
-    );
-    void Promise.all(all).finally(() => (timer = clock.timer(sweepMs, sweep)));
+  let running = Promise.resolve();
+  let isStopped = false;
+  const turn = (): void => {
+    running = sweep()
+      .catch((error: unknown) => log.error('sweep failed', { error: String(error) }))
+      .finally(() => {
+        if (!isStopped) timer = clock.timer(everyMs, turn);
+      });
   };
-  timer = clock.timer(sweepMs, sweep);
-  return { stop: () => timer.cancel() };
+  timer = clock.timer(everyMs, turn);
+  return {
+    async stop() {
+      isStopped = true;
+      timer.cancel();
+      await running;
+    },
+  };
 }

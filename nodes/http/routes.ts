@@ -5,10 +5,12 @@
 import {
   entryBundle,
   logEntry,
-  parseTilePath,
+  mirrorFile,
+  parseMirrorPath,
   type AuditStore,
   type EvidenceRecord,
   type KtService,
+  type MirrorFile,
 } from '@quicprochat/kt-log';
 import { NotFoundError, type Clock } from '@quicprochat/proto';
 import {
@@ -46,7 +48,7 @@ export type PathCost = 'cheap' | 'audit';
 export class Routes {
   readonly #parts: RouteParts;
   readonly #modules: BrowserModules | undefined;
-  readonly #bundles = new Map<number, Uint8Array>();
+  readonly #bundles = new Map<string, Uint8Array>();
   #page: { readonly madeMs: number; readonly html: Promise<string> } | undefined;
 
   /** Reads the page's program from disk where searches are public. */
@@ -86,9 +88,8 @@ export class Routes {
   async #below(path: string): Promise<Reply | undefined> {
     const script = this.#modules?.files.get(path);
     if (script !== undefined) return found('text/javascript; charset=utf-8', script, 'immutable');
-    if (path.startsWith('/kt/tile/')) return this.#tile(path.slice('/kt/'.length));
-    const bundle = /^\/kt\/audit\/(0|[1-9]\d{0,12})$/.exec(path)?.[1];
-    if (bundle !== undefined) return this.#bundle(Number(bundle));
+    const file = path.startsWith('/kt/') ? parseMirrorPath(path.slice('/kt/'.length)) : undefined;
+    if (file !== undefined) return this.#file(file);
     const hash = /^\/kt\/evidence\/([0-9a-f]{64})$/.exec(path)?.[1];
     return hash === undefined ? undefined : this.#evidence(hash);
   }
@@ -104,40 +105,38 @@ export class Routes {
     }
   }
 
-  /** ../spec/tlog-tiles.md. Tiles that exist never change, partial ones included. */
-  async #tile(path: string): Promise<Reply | undefined> {
-    const name = parseTilePath(path);
-    if (name === undefined) return undefined;
-    const { level, index, width } = name;
+  /** Files of the log (kt-log/mirror.ts). Those that exist never change, partial ones included. */
+  async #file(file: MirrorFile): Promise<Reply | undefined> {
+    const { log } = this.#parts;
+    const { kind, index, width } = file;
+    if (kind !== 'tile' && index * bundleEntries + width > log.size) return undefined;
     const bytes =
-      level === undefined
-        ? await this.#entries(index, width)
-        : await this.#parts.log.tile(level, index, width);
+      kind === 'audit'
+        ? await this.#bundle(index, width)
+        : kind === 'entries'
+          ? await this.#entries(index, width)
+          : await mirrorFile(log, file);
     return bytes === undefined ? undefined : found(bytesType, bytes, 'immutable');
   }
 
-  async #entries(index: number, width = bundleEntries): Promise<Uint8Array | undefined> {
-    const { log, tree } = this.#parts;
+  async #entries(index: number, width: number): Promise<Uint8Array> {
     const from = index * bundleEntries;
-    if (from + width > log.size) return undefined;
-    const entries = await tree.entries(from, from + width);
+    const entries = await this.#parts.tree.entries(from, from + width);
     return entryBundle(entries.map((entry) => logEntry(entry.timestampMs, entry.prefixRoot)));
   }
 
-  /** Bundle n holds entries 256n to 256n+255 and the checkpoint that ends there. */
-  async #bundle(n: number): Promise<Reply | undefined> {
-    const { log, service } = this.#parts;
-    if ((n + 1) * bundleEntries > log.size) return undefined;
-    let bytes = this.#bundles.get(n);
-    if (bytes === undefined) {
-      bytes = await service.auditBundle(n * bundleEntries, bundleEntries);
-      this.#bundles.set(n, bytes);
-      const [oldest] = this.#bundles.keys();
-      if (this.#bundles.size > routeLimits.bundlesKept && oldest !== undefined) {
-        this.#bundles.delete(oldest);
-      }
+  /** Entries from 256n on, with the checkpoint of the size at which they end. */
+  async #bundle(n: number, width: number): Promise<Uint8Array> {
+    const key = `${n}/${width}`;
+    const kept = this.#bundles.get(key);
+    if (kept !== undefined) return kept;
+    const bytes = await this.#parts.service.auditBundle(n * bundleEntries, width);
+    this.#bundles.set(key, bytes);
+    const [oldest] = this.#bundles.keys();
+    if (this.#bundles.size > routeLimits.bundlesKept && oldest !== undefined) {
+      this.#bundles.delete(oldest);
     }
-    return found(bytesType, bytes, 'immutable');
+    return bytes;
   }
 
   async #evidenceList(): Promise<string> {

@@ -89,6 +89,8 @@ suite('the HTTP door', () => {
     assert.equal(checkpoint.size, 256);
     assert.equal(decode(auditState, encode(auditState, log)).log.size, 256);
     assert.equal((await fetch(`${rig.url}/kt/audit/1`)).status, 404);
+    assert.equal((await fetch(`${rig.url}/kt/audit/1.p/1`)).status, 200);
+    assert.equal((await fetch(`${rig.url}/kt/audit/1.p/2`)).status, 404);
     assert.equal((await bytesOf(await fetch(`${rig.url}/kt/tile/0/000`))).length, 256 * 32);
     assert.equal((await bytesOf(await fetch(`${rig.url}/kt/tile/1/000.p/1`))).length, 32);
   });

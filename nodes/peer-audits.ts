@@ -1,0 +1,278 @@
+/**
+ * This node among its peers' key logs: it audits and cosigns theirs, has its own heads cosigned by
+ * them, and keeps and passes on evidence (docs/protocol/federation.md). Everything runs over the
+ * links of federation; nothing here holds up a message or an answer to a user.
+ */
+import {
+  Follower,
+  nativeSuite,
+  noteKey,
+  SignatureType,
+  type AuditStore,
+  type Configuration,
+  type Cosigner,
+  type Cosigners,
+  type KtLog,
+  type LogIdentity,
+  type Signer,
+  type TreeStore,
+} from '@quicprochat/kt-log';
+import { InvalidArgumentError, maxKtHeads, type Runtime } from '@quicprochat/proto';
+import type {
+  KtHeadsRequest,
+  KtHeadsResponseSchema,
+  MessageInitShape,
+} from '@quicprochat/proto/messages';
+import type { Federation, LinkService, LinkSession } from '@quicprochat/federation';
+import type { AuditFact, CosignerFact, PeerFacts } from './http/facts.ts';
+import { originOf } from './key-log.ts';
+import {
+  cosignersOf,
+  logCosigners,
+  policyTextOf,
+  type PeerCosigner,
+} from './peer-audits/cosigners.ts';
+import { EvidenceRelay } from './peer-audits/evidence-relay.ts';
+import { FollowedPeer } from './peer-audits/followed-peer.ts';
+import { HeadPush } from './peer-audits/head-push.ts';
+import { OwnHeads, type AheadOfUs } from './peer-audits/own-heads.ts';
+import { manifestRule } from './peer-audits/value-rule.ts';
+
+export interface PeerAuditsOptions {
+  readonly domain: string;
+  readonly federation: Federation;
+  readonly store: AuditStore;
+  readonly secrets: { readonly witness: Signer; readonly auditor: Signer };
+  readonly runtime: Runtime;
+}
+
+/** The node's own log, once it is open. */
+export interface OwnKeyLog {
+  readonly log: KtLog;
+  readonly config: Configuration;
+  readonly identity: LogIdentity;
+  readonly tree: Pick<TreeStore, 'head'>;
+}
+
+interface Own extends OwnKeyLog {
+  readonly heads: OwnHeads;
+  readonly push: HeadPush;
+  /** Judges evidence against this very log. */
+  readonly judge: Follower;
+}
+
+export class PeerAudits implements LinkService, PeerFacts, Disposable {
+  readonly #options: PeerAuditsOptions;
+  readonly #domains: readonly string[];
+  readonly #followed = new Map<string, FollowedPeer>();
+  readonly #evidence: EvidenceRelay;
+  readonly #cosigners = new Map<string, readonly PeerCosigner[]>();
+  readonly #records: Disposable;
+  #forLog: Cosigners = { keys: [] };
+  #own: Own | undefined;
+
+  /** Attaches itself to the federation, which has not started yet. */
+  constructor(options: PeerAuditsOptions) {
+    const { federation, store, runtime } = options;
+    this.#options = options;
+    this.#domains = federation.policy.peers.map(({ domain }) => domain);
+    const notify = (domain: string): void => federation.notify(domain);
+    const followerOf = (origin: string): Follower | undefined => this.#followerOf(origin);
+    this.#evidence = new EvidenceRelay({
+      store,
+      runtime,
+      peers: this.#domains,
+      followerOf,
+      notify,
+    });
+    for (const domain of this.#domains) {
+      this.#followed.set(
+        domain,
+        new FollowedPeer({
+          domain,
+          origin: originOf(domain),
+          store,
+          cosigners: cosignersOfNode(options),
+          runtime,
+          onEvidence: (record, checked) => this.#evidence.found(record, checked),
+          notify: () => notify(domain),
+        }),
+      );
+    }
+    this.#records = federation.records.onRecord((domain, record) => {
+      this.#cosigners.set(domain, cosignersOf(record));
+      this.#forLog = logCosigners(this.#allCosigners());
+      this.#followed
+        .get(domain)
+        ?.setRecord(record)
+        .catch((error: unknown) =>
+          runtime.log.error('audit failed', { peer: domain, error: String(error) }),
+        );
+    });
+    federation.attach(this);
+  }
+
+  /** The node's own log is open; before the federation starts. */
+  start(own: OwnKeyLog): void {
+    const { federation, store, runtime } = this.#options;
+    const { log, config, identity, tree } = own;
+    const peers = this.#domains;
+    const heads = new OwnHeads({ log, config, origin: identity.origin, tree }, peers, runtime);
+    const judge = new Follower({
+      suite: nativeSuite,
+      log: { config, identity },
+      store,
+      clock: runtime.clock,
+      onEvidence: (record, checked) => this.#evidence.found(record, checked),
+      valueRule: manifestRule,
+    });
+    const push = new HeadPush({
+      log,
+      identity,
+      peers,
+      ownHeads: heads,
+      runtime,
+      notify: (domain) => federation.notify(domain),
+    });
+    this.#own = { ...own, heads, judge, push };
+  }
+
+  /** Whose cosignatures the log takes; asked anew each time. */
+  forLog(): Cosigners {
+    return this.#forLog;
+  }
+
+  /** What a peer has of the own log that the log lacks; undefined as far as peers have told. */
+  get ahead(): AheadOfUs | undefined {
+    return this.#own?.heads.ahead;
+  }
+
+  /**
+   * Resolves when the own log may be written: all peers were asked for its heads, or 10 s after the
+   * call. Throws FailedPreconditionError FEATURE_OFF when it is behind what it signed once.
+   */
+  async mayWrite(): Promise<void> {
+    await this.#own?.heads.mayWrite();
+  }
+
+  // LinkService
+  hasWork(domain: string): boolean {
+    return (
+      this.#followed.get(domain)?.hasWork === true ||
+      this.#own?.push.hasWork(domain) === true ||
+      this.#evidence.hasWork(domain)
+    );
+  }
+
+  async serve(domain: string, session: LinkSession): Promise<void> {
+    // A fault of one of them is a bug or the store's; the rows go on, and a new link tries again.
+    const guard = (work: Promise<void> | undefined): Promise<void> =>
+      (work ?? Promise.resolve()).catch((error: unknown) => session.end(error));
+    const pushed = async (): Promise<void> => {
+      await this.#own?.heads.ask(domain, session);
+      await this.#own?.push.serve(domain, session);
+    };
+    await Promise.all([
+      guard(this.#followed.get(domain)?.serve(session)),
+      guard(pushed()),
+      guard(this.#evidence.serve(domain, session)),
+    ]);
+  }
+
+  // 916
+  /** A cosigned note, or nothing yet. Errors are those of FollowedPeer.pushed. */
+  async checkpointPushed(domain: string, note: Uint8Array): Promise<Uint8Array | undefined> {
+    return this.#followed.get(domain)?.pushed(note);
+  }
+
+  /** Errors are those of EvidenceRelay.shown. */
+  evidenceShown(domain: string, bytes: Uint8Array): Promise<void> {
+    return this.#evidence.shown(domain, bytes);
+  }
+
+  /** Throws InvalidArgumentError BAD_FIELD for a log that this node neither writes nor audits. */
+  async heads(request: KtHeadsRequest): Promise<MessageInitShape<typeof KtHeadsResponseSchema>> {
+    const { store } = this.#options;
+    const from = Math.max(1, Number(request.fromSize));
+    const max = request.max === 0 ? maxKtHeads : request.max;
+    const own = this.#own;
+    const isOwn = request.origin === '' || request.origin === own?.identity.origin;
+    if (isOwn && own !== undefined) return ownHeads(own, from, max);
+    if (!this.#domains.some((domain) => originOf(domain) === request.origin)) {
+      throw new InvalidArgumentError('BAD_FIELD', 'origin: a log that this node does not audit');
+    }
+    const heads = await store.heads(request.origin, from, max);
+    const { checkpoint } = (await store.followed(request.origin)) ?? {};
+    return {
+      heads: heads.map((head) => ({ ...head, size: BigInt(head.size) })),
+      ...(checkpoint === undefined ? {} : { checkpoint }),
+    };
+  }
+
+  #followerOf(origin: string): Follower | undefined {
+    if (origin === this.#own?.identity.origin) return this.#own.judge;
+    const domain = this.#domains.find((one) => originOf(one) === origin);
+    return domain === undefined ? undefined : this.#followed.get(domain)?.follower;
+  }
+
+  #allCosigners(): readonly PeerCosigner[] {
+    return this.#domains.flatMap((domain) => this.#cosigners.get(domain) ?? []);
+  }
+
+  // PeerFacts
+  cosigners(): readonly CosignerFact[] {
+    return this.#allCosigners().map(({ key, vkey }) => ({
+      name: key.name,
+      vkey,
+      signed: this.#own?.push.signed.get(key.name),
+    }));
+  }
+
+  policyText(): string {
+    return policyTextOf(this.#allCosigners());
+  }
+
+  async audits(): Promise<readonly AuditFact[]> {
+    const { store } = this.#options;
+    return Promise.all(
+      this.#domains.map(async (domain) => {
+        const origin = originOf(domain);
+        const size = (await store.followed(origin))?.size ?? 0;
+        const status = await store.status(origin);
+        return { origin, status, size, knownSize: this.#followed.get(domain)?.last?.target ?? 0 };
+      }),
+    );
+  }
+
+  [Symbol.dispose](): void {
+    this.#records[Symbol.dispose]();
+    for (const followed of this.#followed.values()) followed[Symbol.dispose]();
+    this.#own?.push[Symbol.dispose]();
+  }
+}
+
+function cosignersOfNode({ domain, secrets }: PeerAuditsOptions): Cosigner[] {
+  const { sha256 } = nativeSuite;
+  const type = SignatureType.cosignatureV1;
+  return (['witness', 'auditor'] as const).map((role) => {
+    const signer = secrets[role];
+    return { signer, key: noteKey(sha256, `${domain}/${role}`, type, signer.publicKey) };
+  });
+}
+
+async function ownHeads(
+  { log, tree }: Own,
+  from: number,
+  max: number,
+): Promise<MessageInitShape<typeof KtHeadsResponseSchema>> {
+  const { size: newest } = log;
+  const heads = [];
+  for (let size = from; size <= newest && heads.length < max; size++) {
+    const head = await tree.head(size);
+    if (head === undefined) break;
+    const { root, signature } = head;
+    heads.push({ size: BigInt(size), root, signature });
+  }
+  if (newest === 0) return { heads };
+  return { heads, checkpoint: new TextEncoder().encode(await log.checkpoint()) };
+}
