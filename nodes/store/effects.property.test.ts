@@ -23,6 +23,8 @@ interface Change {
   readonly dropped: readonly number[];
   /** Added to the right seq. */
   readonly seqError: number;
+  /** Taken as it is; otherwise the numbers pick among what would be in order. */
+  readonly isBlind: boolean;
 }
 
 type Step =
@@ -40,7 +42,8 @@ const change: fc.Arbitrary<Change> = fc
     user,
     key: fc.nat(keyCount),
     dropped: fc.array(key, { maxLength: 2 }),
-    seqError: fc.constantFrom(0, 0, 0, 0, 0, 0, 1, -1),
+    seqError: fc.constantFrom(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, -1),
+    isBlind: fc.constantFrom(false, false, false, false, true),
   })
   .map((one) => (one.kind === 'register' ? { ...one, key: one.key % keyCount } : one));
 const step: fc.Arbitrary<Step> = fc.oneof(
@@ -93,25 +96,24 @@ class World {
       case 'commit':
         return this.#commit(one.changes);
       case 'enqueue': {
-        const isOwned = this.#owners.has(one.key);
-        const stored = await succeeds(store.enqueue(newRow(this.#key(one.key))), [
-          'UNKNOWN_DEVICE',
-        ]);
+        const at = this.#likelyKey(one.key);
+        const isOwned = this.#owners.has(at);
+        const stored = await succeeds(store.enqueue(newRow(this.#key(at))), ['UNKNOWN_DEVICE']);
         assert.equal(stored, isOwned);
-        if (isOwned) this.#received(one.key);
+        if (isOwned) this.#received(at);
         return;
       }
       case 'relay':
         return this.#relay(one.keys);
       case 'ack': {
-        const rows = this.#rows.get(one.key);
-        if (rows === undefined || rows.held === 0) return;
-        await store.ack(this.#key(one.key), rows.head - rows.held + 1);
+        const waiting = [...this.#rows].filter(([, rows]) => rows.held > 0);
+        const [at, rows] = waiting[one.key % Math.max(1, waiting.length)] ?? [];
+        if (at === undefined || rows === undefined) return;
         rows.held -= 1;
-        return;
+        return store.ack(this.#key(at), rows.head - rows.held);
       }
       case 'packages':
-        return this.#packages(one.key);
+        return this.#packages(this.#likelyKey(one.key));
       case 'claim': {
         const userId = userAt(one.user);
         const limits = { singleUsePerRequesterPerHour: 9, singleUsePerTargetPerHour: 9 };
@@ -130,6 +132,12 @@ class World {
       case 'crash':
         return this.#disk.crash();
     }
+  }
+
+  /** Mostly that of a device there is. */
+  #likelyKey(drawn: number): number {
+    const owned = [...this.#owners.keys()];
+    return drawn === 0 ? drawn : (owned[drawn % Math.max(1, owned.length)] ?? drawn);
   }
 
   async #relay(keys: readonly number[]): Promise<void> {
@@ -164,7 +172,9 @@ class World {
     if (isAdded) await store.putPrekey(identityPub, prekey, Number.MAX_SAFE_INTEGER);
   }
 
-  async #commit(changes: readonly Change[]): Promise<void> {
+  async #commit(drawn: readonly Change[]): Promise<void> {
+    const changes: Change[] = [];
+    for (const one of drawn) changes.push(one.isBlind ? one : this.#inOrder(one, changes));
     const batch = logBatch(
       this.#size,
       changes.map((one) => this.#effect(one)),
@@ -175,6 +185,26 @@ class World {
     if (!isDone) return;
     this.#size += 1;
     for (const one of changes) this.#apply(one);
+  }
+
+  /** A change like the one drawn that may be written beside `others`, as far as there is one. */
+  #inOrder(drawn: Change, others: readonly Change[]): Change {
+    const isTouched = (at: number): boolean => others.some((one) => one.user === at);
+    const free = users.flatMap((_user, at) => (isTouched(at) ? [] : [at]));
+    const open = free.filter((at) => this.#seqs.has(userAt(at)));
+    const fresh = free.filter((at) => !this.#versions.has(userAt(at)));
+    const isNew = fresh.length > 0 && (drawn.kind === 'register' || open.length === 0);
+    const kind = isNew ? 'register' : drawn.kind === 'register' ? 'manifest' : drawn.kind;
+    const from = isNew ? fresh : open;
+    const at = from[drawn.user % Math.max(1, from.length)] ?? drawn.user;
+    const spare = [...this.#keys.keys()].filter(
+      (one) => !this.#owners.has(one) && others.every((other) => other.key !== one),
+    );
+    const own = [...this.#owners.keys()].filter((one) => this.#owners.get(one) === userAt(at));
+    const dropped = drawn.dropped.flatMap((one) => own[one % Math.max(1, own.length)] ?? []);
+    const wantsKey = kind === 'register' || drawn.key < keyCount;
+    const key = wantsKey ? (spare[drawn.key % Math.max(1, spare.length)] ?? keyCount) : keyCount;
+    return { ...drawn, kind, user: at, key, dropped: [...new Set(dropped)] };
   }
 
   #effect({ kind, user: at, key: added, dropped, seqError }: Change): AccountEffect {
@@ -218,7 +248,9 @@ class World {
       const userId = userAt(at);
       const isFree = added === keyCount || !this.#owners.has(added);
       if (seqError !== 0) return false;
-      if (kind === 'register') return !this.#versions.has(userId) && isFree;
+      if (kind === 'register') {
+        return !this.#versions.has(userId) && isFree && added < keyCount;
+      }
       if (!this.#seqs.has(userId)) return false;
       if (kind === 'close') return true;
       return isFree && dropped.every((one) => (this.#owners.get(one) ?? userId) === userId);
