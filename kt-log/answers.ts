@@ -96,8 +96,8 @@ export class Answers {
     await label.prepare([0]);
     const { reader } = this.#context;
     const { rootTile: root } = await reader.entry(this.size - 1);
-    const [answer] = await reader.prefixTree.search([{ root, keys: [label.searchKey(0)] }]);
-    return answer?.commitments[0] !== undefined;
+    const [held] = await reader.prefixTree.commitments(root, [label.searchKey(0)]);
+    return held !== undefined;
   }
 
   /** Whether the tree holds version 0 of a label, also when it was erased. */

@@ -119,8 +119,8 @@ export class EntryWriter {
     const fresh = updates.filter((one) => one.greatestBefore < 0);
     const keys = fresh.map((one) => searchKeyOf(one, 0));
     const { reader, entry } = this.#tail;
-    const [answer] = await reader.prefixTree.search([{ root: entry.rootTile, keys }]);
-    return new Set(fresh.filter((_, i) => answer?.commitments[i] !== undefined));
+    const held = await reader.prefixTree.commitments(entry.rootTile, keys);
+    return new Set(fresh.filter((_, i) => held[i] !== undefined));
   }
 
   /**

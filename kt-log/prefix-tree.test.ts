@@ -61,7 +61,7 @@ const leafOf = ({ vrf_output: key, commitment }: LeafText): PrefixLeaf => ({
 /** A tree grown by one batch; a cache of one tile, so that everything is read back from bytes. */
 async function treeOf(leaves: readonly PrefixLeaf[]) {
   const store = new TileMap();
-  const tree = new PrefixTree(hasher, store, 1);
+  const tree = new PrefixTree(hasher, store, { countMax: 1, weightMax: 1e6 });
   const inserted = await tree.insert(0, leaves, store.nextId);
   store.write(inserted);
   return { store, tree, ...inserted };
@@ -131,8 +131,15 @@ vectorTest<MutationCase>('prefix-mutation.json', async (cases, context) => {
     assert.equal(toHex(after), expect.after, name);
     const { store, tree, root } = await treeOf(input.entries.map(leafOf));
     const inserted = await tree.insert(root, added, store.nextId);
+    store.write(inserted);
     assert.equal(toHex(inserted.rootHash), expect.after, name);
-    assert.equal(toHex(encode(prefixProof, inserted.proof)), expect.proof, name);
+    const keys = added.map((leaf) => leaf.vrfOutput);
+    const [lookedUp] = await tree.search([{ root, keys }]);
+    assert.equal(toHex(encode(prefixProof, lookedUp?.proof ?? assert.fail())), expect.proof, name);
+    assert.deepEqual(
+      await tree.commitments(inserted.root, keys),
+      added.map((leaf) => leaf.commitment),
+    );
   }
   context.diagnostic(`prefix-mutation.json: ${removals} cases remove leaves, which we refuse`);
   return cases.length;
@@ -213,7 +220,7 @@ test('batches give the naive root, and every version stays searchable', async ()
       keyBytes,
       async (all, batch, other) => {
         const store = new TileMap();
-        const tree = new PrefixTree(hasher, store, 2);
+        const tree = new PrefixTree(hasher, store, { countMax: 2, weightMax: 1e6 });
         const versions: { root: number; rootHash: Hash; count: number }[] = [
           { root: 0, rootHash: zeroHash, count: 0 },
         ];
@@ -225,7 +232,12 @@ test('batches give the naive root, and every version stays searchable', async ()
           const count = at + added.length;
           assert.deepEqual(inserted.rootHash, naiveRoot(all.slice(0, count)));
           const sorted = [...added].sort((a, b) => compareBytes(a.vrfOutput, b.vrfOutput));
-          const { before, after } = evaluateInsertion(hasher, sorted, inserted.proof);
+          const addedKeys = sorted.map((leaf) => leaf.vrfOutput);
+          const [lookedUp] = await tree.search([{ root: old.root, keys: addedKeys }]);
+          const { proof: absence } = lookedUp ?? assert.fail('no answer');
+          const { before, after } = evaluateInsertion(hasher, sorted, absence);
+          const held = await tree.commitments(old.root, addedKeys);
+          assert.ok(held.every((commitment) => commitment === undefined));
           assert.deepEqual([before, after], [old.rootHash, inserted.rootHash]);
           versions.push({ root: inserted.root, rootHash: inserted.rootHash, count });
         }

@@ -7,6 +7,8 @@ import { DataLossError, InvalidArgumentError } from '@quicprochat/proto/status';
 import type { PrefixLeaf, PrefixProof, PrefixSearchResult } from './codec.ts';
 import type { Hash, PrefixHasher } from './hash.ts';
 import { bitAt, compareBytes, hashBytes, sameBytes, zeroHash } from './hash.ts';
+import type { LruLimits } from './lru.ts';
+import { LruCache } from './lru.ts';
 import type { TileId } from './prefix-tile.ts';
 import { firstEdgeNode, NodeCode, PrefixTile } from './prefix-tile.ts';
 
@@ -37,31 +39,42 @@ export interface Insertion {
   readonly written: readonly WrittenTile[];
   /** Tiles of the old version that the new one no longer reaches. */
   readonly superseded: readonly TileId[];
-  /** Batch lookup of the new keys in the old version: an auditor's proof. */
-  readonly proof: PrefixProof;
 }
 
+/** 64 MB, which are about 20 000 tiles. */
+export const tileCacheLimits: LruLimits = { countMax: Number.MAX_SAFE_INTEGER, weightMax: 2 ** 26 };
+
 type Loaded = ReadonlyMap<TileId, PrefixTile>;
+
+/** A key of a Set for a leaf. */
+const textOf = (leaf: Uint8Array): string => Buffer.from(leaf).toString('latin1');
 
 /** A reader of versioned trees with a bounded cache of decoded tiles. */
 export class PrefixTree {
   readonly #hasher: PrefixHasher;
   readonly #reader: TileReader;
-  readonly #tilesMax: number;
-  /** Oldest use first: Map keeps the order of insertion. */
-  readonly #cache = new Map<TileId, PrefixTile>();
+  readonly #cache: LruCache<TileId, PrefixTile>;
 
-  /** `tilesMax` decoded tiles are kept, about 4 KB each. */
-  constructor(hasher: PrefixHasher, reader: TileReader, tilesMax = 16_384) {
+  /** Decoded tiles are kept up to `limits`, whose weight is an estimate of their memory in bytes. */
+  constructor(hasher: PrefixHasher, reader: TileReader, limits: LruLimits = tileCacheLimits) {
     this.#hasher = hasher;
     this.#reader = reader;
-    this.#tilesMax = tilesMax;
+    this.#cache = new LruCache(limits, (tile) => tile.memoryBytes);
   }
 
   /** Answers several searches, each in its own version, with one round of loading per tile level. */
   async search(queries: readonly PrefixQuery[]): Promise<PrefixAnswer[]> {
     const loaded = await this.#load(queries);
     return queries.map((query) => searchLoaded(loaded, query));
+  }
+
+  /** Per key: the commitment stored under it in version `root`, or undefined. */
+  async commitments(
+    root: TileId,
+    keys: readonly Uint8Array[],
+  ): Promise<readonly (Uint8Array | undefined)[]> {
+    const loaded = await this.#load([{ root, keys }]);
+    return keys.map((key) => leafOf(loaded, root, key)?.subarray(hashBytes));
   }
 
   /**
@@ -72,21 +85,19 @@ export class PrefixTree {
   async insert(root: TileId, leaves: readonly PrefixLeaf[], nextId: TileId): Promise<Insertion> {
     const sorted = leaves.map(packLeaf).sort(compareKeys);
     const keys = sorted.map(keyOf);
-    const loaded = await this.#load([{ root, keys }]);
-    const { proof, commitments } = searchLoaded(loaded, { root, keys });
     const isRepeated = keys.some((key, i) => i > 0 && sameBytes(key, keys[i - 1] ?? key));
-    if (isRepeated || commitments.some((commitment) => commitment !== undefined)) {
+    const loaded = await this.#load([{ root, keys }]);
+    if (isRepeated || keys.some((key) => leafOf(loaded, root, key) !== undefined)) {
       throw new InvalidArgumentError('BAD_FIELD', 'prefix tree: a key that is already there');
     }
     const writer = new TileWriter(this.#hasher, loaded, nextId);
     const newRoot = writer.insertInto(root, 0, sorted);
-    for (const [id, tile] of writer.tiles) this.#remember(id, tile);
+    for (const [id, tile] of writer.tiles) this.#cache.set(id, tile);
     return {
       root: newRoot.id,
       rootHash: newRoot.hash,
       written: [...writer.tiles].map(([id, tile]) => ({ id, bytes: tile.encode() })),
       superseded: writer.superseded,
-      proof,
     };
   }
 
@@ -100,7 +111,7 @@ export class PrefixTree {
     const added: Uint8Array[] = [];
     const visit = async (oldId: TileId, newId: TileId): Promise<void> => {
       const [oldTile, newTile] = await Promise.all([this.#tile(oldId), this.#tile(newId)]);
-      for (const leaf of oldTile?.leaves() ?? []) old.add(leaf.toString());
+      for (const leaf of oldTile?.leaves() ?? []) old.add(textOf(leaf));
       added.push(...(newTile?.leaves() ?? []));
       for (const [node, id] of newTile?.links() ?? []) {
         const isOldLink = oldTile?.codeAt(node) === NodeCode.link;
@@ -110,7 +121,7 @@ export class PrefixTree {
     };
     await visit(before, after);
     return added
-      .filter((leaf) => !old.has(leaf.toString()))
+      .filter((leaf) => !old.has(textOf(leaf)))
       .sort(compareKeys)
       .map((leaf) => ({ vrfOutput: keyOf(leaf), commitment: leaf.subarray(hashBytes) }));
   }
@@ -122,16 +133,8 @@ export class PrefixTree {
     const [bytes] = await this.#reader.tiles([id]);
     if (bytes === undefined) throw lost(id);
     const tile = PrefixTile.decode(this.#hasher, bytes);
-    this.#remember(id, tile);
-    return tile;
-  }
-
-  #remember(id: TileId, tile: PrefixTile): void {
-    this.#cache.delete(id);
     this.#cache.set(id, tile);
-    if (this.#cache.size <= this.#tilesMax) return;
-    const [oldest] = this.#cache.keys();
-    if (oldest !== undefined) this.#cache.delete(oldest);
+    return tile;
   }
 
   /** Every tile on the paths of the keys: one round per level of tiles, none when all are cached. */
@@ -155,7 +158,7 @@ export class PrefixTree {
           if (bytes === undefined) throw lost(id);
           const tile = PrefixTile.decode(this.#hasher, bytes);
           loaded.set(id, tile);
-          this.#remember(id, tile);
+          this.#cache.set(id, tile);
         });
       }
       wave = wave.flatMap((visit) => nextVisits(tileOf(loaded, visit.id), visit));
@@ -190,6 +193,28 @@ function tileOf(loaded: Loaded, id: TileId): PrefixTile {
   const tile = loaded.get(id);
   if (tile === undefined) throw lost(id);
   return tile;
+}
+/** The leaf of a key in a version whose tiles on its path are loaded. */
+function leafOf(loaded: Loaded, root: TileId, key: Uint8Array): Uint8Array | undefined {
+  let tile = root === 0 ? undefined : tileOf(loaded, root);
+  for (let depth = 0, node = 1; tile !== undefined;) {
+    switch (tile.codeAt(node)) {
+      case NodeCode.parent:
+        node = 2 * node + bitAt(key, depth++);
+        break;
+      case NodeCode.link:
+        tile = tileOf(loaded, tile.linkAt(node));
+        node = 1;
+        break;
+      case NodeCode.leaf: {
+        const leaf = tile.leafAt(node);
+        return sameBytes(keyOf(leaf), key) ? leaf : undefined;
+      }
+      default:
+        return undefined;
+    }
+  }
+  return undefined;
 }
 function lost(id: TileId): DataLossError {
   return new DataLossError('STORE_CHANGED', `prefix tile ${id} is missing`);

@@ -216,7 +216,7 @@ export class Sequencer {
     let leaves = 0;
     for (const one of this.#queue) {
       const { label, values } = one.update;
-      const name = label.toString();
+      const name = Buffer.from(label).toString('latin1');
       const fits = leaves + values.length <= leavesPerEntryMax && !labels.has(name);
       if (fits) {
         labels.add(name);

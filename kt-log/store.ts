@@ -176,15 +176,17 @@ export class MemoryTreeStore implements TreeStore {
     if (!isNext || batch.tiles.some(({ id }) => this.#tiles.has(id))) {
       throw new ConflictError('SEQ_CONFLICT', `log store: entry ${position} is not the next one`);
     }
+    const next = new Map<string, number>();
     for (const { label, version } of batch.versions) {
-      const before = this.#versions.get(textOf(label))?.length ?? 0;
-      const first = batch.versions.find((one) => textOf(one.label) === textOf(label));
-      if (version < before || first?.version !== before) {
+      const key = textOf(label);
+      const expected = next.get(key) ?? this.#versions.get(key)?.length ?? 0;
+      if (version !== expected) {
         throw new ConflictError(
           'SEQ_CONFLICT',
           `log store: version ${version} is not the next one`,
         );
       }
+      next.set(key, version + 1);
     }
     this.#onEffects(batch.effects);
     this.#entries.push(entry);

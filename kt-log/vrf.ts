@@ -181,7 +181,7 @@ export class EcvrfPublicKey {
     }
     this.bytes = bytes.slice();
     // Windowed multiples of the key: it is multiplied once per proof.
-    this.#point = point.precompute(8, false);
+    this.#point = point.precompute(5, false);
   }
 
   /** RFC 9381 section 5.3: the 64-byte beta. Throws VerificationError BAD_VRF. */
