@@ -34,6 +34,24 @@ test('contacts of an honest log agree, however far apart they looked', async () 
   assert.deepEqual(fresh.compareHeads(late.headsMessage() ?? assert.fail()).agreed, []);
 });
 
+test('a list with entries missing in between is not joined', async () => {
+  const recency = { recentMs: 200_000, countMax: 10 };
+  const face = await testLog({ recency });
+  const transport = transportOf(face);
+  const [rare, steady] = [device(face, { recency }).client, device(face, { recency }).client];
+  await pass(face, 5);
+  await rare.distinguished(transport);
+  for (let i = 0; i < 4; i++) {
+    await steady.distinguished(transport);
+    await pass(face, 2, 61_000);
+  }
+  const before = rare.distinguishedHeads().map((head) => head.position);
+  await rare.distinguished(transport);
+  const after = rare.distinguishedHeads().map((head) => head.position);
+  assert.ok(after.length < 10 && !after.some((position) => before.includes(position)));
+  assert.ok(rare.compareHeads(steady.headsMessage() ?? assert.fail()).agreed.length > 0);
+});
+
 test('lists that differ where they overlap are a fork even without a common size', async () => {
   const { honest, liar } = await twoFaces(2);
   // The liar's branch has other distinguished entries.
