@@ -1,0 +1,253 @@
+/**
+ * `node tests/bench/katie.ts [LABELS...]`. Question: how many updates and searches does a core do for
+ * our log and for the Go reference implementation, VRFs and signatures included, at 1e3, 1e4 and 1e5
+ * labels? katie has its LevelDB store, ours the memory store; both have one thread of work. Counted is
+ * processor time, so that a busy machine hits neither.
+ */
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import {
+  encode,
+  KtLog,
+  MemoryTreeStore,
+  nativeSigner,
+  nativeSuite,
+  nativeVrfProver,
+  noteKey,
+  searchResponse,
+  SignatureType,
+  type Configuration,
+} from '@quicprochat/kt-log';
+import { systemClock, systemRandom } from '@quicprochat/proto';
+import { Dice } from '../cluster/dice.ts';
+import { KatieProgram, whyAbsent } from '../interop/katie/katie-process.ts';
+import { machineLine, type BenchReport, type Comparison, type Round } from './measure.ts';
+import { printTable, takeTurns, writeResults } from './report.ts';
+import { Scratch } from './scratch.ts';
+
+const rounds = 3;
+const valueBytes = 200;
+/** Labels of one entry while loading; what one entry may carry. */
+const loadBatch = 255;
+const batches = [1, 64];
+/** Operations of one round. */
+const updates = 1024;
+const searches = 1500;
+const seed = (n: number): Uint8Array => new Uint8Array(32).fill(n);
+const durations = { maxAheadMs: 300_000, maxBehindMs: 3_600_000, windowMs: 86_400_000 };
+
+/** One of the two logs. */
+interface Subject {
+  /** One new version of each label, `batch` labels in one entry. */
+  update(labels: readonly number[], batch: number): Promise<Cost>;
+  /** The greatest version of each label, for somebody new, as bytes. */
+  search(labels: readonly number[]): Promise<Cost>;
+}
+interface Cost {
+  readonly cpuUs: number;
+  readonly bytes: number;
+}
+
+class Katie implements Subject, AsyncDisposable {
+  readonly #child: ChildProcess;
+  readonly #answers: AsyncIterator<string>;
+
+  constructor(program: KatieProgram) {
+    const env = { ...process.env, GOMAXPROCS: '1' };
+    this.#child = spawn(program.bench, ['bench'], { env, stdio: ['pipe', 'pipe', 'inherit'] });
+    const { stdout } = this.#child;
+    if (stdout === null) throw new TypeError('no pipe');
+    this.#answers = createInterface({ input: stdout })[Symbol.asyncIterator]();
+  }
+
+  async open(folder: string): Promise<void> {
+    const seeds = { signatureSeed: seed(1), vrfSeed: seed(3) };
+    await this.#ask({ op: 'open', folder, config: { ...seeds, ...durations, lifetimeMs: 0 } });
+  }
+  update(labels: readonly number[], batch: number): Promise<Cost> {
+    return this.#ask({ op: 'update', labels, batch, bytes: valueBytes });
+  }
+  search(labels: readonly number[]): Promise<Cost> {
+    return this.#ask({ op: 'search', labels });
+  }
+
+  async #ask(message: Readonly<Record<string, unknown>>): Promise<Cost> {
+    const line = JSON.stringify(message, (_key, value: unknown) =>
+      value instanceof Uint8Array ? Buffer.from(value).toString('base64') : value,
+    );
+    this.#child.stdin?.write(`${line}\n`);
+    const answer = await this.#answers.next();
+    if (answer.done === true) throw new Error('the Go program ended');
+    return JSON.parse(answer.value) as Cost;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const closed = once(this.#child, 'close');
+    this.#child.stdin?.end();
+    await closed;
+  }
+}
+
+class Ours implements Subject {
+  readonly #log: KtLog;
+  /** Greatest version of each label. */
+  readonly #greatest = new Map<number, number>();
+
+  private constructor(log: KtLog) {
+    this.#log = log;
+  }
+
+  static async open(): Promise<Ours> {
+    const keys = {
+      treeHead: nativeSigner(seed(1)),
+      note: nativeSigner(seed(2)),
+      vrf: nativeVrfProver(seed(3)),
+    };
+    const config: Configuration = {
+      cipherSuite: 2,
+      mode: 1,
+      signaturePublicKey: keys.treeHead.publicKey,
+      vrfPublicKey: keys.vrf.publicKey,
+      maxAheadMs: durations.maxAheadMs,
+      maxBehindMs: durations.maxBehindMs,
+      reasonableMonitoringWindowMs: durations.windowMs,
+    };
+    const { publicKey } = keys.note;
+    const key = noteKey(nativeSuite.sha256, 'ours.example', SignatureType.ed25519, publicKey);
+    const log = await KtLog.open({
+      config,
+      identity: { origin: 'ours.example', key },
+      keys,
+      store: new MemoryTreeStore(),
+      suite: nativeSuite,
+      clock: systemClock,
+      random: systemRandom,
+      sequencerLimits: { batchMs: 0 },
+    });
+    return new Ours(log);
+  }
+
+  update(labels: readonly number[], batch: number): Promise<Cost> {
+    return costOf(async () => {
+      for (let at = 0; at < labels.length; at += batch) {
+        const written = labels.slice(at, at + batch).map((number) => {
+          const greatest = this.#greatest.get(number) ?? -1;
+          this.#greatest.set(number, greatest + 1);
+          const values = [new Uint8Array(valueBytes)];
+          return this.#log.append({ label: labelOf(number), greatest, values });
+        });
+        await Promise.all(written);
+      }
+      return 0;
+    });
+  }
+
+  search(labels: readonly number[]): Promise<Cost> {
+    const structure = searchResponse(1, false);
+    return costOf(async () => {
+      let bytes = 0;
+      for (const label of labels) {
+        bytes += encode(structure, await this.#log.search({ label: labelOf(label) })).length;
+      }
+      return bytes;
+    });
+  }
+}
+
+const labelOf = (number: number): Uint8Array => new TextEncoder().encode(`user-${number}`);
+
+async function costOf(work: () => Promise<number>): Promise<Cost> {
+  const before = process.cpuUsage();
+  const bytes = await work();
+  const { user, system } = process.cpuUsage(before);
+  return { cpuUs: user + system, bytes };
+}
+
+/** Operations per second of one core. */
+function roundOf({ cpuUs, bytes }: Cost, operations: number): Round {
+  const notes = { clientCpuUs: cpuUs / operations, answerBytes: bytes / operations };
+  return { value: (operations / cpuUs) * 1e6, notes };
+}
+
+async function compare(
+  labels: number,
+  program: KatieProgram,
+  scratch: Scratch,
+): Promise<Comparison[]> {
+  const dice = new Dice(labels);
+  await using katie = new Katie(program);
+  await katie.open(join(scratch.directory, `leveldb-${labels}`));
+  const ours = await Ours.open();
+  const all = Array.from({ length: labels }, (_, i) => i);
+  const loads = {
+    katie: await katie.update(all, loadBatch),
+    ours: await ours.update(all, loadBatch),
+  };
+  const rows: Comparison[] = [
+    {
+      name: `${labels} labels, first versions, ${loadBatch} in an entry`,
+      unit: 'updates/s',
+      baseline: [roundOf(loads.katie, labels)],
+      candidate: [roundOf(loads.ours, labels)],
+    },
+  ];
+  const measure = async (
+    name: string,
+    unit: string,
+    count: number,
+    work: (subject: Subject, chosen: readonly number[]) => Promise<Cost>,
+  ): Promise<void> => {
+    let chosen: readonly number[] = [];
+    const choose = (): void => {
+      // No label twice in one entry: an entry takes one update of a label.
+      const start = dice.int(labels);
+      const step = labels % 7 === 0 ? 11 : 7;
+      chosen = Array.from({ length: count }, (_, i) => (start + i * step) % labels);
+    };
+    const [baseline = [], candidate = []] = await takeTurns(name, unit, rounds, [
+      {
+        name: 'katie',
+        measure: async () => {
+          choose();
+          return roundOf(await work(katie, chosen), count);
+        },
+      },
+      { name: 'ours', measure: async () => roundOf(await work(ours, chosen), count) },
+    ]);
+    rows.push({ name, unit, baseline, candidate });
+  };
+  for (const batch of batches) {
+    const name = `${labels} labels, updates, ${batch} in an entry`;
+    await measure(name, 'updates/s', Math.min(updates, labels), (subject, chosen) =>
+      subject.update(chosen, batch),
+    );
+  }
+  await measure(`${labels} labels, searches`, 'searches/s', searches, (subject, chosen) =>
+    subject.search(chosen),
+  );
+  return rows;
+}
+
+const absent = await whyAbsent();
+if (absent === undefined) {
+  const sizes = process.argv.slice(2).map(Number);
+  const started = new Date();
+  const before = machineLine();
+  console.log(before);
+  const rows: Comparison[] = [];
+  using program = await KatieProgram.build('bench');
+  for (const labels of sizes.length > 0 ? sizes : [1000, 10_000, 100_000]) {
+    await using scratch = new Scratch();
+    rows.push(...(await compare(labels, program, scratch)));
+  }
+  const question = 'katie: updates and searches per second of a core, over the Go reference';
+  const reports: BenchReport[] = [{ question, rows }];
+  printTable(reports);
+  const after = machineLine();
+  console.log(`\nbefore: ${before}\nafter:  ${after}`);
+  console.log(`kept: ${writeResults(started, { before, after }, reports)}`);
+} else {
+  console.log(`skipped, no comparison: ${absent}`);
+}
