@@ -146,6 +146,8 @@ export class PrefixTree {
     while (wave.length > 0) {
       const missing = new Set<TileId>();
       for (const { id } of wave) {
+        // Versions of a tree share most of their tiles.
+        if (loaded.has(id)) continue;
         const cached = this.#cache.get(id);
         if (cached === undefined) missing.add(id);
         else loaded.set(id, cached);
