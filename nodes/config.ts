@@ -8,7 +8,12 @@ import { parse } from 'smol-toml';
 import * as v from 'valibot';
 import { isDomain, type Rate, type Rates } from '@quicprochat/proto';
 import { isIP } from 'node:net';
-import { engineNames, type EngineName, type Endpoint } from '@quicprochat/proto/transport';
+import {
+  engineNames,
+  maxThreads,
+  type EngineName,
+  type Endpoint,
+} from '@quicprochat/proto/transport';
 import { SetupError } from './setup-error.ts';
 import type { StoreLimits } from './store/store.ts';
 
@@ -62,6 +67,8 @@ const schema = v.strictObject({
         ),
         ['quic'],
       ),
+      /** Threads that the engine `quic` listens on; 1 is the node's own thread. */
+      threads: count(1, maxThreads),
     }),
     {},
   ),
@@ -147,6 +154,7 @@ export interface NodeConfig {
   readonly listen: Endpoint;
   readonly advertise: Endpoint;
   readonly engines: readonly EngineName[];
+  readonly transportThreads: number;
   readonly databasePath: string;
   readonly databaseKeyPath: string;
   readonly peersPath: string | undefined;
@@ -214,7 +222,7 @@ function resolveConfig(raw: v.InferOutput<typeof schema>, base: string): NodeCon
   const kt = v.parse(schema.entries.kt.wrapped, raw.kt);
   const http = v.parse(schema.entries.http.wrapped, raw.http);
   const listen = endpoint(raw.listen, 'ip');
-  const { engines } = v.parse(schema.entries.transport.wrapped, raw.transport);
+  const transport = v.parse(schema.entries.transport.wrapped, raw.transport);
   const bucket = (one: { per_second: number; burst: number }) => ({
     perSecond: one.per_second,
     burst: one.burst,
@@ -223,7 +231,8 @@ function resolveConfig(raw: v.InferOutput<typeof schema>, base: string): NodeCon
     domain: raw.domain,
     listen,
     advertise: raw.advertise === undefined ? listen : endpoint(raw.advertise, 'any'),
-    engines,
+    engines: transport.engines,
+    transportThreads: transport.threads,
     databasePath: resolve(base, raw.database),
     databaseKeyPath: resolve(base, raw.database_key_file),
     peersPath: raw.peers_file === undefined ? undefined : resolve(base, raw.peers_file),

@@ -67,7 +67,7 @@ async function run(config: NodeConfig): Promise<void> {
     secrets,
     store,
     peers: readPeers(config),
-    transport: transportOf(runtime, config.engines),
+    transport: transportOf(runtime, config.engines, { threads: config.transportThreads }),
     runtime,
     software,
   });

@@ -3,5 +3,6 @@ export * from './transport.ts';
 export { makeIdentity, loadIdentity, type NodeIdentity } from './certificate.ts';
 export { memoryNetwork, type MemoryNetwork } from './memory.ts';
 export { engineNames, transportOf, type EngineName } from './engines.ts';
+export { maxThreads } from './quiche-threads.ts';
 // Our own glue on native quiche (docs/decisions/0005).
 export { quicheTransport as quicTransport } from './quiche.ts';

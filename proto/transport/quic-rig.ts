@@ -3,6 +3,7 @@ import type { Runtime } from '../runtime.ts';
 import type { ContractEngine, MakeEngine } from './contract.ts';
 import { dialSession, quicTransport } from './quic.ts';
 import { quicheTransport } from './quiche.ts';
+import { threadedQuicheTransport } from './quiche-threads.ts';
 import type { Transport } from './transport.ts';
 import { udpRelay } from './udp-relay.ts';
 
@@ -30,6 +31,12 @@ export const quicEngine: MakeEngine = (runtime: Runtime) =>
 /** Our glue on native quiche. */
 export const quicheEngine: MakeEngine = (runtime: Runtime) => {
   const transport = quicheTransport(runtime);
+  return engineOf(transport, (endpoint, options) => transport.dialSession(endpoint, options));
+};
+
+/** The same with its listener on two threads. */
+export const threadedEngine: MakeEngine = (runtime: Runtime) => {
+  const transport = threadedQuicheTransport(runtime, 2);
   return engineOf(transport, (endpoint, options) => transport.dialSession(endpoint, options));
 };
 

@@ -26,6 +26,27 @@ import type { Listener, ListenOptions } from './transport.ts';
 const handshakesAtOnce = 2000;
 /** Bytes of a client's first destination id at least (RFC 9000 section 7.2). */
 const minFirstIdBytes = 8;
+/**
+ * One of several listeners that share a port: the system spreads addresses over their sockets. The
+ * ids that a listener gives out name it, so that packets of a peer whose address has changed find
+ * their way (RFC 9000 section 5.2).
+ */
+export interface Shard {
+  readonly index: number;
+  /** How many there are: 2 to 256. */
+  readonly count: number;
+  /** Brings a datagram to the listener that it belongs to. */
+  forward(index: number, data: Buffer, from: RemoteInfo): void;
+}
+
+/** Who lets handshakes in: this listener's own admission, or somebody who counts for several. */
+export type HandshakeGate = (address: string) => boolean | Promise<boolean>;
+
+export interface QuicheListenerParts {
+  readonly shard?: Shard;
+  readonly gate?: HandshakeGate;
+}
+
 const firstRetryMs = 50;
 const lastRetryMs = 5000;
 
@@ -37,6 +58,10 @@ export class QuicheListener implements Listener {
   readonly #config: NativeConfig;
   readonly #admission: Admission;
   readonly #tokens: RetryTokens;
+  readonly #shard: Shard | undefined;
+  readonly #gate: HandshakeGate;
+  /** Initial packets whose admission is being asked for elsewhere, by their connection id. */
+  readonly #asking = new Set<string>();
   /** By connection id; ended ones stay while they answer late packets. */
   readonly #routes = new Map<string, ServerSide>();
   readonly #closing = new AbortController();
@@ -45,8 +70,16 @@ export class QuicheListener implements Listener {
   #handshakes = 0;
   #closed: Promise<void> | undefined;
 
-  private constructor(quiche: Quiche, runtime: Runtime, turn: Turn, options: ListenOptions) {
+  private constructor(
+    quiche: Quiche,
+    runtime: Runtime,
+    turn: Turn,
+    options: ListenOptions,
+    { shard, gate }: QuicheListenerParts,
+  ) {
     this.#quiche = quiche;
+    this.#shard = shard;
+    this.#gate = gate ?? ((address) => this.#admission.handshake(address));
     this.#runtime = runtime;
     this.#turn = turn;
     this.#options = options;
@@ -62,8 +95,9 @@ export class QuicheListener implements Listener {
     runtime: Runtime,
     turn: Turn,
     options: ListenOptions,
+    parts: QuicheListenerParts = {},
   ): Promise<QuicheListener> {
-    const listener = new QuicheListener(quiche, runtime, turn, options);
+    const listener = new QuicheListener(quiche, runtime, turn, options, parts);
     const socket = await listener.#bind(options.endpoint);
     listener.#socket = socket;
     listener.#endpoint = { ...socket.local };
@@ -89,17 +123,26 @@ export class QuicheListener implements Listener {
   }
 
   #bind(endpoint: Endpoint): Promise<UdpSocket> {
-    return openUdp(endpoint, this.#turn.slab, this.#runtime.log, {
-      onDatagram: (data, from) => this.#route(data, from),
+    const handlers = {
+      onDatagram: (data: Buffer, from: RemoteInfo) => this.receive(data, from, false),
       onLost: () => void this.#bindAgain(),
-    });
+    };
+    const isShared = this.#shard !== undefined;
+    return openUdp(endpoint, this.#turn.slab, this.#runtime.log, handlers, isShared);
   }
 
-  #route(data: Buffer, from: RemoteInfo): void {
+  /** A datagram from the socket, or one that another listener of the port brought. */
+  receive(data: Buffer, from: RemoteInfo, isForwarded: boolean): void {
     const route = routeOf(data);
     if (route === undefined) return;
     const side = this.#routes.get(route);
     if (side) return side.link?.receive(data, from);
+    if (!isForwarded && this.#shard) {
+      const owner = ownerOf(data, route, this.#shard.count);
+      if (owner !== undefined && owner !== this.#shard.index) {
+        return this.#shard.forward(owner, data, from);
+      }
+    }
     // Nothing shorter may open a connection, and nothing shorter gets an answer.
     if (data.length < minInitialBytes || this.#closing.signal.aborted) return;
     const header = parseLongHeader(data);
@@ -125,7 +168,7 @@ export class QuicheListener implements Listener {
     }
     if (token === undefined || destinationId.length < minFirstIdBytes) return;
     if (token.length === 0) {
-      const ownId = this.#runtime.random.bytes(connectionIdBytes);
+      const ownId = this.#newId();
       const minted = this.#tokens.mint(destinationId, bindingOf(from.address, ownId));
       const room = socket.room();
       const length = this.#quiche.retry(sourceId, destinationId, ownId, minted, version, room);
@@ -134,9 +177,10 @@ export class QuicheListener implements Listener {
     const originalId = this.#tokens.open(token, bindingOf(from.address, destinationId));
     if (originalId === undefined || destinationId.length !== connectionIdBytes) return;
     // Counted where the address is proven: nobody can spend another's rate. Over it: silence.
-    if (this.#handshakes >= handshakesAtOnce) return;
-    if (!this.#admission.handshake(plainAddress(from.address))) return;
-    this.#begin(socket, originalId, destinationId, from).receive(data, from);
+    if (this.#handshakes + this.#asking.size >= handshakesAtOnce) return;
+    const admitted = this.#gate(plainAddress(from.address));
+    if (admitted === true) this.#begin(socket, originalId, destinationId, from).receive(data, from);
+    if (typeof admitted !== 'boolean') void this.#beginIf(admitted, originalId, header, data, from);
   }
 
   #begin(socket: UdpSocket, originalId: Uint8Array, ownId: Uint8Array, from: RemoteInfo): Link {
@@ -171,6 +215,40 @@ export class QuicheListener implements Listener {
     return link;
   }
 
+  /** As `#welcome` goes on, once somebody else has counted the handshake. Copies come meanwhile. */
+  async #beginIf(
+    admitted: Promise<boolean>,
+    originalId: Uint8Array,
+    { destinationId }: LongHeader,
+    data: Buffer,
+    from: RemoteInfo,
+  ): Promise<void> {
+    const route = routeKey(destinationId);
+    if (this.#asking.has(route)) return;
+    this.#asking.add(route);
+    // The memory of a datagram is the socket's, and is used again.
+    const [ownId, packet] = [Uint8Array.from(destinationId), Buffer.from(data)];
+    const isAdmitted = await admitted.catch(() => false);
+    this.#asking.delete(route);
+    const socket = this.#socket;
+    if (!isAdmitted || !socket || this.#routes.has(route) || this.#closing.signal.aborted) return;
+    try {
+      this.#begin(socket, originalId, ownId, from).receive(packet, from);
+    } catch (error) {
+      this.#runtime.log.warn('quic.welcome.fault', { error: String(error) });
+    }
+  }
+
+  /** A connection id of our own, which names the shard where there are several. */
+  #newId(): Uint8Array {
+    const id = this.#runtime.random.bytes(connectionIdBytes);
+    if (!this.#shard) return id;
+    const { index, count } = this.#shard;
+    const spread = (id[0] ?? 0) % Math.floor(256 / count);
+    id[0] = spread * count + index;
+    return id;
+  }
+
   /** The socket is gone, and every connection with it: bind the same port until it works. */
   async #bindAgain(): Promise<void> {
     const { clock, log } = this.#runtime;
@@ -196,6 +274,17 @@ export class QuicheListener implements Listener {
       }
     }
   }
+}
+
+/**
+ * The shard that gave out a datagram's connection id; undefined for what may begin a connection
+ * anywhere: an Initial packet without a token, whose id its client chose.
+ */
+function ownerOf(data: Buffer, route: string, count: number): number | undefined {
+  const header = parseLongHeader(data);
+  if (header?.token?.length === 0 || route.length !== connectionIdBytes) return undefined;
+  if (header && header.version !== version1) return undefined;
+  return route.charCodeAt(0) % count;
 }
 
 /** What a token is valid for: a Retry moves the client to one connection id of ours. */

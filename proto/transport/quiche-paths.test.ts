@@ -2,9 +2,10 @@
 import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { test, type TestContext } from 'node:test';
-import { callEcho, Rig } from './contract-rig.ts';
-import { quicheEngine } from './quic-rig.ts';
-import type { Endpoint } from './transport.ts';
+import assert from 'node:assert/strict';
+import { callEcho, Rig, type MakeEngine } from './contract-rig.ts';
+import { quicheEngine, threadedEngine } from './quic-rig.ts';
+import { CloseCode, type Endpoint } from './transport.ts';
 import { udpRelay } from './udp-relay.ts';
 
 /** A NAT between one dialer and the listener, which can forget its binding. */
@@ -37,8 +38,17 @@ async function nat(t: TestContext, listener: Endpoint) {
   };
 }
 
-test('a connection lives on when its NAT gives it a new port, many times', async (t) => {
-  const rig = await Rig.listen(t, quicheEngine);
+for (const [name, make] of [
+  ['one thread', quicheEngine],
+  // Half of the new ports lead to the other thread's socket.
+  ['two threads', threadedEngine],
+] as const) {
+  test(`${name}: a connection lives on when its NAT gives it a new port, many times`, (t) =>
+    rebindings(t, make));
+}
+
+async function rebindings(t: TestContext, make: MakeEngine): Promise<void> {
+  const rig = await Rig.listen(t, make);
   const path = await nat(t, rig.listener.endpoint);
   const connection = await rig.dial({}, path.endpoint);
   const accepted = await rig.accepted();
@@ -47,6 +57,27 @@ test('a connection lives on when its NAT gives it a new port, many times', async
     await path.rebind();
     await callEcho(connection, round, 5000);
     await callEcho(accepted, round, 5000);
+  }
+}
+
+test('connections of all threads are admitted by one count', async (t) => {
+  const limits = { connectionsPerHost: 12 };
+  const rig = await Rig.listen(t, threadedEngine, { listenerLimits: limits });
+  const dials = await Promise.all(Array.from({ length: 12 }, () => rig.dial()));
+  await Promise.all(dials.map((connection, id) => callEcho(connection, id)));
+  const refused = await rig.dial();
+  assert.equal((await refused.closed).code, CloseCode.Limit);
+  await dials[0]?.close(CloseCode.Normal, 'room');
+  // The listener hears of it a little later.
+  for (;;) {
+    const next = await rig.dial();
+    if (
+      await callEcho(next).then(
+        () => true,
+        () => false,
+      )
+    )
+      break;
   }
 });
 

@@ -129,7 +129,7 @@ export class UdpSocket {
 }
 
 /**
- * Binds a socket; `::` is dual stack. Throws TransportError `internal` when the address cannot be
+ * Binds a socket; `::` is dual stack; with others of this process on its port when `isShared`. Throws TransportError `internal` when the address cannot be
  * bound, with the system's error (`EADDRINUSE`) as its cause.
  */
 export async function openUdp(
@@ -137,11 +137,14 @@ export async function openUdp(
   slab: PacketSlab,
   log: Log,
   handlers: SocketHandlers,
+  isShared = false,
 ): Promise<UdpSocket> {
   const type = isIPv6(at.host) ? 'udp6' : 'udp4';
   const socket = dgram.createSocket({
     type,
     ipv6Only: false,
+    // SO_REUSEPORT: several sockets on one port, among which the system spreads the senders.
+    reusePort: isShared,
     // Only addresses come here; the default would defer each packet to the next tick.
     lookup: (host, _options, callback) => callback(null, host, type === 'udp6' ? 6 : 4),
   });

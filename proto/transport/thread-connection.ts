@@ -1,0 +1,321 @@
+/**
+ * A Connection whose streams live in another thread: `exposeConnection` there, `ThreadConnection`
+ * here, and between them one PortRpc for all connections of the thread.
+ */
+import type { PushFrame, RequestFrame, ResponseFrame } from '../frame.ts';
+import { TransportError } from '../status.ts';
+import { ownBytes, type PortRpc } from './port-rpc.ts';
+import { closedError } from './session.ts';
+import type {
+  CallHandler,
+  CallOptions,
+  CloseInfo,
+  Connection,
+  PeerIdentity,
+  PushHandler,
+  PushWriter,
+} from './transport.ts';
+
+/** Number of a connection, and of a push stream, within a thread. */
+interface OnConnection {
+  readonly connection: number;
+}
+interface OnStream extends OnConnection {
+  readonly stream: number;
+}
+interface CallBody extends OnConnection {
+  readonly request: RequestFrame;
+  readonly options?: Omit<CallOptions, 'signal'>;
+}
+interface PushBody extends OnStream {
+  readonly frame: PushFrame;
+}
+interface CloseBody extends OnConnection {
+  readonly code: number;
+  readonly reason: string;
+}
+export interface OpenBody extends OnConnection {
+  readonly peer: PeerIdentity;
+}
+interface ClosedBody extends OnConnection {
+  readonly info: CloseInfo;
+}
+
+function ownFrame<F extends { readonly payload: Uint8Array }>(frame: F): F {
+  return { ...frame, payload: ownBytes(frame.payload) };
+}
+
+/** The side of the thread that holds the streams. */
+export class ExposedConnections {
+  readonly #rpc: PortRpc;
+  readonly #connections = new Map<number, Connection>();
+  readonly #writers = new Map<number, PushWriter>();
+  #next = 0;
+
+  constructor(rpc: PortRpc) {
+    this.#rpc = rpc;
+    rpc.onRequest('out-call', async (body, signal) => {
+      const { connection, request, options } = body as CallBody & { options: CallOptions };
+      return ownFrame(await this.#of(connection).call(request, { ...options, signal }));
+    });
+    rpc.onRequest('open-push', async (body) => {
+      const writer = await this.#of((body as OnConnection).connection).openPushStream();
+      const stream = this.#take();
+      this.#writers.set(stream, writer);
+      return stream;
+    });
+    rpc.onRequest('write-push', (body) => {
+      const { stream, frame } = body as PushBody;
+      return this.#writer(stream).write(frame);
+    });
+    rpc.onRequest('end-push', async (body) => {
+      const { stream } = body as OnStream;
+      const writer = this.#writers.get(stream);
+      this.#writers.delete(stream);
+      await writer?.close();
+    });
+    rpc.onRequest('close', async (body) => {
+      const { connection, code, reason } = body as CloseBody;
+      await this.#connections.get(connection)?.close(code, reason);
+    });
+  }
+
+  #of(connection: number): Connection {
+    const found = this.#connections.get(connection);
+    if (!found) throw new TransportError('closed', 'connection: closed');
+    return found;
+  }
+
+  #writer(stream: number): PushWriter {
+    const found = this.#writers.get(stream);
+    if (!found) throw new TransportError('closed', 'push: closed');
+    return found;
+  }
+
+  #take(): number {
+    this.#next += 1;
+    return this.#next;
+  }
+
+  add(connection: Connection): void {
+    const number = this.#take();
+    this.#connections.set(number, connection);
+    const { spkiSha256, address, host } = connection.peer;
+    const peer: PeerIdentity = { spkiSha256: ownBytes(spkiSha256), address, host };
+    this.#rpc.notify('opened', { connection: number, peer } satisfies OpenBody);
+    connection.onCall(async (request, { signal }) => {
+      const body: CallBody = { connection: number, request: ownFrame(request) };
+      return (await this.#rpc.request('call', body, { signal })) as ResponseFrame;
+    });
+    connection.onPushStream(async (frames) => {
+      const stream = this.#take();
+      // Ends when the reader there is done, however many frames there were.
+      const reading = this.#rpc.request('push-opened', { connection: number, stream });
+      reading.catch(() => {});
+      try {
+        for await (const frame of frames) {
+          const body: PushBody = { connection: number, stream, frame: ownFrame(frame) };
+          const isWanted = await this.#rpc.request('push-frame', body);
+          if (isWanted !== true) return;
+        }
+      } finally {
+        this.#rpc.notify('push-ended', { connection: number, stream });
+      }
+      await reading;
+    });
+    void connection.closed.then((info) => {
+      this.#connections.delete(number);
+      this.#rpc.notify('closed', { connection: number, info } satisfies ClosedBody);
+    });
+  }
+}
+
+/** One incoming push stream on the side that reads it. */
+class IncomingPush {
+  #waiting: { readonly frame: PushFrame; readonly taken: (isWanted: boolean) => void } | undefined;
+  #isEnded = false;
+  #isLeft = false;
+  #wake = (): void => {};
+
+  /** Resolves when the reader asked for the next one: real backpressure. False: it has left. */
+  give(frame: PushFrame): Promise<boolean> {
+    if (this.#isLeft) return Promise.resolve(false);
+    return new Promise((taken) => {
+      this.#waiting = { frame, taken };
+      this.#wake();
+    });
+  }
+
+  end(): void {
+    this.#isEnded = true;
+    this.#wake();
+  }
+
+  async *frames(): AsyncGenerator<PushFrame, void, void> {
+    try {
+      for (;;) {
+        const waiting = this.#waiting;
+        if (waiting) {
+          yield waiting.frame;
+          this.#waiting = undefined;
+          waiting.taken(true);
+        } else if (this.#isEnded) {
+          return;
+        } else {
+          await new Promise<void>((resolve) => (this.#wake = resolve));
+        }
+      }
+    } finally {
+      this.#isLeft = true;
+      this.#waiting?.taken(false);
+    }
+  }
+
+  /** The reader left in the middle of a frame. */
+  leave(): void {
+    this.#isLeft = true;
+    this.#waiting?.taken(false);
+  }
+}
+
+/** The side of the thread that uses the connection. */
+export class ThreadConnection implements Connection {
+  readonly peer: PeerIdentity;
+  readonly closed: Promise<CloseInfo>;
+  readonly #rpc: PortRpc;
+  readonly #number: number;
+  readonly #closed = Promise.withResolvers<CloseInfo>();
+  readonly #callHandler = Promise.withResolvers<CallHandler>();
+  readonly #pushHandler = Promise.withResolvers<PushHandler>();
+  readonly #pushes = new Map<number, IncomingPush>();
+  #closeInfo: CloseInfo | undefined;
+  #closing: Promise<void> | undefined;
+
+  constructor(rpc: PortRpc, { connection, peer }: OpenBody) {
+    this.#rpc = rpc;
+    this.#number = connection;
+    this.peer = peer;
+    this.closed = this.#closed.promise;
+  }
+
+  async call(request: RequestFrame, { signal, ...options }: CallOptions): Promise<ResponseFrame> {
+    if (this.#closeInfo) throw closedError(this.#closeInfo);
+    const body: CallBody = { connection: this.#number, request: ownFrame(request), options };
+    return (await this.#rpc.request(
+      'out-call',
+      body,
+      signal === undefined ? {} : { signal },
+    )) as ResponseFrame;
+  }
+
+  onCall(handler: CallHandler): void {
+    this.#callHandler.resolve(handler);
+  }
+
+  onPushStream(handler: PushHandler): void {
+    this.#pushHandler.resolve(handler);
+  }
+
+  async openPushStream(): Promise<PushWriter> {
+    if (this.#closeInfo) throw closedError(this.#closeInfo);
+    const connection = this.#number;
+    const stream = (await this.#rpc.request('open-push', { connection })) as number;
+    return {
+      write: async (frame) => {
+        await this.#rpc.request('write-push', { connection, stream, frame: ownFrame(frame) });
+      },
+      close: async () => {
+        if (!this.#closeInfo) await this.#rpc.request('end-push', { connection, stream });
+      },
+    };
+  }
+
+  close(code: number, reason: string): Promise<void> {
+    this.#closing ??= this.#close(code, reason);
+    return this.#closing;
+  }
+
+  async #close(code: number, reason: string): Promise<void> {
+    if (this.#closeInfo) return;
+    const closing = this.#rpc.request('close', { connection: this.#number, code, reason });
+    this.onClosed({ failure: 'closed', code, reason, local: true });
+    // A thread that is gone has closed it too.
+    await closing.catch(() => {});
+  }
+
+  /** Idempotent. */
+  onClosed(info: CloseInfo): void {
+    if (this.#closeInfo) return;
+    this.#closeInfo = info;
+    for (const push of this.#pushes.values()) push.end();
+    this.#closed.resolve(info);
+  }
+
+  /** A call came in over there. */
+  async serve(request: RequestFrame, signal: AbortSignal): Promise<ResponseFrame> {
+    const handler = await this.#callHandler.promise;
+    return ownFrame(await handler(request, { signal }));
+  }
+
+  /** A push stream was opened over there; resolves when its reader is done. */
+  async read(stream: number): Promise<void> {
+    const push = new IncomingPush();
+    this.#pushes.set(stream, push);
+    try {
+      const handler = await this.#pushHandler.promise;
+      await handler(push.frames());
+    } finally {
+      push.leave();
+      this.#pushes.delete(stream);
+    }
+  }
+
+  push(stream: number): IncomingPush | undefined {
+    return this.#pushes.get(stream);
+  }
+}
+
+/** All connections of one thread, on the side that uses them. */
+export class ThreadConnections {
+  readonly #connections = new Map<number, ThreadConnection>();
+
+  constructor(rpc: PortRpc, onOpened: (connection: ThreadConnection) => void) {
+    rpc.onNotice('opened', (body) => {
+      const opened = body as OpenBody;
+      const connection = new ThreadConnection(rpc, opened);
+      this.#connections.set(opened.connection, connection);
+      onOpened(connection);
+    });
+    rpc.onNotice('closed', (body) => {
+      const { connection, info } = body as ClosedBody;
+      this.#connections.get(connection)?.onClosed(info);
+      this.#connections.delete(connection);
+    });
+    rpc.onRequest('call', (body, signal) => {
+      const { connection, request } = body as CallBody;
+      return this.#of(connection).serve(request, signal);
+    });
+    rpc.onRequest('push-opened', (body) => {
+      const { connection, stream } = body as OnStream;
+      return this.#of(connection).read(stream);
+    });
+    rpc.onRequest('push-frame', (body) => {
+      const { connection, stream, frame } = body as PushBody;
+      return this.#of(connection).push(stream)?.give(frame) ?? false;
+    });
+    rpc.onNotice('push-ended', (body) => {
+      const { connection, stream } = body as OnStream;
+      this.#connections.get(connection)?.push(stream)?.end();
+    });
+  }
+
+  #of(connection: number): ThreadConnection {
+    const found = this.#connections.get(connection);
+    if (!found) throw new TransportError('closed', 'connection: closed');
+    return found;
+  }
+
+  get all(): readonly ThreadConnection[] {
+    return [...this.#connections.values()];
+  }
+}
