@@ -51,6 +51,11 @@ export interface KtLogOptions {
   readonly servedHeadLimits?: Partial<ServedHeadLimits>;
   /** Whose cosignatures are taken, and whose are waited for; asked anew each time. */
   readonly cosigners?: () => Cosigners;
+  /**
+   * Asked before a version is queued for a log that has entries: whoever suspects that the store is
+   * older than what was signed holds writes back, or refuses them by throwing.
+   */
+  readonly mayWrite?: () => Promise<void>;
   /** What counts as a recent distinguished entry; clients have to use the same. */
   readonly recency?: Recency;
 }
@@ -213,8 +218,7 @@ export class KtLog implements AsyncDisposable {
       const sizeMin = (positions[known + 1] ?? 0) + 1;
       return this.answers(Math.max(last, sizeMin)).update(request, false);
     }
-    if (this.#sequencer === undefined) throw new FailedPreconditionError('BAD_CURSOR', 'not open');
-    const sizeMin = (await this.#sequencer.submit(label, known, values, options)) + 1;
+    const sizeMin = (await this.#submit(label, known, values, options)) + 1;
     await this.#heads.quorumFor(sizeMin);
     return this.answers(Math.max(last, sizeMin)).update(request, true);
   }
@@ -227,8 +231,19 @@ export class KtLog implements AsyncDisposable {
     { label, greatest, values }: NewValues,
     options: UpdateOptions = {},
   ): Promise<number> {
-    if (this.#sequencer === undefined) throw new FailedPreconditionError('BAD_CURSOR', 'not open');
-    return this.#sequencer.submit(label, greatest, values, options);
+    return this.#submit(label, greatest, values, options);
+  }
+
+  async #submit(
+    label: Uint8Array,
+    greatest: number,
+    values: readonly Uint8Array[],
+    options: UpdateOptions,
+  ): Promise<number> {
+    const sequencer = this.#sequencer;
+    if (sequencer === undefined) throw new FailedPreconditionError('BAD_CURSOR', 'not open');
+    if (this.size > 0) await this.#options.mayWrite?.();
+    return sequencer.submit(label, greatest, values, options);
   }
 
   /** Whether version 0 of a label is in the newest tree, also when the label was erased. */

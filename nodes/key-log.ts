@@ -62,6 +62,11 @@ export interface KeyLogOptions {
   readonly heartbeat: () => Promise<Uint8Array>;
   /** Whose cosignatures the log takes. */
   readonly cosigners?: () => Cosigners;
+  /**
+   * Resolves when the peers have told what they know of this log, throws FailedPreconditionError
+   * FEATURE_OFF when that is more than the log itself. A log with entries is not written before.
+   */
+  readonly mayWrite?: () => Promise<void>;
 }
 
 const utf8 = new TextEncoder();
@@ -104,9 +109,8 @@ export class KeyLog implements AsyncDisposable {
   readonly log: KtLog;
   readonly config: Configuration;
   readonly identity: LogIdentity;
-  /** The node's record as the log holds it. */
-  readonly record: SignedNodeRecord;
   readonly #options: KeyLogOptions;
+  #record: SignedNodeRecord;
   readonly #opened: OpenedLog;
   #timer: Timer | undefined;
   #stopHeads: (() => void) | undefined;
@@ -117,28 +121,46 @@ export class KeyLog implements AsyncDisposable {
     this.log = opened.log;
     this.config = opened.config;
     this.identity = opened.identity;
-    this.record = record;
+    this.#record = record;
     this.#options = options;
     this.#opened = opened;
   }
 
   /**
-   * Opens the log, brings the node's record in it up to date and its newest entry up to the clock.
+   * Opens the log; where nothing holds writes back, or the log is empty, brings it up to date too.
    * Throws SetupError when the log was made with another Configuration, and what the store throws.
    */
   static async open(options: KeyLogOptions): Promise<KeyLog> {
     const opened = await openLog(options);
     try {
-      const record = await writeRecord(options, opened);
-      await logOldAccounts(options, opened);
+      const held = await recordHeld(options, opened);
+      const record = held?.signed ?? (await writeRecord(options, opened, undefined));
       const keyLog = new KeyLog(options, opened, record);
-      await keyLog.#beat();
-      keyLog.#stopHeads = opened.log.onHead(() => keyLog.#arm(keyLog.#quietMs));
+      if (options.mayWrite === undefined || held === undefined) await keyLog.bringUpToDate();
       return keyLog;
     } catch (error) {
       await close(opened);
       throw error;
     }
+  }
+
+  /** The node's record as the log holds it. */
+  get record(): SignedNodeRecord {
+    return this.#record;
+  }
+
+  /**
+   * Brings the node's record in the log up to date and its newest entry up to the clock, and keeps it
+   * so; waits for `mayWrite` and throws what that throws.
+   */
+  async bringUpToDate(): Promise<void> {
+    const options = this.#options;
+    if (this.log.size > 0) await options.mayWrite?.();
+    const held = await recordHeld(options, this.#opened);
+    this.#record = await writeRecord(options, this.#opened, held);
+    await logOldAccounts(options, this.#opened);
+    await this.#beat();
+    this.#stopHeads ??= this.log.onHead(() => this.#arm(this.#quietMs));
   }
 
   /** A log without entries for so long gets a heartbeat, so that five may be missed (ms). */
@@ -160,6 +182,8 @@ export class KeyLog implements AsyncDisposable {
       await this.#beat();
     } catch (error) {
       this.#options.runtime.log.error('heartbeat of the key log failed', { error: String(error) });
+      // Only a person ends that, and the next start asks anew.
+      if (hasReason(error, 'FEATURE_OFF')) return;
       this.#arm(Math.min(retryMs, this.#quietMs));
     }
   }
@@ -207,7 +231,7 @@ async function close({ log, vrf }: OpenedLog): Promise<void> {
 }
 
 async function openLog(options: KeyLogOptions): Promise<OpenedLog> {
-  const { domain, config, secrets, store, runtime, cosigners } = options;
+  const { domain, config, secrets, store, runtime, cosigners, mayWrite } = options;
   const { treeHead, note } = secrets;
   const { vrfSeed } = secrets;
   const vrf =
@@ -242,6 +266,7 @@ async function openLog(options: KeyLogOptions): Promise<OpenedLog> {
       newLeavesBurst: Math.max(255, config.leaves.burst),
     },
     ...(cosigners === undefined ? {} : { cosigners }),
+    ...(mayWrite === undefined ? {} : { mayWrite }),
   });
   return { log, vrf, config: made, identity };
 }
@@ -268,17 +293,38 @@ async function writeOwn(
   await log.append({ label, greatest, values: [value] });
 }
 
-/**
- * The record in the log, where it still says what is; else the next version of it, written now. The
- * record's seq is its version + 1.
- */
-async function writeRecord(options: KeyLogOptions, opened: OpenedLog): Promise<SignedNodeRecord> {
-  const { domain, store, facts, secrets } = options;
-  const label = recordLabel(domain);
-  const known = await newestValue(store, label);
-  if (opened.log.size > 0 && known === undefined) {
+interface HeldRecord {
+  readonly signed: SignedNodeRecord;
+  readonly value: Uint8Array;
+  readonly version: number;
+}
+
+/** The record that the log holds; undefined for an empty log. Throws SetupError. */
+async function recordHeld(
+  { domain, store }: KeyLogOptions,
+  opened: OpenedLog,
+): Promise<HeldRecord | undefined> {
+  const known = await newestValue(store, recordLabel(domain));
+  if (known === undefined) {
+    if (opened.log.size === 0) return undefined;
     throw new SetupError(`database: its key log holds no record of ${domain}`);
   }
+  const signed = fromBinary(SignedNodeRecordSchema, known.value);
+  needSameLog(signed, opened);
+  return { ...known, signed };
+}
+
+/**
+ * The record that is held, where it still says what is; else the next version of it, written now. The
+ * record's seq is its version + 1.
+ */
+async function writeRecord(
+  options: KeyLogOptions,
+  opened: OpenedLog,
+  known: HeldRecord | undefined,
+): Promise<SignedNodeRecord> {
+  const { domain, store, facts, secrets } = options;
+  const label = recordLabel(domain);
   const logs: NodeRecordLog[] = [
     {
       config: encode(configuration, opened.config),
@@ -290,10 +336,8 @@ async function writeRecord(options: KeyLogOptions, opened: OpenedLog): Promise<S
   const recordOf = (version: number): SignedNodeRecord =>
     signNodeRecord({ ...facts, logs, cosigners, seq: version + 1 });
   if (known !== undefined) {
-    const signed = fromBinary(SignedNodeRecordSchema, known.value);
-    needSameLog(signed, opened);
     const same = toBinary(SignedNodeRecordSchema, recordOf(known.version));
-    if (Buffer.compare(same, known.value) === 0) return signed;
+    if (Buffer.compare(same, known.value) === 0) return known.signed;
   }
   const record = recordOf((known?.version ?? -1) + 1);
   await writeOwn(opened.log, store, label, toBinary(SignedNodeRecordSchema, record));

@@ -146,6 +146,9 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
     startSweeper(runtime, eraseMs, () => keyLog.eraseClosed()),
   ];
   await federation.start();
+  const upToDate = keyLog.bringUpToDate().catch((error: unknown) => {
+    if (!drain.isDraining) log.error('key log not up to date', { error: String(error) });
+  });
 
   let stopped: Promise<void> | undefined;
   const stop = (): Promise<void> =>
@@ -161,6 +164,7 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
       await Promise.all(sweepers.map((sweeper) => sweeper.stop()));
       await door?.[Symbol.asyncDispose]();
       audits[Symbol.dispose]();
+      await upToDate;
       await federation[Symbol.asyncDispose]();
       await listener.close(CloseCode.Draining, 'the node stops');
       // After the calls that write to it, and before the store that it writes to.
@@ -185,6 +189,7 @@ function openKeyLog(
     store,
     runtime,
     cosigners: () => audits.forLog(),
+    ...(peers.peers.length === 0 ? {} : { mayWrite: () => audits.mayWrite() }),
     facts: {
       domain,
       keys: [{ spkiSha256: identity.spkiSha256, signing, fromMs: 0, toMs: 0 }],

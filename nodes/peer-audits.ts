@@ -148,8 +148,8 @@ export class PeerAudits implements LinkService, PeerFacts, Disposable {
   }
 
   /**
-   * Resolves when the own log may be written: all peers were asked for its heads, or 10 s after the
-   * call. Throws FailedPreconditionError FEATURE_OFF when it is behind what it signed once.
+   * Resolves when the own log may be written: all peers were asked for its heads, or 5 s after the
+   * start. Throws FailedPreconditionError FEATURE_OFF when it is behind what it signed once.
    */
   async mayWrite(): Promise<void> {
     await this.#own?.heads.mayWrite();
@@ -248,6 +248,7 @@ export class PeerAudits implements LinkService, PeerFacts, Disposable {
     this.#records[Symbol.dispose]();
     for (const followed of this.#followed.values()) followed[Symbol.dispose]();
     this.#own?.push[Symbol.dispose]();
+    this.#own?.heads[Symbol.dispose]();
   }
 }
 

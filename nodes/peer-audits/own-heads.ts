@@ -11,12 +11,18 @@ import {
   type SignedHead,
   type TreeStore,
 } from '@quicprochat/kt-log';
-import { FailedPreconditionError, QpcError, type Runtime } from '@quicprochat/proto';
+import {
+  FailedPreconditionError,
+  QpcError,
+  UnavailableError,
+  type Runtime,
+  type Timer,
+} from '@quicprochat/proto';
 import type { LinkSession } from '@quicprochat/federation';
 import { askHeads, headFromWire } from './link-source.ts';
 
-/** How long a start waits for peers that do not answer (ms). */
-export const peersAnswerMs = 10_000;
+/** How long after the start writes wait for peers that do not answer (ms). */
+export const peersAnswerMs = 5_000;
 
 export interface OwnLog {
   readonly log: KtLog;
@@ -31,12 +37,14 @@ export interface AheadOfUs {
   readonly size: number;
 }
 
-export class OwnHeads {
+export class OwnHeads implements Disposable {
   readonly #own: OwnLog;
   readonly #runtime: Runtime;
   readonly #unasked: Set<string>;
   readonly #answered = Promise.withResolvers<void>();
   #ahead: AheadOfUs | undefined;
+  #timer: Timer | undefined;
+  #isClosed = false;
 
   /** `peers`: domains that are waited for. */
   constructor(own: OwnLog, peers: readonly string[], runtime: Runtime) {
@@ -44,6 +52,14 @@ export class OwnHeads {
     this.#runtime = runtime;
     this.#unasked = new Set(peers);
     if (peers.length === 0) this.#answered.resolve();
+    else this.#timer = runtime.clock.timer(peersAnswerMs, () => this.#answered.resolve());
+  }
+
+  /** Nothing is written any more. */
+  [Symbol.dispose](): void {
+    this.#isClosed = true;
+    this.#timer?.cancel();
+    this.#answered.resolve();
   }
 
   /** What a peer showed that this log lacks; undefined while nobody showed anything. */
@@ -52,16 +68,12 @@ export class OwnHeads {
   }
 
   /**
-   * Resolves when the log may be written: every peer has answered, or 10 s after the call. Throws
+   * Resolves when the log may be written: every peer has answered, or 5 s after the start. Throws
    * FailedPreconditionError FEATURE_OFF when the log is behind what it signed once.
    */
   async mayWrite(): Promise<void> {
-    if (this.#unasked.size > 0) {
-      const { promise, resolve } = Promise.withResolvers<void>();
-      const timer = this.#runtime.clock.timer(peersAnswerMs, resolve);
-      await Promise.race([this.#answered.promise, promise]);
-      timer.cancel();
-    }
+    await this.#answered.promise;
+    if (this.#isClosed) throw new UnavailableError('DRAINING', 'the node stops');
     const ahead = this.#ahead;
     if (ahead === undefined) return;
     throw new FailedPreconditionError(

@@ -1,7 +1,9 @@
 /** Two real nodes: each follows the other's key log and cosigns it, and both keep what they saw. */
 import assert from 'node:assert/strict';
+import { copyFileSync, rmSync } from 'node:fs';
 import { suite, test } from 'node:test';
 import {
+  checkEvidence,
   meetsQuorum,
   nativeSuite,
   openCheckpoint,
@@ -12,9 +14,10 @@ import {
 import { call, methods, systemClock } from '@quicprochat/proto';
 import { fromBinary, NodeRecordSchema } from '@quicprochat/proto/messages';
 import { makeIdentity, memoryNetwork } from '@quicprochat/proto/transport';
-import { LocalNode, TestDevice, testRuntime } from '../cluster/local-node.ts';
+import { openNodeStore } from '@quicprochat/nodes';
+import { LocalNode, refused, TestDevice, testRuntime } from '../cluster/local-node.ts';
 
-const config = '[kt]\nbatch_ms = 5\n[rates.auth]\nper_second = 1000\nburst = 1000\n';
+const config = '[kt]\nbatch_ms = 5\nvrf_threads = 0\n[rates.auth]\nper_second = 1000\nburst = 1000\n';
 
 /** Asks again until the answer is there, at most 15 s. */
 async function eventually<T>(what: string, ask: () => Promise<T | undefined>): Promise<T> {
@@ -72,4 +75,108 @@ suite('peers as auditors', () => {
     assert.deepEqual(other.by, ['red.example/auditor', 'red.example/witness']);
     assert.equal(await blue.store?.audits.status('red.example/kt'), 'ok');
   });
+
+  test('a node restored from a backup signs nothing beside what its peers have seen', async () => {
+    const network = memoryNetwork(testRuntime);
+    await using red = await LocalNode.create(network, 'red.example', config);
+    await using blue = await LocalNode.create(network, 'blue.example', config);
+    await red.start([blue]);
+    await blue.start([red]);
+    const backup = await copyOf(red);
+    await red.start([blue]);
+    {
+      await using alice = await TestDevice.register(red, 'alice@red.example');
+      assert.ok(alice);
+    }
+    const before = await eventually('the head at blue', async () => {
+      const followed = await blue.store?.audits.followed('red.example/kt');
+      return (followed?.size ?? 0) >= 2 ? followed : undefined;
+    });
+
+    await restore(red, backup);
+    await red.start([blue]);
+    await using bob = await TestDevice.dial(red, 'bob@red.example');
+    const error = await refused(bob.register(), 'FEATURE_OFF');
+    assert.match(error.message, /read-only: blue\.example holds a head of size \d+/);
+    assert.equal((await red.store?.keyLog.newestHead())?.size, 1);
+    assert.deepEqual(await blue.store?.audits.evidence(), []);
+    assert.equal((await blue.store?.audits.followed('red.example/kt'))?.size, before.size);
+  });
+
+  test('a forked log is convicted: evidence on disk, no cosignature, and the others hear of it', async () => {
+    const network = memoryNetwork(testRuntime);
+    await using red = await LocalNode.create(network, 'red.example', config);
+    await using blue = await LocalNode.create(network, 'blue.example', config);
+    await using green = await LocalNode.create(network, 'green.example', config);
+    const everybody = [red, blue, green];
+    const peersOf = (one: LocalNode): LocalNode[] => everybody.filter((other) => other !== one);
+    for (const node of everybody) await node.start(peersOf(node));
+    const backup = await copyOf(red);
+    await red.start(peersOf(red));
+    {
+      await using alice = await TestDevice.register(red, 'alice@red.example');
+      assert.ok(alice);
+    }
+    for (const node of [blue, green]) {
+      await eventually('the first branch', async () => {
+        const followed = await node.store?.audits.followed('red.example/kt');
+        return (followed?.size ?? 0) >= 2 ? followed : undefined;
+      });
+    }
+
+    // The liar keeps its peers out while it writes another history under the same keys...
+    await restore(red, backup);
+    await red.start();
+    {
+      await using mallory = await TestDevice.register(red, 'mallory@red.example');
+      assert.ok(mallory);
+      await using other = await TestDevice.register(red, 'other@red.example');
+      assert.ok(other);
+    }
+    // ...and comes back to one of them.
+    await red.node?.stop();
+    await red.start([blue]);
+    for (const node of [blue, green]) {
+      const { audits } = node.store ?? assert.fail('a store');
+      const [record] = await eventually('evidence', async () => {
+        const all = await audits.evidence('red.example/kt');
+        return all.length > 0 ? all : undefined;
+      });
+      assert.ok(record);
+      const checked = checkEvidence(nativeSuite, record.bytes);
+      assert.equal(checked.origin, 'red.example/kt');
+      assert.equal(await audits.status('red.example/kt'), 'forked', checked.explain);
+    }
+    const size = (await red.store?.keyLog.newestHead())?.size ?? 0;
+    assert.ok(size >= 3);
+    assert.deepEqual((await cosignaturesOf(red)).by, []);
+    assert.equal((await blue.store?.audits.followed('red.example/kt'))?.size, 2);
+  });
 });
+
+/** Stops the node and returns a copy of its database; it is open again, and not started. */
+async function copyOf(node: LocalNode): Promise<string> {
+  const { databasePath } = node.config;
+  await close(node);
+  copyFileSync(databasePath, `${databasePath}.copy`);
+  await open(node);
+  return `${databasePath}.copy`;
+}
+
+/** Stops the node and puts the copy back. */
+async function restore(node: LocalNode, copy: string): Promise<void> {
+  await close(node);
+  for (const end of ['-wal', '-shm']) rmSync(node.config.databasePath + end, { force: true });
+  copyFileSync(copy, node.config.databasePath);
+  await open(node);
+}
+
+async function close(node: LocalNode): Promise<void> {
+  await node.node?.stop();
+  await node.store?.[Symbol.asyncDispose]();
+}
+
+async function open(node: LocalNode): Promise<void> {
+  const { databasePath: path, store: limits } = node.config;
+  node.store = await openNodeStore({ path, key: node.key.slice(), limits, runtime: testRuntime });
+}
