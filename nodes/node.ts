@@ -244,7 +244,7 @@ async function buildHandlers(parts: BuildParts): Promise<Handlers> {
       domain,
       software,
       clock,
-      nodeRecord: keyLog.record,
+      nodeRecord: () => keyLog.record,
       peers: federation,
       health: () => (drain.isDraining ? 'draining' : 'ready'),
     }),

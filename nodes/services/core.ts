@@ -21,7 +21,8 @@ export interface CoreParts {
   readonly domain: string;
   readonly software: string;
   readonly clock: Clock;
-  readonly nodeRecord: SignedNodeRecord;
+  /** The newest one: it is brought up to date after the start. */
+  readonly nodeRecord: () => SignedNodeRecord;
   /** Proven records of peers. */
   readonly peers: {
     knows(domain: string): boolean;
@@ -62,7 +63,7 @@ export function coreHandlers(
       };
     },
     async getNodeRecord({ domain }) {
-      if (domain === '' || domain === parts.domain) return { record: parts.nodeRecord };
+      if (domain === '' || domain === parts.domain) return { record: parts.nodeRecord() };
       if (!parts.peers.knows(domain)) {
         throw new PermissionDeniedError('PEER_DENIED', `${domain} is no peer of this node`);
       }

@@ -109,6 +109,20 @@ export class LocalNode implements AsyncDisposable {
     });
   }
 
+  /** Stops and starts it, with some of its configuration replaced for good. */
+  async restart(changes: Partial<NodeConfig> = {}): Promise<void> {
+    await this.node?.stop();
+    this.node = undefined;
+    const before = this.config;
+    this.config = { ...before, ...changes };
+    try {
+      await this.start();
+    } catch (error) {
+      this.config = before;
+      throw error;
+    }
+  }
+
   /** A connection from a host of its own, with the given transport key. */
   async dial(identity: NodeIdentity, fromHost = 'client'): Promise<Connection> {
     return this.network

@@ -9,7 +9,7 @@ import {
   manifestValue,
   methods,
   PushEvent,
-  type QpcError,
+  QpcError,
   signingKeyFromSeed,
   signPrekey,
   systemRandom,
@@ -313,7 +313,12 @@ suite('devices of an account', () => {
       }),
     );
     const outcomes = await Promise.all(
-      changes.map((change) => change.then(() => 'OK').catch((error: QpcError) => error.reason)),
+      changes.map((change) =>
+        change.then(
+          () => 'OK',
+          (error: unknown) => (error instanceof QpcError ? error.reason : 'no answer'),
+        ),
+      ),
     );
     assert.deepEqual(outcomes.toSorted(), ['OK', 'SEQ_CONFLICT']);
     assert.equal((await logged(person)).version, 2);
