@@ -45,22 +45,38 @@ export interface Credentials {
 
 /** What a node granted; nothing of it is in the store until `recordSession`. */
 export interface GrantedSession {
+  /** 0 while the device is only enrolling. */
   readonly sessionExpiresMs: number;
   /** The node's OPAQUE key (32 bytes), to be pinned. */
   readonly serverKey: Uint8Array;
-  /** Checked: signed by its account key, about this user, this device in it. */
+  /** The password's key of the recovery bundle (OPAQUE export key, 64 bytes); the caller wipes it. */
+  readonly exportKey: Uint8Array;
+  /** This device is not in the account's manifest: the connection may only bring it in. */
+  readonly isEnrolling: boolean;
+  /** The account's manifest by the node's word: believed when the log shows it. */
   readonly manifest: Manifest;
 }
 
 /**
  * A failure that no retry mends. OTHER_ACCOUNT: the store belongs to somebody else.
- * NO_ACCOUNT_KEY: this device cannot register. SERVER_KEY_CHANGED: the node's OPAQUE key is not the
- * pinned one. BAD_MANIFEST: the node's manifest of the account is not this device's.
+ * NO_ACCOUNT_KEY: this device does not hold the account key. SERVER_KEY_CHANGED: the node's OPAQUE
+ * key is not the pinned one. BAD_MANIFEST: the node's manifest of the account is not this device's.
+ * NOT_A_DEVICE: the account's manifest has no such device (any more). NO_BUNDLE: there is no recovery
+ * bundle with the account key. OLD_BUNDLE: it is older than one that was seen. NEEDS_APPROVAL: the
+ * account lets in devices only with an older one's signature.
  */
 export class AccountError extends QpcError {
   override name = 'AccountError';
   constructor(
-    reason: 'OTHER_ACCOUNT' | 'NO_ACCOUNT_KEY' | 'SERVER_KEY_CHANGED' | 'BAD_MANIFEST',
+    reason:
+      | 'OTHER_ACCOUNT'
+      | 'NO_ACCOUNT_KEY'
+      | 'SERVER_KEY_CHANGED'
+      | 'BAD_MANIFEST'
+      | 'NOT_A_DEVICE'
+      | 'NO_BUNDLE'
+      | 'OLD_BUNDLE'
+      | 'NEEDS_APPROVAL',
     message: string,
     options?: { readonly cause?: unknown },
   ) {
@@ -76,7 +92,12 @@ export class AccountError extends QpcError {
  */
 export async function prepareAccount(
   store: ClientStore,
-  owner: { readonly userId: string; readonly nodeAddress: string },
+  owner: {
+    readonly userId: string;
+    readonly nodeAddress: string;
+    /** False: the account exists, and this device joins it. */
+    readonly isNewAccount?: boolean;
+  },
   random: Random,
 ): Promise<AccountRecord> {
   const { userId } = parseUserId(owner.userId);
@@ -89,7 +110,9 @@ export async function prepareAccount(
       throw new AccountError('OTHER_ACCOUNT', 'the store holds the account of another user');
     }
     const record: AccountRecord = {
-      accountSeed: random.bytes(32),
+      accountSeed: owner.isNewAccount === false ? undefined : random.bytes(32),
+      nextAccountSeed: undefined,
+      bundleSeq: 0,
       identitySeed: random.bytes(32),
       certificatePem: identity.certificatePem,
       privateKeyPem: identity.privateKeyPem,
@@ -116,20 +139,22 @@ export function accountKeys(record: AccountRecord): AccountKeys {
   };
 }
 
-/** Keeps what a node granted. Durable on return. */
+/** Keeps what a node granted, with whatever else the account's record became meanwhile. Durable. */
 export function recordSession(
   store: ClientStore,
   record: AccountRecord,
-  session: GrantedSession,
+  session: Pick<GrantedSession, 'serverKey' | 'sessionExpiresMs'>,
 ): AccountRecord {
-  const updated: AccountRecord = {
-    ...record,
-    opaqueServerKey: session.serverKey,
-    isRegistered: true,
-    sessionExpiresMs: session.sessionExpiresMs,
-  };
-  store.transaction(() => store.account.put(updated));
-  return updated;
+  return store.transaction(() => {
+    const updated: AccountRecord = {
+      ...(store.account.get() ?? record),
+      opaqueServerKey: session.serverKey,
+      isRegistered: true,
+      sessionExpiresMs: session.sessionExpiresMs,
+    };
+    store.account.put(updated);
+    return updated;
+  });
 }
 
 /**
@@ -149,8 +174,12 @@ export async function register(
   } catch (error) {
     if (!hasReason(error, 'NAME_TAKEN')) throw error;
     try {
-      return await login(connection, credentials, signal);
+      const granted = await login(connection, credentials, signal);
+      if (!granted.isEnrolling) return granted;
+      granted.exportKey.fill(0);
+      throw error;
     } catch (loginError) {
+      if (loginError === error) throw error;
       // Taken by somebody else, or by us with another password: then the name is simply taken.
       const isSomebodyElse = hasReason(loginError, 'AUTH_FAILED', 'UNKNOWN_DEVICE', 'BAD_MANIFEST');
       throw isSomebodyElse ? error : loginError;
@@ -179,7 +208,6 @@ async function registerOnce(
   );
   const response = started.registrationResponse;
   const { record, serverKey, exportKey } = await opaque.finish({ response, ksf: started.ksf });
-  exportKey.fill(0);
   const manifest = firstManifest(userId, keys.accountKey, keys.identityKey.publicKey, clock.now());
   const finished = await call(
     connection,
@@ -195,18 +223,20 @@ async function registerOnce(
     },
     options,
   );
+  const sessionExpiresMs = Number(finished.sessionExpiresMs);
   return {
-    sessionExpiresMs: Number(finished.sessionExpiresMs),
+    sessionExpiresMs,
     serverKey,
-    manifest: ownManifest(manifest, credentials),
+    exportKey,
+    isEnrolling: false,
+    manifest: ownManifest(manifest, credentials, true),
   };
 }
 
 /**
  * Logs this device in: afterwards the node knows it by this connection's transport key until
- * `sessionExpiresMs`. Throws UnauthenticatedError AUTH_FAILED for a wrong password and an unknown
- * user alike, UNKNOWN_DEVICE (status 4) for a device that is not in the account's manifest,
- * AccountError, and what the node or the connection answers.
+ * `sessionExpiresMs`; a device that is not in the account's manifest is let in to enroll. Throws UnauthenticatedError AUTH_FAILED for a wrong password and an unknown
+ * user alike, AccountError, and what the node or the connection answers.
  */
 export async function login(
   connection: Connection,
@@ -223,7 +253,6 @@ export async function login(
     response: ke2,
     ksf: started.ksf,
   });
-  exportKey.fill(0);
   try {
     requirePinned(serverKey, credentials.pinnedServerKey);
     const binding = bindingOf(connection, keys, [ke1, ke2, ke3]);
@@ -242,12 +271,16 @@ export async function login(
     if (finished.manifest === undefined) {
       throw new TransportError('protocol', 'login: the node answered without a manifest');
     }
+    const { isEnrolling } = finished;
     return {
-      sessionExpiresMs: Number(finished.sessionExpiresMs),
+      sessionExpiresMs: isEnrolling ? 0 : Number(finished.sessionExpiresMs),
       serverKey,
-      manifest: ownManifest(finished.manifest, credentials),
+      exportKey,
+      isEnrolling,
+      manifest: ownManifest(finished.manifest, credentials, !isEnrolling),
     };
   } catch (error) {
+    exportKey.fill(0);
     // The same error as the one that this side finds by itself.
     throw hasReason(error, 'AUTH_FAILED') ? authFailed(error) : error;
   } finally {
@@ -275,8 +308,15 @@ function requirePinned(serverKey: Uint8Array, pinned: Uint8Array | undefined): v
   );
 }
 
-/** The account's manifest, which must be signed by our account key and name this device. */
-function ownManifest(signed: SignedManifest, { userId, keys }: Credentials): Manifest {
+/**
+ * What the node says the account's manifest is; it only decides whether this login makes sense, as
+ * keys are believed when the log shows them. Throws AccountError BAD_MANIFEST.
+ */
+function ownManifest(
+  signed: SignedManifest,
+  { userId, keys }: Credentials,
+  isDevice: boolean,
+): Manifest {
   let manifest: Manifest;
   try {
     manifest = checkManifest(signed, userId);
@@ -285,13 +325,14 @@ function ownManifest(signed: SignedManifest, { userId, keys }: Credentials): Man
       cause,
     });
   }
-  const { accountKey, identityKey } = keys;
-  if (accountKey !== undefined && Buffer.compare(manifest.akPub, accountKey.publicKey) !== 0) {
-    throw new AccountError('BAD_MANIFEST', 'the account has another account key than this device');
-  }
   const isInIt = manifest.devices.some(
-    (device) => Buffer.compare(device.identityPub, identityKey.publicKey) === 0,
+    (device) => Buffer.compare(device.identityPub, keys.identityKey.publicKey) === 0,
   );
-  if (!isInIt) throw new AccountError('BAD_MANIFEST', 'this device is not in the manifest');
+  if (isInIt !== isDevice) {
+    throw new AccountError(
+      'BAD_MANIFEST',
+      isDevice ? 'this device is not in the manifest' : 'this device is in the manifest already',
+    );
+  }
   return manifest;
 }

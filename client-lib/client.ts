@@ -6,6 +6,7 @@ import {
   hasReason,
   InvalidArgumentError,
   NotFoundError,
+  parseUserId,
   QpcError,
   silentLog,
   Status,
@@ -13,21 +14,33 @@ import {
   systemRandom,
   type Runtime,
 } from '@quicprochat/proto';
-import { CloseCode, transportOf, type Transport } from '@quicprochat/proto/transport';
+import {
+  CloseCode,
+  transportOf,
+  type Connection,
+  type Transport,
+} from '@quicprochat/proto/transport';
 import {
   accountKeys,
   login,
   prepareAccount,
   recordSession,
   register,
+  AccountError,
   type AccountKeys,
   type Credentials,
+  type GrantedSession,
 } from './account.ts';
+import type { OwnDevice } from './account-changes.ts';
 import type { Contact } from './contacts.ts';
 import { Device } from './device.ts';
+import { enroll } from './enrolment.ts';
 import { EventBus, type ClientEvent } from './events.ts';
-import { callerOf, ClosedError, dialNode } from './link.ts';
+import { keyHistory, type DatedChange } from './kt/key-history.ts';
+import { logStatuses, type LogStatus } from './kt/log-status.ts';
+import { callerOf, ClosedError, dialNode, type Caller } from './link.ts';
 import { receivedMessages, type ReceivedMessage } from './received.ts';
+import type { StoredKeyEvent } from './store/log-rows.ts';
 import { openStore } from './store/sqlite-store.ts';
 import type {
   AccountRecord,
@@ -87,6 +100,8 @@ export class NoAccountError extends QpcError {
   }
 }
 
+type Exchange = (connection: Connection, credentials: Credentials) => Promise<GrantedSession>;
+
 export class QpcClient implements AsyncDisposable {
   readonly #store: ClientStore;
   readonly #runtime: Runtime;
@@ -117,11 +132,13 @@ export class QpcClient implements AsyncDisposable {
 
   /**
    * Registers the account at a node (`qpc://host:port#pin`), with this device as its only one, and
-   * publishes its keys. Safe to repeat after a lost answer. Throws ConflictError NAME_TAKEN,
-   * AccountError, TransportError and the node's own errors.
+   * publishes its keys. Resolves when the node's log shows the account with this device's keys. Safe to
+   * repeat after a lost answer. Throws ConflictError NAME_TAKEN, AccountError, VerificationError or
+   * LogError (the log is not to be believed), TransportError and the node's own errors.
    */
   async register(options: AccountOptions & { readonly nodeAddress: string }): Promise<void> {
-    const record = await prepareAccount(this.#store, options, this.#runtime.random);
+    const owner = { ...options, isNewAccount: true };
+    const record = await prepareAccount(this.#store, owner, this.#runtime.random);
     await this.#authenticate(record, options, (connection, credentials) =>
       register(connection, credentials, this.#runtime.clock, options.signal),
     );
@@ -141,6 +158,59 @@ export class QpcClient implements AsyncDisposable {
     await this.#authenticate(record, options, (connection, credentials) =>
       login(connection, credentials, options.signal),
     );
+  }
+
+  /**
+   * Makes this device one more of an account that exists: the password opens the account key in the
+   * recovery bundle, and the log gets a manifest with this device. Safe to repeat. Throws like
+   * `register`, UnauthenticatedError AUTH_FAILED, AccountError NO_BUNDLE or NEEDS_APPROVAL.
+   */
+  async addDevice(options: AccountOptions & { readonly nodeAddress: string }): Promise<void> {
+    const owner = { ...options, isNewAccount: false };
+    const record = await prepareAccount(this.#store, owner, this.#runtime.random);
+    await this.#authenticate(record, options, (connection, credentials) =>
+      login(connection, credentials, options.signal),
+    );
+  }
+
+  /** The account's devices as its log shows them now. Needs the node. */
+  async devices(signal?: AbortSignal): Promise<readonly OwnDevice[]> {
+    const { changes, link } = this.#requireDevice();
+    return changes.devices(link, signal);
+  }
+
+  /**
+   * Revokes another device of the account, for good; done when the log shows it. Throws
+   * NotFoundError UNKNOWN_DEVICE, InvalidArgumentError for this device, AccountError NO_ACCOUNT_KEY.
+   */
+  async revokeDevice(deviceId: string, reason = 'revoked', signal?: AbortSignal): Promise<void> {
+    const { changes, link } = this.#requireDevice();
+    if (deviceId === this.whoami().deviceId) {
+      throw new InvalidArgumentError('BAD_FIELD', 'revoke: this device; do it from another one');
+    }
+    await changes.revokeDevice(deviceId, reason, link, signal);
+  }
+
+  /**
+   * Replaces the account key; the old one signs for the new one, so contacts go on. Needs the password,
+   * for the recovery bundle. Done when the log shows it.
+   */
+  async rotateAccountKey(options: Omit<AccountOptions, 'userId'>): Promise<void> {
+    const { changes } = this.#requireDevice();
+    const { userId } = this.whoami();
+    await this.#withLogin({ ...options, userId }, (caller, exportKey) =>
+      changes.rotateAccountKey(exportKey, caller, options.signal),
+    );
+  }
+
+  /**
+   * Deletes the account at its node, for good: nobody gets the name again. The store stays, to be
+   * read or deleted. Needs the node.
+   */
+  async deleteAccount(signal?: AbortSignal): Promise<void> {
+    const { changes, link } = this.#requireDevice();
+    await changes.deleteAccount(link, signal);
+    link.expire();
   }
 
   /** Starts the background connection. No effect while it runs. Throws NoAccountError. */
@@ -189,8 +259,9 @@ export class QpcClient implements AsyncDisposable {
   messages(
     options: { readonly signal?: AbortSignal } = {},
   ): AsyncIterableIterator<ReceivedMessage> {
+    const { news, contacts } = this.#requireDevice();
     return receivedMessages(
-      { store: this.#store, runtime: this.#runtime, news: this.#requireDevice().news },
+      { store: this.#store, runtime: this.#runtime, news, contacts },
       options.signal,
     );
   }
@@ -220,9 +291,44 @@ export class QpcClient implements AsyncDisposable {
     return this.#store.inbox.undecryptable();
   }
 
-  /** What is pinned of a person; undefined for somebody never met. */
+  /** What is verified of a person; undefined for somebody never met. Asks nobody. */
   contact(userId: string): Contact | undefined {
     return this.#requireDevice().contacts.get(userId);
+  }
+
+  /** Looks a person up in the log of its home, now. See Contacts.resolve. */
+  async lookUp(userId: string, signal?: AbortSignal): Promise<Contact> {
+    const { contacts, link } = this.#requireDevice();
+    return contacts.resolve(parseUserId(userId).userId, link, signal);
+  }
+
+  /** People compared this account key (32 bytes) with the person's own. See Contacts.verify. */
+  verify(userId: string, accountKey: Uint8Array): Contact {
+    return this.#requireDevice().contacts.verify(userId, accountKey);
+  }
+
+  /** Uses the keys of a contact whose account key was replaced without its signature. */
+  async acceptIdentityReset(userId: string): Promise<void> {
+    await this.#requireDevice().acceptIdentityReset(userId);
+  }
+
+  /**
+   * Every version of a person's keys that the log still shows, oldest first, each judged as the
+   * successor of the one before. Needs the node. Throws as Contacts.resolve.
+   */
+  async keyHistory(userId: string, signal?: AbortSignal): Promise<readonly DatedChange[]> {
+    const { logs, link } = this.#requireDevice();
+    return keyHistory(parseUserId(userId).userId, logs, link, signal);
+  }
+
+  /** What happened to keys and logs, newest first. */
+  keyEvents(limit = 100): readonly StoredKeyEvent[] {
+    return this.#store.logs.events(limit);
+  }
+
+  /** The logs that this device relies on, as it saw them last. */
+  logs(): readonly LogStatus[] {
+    return logStatuses(this.#requireDevice().logs);
   }
 
   /** Throws NoAccountError. */
@@ -270,11 +376,50 @@ export class QpcClient implements AsyncDisposable {
   /** Register or login over a connection of its own, then what others need to reach us. */
   async #authenticate(
     record: AccountRecord,
+    options: AccountOptions,
+    exchange: Exchange,
+  ): Promise<void> {
+    await this.#exchange(record, options, exchange, async (connection, granted, keys) => {
+      const caller = callerOf(connection);
+      let { sessionExpiresMs } = granted;
+      if (granted.isEnrolling) {
+        // A device that was in the account once does not come back: its key is revoked.
+        if (record.isRegistered) {
+          throw new AccountError('NOT_A_DEVICE', 'this device was revoked: make a new one');
+        }
+        const parts = { store: this.#store, runtime: this.#runtime, userId: record.userId, keys };
+        const logs = Device.logsOf(this.#store, this.#runtime, record);
+        sessionExpiresMs = await enroll({ ...parts, logs }, granted.exportKey, caller);
+      }
+      recordSession(this.#store, record, { ...granted, sessionExpiresMs });
+      const device = this.#requireDevice();
+      await device.prepare(caller);
+      await device.changes.keepBundle(granted.exportKey, caller, options.signal);
+      if (device.link.state === 'sessionExpired') device.start();
+    });
+  }
+
+  /** Logs in once more, for what needs the password's key. */
+  async #withLogin(
+    options: AccountOptions,
+    work: (caller: Caller, exportKey: Uint8Array) => Promise<void>,
+  ): Promise<void> {
+    const record = this.#store.account.get();
+    if (record === undefined) throw new NoAccountError();
+    const exchange: Exchange = (connection, credentials) =>
+      login(connection, credentials, options.signal);
+    await this.#exchange(record, options, exchange, async (connection, granted) => {
+      if (granted.isEnrolling) throw new AccountError('NOT_A_DEVICE', 'this device was revoked');
+      recordSession(this.#store, record, granted);
+      await work(callerOf(connection), granted.exportKey);
+    });
+  }
+
+  async #exchange(
+    record: AccountRecord,
     { userId, password, signal }: AccountOptions,
-    exchange: (
-      connection: Parameters<typeof register>[0],
-      credentials: Credentials,
-    ) => ReturnType<typeof login>,
+    exchange: Exchange,
+    then: (connection: Connection, granted: GrantedSession, keys: AccountKeys) => Promise<void>,
   ): Promise<void> {
     const keys: AccountKeys = accountKeys(record);
     const { connection } = await dialNode(
@@ -286,18 +431,17 @@ export class QpcClient implements AsyncDisposable {
       },
       signal,
     );
+    let granted: GrantedSession | undefined;
     try {
-      const granted = await exchange(connection, {
+      granted = await exchange(connection, {
         userId,
         password,
         keys,
         pinnedServerKey: record.opaqueServerKey,
       });
-      recordSession(this.#store, record, granted);
-      const device = this.#requireDevice();
-      await device.prepare(callerOf(connection));
-      if (device.link.state === 'sessionExpired') device.start();
+      await then(connection, granted, keys);
     } finally {
+      granted?.exportKey.fill(0);
       await connection.close(CloseCode.Normal, 'done');
     }
   }

@@ -1,30 +1,60 @@
 /**
- * Who somebody is: device manifests, checked and pinned (docs/protocol/cryptography.md). Until key
- * transparency is there, an account key is believed at first use and never replaced; results say
- * so by type (`verification: 'firstUse'`). MLS asks this cache, never the network.
+ * Who somebody is: device manifests that the key-transparency log of their home vouches for
+ * (docs/developer/verification.md). There is no other way in: what a node serves beside keys is
+ * compared with what the log shows. MLS asks this cache, never the network.
  */
-import { createHash } from 'node:crypto';
+import { VerificationError } from '@quicprochat/kt-log/verify';
 import {
   checkManifest,
   checkPrekey,
+  hasReason,
   InvalidArgumentError,
-  methods,
+  manifestOfValue,
   NotFoundError,
+  parseUserId,
   QpcError,
   Status,
   type Runtime,
 } from '@quicprochat/proto';
-import {
-  create,
-  SignedManifestSchema,
-  type Manifest,
-  type SignedManifest,
-  type SignedPrekey,
-} from '@quicprochat/proto/messages';
+import type { SignedManifest, SignedPrekey } from '@quicprochat/proto/messages';
 import type { EventBus } from './events.ts';
+import { LogError } from './kt/log-record.ts';
+import { describeChange, historyBetween, type VersionChange } from './kt/manifest-history.ts';
+import { labelOf, type DomainLog, type Logs } from './kt/logs.ts';
 import type { Caller } from './link.ts';
 import type { ManifestInfo } from './mls/index.ts';
-import type { ClientStore, ContactRecord, Verification } from './store/store.ts';
+import type { ClientStore, ContactRecord, KeySource } from './store/store.ts';
+
+const dayMs = 24 * 3600 * 1000;
+
+export const contactLimits = {
+  /** Older than this, keys are checked again before they are used (ms). */
+  freshMs: dayMs,
+  /** While the log cannot be reached, keys are used until they are this old (ms). */
+  unreachableMs: 7 * dayMs,
+  /** The same for keys that a credential showed: its log entry may be this old (ms). */
+  credentialMs: 10 * dayMs,
+  /** How long a failed attempt to reach a log lets older keys pass (ms). */
+  passMs: 5 * 60_000,
+} as const;
+
+/**
+ * How sure we are of somebody's keys, best first. `compared`: people compared the account key.
+ * `witnessed`: the log shows them, and auditors of other nodes saw that log. `logged`: the log
+ * shows them. `credential`: a credential of the log showed them, the log was not asked.
+ * `notRechecked`: shown more than a day ago. `blocked`: the account key was replaced without its
+ * signature after people had compared it. `revoked`: the device is not among the keys any more.
+ * `unknown`: nothing was verified, only in stores of before key transparency.
+ */
+export type Verification =
+  | 'compared'
+  | 'witnessed'
+  | 'logged'
+  | 'credential'
+  | 'notRechecked'
+  | 'blocked'
+  | 'revoked'
+  | 'unknown';
 
 /** What the application may know of a person. */
 export interface Contact {
@@ -32,8 +62,22 @@ export interface Contact {
   readonly verification: Verification;
   /** Ed25519 account key (32 bytes): what people compare. */
   readonly accountKey: Uint8Array;
-  readonly firstSeenMs: number;
   readonly devices: readonly ContactDevice[];
+  /** Version of the user's label in the log of its home. */
+  readonly version: number;
+  readonly firstSeenMs: number;
+  /** When these keys were last shown to be the newest (ms), and the size of the log then. */
+  readonly verifiedMs: number;
+  readonly treeSize: number;
+  /** Auditors of other nodes cosigned a head of the log that covers this. */
+  readonly witnessed: boolean;
+  readonly source: KeySource;
+  /** People compared the account key. */
+  readonly isCompared: boolean;
+  /** No key of this contact is used until acceptIdentityReset or a new comparison. */
+  readonly isBlocked: boolean;
+  /** The account was deleted. */
+  readonly isClosed: boolean;
 }
 export interface ContactDevice {
   readonly deviceId: string;
@@ -41,16 +85,27 @@ export interface ContactDevice {
   readonly identityPub: Uint8Array;
 }
 
-/** A node presented keys for a known person that we refuse to use. */
+/**
+ * Keys for a person that we refuse to use. NOT_IN_LOG: a node served keys that the log of the
+ * person's home does not show. MANIFEST_ROLLBACK, MANIFEST_FORK: they are older than the known ones
+ * or contradict them. IDENTITY_RESET: the account key was replaced without its signature, and people
+ * had compared it. UNEXPECTED_KEY: the log shows keys for the own account that are not its own.
+ */
 export class ContactError extends QpcError {
   override name = 'ContactError';
   readonly userId: string;
   constructor(
-    reason: 'ACCOUNT_KEY_CHANGED' | 'MANIFEST_ROLLBACK' | 'MANIFEST_FORK',
+    reason:
+      | 'NOT_IN_LOG'
+      | 'MANIFEST_ROLLBACK'
+      | 'MANIFEST_FORK'
+      | 'IDENTITY_RESET'
+      | 'UNEXPECTED_KEY',
     userId: string,
     message: string,
+    options?: { readonly cause?: unknown },
   ) {
-    super(Status.FailedPrecondition, reason, message);
+    super(Status.FailedPrecondition, reason, `${userId}: ${message}`, options);
     this.userId = userId;
   }
 }
@@ -59,83 +114,229 @@ export interface ContactParts {
   readonly store: ClientStore;
   readonly runtime: Runtime;
   readonly events: EventBus;
-  /** The own account key (32 bytes), where this device holds it: no node can swap our own. */
-  readonly own: { readonly userId: string; readonly accountKey: Uint8Array } | undefined;
+  readonly logs: Logs;
+  /** Changes of the own account are its guardian's to tell. */
+  readonly ownUserId: string;
+  /** A log, or a node that speaks for one, showed something that no honest one shows. */
+  readonly onLie: (domain: string, error: QpcError) => void;
+  /** Judges what a log shows of the own account. Throws ContactError UNEXPECTED_KEY. */
+  readonly checkOwn: (shown: ShownVersion, changes: readonly VersionChange[]) => void;
+  /** What the log shows of the own account is not believed. */
+  readonly onOwnRefused: (error: ContactError) => void;
+}
+
+type Loaded = Omit<Contact, 'verification' | 'witnessed'> & { readonly info: ManifestInfo };
+
+/** A version that was shown to be a user's greatest. */
+export interface ShownVersion {
+  readonly version: number;
+  readonly value: Uint8Array;
+  readonly treeSize: number;
+  readonly source: KeySource;
+  /** When it was the greatest (ms). */
+  readonly atMs: number;
 }
 
 export class Contacts {
   readonly #parts: ContactParts;
-  readonly #cache = new Map<string, Contact & { readonly info: ManifestInfo }>();
+  readonly #cache = new Map<string, Loaded>();
+  /** When a log could not be reached for a user, by monotonic time. */
+  readonly #unreached = new Map<string, number>();
 
   constructor(parts: ContactParts) {
     this.#parts = parts;
   }
 
-  /** The pinned contact, from the store alone. */
+  /** The verified contact, from the store alone. */
   get(userId: string): Contact | undefined {
-    return this.#load(userId);
+    const loaded = this.#load(userId);
+    if (loaded === undefined) return undefined;
+    const { info: _info, ...contact } = loaded;
+    const witnessed = this.#isWitnessed(loaded);
+    return { ...contact, witnessed, verification: this.#verificationOf(loaded, witnessed) };
   }
 
-  /** For MLS: what the pinned manifest says, undefined when the user is unknown here. */
-  readonly lookup = (userId: string): ManifestInfo | undefined => this.#load(userId)?.info;
+  /** How sure we are of the keys of a device: `get`, and `revoked` for one that is gone. */
+  verificationOf(userId: string, deviceId: string): Verification {
+    const contact = this.get(userId);
+    if (contact === undefined) return 'unknown';
+    const isThere = contact.devices.some((device) => device.deviceId === deviceId);
+    return isThere || contact.isBlocked ? contact.verification : 'revoked';
+  }
 
-  /**
-   * Checks a manifest that a node served and pins it: durable on return. The account key of the
-   * first one stays for ever; a version never goes back. Throws InvalidArgumentError (malformed,
-   * badly signed), ContactError ACCOUNT_KEY_CHANGED, MANIFEST_ROLLBACK or MANIFEST_FORK.
-   */
-  accept(userId: string, signed: SignedManifest): Contact {
-    const { store, runtime, events, own } = this.#parts;
-    const manifest = checkManifest(signed, userId);
-    const nowMs = runtime.clock.now();
-    const known = store.contacts.get(userId);
-    const pinned = own?.userId === userId ? own.accountKey : known?.accountKey;
-    if (pinned !== undefined && !sameBytes(pinned, manifest.akPub)) {
-      if (store.transaction(() => store.contacts.addRefused(userId, manifest.akPub, nowMs))) {
-        events.emit({ type: 'accountKeyChanged', userId });
-      }
-      throw new ContactError(
-        'ACCOUNT_KEY_CHANGED',
-        userId,
-        'contact: the node presented another account key than the one first seen',
-      );
-    }
-    const seq = Number(manifest.seq);
-    if (known !== undefined) checkSuccession(userId, known, manifest, signed);
-    if (known === undefined || seq > known.manifestSeq) {
-      store.transaction(() =>
-        store.contacts.put({
-          userId,
-          accountKey: manifest.akPub,
-          manifest: signed.manifest,
-          signature: signed.signature,
-          manifestSeq: seq,
-          firstSeenMs: known?.firstSeenMs ?? nowMs,
-          checkedMs: nowMs,
-          verification: 'firstUse',
-        }),
-      );
-      this.#cache.delete(userId);
-    }
+  /** For MLS: what the verified manifest says; undefined when it has to be looked up first. */
+  readonly lookup = (userId: string): ManifestInfo | undefined => {
     const contact = this.#load(userId);
-    if (contact === undefined) throw new NotFoundError('UNKNOWN_USER', 'contact: was not stored');
-    return contact;
+    return contact !== undefined && !contact.isBlocked && this.#isUsable(contact)
+      ? contact.info
+      : undefined;
+  };
+
+  /** Throws ContactError IDENTITY_RESET for the first user whose keys are blocked. */
+  requireUnblocked(userIds: readonly string[]): void {
+    for (const userId of userIds) {
+      if (this.#load(userId)?.isBlocked === true) throw blocked(userId);
+    }
   }
 
   /**
-   * Asks the own node for a user's manifest and pins it. Throws NotFoundError UNKNOWN_USER, what
-   * `accept` throws, and the caller's transport errors.
+   * Looks a user up in the log of its home and keeps what it shows: durable on return. Throws
+   * NotFoundError UNKNOWN_USER, ContactError, VerificationError (the log lies), LogError, and what
+   * the node or the connection answers.
    */
   async resolve(userId: string, caller: Caller, signal?: AbortSignal): Promise<Contact> {
-    const response = await caller.call(
-      methods.resolveUser,
-      { userId },
-      signal === undefined ? {} : { signal },
-    );
-    if (response.manifest === undefined) {
-      throw new InvalidArgumentError('BAD_FIELD', 'resolve user: the answer has no manifest');
+    return this.#telling(userId, () => this.#resolve(userId, caller, signal));
+  }
+
+  /** Makes it known when somebody lies about a person's keys. */
+  async #telling<T>(userId: string, work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      const { ownUserId, onOwnRefused, onLie } = this.#parts;
+      if (error instanceof ContactError && userId === ownUserId) onOwnRefused(error);
+      else if (isLie(error)) onLie(parseUserId(userId).domain, error);
+      throw error;
     }
-    return this.accept(userId, response.manifest);
+  }
+
+  async #resolve(userId: string, caller: Caller, signal?: AbortSignal): Promise<Contact> {
+    const { logs, runtime, store } = this.#parts;
+    const { domain } = parseUserId(userId);
+    const before = store.contacts.get(userId);
+    try {
+      const log = await logs.of(domain, caller);
+      if (log.client.evidence().length > 0) {
+        throw new LogError('LOG_CONVICTED', domain, 'it contradicted itself; see the evidence');
+      }
+      const transport = log.transport(caller);
+      const options = signal === undefined ? {} : { signal };
+      const found = await log.client.search(transport, labelOf(userId), options);
+      const shown = { ...found, treeSize: found.size, atMs: runtime.clock.now() };
+      await this.accept(userId, { ...shown, source: 'log' }, before, { log, caller });
+    } catch (error) {
+      const isHidden =
+        hasReason(error, 'UNKNOWN_USER') && before !== undefined && !isClosedRecord(before);
+      if (!isHidden) throw error;
+      const message = `the log showed version ${before.version} before, and hides it now`;
+      throw new ContactError('MANIFEST_ROLLBACK', userId, message, { cause: error });
+    }
+    this.#unreached.delete(userId);
+    return this.#unblocked(userId);
+  }
+
+  /**
+   * The contact, with keys that are fresh and no older than those that a node served beside others.
+   * Throws what `resolve` throws, ContactError NOT_IN_LOG for keys that the log does not show.
+   */
+  async verified(
+    userId: string,
+    served: SignedManifest,
+    caller: Caller,
+    signal?: AbortSignal,
+  ): Promise<Contact> {
+    return this.#telling(userId, () => this.#verified(userId, served, caller, signal));
+  }
+
+  async #verified(
+    userId: string,
+    served: SignedManifest,
+    caller: Caller,
+    signal?: AbortSignal,
+  ): Promise<Contact> {
+    const known = this.#parts.store.contacts.get(userId);
+    const isKnown = known !== undefined && isValue(known.value, served);
+    const contact = this.#load(userId);
+    if (contact !== undefined && isKnown && this.#ageMs(contact) <= contactLimits.freshMs) {
+      return this.#unblocked(userId);
+    }
+    const seq = checkManifest(served, userId).seq;
+    if (known !== undefined && seq < BigInt(known.version)) {
+      const message = `the node served version ${seq} of its keys, ${known.version} is known`;
+      throw new ContactError('MANIFEST_ROLLBACK', userId, message);
+    }
+    const shown = await this.#resolve(userId, caller, signal);
+    const after = this.#parts.store.contacts.get(userId);
+    // The log may be ahead of what was served with the keys: then what it shows is used.
+    if (
+      seq > BigInt(shown.version) ||
+      (seq === BigInt(shown.version) && !isServed(after, served))
+    ) {
+      throw new ContactError(
+        'NOT_IN_LOG',
+        userId,
+        'the node served keys that the log does not show',
+      );
+    }
+    return shown;
+  }
+
+  /**
+   * Takes in a version that was shown to be a user's greatest, after judging what it changed. Durable
+   * on return; a race with another answer is won by the greater version. Throws ContactError
+   * MANIFEST_ROLLBACK or MANIFEST_FORK.
+   */
+  async accept(
+    userId: string,
+    shown: ShownVersion,
+    before: ContactRecord | undefined,
+    source?: { readonly log: DomainLog; readonly caller: Caller },
+  ): Promise<void> {
+    const { store, ownUserId, checkOwn } = this.#parts;
+    if (before !== undefined && shown.version < before.version) {
+      const message = `version ${shown.version} of its keys after ${before.version}`;
+      throw new ContactError('MANIFEST_ROLLBACK', userId, message);
+    }
+    const changes = await historyBetween(userId, before, shown, source).catch((cause: unknown) => {
+      if (!(cause instanceof InvalidArgumentError) || cause instanceof VerificationError)
+        throw cause;
+      throw new ContactError('MANIFEST_FORK', userId, cause.message, { cause });
+    });
+    if (userId === ownUserId) checkOwn(shown, changes);
+    const isNew = store.transaction(() => {
+      const current = store.contacts.get(userId);
+      if (current !== undefined && current.version > shown.version) return false;
+      store.contacts.put(recordAfter(userId, current, shown, changes));
+      return current === undefined || current.version < shown.version;
+    });
+    this.#cache.delete(userId);
+    if (isNew) this.#tell(userId, changes);
+  }
+
+  /**
+   * Says that people compared this account key (32 bytes) with the person's own. From now on a
+   * replacement without its signature blocks the contact. Throws NotFoundError UNKNOWN_USER,
+   * InvalidArgumentError when it is not the key that the log shows.
+   */
+  verify(userId: string, accountKey: Uint8Array): Contact {
+    const { store } = this.#parts;
+    store.transaction(() => {
+      const record = this.#require(userId);
+      if (!sameBytes(record.accountKey, accountKey)) {
+        throw new InvalidArgumentError('BAD_FIELD', 'contact: not the account key in the log');
+      }
+      store.contacts.put({ ...record, comparedKey: accountKey });
+    });
+    this.#cache.delete(userId);
+    return this.#unblocked(userId);
+  }
+
+  /** Uses the new keys of a contact that is blocked, uncompared. Throws NotFoundError UNKNOWN_USER. */
+  acceptIdentityReset(userId: string): Contact {
+    const { store } = this.#parts;
+    store.transaction(() => {
+      store.contacts.put({ ...this.#require(userId), comparedKey: undefined });
+    });
+    this.#cache.delete(userId);
+    return this.#unblocked(userId);
+  }
+
+  /** A log could not be reached: keys up to a week old may be used for a while. True if they can. */
+  passUnreached(userId: string): boolean {
+    const contact = this.#load(userId);
+    if (contact === undefined || this.#ageMs(contact) > contactLimits.unreachableMs) return false;
+    this.#unreached.set(userId, this.#parts.runtime.clock.monotonic());
+    return true;
   }
 
   /**
@@ -158,68 +359,152 @@ export class Contacts {
     return found.publicKey;
   }
 
-  #load(userId: string): (Contact & { readonly info: ManifestInfo }) | undefined {
+  #require(userId: string): ContactRecord {
+    const record = this.#parts.store.contacts.get(userId);
+    if (record === undefined) throw new NotFoundError('UNKNOWN_USER', 'contact: never looked up');
+    return record;
+  }
+
+  #unblocked(userId: string): Contact {
+    const contact = this.get(userId);
+    if (contact === undefined) throw new NotFoundError('UNKNOWN_USER', 'contact: was not stored');
+    if (contact.isBlocked) throw blocked(userId);
+    return contact;
+  }
+
+  #tell(userId: string, changes: readonly VersionChange[]): void {
+    const { events, store, runtime, ownUserId } = this.#parts;
+    if (userId === ownUserId) return;
+    for (const change of changes) {
+      if (change.kind === 'first') continue;
+      const isReset = change.kind === 'identityReset';
+      const type = isReset ? 'identityReset' : 'keyChange';
+      const atMs = runtime.clock.now();
+      const reason = `version ${change.version}: ${describeChange(change)}`;
+      if (!store.logs.addEvent({ atMs, type, subject: userId, reason })) continue;
+      const { version, added, revoked } = change;
+      if (change.kind === 'identityReset') {
+        const isBlocked = this.#load(userId)?.isBlocked === true;
+        events.emit({ type: 'identityReset', userId, version, isBlocked });
+      } else {
+        events.emit({ type: 'keyChange', userId, version, change: change.kind, added, revoked });
+      }
+    }
+  }
+
+  #ageMs({ verifiedMs }: Loaded): number {
+    // A clock that went back must not make keys look older or younger than a lifetime.
+    return Math.abs(this.#parts.runtime.clock.now() - verifiedMs);
+  }
+
+  #isUsable(contact: Loaded): boolean {
+    const ageMs = this.#ageMs(contact);
+    if (ageMs <= contactLimits.freshMs) return true;
+    if (contact.source === 'credential') return ageMs <= contactLimits.credentialMs;
+    const unreachedMs = this.#unreached.get(contact.userId);
+    if (unreachedMs === undefined) return false;
+    const sinceMs = this.#parts.runtime.clock.monotonic() - unreachedMs;
+    return sinceMs <= contactLimits.passMs && ageMs <= contactLimits.unreachableMs;
+  }
+
+  #isWitnessed({ userId, treeSize, source }: Loaded): boolean {
+    if (source === 'credential') return false;
+    const log = this.#parts.logs.known(parseUserId(userId).domain);
+    return (log?.client.head()?.witnessedSize ?? 0) >= treeSize;
+  }
+
+  #verificationOf(contact: Loaded, witnessed: boolean): Verification {
+    if (contact.isBlocked) return 'blocked';
+    if (contact.source === 'credential') return 'credential';
+    if (this.#ageMs(contact) > contactLimits.freshMs) return 'notRechecked';
+    if (contact.isCompared) return 'compared';
+    return witnessed ? 'witnessed' : 'logged';
+  }
+
+  #load(userId: string): Loaded | undefined {
     const cached = this.#cache.get(userId);
     if (cached !== undefined) return cached;
     const record = this.#parts.store.contacts.get(userId);
     if (record === undefined) return undefined;
-    const contact = contactOf(record);
+    const contact = loadedOf(record);
     this.#cache.set(userId, contact);
     return contact;
   }
 }
 
-function contactOf(record: ContactRecord): Contact & { readonly info: ManifestInfo } {
+function loadedOf(record: ContactRecord): Loaded {
   // Checked again: it costs one signature per start, and a damaged store must not add a device.
-  const manifest = checkManifest(signedManifestOf(record), record.userId);
+  const manifest = checkManifest(manifestOfValue(record.value), record.userId);
+  const { comparedKey, accountKey } = record;
   const revoked = manifest.revoked.map(({ identityPub }) => identityPub);
   const devices = manifest.devices
     .filter(({ identityPub }) => !revoked.some((key) => sameBytes(key, identityPub)))
     .map(({ deviceId, identityPub }) => ({ deviceId, identityPub }));
   return {
     userId: record.userId,
-    verification: record.verification,
-    accountKey: record.accountKey,
-    firstSeenMs: record.firstSeenMs,
+    accountKey,
     devices,
+    version: record.version,
+    firstSeenMs: record.firstSeenMs,
+    verifiedMs: record.verifiedMs,
+    treeSize: record.treeSize,
+    source: record.source,
+    isCompared: comparedKey !== undefined && sameBytes(comparedKey, accountKey),
+    isBlocked: comparedKey !== undefined && !sameBytes(comparedKey, accountKey),
+    isClosed: manifest.closed,
     info: { devices, revoked },
   };
 }
 
-function signedManifestOf(record: ContactRecord): SignedManifest {
-  return create(SignedManifestSchema, { manifest: record.manifest, signature: record.signature });
-}
-
-/** A manifest may repeat or follow the known one; never precede, replace or ignore it. */
-function checkSuccession(
+function recordAfter(
   userId: string,
-  known: ContactRecord,
-  next: Manifest,
-  signed: SignedManifest,
-): void {
-  const seq = Number(next.seq);
-  if (seq < known.manifestSeq) {
-    throw new ContactError(
-      'MANIFEST_ROLLBACK',
-      userId,
-      `contact: manifest ${seq} after ${known.manifestSeq}`,
-    );
-  }
-  const isFork =
-    seq === known.manifestSeq
-      ? !sameBytes(signed.manifest, known.manifest)
-      : seq === known.manifestSeq + 1 && !sameBytes(next.prev, sha256(known.manifest));
-  if (isFork) {
-    throw new ContactError(
-      'MANIFEST_FORK',
-      userId,
-      `contact: manifest ${seq} does not follow the known one`,
-    );
-  }
+  current: ContactRecord | undefined,
+  shown: ShownVersion,
+  changes: readonly VersionChange[],
+): ContactRecord {
+  const { akPub } = checkManifest(manifestOfValue(shown.value), userId);
+  const isReset = changes.some(({ kind }) => kind === 'identityReset');
+  const compared = current?.comparedKey;
+  // A key that was replaced with its own signature is as good as the one that people compared; once
+  // blocked, only people unblock.
+  const wasBlocked =
+    compared !== undefined && current !== undefined && !sameBytes(compared, current.accountKey);
+  const isNewer = current === undefined || current.verifiedMs <= shown.atMs;
+  return {
+    userId,
+    accountKey: akPub,
+    value: shown.value,
+    version: shown.version,
+    firstSeenMs: current?.firstSeenMs ?? shown.atMs,
+    verifiedMs: isNewer ? shown.atMs : current.verifiedMs,
+    treeSize: Math.max(shown.treeSize, current?.treeSize ?? 0),
+    source: shown.source === 'log' || current?.source !== 'log' ? shown.source : 'log',
+    comparedKey: compared === undefined || isReset || wasBlocked ? compared : akPub,
+  };
 }
 
-function sha256(bytes: Uint8Array): Uint8Array {
-  return createHash('sha256').update(bytes).digest();
+function isClosedRecord({ userId, value }: ContactRecord): boolean {
+  return checkManifest(manifestOfValue(value), userId).closed;
+}
+
+/** What is not an honest node's or log's doing, nor the person's own. */
+function isLie(error: unknown): error is QpcError {
+  if (error instanceof VerificationError) return true;
+  return error instanceof ContactError && error.reason !== 'IDENTITY_RESET';
+}
+
+function isServed(record: ContactRecord | undefined, served: SignedManifest): boolean {
+  return record !== undefined && isValue(record.value, served);
+}
+
+/** Whether the signed bytes of a value are those that were served; their signature was checked. */
+function isValue(value: Uint8Array, served: SignedManifest): boolean {
+  return sameBytes(manifestOfValue(value).manifest, served.manifest);
+}
+
+function blocked(userId: string): ContactError {
+  const message = 'its account key was replaced without the signature of the one you compared';
+  return new ContactError('IDENTITY_RESET', userId, message);
 }
 
 /** Equality of public bytes. */

@@ -4,6 +4,7 @@
  * envelopes through the outbox like messages (docs/protocol/delivery.md).
  */
 import {
+  hasReason,
   InvalidArgumentError,
   methods,
   NotFoundError,
@@ -12,7 +13,7 @@ import {
   Status,
   type Runtime,
 } from '@quicprochat/proto';
-import type { Contacts } from './contacts.ts';
+import { ContactError, type Contacts } from './contacts.ts';
 import { checkText, encodeContent } from './content.ts';
 import { envelopeKeyOf } from './envelope-key.ts';
 import type { EventBus } from './events.ts';
@@ -106,7 +107,7 @@ export class Conversations {
         `conversation name: ${nameBytes} bytes, at most ${conversationLimits.nameBytes}`,
       );
     }
-    await this.#requireOwnManifest(signal);
+    await this.#refresh([identity.userId], signal);
     const { suite, invitees } = await this.#findInitial(othersOf(userIds, identity), signal);
     return writer.run(async (batch) => {
       let group = await mls.createGroup({ suite, identity, signatureKey, name });
@@ -158,6 +159,8 @@ export class Conversations {
       const options = signal === undefined ? {} : { signal };
       invitees.push(...(await fetchInvitees(this.#parts, caller, userId, [groupSuite], options)));
     }
+    // MLS judges every leaf of the new epoch, also those that are there.
+    await this.#refresh(await this.members(conversationId), signal);
     for (const chunk of chunks(invitees)) {
       await writer.run(async (batch) => {
         const group = this.#group(batch, groupId);
@@ -172,7 +175,8 @@ export class Conversations {
    * Sends a text to every other device of the conversation; returns the message's inner id (16
    * bytes). Durable on return: sealed, in history and in the outbox. Works offline, except that a
    * suite 0x0001 group may need fresh prekeys first. Throws NotFoundError UNKNOWN_GROUP,
-   * PayloadTooLargeError, InvalidArgumentError, MlsError REMOVED.
+   * PayloadTooLargeError, InvalidArgumentError, MlsError REMOVED, ContactError IDENTITY_RESET while a
+   * member is blocked.
    */
   async send(
     conversationId: Uint8Array,
@@ -218,6 +222,7 @@ export class Conversations {
       text,
     };
     const recipients = recipientsOf(group);
+    contacts.requireUnblocked(recipients.map(({ userId }) => userId));
     const isChannel = group.suite === xwingSuite;
     // Asked before the ratchet moves: an envelope that cannot be made must not use up a key.
     const prekeyOf = (rid: Uint8Array): Uint8Array | undefined => contacts.prekey(rid);
@@ -354,7 +359,7 @@ export class Conversations {
       );
       for (const { userId, keys } of users) {
         if (keys?.manifest === undefined || !userIds.includes(userId)) continue;
-        const { devices } = contacts.accept(userId, keys.manifest);
+        const { devices } = await contacts.verified(userId, keys.manifest, caller, signal);
         for (const { identityPub, prekey } of keys.prekeys) {
           const isTheirs = devices.some(
             (device) => Buffer.compare(device.identityPub, identityPub) === 0,
@@ -365,10 +370,17 @@ export class Conversations {
     }
   }
 
-  async #requireOwnManifest(signal?: AbortSignal): Promise<void> {
-    const { contacts, caller, identity } = this.#parts;
-    if (contacts.get(identity.userId) === undefined) {
-      await contacts.resolve(identity.userId, caller, signal);
+  /** Looks up the users whose verified keys are too old, or not there. Throws as Contacts.resolve. */
+  async #refresh(userIds: readonly string[], signal?: AbortSignal): Promise<void> {
+    const { contacts, caller } = this.#parts;
+    for (const userId of userIds) {
+      if (contacts.lookup(userId) !== undefined) continue;
+      try {
+        await contacts.resolve(userId, caller, signal);
+      } catch (error) {
+        const isOver = error instanceof ContactError || hasReason(error, 'CLOSED');
+        if (isOver || !contacts.passUnreached(userId)) throw error;
+      }
     }
   }
 

@@ -1,13 +1,24 @@
 /**
  * The running parts of one registered device, wired: link, sync, receiver, outbox, conversations,
- * key publisher. Knows the wiring and the order of start and stop, and nothing else.
+ * keys and the logs that vouch for them. Knows the wiring and the order of start and stop, and nothing else.
  */
-import { deviceIdOf, QpcError, seedOf, type Runtime } from '@quicprochat/proto';
+import {
+  deviceIdOf,
+  parseNodeAddress,
+  parseUserId,
+  QpcError,
+  seedOf,
+  type Runtime,
+} from '@quicprochat/proto';
 import type { Transport } from '@quicprochat/proto/transport';
 import { accountKeys, type AccountKeys } from './account.ts';
+import { AccountChanges } from './account-changes.ts';
 import { Contacts } from './contacts.ts';
 import { Conversations } from './conversation.ts';
 import type { EventBus } from './events.ts';
+import { Guardian } from './kt/guardian.ts';
+import { Logs, type LogsParts } from './kt/logs.ts';
+import { OwnKeys } from './kt/own-keys.ts';
 import { KeyPublisher } from './key-publisher.ts';
 import { Link, type Caller, type Session } from './link.ts';
 import { createMls } from './mls/index.ts';
@@ -40,10 +51,14 @@ export class Device {
   readonly outbox: Outbox;
   readonly contacts: Contacts;
   readonly conversations: Conversations;
+  readonly logs: Logs;
+  readonly changes: AccountChanges;
   readonly news = new News();
   readonly #store: ClientStore;
   readonly #runtime: Runtime;
-  readonly #userId: string;
+  readonly #guardian: Guardian;
+  /** What goes on beside calls; over when the device has stopped. */
+  readonly #background = new Set<Promise<void>>();
   readonly #writer: Writer;
   readonly #receiver: Receiver;
   readonly #sync: Sync;
@@ -58,15 +73,30 @@ export class Device {
     const signatureKey = { publicKey, seed: seedOf(keys.identityKey) };
     this.#store = store;
     this.#runtime = runtime;
-    this.#userId = userId;
+    this.logs = Device.logsOf(store, runtime, record, (of, error) =>
+      this.#guardian.onRefused(of, error),
+    );
+    const ownKeys = new OwnKeys({ store, runtime, events, userId });
     this.contacts = new Contacts({
       store,
       runtime,
       events,
-      own:
-        keys.accountKey === undefined
-          ? undefined
-          : { userId, accountKey: keys.accountKey.publicKey },
+      logs: this.logs,
+      ownUserId: userId,
+      onLie: (of, error) => this.#guardian.onLie(of, error),
+      checkOwn: ownKeys.check,
+      onOwnRefused: ownKeys.refused,
+    });
+    const { contacts, logs } = this;
+    this.#guardian = new Guardian({ store, runtime, events, logs, contacts, userId });
+    this.changes = new AccountChanges({
+      store,
+      runtime,
+      logs,
+      contacts,
+      ownKeys,
+      userId,
+      identityPub: publicKey,
     });
     const mls = createMls({
       clock: runtime.clock,
@@ -108,6 +138,7 @@ export class Device {
       receiver: this.#receiver,
       outbox: this.outbox,
       onKeyPackagesLow: (session) => this.#publish(session),
+      onKeyHint: (hinted) => this.#guardian.touch(hinted),
     });
     this.#publisher = new KeyPublisher({
       store,
@@ -131,16 +162,39 @@ export class Device {
     });
   }
 
+  /** The logs as a device with this account finds them; at most one of these works at a time. */
+  static logsOf(
+    store: ClientStore,
+    runtime: Runtime,
+    { userId, nodeAddress }: AccountRecord,
+    onRefused: LogsParts['onRefused'] = () => undefined,
+  ): Logs {
+    const { pin } = parseNodeAddress(nodeAddress);
+    return new Logs({
+      store,
+      runtime,
+      own: { domain: parseUserId(userId).domain, pin },
+      onRefused,
+    });
+  }
+
   static idOf(keys: AccountKeys): string {
     return deviceIdOf(keys.identityKey.publicKey);
   }
 
-  /** Own manifest and published keys, over a given connection: then others can reach us. */
+  /**
+   * Own keys verified in the log, and published keys, over a given connection: then others can reach
+   * us. Throws what Guardian.begin throws.
+   */
   async prepare(caller: Caller): Promise<void> {
-    if (this.contacts.get(this.#userId) === undefined) {
-      await this.contacts.resolve(this.#userId, caller);
-    }
+    await this.#guardian.begin(caller);
     await this.#publisher.publish(caller);
+  }
+
+  /** Keys of a blocked contact are used from now on: what waited for them is tried again. */
+  async acceptIdentityReset(userId: string): Promise<void> {
+    this.contacts.acceptIdentityReset(userId);
+    await this.#retryFor([userId]);
   }
 
   /** Starts the background connection; what was left over in the store goes on. */
@@ -159,6 +213,7 @@ export class Device {
   async stop(): Promise<void> {
     await this.link.stop();
     await this.#lookup.stop();
+    await Promise.all(this.#background);
     await this.#writer.idle();
     this.outbox.close();
     this.news.close();
@@ -167,6 +222,7 @@ export class Device {
   #onSession(session: Session): void {
     this.#sync.attach(session);
     this.#keepPublished(session);
+    this.#logged(this.#guardian.watch(session), 'watching the logs');
   }
 
   /** Keys age and run out during a long session too. */
@@ -196,9 +252,12 @@ export class Device {
 
   /** Background work whose failure the next session or start mends. */
   #logged(work: Promise<void>, what: string): void {
-    work.catch((error: unknown) => {
-      const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
-      this.#runtime.log.info(`${what} failed`, { reason, error: String(error) });
-    });
+    const logged = work
+      .catch((error: unknown) => {
+        const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
+        this.#runtime.log.info(`${what} failed`, { reason, error: String(error) });
+      })
+      .finally(() => this.#background.delete(logged));
+    this.#background.add(logged);
   }
 }

@@ -52,8 +52,50 @@ export type ClientEvent =
       readonly rid: Uint8Array;
       readonly reason: string;
     }
-  /** The node presented another account key for a known contact; it is not used. */
-  | { readonly type: 'accountKeyChanged'; readonly userId: string }
+  /** The keys of somebody are others now, in a way that the account's own key signed. */
+  | {
+      readonly type: 'keyChange';
+      readonly userId: string;
+      /** Version of the user's label in its log. */
+      readonly version: number;
+      readonly change: 'devices' | 'accountKeyRotated' | 'closed';
+      /** Device ids. */
+      readonly added: readonly string[];
+      readonly revoked: readonly string[];
+    }
+  /**
+   * Somebody's account key was replaced without its signature: lost, or stolen. Blocked when people
+   * had compared it: then none of the new keys is used until `acceptIdentityReset`.
+   */
+  | {
+      readonly type: 'identityReset';
+      readonly userId: string;
+      readonly version: number;
+      readonly isBlocked: boolean;
+    }
+  /** Another device of the own account changed its keys, signed with the account key. */
+  | {
+      readonly type: 'deviceChange';
+      readonly version: number;
+      readonly change: 'devices' | 'accountKeyRotated' | 'closed';
+      readonly added: readonly string[];
+      readonly revoked: readonly string[];
+    }
+  /** The log shows keys for the own account that neither it nor another device of it made. */
+  | { readonly type: 'unexpectedKey'; readonly reason: string; readonly message: string }
+  /**
+   * Something is wrong with the log of a domain; its keys are not used while that lasts. `lie`: an
+   * answer failed its check. `fork`: it contradicts itself. `record`: it is not the log it should
+   * be. `refused`: it does not do what it owes. `stale`: no answer for a day. `unwitnessed`: no
+   * auditor has seen it for a day. `damaged`: what is stored here about it.
+   */
+  | {
+      readonly type: 'logAlarm';
+      readonly domain: string;
+      readonly kind: 'lie' | 'fork' | 'record' | 'refused' | 'stale' | 'unwitnessed' | 'damaged';
+      readonly reason: string;
+      readonly message: string;
+    }
   /** The node's database is another one; `resent` copies are sent once more. */
   | { readonly type: 'storeChanged'; readonly resent: number }
   /** This subscriber was too slow: that many events are missing here. */

@@ -9,13 +9,25 @@ export {
   type WhoAmI,
 } from './client.ts';
 export { AccountError } from './account.ts';
-export { ContactError, type Contact, type ContactDevice } from './contacts.ts';
+export type { OwnDevice } from './account-changes.ts';
+export {
+  ContactError,
+  contactLimits,
+  type Contact,
+  type ContactDevice,
+  type Verification,
+} from './contacts.ts';
 export { conversationLimits, NotCommitterError } from './conversation.ts';
 export { ContentError, contentLimits } from './content.ts';
 export { eventLimits, type ClientEvent, type LinkState } from './events.ts';
 export { PrekeyError } from './fan-out.ts';
+export type { DatedChange } from './kt/key-history.ts';
+export { LogError } from './kt/log-record.ts';
+export type { LogStatus } from './kt/log-status.ts';
+export type { VersionChange } from './kt/manifest-history.ts';
 export { ClosedError } from './link.ts';
 export { MlsError, type MlsReason } from './mls/index.ts';
 export type { ReceivedMessage } from './received.ts';
 export { StoreError } from './store/database.ts';
-export type { MessageRecord, SendState, UndecryptableRow, Verification } from './store/store.ts';
+export type { StoredKeyEvent } from './store/log-rows.ts';
+export type { KeySource, MessageRecord, SendState, UndecryptableRow } from './store/store.ts';

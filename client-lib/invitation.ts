@@ -36,7 +36,8 @@ export interface InvitationParts {
 /**
  * One invitee per live device of the user, except for `skip`; suites are in order of preference.
  * Throws NotFoundError UNKNOWN_USER or NO_KEY_PACKAGE (no device, or one without a package or a
- * valid prekey), InvalidArgumentError (what the node served is not the device's), ContactError.
+ * valid prekey), InvalidArgumentError (what the node served is not the device's), and what
+ * Contacts.verified throws.
  */
 export async function fetchInvitees(
   parts: InvitationParts,
@@ -64,7 +65,7 @@ export async function fetchInvitees(
   if (answer.manifest === undefined) {
     throw new InvalidArgumentError('BAD_FIELD', 'fetch key package: the answer has no manifest');
   }
-  const contact = contacts.accept(userId, answer.manifest);
+  const contact = await contacts.verified(userId, answer.manifest, caller, rpc.signal);
   if (contact.devices.length === 0) {
     throw new NotFoundError('NO_KEY_PACKAGE', 'invitation: the user has no device');
   }

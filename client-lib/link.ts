@@ -306,6 +306,8 @@ class LiveSession implements Session {
     request: MessageInitShape<I>,
     options: RpcOptions = {},
   ): Promise<MessageShape<O>> {
+    // A connection that is gone takes no call; waiting for its deadline would hold up whoever stops.
+    if (this.signal.aborted) throw new TransportError('closed', 'link: the connection ended');
     this.#inFlight += 1;
     try {
       const response = await call(this.connection, method, request, options);

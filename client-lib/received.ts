@@ -3,7 +3,8 @@
  * waits there, so nothing is lost between two iterators or two runs of the program.
  */
 import type { Runtime } from '@quicprochat/proto';
-import type { ClientStore, MessageRecord, Verification } from './store/store.ts';
+import type { Contacts, Verification } from './contacts.ts';
+import type { ClientStore, MessageRecord } from './store/store.ts';
 
 export const receivedLimits = {
   /** Messages read from the store at once, and marked as had at once. */
@@ -24,7 +25,7 @@ export interface ReceivedMessage {
   readonly receivedMs: number;
   /** Order on screen: (lamport, id). */
   readonly lamport: number;
-  /** How sure we are of the sender's account key. */
+  /** How sure we are of the sender's keys now. */
   readonly verification: Verification;
 }
 
@@ -61,11 +62,12 @@ export interface ReceivedParts {
   readonly store: ClientStore;
   readonly runtime: Runtime;
   readonly news: News;
+  readonly contacts: Contacts;
 }
 
 /** Ends at the signal or when the client closes. */
 export async function* receivedMessages(
-  { store, runtime, news }: ReceivedParts,
+  { store, runtime, news, contacts }: ReceivedParts,
   signal?: AbortSignal,
 ): AsyncIterableIterator<ReceivedMessage> {
   let after = 0;
@@ -85,7 +87,7 @@ export async function* receivedMessages(
       for (const row of rows) {
         after = row.id;
         had.push(row.id);
-        yield receivedOf(row, store);
+        yield receivedOf(row, contacts);
         if (isOver()) return;
       }
       markHad();
@@ -96,7 +98,7 @@ export async function* receivedMessages(
   }
 }
 
-function receivedOf(row: MessageRecord, store: ClientStore): ReceivedMessage {
+function receivedOf(row: MessageRecord, contacts: Contacts): ReceivedMessage {
   return {
     id: row.innerId,
     conversationId: row.conversationId,
@@ -106,6 +108,6 @@ function receivedOf(row: MessageRecord, store: ClientStore): ReceivedMessage {
     sentMs: row.sentMs,
     receivedMs: row.receivedMs ?? row.sentMs,
     lamport: row.lamport,
-    verification: store.contacts.get(row.senderUser)?.verification ?? 'firstUse',
+    verification: contacts.verificationOf(row.senderUser, row.senderDevice),
   };
 }

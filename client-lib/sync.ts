@@ -18,6 +18,7 @@ import {
 import {
   fromBinary,
   GapEventSchema,
+  KeyChangeEventSchema,
   MessageEventSchema,
   type FetchResponse,
   type Gap,
@@ -49,6 +50,8 @@ export interface SyncParts {
   readonly receiver: Receiver;
   readonly outbox: Outbox;
   readonly onKeyPackagesLow: (session: Session) => void;
+  /** A node's hint that somebody's keys changed; undefined: the own ones. */
+  readonly onKeyHint: (userId?: string) => void;
 }
 
 /** Follows the inbox over one session after the other. */
@@ -238,6 +241,12 @@ class SessionSync {
         break;
       case PushEvent.KeyPackagesLow:
         this.#parts.onKeyPackagesLow(this.#session);
+        break;
+      case PushEvent.KeyChange:
+        this.#parts.onKeyHint(fromBinary(KeyChangeEventSchema, frame.payload).userId);
+        break;
+      case PushEvent.DeviceChange:
+        this.#parts.onKeyHint();
         break;
       case PushEvent.StoreChanged:
         this.#session.end('the store changed');

@@ -1,7 +1,7 @@
 /**
  * Test support: devices with real keys, stores, MLS and the parts that receive and converse, and a
- * directory that answers what a node would about their public keys. Nothing in it stands in for a
- * part of the client.
+ * directory that answers what nodes would about their public keys, with a real key-transparency log
+ * for each domain. Nothing in it stands in for a part of the client.
  */
 import assert from 'node:assert/strict';
 import {
@@ -10,12 +10,14 @@ import {
   firstManifest,
   methods,
   NotFoundError,
+  parseUserId,
   signingKeyFromSeed,
   signPrekey,
   silentLog,
   systemClock,
   systemRandom,
   UnimplementedError,
+  type Clock,
   type Method,
   type Runtime,
   type SigningKey,
@@ -43,6 +45,8 @@ import {
   type MlsSuite,
   type SignatureKey,
 } from './mls/index.ts';
+import { Logs } from './kt/logs.ts';
+import { TestLog } from './test-logs.ts';
 import { Receiver } from './receiver.ts';
 import { openMemoryStore } from './store/sqlite-store.ts';
 import { inboxLog, type ClientStore, type InboxRow, type MessageRecord } from './store/store.ts';
@@ -72,9 +76,31 @@ export class TestDirectory implements Caller {
   /** Serves every package again and again, as a bad node would. */
   isRepeating = false;
   readonly #served = new Map<string, DeviceKeyPackage | undefined>();
+  readonly #logs = new Map<string, Promise<TestLog>>();
+  /** What is on its way into the logs, in order. */
+  #logged: Promise<void> = Promise.resolve();
 
   publish(device: Published): void {
     this.#published.set(device.userId, device);
+    this.logVersion(device.userId, device.manifest);
+  }
+
+  /** Makes a manifest the next version of its user's label. */
+  logVersion(userId: string, manifest: SignedManifest): void {
+    const { domain } = parseUserId(userId);
+    this.#logged = this.#logged.then(async () => {
+      const log = await this.log(domain);
+      await log.publish(userId, manifest);
+    });
+  }
+
+  /** The log of a domain; every domain has one. */
+  log(domain: string): Promise<TestLog> {
+    const known = this.#logs.get(domain);
+    if (known !== undefined) return known;
+    const made = TestLog.make(domain, { runtime: testRuntime, seed: seedOfDomain(domain) });
+    this.#logs.set(domain, made);
+    return made;
   }
 
   async call<I extends AnyMethod['request'], O extends AnyMethod['response']>(
@@ -87,13 +113,17 @@ export class TestDirectory implements Caller {
   }
 
   async #answer(methodId: number, request: unknown): Promise<unknown> {
-    const { userId = '', suites = [] } = request as { userId?: string; suites?: number[] };
+    await this.#logged;
+    const asked = request as { userId?: string; suites?: number[]; domain?: string };
+    const { userId = '', suites = [], domain } = asked;
+    if (domain !== undefined) {
+      const log = await this.log(domain === '' ? ownDomain : domain);
+      return log.answer(methodId, request);
+    }
     const found = this.#published.get(userId);
     if (found === undefined) throw new NotFoundError('UNKNOWN_USER', 'no such user');
     const { manifest } = found;
     switch (methodId) {
-      case methods.resolveUser.id:
-        return { manifest };
       case methods.fetchKeyPackage.id: {
         const isServed = this.isRepeating && this.#served.has(userId);
         const one = isServed ? this.#served.get(userId) : await found.takeKeyPackage(suites);
@@ -106,9 +136,16 @@ export class TestDirectory implements Caller {
   }
 }
 
+/** All test devices are of this domain's node; those of others are asked through it. */
+const ownDomain = 'red.example';
+/** Keys of the logs, the same in every directory: a second one is another face of the same log. */
+const seedOfDomain = (domain: string): number => domain.length * 8;
+
 export interface TestDeviceOptions {
   /** Suites that the device has packages of; both unless told otherwise. */
   readonly suites?: readonly MlsSuite[];
+  /** Its own idea of the time. */
+  readonly clock?: Clock;
 }
 
 export class TestDevice {
@@ -118,8 +155,11 @@ export class TestDevice {
   readonly signatureKey: SignatureKey;
   readonly directory: TestDirectory;
   readonly events: ClientEvent[] = [];
+  /** Reasons for which answers of logs were refused, in order. */
+  readonly lies: string[] = [];
   readonly #manifest: SignedManifest;
   readonly #suites: readonly MlsSuite[];
+  readonly runtime: Runtime;
   #store: ClientStore;
   #parts: Parts;
   #seq = 0;
@@ -131,12 +171,12 @@ export class TestDevice {
     this.signatureKey = { publicKey: this.identityKey.publicKey, seed };
     this.deviceId = deviceIdOf(this.identityKey.publicKey);
     this.directory = directory;
+    this.runtime = { ...testRuntime, clock: options.clock ?? testRuntime.clock };
     this.#suites = options.suites ?? [xwingSuite, mandatorySuite];
     const accountKey = signingKeyFromSeed(testRuntime.random.bytes(32));
     this.#manifest = firstManifest(userId, accountKey, this.identityKey.publicKey, 0);
     this.#store = openMemoryStore();
     this.#parts = this.#build();
-    this.#parts.contacts.accept(userId, this.#manifest);
     directory.publish(this.#publication());
   }
 
@@ -174,7 +214,6 @@ export class TestDevice {
     this.#seq = 0;
     this.events.length = 0;
     this.#parts = this.#build();
-    this.#parts.contacts.accept(this.userId, this.#manifest);
     const key = old.keys.newestHybridKey();
     if (key !== undefined) this.#store.keys.putHybridKey(key);
     this.#store.keys.addKeyPackages(this.#madeKeyPackages);
@@ -182,11 +221,19 @@ export class TestDevice {
   }
   readonly #madeKeyPackages: Parameters<ClientStore['keys']['addKeyPackages']>[0][number][] = [];
 
+  /** Looks its own keys up, as a device does at its start. */
+  async knowItself(): Promise<void> {
+    if (this.contacts.get(this.userId) === undefined) {
+      await this.contacts.resolve(this.userId, this.directory);
+    }
+  }
+
   /** Takes in the next row of its inbox, and then whatever that sets in motion. */
   async receive(row: Pick<InboxRow, 'mid' | 'payload'>): Promise<void> {
     if (this.#store.inbox.cursor(inboxLog) === undefined) {
       this.#store.inbox.putCursor(inboxLog, { storeId: testStoreId, seq: 0 });
     }
+    await this.knowItself();
     this.#seq += 1;
     await this.receiver.receive({ ...row, seq: this.#seq, kind: 1, receivedMs: 0 }, testStoreId);
     await this.settle();
@@ -277,8 +324,23 @@ interface Parts {
 
 function buildParts(device: TestDevice, events: EventBus): Parts {
   const { store, directory, signatureKey, userId, deviceId } = device;
-  const runtime = testRuntime;
-  const contacts = new Contacts({ store, runtime, events, own: undefined });
+  const { runtime } = device;
+  const logs = new Logs({
+    store,
+    runtime,
+    own: { domain: ownDomain, pin: new Uint8Array(32).fill(seedOfDomain(ownDomain) + 3) },
+    onRefused: () => undefined,
+  });
+  const contacts = new Contacts({
+    store,
+    runtime,
+    events,
+    logs,
+    ownUserId: userId,
+    onLie: (_domain, error) => device.lies.push(error.reason),
+    checkOwn: () => undefined,
+    onOwnRefused: () => undefined,
+  });
   const mls = createMls({ ...runtime, manifests: contacts.lookup });
   const writer = new Writer(store, runtime);
   const receiver = new Receiver({

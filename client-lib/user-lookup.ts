@@ -11,7 +11,9 @@ import {
   QpcError,
   type Runtime,
 } from '@quicprochat/proto';
+import { VerificationError } from '@quicprochat/kt-log/verify';
 import { ContactError, type Contacts } from './contacts.ts';
+import { LogError } from './kt/log-record.ts';
 import type { Caller } from './link.ts';
 
 export const lookupLimits = {
@@ -94,16 +96,26 @@ export class UserLookup {
     try {
       await contacts.resolve(userId, caller, signal);
     } catch (error) {
-      const isFinal =
-        error instanceof ContactError ||
-        error instanceof NotFoundError ||
-        error instanceof InvalidArgumentError ||
-        error instanceof PermissionDeniedError ||
-        hasReason(error, 'UNKNOWN_USER', 'BAD_FIELD', 'BAD_SIGNATURE', 'PEER_DENIED', 'BLOCKED');
-      if (!isFinal || !(error instanceof QpcError)) throw error;
-      await onRefused([userId], error.reason);
-      return;
+      if (!(error instanceof QpcError) || signal.aborted) throw error;
+      // Rows wait until people have decided; then they are tried again.
+      const { reason } = error;
+      if (reason === 'IDENTITY_RESET') return;
+      if (isFinal(error)) return onRefused([userId], reason);
+      // Whatever keeps the log from vouching anew: what it showed lately may be used a while.
+      if (!contacts.passUnreached(userId)) throw error;
     }
     await onFound([userId]);
   }
+}
+
+/** Whether asking again is in vain. A log that lies or is not believed may be mended. */
+function isFinal(error: QpcError): boolean {
+  if (error instanceof VerificationError || error instanceof LogError) return false;
+  return (
+    error instanceof ContactError ||
+    error instanceof NotFoundError ||
+    error instanceof InvalidArgumentError ||
+    error instanceof PermissionDeniedError ||
+    hasReason(error, 'UNKNOWN_USER', 'BAD_FIELD', 'BAD_SIGNATURE', 'PEER_DENIED', 'BLOCKED')
+  );
 }

@@ -21,10 +21,10 @@ import { usage } from './failure.ts';
 import { Home } from './home.ts';
 import { hexOf } from './output.ts';
 
-interface PasswordOptions extends TimedOptions {
+export interface PasswordOptions extends TimedOptions {
   readonly passwordFile?: string;
 }
-interface RegisterOptions extends PasswordOptions {
+export interface RegisterOptions extends PasswordOptions {
   readonly node: string;
   /** False with --no-passphrase. */
   readonly passphrase: boolean;
@@ -50,16 +50,9 @@ async function register(cli: Cli, userId: string, options: RegisterOptions): Pro
   // Everything that can be wrong about the arguments, before anything is asked or made.
   parseUserId(userId);
   parseNodeAddress(options.node);
-  if (!options.passphrase && options.passphraseFile !== undefined) {
-    throw usage('--no-passphrase and --passphrase-file exclude each other');
-  }
-  const home = new Home(options.home);
-  const isThere = home.exists();
-  const password = await askPassword(cli, options, true);
-  try {
-    const storeKey = isThere
-      ? await home.open(() => askPassphrase(cli, options, false))
-      : await createHome(cli, home, options);
+  needOneProtection(options);
+  await withAccountPassword(cli, options, true, async (password) => {
+    const { home, storeKey } = await openOrCreateHome(cli, options);
     await withStore(cli, home, storeKey, async (client) => {
       using limit = new TimeLimit(cli.interrupted, options.timeout);
       limit.waitsFor(() => 'the node did not answer in time; run the same command again');
@@ -67,12 +60,48 @@ async function register(cli: Cli, userId: string, options: RegisterOptions): Pro
       await limit.guard(client.register({ userId, password, nodeAddress: options.node, signal }));
       await report(cli, client, 'registered');
     });
+  });
+}
+
+/** Gives `work` the account's password and wipes it. Asked before any passphrase. */
+export async function withAccountPassword(
+  cli: Cli,
+  options: PasswordOptions,
+  isNew: boolean,
+  work: (password: Uint8Array) => Promise<void>,
+): Promise<void> {
+  const password = await askPassword(cli, options, isNew);
+  try {
+    await work(password);
   } finally {
     password.fill(0);
   }
 }
 
-async function createHome(cli: Cli, home: Home, options: RegisterOptions): Promise<Uint8Array> {
+/** Checked before anything is asked for or made. */
+export function needOneProtection(options: RegisterOptions): void {
+  if (!options.passphrase && options.passphraseFile !== undefined) {
+    throw usage('--no-passphrase and --passphrase-file exclude each other');
+  }
+}
+
+/** The home of the options and the key of its store; made when it is not there. */
+export async function openOrCreateHome(
+  cli: Cli,
+  options: CommonOptions & { readonly passphrase: boolean },
+): Promise<{ readonly home: Home; readonly storeKey: Uint8Array }> {
+  const home = new Home(options.home);
+  const storeKey = home.exists()
+    ? await home.open(() => askPassphrase(cli, options, false))
+    : await createHome(cli, home, options);
+  return { home, storeKey };
+}
+
+async function createHome(
+  cli: Cli,
+  home: Home,
+  options: CommonOptions & { readonly passphrase: boolean },
+): Promise<Uint8Array> {
   const protection: Protection = options.passphrase
     ? { kind: 'passphrase', passphrase: await askPassphrase(cli, options, true) }
     : { kind: 'none' };
@@ -86,8 +115,7 @@ async function createHome(cli: Cli, home: Home, options: RegisterOptions): Promi
 async function login(cli: Cli, options: PasswordOptions): Promise<void> {
   requireHome(options);
   // Before the passphrase, as in register: both may be lines of the same standard input.
-  const password = await askPassword(cli, options, false);
-  try {
+  await withAccountPassword(cli, options, false, async (password) => {
     await withClient(cli, options, async (client) => {
       const { userId } = client.whoami();
       using limit = new TimeLimit(cli.interrupted, options.timeout);
@@ -95,9 +123,7 @@ async function login(cli: Cli, options: PasswordOptions): Promise<void> {
       await limit.guard(client.login({ userId, password, signal: limit.signal }));
       await report(cli, client, 'loggedIn');
     });
-  } finally {
-    password.fill(0);
-  }
+  });
 }
 
 async function report(cli: Cli, client: QpcClient, type: 'registered' | 'loggedIn'): Promise<void> {

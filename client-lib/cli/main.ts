@@ -10,7 +10,9 @@ import { silentLog, systemClock, systemRandom } from '@quicprochat/proto';
 import { addAccountCommands } from './account.ts';
 import type { Cli } from './cli.ts';
 import { addConversationCommands } from './conversations.ts';
+import { addDeviceCommands } from './devices.ts';
 import { CommandError, exitFailed, failureOf } from './failure.ts';
+import { addKeyCommands } from './keys.ts';
 import { addMessageCommands } from './messages.ts';
 import { Output } from './output.ts';
 import { SecretInput } from './secret-input.ts';
@@ -44,6 +46,8 @@ const program = new Command('qpc')
 addAccountCommands(program, cli);
 addMessageCommands(program, cli);
 addConversationCommands(program, cli);
+addDeviceCommands(program, cli);
+addKeyCommands(program, cli);
 
 let exitCode = 0;
 try {

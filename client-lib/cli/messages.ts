@@ -16,6 +16,7 @@ import {
   type CommonOptions,
   type TimedOptions,
 } from './cli.ts';
+import { keyNoticeOf } from './keys.ts';
 import { findConversation, findDirect, shortId, shownName } from './conversations.ts';
 import { CommandError, exitFailed } from './failure.ts';
 import { hexOf, visible, type JsonRecord } from './output.ts';
@@ -220,11 +221,12 @@ function noticeOf(event: ClientEvent): { line: string; record: JsonRecord } | un
         line: `-- a node refused a message of this device (${event.reason})`,
         record: { type: 'sendFailed', reason: event.reason, device: hexOf(event.rid) },
       };
-    case 'accountKeyChanged':
-      return {
-        line: `-- WARNING: the node shows another account key for ${event.userId}; it is not used`,
-        record: { type: 'accountKeyChanged', userId: event.userId },
-      };
+    case 'keyChange':
+    case 'identityReset':
+    case 'deviceChange':
+    case 'unexpectedKey':
+    case 'logAlarm':
+      return keyNoticeOf(event);
     // Of use to programs that embed the library, noise for a listener.
     case 'parked':
     case 'accepted':

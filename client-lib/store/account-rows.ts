@@ -11,6 +11,8 @@ export function accountRows(db: Database): AccountRows {
         userId: row.text('user_id'),
         nodeAddress: row.text('node_address'),
         accountSeed: row.maybeBytes('account_seed'),
+        nextAccountSeed: row.maybeBytes('next_account_seed'),
+        bundleSeq: row.number('bundle_seq'),
         identitySeed: row.bytes('identity_seed'),
         certificatePem: row.text('certificate_pem'),
         privateKeyPem: row.text('private_key_pem'),
@@ -22,8 +24,9 @@ export function accountRows(db: Database): AccountRows {
     put(record) {
       db.run(
         `INSERT OR REPLACE INTO account (id, user_id, node_address, account_seed, identity_seed,
-           certificate_pem, private_key_pem, opaque_server_key, registered, session_expires_ms)
-         VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+           certificate_pem, private_key_pem, opaque_server_key, registered, session_expires_ms,
+           next_account_seed, bundle_seq)
+         VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
         record.userId,
         record.nodeAddress,
         record.accountSeed ?? null,
@@ -33,6 +36,8 @@ export function accountRows(db: Database): AccountRows {
         record.opaqueServerKey ?? null,
         record.isRegistered ? 1 : 0,
         record.sessionExpiresMs,
+        record.nextAccountSeed ?? null,
+        record.bundleSeq,
       );
     },
   };

@@ -1,4 +1,4 @@
-/** Tables `contact`, `contact_refused`, `device_prekey` and `key_package_claim` of the device store. */
+/** Tables `contact`, `device_prekey` and `key_package_claim` of the device store. */
 import type { Database } from './database.ts';
 import type { ContactRows } from './store.ts';
 
@@ -10,34 +10,29 @@ export function contactRows(db: Database): ContactRows {
       return {
         userId,
         accountKey: row.bytes('account_key'),
-        manifest: row.bytes('manifest'),
-        signature: row.bytes('signature'),
-        manifestSeq: row.number('manifest_seq'),
+        value: row.bytes('value'),
+        version: row.number('version'),
         firstSeenMs: row.number('first_seen_ms'),
-        checkedMs: row.number('checked_ms'),
-        verification: 'firstUse',
+        verifiedMs: row.number('verified_ms'),
+        treeSize: row.number('tree_size'),
+        source: row.text('source') === 'log' ? 'log' : 'credential',
+        comparedKey: row.maybeBytes('compared_key'),
       };
     },
     put(contact) {
       db.run(
-        'INSERT OR REPLACE INTO contact VALUES (?, ?, ?, ?, ?, ?, ?, ?)',
+        'INSERT OR REPLACE INTO contact VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)',
         contact.userId,
         contact.accountKey,
-        contact.manifest,
-        contact.signature,
-        contact.manifestSeq,
+        contact.value,
+        contact.version,
         contact.firstSeenMs,
-        contact.checkedMs,
-        contact.verification,
+        contact.verifiedMs,
+        contact.treeSize,
+        contact.source,
+        contact.comparedKey ?? null,
       );
     },
-    addRefused: (userId, accountKey, nowMs) =>
-      db.run(
-        'INSERT INTO contact_refused VALUES (?, ?, ?) ON CONFLICT DO NOTHING',
-        userId,
-        accountKey,
-        nowMs,
-      ) > 0,
     prekey(rid) {
       const row = db.get('SELECT * FROM device_prekey WHERE rid = ?', rid);
       if (row === undefined) return undefined;

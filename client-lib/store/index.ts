@@ -4,10 +4,12 @@ export { openMemoryStore, openStore } from './sqlite-store.ts';
 export type {
   AccountRecord,
   ClientStore,
+  ContactRecord,
   ConversationRecord,
+  KeySource,
   MessageRecord,
   ParkedRow,
   SendState,
   UndecryptableRow,
-  Verification,
 } from './store.ts';
+export type { LogRows, PinnedLog, StoredKeyEvent } from './log-rows.ts';

@@ -8,6 +8,7 @@ import { openDatabase } from './database.ts';
 import { groupRows } from './group-rows.ts';
 import { inboxRows } from './inbox-rows.ts';
 import { keyRows } from './key-rows.ts';
+import { logRows } from './log-rows.ts';
 import { messageRows } from './message-rows.ts';
 import { outboxRows } from './outbox-rows.ts';
 import type { ClientStore } from './store.ts';
@@ -22,6 +23,7 @@ export function openStore(path: string, key: Uint8Array): ClientStore {
     account: accountRows(db),
     keys: keyRows(db),
     contacts: contactRows(db),
+    logs: logRows(db),
     groups: groupRows(db),
     messages: messageRows(db),
     inbox: inboxRows(db),

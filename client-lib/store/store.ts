@@ -4,6 +4,7 @@
  * row means and which rows belong into one transaction is the callers' business (sync, outbox,
  * conversation).
  */
+import type { LogRows } from './log-rows.ts';
 
 /** The account of this device with every long-term secret. */
 export interface AccountRecord {
@@ -12,6 +13,10 @@ export interface AccountRecord {
   readonly nodeAddress: string;
   /** Ed25519 seed of the account key (32 bytes); absent on a device that never held it. */
   readonly accountSeed: Uint8Array | undefined;
+  /** Seed of an account key that is on its way into the log (32 bytes). */
+  readonly nextAccountSeed: Uint8Array | undefined;
+  /** Number of the newest recovery bundle that this device made or saw; 0: none. */
+  readonly bundleSeq: number;
   /** Ed25519 seed of the device identity key (32 bytes). */
   readonly identitySeed: Uint8Array;
   /** Transport certificate and its PKCS#8 key, PEM. */
@@ -70,25 +75,28 @@ export interface KeyRows {
   expire(beforeMs: number): void;
 }
 
-/** How sure we are of somebody's account key. More kinds come with key transparency. */
-export type Verification = 'firstUse';
+/** What showed a contact's keys: the log itself, or a credential that a member passed on. */
+export type KeySource = 'log' | 'credential';
 
 export interface ContactRecord {
   readonly userId: string;
   readonly accountKey: Uint8Array;
-  readonly manifest: Uint8Array;
-  readonly signature: Uint8Array;
-  readonly manifestSeq: number;
+  /** Encoded SignedManifest: the value of the version in the log. */
+  readonly value: Uint8Array;
+  readonly version: number;
   readonly firstSeenMs: number;
-  readonly checkedMs: number;
-  readonly verification: Verification;
+  /** When it was shown to be the greatest version. */
+  readonly verifiedMs: number;
+  /** Size of the log at the head that showed it. */
+  readonly treeSize: number;
+  readonly source: KeySource;
+  /** The account key that people compared with each other, if they did. */
+  readonly comparedKey: Uint8Array | undefined;
 }
 
 export interface ContactRows {
   get(userId: string): ContactRecord | undefined;
   put(contact: ContactRecord): void;
-  /** Keeps an account key that was refused because another one is pinned. True the first time. */
-  addRefused(userId: string, accountKey: Uint8Array, nowMs: number): boolean;
   prekey(
     rid: Uint8Array,
   ): { readonly publicKey: Uint8Array; readonly notAfterMs: number } | undefined;
@@ -296,6 +304,7 @@ export interface ClientStore extends Disposable {
   readonly account: AccountRows;
   readonly keys: KeyRows;
   readonly contacts: ContactRows;
+  readonly logs: LogRows;
   readonly groups: GroupRows;
   readonly messages: MessageRows;
   readonly inbox: InboxRows;

@@ -119,7 +119,7 @@ suite('qpc', () => {
     assert.equal(message?.['senderUserId'], 'alice@red.example');
     assert.equal(message?.['conversation'], sent?.['conversation']);
     assert.equal(message?.['message'], sent?.['message']);
-    assert.equal(message?.['verification'], 'firstUse');
+    assert.equal(message?.['verification'], 'logged');
     const [answer] = await json(
       'bob',
       ['send', 'alice@red.example', '-', ...asBob],

@@ -73,6 +73,8 @@ export async function makeScene(options: SceneOptions): Promise<Scene> {
         pin: options.pin ?? identity.spkiSha256,
       }),
       accountSeed: systemRandom.bytes(32),
+      nextAccountSeed: undefined,
+      bundleSeq: 0,
       identitySeed: systemRandom.bytes(32),
       certificatePem: own.certificatePem,
       privateKeyPem: own.privateKeyPem,

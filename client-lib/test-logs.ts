@@ -1,0 +1,169 @@
+/**
+ * Test support: the key-transparency logs of some domains, real ones with real keys in memory, behind
+ * the methods that a node would serve. A test can give one client another face of a log, or let a
+ * log lie.
+ */
+import {
+  configuration,
+  DeploymentMode,
+  encode,
+  formatVkey,
+  KtLog,
+  KtService,
+  MemoryTreeStore,
+  nativeSigner,
+  nativeSuite,
+  nativeVrfProver,
+  noteKey,
+  SignatureType,
+  type Configuration,
+  type KtServed,
+} from '@quicprochat/kt-log';
+import {
+  manifestValue,
+  methods,
+  signingKeyFromSeed,
+  signNodeRecord,
+  UnimplementedError,
+  type Clock,
+  type Runtime,
+} from '@quicprochat/proto';
+import {
+  SignedNodeRecordSchema,
+  toBinary,
+  type SignedManifest,
+  type SignedNodeRecord,
+} from '@quicprochat/proto/messages';
+
+/** Limits of the logs: wide enough for tests that stand still, unless a test says otherwise. */
+export const testLogTimes = {
+  maxAheadMs: 300_000,
+  maxBehindMs: 3_600_000,
+  reasonableMonitoringWindowMs: 60_000,
+} as const;
+
+export interface TestLogOptions {
+  readonly runtime: Runtime;
+  /** The log's own idea of the time. */
+  readonly clock?: Clock;
+  readonly times?: Partial<Pick<Configuration, keyof typeof testLogTimes>>;
+  /** Keys of the log and its node: the same seed gives the same keys. */
+  readonly seed?: number;
+}
+
+/** The log of one domain. */
+export class TestLog {
+  readonly domain: string;
+  readonly record: SignedNodeRecord;
+  /** SHA-256 SPKI of the log's node: what a client pins (32 bytes). */
+  readonly pin: Uint8Array;
+  readonly #log: KtLog;
+  readonly #service: KtService;
+  readonly #versions = new Map<string, number>();
+
+  private constructor(domain: string, record: SignedNodeRecord, pin: Uint8Array, log: KtLog) {
+    this.domain = domain;
+    this.record = record;
+    this.pin = pin;
+    this.#log = log;
+    this.#service = new KtService(log);
+  }
+
+  /** A new log whose first entry is its node's record. */
+  static async make(domain: string, options: TestLogOptions): Promise<TestLog> {
+    const { runtime, clock = runtime.clock, times = {}, seed } = options;
+    const seedOf = (n: number): Uint8Array =>
+      seed === undefined ? runtime.random.bytes(32) : new Uint8Array(32).fill(seed + n);
+    const [treeHead, note] = [nativeSigner(seedOf(0)), nativeSigner(seedOf(1))];
+    const vrf = nativeVrfProver(seedOf(2));
+    const config: Configuration = {
+      cipherSuite: 2,
+      mode: DeploymentMode.contactMonitoring,
+      signaturePublicKey: treeHead.publicKey,
+      vrfPublicKey: vrf.publicKey,
+      ...testLogTimes,
+      maximumLifetimeMs: undefined,
+      ...times,
+    };
+    const origin = `${domain}/kt`;
+    const { sha256 } = nativeSuite;
+    const key = noteKey(sha256, origin, SignatureType.ed25519, note.publicKey);
+    const log = await KtLog.open({
+      config,
+      identity: { origin, key },
+      keys: { treeHead, note, vrf },
+      store: new MemoryTreeStore(),
+      suite: nativeSuite,
+      clock,
+      random: runtime.random,
+      sequencerLimits: { batchMs: 0 },
+    });
+    const pin = seedOf(3);
+    const record = signNodeRecord({
+      domain,
+      keys: [
+        {
+          spkiSha256: pin,
+          signing: signingKeyFromSeed(seedOf(4)),
+          fromMs: 0,
+          toMs: 0,
+        },
+      ],
+      endpoints: [{ host: domain, port: 5001 }],
+      seq: 1,
+      versionMin: 1,
+      versionMax: 1,
+      capabilities: [],
+      logs: [{ config: encode(configuration, config), vkey: formatVkey(key), fromSize: 1 }],
+    });
+    const made = new TestLog(domain, record, pin, log);
+    await made.append(`@${domain}`, toBinary(SignedNodeRecordSchema, record));
+    return made;
+  }
+
+  /** The next version of a label. */
+  async append(label: string, value: Uint8Array): Promise<void> {
+    const greatest = this.#versions.get(label) ?? -1;
+    this.#versions.set(label, greatest + 1);
+    await this.#log.append({ label: Buffer.from(label), greatest, values: [value] });
+  }
+  async publish(userId: string, signed: SignedManifest): Promise<void> {
+    await this.append(userId, manifestValue(signed));
+  }
+
+  /** What the node of this log answers to a call about it. */
+  async answer(methodId: number, request: unknown): Promise<unknown> {
+    const asked = request as {
+      request?: Uint8Array | { case: string; value: Uint8Array };
+      size?: bigint;
+    };
+    const bytes = asked.request instanceof Uint8Array ? asked.request : new Uint8Array(0);
+    const answerOf = ({ response, checkpoint }: KtServed) => ({ response, checkpoint });
+    switch (methodId) {
+      case methods.getNodeRecord.id:
+        return { record: this.record };
+      case methods.ktSearch.id: {
+        const value = answerOf(await this.#service.search(bytes));
+        return { answer: { case: 'found', value } };
+      }
+      case methods.ktUpdate.id:
+        return { answer: answerOf(await this.#service.update(bytes)) };
+      case methods.ktDistinguished.id:
+        return { answer: answerOf(await this.#service.distinguished(bytes)) };
+      case methods.ktTreeHead.id:
+        return { checkpoint: Buffer.from(await this.#log.checkpoint(Number(asked.size))) };
+      case methods.ktMonitor.id: {
+        const monitor = asked.request as { case: string; value: Uint8Array };
+        const served =
+          monitor.case === 'contact'
+            ? await this.#service.contactMonitor(monitor.value)
+            : monitor.case === 'ownerInit'
+              ? await this.#service.ownerInit(monitor.value)
+              : await this.#service.ownerMonitor(monitor.value);
+        return { answer: answerOf(served) };
+      }
+      default:
+        throw new UnimplementedError(`method ${methodId}`);
+    }
+  }
+}
