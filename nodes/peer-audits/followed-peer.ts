@@ -181,7 +181,8 @@ export class FollowedPeer implements Disposable {
     this.#wantIn(pollMs + jitter(runtime.random, pollJitterMs));
     if (follower === undefined) return;
     try {
-      const pulled = await follower.pull(linkSource(session, origin), { signal: session.signal });
+      const source = linkSource(session, origin, runtime.clock);
+      const pulled = await follower.pull(source, { signal: session.signal });
       this.#told(pulled);
       if (pulled.status === 'behind') this.#wantIn(retryMs);
     } catch (error) {
