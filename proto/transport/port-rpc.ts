@@ -11,7 +11,8 @@ export type Port = Pick<MessagePort | Worker, 'postMessage' | 'on'>;
 
 /** A value that can be cloned to another thread. */
 export type Body = unknown;
-export type RequestHandler = (body: Body, signal: AbortSignal) => Promise<Body> | Body;
+/** Answers at once or later. */
+export type RequestHandler = (body: Body, signal: AbortSignal) => unknown;
 
 const Kind = { request: 0, answer: 1, failure: 2, cancel: 3, notice: 4 } as const;
 type Message =

@@ -149,10 +149,10 @@ class ThreadedListener implements Listener {
     await this.#terminate(new TransportError('closed', 'connection: closed'));
   }
 
-  async #terminate(error: TransportError): Promise<void> {
+  async #terminate(why: TransportError): Promise<void> {
     // From now on an exit is no surprise.
     this.#closed ??= Promise.resolve();
-    for (const { rpc } of this.#threads) rpc.lose(error);
+    for (const { rpc } of this.#threads) rpc.lose(why);
     await Promise.all(this.#threads.map(({ worker }) => worker.terminate()));
   }
 }

@@ -5,7 +5,7 @@
  * Usage: `npm run fuzz:packets -- [packets] [engine]`; QPC_SEED repeats the choices.
  */
 import { createSocket } from 'node:dgram';
-import { udpRelay } from '../../proto/transport/udp-relay.ts';
+import { udpRelay } from '@quicprochat/proto/transport/udp-relay';
 import { Dice } from '../cluster/dice.ts';
 import { LiveServer, slope } from './live-server.ts';
 
