@@ -88,3 +88,19 @@ test('a commitment that is known is kept when a later search does not repeat it'
   assert.deepEqual(versions.get(1), key(1, 11));
   assert.deepEqual(versions.get(3), key(3, 13));
 });
+
+test('a greater version found further left takes the place of a lesser one', () => {
+  const label = Uint8Array.of(1);
+  const value = new Uint8Array();
+  const versions = new Map();
+  const found = { label, value, opening: value, terminalMs: 0, mustMonitor: true, versions };
+  // Version 4 was found in entry 9 and monitored up to 11; then version 6 is found in entry 10.
+  // Both would come up to the same entries, and section 8.2, step 3.1 takes that for an alarm.
+  const before = { label, map: [{ position: 11, version: 4 }], versions };
+  const after = monitorFound(before, { ...found, version: 6, terminal: 10 });
+  assert.deepEqual(after.map, [{ position: 10, version: 6 }]);
+  const covered = monitorFound(after, { ...found, version: 4, terminal: 11 });
+  assert.deepEqual(covered.map, after.map);
+  const lesser = monitorFound(after, { ...found, version: 4, terminal: 9 });
+  assert.deepEqual(lesser.map, [{ position: 9, version: 4 }, ...after.map]);
+});

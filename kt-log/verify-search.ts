@@ -141,14 +141,19 @@ export function monitorFound(before: ContactState | undefined, found: FoundVersi
   return { label, map, versions };
 }
 
-/** A monitoring map with one entry more. At one position only the greatest version is monitored. */
+/**
+ * A monitoring map with one entry more. Its versions ascend with its positions: of two that do not,
+ * the greater version at the lesser position covers the other, for its path leads through there.
+ */
 export function insertMonitored(
   map: readonly MonitorMapEntry[],
   added: MonitorMapEntry,
 ): MonitorMapEntry[] {
-  const rival = map.find((entry) => entry.position === added.position);
-  if (rival !== undefined && rival.version >= added.version) return [...map];
-  return [...map.filter((entry) => entry !== rival), added].sort((a, b) => a.position - b.position);
+  const covers = (one: MonitorMapEntry, other: MonitorMapEntry): boolean =>
+    one.position <= other.position && one.version >= other.version;
+  if (map.some((entry) => covers(entry, added))) return [...map];
+  const rest = map.filter((entry) => !covers(added, entry));
+  return [...rest, added].sort((a, b) => a.position - b.position);
 }
 
 /** Section 13.2: one round of monitoring of `contact`. Throws VerificationError. */
