@@ -37,7 +37,7 @@ export class PortRpc {
   #out: Message[] = [];
   #transfers: Transferable[] = [];
   #nextId = 0;
-  #flush: NodeJS.Immediate | undefined;
+  #isFlushDue = false;
   #lost: TransportError | undefined;
 
   constructor(port: Port) {
@@ -94,8 +94,10 @@ export class PortRpc {
     if (this.#lost) return;
     this.#out.push(message);
     this.#transfers.push(...transfers);
-    this.#flush ??= setImmediate(() => {
-      this.#flush = undefined;
+    if (this.#isFlushDue) return;
+    this.#isFlushDue = true;
+    setImmediate(() => {
+      this.#isFlushDue = false;
       const [out, moved] = [this.#out, this.#transfers];
       this.#out = [];
       this.#transfers = [];
