@@ -30,6 +30,7 @@ import { Accounts } from './accounts.ts';
 import type { NodeConfig } from './config.ts';
 import { KeyLogAnswers } from './key-log-answers.ts';
 import { KeyLog, originOf } from './key-log.ts';
+import type { HttpDoor } from './http.ts';
 import { openNodeDoor } from './http/node-door.ts';
 import { ExchangeTable, OpaqueServer } from './opaque.ts';
 import { PeerAudits } from './peer-audits.ts';
@@ -65,6 +66,8 @@ export interface NodeOptions {
 export interface QpcNode extends AsyncDisposable {
   /** The bound address. */
   readonly listener: Listener;
+  /** Undefined where the configuration has no HTTP door. */
+  readonly door: HttpDoor | undefined;
   /** Stops accepting, tells subscribers, lets calls in flight end (10 s), closes. Idempotent. */
   stop(): Promise<void>;
 }
@@ -172,7 +175,7 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
       await keyLog[Symbol.asyncDispose]();
       rowsAdded[Symbol.dispose]();
     })());
-  return { listener, stop, [Symbol.asyncDispose]: stop };
+  return { listener, door, stop, [Symbol.asyncDispose]: stop };
 }
 
 /** The node's log, with what the node says of itself and of the logs that it audits. */
