@@ -71,6 +71,8 @@ export async function openHttpDoor(options: HttpDoorOptions): Promise<HttpDoor> 
     connectionsCheckingInterval: 1_000,
   });
   server.maxConnections = httpLimits.connections;
+  // Nobody listens for it, so the connection is destroyed.
+  server.timeout = httpLimits.idleMs;
   server.maxRequestsPerSocket = httpLimits.requestsPerConnection;
   boundConnections(server);
   const buckets = new TokenBuckets(runtime.clock);
@@ -109,7 +111,6 @@ function boundConnections(server: Server): void {
       return;
     }
     counts.set(address, count);
-    socket.setTimeout(httpLimits.idleMs, () => socket.destroy());
     // A reset by the other side is no news.
     socket.on('error', () => socket.destroy());
     socket.on('close', () => {
