@@ -1,5 +1,5 @@
 /**
- * A node over QUIC as the source of its log: methods 2, 520 and 534, which everybody may call. The
+ * A node over its transports as the source of its log: methods 2, 520 and 534, which everybody may call. The
  * pin of its address is checked by the handshake, and the node's record against it.
  */
 import {
@@ -14,7 +14,7 @@ import {
   CloseCode,
   defaultLimits,
   makeIdentity,
-  quicTransport,
+  transportOf,
   type Connection,
 } from '@quicprochat/proto/transport';
 import type { SignedHead } from '../evidence.ts';
@@ -46,7 +46,7 @@ export class NodeSource implements PublishedLog, AsyncDisposable {
   ): Promise<NodeSource> {
     const { host, port, pin } = parseNodeAddress(address);
     const { runtime } = parts;
-    const connection = await quicTransport(runtime).dial(
+    const connection = await transportOf(runtime, ['quic', 'tls']).dial(
       { host, port },
       {
         identity: await makeIdentity(runtime.random),
