@@ -70,9 +70,14 @@ export class PersonDevice implements AsyncDisposable {
     return call(this.connection, method, request);
   }
 
+  /** Version 0 of the person's manifest, with this device. */
+  firstManifest(): SignedManifest {
+    return firstManifest(this.person.userId, this.person.accountKey, this.rid, systemClock.now());
+  }
+
   /** Registers the person with this device; the manifest may be another one for a test. */
   async register(manifest?: SignedManifest): Promise<void> {
-    const { userId, accountKey } = this.person;
+    const { userId } = this.person;
     const { clientRegistrationState, registrationRequest } = opaque.client.startRegistration({
       password,
     });
@@ -89,7 +94,7 @@ export class PersonDevice implements AsyncDisposable {
     });
     const record = bytes(registrationRecord);
     const transcript = [bytes(registrationRequest), started.registrationResponse, record];
-    const signed = manifest ?? firstManifest(userId, accountKey, this.rid, systemClock.now());
+    const signed = manifest ?? this.firstManifest();
     await this.call(methods.opaqueRegisterFinish, {
       handle: started.handle,
       registrationRecord: record,
