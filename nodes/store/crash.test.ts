@@ -5,7 +5,6 @@
 import assert from 'node:assert/strict';
 import { spawn, type ChildProcessByStdio } from 'node:child_process';
 import { once } from 'node:events';
-import { writeSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import { describe, test } from 'node:test';
@@ -18,6 +17,7 @@ import {
   storeFixture,
   type StoreFixture,
 } from './contract/fixture.ts';
+import { tell } from './contract/tell.ts';
 import { openNodeStore } from './open.ts';
 import type { NodeStore } from './store.ts';
 
@@ -27,7 +27,6 @@ else suite();
 
 /** Enqueues with 16 senders until it is killed or the store fails. Lines: `call mid`, `done mid`. */
 async function writeForEver(): Promise<void> {
-  const tell = (line: string): void => void writeSync(1, `${line}\n`);
   const key = new Uint8Array(Buffer.from(keyHex, 'hex'));
   const rid = new Uint8Array(Buffer.from(ridHex, 'hex'));
   const runtime = { clock: systemClock, random: systemRandom, log: silentLog };

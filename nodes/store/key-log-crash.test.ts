@@ -21,6 +21,7 @@ import {
 } from './contract/fixture.ts';
 import { commitEffects, labelOf, logBatch, registerAccount } from './contract/log-batch.ts';
 import { audit, openLog, writeEffect } from './contract/real-log.ts';
+import { tell } from './contract/tell.ts';
 import { openDatabase, pageBytes } from './database.ts';
 import { openNodeStore, openNodeStoreInThread } from './open.ts';
 import type { NodeStore } from './store.ts';
@@ -35,7 +36,6 @@ else suite();
  * killed. Lines: `head size root`, `call user seq`, `done user seq`, `closed user`.
  */
 async function updateForEver(): Promise<void> {
-  const tell = (line: string): void => void writeSync(1, `${line}\n`);
   const key = new Uint8Array(Buffer.from(keyHex, 'hex'));
   const store = await openNodeStore({ path, key, limits: bigLimits, runtime });
   const log = await openLog(store, runtime);
