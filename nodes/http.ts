@@ -34,7 +34,10 @@ export const httpLimits = {
   /** A reply has to be taken by then (ms): slow readers hold memory. */
   replyMs: 30_000,
   requestsPerConnection: 1_000,
+  /** How often the times of connections are looked at (ms). */
+  checkMs: 1_000,
 } as const;
+export type HttpLimits = { readonly [name in keyof typeof httpLimits]: number };
 
 const securityHeaders = {
   'x-content-type-options': 'nosniff',
@@ -53,6 +56,12 @@ export interface HttpDoorOptions {
   readonly routes: Routes;
   readonly rates: Pick<Rates, 'cheap' | 'audit' | 'lookup'>;
   readonly runtime: Runtime;
+  readonly limits?: Partial<HttpLimits>;
+}
+
+interface Door extends HttpDoorOptions {
+  readonly limits: HttpLimits;
+  readonly buckets: TokenBuckets;
 }
 
 export interface HttpDoor extends AsyncDisposable {
@@ -63,26 +72,27 @@ export interface HttpDoor extends AsyncDisposable {
 /** Listens. Throws what the system says when the address cannot be bound. */
 export async function openHttpDoor(options: HttpDoorOptions): Promise<HttpDoor> {
   const { listen, runtime } = options;
+  const limits: HttpLimits = { ...httpLimits, ...options.limits };
+  const door: Door = { ...options, limits, buckets: new TokenBuckets(runtime.clock) };
   const server = createServer({
-    maxHeaderSize: httpLimits.headerBytes,
-    headersTimeout: httpLimits.headersMs,
-    requestTimeout: httpLimits.requestMs,
-    keepAliveTimeout: httpLimits.idleMs,
-    connectionsCheckingInterval: 1_000,
+    maxHeaderSize: limits.headerBytes,
+    headersTimeout: limits.headersMs,
+    requestTimeout: limits.requestMs,
+    keepAliveTimeout: limits.idleMs,
+    connectionsCheckingInterval: limits.checkMs,
   });
-  server.maxConnections = httpLimits.connections;
+  server.maxConnections = limits.connections;
   // Nobody listens for it, so the connection is destroyed.
-  server.timeout = httpLimits.idleMs;
-  server.maxRequestsPerSocket = httpLimits.requestsPerConnection;
-  boundConnections(server);
-  const buckets = new TokenBuckets(runtime.clock);
+  server.timeout = limits.idleMs;
+  server.maxRequestsPerSocket = limits.requestsPerConnection;
+  boundConnections(server, limits);
   server.on('request', (request, response) => {
-    void serve(options, buckets, request, response);
+    void serve(door, request, response);
   });
   server.on('clientError', (_error, socket: Socket) => {
-    // What is no HTTP gets one line, if there is still somebody to read it.
-    if (socket.writable) socket.end('HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n');
-    else socket.destroy();
+    // What is no HTTP, or takes too long, gets one line; what it sends after that is not waited for.
+    if (socket.writable) socket.write('HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n');
+    socket.destroySoon();
   });
   server.listen({ host: listen.host, port: listen.port });
   await once(server, 'listening');
@@ -101,12 +111,12 @@ export async function openHttpDoor(options: HttpDoorOptions): Promise<HttpDoor> 
 
 const isLoopback = (address: string): boolean => /^(?:::ffff:)?127\.|^::1$/.test(address);
 
-function boundConnections(server: Server): void {
+function boundConnections(server: Server, { connectionsPerAddress }: HttpLimits): void {
   const counts = new Map<string, number>();
   server.on('connection', (socket: Socket) => {
     const address = socket.remoteAddress ?? '';
     const count = (counts.get(address) ?? 0) + 1;
-    if (count > httpLimits.connectionsPerAddress && !isLoopback(address)) {
+    if (count > connectionsPerAddress && !isLoopback(address)) {
       socket.destroy();
       return;
     }
@@ -123,18 +133,19 @@ function boundConnections(server: Server): void {
 
 /** Never rejects. */
 async function serve(
-  options: HttpDoorOptions,
-  buckets: TokenBuckets,
+  door: Door,
   request: IncomingMessage,
   response: ServerResponse,
 ): Promise<void> {
-  const { runtime } = options;
-  const timer = runtime.clock.timer(httpLimits.replyMs, () => request.socket.destroy());
+  const { runtime, limits } = door;
+  const timer = runtime.clock.timer(limits.replyMs, () => request.socket.destroy());
   response.on('close', () => timer.cancel());
   response.on('error', () => request.socket.destroy());
   try {
-    send(request, response, await answer(options, buckets, request));
+    send(request, response, await answer(door, request));
   } catch (error) {
+    // Whoever asked went away, or was cut off, before all of the body was there.
+    if (request.destroyed && !request.complete) return;
     runtime.log.error('http request failed', {
       error: error instanceof Error ? (error.stack ?? error.message) : String(error),
     });
@@ -143,8 +154,7 @@ async function serve(
 }
 
 async function answer(
-  { routes, rates }: HttpDoorOptions,
-  buckets: TokenBuckets,
+  { routes, rates, limits, buckets }: Door,
   request: IncomingMessage,
 ): Promise<Reply | MethodRefusal> {
   const target = request.url ?? '';
@@ -153,7 +163,7 @@ async function answer(
   const isRead = request.method === 'GET' || request.method === 'HEAD';
   if (isSearch && request.method !== 'POST') return { allow: 'POST' };
   if (!isSearch && !isRead) return { allow: 'GET, HEAD' };
-  if (target.length > httpLimits.targetBytes) return refusal(404, 'there is nothing here');
+  if (target.length > limits.targetBytes) return refusal(404, 'there is nothing here');
   const kind = isSearch ? 'lookup' : routes.costOf(path);
   const waitMs = buckets.take(`${kind} ${addressOf(request)}`, rates[kind]);
   if (waitMs > 0) {
@@ -161,8 +171,8 @@ async function answer(
     return { ...refusal(429, `too many requests; again in ${retryAfterS} s`), retryAfterS };
   }
   if (!isSearch) return routes.get(path);
-  const body = await readBody(request);
-  if (body === undefined) return refusal(413, `at most ${httpLimits.bodyBytes} bytes`);
+  const body = await readBody(request, limits.bodyBytes);
+  if (body === undefined) return refusal(413, `at most ${limits.bodyBytes} bytes`);
   try {
     return await routes.search(body);
   } catch (error) {
@@ -182,12 +192,15 @@ function addressOf(request: IncomingMessage): string {
 }
 
 /** Undefined for a body beyond its bound. */
-async function readBody(request: IncomingMessage): Promise<Uint8Array | undefined> {
+async function readBody(
+  request: IncomingMessage,
+  bytesMax: number,
+): Promise<Uint8Array | undefined> {
   const chunks: Uint8Array[] = [];
   let length = 0;
   for await (const chunk of request as AsyncIterable<Uint8Array>) {
     length += chunk.length;
-    if (length > httpLimits.bodyBytes) return undefined;
+    if (length > bytesMax) return undefined;
     chunks.push(chunk);
   }
   return new Uint8Array(Buffer.concat(chunks));

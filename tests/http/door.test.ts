@@ -19,7 +19,7 @@ import {
   verifySearch,
 } from '@quicprochat/kt-log';
 import { decodeSearchAnswer, httpLimits } from '@quicprochat/nodes/http';
-import { systemClock } from '@quicprochat/proto';
+import { silentLog, systemClock } from '@quicprochat/proto';
 import { fromBinary, NodeRecordSchema, SignedNodeRecordSchema } from '@quicprochat/proto/messages';
 import { domain, DoorRig } from './rig.ts';
 
@@ -272,6 +272,36 @@ suite('the HTTP door', () => {
     }
     assert.equal((await fetch(`${rig.url}/kt/checkpoint`)).status, 200);
     for (const socket of sockets) socket.destroy();
+  });
+
+  test('whoever drips headers or body, or says nothing, is cut off in time', async () => {
+    const errors: string[] = [];
+    const log = { ...silentLog, error: (event: string) => void errors.push(event) };
+    const limits = { headersMs: 200, requestMs: 400, idleMs: 400, checkMs: 50 };
+    await using rig = await DoorRig.open({ publicSearch: true, limits, log });
+    await rig.register('alice');
+    const openings = [
+      'GET /kt/ HTTP/1.1\r\n',
+      'POST /kt/search HTTP/1.1\r\nhost: x\r\ncontent-length: 900\r\n\r\n',
+      '',
+      'GET /kt/page.css HTTP/1.1\r\nhost: x\r\n\r\n',
+    ];
+    const beganMs = systemClock.monotonic();
+    await Promise.all(
+      openings.map(async (opening) => {
+        const socket = connect(rig.port, '127.0.0.1').resume();
+        socket.on('error', () => undefined);
+        socket.write(opening);
+        const isDripping = opening !== '' && !opening.includes('page.css');
+        const drip = setInterval(() => isDripping && socket.writable && socket.write('x'), 50);
+        await once(socket, 'close');
+        clearInterval(drip);
+      }),
+    );
+    const tookMs = systemClock.monotonic() - beganMs;
+    assert.ok(tookMs < 5_000, `took ${tookMs} ms`);
+    assert.deepEqual(errors, [], 'what strangers do is no fault of ours');
+    assert.equal((await fetch(`${rig.url}/kt/checkpoint`)).status, 200);
   });
 
   test('an empty log has a page and nothing else', async () => {

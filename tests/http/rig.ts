@@ -18,7 +18,13 @@ import {
   type Configuration,
   type LogIdentity,
 } from '@quicprochat/kt-log';
-import { openHttpDoor, Routes, type HttpDoor, type PeerFacts } from '@quicprochat/nodes/http';
+import {
+  openHttpDoor,
+  Routes,
+  type HttpDoor,
+  type HttpLimits,
+  type PeerFacts,
+} from '@quicprochat/nodes/http';
 import {
   firstManifest,
   manifestValue,
@@ -28,6 +34,7 @@ import {
   silentLog,
   systemClock,
   systemRandom,
+  type Log,
   type Runtime,
   type SigningKey,
 } from '@quicprochat/proto';
@@ -46,6 +53,8 @@ export interface DoorOptions {
   readonly publicSearch?: boolean;
   readonly peers?: PeerFacts;
   readonly perSecond?: number;
+  readonly limits?: Partial<HttpLimits>;
+  readonly log?: Log;
 }
 
 interface User {
@@ -121,7 +130,8 @@ export class DoorRig implements AsyncDisposable {
         publicSearch: options.publicSearch ?? false,
       }),
       rates: { cheap: rate, audit: rate, lookup: rate },
-      runtime,
+      runtime: { ...runtime, log: options.log ?? silentLog },
+      ...(options.limits === undefined ? {} : { limits: options.limits }),
     });
     return rig;
   }
