@@ -17,7 +17,8 @@ import { makeIdentity, memoryNetwork } from '@quicprochat/proto/transport';
 import { openNodeStore } from '@quicprochat/nodes';
 import { LocalNode, refused, TestDevice, testRuntime } from '../cluster/local-node.ts';
 
-const config = '[kt]\nbatch_ms = 5\nvrf_threads = 0\n[rates.auth]\nper_second = 1000\nburst = 1000\n';
+const config =
+  '[kt]\nbatch_ms = 5\nvrf_threads = 0\n[rates.auth]\nper_second = 1000\nburst = 1000\n';
 
 /** Asks again until the answer is there, at most 15 s. */
 async function eventually<T>(what: string, ask: () => Promise<T | undefined>): Promise<T> {
