@@ -291,6 +291,30 @@ test('what an honest log signed proves nothing, in any pair', async () => {
   assert.throws(() => proveBadUpdate(nativeSuite, log, state, gap), nothing);
 });
 
+test('a state that the checkpoint does not have convicts no honest bundle', async () => {
+  const honest = await faceOf('honest', 9, 9);
+  const log = keysOf(honest);
+  const entries = await entriesOf(honest, 5);
+  const note = utf8.encode(await honest.log.checkpoint(5));
+  const state = replayedStateOf(sha256, emptyAudit, entries, note);
+  const bundle = bytesOf(await bundleOf(honest, 5, 9));
+  const zero = new Uint8Array(32);
+  for (const forged of [
+    { entry: logEntry(1, zero) },
+    { keytransHeads: state.keytransHeads.with(0, zero) },
+    { rfc6962Heads: state.rfc6962Heads.with(0, zero) },
+    { note: utf8.encode(await honest.log.checkpoint(4)) },
+    { keytransHeads: [] },
+  ]) {
+    const run = () => proveBadUpdate(nativeSuite, log, { ...state, ...forged }, bundle);
+    assert.throws(run, (error: Error & { reason?: string }) => {
+      assert.ok(error.reason === 'FORK' || error.reason === 'COUNT', error.message);
+      assert.ok(!error.message.includes('replay of a bundle'));
+      return true;
+    });
+  }
+});
+
 test('honest values, wrong order and a missing rule prove nothing', async () => {
   const alice = labelOf('alice@red.example');
   const made = await testLog();

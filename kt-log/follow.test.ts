@@ -43,7 +43,12 @@ function follow(face: Face, options: Partial<FollowerOptions> = {}): Scene {
   const store = options.store ?? new MemoryAuditStore();
   const found: EvidenceRecord[] = [];
   const { config, identity, clock } = face;
-  const onEvidence = (record: EvidenceRecord): void => void found.push(record);
+  const onEvidence = async (record: EvidenceRecord): Promise<void> => {
+    // Whoever is told can rely on it: the evidence is stored, and the log convicted.
+    assert.ok((await store.evidence(origin)).some((one) => one.hash === record.hash));
+    assert.match((await store.status(origin)) ?? '', /^(?:forked|invalid)$/);
+    found.push(record);
+  };
   const log = { config, identity };
   const all = { suite: nativeSuite, log, clock, cosigners, onEvidence, ...options, store };
   return { follower: new Follower(all), store, found };
