@@ -21,7 +21,8 @@ import {
 } from '@quicprochat/proto';
 import type { Manifest, SignedManifest } from '@quicprochat/proto/messages';
 import { AccountError } from './account.ts';
-import { sameBytes, type Contacts } from './contacts.ts';
+import { sameBytes } from './contact.ts';
+import type { Contacts } from './contacts.ts';
 import { labelOf, type Logs } from './kt/logs.ts';
 import type { OwnKeys } from './kt/own-keys.ts';
 import { untilShown } from './kt/until-shown.ts';

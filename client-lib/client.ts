@@ -32,7 +32,7 @@ import {
   type GrantedSession,
 } from './account.ts';
 import type { OwnDevice } from './account-changes.ts';
-import type { Contact } from './contacts.ts';
+import type { Contact } from './contact.ts';
 import { Device } from './device.ts';
 import { enroll } from './enrolment.ts';
 import { EventBus, type ClientEvent } from './events.ts';

@@ -17,7 +17,7 @@ import {
   type SigningKey,
 } from '@quicprochat/proto';
 import { create, type MessageInitShape, type SignedManifest } from '@quicprochat/proto/messages';
-import { contactLimits, type Contact } from './contacts.ts';
+import { contactLimits, type Contact } from './contact.ts';
 import { fetchInvitees } from './invitation.ts';
 import type { Caller } from './link.ts';
 import { mandatorySuite } from './mls/index.ts';

@@ -1,14 +1,27 @@
 /**
  * What members say to each other inside MLS (docs/protocol/cryptography.md, `Content` of
- * proto/qpc/v1/content.proto): built with bounds, parsed with the same bounds. Text only so far.
+ * proto/qpc/v1/content.proto): built with bounds, parsed with the same bounds. Text, and what members pass
+ * on from logs.
  */
 import { InvalidArgumentError, PayloadTooLargeError, QpcError, Status } from '@quicprochat/proto';
-import { ContentSchema, create, fromBinary, toBinary } from '@quicprochat/proto/messages';
+import {
+  ContentSchema,
+  create,
+  fromBinary,
+  toBinary,
+  type KeyEvidence as KeyEvidenceMessage,
+  type KeyEvidenceSchema,
+  type MessageInitShape,
+} from '@quicprochat/proto/messages';
 
 export const contentLimits = {
   contentBytes: 64 * 1024,
   textBytes: 16 * 1024,
   innerIdBytes: 16,
+  /** Bytes of one credential and of one log's heads, and logs in one message. */
+  credentialBytes: 32 * 1024,
+  headsBytes: 16 * 1024,
+  headsLogs: 8,
 } as const;
 
 /** A logical clock beyond this is nonsense, and would leave no room for later messages. */
@@ -24,6 +37,16 @@ export interface TextMessage {
   /** Sender's wall clock (ms); a claim. */
   readonly sentMs: number;
   readonly text: string;
+  /** What the sender passes on from key-transparency logs, if anything. */
+  readonly evidence?: KeyEvidence | undefined;
+}
+
+/** Statements of logs that a member passes on; they prove themselves or are nothing. */
+export interface KeyEvidence {
+  /** The sender's wrapped credential (kt-log); empty: none. */
+  readonly credential: Uint8Array;
+  /** Signed heads of logs (kt-log). */
+  readonly heads: readonly Uint8Array[];
 }
 
 /** Content that a member sealed but that is none of ours, or out of bounds. */
@@ -52,6 +75,7 @@ export function encodeContent(message: TextMessage): Uint8Array {
       lamport: BigInt(message.lamport),
       sentMs: BigInt(message.sentMs),
       body: { case: 'text', value: { utf8: message.text } },
+      ...(message.evidence === undefined ? {} : { evidence: evidenceMessage(message.evidence) }),
     }),
   );
 }
@@ -81,7 +105,31 @@ export function parseContent(bytes: Uint8Array): TextMessage {
     lamport: bounded(content.lamport, lamportMax, 'lamport'),
     sentMs: bounded(content.sentMs, Number.MAX_SAFE_INTEGER, 'sent_ms'),
     text: utf8,
+    evidence: parseEvidence(content.evidence),
   };
+}
+
+/** For the wire. */
+export function evidenceMessage({
+  credential,
+  heads,
+}: KeyEvidence): MessageInitShape<typeof KeyEvidenceSchema> {
+  return { credential, heads: [...heads] };
+}
+
+/** Undefined for none, and for what is beyond its bounds: it is an extra and costs no message. */
+export function parseEvidence(message: KeyEvidenceMessage | undefined): KeyEvidence | undefined {
+  if (message === undefined) return undefined;
+  const { credential, heads } = message;
+  const { credentialBytes, headsBytes, headsLogs } = contentLimits;
+  const isSmall =
+    credential.length <= credentialBytes &&
+    heads.length <= headsLogs &&
+    heads.every(({ length }) => length <= headsBytes);
+  // The decoder's bytes are a view of the whole plaintext; what is kept must stand alone.
+  return isSmall
+    ? { credential: Uint8Array.from(credential), heads: heads.map((one) => Uint8Array.from(one)) }
+    : undefined;
 }
 
 function bounded(value: bigint, max: number, name: string): number {

@@ -13,7 +13,8 @@ import {
   Status,
   type Runtime,
 } from '@quicprochat/proto';
-import { ContactError, type Contacts } from './contacts.ts';
+import { ContactError } from './contact.ts';
+import type { Contacts } from './contacts.ts';
 import { checkText, encodeContent } from './content.ts';
 import { envelopeKeyOf } from './envelope-key.ts';
 import type { EventBus } from './events.ts';
@@ -25,6 +26,7 @@ import {
   type SealedCopy,
 } from './fan-out.ts';
 import { fetchInvitees, forgetClaims, type Invitee } from './invitation.ts';
+import type { EvidenceExchange } from './kt/evidence-exchange.ts';
 import type { Caller } from './link.ts';
 import {
   acceptCommit,
@@ -65,6 +67,7 @@ export interface ConversationParts {
   readonly runtime: Runtime;
   readonly events: EventBus;
   readonly contacts: Contacts;
+  readonly evidence: EvidenceExchange;
   readonly writer: Writer;
   readonly mls: Mls;
   readonly caller: Caller;
@@ -222,7 +225,8 @@ export class Conversations {
       text,
     };
     const recipients = recipientsOf(group);
-    contacts.requireUnblocked(recipients.map(({ userId }) => userId));
+    const members = recipients.map(({ userId }) => userId);
+    contacts.requireUnblocked(members);
     const isChannel = group.suite === xwingSuite;
     // Asked before the ratchet moves: an envelope that cannot be made must not use up a key.
     const prekeyOf = (rid: Uint8Array): Uint8Array | undefined => contacts.prekey(rid);
@@ -231,7 +235,9 @@ export class Conversations {
       : recipients.filter(({ identityPub }) => prekeyOf(identityPub) === undefined);
     if (missing.length > 0) throw new PrekeyError([...new Set(missing.map((one) => one.userId))]);
     const envelopeKey = await envelopeKeyOf(mls, group);
-    const sealed = await mls.encrypt(group, encodeContent(message), new Uint8Array(0));
+    const evidence = this.#parts.evidence.next(conversation.id, members);
+    const plaintext = encodeContent({ ...message, evidence });
+    const sealed = await mls.encrypt(group, plaintext, new Uint8Array(0));
     const content = { kind: 'mlsMessage', bytes: sealed.ciphertext } as const;
     const copies = isChannel
       ? channelCopies(content, recipients, envelopeKey, random)
@@ -250,6 +256,7 @@ export class Conversations {
       });
       sent.messageId = messageId ?? 0;
       for (const copy of copies) store.outbox.add({ ...copy, messageId }, batch.nowMs);
+      if (evidence !== undefined) this.#parts.evidence.mark(conversation.id, evidence);
     });
     batch.after(onOutbox);
     return sent;
@@ -268,7 +275,11 @@ export class Conversations {
       made.welcome === undefined
         ? []
         : hybridCopies(
-            { kind: 'welcome', bytes: made.welcome },
+            {
+              kind: 'welcome',
+              bytes: made.welcome,
+              evidence: this.#parts.evidence.own(invitees.map(({ userId }) => userId)),
+            },
             invitees,
             (rid) => contacts.prekey(rid),
             random,

@@ -16,6 +16,7 @@ import { AccountChanges } from './account-changes.ts';
 import { Contacts } from './contacts.ts';
 import { Conversations } from './conversation.ts';
 import type { EventBus } from './events.ts';
+import { EvidenceExchange } from './kt/evidence-exchange.ts';
 import { Guardian } from './kt/guardian.ts';
 import { Logs, type LogsParts } from './kt/logs.ts';
 import { OwnKeys } from './kt/own-keys.ts';
@@ -89,6 +90,15 @@ export class Device {
     });
     const { contacts, logs } = this;
     this.#guardian = new Guardian({ store, runtime, events, logs, contacts, userId });
+    const evidence = new EvidenceExchange({
+      store,
+      runtime,
+      logs,
+      contacts,
+      userId,
+      onFork: (of, error) => this.#guardian.onLie(of, error),
+      onKnown: (known) => this.#logged(this.#retryFor([known]), 'parked rows'),
+    });
     this.changes = new AccountChanges({
       store,
       runtime,
@@ -122,6 +132,7 @@ export class Device {
       rid: publicKey,
       signatureKey,
       onUnknownUsers: (userIds) => this.#lookup.want(userIds),
+      onEvidence: (taken) => evidence.take(taken),
       onMessages: () => this.news.ring(),
     });
     this.#lookup = new UserLookup({
@@ -153,6 +164,7 @@ export class Device {
       runtime,
       events,
       contacts: this.contacts,
+      evidence,
       writer: this.#writer,
       mls,
       caller: this.link,

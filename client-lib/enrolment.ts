@@ -17,7 +17,7 @@ import {
   type Runtime,
 } from '@quicprochat/proto';
 import { AccountError, type AccountKeys } from './account.ts';
-import { sameBytes } from './contacts.ts';
+import { sameBytes } from './contact.ts';
 import { labelOf, type Logs } from './kt/logs.ts';
 import { untilShown } from './kt/until-shown.ts';
 import type { Caller } from './link.ts';

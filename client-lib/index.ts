@@ -16,7 +16,7 @@ export {
   type Contact,
   type ContactDevice,
   type Verification,
-} from './contacts.ts';
+} from './contact.ts';
 export { conversationLimits, NotCommitterError } from './conversation.ts';
 export { ContentError, contentLimits } from './content.ts';
 export { eventLimits, type ClientEvent, type LinkState } from './events.ts';

@@ -11,7 +11,8 @@ import {
   type Runtime,
 } from '@quicprochat/proto';
 import type { DeviceKeyPackage } from '@quicprochat/proto/messages';
-import { sameBytes, type Contact, type Contacts } from './contacts.ts';
+import { sameBytes, type Contact } from './contact.ts';
+import type { Contacts } from './contacts.ts';
 import type { Recipient } from './fan-out.ts';
 import type { Caller } from './link.ts';
 import { mandatorySuite, xwingSuite, type Mls, type MlsSuite } from './mls/index.ts';

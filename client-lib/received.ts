@@ -3,7 +3,8 @@
  * waits there, so nothing is lost between two iterators or two runs of the program.
  */
 import type { Runtime } from '@quicprochat/proto';
-import type { Contacts, Verification } from './contacts.ts';
+import type { Verification } from './contact.ts';
+import type { Contacts } from './contacts.ts';
 import type { ClientStore, MessageRecord } from './store/store.ts';
 
 export const receivedLimits = {

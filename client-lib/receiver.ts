@@ -6,8 +6,8 @@
  */
 import { createHash } from 'node:crypto';
 import { DataLossError, messageTag, QpcError, RowKind, type Runtime } from '@quicprochat/proto';
-import { sameBytes } from './contacts.ts';
-import { ContentError, parseContent, type TextMessage } from './content.ts';
+import { sameBytes } from './contact.ts';
+import { ContentError, parseContent, type KeyEvidence, type TextMessage } from './content.ts';
 import {
   EnvelopeError,
   openChannel,
@@ -56,6 +56,8 @@ export interface ReceiverParts {
   readonly signatureKey: SignatureKey;
   /** Rows wait for the manifests of these users. */
   readonly onUnknownUsers: (userIds: readonly string[]) => void;
+  /** A member passed on what logs say; done when it is taken in. */
+  readonly onEvidence: (evidence: KeyEvidence) => Promise<void>;
   /** Messages are in the store that the application has not seen. */
   readonly onMessages: () => void;
 }
@@ -144,6 +146,7 @@ export class Receiver {
       const content = this.#open(row);
       const mark = markOf(content.bytes);
       if (batch.hasSeen(mark)) throw new Unopened({ kind: 'known' });
+      if (content.evidence !== undefined) await this.#parts.onEvidence(content.evidence);
       const apply =
         content.kind === 'welcome'
           ? await this.#join(content.bytes, batch)
@@ -288,16 +291,24 @@ export class Receiver {
       conversation.sentCount,
       Math.max(conversation.lamport, message.lamport),
     );
+    const { evidence, ...shown } = message;
     batch.write(() => {
       store.messages.add({
         conversationId: conversation.id,
         senderUser: sender.userId,
         senderDevice: sender.deviceId,
-        ...message,
+        ...shown,
         receivedMs: runtime.clock.now(),
       });
     });
     batch.after(this.#parts.onMessages);
+    if (evidence !== undefined) batch.after(() => this.#takeEvidence(evidence));
+  }
+
+  #takeEvidence(evidence: KeyEvidence): void {
+    this.#parts.onEvidence(evidence).catch((error: unknown) => {
+      this.#parts.runtime.log.error('evidence of a member', { error: String(error) });
+    });
   }
 
   #settle(verdict: Verdict, row: InboxRow, batch: Batch, parked: ParkedRow | undefined): void {

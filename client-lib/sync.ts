@@ -24,7 +24,7 @@ import {
   type Gap,
   type Row,
 } from '@quicprochat/proto/messages';
-import { sameBytes } from './contacts.ts';
+import { sameBytes } from './contact.ts';
 import type { EventBus } from './events.ts';
 import type { Session } from './link.ts';
 import type { Outbox } from './outbox.ts';

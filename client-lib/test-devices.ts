@@ -45,8 +45,9 @@ import {
   type MlsSuite,
   type SignatureKey,
 } from './mls/index.ts';
+import { EvidenceExchange } from './kt/evidence-exchange.ts';
 import { Logs } from './kt/logs.ts';
-import { TestLog } from './test-logs.ts';
+import { TestLog, type TestLogOptions } from './test-logs.ts';
 import { Receiver } from './receiver.ts';
 import { openMemoryStore } from './store/sqlite-store.ts';
 import { inboxLog, type ClientStore, type InboxRow, type MessageRecord } from './store/store.ts';
@@ -77,8 +78,13 @@ export class TestDirectory implements Caller {
   isRepeating = false;
   readonly #served = new Map<string, DeviceKeyPackage | undefined>();
   readonly #logs = new Map<string, Promise<TestLog>>();
+  readonly #times: NonNullable<TestLogOptions['times']>;
   /** What is on its way into the logs, in order. */
   #logged: Promise<void> = Promise.resolve();
+
+  constructor(times: NonNullable<TestLogOptions['times']> = {}) {
+    this.#times = times;
+  }
 
   publish(device: Published): void {
     this.#published.set(device.userId, device);
@@ -98,7 +104,8 @@ export class TestDirectory implements Caller {
   log(domain: string): Promise<TestLog> {
     const known = this.#logs.get(domain);
     if (known !== undefined) return known;
-    const made = TestLog.make(domain, { runtime: testRuntime, seed: seedOfDomain(domain) });
+    const seed = seedOfDomain(domain);
+    const made = TestLog.make(domain, { runtime: testRuntime, seed, times: this.#times });
     this.#logs.set(domain, made);
     return made;
   }
@@ -194,6 +201,12 @@ export class TestDevice {
   }
   get mls(): Mls {
     return this.#parts.mls;
+  }
+  get logs(): Logs {
+    return this.#parts.logs;
+  }
+  get evidence(): EvidenceExchange {
+    return this.#parts.evidence;
   }
   get contacts(): Contacts {
     return this.#parts.contacts;
@@ -314,6 +327,8 @@ export class TestDevice {
 }
 
 interface Parts {
+  readonly logs: Logs;
+  readonly evidence: EvidenceExchange;
   readonly contacts: Contacts;
   readonly mls: Mls;
   readonly writer: Writer;
@@ -341,6 +356,15 @@ function buildParts(device: TestDevice, events: EventBus): Parts {
     checkOwn: () => undefined,
     onOwnRefused: () => undefined,
   });
+  const evidence = new EvidenceExchange({
+    store,
+    runtime,
+    logs,
+    contacts,
+    userId,
+    onFork: (_domain, error) => device.lies.push(error.reason),
+    onKnown: () => undefined,
+  });
   const mls = createMls({ ...runtime, manifests: contacts.lookup });
   const writer = new Writer(store, runtime);
   const receiver = new Receiver({
@@ -352,6 +376,7 @@ function buildParts(device: TestDevice, events: EventBus): Parts {
     rid: device.rid,
     signatureKey,
     onUnknownUsers: (userIds) => lookup.want(userIds),
+    onEvidence: (taken) => evidence.take(taken),
     onMessages: () => undefined,
   });
   const lookup: UserLookup = new UserLookup({
@@ -366,6 +391,7 @@ function buildParts(device: TestDevice, events: EventBus): Parts {
     runtime,
     events,
     contacts,
+    evidence,
     writer,
     mls,
     caller: directory,
@@ -373,7 +399,7 @@ function buildParts(device: TestDevice, events: EventBus): Parts {
     signatureKey,
     onOutbox: () => undefined,
   });
-  return { contacts, mls, writer, receiver, lookup, conversations };
+  return { logs, evidence, contacts, mls, writer, receiver, lookup, conversations };
 }
 
 /** Every text exactly once, and nothing left over. */

@@ -57,6 +57,8 @@ export class TestLog {
   readonly record: SignedNodeRecord;
   /** SHA-256 SPKI of the log's node: what a client pins (32 bytes). */
   readonly pin: Uint8Array;
+  /** Whose own credential is asked for: calls here do not say who makes them. */
+  owner = '';
   readonly #log: KtLog;
   readonly #service: KtService;
   readonly #versions = new Map<string, number>();
@@ -152,6 +154,11 @@ export class TestLog {
         return { answer: answerOf(await this.#service.distinguished(bytes)) };
       case methods.ktTreeHead.id:
         return { checkpoint: Buffer.from(await this.#log.checkpoint(Number(asked.size))) };
+      case methods.ktCredential.id: {
+        const made = await this.#service.credential(Buffer.from(this.owner));
+        const { response: credential, checkpoint, entry, inclusion } = made;
+        return { credential, checkpoint, entry, inclusion: [...inclusion] };
+      }
       case methods.ktMonitor.id: {
         const monitor = asked.request as { case: string; value: Uint8Array };
         const served =

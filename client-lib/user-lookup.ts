@@ -12,7 +12,8 @@ import {
   type Runtime,
 } from '@quicprochat/proto';
 import { VerificationError } from '@quicprochat/kt-log/verify';
-import { ContactError, type Contacts } from './contacts.ts';
+import { ContactError } from './contact.ts';
+import type { Contacts } from './contacts.ts';
 import { LogError } from './kt/log-record.ts';
 import type { Caller } from './link.ts';
 

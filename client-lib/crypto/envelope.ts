@@ -14,6 +14,7 @@ import {
   SealedSchema,
   toBinary,
 } from '@quicprochat/proto/messages';
+import { evidenceMessage, parseEvidence, type KeyEvidence } from '../content.ts';
 import type { MessageInitShape, MessageShape } from '@quicprochat/proto/messages';
 import { aesGcmNonceLength, aesGcmOpen, aesGcmSeal, aesGcmTagLength } from './aes-gcm.ts';
 import { DecryptionError } from './decryption-error.ts';
@@ -34,6 +35,8 @@ const empty = new Uint8Array(0);
 export interface SealedContent {
   readonly kind: 'mlsMessage' | 'welcome';
   readonly bytes: Uint8Array;
+  /** Beside a Welcome: by which who is invited may know the inviter. */
+  readonly evidence?: KeyEvidence | undefined;
 }
 
 /** A parsed envelope whose lengths are right; nothing in it is authenticated yet. */
@@ -200,11 +203,17 @@ function hybridInfo(rid: Uint8Array, mid: Uint8Array): Uint8Array {
  * authenticated data that only application messages carry. A Welcome has no padding of its own and
  * grows with every member, so it climbs the whole ladder.
  */
-function padded({ kind, bytes }: SealedContent): Uint8Array {
+function padded({ kind, bytes, evidence }: SealedContent): Uint8Array {
   const message: MessageInitShape<typeof SealedSchema> = {
     content:
       kind === 'welcome'
-        ? { case: 'welcome', value: { welcome: bytes } }
+        ? {
+            case: 'welcome',
+            value: {
+              welcome: bytes,
+              ...(evidence === undefined ? {} : { evidence: evidenceMessage(evidence) }),
+            },
+          }
         : { case: 'mlsMessage', value: bytes },
   };
   const sealed = toBinary(SealedSchema, create(SealedSchema, message));
@@ -231,8 +240,11 @@ function opened(open: () => Uint8Array): SealedContent {
   switch (content.case) {
     case 'mlsMessage':
       return filled({ kind: 'mlsMessage', bytes: content.value });
-    case 'welcome':
-      return filled({ kind: 'welcome', bytes: content.value.welcome });
+    case 'welcome': {
+      const welcome = filled({ kind: 'welcome', bytes: content.value.welcome });
+      const evidence = parseEvidence(content.value.evidence);
+      return evidence === undefined ? welcome : { ...welcome, evidence };
+    }
     case undefined:
       throw bad('content of no kind that version 1 has');
   }

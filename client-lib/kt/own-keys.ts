@@ -9,7 +9,7 @@ import {
   signingKeyFromSeed,
   type Runtime,
 } from '@quicprochat/proto';
-import { ContactError, sameBytes, type ShownVersion } from '../contacts.ts';
+import { ContactError, sameBytes, type ShownVersion } from '../contact.ts';
 import type { EventBus } from '../events.ts';
 import type { AccountRecord, ClientStore } from '../store/store.ts';
 import { describeChange, type VersionChange } from './manifest-history.ts';

@@ -91,7 +91,11 @@ export function logRows(db: Database): LogRows {
       ) !== undefined,
     events: (limit) =>
       db
-        .all(`SELECT * FROM key_event WHERE type <> 'ownChange' ORDER BY id DESC LIMIT ?`, limit)
+        .all(
+          `SELECT * FROM key_event WHERE type NOT IN ('ownChange', 'evidenceSent')
+         ORDER BY id DESC LIMIT ?`,
+          limit,
+        )
         .map((row) => ({
           atMs: row.number('at_ms'),
           type: row.text('type'),

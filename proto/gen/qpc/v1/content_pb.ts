@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file qpc/v1/content.proto.
  */
 export const file_qpc_v1_content: GenFile = /*@__PURE__*/
-  fileDesc("ChRxcGMvdjEvY29udGVudC5wcm90bxIGcXBjLnYxInUKCEVudmVsb3BlEgkKAXYYASABKA0SKAoGaHlicmlkGAIgASgLMhYucXBjLnYxLkh5YnJpZEVudmVsb3BlSAASKgoHY2hhbm5lbBgDIAEoCzIXLnFwYy52MS5DaGFubmVsRW52ZWxvcGVIAEIICgZzZWFsZWQiSQoOSHlicmlkRW52ZWxvcGUSDgoGa2VtX2lkGAEgASgNEg4KBmtleV9pZBgCIAEoDBILCgNlbmMYAyABKAwSCgoCY3QYBCABKAwiPAoPQ2hhbm5lbEVudmVsb3BlEg4KBmtleV9pZBgBIAEoDBINCgVub25jZRgCIAEoDBIKCgJjdBgDIAEoDCJaCgZTZWFsZWQSFQoLbWxzX21lc3NhZ2UYASABKAxIABIoCgd3ZWxjb21lGAIgASgLMhUucXBjLnYxLldlbGNvbWVCdW5kbGVIAEIJCgdjb250ZW50SgQIAxAJIiAKDVdlbGNvbWVCdW5kbGUSDwoHd2VsY29tZRgBIAEoDCJoCgdDb250ZW50EgoKAmlkGAEgASgMEgkKAW4YAiABKAQSDwoHbGFtcG9ydBgDIAEoBBIPCgdzZW50X21zGAQgASgEEhwKBHRleHQYBSABKAsyDC5xcGMudjEuVGV4dEgAQgYKBGJvZHkiFAoEVGV4dBIMCgR1dGY4GAEgASgJYgZwcm90bzM");
+  fileDesc("ChRxcGMvdjEvY29udGVudC5wcm90bxIGcXBjLnYxInUKCEVudmVsb3BlEgkKAXYYASABKA0SKAoGaHlicmlkGAIgASgLMhYucXBjLnYxLkh5YnJpZEVudmVsb3BlSAASKgoHY2hhbm5lbBgDIAEoCzIXLnFwYy52MS5DaGFubmVsRW52ZWxvcGVIAEIICgZzZWFsZWQiSQoOSHlicmlkRW52ZWxvcGUSDgoGa2VtX2lkGAEgASgNEg4KBmtleV9pZBgCIAEoDBILCgNlbmMYAyABKAwSCgoCY3QYBCABKAwiPAoPQ2hhbm5lbEVudmVsb3BlEg4KBmtleV9pZBgBIAEoDBINCgVub25jZRgCIAEoDBIKCgJjdBgDIAEoDCJaCgZTZWFsZWQSFQoLbWxzX21lc3NhZ2UYASABKAxIABIoCgd3ZWxjb21lGAIgASgLMhUucXBjLnYxLldlbGNvbWVCdW5kbGVIAEIJCgdjb250ZW50SgQIAxAJIkcKDVdlbGNvbWVCdW5kbGUSDwoHd2VsY29tZRgBIAEoDBIlCghldmlkZW5jZRgCIAEoCzITLnFwYy52MS5LZXlFdmlkZW5jZSIwCgtLZXlFdmlkZW5jZRISCgpjcmVkZW50aWFsGAEgASgMEg0KBWhlYWRzGAIgAygMIo8BCgdDb250ZW50EgoKAmlkGAEgASgMEgkKAW4YAiABKAQSDwoHbGFtcG9ydBgDIAEoBBIPCgdzZW50X21zGAQgASgEEhwKBHRleHQYBSABKAsyDC5xcGMudjEuVGV4dEgAEiUKCGV2aWRlbmNlGAYgASgLMhMucXBjLnYxLktleUV2aWRlbmNlQgYKBGJvZHkiFAoEVGV4dBIMCgR1dGY4GAEgASgJYgZwcm90bzM");
 
 /**
  * Outermost: what a node stores as payload.
@@ -165,6 +165,13 @@ export type WelcomeBundle = Message<"qpc.v1.WelcomeBundle"> & {
    * @generated from field: bytes welcome = 1;
    */
   welcome: Uint8Array;
+
+  /**
+   * The inviter's, so that who is invited can know it without asking a log.
+   *
+   * @generated from field: qpc.v1.KeyEvidence evidence = 2;
+   */
+  evidence?: KeyEvidence | undefined;
 };
 
 /**
@@ -173,6 +180,34 @@ export type WelcomeBundle = Message<"qpc.v1.WelcomeBundle"> & {
  */
 export const WelcomeBundleSchema: GenMessage<WelcomeBundle> = /*@__PURE__*/
   messageDesc(file_qpc_v1_content, 4);
+
+/**
+ * What a member passes on from key-transparency logs; checked by whoever receives it.
+ *
+ * @generated from message qpc.v1.KeyEvidence
+ */
+export type KeyEvidence = Message<"qpc.v1.KeyEvidence"> & {
+  /**
+   * Credential of the sender's label with the checkpoint that shows its entry (kt-log); may be empty.
+   *
+   * @generated from field: bytes credential = 1;
+   */
+  credential: Uint8Array;
+
+  /**
+   * Signed heads of logs, as the sender saw them (kt-log); at most 8 logs.
+   *
+   * @generated from field: repeated bytes heads = 2;
+   */
+  heads: Uint8Array[];
+};
+
+/**
+ * Describes the message qpc.v1.KeyEvidence.
+ * Use `create(KeyEvidenceSchema)` to create a new message.
+ */
+export const KeyEvidenceSchema: GenMessage<KeyEvidence> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_content, 5);
 
 /**
  * What members say to each other, inside MLS application data.
@@ -214,6 +249,13 @@ export type Content = Message<"qpc.v1.Content"> & {
     value: Text;
     case: "text";
   } | { case: undefined; value?: undefined };
+
+  /**
+   * Once for each new credential of the sender.
+   *
+   * @generated from field: qpc.v1.KeyEvidence evidence = 6;
+   */
+  evidence?: KeyEvidence | undefined;
 };
 
 /**
@@ -221,7 +263,7 @@ export type Content = Message<"qpc.v1.Content"> & {
  * Use `create(ContentSchema)` to create a new message.
  */
 export const ContentSchema: GenMessage<Content> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 5);
+  messageDesc(file_qpc_v1_content, 6);
 
 /**
  * @generated from message qpc.v1.Text
@@ -240,5 +282,5 @@ export type Text = Message<"qpc.v1.Text"> & {
  * Use `create(TextSchema)` to create a new message.
  */
 export const TextSchema: GenMessage<Text> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 6);
+  messageDesc(file_qpc_v1_content, 7);
 
