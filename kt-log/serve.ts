@@ -3,7 +3,7 @@
  * response and the checkpoint of its tree out. What a node's methods and its HTTP door put on the
  * wire; checks encodings, not callers.
  */
-import { InvalidArgumentError } from '@quicprochat/proto/status';
+import { InvalidArgumentError, NotFoundError } from '@quicprochat/proto/status';
 import type { Answers } from './answers.ts';
 import { auditBundle } from './auditor.ts';
 import { DeploymentMode } from './codec.ts';
@@ -65,20 +65,22 @@ export class KtService implements Disposable {
     const cached = this.#responses.get(key);
     if (cached !== undefined) return this.#served(cached, answers.size);
     const structure = operations.searchResponse(mode, request.version !== undefined);
-    const response = encode(structure, await answers.search(request));
-    this.#responses.set(key, response);
-    return this.#served(response, answers.size);
+    const { made, size } = await this.#found(request.last, (at) => at.search(request));
+    const response = encode(structure, made);
+    if (size === answers.size) this.#responses.set(key, response);
+    return this.#served(response, size);
   }
 
   /**
    * Shows that the label of a SearchRequest does not exist (kt-log/README.md). InvalidArgumentError
    * for a label that does, NotFoundError for one that was erased.
    */
-  absence(bytes: Uint8Array): Promise<KtServed> {
-    const response = operations.absenceProof(mode);
-    return this.#answer(bytes, operations.searchRequest, response, (answers, request) =>
-      answers.absence(request),
-    );
+  async absence(bytes: Uint8Array): Promise<KtServed> {
+    const request = read(operations.searchRequest, bytes);
+    // Not at an older head with quorum: the label may be there since.
+    const answers = this.#log.answers(this.#log.size);
+    const response = encode(operations.absenceProof(mode), await answers.absence(request));
+    return this.#served(response, answers.size);
   }
 
   /** Section 13.2. */
@@ -124,9 +126,7 @@ export class KtService implements Disposable {
 
   /** Section 14.1: a Credential of the label's greatest version. */
   async credential(label: Uint8Array): Promise<KtServedCredential> {
-    const answers = this.#log.answers();
-    const { size } = answers;
-    const made = await answers.credential(label);
+    const { made, size } = await this.#found(undefined, (answers) => answers.credential(label));
     const { position } = made;
     const { entry, proof: inclusion } = await this.#log.inclusion(position, size);
     const served = await this.#served(encode(credentials.credential(mode), made), size);
@@ -160,9 +160,26 @@ export class KtService implements Disposable {
     run: (answers: Answers, request: Q) => Promise<R>,
   ): Promise<KtServed> {
     const request = read(requestStructure, bytes);
-    const answers = this.#log.answers(request.last);
-    const response = await run(answers, request);
-    return this.#served(encode(responseStructure, response), answers.size);
+    const { made, size } = await this.#found(request.last, (answers) => run(answers, request));
+    return this.#served(encode(responseStructure, made), size);
+  }
+
+  /**
+   * What the preferred state does not hold is looked for in the newest one: that with a quorum may
+   * be some seconds older than the version that is asked for.
+   */
+  async #found<T>(
+    last: number | undefined,
+    run: (answers: Answers) => Promise<T>,
+  ): Promise<{ readonly made: T; readonly size: number }> {
+    const answers = this.#log.answers(last);
+    try {
+      return { made: await run(answers), size: answers.size };
+    } catch (error) {
+      const newest = this.#log.answers(this.#log.size);
+      if (!(error instanceof NotFoundError) || newest.size === answers.size) throw error;
+      return { made: await run(newest), size: newest.size };
+    }
   }
 
   async #served(response: Uint8Array, size: number): Promise<KtServed> {

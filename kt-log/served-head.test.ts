@@ -12,9 +12,13 @@ import {
   SignatureType,
   verifyNote,
 } from './note.ts';
+import { searchRequest } from './operations.ts';
 import { meetsQuorum, parsePolicy } from './policy.ts';
+import { encode } from './presentation.ts';
+import { KtService } from './serve.ts';
 import type { Cosigners } from './served-head.ts';
 import { labelOf, testLog } from './test-log.ts';
+import { verifySearch } from './verify-search.ts';
 
 const utf8 = new TextEncoder();
 const { sha256 } = nativeSuite;
@@ -147,4 +151,24 @@ test('an update waits for its quorum, and not for long', async () => {
   await head;
   await log[Symbol.asyncDispose]();
   assert.equal((await third).position, 2);
+});
+
+test('a label that the head with quorum lacks is answered at the newest head', async () => {
+  const { log, verifier, clock } = await testLog({ cosigners: () => known });
+  const service = new KtService(log);
+  // No quorum will come for an update: it does not wait for one either.
+  await log.append({ label: labelOf('alice'), greatest: -1, values: [labelOf('value')] });
+  await log.addCosignatures(await cosigned(log, 1, blue, green));
+  await log.append({ label: labelOf('bob'), greatest: -1, values: [labelOf('value')] });
+  const ask = (name: string) => {
+    const request = { last: undefined, label: labelOf(name), version: undefined };
+    return encode(searchRequest, request);
+  };
+  assert.equal((await service.search(ask('alice'))).size, 1);
+  const bob = await service.search(ask('bob'));
+  assert.equal(bob.size, 2);
+  verifySearch(verifier, undefined, { label: labelOf('bob') }, bob.response, clock.now());
+  await assert.rejects(service.search(ask('carol')), { reason: 'UNKNOWN_USER' });
+  assert.equal((await service.absence(ask('carol'))).size, 2);
+  await assert.rejects(service.absence(ask('bob')), { reason: 'BAD_FIELD' });
 });
