@@ -93,16 +93,16 @@ export class FollowedPeer implements Disposable {
   async setRecord(record: NodeRecord): Promise<void> {
     const log = this.#logOf(record);
     if (log === undefined) return;
-    if (this.#pinned !== undefined && isSameLog(this.#pinned.log, log)) return;
     const { store, origin, runtime, cosigners, onEvidence, domain } = this.#options;
-    if (this.#pinned !== undefined || !(await this.#continues(log))) {
+    const continues = await this.#continues(log);
+    // Only from here on: another record may have been taken meanwhile.
+    const known = this.#pinned?.log;
+    if (known === undefined ? !continues : !isSameLog(known, log)) {
       runtime.log.error('key log of a peer has new keys', { peer: domain, origin });
-      const status = await store.status(origin);
-      if (status === undefined || status === 'ok' || status === 'behind') {
-        await store.setStatus(origin, 'suspect');
-      }
+      if (!isConvicted(await store.status(origin))) await store.setStatus(origin, 'suspect');
       return;
     }
+    if (known !== undefined) return;
     const follower = new Follower({
       suite: nativeSuite,
       log,
