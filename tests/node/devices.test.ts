@@ -181,10 +181,12 @@ suite('devices of an account', () => {
 
   test('KtUpdate rotates the account key, and changes no device', async () => {
     const [person, device] = await newPerson('rob');
+    const nextPush = await pushesTo(await person.addDevice());
     const old = person.accountKey;
     person.accountKey = signingKeyFromSeed(bytes(32));
     const rotated = person.next({}, { previousAccountKey: old });
     await update(device, rotated);
+    assert.equal(await nextPush(), PushEvent.KeyChange);
     // The same once more changes nothing, and shows the version that is there.
     await update(device, rotated);
     person.manifest = rotated;
