@@ -1,12 +1,12 @@
 /**
- * The suite by OpenSSL, for the side that runs on Node: hashing and Ed25519. Not reachable from the
- * `./verify` door. VRFs are the portable engine's unless another is handed in.
+ * The suite of the side that runs on Node: hashing and Ed25519 by OpenSSL, VRFs by the engine that
+ * native-vrf.ts chose. Not reachable from the `./verify` door.
  */
 import { signingKeyFromSeed, publicKeyObject } from '@quicprochat/proto';
 import { sign, verify } from 'node:crypto';
 import { nativeSha256 } from './native-hash.ts';
+import { nativeVrfVerifier } from './native-vrf.ts';
 import type { Signer, VerifierSuite } from './suite.ts';
-import { portableVrfVerifier } from './vrf.ts';
 
 export const nativeSuite: VerifierSuite = {
   sha256: nativeSha256,
@@ -19,7 +19,7 @@ export const nativeSuite: VerifierSuite = {
       return false;
     }
   },
-  vrfVerifier: portableVrfVerifier,
+  vrfVerifier: nativeVrfVerifier,
 };
 
 /** An Ed25519 signer whose secret stays in OpenSSL's memory; the caller wipes the seed. */

@@ -47,19 +47,37 @@ export interface VrfVerifier {
   verify(label: Uint8Array, version: number, proof: Uint8Array): Hash;
 }
 
-/** SHA-512 of `suite || domain || parts || 0x00`: every hash of RFC 9381 has this frame. */
-export function suiteHash(domain: number, parts: readonly Uint8Array[]): Uint8Array {
-  const hash = sha512.create().update(Uint8Array.of(suite, domain));
-  for (const part of parts) hash.update(part);
-  return hash.update(Uint8Array.of(0)).digest();
+/** An implementation of the VRF. All have the same proofs, outputs and verdicts. */
+export interface VrfEngine {
+  readonly name: 'libsodium' | 'noble';
+  /** `seed` is an Ed25519 seed (32 bytes); throws InvalidArgumentError for another length. */
+  prover(seed: Uint8Array): ImmediateVrfProver;
+  /** Throws VerificationError BAD_VRF for a key that is none. */
+  verifier(publicKey: Uint8Array): VrfVerifier;
 }
 
-export function littleEndian(bytes: Uint8Array): bigint {
+/** `suite || domain || parts || 0x00`: what every hash of RFC 9381 is over. */
+export function hashInput(domain: number, parts: readonly Uint8Array[]): Uint8Array {
+  const input = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 3));
+  input[0] = suite;
+  input[1] = domain;
+  let at = 2;
+  for (const part of parts) {
+    input.set(part, at);
+    at += part.length;
+  }
+  return input;
+}
+function suiteHash(domain: number, parts: readonly Uint8Array[]): Uint8Array {
+  return sha512(hashInput(domain, parts));
+}
+
+function littleEndian(bytes: Uint8Array): bigint {
   let value = 0n;
   for (let i = bytes.length - 1; i >= 0; i--) value = (value << 8n) | BigInt(bytes[i] ?? 0);
   return value;
 }
-export function toLittleEndian(value: bigint, length: number): Uint8Array {
+function toLittleEndian(value: bigint, length: number): Uint8Array {
   const bytes = new Uint8Array(length);
   let rest = value;
   for (let i = 0; i < length; i++) {
@@ -67,6 +85,11 @@ export function toLittleEndian(value: bigint, length: number): Uint8Array {
     rest >>= 8n;
   }
   return bytes;
+}
+
+/** True for a number below the group order, as `s` of a proof has to be. */
+export function isScalar(bytes: Uint8Array): boolean {
+  return littleEndian(bytes) < order;
 }
 
 /** A point, or undefined where RFC 8032 section 5.1.3 finds none. */
@@ -80,7 +103,7 @@ function decodePoint(bytes: Uint8Array): Point | undefined {
 }
 
 /** RFC 9381 section 5.4.1.1, encode_to_curve_try_and_increment. */
-export function encodeToCurve(publicKey: Uint8Array, alpha: Uint8Array): Point {
+function encodeToCurve(publicKey: Uint8Array, alpha: Uint8Array): Point {
   for (let counter = 0; counter < 256; counter++) {
     const hash = suiteHash(1, [publicKey, alpha, Uint8Array.of(counter)]);
     const candidate = decodePoint(hash.subarray(0, pointBytes))?.clearCofactor();
@@ -90,7 +113,7 @@ export function encodeToCurve(publicKey: Uint8Array, alpha: Uint8Array): Point {
 }
 
 /** RFC 9381 section 5.4.3 over encoded points. */
-export function challengeOf(points: readonly Uint8Array[]): Uint8Array {
+function challengeOf(points: readonly Uint8Array[]): Uint8Array {
   return suiteHash(2, points).subarray(0, challengeBytes);
 }
 
@@ -104,13 +127,11 @@ function encodeAll(points: Point[]): Uint8Array[] {
   return normalizeZ(Point, points).map((point) => point.toBytes());
 }
 
-/** RFC 8032 section 5.1.5: the secret scalar and the second half of SHA-512(seed). */
-export function expandSeed(seed: Uint8Array): { scalar: bigint; prefix: Uint8Array } {
+/** Throws InvalidArgumentError. */
+export function checkSeed(seed: Uint8Array): void {
   if (seed.length !== 32) {
     throw new InvalidArgumentError('BAD_FIELD', `vrf seed: ${seed.length} bytes, need 32`);
   }
-  const { scalar, prefix } = ed25519.utils.getExtendedPublicKey(seed);
-  return { scalar, prefix };
 }
 
 /** RFC 9381 section 5.1 with the nonce of section 5.4.2.2. Returns beta (64) and pi (80). */
@@ -118,8 +139,8 @@ export function ecvrfProve(
   seed: Uint8Array,
   alpha: Uint8Array,
 ): { readonly beta: Uint8Array; readonly pi: Uint8Array } {
-  const { scalar, prefix } = expandSeed(seed);
-  const publicKey = ed25519.getPublicKey(seed);
+  checkSeed(seed);
+  const { scalar, prefix, pointBytes: publicKey } = ed25519.utils.getExtendedPublicKey(seed);
   const h = encodeToCurve(publicKey, alpha);
   const gamma = h.multiply(scalar);
   const nonceHash = sha512.create().update(prefix).update(h.toBytes()).digest();
@@ -192,8 +213,9 @@ export class EcvrfPublicKey {
     const gammaBytes = pi.subarray(0, pointBytes);
     const challenge = pi.subarray(pointBytes, pointBytes + challengeBytes);
     const c = littleEndian(challenge);
-    const s = littleEndian(pi.subarray(pointBytes + challengeBytes));
-    if (s >= order) throw invalid('s', 'a number below the group order');
+    const sBytes = pi.subarray(pointBytes + challengeBytes);
+    const s = littleEndian(sBytes);
+    if (!isScalar(sBytes)) throw invalid('s', 'a number below the group order');
     const gamma = decodePoint(gammaBytes);
     if (gamma === undefined) throw invalid('gamma', 'a point on the curve');
     const h = encodeToCurve(this.bytes, alpha);
@@ -211,8 +233,12 @@ export class EcvrfPublicKey {
   }
 }
 
-/** The portable prover. `seed` is an Ed25519 seed (32 bytes) used for nothing else. */
+/**
+ * The portable prover. `seed` is an Ed25519 seed (32 bytes) used for nothing else. Throws
+ * InvalidArgumentError for another length.
+ */
 export function portableVrfProver(seed: Uint8Array): ImmediateVrfProver {
+  checkSeed(seed);
   const publicKey = ed25519.getPublicKey(seed);
   const secret = seed.slice();
   return {
@@ -233,3 +259,10 @@ export function portableVrfVerifier(publicKey: Uint8Array): VrfVerifier {
       key.verify(vrfInput(label, version), proof).slice(0, hashBytes),
   };
 }
+
+/** noble's engine: for browsers and machines without libsodium, and the reference for its own. */
+export const portableVrf: VrfEngine = {
+  name: 'noble',
+  prover: portableVrfProver,
+  verifier: portableVrfVerifier,
+};
