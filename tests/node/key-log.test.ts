@@ -4,8 +4,6 @@
  */
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
-// oxlint-disable-next-line import/default -- a CommonJS package: its `module.exports` is the default
-import Database from 'better-sqlite3-multiple-ciphers';
 import {
   applyAuditBundle,
   contactMonitorRequest,
@@ -31,17 +29,7 @@ import {
   verifyOwnerMonitor,
   verifySearch,
 } from '@quicprochat/kt-log';
-import { openNodeStore } from '@quicprochat/nodes';
-import {
-  call,
-  firstManifest,
-  hasReason,
-  manifestValue,
-  methods,
-  QpcError,
-  signingKeyFromSeed,
-  systemRandom,
-} from '@quicprochat/proto';
+import { call, hasReason, methods, QpcError, systemRandom } from '@quicprochat/proto';
 import { fromBinary, NodeRecordSchema, SignedNodeRecordSchema } from '@quicprochat/proto/messages';
 import { makeIdentity, memoryNetwork } from '@quicprochat/proto/transport';
 import { LocalNode, refused, testRuntime } from '../cluster/local-node.ts';
@@ -327,31 +315,6 @@ suite('the life of a log', () => {
     assert.equal(view.record.seq, 2n);
     assert.equal(view.record.endpoints[0]?.port, 4000);
     await connection.close(0, 'done');
-  });
-
-  test('accounts of a database that is older than its log get their version 0', async () => {
-    await using red = await LocalNode.create(network, 'red.example', kt(''));
-    const key = signingKeyFromSeed(bytes(32));
-    const manifest = firstManifest('old@red.example', key, key.publicKey, now());
-    await red.store?.[Symbol.asyncDispose]();
-    const { databasePath: path, store: limits } = red.config;
-    const db = new Database(path);
-    db.pragma("cipher = 'sqlcipher'");
-    db.pragma('legacy = 4');
-    db.key(Buffer.from(`x'${Buffer.from(red.key).toString('hex')}'`));
-    db.prepare(
-      `INSERT INTO account
-         (user_id, setup_id, opaque_record, manifest, manifest_signature, manifest_seq)
-       VALUES ('old@red.example', 1, zeroblob(192), ?, ?, 0)`,
-    ).run(manifest.manifest, manifest.signature);
-    db.close();
-    red.store = await openNodeStore({ path, key: red.key.slice(), limits, runtime: testRuntime });
-    await red.start();
-    const [person, device] = await Person.register('new@red.example', (own) => red.dial(own));
-    const view = await LogView.of(device.connection);
-    const { version, signed } = await view.manifestOf(device.connection, utf8('old@red.example'));
-    assert.deepEqual([version, manifestValue(signed)], [0, manifestValue(manifest)]);
-    await person[Symbol.asyncDispose]();
   });
 
   test('a log is never served under another Configuration: the key to set back is named', async () => {
