@@ -241,7 +241,11 @@ export class FollowedPeer implements Disposable {
       // Whoever was convicted meanwhile gets nothing more.
       if (isConvicted(await store.status(origin))) return undefined;
       const cosigned = this.#last?.cosigned;
-      if (cosigned !== undefined && sizeOf(cosigned) >= size) return cosigned;
+      if (cosigned !== undefined && sizeOf(cosigned) >= size) {
+        // The newest head is smaller than one before: worth a look at once.
+        if (sizeOf(cosigned) > size) this.#want();
+        return cosigned;
+      }
       const { promise } = this.#pullEnded;
       this.#want();
       await promise;

@@ -100,6 +100,11 @@ suite('peers as auditors', () => {
     const error = await refused(bob.register(), 'FEATURE_OFF');
     assert.match(error.message, /read-only: blue\.example holds a head of size \d+/);
     assert.equal((await red.store?.keyLog.newestHead())?.size, 1);
+    // A smaller log than before is a rollback: visible, not cosigned, and no proof of a lie.
+    await eventually('the verdict of blue', async () => {
+      const status = await blue.store?.audits.status('red.example/kt');
+      return status === 'suspect' ? status : undefined;
+    });
     assert.deepEqual(await blue.store?.audits.evidence(), []);
     assert.equal((await blue.store?.audits.followed('red.example/kt'))?.size, before.size);
   });
