@@ -152,6 +152,12 @@ function testsOf(addon: Sodium): void {
   );
 
   test('points of small order, off the subgroup or not canonical: same verdict as key and Gamma', () => {
+    for (const engine of [fast, portableVrf]) {
+      for (const key of odd) {
+        assert.throws(() => engine.verifier(key), { checked: 'vrf public key' }, toHex(key));
+      }
+      for (const key of shifted) assert.doesNotThrow(() => engine.verifier(key), toHex(key));
+    }
     for (const point of [...odd, ...shifted]) {
       const text = judge(point, label, 3, honest);
       assert.match(text, /^BAD_VRF/, toHex(point));
