@@ -40,6 +40,7 @@ export class Guardian {
   readonly #monitors = new Map<DomainLog, LogMonitor>();
   readonly #renewedMs = new Map<string, number>();
   readonly #touched = new Set<string>();
+  #looking: Promise<void> | undefined;
   #wake: (() => void) | undefined;
 
   constructor(parts: GuardianParts) {
@@ -79,7 +80,7 @@ export class Guardian {
   async watch(session: Session): Promise<void> {
     const { runtime } = this.#parts;
     while (!session.signal.aborted) {
-      await this.#lookAt(session);
+      this.#looking ??= this.#lookAtTouched(session).finally(() => (this.#looking = undefined));
       for (const domain of this.#parts.logs.domains()) {
         if (session.signal.aborted) return;
         await this.#run(domain, session);
@@ -88,6 +89,7 @@ export class Guardian {
       const { waitMinMs, waitMaxMs } = guardianLimits;
       await this.#sleep(Math.min(waitMaxMs, Math.max(waitMinMs, waitMs)), session.signal);
     }
+    await this.#looking;
   }
 
   /** A node's hint that a user's keys changed; without a user, the own ones. */
@@ -115,26 +117,27 @@ export class Guardian {
     this.alarm(domain, 'record', error);
   };
 
-  async #lookAt(session: Session): Promise<void> {
+  /** Looks up whom a hint named, until the log shows what it was about or does not for a while. */
+  async #lookAtTouched(session: Session): Promise<void> {
     const { contacts, store, userId: own, runtime } = this.#parts;
     for (const userId of this.#touched) {
       this.#touched.delete(userId);
+      const before = store.contacts.get(userId)?.version;
       // Hints about people that nobody asked for are noise.
-      if (userId === own) this.#ownIsDue(session);
-      else if (store.contacts.get(userId) !== undefined) {
-        await contacts.resolve(userId, session, session.signal).catch((error: unknown) => {
-          if (!(error instanceof QpcError)) throw error;
-          runtime.log.info('look-up after a hint failed', { reason: error.reason });
-        });
+      if (before === undefined) continue;
+      const look = async (): Promise<true | undefined> => {
+        if (userId === own) await this.begin(session);
+        else await contacts.resolve(userId, session, session.signal);
+        return (store.contacts.get(userId)?.version ?? 0) > before ? true : undefined;
+      };
+      try {
+        await untilShown(runtime.clock, look, session.signal);
+      } catch (error) {
+        if (session.signal.aborted) return;
+        if (!(error instanceof QpcError)) throw error;
+        runtime.log.info('look-up after a hint failed', { reason: error.reason });
       }
     }
-  }
-
-  /** Versions that others made are asked for now, not at the next round. */
-  #ownIsDue(session: Session): void {
-    void this.begin(session).catch((error: unknown) => {
-      this.#parts.runtime.log.info('own keys were not checked', { error: String(error) });
-    });
   }
 
   async #run(domain: string, session: Session): Promise<void> {

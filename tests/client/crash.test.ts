@@ -32,6 +32,7 @@ import { inTime } from './rig.ts';
 const runtime = { clock: systemClock, random: systemRandom, log: silentLog };
 const aliceId = 'alice@red.example';
 const bobId = 'bob@red.example';
+const alicePassword = new TextEncoder().encode('correct horse');
 const kills = 12;
 const messagesPerKill = 6;
 
@@ -63,6 +64,14 @@ async function unackedRows(path: string, key: Uint8Array): Promise<number> {
   }
 }
 
+/** What the killed client knew of the log and of keys: sizes and versions, which never go back. */
+async function knownOfLog(storePath: string, storeKey: Uint8Array): Promise<readonly number[]> {
+  await using client = await QpcClient.open({ storePath, storeKey });
+  const sizes = client.logs().map(({ size }) => size);
+  const contacts = [aliceId, bobId].map((userId) => client.contact(userId));
+  return [...sizes, ...contacts.flatMap((one) => [one?.version ?? 0, one?.treeSize ?? 0])];
+}
+
 interface Pair extends AsyncDisposable {
   /** In the test's process. */
   readonly alice: QpcClient;
@@ -85,7 +94,7 @@ async function makePair(): Promise<Pair> {
   const alice = stack.use(await QpcClient.open({ storePath: ':memory:', storeKey }));
   await alice.register({
     userId: aliceId,
-    password: new TextEncoder().encode('correct horse'),
+    password: alicePassword,
     nodeAddress: node.address,
   });
   alice.start();
@@ -110,6 +119,7 @@ test('a client killed between commit and ack shows every message exactly once', 
 
   const sent: string[] = [];
   let killsBeforeAck = 0;
+  let known: readonly number[] = [0, 0, 0, 0, 0];
   for (let round = 0; round < kills; round += 1) {
     const wanted = 1 + (round % messagesPerKill);
     const arrived = Promise.withResolvers<void>();
@@ -122,10 +132,19 @@ test('a client killed between commit and ack shows every message exactly once', 
       sent.push(text);
       await alice.send(id, text);
     }
+    // A version of keys that the client may be looking up when it dies.
+    if (round % 4 === 0) await alice.rotateAccountKey({ password: alicePassword });
     // At once after it was shown: acks wait up to 100 ms for company.
     await inTime(arrived.promise, `${wanted} messages in round ${round}`);
     await bob.kill();
     if ((await unackedRows(storePath, storeKey)) > 0) killsBeforeAck += 1;
+    const after = await knownOfLog(storePath, storeKey);
+    assert.equal(after.length, known.length);
+    assert(
+      after.every((one, index) => one >= (known[index] ?? 0)),
+      `${after.join()} after ${known.join()}`,
+    );
+    known = after;
     await open();
   }
   assert(killsBeforeAck > 0, 'no kill fell between a commit and its ack');
