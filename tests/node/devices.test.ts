@@ -326,6 +326,21 @@ suite('devices of an account', () => {
     assert.equal((await logged(person)).version, 2);
   });
 
+  test('a device that leaves changes nothing any more, also with a call that waits', async () => {
+    const [person, keeper] = await newPerson('kim');
+    const lost = await person.addDevice();
+    const without = person.withoutDevice(lost);
+    const revoking = keeper.call(methods.revokeDevice, { manifest: without });
+    person.manifest = without;
+    // Signed as it should be, sent while the device still is one: its turn comes too late.
+    const manifest = person.next({
+      revoked: [...person.content.revoked, { identityPub: bytes(32), reason: 'late' }],
+    });
+    await refused(lost.call(methods.revokeKey, { manifest }), 'NOT_LOGGED_IN');
+    await revoking;
+    await agrees(person);
+  });
+
   test('the last device may leave by an identity reset, which the log shows', async () => {
     const [person, gone] = await newPerson('nell');
     const device = await person.newDevice();
