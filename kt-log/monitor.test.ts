@@ -168,6 +168,31 @@ test('no answer: longer and longer waits, and an alarm when it lasts', async () 
   assert.deepEqual(await monitor.run(transport), []);
 });
 
+test('a quorum is asked for after seconds, then less and less often', async () => {
+  const face = await testLog();
+  const auditor = auditorOf('blue.example', 90);
+  const text = `witness blue ${auditor.vkey}\nquorum blue\n`;
+  const { client } = device(face, { policy: parsePolicy(nativeSuite.sha256, text) });
+  const transport = transportOf(face);
+  await pass(face, 3);
+  await client.search(transport, labelOf('filler-0-0'));
+  const monitor = new LogMonitor(client, { witnessMinMs: 2_000, witnessRetryMs: 60_000 });
+  const sinceMs = client.head()?.unwitnessedSinceMs ?? assert.fail();
+  await monitor.run(transport);
+  const waits: number[] = [];
+  let lastMs = sinceMs;
+  for (let count = 0; count < 8; count += 1) {
+    const dueMs = monitor.next();
+    waits.push(dueMs - lastMs);
+    face.clock.advance(Math.max(0, dueMs - face.clock.now()));
+    lastMs = face.clock.now();
+    await monitor.run(transport);
+  }
+  assert.equal(waits[0], 2_000);
+  assert.ok((waits[1] ?? 0) > 3_000 && (waits[1] ?? 0) <= 4_000, waits.join());
+  assert.ok(Math.max(...waits) <= 60_000 && (waits.at(-1) ?? 0) > 30_000, waits.join());
+});
+
 test('no quorum for too long is an alarm, once a day', async () => {
   const face = await testLog();
   const auditor = auditorOf('blue.example', 90);

@@ -14,8 +14,10 @@ import { VerificationError } from './verification-error.ts';
 export interface MonitorLimits {
   /** Between looks for new distinguished entries, and between refreshes of a credential. */
   readonly dailyMs: number;
-  /** How long a head may go without quorum before it is an alarm, and how often to ask until then. */
+  /** How long a head may go without quorum before it is an alarm. */
   readonly unwitnessedMs: number;
+  /** First wait for a quorum, as it takes auditors some seconds; doubles up to the last one. */
+  readonly witnessMinMs: number;
   readonly witnessRetryMs: number;
   /** How long the log may not answer before it is an alarm. */
   readonly staleMs: number;
@@ -27,6 +29,7 @@ const hourMs = 3_600_000;
 export const defaultMonitorLimits: MonitorLimits = {
   dailyMs: 24 * hourMs,
   unwitnessedMs: 24 * hourMs,
+  witnessMinMs: 2_000,
   witnessRetryMs: hourMs / 4,
   staleMs: 24 * hourMs,
   backoffMinMs: hourMs / 60,
@@ -104,7 +107,8 @@ export class LogMonitor {
   #distinguishedMs: number;
   /** By label: which version the newest credential is of, and when it is to be refreshed. */
   readonly #credentials = new Map<string, { readonly version: number; readonly dueMs: number }>();
-  #witnessMs = 0;
+  /** Asking for a quorum: since which head there was none, how often it was asked, when next. */
+  #witness = { sinceMs: Number.NaN, tries: 0, dueMs: 0 };
   #reportedUnwitnessedMs = Number.NEGATIVE_INFINITY;
   #reportedStaleMs = Number.NEGATIVE_INFINITY;
 
@@ -245,7 +249,7 @@ export class LogMonitor {
       run: Attempt['run'],
     ): Attempt => ({ duty, label, dueMs, run, key: keyOf(duty, label) });
     const owned = client.owner.labels();
-    const unwitnessed = client.head()?.unwitnessedSinceMs !== undefined;
+    const unwitnessedMs = client.head()?.unwitnessedSinceMs;
     return [
       one('distinguished', undefined, this.#distinguishedMs, async (transport, call) => {
         await client.distinguished(transport, call);
@@ -280,16 +284,29 @@ export class LogMonitor {
           return [];
         });
       }),
-      ...(unwitnessed
-        ? [
-            one('witness', undefined, this.#witnessMs, async (transport, call) => {
-              this.#witnessMs = this.#now() + this.#limits.witnessRetryMs;
-              await client.distinguished(transport, call);
-              return [];
-            }),
-          ]
-        : []),
+      ...(unwitnessedMs === undefined ? [] : [this.#witnessAttempt(unwitnessedMs)]),
     ];
+  }
+
+  #witnessAttempt(sinceMs: number): Attempt {
+    const { witnessMinMs, witnessRetryMs } = this.#limits;
+    const asked =
+      this.#witness.sinceMs === sinceMs
+        ? this.#witness
+        : { sinceMs, tries: 0, dueMs: sinceMs + Math.min(witnessMinMs, witnessRetryMs) };
+    return {
+      duty: 'witness',
+      label: undefined,
+      key: keyOf('witness', undefined),
+      dueMs: asked.dueMs,
+      run: async (transport, call) => {
+        const tries = asked.tries + 1;
+        const waitMs = Math.min(witnessRetryMs, witnessMinMs * 2 ** Math.min(tries, 30));
+        this.#witness = { sinceMs, tries, dueMs: this.#now() + this.#jittered(waitMs) };
+        await this.#client.distinguished(transport, call);
+        return [];
+      },
+    };
   }
 
   #unexpected(label: Uint8Array): MonitorEvent[] {

@@ -16,19 +16,8 @@ import {
 } from '@quicprochat/proto';
 import { VerificationError } from '@quicprochat/kt-log/verify';
 import { testRuntime, type LocalNode } from '../cluster/local-node.ts';
+import { lying } from '../cluster/lying.ts';
 import { inTime, Rig, type RigClient } from './rig.ts';
-
-/** A part of a node with some of its methods replaced. */
-function lying<T extends object>(honest: T, lies: Partial<T>): T {
-  return new Proxy(honest, {
-    get(target, name) {
-      const lie: unknown = Reflect.get(lies, name);
-      if (lie !== undefined) return lie;
-      const value: unknown = Reflect.get(target, name);
-      return typeof value === 'function' ? (value.bind(target) as unknown) : value;
-    },
-  });
-}
 
 /** Starts the node anew, on what `change` makes of its store. */
 async function restartOn(

@@ -1,6 +1,13 @@
 /** The process behind client-process.ts: a QpcClient that does what its parent asks. */
 import { QpcClient } from '@quicprochat/client-lib';
-import type { ClientProgress, ClientReply, ClientRequest } from './client-process.ts';
+import { QpcError } from '@quicprochat/proto';
+import type {
+  ClientProgress,
+  ClientReply,
+  ClientRequest,
+  ContactView,
+  Refusal,
+} from './client-process.ts';
 
 let client: QpcClient | undefined;
 let received = 0;
@@ -46,6 +53,22 @@ async function handle(request: ClientRequest): Promise<unknown> {
     case 'create': {
       const { name, members } = request;
       return hex(await opened().createConversation({ name, members }));
+    }
+    case 'createRefused': {
+      const { name, members } = request;
+      try {
+        await opened().createConversation({ name, members });
+        return null;
+      } catch (error) {
+        if (!(error instanceof QpcError)) throw error;
+        return { reason: error.reason, message: error.message } satisfies Refusal;
+      }
+    }
+    case 'contact': {
+      const found = opened().contact(request.userId);
+      if (found === undefined) return null;
+      const { verification, version, treeSize } = found;
+      return { verification, version, treeSize } satisfies ContactView;
     }
     case 'conversations':
       return opened()

@@ -23,6 +23,10 @@ export type ClientRequest =
   | { readonly do: 'start' }
   /** Answer: conversation id (hex). */
   | { readonly do: 'create'; readonly name: string; readonly members: readonly string[] }
+  /** Answer: why a conversation with these members was refused, or null when it was made. */
+  | { readonly do: 'createRefused'; readonly name: string; readonly members: readonly string[] }
+  /** Answer: how a person's keys are verified here, as a ContactView; null for a stranger. */
+  | { readonly do: 'contact'; readonly userId: string }
   /** Answer: ids (hex) of all conversations. */
   | { readonly do: 'conversations' }
   /** Answer: how many messages, own and received, its store holds. */
@@ -39,6 +43,16 @@ export type ClientRequest =
   | { readonly do: 'flush'; readonly timeoutMs: number }
   /** Closes the client and the store, then the process ends. Answer: null. */
   | { readonly do: 'close' };
+
+export interface Refusal {
+  readonly reason: string;
+  readonly message: string;
+}
+export interface ContactView {
+  readonly verification: string;
+  readonly version: number;
+  readonly treeSize: number;
+}
 
 export interface ClientReply {
   readonly id: number;

@@ -11,6 +11,7 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 
 const qpcd = fileURLToPath(new URL('../../nodes/main.ts', import.meta.url));
+const lyingMain = fileURLToPath(new URL('./lying-main.ts', import.meta.url));
 /** A node that is not ready by then failed to start (ms). */
 const readyMs = 20_000;
 const keptLogLines = 10_000;
@@ -95,8 +96,17 @@ export class NodeProcess implements AsyncDisposable {
 
   /** `qpcd run`; resolves when the node said that it is ready. */
   async start(): Promise<void> {
-    const args = [qpcd, 'run', '--config', this.configFile];
-    const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    await this.#run(qpcd, process.env);
+  }
+
+  /** The same directory under an operator who swaps the keys of a user of this node. */
+  async startLying(victim: string): Promise<void> {
+    await this.#run(lyingMain, { ...process.env, QPC_VICTIM: victim });
+  }
+
+  async #run(script: string, env: NodeJS.ProcessEnv): Promise<void> {
+    const args = [script, 'run', '--config', this.configFile];
+    const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'], env });
     this.#child = child;
     const ready = Promise.withResolvers<void>();
     for (const stream of [child.stdout, child.stderr]) {

@@ -1,13 +1,18 @@
 /**
  * `npm run demo`: two federated nodes and four clients as processes of their own, one group over
- * both nodes, node blue killed with SIGKILL in the middle of the traffic and started again. Ends
+ * both nodes, node blue killed with SIGKILL in the middle of the traffic and started again. Keys
+ * are verified in the nodes' key logs, which an auditor then follows; last, blue swaps a key. Ends
  * with a table that is computed from the closed stores, and exit code 1 if anything is wrong.
  */
+import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { ClientProcess } from '../cluster/client-process.ts';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { ClientProcess, type ContactView, type Refusal } from '../cluster/client-process.ts';
 import {
   checkDelivery,
   percentile,
@@ -17,6 +22,7 @@ import {
 } from '../cluster/delivery-check.ts';
 import { initCluster, type NodeProcess } from '../cluster/node-process.ts';
 
+const auditorMain = fileURLToPath(new URL('../../kt-log/main.ts', import.meta.url));
 const domains = ['red.example', 'blue.example'];
 const users = ['alice@red.example', 'carol@red.example', 'bob@blue.example', 'dave@blue.example'];
 /** Messages of each client: before, while node blue is killed, while it is dead, when it returns. */
@@ -107,6 +113,9 @@ async function run(): Promise<boolean> {
   await settled(total);
   await Promise.all(clients.map((client) => client.ask({ do: 'flush', timeoutMs: settleMs })));
   say(`the clients have read everything; ${progress()}`);
+  const isVerified = await showKeys(alice);
+  const isAudited = await audit(blue);
+  const isRefused = await attack(blue, alice);
   await Promise.all(clients.map((client) => client.close()));
   await Promise.all(nodes.map((node) => node.stop()));
   const verdict = checkDelivery(stores);
@@ -114,7 +123,63 @@ async function run(): Promise<boolean> {
   const isComplete = verdict.clients.every(
     ({ sent, acknowledged, received }) => acknowledged === sent && sent + received === total,
   );
-  return verdict.isClean && isComplete;
+  return verdict.isClean && isComplete && isVerified && isAudited && isRefused;
+}
+
+/** How alice knows the keys of the others; true when auditors cosigned what she saw. */
+async function showKeys(alice: ClientProcess): Promise<boolean> {
+  const deadlineMs = performance.now() + settleMs;
+  for (;;) {
+    const views: [string, ContactView | null][] = [];
+    for (const userId of users.slice(1)) {
+      views.push([userId, (await alice.ask({ do: 'contact', userId })) as ContactView | null]);
+    }
+    const isWitnessed = views.every(([, view]) => view?.verification === 'witnessed');
+    if (!isWitnessed && performance.now() < deadlineMs) {
+      await new Promise((resolve) => setTimeout(resolve, 200));
+      continue;
+    }
+    for (const [userId, view] of views) {
+      say(
+        view === null
+          ? `alice knows no keys of ${userId}`
+          : `alice has ${userId}: version ${view.version}, ${view.verification}, proved in a log of ${view.treeSize} entries`,
+      );
+    }
+    return isWitnessed;
+  }
+}
+
+/** An auditor without an account follows blue's log from its first entry. */
+async function audit(node: NodeProcess): Promise<boolean> {
+  say(`qpc-audit follow ${node.address.replace(/#.*/u, '#..')} --once`);
+  const args = ['follow', node.address, '--once', '--state', join(directory, 'auditor')];
+  const child = spawn(process.execPath, [auditorMain, ...args, '--out', directory], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  for await (const line of createInterface({ input: child.stdout }))
+    console.log(`         ${line}`);
+  if (child.exitCode === null) await once(child, 'exit');
+  return child.exitCode === 0;
+}
+
+/** Blue's operator swaps dave's keys for some of his own; alice asks for them. */
+async function attack(blue: NodeProcess, alice: ClientProcess): Promise<boolean> {
+  const victim = 'dave@blue.example';
+  await blue.stop();
+  await blue.startLying(victim);
+  say(`node blue is back with a lie: it swaps the keys of ${victim}`);
+  const request = { do: 'createRefused', name: 'trap', members: [victim] } as const;
+  const refusal = (await alice.ask(request)) as Refusal | null;
+  await blue.stop();
+  await blue.start();
+  if (refusal === null) {
+    say('alice believed it');
+    return false;
+  }
+  say(`alice refuses: ${refusal.reason}`);
+  console.log(`         ${refusal.message}`);
+  return refusal.reason === 'NOT_IN_LOG';
 }
 
 async function startClient(store: ClosedStore, node: NodeProcess): Promise<void> {
