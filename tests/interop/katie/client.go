@@ -196,7 +196,7 @@ func (c *client) verify(m *message) (*reply, error) {
 		return nil, err
 	}
 	library := ""
-	if !m.Dry && r.head.TreeHead == nil {
+	if m.Ask {
 		library = c.askLibrary(m, r.view, c.label(name))
 	}
 	if !m.Dry {

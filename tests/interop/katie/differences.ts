@@ -94,7 +94,7 @@ export const mapDifferences = {
 /** Mutants that we refuse and katie takes for the original, by what we say of them. */
 const laxer: readonly (readonly [RegExp, string])[] = [
   [
-    /^LADDER: prefix proof results: expected one node at each place/,
+    /^LADDER: (prefix proof results: expected one node at each place|non-inclusion leaf)/,
     'section 12.2: katie ignores what a second lookup says of the leaf where both end',
   ],
   [/^MALFORMED: .*\btimestamp: expected at most/, 'section 11.8: we take times below 2^52 ms only'],
@@ -105,9 +105,25 @@ export function knownMutant(ours: string | undefined): string | undefined {
   return laxer.find(([pattern]) => ours !== undefined && pattern.test(ours))?.[1];
 }
 
-/** What katie's own Client says to responses that its algorithms accept. */
-const clientPanics = 'section 13.2: katie’s Client panics when nothing is left to monitor';
-export function knownOfClient(kind: Kind, verdict: string): string | undefined {
-  const isNilMap = kind === 'contactMonitor' && /^panic: .*nil pointer/.test(verdict);
-  return isNilMap ? clientPanics : undefined;
+/**
+ * What katie's own Client says to responses that its algorithms accept: it works for a head that the
+ * user has seen. `seen`: size of that, undefined for somebody new.
+ */
+export function knownOfClient(
+  kind: Kind,
+  verdict: string,
+  seen: number | undefined,
+  size: number,
+): string | undefined {
+  const isNilPointer = /^panic: .*nil pointer/.test(verdict);
+  if (seen === undefined) {
+    return isNilPointer ? "section 13: katie's Client panics after a first response" : undefined;
+  }
+  if (seen < size) {
+    const isRefused = verdict === 'provided tree size is not greater than advertised';
+    return isRefused ? "section 4.2: katie's Client takes no larger head" : undefined;
+  }
+  return kind === 'contactMonitor' && isNilPointer
+    ? "section 13.2: katie's Client panics when nothing is left to monitor"
+    : undefined;
 }

@@ -388,7 +388,7 @@ class History {
     const request = requestOf(isNew ? undefined : seen);
     const served = await this.#serve(kind, request);
     if ('refused' in served) {
-      this.#refused(kind, exists, served.refused);
+      this.#refused(kind, exists, served.refused, request);
       return;
     }
     const { response } = served;
@@ -412,7 +412,7 @@ class History {
       if (mutant !== undefined) this.#compareMutant(kind, mutant.at, mutant.ours, mutant.katie);
     }
     const judged = await this.#user.verify(question, response, this.#nowMs);
-    this.#askedLibrary(kind, judged.library);
+    this.#askedLibrary(kind, judged.library, question.isFresh ? undefined : seen);
     if (judged.root !== undefined) {
       assert.deepEqual(judged.root, Buffer.from(this.#root), 'root that the clients computed');
       assert.ok(exists, `${kind}: both accept what there is not`);
@@ -438,12 +438,15 @@ class History {
     if (katie === undefined || ours === undefined) await this.#startOver();
   }
 
-  #askedLibrary(kind: Kind, verdict: string | undefined): void {
+  #askedLibrary(kind: Kind, verdict: string | undefined, seen: number | undefined): void {
     if (verdict === undefined || verdict === 'not asked') return;
     const { tally } = this.#scene;
     tally.add(`katie's Client asked, ${kind}`);
-    if (verdict === 'accepted') return;
-    const name = knownOfClient(kind, verdict);
+    if (verdict === 'accepted') {
+      tally.add(`katie's Client accepts, ${kind}`);
+      return;
+    }
+    const name = knownOfClient(kind, verdict, seen, this.#size);
     assert.ok(
       name !== undefined,
       `${kind}: katie's Client refuses what its algorithms take: ${verdict}`,
@@ -453,7 +456,7 @@ class History {
 
   /** Everything that a difference without a name can be looked into with. */
   #report(
-    { kind, log, ours, katie }: Disputed,
+    { kind, log, ours, katie }: Pick<Disputed, 'kind' | 'log' | 'ours' | 'katie'>,
     seen: number | undefined,
     request: Uint8Array,
     response: Uint8Array,
@@ -501,11 +504,15 @@ class History {
     return log.ask('updateByParts', request);
   }
 
-  #refused(kind: Kind, exists: boolean, reason: string): void {
+  #refused(kind: Kind, exists: boolean, refused: string, request: Uint8Array): void {
     const { log, tally, plan } = this.#scene;
+    const [reason = ''] = refused.split(': ', 1);
     // With a lifetime, versions expire; nothing else may be withheld.
     const isFair = !exists || plan.lifetimeMs !== undefined;
-    assert.ok(isFair, `${log.name} refuses ${kind}: ${reason}`);
+    if (!isFair) {
+      const asked = { kind, log: log.name, ours: refused, katie: undefined };
+      assert.fail(this.#report(asked, this.#user.size, request, new Uint8Array()));
+    }
     tally.add(`refused by the log: ${kind}, ${reason}`);
   }
 

@@ -124,6 +124,7 @@ function encodeBytes(_key: string, value: unknown): unknown {
 export class KatieServer implements AsyncDisposable {
   readonly #child: ChildProcess;
   readonly #waiting: PromiseWithResolvers<Reply>[] = [];
+  readonly #closed: Promise<unknown>;
   #stderr = '';
 
   constructor(program: KatieProgram) {
@@ -135,9 +136,10 @@ export class KatieServer implements AsyncDisposable {
     if (stdout === null || stderr === null) throw new TypeError('no pipes');
     stderr.setEncoding('utf8').on('data', (text: string) => (this.#stderr += text));
     createInterface({ input: stdout }).on('line', (line) => this.#take(line));
-    this.#child.once('close', (code) => {
+    this.#closed = once(this.#child, 'close').then(([code, signal]) => {
+      const end = String(code ?? signal);
       for (const one of this.#waiting.splice(0)) {
-        one.reject(new Error(`the Go program ended with ${code}: ${this.#stderr}`));
+        one.reject(new Error(`the Go program ended with ${end}: ${this.#stderr}`));
       }
     });
   }
@@ -160,9 +162,7 @@ export class KatieServer implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#child.exitCode !== null) return;
-    const closed = once(this.#child, 'close');
     this.#child.stdin?.end();
-    await closed;
+    await this.#closed;
   }
 }

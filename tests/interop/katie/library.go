@@ -24,8 +24,7 @@ func (s *libraryStore) GetStaleLabel(uint64) ([]byte, []byte, error)        { re
 func (s *libraryStore) PutState([]byte) error                               { return nil }
 func (s *libraryStore) PutLabelState(_, _, _ []byte, terminal uint64) error { return nil }
 
-// askLibrary gives the response to katie's own Client. Only responses about the head that is
-// already known are asked: with any other its state after verification cannot be made.
+// askLibrary gives the response to katie's own Client, with the state that this client had before.
 func (c *client) askLibrary(m *message, view *structs.ClientState, mine *label) (verdict string) {
 	defer func() {
 		if cause := recover(); cause != nil {
@@ -39,11 +38,14 @@ func (c *client) askLibrary(m *message, view *structs.ClientState, mine *label) 
 }
 
 func (c *client) libraryVerifies(m *message, view *structs.ClientState, mine *label) error {
-	raw, err := structs.Marshal(view)
-	if err != nil {
-		return err
+	store := &libraryStore{}
+	if view != nil {
+		raw, err := structs.Marshal(view)
+		if err != nil {
+			return err
+		}
+		store.view = raw
 	}
-	store := &libraryStore{view: raw}
 	library, err := transparency.NewClient(c.config, store)
 	if err != nil {
 		return err

@@ -202,7 +202,7 @@ export class OurLog implements ServedLog {
       return { response: await this.#answer(kind, request) };
     } catch (error) {
       if (!(error instanceof QpcError)) throw error;
-      return { refused: error.reason };
+      return { refused: `${error.reason}: ${error.message}` };
     }
   }
 

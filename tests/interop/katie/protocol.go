@@ -33,6 +33,8 @@ type message struct {
 	// Dry leaves the state as it is; Fresh verifies as a user without any.
 	Dry   bool `json:"dry,omitempty"`
 	Fresh bool `json:"fresh,omitempty"`
+	// Ask gives a response that was accepted to katie's own Client as well.
+	Ask bool `json:"ask,omitempty"`
 
 	Update []byte `json:"update,omitempty"` // audit: an AuditorUpdate
 }

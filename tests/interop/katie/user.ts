@@ -50,7 +50,7 @@ export interface Question {
 export interface Judged {
   readonly ours: string | undefined;
   readonly katie: string | undefined;
-  /** katie's own Client, for a response about a head that is known already. */
+  /** katie's own Client, for searches and contact monitoring. */
   readonly library: string | undefined;
   /** Both accept it, and katie's monitoring map is another one. */
   readonly map: 'forgets' | 'lesser' | undefined;
@@ -79,7 +79,7 @@ export class User {
   async verify(question: Question, response: Uint8Array, nowMs: number): Promise<Judged> {
     const { isFresh } = question;
     const ours = this.#verifyOurs(question, response, nowMs);
-    const theirs = await this.#askKatie(question, response, nowMs, isFresh);
+    const theirs = await this.#askKatie(question, response, nowMs, isFresh, true);
     const judged = {
       ours: 'reason' in ours ? ours.reason : undefined,
       katie: theirs.refused,
@@ -101,7 +101,8 @@ export class User {
 
   /**
    * Flips bits of one byte. Whoever accepts it has to take the same from it as from the original.
-   * Undefined: one of the two does not accept the original.
+   * Undefined: one of the two does not accept the original, or katie would take up to 4 GiB of
+   * memory for it: it makes room for the length that a value claims before it reads it.
    */
   async verifyMutant(question: Question, response: Uint8Array, nowMs: number, dice: Dice) {
     const mutant = Uint8Array.from(response);
@@ -111,6 +112,7 @@ export class User {
     const theirOriginal = await this.#askKatie(question, response, nowMs, true);
     if (!('taken' in original) || theirOriginal.refused !== undefined) return undefined;
     const ours = this.#verifyOurs(question, mutant, nowMs);
+    if ('reason' in ours && /^MALFORMED: \w+\.value:/.test(ours.reason)) return undefined;
     const theirs = await this.#askKatie(question, mutant, nowMs, true);
     // Section 9.1 gives no proof of versions in a distinguished entry: owner monitoring does.
     const isLater = question.kind === 'update' && addedToMap(ours) === 0;
@@ -125,8 +127,9 @@ export class User {
     response: Uint8Array,
     nowMs: number,
     dry: boolean,
+    ask = false,
   ) {
-    const fields = { id: this.#katieId, kind, request, response, dry, fresh: isFresh };
+    const fields = { id: this.#katieId, kind, request, response, dry, fresh: isFresh, ask };
     return this.#katie.ask('verify', nowMs, fields);
   }
 
