@@ -26,6 +26,7 @@ import {
   signNodeRecord,
   UnimplementedError,
   type Clock,
+  type NodeRecordFacts,
   type Runtime,
 } from '@quicprochat/proto';
 import {
@@ -49,12 +50,15 @@ export interface TestLogOptions {
   readonly times?: Partial<Pick<Configuration, keyof typeof testLogTimes>>;
   /** Keys of the log and its node: the same seed gives the same keys. */
   readonly seed?: number;
+  /** Cosigner keys that the record names (C2SP verifier keys). */
+  readonly cosigners?: readonly string[];
 }
 
 /** The log of one domain. */
 export class TestLog {
-  readonly domain: string;
-  readonly record: SignedNodeRecord;
+  readonly facts: NodeRecordFacts;
+  /** What the log's node serves as its record. */
+  record: SignedNodeRecord;
   /** SHA-256 SPKI of the log's node: what a client pins (32 bytes). */
   readonly pin: Uint8Array;
   /** Whose own credential is asked for: calls here do not say who makes them. */
@@ -63,8 +67,13 @@ export class TestLog {
   readonly #service: KtService;
   readonly #versions = new Map<string, number>();
 
-  private constructor(domain: string, record: SignedNodeRecord, pin: Uint8Array, log: KtLog) {
-    this.domain = domain;
+  private constructor(
+    facts: NodeRecordFacts,
+    record: SignedNodeRecord,
+    pin: Uint8Array,
+    log: KtLog,
+  ) {
+    this.facts = facts;
     this.record = record;
     this.pin = pin;
     this.#log = log;
@@ -73,7 +82,7 @@ export class TestLog {
 
   /** A new log whose first entry is its node's record. */
   static async make(domain: string, options: TestLogOptions): Promise<TestLog> {
-    const { runtime, clock = runtime.clock, times = {}, seed } = options;
+    const { runtime, clock = runtime.clock, times = {}, seed, cosigners = [] } = options;
     const seedOf = (n: number): Uint8Array =>
       seed === undefined ? runtime.random.bytes(32) : new Uint8Array(32).fill(seed + n);
     const [treeHead, note] = [nativeSigner(seedOf(0)), nativeSigner(seedOf(1))];
@@ -101,7 +110,7 @@ export class TestLog {
       sequencerLimits: { batchMs: 0 },
     });
     const pin = seedOf(3);
-    const record = signNodeRecord({
+    const facts: NodeRecordFacts = {
       domain,
       keys: [
         {
@@ -117,10 +126,16 @@ export class TestLog {
       versionMax: 1,
       capabilities: [],
       logs: [{ config: encode(configuration, config), vkey: formatVkey(key), fromSize: 1 }],
-    });
-    const made = new TestLog(domain, record, pin, log);
+      cosigners,
+    };
+    const record = signNodeRecord(facts);
+    const made = new TestLog(facts, record, pin, log);
     await made.append(`@${domain}`, toBinary(SignedNodeRecordSchema, record));
     return made;
+  }
+
+  get domain(): string {
+    return this.facts.domain;
   }
 
   /** The next version of a label. */

@@ -15,7 +15,7 @@ const times = { reasonableMonitoringWindowMs: 1 };
 async function pass(directory: TestDirectory, domain: string): Promise<void> {
   await testRuntime.clock.sleep(5);
   const { publicKey } = signingKeyFromSeed(testRuntime.random.bytes(32));
-  const userId = `${publicKey[0]}x${publicKey[1]}x${Date.now()}@${domain}`;
+  const userId = `${Buffer.from(publicKey.subarray(0, 8)).toString('hex')}@${domain}`;
   const accountKey = signingKeyFromSeed(testRuntime.random.bytes(32));
   directory.logVersion(userId, firstManifest(userId, accountKey, publicKey, 0));
   await testRuntime.clock.sleep(5);

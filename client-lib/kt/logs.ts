@@ -2,6 +2,7 @@
  * The logs that this device believes, one per domain: finds a domain's log by its node's record,
  * checks the record in that very log, and keeps one client per log (docs/developer/verification.md).
  */
+import { createHash } from 'node:crypto';
 import {
   configuration,
   encode,
@@ -22,6 +23,7 @@ import {
   logKeysOf,
   policyFor,
   type KnownRecord,
+  type LogKeys,
 } from './log-record.ts';
 import { logTransport } from './log-transport.ts';
 
@@ -192,16 +194,19 @@ export class Logs {
   #logOf(domain: string, record: KnownRecord): DomainLog {
     const { store, runtime, own } = this.#parts;
     const isOwn = domain === own.domain;
+    const keys = logKeysOf(domain, record);
+    // By the log and not by the domain: a log that was refused leaves nothing to the next one.
+    const name = stateName(domain, keys);
     const client = new LogClient({
-      ...logKeysOf(domain, record),
+      ...keys,
       suite: nativeSuite,
       clock: runtime.clock,
       random: runtime.random,
       store: {
-        get: (key) => store.logs.state(domain, key),
+        get: (key) => store.logs.state(name, key),
         save: (changes) =>
           store.transaction(() => {
-            for (const [key, bytes] of changes) store.logs.putState(domain, key, bytes);
+            for (const [key, bytes] of changes) store.logs.putState(name, key, bytes);
           }),
       },
       // Read at each answer: nodes that are met later vouch for this log too.
@@ -217,6 +222,12 @@ export class Logs {
     });
     return { domain, client, transport: (caller) => logTransport(caller, isOwn ? '' : domain) };
   }
+}
+
+/** What a log keeps its state under: its VRF key, which never changes, tells it from every other. */
+function stateName(domain: string, { config }: LogKeys): string {
+  const digest = createHash('sha256').update(config.vrfPublicKey).digest('hex');
+  return `${domain} ${digest.slice(0, 32)}`;
 }
 
 /**

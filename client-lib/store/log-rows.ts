@@ -29,10 +29,10 @@ export interface LogRows {
   /** All of them, in the order of their domains. */
   allPinned(): readonly PinnedLog[];
   putPinned(log: PinnedLog): void;
-  /** A blob of the log client of a domain. */
-  state(domain: string, key: string): Uint8Array | undefined;
+  /** A blob of a log's client; `log` names one log of one domain. */
+  state(log: string, key: string): Uint8Array | undefined;
   /** Undefined deletes. */
-  putState(domain: string, key: string, bytes: Uint8Array | undefined): void;
+  putState(log: string, key: string, bytes: Uint8Array | undefined): void;
   /** True the first time: the same type, subject and reason is kept once. */
   addEvent(event: StoredKeyEvent): boolean;
   hasEvent(type: string, subject: string, reason: string): boolean;
@@ -62,15 +62,13 @@ export function logRows(db: Database): LogRows {
         log.isInLog ? 1 : 0,
       );
     },
-    state: (domain, key) =>
-      db
-        .get('SELECT bytes FROM kt_state WHERE domain = ? AND key = ?', domain, key)
-        ?.bytes('bytes'),
-    putState(domain, key, bytes) {
+    state: (log, key) =>
+      db.get('SELECT bytes FROM kt_state WHERE log = ? AND key = ?', log, key)?.bytes('bytes'),
+    putState(log, key, bytes) {
       if (bytes === undefined) {
-        db.run('DELETE FROM kt_state WHERE domain = ? AND key = ?', domain, key);
+        db.run('DELETE FROM kt_state WHERE log = ? AND key = ?', log, key);
       } else {
-        db.run('INSERT OR REPLACE INTO kt_state VALUES (?, ?, ?)', domain, key, bytes);
+        db.run('INSERT OR REPLACE INTO kt_state VALUES (?, ?, ?)', log, key, bytes);
       }
     },
     addEvent: ({ atMs, type, subject, reason }) =>

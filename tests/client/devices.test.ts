@@ -84,7 +84,10 @@ describe('an account', { timeout: 120_000 }, () => {
     await assert.rejects(alice.client.revokeDevice('aaaaaaaaaaaaaaaa'), refused('UNKNOWN_DEVICE'));
     await alice.client.revokeDevice(deviceId, 'lost');
     await shown(bob, alice.userId, ({ devices }) => devices.length === 1);
-    await assert.rejects(second.login({ userId: alice.userId, password }), refused('UNKNOWN_DEVICE'));
+    await assert.rejects(
+      second.login({ userId: alice.userId, password }),
+      refused('UNKNOWN_DEVICE'),
+    );
     assert.deepEqual(
       (await bob.client.keyHistory(alice.userId)).map(({ version, kind }) => [version, kind]),
       [

@@ -25,12 +25,12 @@ CREATE TABLE kt_log (
   in_log    INTEGER NOT NULL                    -- 1: the log itself showed this record
 ) STRICT, WITHOUT ROWID;
 
--- State of the log client of a domain: heads, labels, duties, credentials.
+-- State of a log's client: heads, labels, duties, credentials.
 CREATE TABLE kt_state (
-  domain TEXT NOT NULL,
+  log    TEXT NOT NULL,                         -- domain and a hash of the log's VRF key
   key    TEXT NOT NULL,
   bytes  BLOB NOT NULL,
-  PRIMARY KEY (domain, key)
+  PRIMARY KEY (log, key)
 ) STRICT, WITHOUT ROWID;
 
 -- What happened to keys, for people: kept until the application has seen it and longer.
