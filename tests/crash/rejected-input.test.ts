@@ -176,9 +176,8 @@ suite('bad input to a real node', { timeout: 120_000 }, () => {
       );
       // The caller here is a stranger, whose bytes are not even read where it has no business.
       const classes: readonly string[] = callers;
-      const forbidden = classes.includes('device')
-        ? Status.Unauthenticated
-        : Status.PermissionDenied;
+      const isForUsers = classes.includes('device') || classes.includes('enrolling');
+      const forbidden = isForUsers ? Status.Unauthenticated : Status.PermissionDenied;
       const expected = classes.includes('anyone') ? Status.InvalidArgument : forbidden;
       for (const outcome of await outcomes(requests, true)) {
         assert.ok(outcome !== 'closed', name);
