@@ -97,7 +97,7 @@ export function cosignerVkeys(domain: string, secrets: KeyLogSecrets): readonly 
   return [vkey('witness', secrets.witness), vkey('auditor', secrets.auditor)];
 }
 
-interface OpenedLog {
+export interface OpenedLog {
   readonly log: KtLog;
   /** Ends with the log, if it has threads. */
   readonly vrf: VrfProver & Partial<AsyncDisposable>;
@@ -139,7 +139,7 @@ export class KeyLog implements AsyncDisposable {
       if (options.mayWrite === undefined || held === undefined) await keyLog.bringUpToDate();
       return keyLog;
     } catch (error) {
-      await close(opened);
+      await closeLog(opened);
       throw error;
     }
   }
@@ -221,16 +221,22 @@ export class KeyLog implements AsyncDisposable {
     this.#stopHeads?.();
     this.#timer?.cancel();
     await this.#running;
-    await close(this.#opened);
+    await closeLog(this.#opened);
   }
 }
 
-async function close({ log, vrf }: OpenedLog): Promise<void> {
+export async function closeLog({ log, vrf }: OpenedLog): Promise<void> {
   await log[Symbol.asyncDispose]();
   await vrf[Symbol.asyncDispose]?.();
 }
 
-async function openLog(options: KeyLogOptions): Promise<OpenedLog> {
+/** The log as the store holds it; writes nothing. Throws what KtLog.open throws. */
+export async function openLog(
+  options: Pick<
+    KeyLogOptions,
+    'domain' | 'config' | 'secrets' | 'store' | 'runtime' | 'cosigners' | 'mayWrite'
+  >,
+): Promise<OpenedLog> {
   const { domain, config, secrets, store, runtime, cosigners, mayWrite } = options;
   const { treeHead, note } = secrets;
   const { vrfSeed } = secrets;

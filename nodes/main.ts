@@ -2,16 +2,26 @@
 /** `qpcd`: arguments -> config -> node -> signals. The only file here that ends the process. */
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
-import { QpcError, systemClock, systemRandom, TransportError, type Log } from '@quicprochat/proto';
+import {
+  QpcError,
+  systemClock,
+  systemRandom,
+  TransportError,
+  type Log,
+  type Runtime,
+} from '@quicprochat/proto';
 import { transportOf } from '@quicprochat/proto/transport';
 import { parsePeersFile, type PeersFile } from '@quicprochat/federation';
 import { formatEndpoint, loadConfig, type NodeConfig } from './config.ts';
 import { boundAddress, initNode } from './init.ts';
 import { readKeyFile } from './key-file.ts';
+import { closeLog, openLog } from './key-log.ts';
+import { checkOwnLog, decide, evidenceByHash, peerLogs } from './kt-commands.ts';
 import { startNode } from './node.ts';
 import { loadSecrets } from './secrets.ts';
 import { SetupError } from './setup-error.ts';
 import { openNodeStore } from './store/open.ts';
+import type { NodeStore } from './store/store.ts';
 import { createLog } from './telemetry.ts';
 
 const software = 'qpcd 0.1.0';
@@ -51,6 +61,94 @@ program
   .description('run the node until SIGTERM or SIGINT')
   .option('--config <file>', 'configuration file', 'qpcd/qpcd.toml')
   .action((options: { config: string }) => run(loadConfig(options.config)));
+
+const configOption = ['--config <file>', 'configuration file', 'qpcd/qpcd.toml'] as const;
+const kt = program
+  .command('kt')
+  .description('key logs, while the node is stopped: check the own one, judge those of peers');
+
+kt.command('check')
+  .description('replay the own log from its first entry, as an auditor would')
+  .option(...configOption)
+  .action((options: { config: string }) =>
+    onStore(options.config, async (store, config, runtime) => {
+      const secrets = (await loadSecrets(store, runtime.random)).keyLog;
+      const opened = await openLog({
+        domain: config.domain,
+        config: { ...config.kt, vrfThreads: 0 },
+        secrets,
+        store,
+        runtime,
+      });
+      try {
+        const { size, failure, accountsOutsideLog } = await checkOwnLog(
+          opened,
+          store,
+          runtime.clock,
+        );
+        const { length } = String(opened.log.size);
+        print(`entries   ${String(size).padStart(length)} of ${opened.log.size} replayed`);
+        print(`accounts  ${accountsOutsideLog} without an entry`);
+        print(`verdict   ${failure ?? 'ok: every entry agrees with both signed roots'}`);
+        if (failure !== undefined) process.exitCode = exitFailed;
+      } finally {
+        await closeLog(opened);
+      }
+    }),
+  );
+
+kt.command('peers')
+  .description('the logs of peers as this node has followed them, and evidence against them')
+  .option(...configOption)
+  .action((options: { config: string }) =>
+    onStore(options.config, async (store, config) => {
+      const domains = readPeers(config).peers.map(({ domain }) => domain);
+      for (const { origin, status, size, evidence } of await peerLogs(store, domains)) {
+        print(`${origin}  ${status ?? 'not followed yet'}  ${size} entries`);
+        for (const line of evidence) print(`  ${line}`);
+      }
+    }),
+  );
+
+kt.command('trust')
+  .description('follow and cosign a log again that was judged; evidence against it is kept')
+  .argument('<origin>', 'as "qpcd kt peers" prints it')
+  .option(...configOption)
+  .action((origin: string, options: { config: string }) =>
+    onStore(options.config, async (store) => {
+      print(`${origin}: was ${await decide(store, origin)}, is followed again from the next start`);
+    }),
+  );
+
+kt.command('evidence')
+  .description('write one piece of evidence to standard output, for qpc-audit verify-fork')
+  .argument('<hash>', 'as "qpcd kt peers" prints it')
+  .option(...configOption)
+  .action((hash: string, options: { config: string }) =>
+    onStore(options.config, async (store) => {
+      process.stdout.write(await evidenceByHash(store, hash));
+    }),
+  );
+
+function print(line: string): void {
+  process.stdout.write(`${line}\n`);
+}
+
+/** Opens the database of a stopped node for one command. */
+async function onStore(
+  file: string,
+  work: (store: NodeStore, config: NodeConfig, runtime: Runtime) => Promise<void>,
+): Promise<void> {
+  const config = loadConfig(file);
+  const runtime = { clock: systemClock, random: systemRandom, log: createLog('warn') };
+  await using store = await openNodeStore({
+    path: config.databasePath,
+    key: readKeyFile(config.databaseKeyPath),
+    limits: config.store,
+    runtime,
+  });
+  await work(store, config, runtime);
+}
 
 async function run(config: NodeConfig): Promise<void> {
   const log = createLog(config.logLevel);
@@ -131,7 +229,7 @@ function fail(log: Log, what: string, error: unknown): never {
 
 try {
   await program.parseAsync();
-  process.exit(0);
+  process.exit();
 } catch (error) {
   if (error instanceof CommanderError) process.exit(error.exitCode === 0 ? 0 : exitSetup);
   process.stderr.write(`qpcd: ${startError(error)}\n`);
