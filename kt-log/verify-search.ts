@@ -17,7 +17,7 @@ import {
   searchResponse,
 } from './operations.ts';
 import { decode } from './presentation.ts';
-import type { KnownVersions, LogView } from './replayer.ts';
+import type { KnownVersion, KnownVersions, LogView } from './replayer.ts';
 import { verify } from './verification-error.ts';
 import type { LogVerifier, UserState } from './verify-response.ts';
 import {
@@ -90,9 +90,17 @@ export function verifySearch(
       terminal: result.terminal,
       terminalMs: tree.entry(result.terminal)?.timestampMs ?? 0,
       mustMonitor: isContactMonitoring && result.mustMonitor,
-      versions,
+      versions: new Map([...versions].map((one) => proven(one, version))),
     },
   };
+}
+
+/**
+ * What may be kept of a ladder: a search for a fixed version shows commitments of greater versions
+ * too, which its proof does not look up, so nothing vouches for them.
+ */
+function proven([version, known]: [number, KnownVersion], target: number): [number, KnownVersion] {
+  return [version, version > target ? { ...known, commitment: undefined } : known];
 }
 
 /** Shows that no version of `label` exists at the state returned. Throws VerificationError. */
