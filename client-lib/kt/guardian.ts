@@ -15,9 +15,12 @@ import { labelOf, type DomainLog, type Logs } from './logs.ts';
 import { untilShown } from './until-shown.ts';
 
 export const guardianLimits = {
-  /** Shortest and longest wait between two looks at what is due (ms). */
+  /**
+   * Shortest and longest wait between two looks at what is due (ms). Look-ups of others make new
+   * duties without a word here, such as a head that waits for its quorum; a look costs a few reads.
+   */
   waitMinMs: 100,
-  waitMaxMs: 3_600_000,
+  waitMaxMs: 5_000,
   /** How often the records of nodes are asked for again (ms). */
   renewMs: 24 * 3_600_000,
   /** Users that a node's hints may name at once; more hints are dropped. */
