@@ -286,5 +286,9 @@ try {
   }
 }
 await cleanUp();
-say(isGood ? 'nothing lost, nothing doubled, everything decrypted' : 'FAILED');
+say(
+  isGood
+    ? 'nothing lost, nothing doubled, everything decrypted; keys verified, the swap refused'
+    : 'FAILED',
+);
 process.exitCode = isGood ? 0 : 1;
