@@ -68,7 +68,7 @@ export function firstManifest(
 /**
  * Decodes a signed manifest and checks everything that stands in it alone: the account key's
  * signature, the user id, sizes, device ids and uniqueness. Whether the account key is the user's
- * is another question (key transparency, or first use). Throws InvalidArgumentError.
+ * is another question (key transparency). Throws InvalidArgumentError.
  */
 export function checkManifest(signed: SignedManifest, userId: string): Manifest {
   const { length } = signed.manifest;
