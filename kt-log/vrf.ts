@@ -240,7 +240,8 @@ export class EcvrfPublicKey {
 export function portableVrfProver(seed: Uint8Array): ImmediateVrfProver {
   checkSeed(seed);
   const publicKey = ed25519.getPublicKey(seed);
-  const secret = seed.slice();
+  // A Buffer's slice would share memory with what the caller wipes.
+  const secret = Uint8Array.from(seed);
   return {
     publicKey,
     prove: (label, versions) =>
