@@ -19,6 +19,7 @@ import {
   walkDistinguished,
 } from './combined-tree.ts';
 import type { Credential, CredentialUpdate } from './credential.ts';
+import type { Evaluations } from './evaluations.ts';
 import { baseLadder, directPath } from './ladder.ts';
 import { checkOwnerStart, monitorContact, monitorOwner, ownerStartEntries } from './monitoring.ts';
 import type * as operations from './operations.ts';
@@ -30,7 +31,6 @@ import { checkUpdate, updateLadder } from './updating.ts';
 import { VerificationError } from './verification-error.ts';
 import { ownerInitLadder } from './verify-owner.ts';
 import type { Recency } from './verify-search.ts';
-import type { VrfProver } from './vrf.ts';
 
 /** Bounds of what one answer may cost. */
 export interface AnswerLimits {
@@ -45,7 +45,7 @@ export const defaultAnswerLimits: AnswerLimits = { ownerLadders: 64, mapEntries:
 export interface AnswerContext {
   readonly config: Configuration;
   readonly store: TreeStore;
-  readonly vrf: VrfProver;
+  readonly vrfs: Evaluations;
   readonly reader: LogReader;
   readonly limits: AnswerLimits;
   readonly recency: Recency;
@@ -77,8 +77,8 @@ export class Answers {
   }
 
   #label(label: Uint8Array): Promise<LabelView> {
-    const { store, vrf } = this.#context;
-    return LabelView.open(this.#snapshot, label, store, vrf);
+    const { store, vrfs } = this.#context;
+    return LabelView.open(this.#snapshot, label, store, vrfs);
   }
 
   /**

@@ -8,6 +8,7 @@ import type { Clock, Random } from '@quicprochat/proto';
 import { UnavailableError } from '@quicprochat/proto/status';
 import type { Configuration } from './codec.ts';
 import { commitmentValue } from './codec.ts';
+import type { Evaluations } from './evaluations.ts';
 import {
   commitmentOf,
   keytransHasher,
@@ -16,7 +17,6 @@ import {
   rfc6962Hasher,
   zeroHash,
 } from './hash.ts';
-import { baseLadder } from './ladder.ts';
 import { Frontier, fullSubtrees } from './log-tree.ts';
 import type { LogIdentity } from './note.ts';
 import { formatCheckpoint, keytransExtension, signNote } from './note.ts';
@@ -41,6 +41,7 @@ export interface EntryWriterOptions {
   readonly config: Configuration;
   readonly identity: LogIdentity;
   readonly keys: LogKeys;
+  readonly vrfs: Evaluations;
   readonly store: TreeStore;
   readonly suite: VerifierSuite;
   readonly clock: Clock;
@@ -57,7 +58,7 @@ export interface LabelUpdate {
   readonly greatestBefore: number;
   readonly effects: readonly unknown[];
 }
-/** The same with the VRFs of its versions and of their ladders. */
+/** The same with the VRFs of its versions. */
 export interface ProvedUpdate extends LabelUpdate {
   readonly evaluations: readonly NewEvaluation[];
 }
@@ -99,19 +100,13 @@ export class EntryWriter {
     this.#tail = await loadTail(this.#options);
   }
 
-  /** VRFs of new versions and of every lookup of the new greatest one; stored ones are read. */
-  async prove(update: LabelUpdate): Promise<readonly NewEvaluation[]> {
-    const { store, keys } = this.#options;
-    const { label, greatestBefore, values } = update;
+  /** VRFs of new versions; somebody may have looked for one before it was there. */
+  async prove({ label, greatestBefore, values }: LabelUpdate): Promise<readonly NewEvaluation[]> {
+    const { keys, vrfs } = this.#options;
     const added = values.map((_, i) => greatestBefore + 1 + i);
-    const wanted = [...new Set([...baseLadder(greatestBefore + added.length), ...added])];
-    const stored = await store.evaluations(label, wanted);
-    const missing = wanted.filter((_, i) => stored[i] === undefined);
-    const proved = await keys.vrf.prove(label, missing);
-    return wanted.flatMap((version, i) => {
-      const evaluation = stored[i] ?? proved[missing.indexOf(version)];
-      return evaluation === undefined ? [] : [{ label, version, evaluation }];
-    });
+    const isNew = greatestBefore < 0;
+    const proved = await (isNew ? keys.vrf.prove(label, added) : vrfs.of(label, added, false));
+    return proved.map((evaluation, i) => ({ label, version: greatestBefore + 1 + i, evaluation }));
   }
 
   /** Which of the updates would give a label its version 0 that once had one and was erased. */

@@ -20,6 +20,7 @@ import type { Configuration } from './codec.ts';
 import { DeploymentMode } from './codec.ts';
 import type { Credential, CredentialUpdate } from './credential.ts';
 import type { LogKeys } from './entry-writer.ts';
+import { Evaluations } from './evaluations.ts';
 import type { Hash } from './hash.ts';
 import { logEntry, logEntryBytes, rfc6962Hasher, sameBytes } from './hash.ts';
 import type { LogIdentity } from './note.ts';
@@ -88,12 +89,12 @@ export class KtLog implements AsyncDisposable {
   #reader: LogReader | undefined;
 
   private constructor(options: KtLogOptions) {
-    const { config, store, keys } = options;
+    const { config, store, keys, clock } = options;
     this.#options = options;
     this.#context = {
       config,
       store,
-      vrf: keys.vrf,
+      vrfs: new Evaluations({ store, vrf: keys.vrf, clock }),
       limits: { ...defaultAnswerLimits, ...options.answerLimits },
       recency: options.recency ?? defaultRecency,
     };
@@ -121,8 +122,9 @@ export class KtLog implements AsyncDisposable {
       throw new InvalidArgumentError('BAD_FIELD', 'key log: serves contact monitoring only');
     }
     const log = new KtLog(options);
+    const { vrfs } = log.#context;
     const limits = { ...defaultSequencerLimits, ...options.sequencerLimits };
-    log.#sequencer = await Sequencer.open({ ...options, limits }, (reader, head) => {
+    log.#sequencer = await Sequencer.open({ ...options, limits, vrfs }, (reader, head) => {
       log.#reader = reader;
       log.#heads.publish(head);
       for (const listener of log.#listeners) listener(head);
@@ -400,6 +402,7 @@ export class KtLog implements AsyncDisposable {
   /** Commits what waits, then refuses new updates. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#sequencer?.close();
+    await this.#context.vrfs.save();
     this.#heads.close();
   }
 }

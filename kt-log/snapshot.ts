@@ -4,6 +4,7 @@
  */
 import { DataLossError, InvalidArgumentError } from '@quicprochat/proto/status';
 import type { FullTreeHead } from './codec.ts';
+import type { Evaluations } from './evaluations.ts';
 import type { Hash, Sha256 } from './hash.ts';
 import { keytransHasher, logEntry, prefixHasher, rfc6962Hasher } from './hash.ts';
 import type { NodeId } from './log-tree.ts';
@@ -11,7 +12,7 @@ import { PrefixTree } from './prefix-tree.ts';
 import type { LabelHistory, LogSource, StoredEntry } from './recorder.ts';
 import type { StoredHead, TreeStore } from './store.ts';
 import { TiledLog, tileWidth } from './tiles.ts';
-import type { VrfEvaluation, VrfProver } from './vrf.ts';
+import type { VrfEvaluation } from './vrf.ts';
 
 /** Decoded entries that are kept: 65 536 of about 150 bytes. */
 const entriesCachedMax = 65_536;
@@ -109,29 +110,34 @@ export class LabelView implements LabelHistory {
   /** Entry of each version that the state holds. */
   readonly positions: readonly number[];
   readonly #store: TreeStore;
-  readonly #vrf: VrfProver;
+  readonly #vrfs: Evaluations;
+  /** Whether the newest state has the label: nothing is stored for a name that somebody made up. */
+  readonly #exists: boolean;
   readonly #evaluations = new Map<number, VrfEvaluation>();
 
   private constructor(
     label: Uint8Array,
     positions: readonly number[],
     store: TreeStore,
-    vrf: VrfProver,
+    vrfs: Evaluations,
+    exists: boolean,
   ) {
     this.label = label;
     this.positions = positions;
     this.#store = store;
-    this.#vrf = vrf;
+    this.#vrfs = vrfs;
+    this.#exists = exists;
   }
 
   static async open(
     snapshot: Snapshot,
     label: Uint8Array,
     store: TreeStore,
-    vrf: VrfProver,
+    vrfs: Evaluations,
   ): Promise<LabelView> {
     const all = await store.positions(label);
-    return new LabelView(label, all.slice(0, countUpTo(all, snapshot.size - 1)), store, vrf);
+    const positions = all.slice(0, countUpTo(all, snapshot.size - 1));
+    return new LabelView(label, positions, store, vrfs, all.length > 0);
   }
 
   /** Greatest version, or -1. */
@@ -159,11 +165,10 @@ export class LabelView implements LabelHistory {
   /** Makes the evaluations of these versions ready: stored ones read, others proved now. */
   async prepare(versions: readonly number[]): Promise<void> {
     const wanted = [...new Set(versions)].filter((version) => !this.#evaluations.has(version));
-    const stored = await this.#store.evaluations(this.label, wanted);
-    const missing = wanted.filter((_, i) => stored[i] === undefined);
-    const proved = missing.length === 0 ? [] : await this.#vrf.prove(this.label, missing);
+    if (wanted.length === 0) return;
+    const found = await this.#vrfs.of(this.label, wanted, this.#exists);
     wanted.forEach((version, i) => {
-      const evaluation = stored[i] ?? proved[missing.indexOf(version)];
+      const evaluation = found[i];
       if (evaluation !== undefined) this.#evaluations.set(version, evaluation);
     });
   }

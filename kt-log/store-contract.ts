@@ -128,6 +128,31 @@ export function treeStoreContract(
     await store.erase(label);
   });
 
+  test(`${name}: VRFs are kept for labels that are there, and the first of a version stays`, async () => {
+    const store = await open();
+    await store.commit(batchAt(0));
+    const of = (version: number, fill: number, of = label) => ({
+      label: of,
+      version,
+      evaluation: { output: bytes(32, fill), proof: bytes(80, fill) },
+    });
+    const nobody = new TextEncoder().encode('nobody@red.example');
+    await store.addEvaluations([]);
+    await store.addEvaluations([of(1, 1), of(0, 2), of(1, 3, nobody), of(3, 4)]);
+    await store.addEvaluations([of(3, 5)]);
+    const first = batchAt(0).evaluations[0]?.evaluation;
+    const found = await store.evaluations(label, [0, 1, 2, 3]);
+    assert.deepEqual(found, [first, of(1, 1).evaluation, undefined, of(3, 4).evaluation]);
+    assert.deepEqual(await store.positions(label), [0]);
+    assert.deepEqual(await store.evaluations(nobody, [1]), [undefined]);
+    await store.commit(batchAt(1));
+    assert.deepEqual(await store.evaluations(label, [1]), [of(1, 1).evaluation]);
+    await store.erase(label);
+    await store.addEvaluations([of(3, 4)]);
+    assert.deepEqual(await store.evaluations(label, [0, 1, 3]), [undefined, undefined, undefined]);
+    assert.deepEqual(await store.positions(label), []);
+  });
+
   test(`${name}: effects are written with their batch or refuse all of it`, async () => {
     const store = await open();
     assert.equal(await effects.isThere(store), false);

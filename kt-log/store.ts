@@ -91,6 +91,11 @@ export interface TreeStore extends TileReader {
    * effects and the committed state alone. Any other error leaves open whether the batch was written.
    */
   commit(batch: LogBatch): Promise<void>;
+  /**
+   * Keeps VRFs of versions that labels have or may get, durable on return. A VRF has one value: those
+   * that are there already stay. One whose label is unknown, or was erased, is left out.
+   */
+  addEvaluations(evaluations: readonly NewEvaluation[]): Promise<void>;
   /** Cosignatures of the checkpoint of a size, in the order in which they came. */
   cosignatures(size: number): Promise<readonly NoteSignature[]>;
   /**
@@ -201,11 +206,20 @@ export class MemoryTreeStore implements TreeStore {
       known[version] = { position, commitment, opening, value };
       this.#versions.set(key, known);
     }
-    for (const { label, version, evaluation } of batch.evaluations) {
+    this.#keep(batch.evaluations);
+  }
+
+  addEvaluations(evaluations: readonly NewEvaluation[]): Promise<void> {
+    this.#keep(evaluations);
+    return Promise.resolve();
+  }
+  #keep(evaluations: readonly NewEvaluation[]): void {
+    for (const { label, version, evaluation } of evaluations) {
       const key = textOf(label);
-      const known = this.#evaluations.get(key) ?? new Map<number, VrfEvaluation>();
-      known.set(version, evaluation);
-      this.#evaluations.set(key, known);
+      if (!this.#versions.has(key)) continue;
+      const known = this.#evaluations.get(key);
+      if (known === undefined) this.#evaluations.set(key, new Map([[version, evaluation]]));
+      else if (!known.has(version)) known.set(version, evaluation);
     }
   }
 

@@ -6,6 +6,7 @@ import type {
   LogBatch,
   LogStatus,
   LogTreeName,
+  NewEvaluation,
   NoteSignature,
   SignedHead,
   TreeStore,
@@ -49,6 +50,9 @@ export class KeyLogStore implements TreeStore {
 
   commit(batch: LogBatch) {
     return this.#channel.call('commitEntry', batch);
+  }
+  addEvaluations(evaluations: readonly NewEvaluation[]) {
+    return this.#channel.call('addEvaluations', evaluations);
   }
   addCosignatures(size: number, signatures: readonly NoteSignature[]) {
     return this.#channel.call('addCosignatures', size, signatures);

@@ -16,7 +16,7 @@ type NodeMethods = Omit<
 /** The writes of `keyLog` and `audits`; their reads go another way (reads.ts). */
 interface LogMethods
   extends
-    Pick<TreeStore, 'addCosignatures'>,
+    Pick<TreeStore, 'addEvaluations' | 'addCosignatures'>,
     Pick<AuditStore, 'advance' | 'setStatus' | 'putHeads' | 'putEvidence'> {
   commitEntry: TreeStore['commit'];
   eraseLabel: TreeStore['erase'];

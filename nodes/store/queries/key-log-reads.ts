@@ -8,7 +8,7 @@ import type { SqlDatabase } from '../sqlite.ts';
 import { decodeDeltas } from './deltas.ts';
 import { plainBytes } from './plain-bytes.ts';
 
-type ReadName = Exclude<keyof TreeStore, 'commit' | 'erase' | 'addCosignatures'>;
+type ReadName = Exclude<keyof TreeStore, 'commit' | 'erase' | 'addEvaluations' | 'addCosignatures'>;
 
 /** The reading half of a TreeStore, without promises. */
 export type KeyLogReads = {

@@ -12,7 +12,7 @@ import { treeNumbers } from './key-log-reads.ts';
 
 type KeyLogOperations = Pick<
   Operations,
-  'commitEntry' | 'eraseLabel' | 'addCosignatures' | 'closedLabels'
+  'commitEntry' | 'eraseLabel' | 'addEvaluations' | 'addCosignatures' | 'closedLabels'
 >;
 
 /** Closed labels that one call tells of. */
@@ -139,6 +139,16 @@ export function keyLogQueries(context: QueryContext): KeyLogOperations {
       const known = labelRow.get(label);
       if (known !== undefined) for (const statement of forgetLabel) statement.run(known.id);
       forgetClosing.run(label);
+    },
+
+    addEvaluations(_nowMs, evaluations) {
+      if (evaluations.length > 0) needRoom();
+      for (const { label, version, evaluation } of evaluations) {
+        const known = labelRow.get(label);
+        if (known !== undefined) {
+          insertVrf.run(known.id, version, evaluation.output, evaluation.proof);
+        }
+      }
     },
 
     addCosignatures(_nowMs, size, signatures) {

@@ -1,0 +1,158 @@
+/** VRFs at the log: an entry proves its own versions, a search the rest, once, and it is kept. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { evaluationLimits } from './evaluations.ts';
+import type { KtLog } from './log.ts';
+import { searchResponse } from './operations.ts';
+import { encode } from './presentation.ts';
+import type { NewEvaluation } from './store.ts';
+import { MemoryTreeStore } from './store.ts';
+import { labelOf, testKeys, testLog } from './test-log.ts';
+import { verifySearch } from './verify-search.ts';
+import type { VrfEvaluation } from './vrf.ts';
+
+const alice = labelOf('alice');
+
+/** A log whose prover says what it proves, and answers when it is let; and its store. */
+async function watched({ store = new MemoryTreeStore() } = {}) {
+  const { keys } = testKeys(40);
+  const proved: string[] = [];
+  let gate: Promise<void> = Promise.resolve();
+  let failure: Error | undefined;
+  const vrf = {
+    publicKey: keys.vrf.publicKey,
+    async prove(label: Uint8Array, versions: readonly number[]): Promise<VrfEvaluation[]> {
+      proved.push(`${new TextDecoder().decode(label)} ${versions.join(' ')}`);
+      await gate;
+      if (failure !== undefined) throw failure;
+      return keys.vrf.prove(label, versions);
+    },
+  };
+  const made = await testLog({ store, keys: { ...keys, vrf } });
+  return {
+    ...made,
+    store,
+    /** What was proved since the last call. */
+    proved: () => proved.splice(0),
+    hold: (): (() => void) => {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      gate = promise;
+      return resolve;
+    },
+    fail: (error: Error | undefined) => void (failure = error),
+  };
+}
+const append = (log: KtLog, greatest: number, label = alice) =>
+  log.append({ label, greatest, values: [labelOf('value')] });
+/** Resolves when everything that only waits for promises is done. */
+const settled = () => new Promise((resolve) => setImmediate(resolve));
+
+test('an entry proves its own versions, the first search the rest of the ladder', async () => {
+  const { log, store, clock, verifier, proved } = await watched();
+  await append(log, -1);
+  assert.deepEqual(proved(), ['alice 0']);
+  await append(log, 0);
+  assert.deepEqual(proved(), ['alice 1']);
+  const answer = await log.search({ label: alice });
+  assert.deepEqual(proved(), ['alice 3 2']);
+  const bytes = encode(searchResponse(1, false), answer);
+  const { found } = verifySearch(verifier, undefined, { label: alice }, bytes, clock.now());
+  assert.equal(found.version, 1);
+  await log.search({ label: alice });
+  assert.deepEqual(proved(), [], 'it is at hand before it is stored');
+  assert.deepEqual(await store.evaluations(alice, [3]), [undefined]);
+  clock.advance(evaluationLimits.saveMs);
+  await settled();
+  const [kept] = await store.evaluations(alice, [3]);
+  assert.equal(kept?.proof.length, 80);
+  await append(log, 1);
+  await append(log, 2);
+  assert.deepEqual(proved(), [], 'versions that somebody looked for are not proved again');
+  await log.search({ label: alice });
+  assert.deepEqual(proved(), ['alice 7 5 4']);
+});
+
+test('what two ask for at once is proved once', async () => {
+  const { log, proved, hold } = await watched();
+  await append(log, -1);
+  proved();
+  const letGo = hold();
+  const both = [log.search({ label: alice }), log.search({ label: alice, version: 0 })];
+  await settled();
+  letGo();
+  const [first, second] = await Promise.all(both);
+  assert.deepEqual(proved(), ['alice 1']);
+  assert.deepEqual(first?.binaryLadder, second?.binaryLadder);
+});
+
+test('a proof that failed is tried again', async () => {
+  const { log, proved, fail } = await watched();
+  await append(log, -1);
+  fail(new Error('no thread'));
+  await assert.rejects(log.search({ label: alice }), /no thread/u);
+  fail(undefined);
+  await log.search({ label: alice });
+  assert.deepEqual(proved(), ['alice 0', 'alice 1', 'alice 1']);
+});
+
+test('closing stores what waits, and another log over the store proves nothing', async () => {
+  const first = await watched();
+  await append(first.log, -1);
+  await first.log.search({ label: alice });
+  await first.log[Symbol.asyncDispose]();
+  const second = await watched({ store: first.store });
+  await second.log.search({ label: alice });
+  assert.deepEqual(second.proved(), []);
+});
+
+test('many are stored without waiting for the time', async () => {
+  const sizes: number[] = [];
+  class Counted extends MemoryTreeStore {
+    override addEvaluations(evaluations: readonly NewEvaluation[]): Promise<void> {
+      sizes.push(evaluations.length);
+      return super.addEvaluations(evaluations);
+    }
+  }
+  const { log } = await watched({ store: new Counted() });
+  const labels = Array.from({ length: evaluationLimits.saveCount }, (_, i) => labelOf(`user-${i}`));
+  await Promise.all(labels.map((label) => append(log, -1, label)));
+  sizes.splice(0);
+  for (const label of labels) await log.search({ label });
+  await settled();
+  assert.deepEqual(sizes, [evaluationLimits.saveCount]);
+});
+
+test('a store that does not take them costs only the work', async () => {
+  class Full extends MemoryTreeStore {
+    isFull = false;
+    override addEvaluations(evaluations: readonly NewEvaluation[]): Promise<void> {
+      return this.isFull ? Promise.reject(new Error('full')) : super.addEvaluations(evaluations);
+    }
+  }
+  const store = new Full();
+  const { log, clock, proved } = await watched({ store });
+  await append(log, -1);
+  store.isFull = true;
+  await log.search({ label: alice });
+  clock.advance(evaluationLimits.saveMs);
+  await settled();
+  store.isFull = false;
+  proved();
+  await log.search({ label: alice });
+  await log[Symbol.asyncDispose]();
+  assert.deepEqual(proved(), ['alice 1']);
+  assert.notDeepEqual(await store.evaluations(alice, [1]), [undefined]);
+});
+
+test('nothing is kept for a name that the log does not have', async () => {
+  const { log, store, clock, proved } = await watched();
+  await append(log, -1);
+  proved();
+  const nobody = labelOf('nobody');
+  await log.absence({ label: nobody });
+  await log.absence({ label: nobody });
+  assert.deepEqual(proved(), ['nobody 0', 'nobody 0']);
+  clock.advance(evaluationLimits.saveMs);
+  await settled();
+  assert.deepEqual(await store.evaluations(nobody, [0]), [undefined]);
+});
