@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, describe, test } from 'node:test';
 import { openDatabase, StoreError } from './database.ts';
+import { openDriver } from './sqlite-driver.ts';
 import { openMemoryStore, openStore } from './sqlite-store.ts';
 import type { ClientStore, NewMessage } from './store.ts';
 
@@ -65,6 +66,28 @@ describe('the store file', () => {
     const raw = readFileSync(path);
     assert.equal(raw.includes('planted mark'), false);
     assert.equal(raw.subarray(0, 15).toString('latin1') === 'SQLite format 3', false);
+  });
+
+  test('of before key transparency keeps account and history, and forgets what was only believed', () => {
+    const path = freshPath();
+    const old = openDriver(path);
+    old.pragma(`cipher = 'sqlcipher'`);
+    old.pragma('legacy = 4');
+    old.pragma(`key = "x'${Buffer.from(key).toString('hex')}'"`);
+    old.exec(readFileSync(new URL('./migrations/0001-first.sql', import.meta.url), 'utf8'));
+    old.pragma('user_version = 1');
+    old.exec(`
+      INSERT INTO account VALUES (1, 'alice@red.example', 'qpc://x', zeroblob(32), zeroblob(32),
+        'certificate', 'key', NULL, 1, 5);
+      INSERT INTO contact VALUES ('bob@blue.example', zeroblob(32), x'01', x'02', 0, 1, 1, 'firstUse')`);
+    old.close();
+    using store = openStore(path, key);
+    const account = store.account.get();
+    assert.deepEqual(
+      [account?.userId, account?.bundleSeq, account?.nextAccountSeed],
+      ['alice@red.example', 0, undefined],
+    );
+    assert.equal(store.contacts.get('bob@blue.example'), undefined);
   });
 
   test('is readable by its owner only', () => {
@@ -227,6 +250,26 @@ for (const [name, open] of variants) {
       assert.equal(store.keys.wasKeyPackageConsumed(id(32, 1)), true);
       assert.deepEqual(store.keys.keyPackage(id(32, 2)), make(2, true));
       assert.equal(store.keys.wasKeyPackageConsumed(id(32, 2)), false);
+    });
+
+    test('what happened to keys is kept once, newest first; the state of a log under its own name', () => {
+      using store = open();
+      const event = { atMs: 1, type: 'keyChange', subject: 'bob@blue.example', reason: 'one' };
+      assert.equal(store.logs.addEvent(event), true);
+      assert.equal(store.logs.addEvent({ ...event, atMs: 2 }), false);
+      assert.equal(store.logs.addEvent({ ...event, reason: 'two' }), true);
+      assert.equal(store.logs.addEvent({ ...event, type: 'ownChange' }), true);
+      assert.equal(store.logs.hasEvent('ownChange', event.subject, 'one'), true);
+      assert.deepEqual(
+        store.logs.events(9).map(({ reason }) => reason),
+        ['two', 'one'],
+      );
+      store.logs.putState('a', 'log', id(3, 1));
+      store.logs.putState('b', 'log', id(3, 2));
+      store.logs.putState('a', 'log', id(3, 3));
+      store.logs.putState('b', 'log', undefined);
+      assert.deepEqual(store.logs.state('a', 'log'), id(3, 3));
+      assert.equal(store.logs.state('b', 'log'), undefined);
     });
 
     test('an older prekey never replaces a newer one', () => {
