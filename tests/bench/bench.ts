@@ -4,6 +4,7 @@
  */
 import { enqueue } from './enqueue.ts';
 import { federatedLatency } from './federated-latency.ts';
+import { kt } from './kt.ts';
 import { machineLine, type BenchReport } from './measure.ts';
 import { printTable, writeResults } from './report.ts';
 import { rpc } from './rpc.ts';
@@ -13,6 +14,7 @@ const benches: Readonly<Record<string, (scratch: Scratch) => Promise<BenchReport
   rpc,
   enqueue,
   'federated-latency': federatedLatency,
+  kt,
 };
 
 const asked = process.argv.slice(2);

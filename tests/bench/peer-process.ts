@@ -15,8 +15,8 @@ export interface Peer extends AsyncDisposable {
   readonly answer: unknown;
 }
 
-/** Starts `module`, hands it the input; rejects when it fails, ends or says nothing. */
-export async function startPeer(module: URL, input: object): Promise<Peer> {
+/** Starts `module`, hands it the input; rejects when it fails, ends or says nothing for `waitMs`. */
+export async function startPeer(module: URL, input: object, waitMs = answerMs): Promise<Peer> {
   const child = fork(module, {
     serialization: 'advanced',
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
@@ -24,8 +24,8 @@ export async function startPeer(module: URL, input: object): Promise<Peer> {
   const exited = once(child, 'exit');
   const answered = Promise.withResolvers<unknown>();
   const timer = setTimeout(
-    () => answered.reject(new Error(`${module.pathname}: no answer in ${answerMs} ms`)),
-    answerMs,
+    () => answered.reject(new Error(`${module.pathname}: no answer in ${waitMs} ms`)),
+    waitMs,
   );
   child.once('message', (message: { readonly value?: unknown; readonly error?: string }) => {
     if (message.error === undefined) answered.resolve(message.value);
@@ -54,8 +54,8 @@ export async function startPeer(module: URL, input: object): Promise<Peer> {
 }
 
 /** Starts a peer, takes its answer and ends it. */
-export async function askPeer(module: URL, input: object): Promise<unknown> {
-  await using peer = await startPeer(module, input);
+export async function askPeer(module: URL, input: object, waitMs?: number): Promise<unknown> {
+  await using peer = await startPeer(module, input, waitMs);
   return peer.answer;
 }
 
