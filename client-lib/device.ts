@@ -32,9 +32,12 @@ import { UserLookup } from './user-lookup.ts';
 import { Writer } from './writer.ts';
 
 const dayMs = 24 * 3600 * 1000;
-/** How long marks of seen messages and settled outbox rows are kept (docs/protocol/delivery.md). */
+/**
+ * How long marks of seen messages and settled outbox rows are kept (docs/protocol/delivery.md). A
+ * message lives 30 days at a node, and then there is a while for the notice that it expired.
+ */
 const seenKeptMs = 90 * dayMs;
-const outboxKeptMs = 30 * dayMs;
+const outboxKeptMs = 45 * dayMs;
 /** How often keys are looked after, and how soon after a failure (ms). */
 const publishEveryMs = dayMs / 4;
 const publishRetryMs = 60_000;

@@ -52,6 +52,29 @@ export type ClientEvent =
       readonly rid: Uint8Array;
       readonly reason: string;
     }
+  /** The own node had a copy and gave it up: refused over there, or that node was away too long. */
+  | {
+      readonly type: 'bounced';
+      readonly messageId: number | undefined;
+      readonly rid: Uint8Array;
+      readonly reason: string;
+    }
+  /** A copy's time to live ended before its device took it. */
+  | {
+      readonly type: 'expired';
+      readonly messageId: number | undefined;
+      readonly rid: Uint8Array;
+    }
+  /**
+   * Copies wait at the own node because that of `domain` is away, since then by the own node's
+   * clock. Told once in an outage, with the messages that waited then; later ones wait too.
+   */
+  | {
+      readonly type: 'delayed';
+      readonly domain: string;
+      readonly sinceMs: number;
+      readonly messageIds: readonly number[];
+    }
   /** The keys of somebody are others now, in a way that the account's own key signed. */
   | {
       readonly type: 'keyChange';

@@ -28,6 +28,7 @@ import {
   type Processed,
   type SignatureKey,
 } from './mls/index.ts';
+import { takeNotice } from './notices.ts';
 import type { ClientStore, InboxRow, ParkedRow, ParkReason } from './store/store.ts';
 import { writerLimits, type Batch, type Writer } from './writer.ts';
 
@@ -80,9 +81,15 @@ export class Receiver {
       if (!isNext(batch, storeId, row.seq)) return;
       const tag = messageTag(row.mid, row.payload);
       if (!batch.hasSeen(tag)) {
-        const settle = await this.#attempt(row, batch);
-        batch.addSeen(tag);
-        settle(undefined);
+        if (row.kind === RowKind.Notice) {
+          const emit = (event: ClientEvent): void => this.#emit(event);
+          takeNotice({ store: this.#parts.store, emit }, row, batch);
+          batch.addSeen(tag);
+        } else {
+          const settle = await this.#attempt(row, batch);
+          batch.addSeen(tag);
+          settle(undefined);
+        }
       }
       batch.moveInboxCursor({ storeId, seq: row.seq });
     });

@@ -223,7 +223,10 @@ class SessionSync {
 
   async #onFrame(frame: PushFrame, stream: number): Promise<void> {
     switch (frame.eventType) {
-      case PushEvent.Message: {
+      case PushEvent.Message:
+      case PushEvent.Bounce:
+      case PushEvent.Expired:
+      case PushEvent.Delayed: {
         const { storeId, row } = fromBinary(MessageEventSchema, frame.payload);
         if (row !== undefined) await this.#take(row, storeId);
         break;

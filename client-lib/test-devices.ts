@@ -242,13 +242,13 @@ export class TestDevice {
   }
 
   /** Takes in the next row of its inbox, and then whatever that sets in motion. */
-  async receive(row: Pick<InboxRow, 'mid' | 'payload'>): Promise<void> {
+  async receive(row: Pick<InboxRow, 'mid' | 'payload'>, kind = 1): Promise<void> {
     if (this.#store.inbox.cursor(inboxLog) === undefined) {
       this.#store.inbox.putCursor(inboxLog, { storeId: testStoreId, seq: 0 });
     }
     await this.knowItself();
     this.#seq += 1;
-    await this.receiver.receive({ ...row, seq: this.#seq, kind: 1, receivedMs: 0 }, testStoreId);
+    await this.receiver.receive({ ...row, seq: this.#seq, kind, receivedMs: 0 }, testStoreId);
     await this.settle();
   }
 

@@ -2,7 +2,7 @@
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
-import { hasReason, maxRelayBytes, maxTtlS } from '@quicprochat/proto';
+import { hasReason, maxRelayBytes, maxTtlS, RowKind } from '@quicprochat/proto';
 import {
   create,
   FedRelayRequestSchema,
@@ -13,7 +13,13 @@ import {
   type FedRelayRequest,
   type MessageInitShape,
 } from '@quicprochat/proto/messages';
-import { itemToWire, parseRelay, rejectsFromWire, takeBatch } from './relay-batch.ts';
+import {
+  acceptedKinds,
+  itemToWire,
+  parseRelay,
+  rejectsFromWire,
+  takeBatch,
+} from './relay-batch.ts';
 import type { OutboxRow } from './store.ts';
 
 function row(seq: number, payloadBytes = 10, rids = 1): OutboxRow {
@@ -144,6 +150,12 @@ test('an item that cannot be taken is refused alone', () => {
     ],
   );
   assert.equal(parsed.items.at(-1)?.ttlMs, maxTtlS * 1000, 'a ttl beyond the bound is cut');
+});
+
+test('a peer cannot send notices: those a node makes for its own devices', () => {
+  const items: Item[] = [{ ...goodItem, kind: RowKind.Notice }];
+  const { items: parsed } = parseRelay(request({ lane: Lane.CONTROL, items }), acceptedKinds);
+  assert.deepEqual(parsed[0]?.refused, { reason: 'UNIMPLEMENTED', temporary: true });
 });
 
 test('only rejects of rows that a reply settles are taken', () => {

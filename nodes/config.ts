@@ -89,6 +89,7 @@ const schema = v.strictObject({
       outbox_rows_per_peer: count(1_000_000, 1e9),
       outbox_gib_per_peer: count(10, 1e4),
       outbox_age_days: count(7, 365),
+      delayed_after_minutes: count(60, 60 * 24 * 7),
       key_packages_per_asker_per_hour: count(100, 1e6),
       key_packages_per_peer_and_target_per_hour: count(10, 1e6),
     }),
@@ -251,6 +252,7 @@ function resolveConfig(raw: v.InferOutput<typeof schema>, base: string): NodeCon
       outboxBytesPerPeer: limits.outbox_gib_per_peer * 1024 ** 3,
       outboxAgeMs: limits.outbox_age_days * dayMs,
       deferredRetryMs: 60_000,
+      delayedAfterMs: limits.delayed_after_minutes * 60_000,
       tombstoneMs: 72 * hourMs,
     },
     rates: {

@@ -3,12 +3,14 @@
  * window of unacked rows, so that nothing is buffered for a slow or silent client.
  */
 import { CloseCode, type Connection, type PushWriter } from '@quicprochat/proto/transport';
-import { hasReason, PushEvent, type Log } from '@quicprochat/proto';
+import { hasReason, PushEvent, RowKind, type Log } from '@quicprochat/proto';
 import {
   create,
+  fromBinary,
   GapEventSchema,
   KeyPackagesLowEventSchema,
   MessageEventSchema,
+  NoticeSchema,
   ServerDrainingEventSchema,
   SupersededEventSchema,
   toBinary,
@@ -143,7 +145,7 @@ class Subscription {
       this.#sentSeq = row.seq;
       this.#unacked.push({ seq: row.seq, bytes: row.payload.length });
       this.#unackedBytes += row.payload.length;
-      await writer.write({ eventType: PushEvent.Message, payload });
+      await writer.write({ eventType: eventTypeOf(row), payload });
     }
     return fetched.rows.length > 0 || fetched.gap !== undefined;
   }
@@ -153,6 +155,12 @@ class Subscription {
       await writer.write(hint);
     }
   }
+}
+
+/** A notice is pushed under its own type. */
+function eventTypeOf({ kind, payload }: InboxRow): number {
+  // A row of kind 4 was encoded by this node's store, and its types are numbered as the events.
+  return kind === RowKind.Notice ? fromBinary(NoticeSchema, payload).type : PushEvent.Message;
 }
 
 function messageEvent(row: InboxRow, storeId: Uint8Array): Uint8Array {

@@ -487,10 +487,13 @@ export function maxRequestBytes(methodId: number): number {
   return byId.get(methodId)?.row.maxRequestBytes ?? smallBytes;
 }
 
-/** Push event types. Events 1, 2 and 6 concern the durable lane, the others are hints. */
+/** Push event types. Events 1 to 6 concern the durable lane, the others are hints. */
 export const PushEvent = {
   Message: 1,
   Gap: 2,
+  Bounce: 3,
+  Expired: 4,
+  Delayed: 5,
   Superseded: 6,
   KeyChange: 13,
   DeviceChange: 14,

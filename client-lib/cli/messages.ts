@@ -3,7 +3,13 @@
  */
 import type { Command } from 'commander';
 import { parseUserId } from '@quicprochat/proto';
-import { contentLimits, type ClientEvent, type QpcClient, type ReceivedMessage } from '../index.ts';
+import {
+  contentLimits,
+  type ClientEvent,
+  type QpcClient,
+  type ReceivedMessage,
+  type SendState,
+} from '../index.ts';
 import {
   countOf,
   secondsOf,
@@ -41,6 +47,8 @@ export function addMessageCommands(program: Command, cli: Cli): void {
     .action((options: ListenOptions) => listen(cli, options));
 }
 
+const lossStates: ReadonlySet<SendState | undefined> = new Set(['failed', 'bounced', 'expired']);
+
 async function send(cli: Cli, to: string, text: string, options: TimedOptions): Promise<void> {
   if (to.includes('@')) parseUserId(to);
   // Not before the passphrase, which may be the first line of the same input.
@@ -54,7 +62,7 @@ async function send(cli: Cli, to: string, text: string, options: TimedOptions): 
     const isFailed = client
       .history(conversationId)
       .some(
-        (message) => Buffer.compare(message.innerId, id) === 0 && message.sendState === 'failed',
+        (message) => Buffer.compare(message.innerId, id) === 0 && lossStates.has(message.sendState),
       );
     if (isFailed) {
       throw new CommandError(
@@ -220,6 +228,33 @@ function noticeOf(event: ClientEvent): { line: string; record: JsonRecord } | un
       return {
         line: `-- a node refused a message of this device (${event.reason})`,
         record: { type: 'sendFailed', reason: event.reason, device: hexOf(event.rid) },
+      };
+    case 'bounced':
+      return {
+        line: `-- a message of this device came back (${event.reason}); it will not arrive`,
+        record: {
+          type: 'bounced',
+          reason: event.reason,
+          device: hexOf(event.rid),
+        },
+      };
+    case 'expired':
+      return {
+        line: '-- a message of this device was not fetched in time; it is gone',
+        record: {
+          type: 'expired',
+          device: hexOf(event.rid),
+        },
+      };
+    case 'delayed':
+      return {
+        line: `-- ${event.domain} is away; ${event.messageIds.length} of your messages wait for it`,
+        record: {
+          type: 'delayed',
+          domain: event.domain,
+          since: event.sinceMs,
+          messages: event.messageIds.length,
+        },
       };
     case 'keyChange':
     case 'identityReset':

@@ -6,12 +6,20 @@ import type { MessageRecord, MessageRows, SendState } from './store.ts';
 // is in the group) counts as accepted.
 const columns = `m.*,
   (SELECT count(*) FROM outbox o WHERE o.message_id = m.id AND o.state = 'SEALED') AS copies_open,
-  (SELECT count(*) FROM outbox o WHERE o.message_id = m.id AND o.state = 'FAILED') AS copies_failed,
+  (SELECT count(*) FROM outbox o WHERE o.message_id = m.id AND o.state = 'FAILED') AS copies_lost,
+  (SELECT group_concat(coalesce(notice, 'failed')) FROM outbox o
+    WHERE o.message_id = m.id AND o.state = 'FAILED') AS losses,
+  (SELECT max(delayed_ms) FROM outbox o WHERE o.message_id = m.id) AS delayed_ms,
   (SELECT max(accepted_ms) FROM outbox o WHERE o.message_id = m.id) AS accepted_ms`;
+
+const worstLosses: readonly SendState[] = ['failed', 'bounced', 'expired'];
 
 function sendStateOf(row: Row): SendState | undefined {
   if (!row.isNull('received_ms')) return undefined;
-  if (row.number('copies_failed') > 0) return 'failed';
+  if (row.number('copies_lost') > 0) {
+    const losses = new Set(row.text('losses').split(','));
+    return worstLosses.find((loss) => losses.has(loss)) ?? 'failed';
+  }
   return row.number('copies_open') > 0 ? 'sealed' : 'accepted';
 }
 
@@ -31,6 +39,7 @@ function messageOf(row: Row): MessageRecord {
     displayedMs: row.maybeNumber('displayed_ms'),
     sendState,
     acceptedMs: sendState === 'accepted' ? row.maybeNumber('accepted_ms') : undefined,
+    delayedMs: row.maybeNumber('delayed_ms'),
   };
 }
 

@@ -68,6 +68,31 @@ export function outboxRows(db: Database): OutboxRows {
         id,
       );
     },
+    markLost: (mid, rid, notice, failure) =>
+      db
+        .all(
+          `UPDATE outbox SET state = 'FAILED', failure = ?, notice = ?
+           WHERE rid = ? AND state <> 'FAILED'
+             AND payload_id IN (SELECT id FROM outbox_payload WHERE mid = ?)
+           RETURNING message_id`,
+          failure,
+          notice,
+          rid,
+          mid,
+        )
+        .map((row) => row.maybeNumber('message_id')),
+    markDelayed: (mid, domain, atMs) =>
+      db
+        .all(
+          `UPDATE outbox SET delayed_ms = ?
+           WHERE domain = ? AND state <> 'FAILED'
+             AND payload_id IN (SELECT id FROM outbox_payload WHERE mid = ?)
+           RETURNING message_id`,
+          atMs,
+          domain,
+          mid,
+        )
+        .map((row) => row.maybeNumber('message_id')),
     reopen: (storeId) =>
       db.run(
         `UPDATE outbox SET state = 'SEALED' WHERE state = 'ACCEPTED' AND store_id <> ?`,

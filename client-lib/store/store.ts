@@ -158,8 +158,11 @@ export interface GroupRows {
   envelopeKeys(keyId: Uint8Array): readonly EnvelopeKey[];
 }
 
-/** Delivery of an own message: to every device, still under way, or refused for some device. */
-export type SendState = 'sealed' | 'accepted' | 'failed';
+/**
+ * Delivery of an own message, by its worst copy: on its way to the own node, all copies there, or
+ * one that was refused at once, given up later, or not taken in time.
+ */
+export type SendState = 'sealed' | 'accepted' | 'failed' | 'bounced' | 'expired';
 
 export interface NewMessage {
   readonly conversationId: Uint8Array;
@@ -182,6 +185,8 @@ export interface MessageRecord extends NewMessage {
   readonly sendState: SendState | undefined;
   /** When the own node confirmed the last copy; undefined before. */
   readonly acceptedMs: number | undefined;
+  /** When the own node said last that a copy waits for a node that is away; it may have gone since. */
+  readonly delayedMs: number | undefined;
 }
 
 export interface MessageRows {
@@ -277,6 +282,18 @@ export interface OutboxRows {
   next(ridHex: string, after: number): OutboxEntry | undefined;
   markAccepted(id: number, storeId: Uint8Array, nowMs: number): void;
   markFailed(id: number, failure: string): void;
+  /**
+   * The copy for this device is lost, by the node's word. Returns the message (undefined: a commit
+   * or Welcome) of each copy that was not known to be.
+   */
+  markLost(
+    mid: Uint8Array,
+    rid: Uint8Array,
+    notice: 'bounced' | 'expired',
+    failure: string,
+  ): readonly (number | undefined)[];
+  /** Copies for devices of this domain wait at the node. Returns the message of each. */
+  markDelayed(mid: Uint8Array, domain: string, atMs: number): readonly (number | undefined)[];
   /** ACCEPTED rows of another store become SEALED again, same mid and bytes. Returns how many. */
   reopen(storeId: Uint8Array): number;
   openCount(): number;

@@ -73,13 +73,14 @@ export function deliveryHandlers(
 
   return {
     async enqueue(request, context) {
-      deviceOf(context);
+      const { identityPub: sender } = deviceOf(context);
       const row = {
         rid: request.rid,
         kind: RowKind.Envelope,
         mid: request.mid,
         payload: request.payload,
         ttlMs: (request.ttlS === 0 ? maxTtlS : request.ttlS) * 1000,
+        sender,
       };
       if (request.domain === parts.domain) return wireEnqueued(await store.enqueue(row));
       if (!parts.federation.knows(request.domain)) {

@@ -24,6 +24,11 @@ export const storeBounds = {
   /** How long the ref of a consumed KeyPackage is known. */
   consumedRefMs: 90 * dayMs,
   deadLetterMs: 30 * dayMs,
+  /** Notices that one inbox holds, beyond its quota if need be; what comes after leaves a gap. */
+  noticesPerInbox: 1_000,
+  noticeTtlMs: 30 * dayMs,
+  /** Messages that one DELAYED names. */
+  midsPerNotice: 256,
   /** A kind that the peer does not know is tried this long: it may be upgrading. */
   unknownKindMs: dayMs,
   /** Verdicts kept for one incoming lane until its sender settles them. */

@@ -14,7 +14,9 @@ import { auditQueries } from './queries/audits.ts';
 import { inboxQueries } from './queries/inbox.ts';
 import { keyLogQueries } from './queries/key-log.ts';
 import { keyQueries } from './queries/keys.ts';
+import { logAppendQueries } from './queries/log-append.ts';
 import { metaQueries, type MetaQueries } from './queries/meta.ts';
+import { noticeQueries } from './queries/notices.ts';
 import { outboxQueries } from './queries/outbox.ts';
 import { payloadQueries } from './queries/payloads.ts';
 import { peerQueries } from './queries/peers.ts';
@@ -244,8 +246,10 @@ function makeOperations(context: QueryContext): Operations {
   const payloads = payloadQueries(context.db);
   const peers = peerQueries(context);
   const keys = keyQueries(context);
-  const inbox = inboxQueries(context, payloads);
-  const outbox = outboxQueries(context, payloads, peers);
+  const logs = logAppendQueries(context, payloads);
+  const notices = noticeQueries(context, logs, peers);
+  const inbox = inboxQueries(context, payloads, logs, notices);
+  const outbox = outboxQueries(context, payloads, peers, logs, notices);
   return {
     ...secretQueries(context),
     ...accountQueries(context),

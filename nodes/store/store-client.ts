@@ -122,6 +122,18 @@ export class StoreClient implements NodeStore {
   enqueueRemote(peer: string, row: EnqueueRow) {
     return this.#channel.call('enqueueRemote', peer, row);
   }
+  outboxPeers() {
+    return this.#channel.call('outboxPeers');
+  }
+  deadLetters(after: number, max: number) {
+    return this.#channel.call('deadLetters', after, max);
+  }
+  retryDead(ids: readonly number[]) {
+    return this.#channel.call('retryDead', ids);
+  }
+  dropDead(ids: readonly number[]) {
+    return this.#channel.call('dropDead', ids);
+  }
   fetch(rid: Uint8Array, after: number, maxRows: number, maxBytes: number) {
     return this.#channel.call('fetch', rid, after, maxRows, maxBytes);
   }

@@ -1,10 +1,12 @@
 /** The contract of a NodeStore, kept by the store in its thread and by the one in this thread. */
 import { describe } from 'node:test';
 import { accountContract } from './contract/accounts.ts';
+import { deadLetterContract } from './contract/dead-letters.ts';
 import type { OpenStore } from './contract/fixture.ts';
 import { inboxContract } from './contract/inbox.ts';
 import { keyContract } from './contract/keys.ts';
 import { keyLogContract } from './contract/key-log.ts';
+import { noticeContract } from './contract/notices.ts';
 import { outboxContract } from './contract/outbox.ts';
 import { relayInboxContract } from './contract/relay-inbox.ts';
 import { openNodeStore, openNodeStoreInThread } from './open.ts';
@@ -20,6 +22,8 @@ for (const [name, open] of stores) {
     keyContract(open);
     inboxContract(open);
     outboxContract(open);
+    noticeContract(open);
+    deadLetterContract(open);
     relayInboxContract(open);
     keyLogContract(open);
   });

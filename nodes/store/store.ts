@@ -167,6 +167,8 @@ export interface EnqueueRow {
   readonly mid: Uint8Array;
   readonly payload: Uint8Array;
   readonly ttlMs: number;
+  /** Device key (32 bytes) of this node's device that sends it, to be told when it is lost. */
+  readonly sender?: Uint8Array;
 }
 
 export interface Enqueued {
@@ -181,6 +183,33 @@ export interface InboxRow {
   readonly kind: number;
   readonly payload: Uint8Array;
   readonly receivedMs: number;
+}
+
+/** What an outbox holds for one peer. */
+export interface OutboxPeer {
+  readonly domain: string;
+  /** Since when it cannot be reached (Unix ms); 0 = it can, as far as is known. */
+  readonly awaySinceMs: number;
+  readonly rows: number;
+  readonly bytes: number;
+  readonly deadRows: number;
+  readonly deadBytes: number;
+}
+
+/** A message that was given up for one device. */
+export interface DeadLetter {
+  readonly id: number;
+  readonly peer: string;
+  readonly rid: Uint8Array;
+  readonly mid: Uint8Array;
+  readonly kind: number;
+  readonly bytes: number;
+  /** A reason of proto/status.ts. */
+  readonly reason: string;
+  readonly createdMs: number;
+  readonly deadMs: number;
+  /** End of the message's own time to live. */
+  readonly expiresMs: number;
 }
 
 export interface Fetched {
@@ -202,6 +231,8 @@ export interface StoreLimits {
   readonly outboxBytesPerPeer: number;
   readonly outboxAgeMs: number;
   readonly deferredRetryMs: number;
+  /** How long a peer must be away before the senders of rows that wait for it are told. */
+  readonly delayedAfterMs: number;
   /** How long a tag is remembered after its row is gone. */
   readonly tombstoneMs: number;
   /** The database file may not grow beyond it (STORE_FULL); undefined: as far as the disk goes. */
@@ -287,6 +318,19 @@ export interface NodeStore extends OutboxStore, RelayInboxStore, PeerRecordStore
   enqueue(row: EnqueueRow): Promise<Enqueued>;
   /** Into the outbox of a peer. Throws UnavailableError PEER_UNREACHABLE when its bounds are reached. */
   enqueueRemote(peer: string, row: EnqueueRow): Promise<Enqueued>;
+  /** Peers by domain, with what waits for them. */
+  outboxPeers(): Promise<readonly OutboxPeer[]>;
+  /** Dead letters with id > after, oldest first, at most `max`. */
+  deadLetters(after: number, max: number): Promise<readonly DeadLetter[]>;
+  /**
+   * Dead letters go back to the tail of their outbox, for the rest of their time to live; those
+   * without any stay. Unknown ids are skipped.
+   */
+  retryDead(
+    ids: readonly number[],
+  ): Promise<{ readonly retried: number; readonly expired: number }>;
+  /** Removes dead letters for good. Returns how many there were. */
+  dropDead(ids: readonly number[]): Promise<number>;
   /** Pure read of rows with seq > after. Throws FailedPreconditionError BAD_CURSOR when after > head. */
   fetch(rid: Uint8Array, after: number, maxRows: number, maxBytes: number): Promise<Fetched>;
   /** Cumulative, idempotent. Throws FailedPreconditionError BAD_CURSOR above head. */

@@ -10,6 +10,7 @@ import {
   createServer,
   maxRequestBytes,
   methods,
+  RowKind,
   signingKeyFromSeed,
   signNodeRecord,
   UnimplementedError,
@@ -22,7 +23,12 @@ import {
   type Runtime,
   type SigningKey,
 } from '@quicprochat/proto';
-import type { SignedNodeRecord } from '@quicprochat/proto/messages';
+import {
+  fromBinary,
+  NoticeSchema,
+  type Notice,
+  type SignedNodeRecord,
+} from '@quicprochat/proto/messages';
 import {
   CloseCode,
   defaultLimits,
@@ -38,7 +44,12 @@ import {
   type OutboxRow,
   type Peer,
 } from '@quicprochat/federation';
-import { createNodeStore, openNodeStoreInThread, type NodeStore } from '@quicprochat/nodes';
+import {
+  createNodeStore,
+  openNodeStoreInThread,
+  type InboxRow,
+  type NodeStore,
+} from '@quicprochat/nodes';
 import { registerAccount } from '@quicprochat/nodes/store/log-batch';
 import type { SimulatedClock } from '../simulated-clock.ts';
 
@@ -238,7 +249,7 @@ export class SimNode implements AsyncDisposable {
     await this.start();
   }
 
-  /** Puts one row into the outbox for the other node's device, and says so. */
+  /** Puts one row of this node's device into the outbox for the other node's, and says so. */
   async send(
     to: { readonly domain: string; readonly rid: Uint8Array },
     text: string,
@@ -251,17 +262,33 @@ export class SimNode implements AsyncDisposable {
       mid: ridOf(text).subarray(0, 16),
       payload,
       ttlMs: options.ttlMs ?? 7 * 24 * 3600 * 1000,
+      sender: this.rid,
     });
     this.federation.notify(to.domain);
   }
 
   /** Texts of the device's inbox, in its order. */
   async received(): Promise<string[]> {
-    const texts: string[] = [];
+    const rows = await this.#inbox();
+    return rows
+      .filter(({ kind }) => kind !== RowKind.Notice)
+      .map(({ payload }) => new TextDecoder().decode(payload));
+  }
+
+  /** What the node told its device about rows that it sent. */
+  async notices(): Promise<Notice[]> {
+    const rows = await this.#inbox();
+    return rows
+      .filter(({ kind }) => kind === RowKind.Notice)
+      .map(({ payload }) => fromBinary(NoticeSchema, payload));
+  }
+
+  async #inbox(): Promise<readonly InboxRow[]> {
+    const found: InboxRow[] = [];
     for (let after = 0; ;) {
       const { rows } = await this.store.fetch(this.rid, after, 256, 512 * 1024);
-      if (rows.length === 0) return texts;
-      for (const row of rows) texts.push(new TextDecoder().decode(row.payload));
+      if (rows.length === 0) return found;
+      found.push(...rows);
       after = rows.at(-1)?.seq ?? after;
     }
   }
@@ -297,6 +324,7 @@ export class SimNode implements AsyncDisposable {
       outboxBytesPerPeer: 2 ** 30,
       outboxAgeMs: 7 * 24 * 3600 * 1000,
       deferredRetryMs: 60_000,
+      delayedAfterMs: 3600 * 1000,
       tombstoneMs: 72 * 3600 * 1000,
     };
     return openNodeStoreInThread({ path: this.#path, key, limits, runtime: this.#runtime });

@@ -26,6 +26,7 @@ export const smallLimits: StoreLimits = {
   outboxBytesPerPeer: 2_000,
   outboxAgeMs: 7 * dayMs,
   deferredRetryMs: 5 * minuteMs,
+  delayedAfterMs: hourMs,
   tombstoneMs: 72 * hourMs,
 };
 

@@ -19,6 +19,13 @@ export function devicePurgeQueries({ db }: QueryContext): DevicePurge {
     .pluck();
   // A log has at most one entry for a payload; payloads first, as in an ack (a full disk).
   const ofInbox = [
+    // What the device sent goes on without it; its log's number may be given to another.
+    'UPDATE entry SET sender = NULL WHERE sender = ?',
+    ...['outbox', 'dead_letter'].map(
+      (table) =>
+        `UPDATE ${table} SET sender = NULL WHERE peer IN (SELECT id FROM peer) AND sender = ?`,
+    ),
+    'DELETE FROM delay_told WHERE peer IN (SELECT id FROM peer) AND sender = ?',
     `DELETE FROM payload WHERE refs = 1 AND id IN (SELECT payload FROM entry WHERE log = ?)`,
     `UPDATE payload SET refs = refs - 1 WHERE id IN (SELECT payload FROM entry WHERE log = ?)`,
     'DELETE FROM entry WHERE log = ?',

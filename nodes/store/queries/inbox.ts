@@ -13,15 +13,9 @@ import {
 import { needBytes, needSeq, storeBounds } from '../bounds.ts';
 import type { Operations, QueryContext } from '../operations.ts';
 import type { Fetched, InboxRow } from '../store.ts';
+import type { Delivery, LogAppend, LogRow } from './log-append.ts';
+import type { NoticeQueries } from './notices.ts';
 import { IncomingPayload, type PayloadQueries } from './payloads.ts';
-
-interface LogRow {
-  readonly id: number;
-  readonly head: number;
-  readonly acked: number;
-  readonly row_count: number;
-  readonly byte_count: number;
-}
 
 interface EntryRow {
   readonly seq: number;
@@ -35,19 +29,12 @@ interface EntryRow {
 interface ExpiredRow {
   readonly id: number;
   readonly log: number;
+  readonly mid: Uint8Array;
+  readonly sender: number | null;
   readonly tag: Uint8Array;
   readonly payload: number;
   readonly size: number;
   readonly received_ms: number;
-}
-
-/** One message for one or more inboxes. */
-export interface Delivery {
-  readonly kind: number;
-  readonly mid: Uint8Array;
-  readonly tag: Uint8Array;
-  readonly payload: IncomingPayload;
-  readonly ttlMs: number;
 }
 
 export type Delivered =
@@ -60,29 +47,13 @@ export interface InboxQueries extends Pick<Operations, 'enqueue' | 'fetch' | 'ac
   sweep(nowMs: number): void;
 }
 
-export function inboxQueries(context: QueryContext, payloads: PayloadQueries): InboxQueries {
+export function inboxQueries(
+  context: QueryContext,
+  payloads: PayloadQueries,
+  logs: LogAppend,
+  notices: NoticeQueries,
+): InboxQueries {
   const { db, limits } = context;
-  const logByKey = db.prepare<[Uint8Array], LogRow>(
-    'SELECT id, head, acked, row_count, byte_count FROM log WHERE kind = 1 AND key = ?',
-  );
-  const receivedOfEntry = db
-    .prepare<[number, Uint8Array], number>(
-      'SELECT received_ms FROM entry WHERE log = ? AND tag = ?',
-    )
-    .pluck();
-  const receivedOfTomb = db
-    .prepare<[number, Uint8Array], number>('SELECT received_ms FROM tomb WHERE log = ? AND tag = ?')
-    .pluck();
-  const insertEntry = db.prepare<
-    [number, number, Uint8Array, Uint8Array, number, number | bigint, number, number, number]
-  >(
-    `INSERT INTO entry (log, seq, mid, tag, kind, payload, size, received_ms, expires_ms)
-     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-  );
-  const appendToLog = db.prepare<[number, number, number]>(
-    `UPDATE log SET head = ?, row_count = row_count + 1, byte_count = byte_count + ?
-      WHERE id = ?`,
-  );
   const floorOfLog = db
     .prepare<[number], number | null>('SELECT min(seq) FROM entry WHERE log = ?')
     .pluck();
@@ -119,7 +90,7 @@ export function inboxQueries(context: QueryContext, payloads: PayloadQueries): I
       WHERE id = ?`,
   );
   const expired = db.prepare<[number, number], ExpiredRow>(
-    `SELECT id, log, tag, payload, size, received_ms FROM entry
+    `SELECT id, log, mid, sender, tag, payload, size, received_ms FROM entry
       WHERE expires_ms <= ? ORDER BY expires_ms LIMIT ?`,
   );
   const deleteEntry = db.prepare<[number]>('DELETE FROM entry WHERE id = ?');
@@ -137,43 +108,29 @@ export function inboxQueries(context: QueryContext, payloads: PayloadQueries): I
 
   function needLog(rid: Uint8Array): LogRow {
     needBytes(rid, storeBounds.ridBytes, 'rid');
-    const log = logByKey.get(rid);
+    const log = logs.byKey(rid);
     if (log === undefined) throw new NotFoundError('UNKNOWN_DEVICE', 'rid is not of this node');
     return log;
   }
 
   function deliver(nowMs: number, rid: Uint8Array, delivery: Delivery): Delivered {
-    const log = logByKey.get(rid);
+    const log = logs.byKey(rid);
     if (log === undefined) return { outcome: 'unknownDevice' };
-    const known =
-      receivedOfEntry.get(log.id, delivery.tag) ?? receivedOfTomb.get(log.id, delivery.tag);
+    const known = logs.receivedMs(log.id, delivery.tag);
     if (known !== undefined) return { outcome: 'duplicate', receivedMs: known };
     const size = delivery.payload.bytes.length;
     context.needRoom();
     if (log.row_count >= limits.inboxRows || log.byte_count + size > limits.inboxBytes) {
       return { outcome: 'queueFull' };
     }
-    const seq = log.head + 1;
-    insertEntry.run(
-      log.id,
-      seq,
-      delivery.mid,
-      delivery.tag,
-      delivery.kind,
-      payloads.refer(delivery.payload),
-      size,
-      nowMs,
-      nowMs + delivery.ttlMs,
-    );
-    appendToLog.run(seq, size, log.id);
-    context.wake(rid);
+    logs.append(nowMs, log, delivery);
     return { outcome: 'stored', receivedMs: nowMs };
   }
 
   return {
     deliver,
 
-    enqueue(nowMs, { rid, kind, mid, payload, ttlMs }) {
+    enqueue(nowMs, { rid, kind, mid, payload, ttlMs, sender }) {
       needBytes(rid, storeBounds.ridBytes, 'rid');
       needBytes(mid, storeBounds.midBytes, 'mid');
       if (payload.length > storeBounds.payloadBytes) {
@@ -188,6 +145,7 @@ export function inboxQueries(context: QueryContext, payloads: PayloadQueries): I
         tag,
         payload: new IncomingPayload(payload),
         ttlMs,
+        sender: sender && logs.byKey(sender)?.id,
       });
       switch (delivered.outcome) {
         case 'unknownDevice':
@@ -254,6 +212,11 @@ export function inboxQueries(context: QueryContext, payloads: PayloadQueries): I
         removeFromLog.run(row.size, row.log);
         // Remembered, or a late copy of the message would come back to life.
         bury.run(row.log, row.tag, row.received_ms, nowMs);
+        const { sender, mid, tag, received_ms: createdMs } = row;
+        const rid = logs.byId(row.log)?.key;
+        if (rid !== undefined) {
+          notices.expired(nowMs, { sender, mid, tag, rid, domain: '', createdMs });
+        }
       }
       pruneTombs.run(storeBounds.sweepRows, nowMs - limits.tombstoneMs, nowMs + limits.tombstoneMs);
     },

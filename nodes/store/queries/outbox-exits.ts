@@ -1,30 +1,21 @@
 /**
  * How rows leave an outbox stream: delivered (a tombstone stays), refused for good or too old (a
- * dead letter stays), refused for now (deferred, back at the tail later with a new seq).
+ * dead letter stays and the sending device gets a notice), refused for now (deferred, back at the
+ * tail later with a new seq).
  */
 import type { Reject } from '@quicprochat/federation';
 import { storeBounds } from '../bounds.ts';
 import type { QueryContext } from '../operations.ts';
+import type { DeadLetterQueries, HeldRow } from './dead-letters.ts';
+import type { NoticeQueries } from './notices.ts';
 import type { StreamQueries } from './outbox-streams.ts';
 import type { PayloadQueries } from './payloads.ts';
 import type { PeerQueries } from './peers.ts';
 
 /** The reject of a receiver that does not know a row's kind. */
 const unknownKindReason = 'UNIMPLEMENTED';
-
-interface HeldRow {
-  readonly id: number;
-  readonly peer: number;
-  readonly lane: number;
-  readonly kind: number;
-  readonly mid: Uint8Array;
-  readonly tag: Uint8Array;
-  readonly rids: Uint8Array;
-  readonly payload: number;
-  readonly size: number;
-  readonly created_ms: number;
-  readonly expires_ms: number;
-}
+/** Of a row whose own time to live is over. */
+const expiredReason = 'TIMEOUT';
 
 export interface OutboxExits {
   /** Takes refused rows out of the stream; what their other devices took counts as delivered. */
@@ -39,13 +30,16 @@ export interface OutboxExits {
   sweep(nowMs: number): void;
 }
 
-const columns = 'id, peer, lane, kind, mid, tag, rids, payload, size, created_ms, expires_ms';
+const columns =
+  'id, peer, lane, kind, mid, tag, rids, payload, size, created_ms, expires_ms, sender';
 
 export function outboxExitQueries(
   { db, limits }: QueryContext,
   payloads: PayloadQueries,
   peers: PeerQueries,
   streams: StreamQueries,
+  deadLetters: DeadLetterQueries,
+  notices: NoticeQueries,
 ): OutboxExits {
   const rowAt = db.prepare<[number, number, number], HeldRow>(
     `SELECT ${columns} FROM outbox WHERE peer = ? AND lane = ? AND seq = ?`,
@@ -56,11 +50,6 @@ export function outboxExitQueries(
   );
   const defer = db.prepare<[Uint8Array, number, number]>(
     'UPDATE outbox SET seq = NULL, chain = NULL, rids = ?, due_ms = ? WHERE id = ?',
-  );
-  const insertDead = db.prepare<[Readonly<Record<string, number | string | Uint8Array>>]>(
-    `INSERT INTO dead_letter
-       (peer, lane, kind, mid, tag, rid, payload, size, reason, created_ms, dead_ms)
-     VALUES (:peer, :lane, :kind, :mid, :tag, :rid, :payload, :size, :reason, :createdMs, :deadMs)`,
   );
   const buryDelivered = db.prepare<[number, number, number, number]>(
     `INSERT INTO outbox_tomb (peer, tag, rids, received_ms, gone_ms)
@@ -100,28 +89,15 @@ export function outboxExitQueries(
     `DELETE FROM outbox_tomb WHERE id IN (SELECT id FROM outbox_tomb ORDER BY id LIMIT ?)
         AND (gone_ms <= ? OR gone_ms > ?)`,
   );
-  const oldDead = db.prepare<[number, number], { readonly id: number; readonly payload: number }>(
-    `SELECT id, payload FROM (SELECT id, payload, dead_ms FROM dead_letter ORDER BY id LIMIT ?)
-      WHERE dead_ms <= ?`,
-  );
-  const removeDead = db.prepare<[number]>('DELETE FROM dead_letter WHERE id = ?');
+  const domainOf = db.prepare<[number], string>('SELECT domain FROM peer WHERE id = ?').pluck();
 
-  /** One dead letter; it holds the payload on its own. */
+  /** The end of a row for one device: a dead letter, and a notice to whom it comes from. */
   function die(nowMs: number, row: HeldRow, rid: Uint8Array, reason: string): void {
-    payloads.addRef(row.payload);
-    insertDead.run({
-      peer: row.peer,
-      lane: row.lane,
-      kind: row.kind,
-      mid: row.mid,
-      tag: row.tag,
-      rid,
-      payload: row.payload,
-      size: row.size,
-      reason,
-      createdMs: row.created_ms,
-      deadMs: nowMs,
-    });
+    deadLetters.add(nowMs, row, rid, reason);
+    const { sender, mid, tag, created_ms: createdMs } = row;
+    const lost = { sender, mid, tag, rid, domain: domainOf.get(row.peer) ?? '', createdMs };
+    if (reason === expiredReason) notices.expired(nowMs, lost);
+    else notices.bounced(nowMs, lost, reason);
   }
 
   function remove(row: HeldRow): void {
@@ -168,7 +144,7 @@ export function outboxExitQueries(
       // its stream leaves a hole, by which the sender sees that it must restart.
       const past = pastRows.all(nowMs, storeBounds.sweepRows);
       for (const row of past) {
-        const reason = row.expires_ms <= nowMs ? 'TIMEOUT' : 'PEER_UNREACHABLE';
+        const reason = row.expires_ms <= nowMs ? expiredReason : 'PEER_UNREACHABLE';
         for (const rid of splitRids(row.rids)) die(nowMs, row, rid, reason);
         remove(row);
       }
@@ -178,16 +154,13 @@ export function outboxExitQueries(
         requeue.run(seq, chain, row.id);
         requeuedPeers.add(row.domain);
       }
+      notices.tellWaiting(nowMs);
       return { requeuedPeers: [...requeuedPeers], deadRows: past.length };
     },
 
     sweep(nowMs) {
       pruneTombs.run(storeBounds.sweepRows, nowMs - limits.tombstoneMs, nowMs + limits.tombstoneMs);
-      const cutoffMs = nowMs - storeBounds.deadLetterMs;
-      for (const { id, payload } of oldDead.all(storeBounds.sweepRows, cutoffMs)) {
-        removeDead.run(id);
-        payloads.release(payload);
-      }
+      deadLetters.prune(nowMs);
     },
   };
 }

@@ -14,6 +14,9 @@ import type { OutboundStream, OutboxRow } from '@quicprochat/federation';
 import { needBytes, needSeq, storeBounds } from '../bounds.ts';
 import type { Operations, QueryContext } from '../operations.ts';
 import { emptyChain } from './chain.ts';
+import { deadLetterQueries } from './dead-letters.ts';
+import type { LogAppend } from './log-append.ts';
+import type { NoticeQueries } from './notices.ts';
 import { outboxExitQueries, splitRids } from './outbox-exits.ts';
 import { streamQueries, type StreamRow } from './outbox-streams.ts';
 import { IncomingPayload, type PayloadQueries } from './payloads.ts';
@@ -40,16 +43,23 @@ export type OutboxOperations = Pick<
   | 'restartOutbound'
   | 'peersWithRows'
   | 'requeueDue'
+  | 'outboxPeers'
+  | 'deadLetters'
+  | 'retryDead'
+  | 'dropDead'
 >;
 
 export function outboxQueries(
   context: QueryContext,
   payloads: PayloadQueries,
   peers: PeerQueries,
+  logs: LogAppend,
+  notices: NoticeQueries,
 ): OutboxOperations & { sweep(nowMs: number): void } {
   const { db, limits } = context;
   const streams = streamQueries(context);
-  const exits = outboxExitQueries(context, payloads, peers, streams);
+  const deadLetters = deadLetterQueries(context, payloads, peers, streams);
+  const exits = outboxExitQueries(context, payloads, peers, streams, deadLetters, notices);
   const receivedOfRow = db
     .prepare<[number, Uint8Array, Uint8Array], number>(
       'SELECT created_ms FROM outbox WHERE peer = ? AND tag = ? AND rids = ?',
@@ -60,11 +70,11 @@ export function outboxQueries(
       'SELECT received_ms FROM outbox_tomb WHERE peer = ? AND tag = ? AND rids = ?',
     )
     .pluck();
-  const insertRow = db.prepare<[Readonly<Record<string, number | bigint | Uint8Array>>]>(
+  const insertRow = db.prepare<[Readonly<Record<string, number | bigint | Uint8Array | null>>]>(
     `INSERT INTO outbox (peer, lane, seq, kind, mid, tag, rids, payload, size, chain, created_ms,
-                         expires_ms, dead_ms)
+                         expires_ms, dead_ms, sender)
      VALUES (:peer, :lane, :seq, :kind, :mid, :tag, :rids, :payload, :size, :chain, :createdMs,
-             :expiresMs, :deadMs)`,
+             :expiresMs, :deadMs, :sender)`,
   );
   const rowsAfter = db.prepare<[number, number, number, number], ReadRow>(
     `SELECT seq, kind, mid, rids, payload, size, chain, expires_ms FROM outbox
@@ -103,7 +113,7 @@ export function outboxQueries(
   }
 
   return {
-    enqueueRemote(nowMs, domain, { rid, kind, mid, payload, ttlMs }) {
+    enqueueRemote(nowMs, domain, { rid, kind, mid, payload, ttlMs, sender }) {
       needBytes(rid, storeBounds.ridBytes, 'rid');
       needBytes(mid, storeBounds.midBytes, 'mid');
       if (payload.length > storeBounds.payloadBytes) {
@@ -120,7 +130,9 @@ export function outboxQueries(
       }
       context.needRoom();
       refuseWhenFull(nowMs, domain, payload.length);
+      deadLetters.makeRoom(domain, payload.length);
       const peer = peers.ensurePeer(domain);
+      const senderLog = sender && logs.byKey(sender)?.id;
       const lane = kind === RowKind.Envelope ? laneNumbers.bulk : laneNumbers.control;
       insertRow.run({
         peer,
@@ -135,8 +147,10 @@ export function outboxQueries(
         createdMs: nowMs,
         expiresMs: nowMs + ttlMs,
         deadMs: nowMs + Math.min(ttlMs, limits.outboxAgeMs),
+        sender: senderLog ?? null,
       });
       peers.count(peer, 1, payload.length);
+      if (senderLog !== undefined) notices.waits(nowMs, domain, senderLog);
       return { outcome: 'stored', tag, receivedMs: nowMs };
     },
 
@@ -202,6 +216,10 @@ export function outboxQueries(
 
     peersWithRows: () => domainsWithRows.all(),
     requeueDue: (nowMs) => exits.requeueDue(nowMs),
+    outboxPeers: deadLetters.outboxPeers,
+    deadLetters: deadLetters.deadLetters,
+    retryDead: deadLetters.retryDead,
+    dropDead: deadLetters.dropDead,
     sweep: (nowMs) => exits.sweep(nowMs),
   };
 }

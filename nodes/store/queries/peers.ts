@@ -12,6 +12,8 @@ interface PeerRow {
   readonly failing_since_ms: number;
   readonly row_count: number;
   readonly byte_count: number;
+  readonly dead_rows: number;
+  readonly dead_bytes: number;
 }
 
 type PeerOperations = 'peerState' | 'setPeerState' | 'peerRecords' | 'putPeerRecord';
@@ -22,11 +24,14 @@ export interface PeerQueries extends Pick<Operations, PeerOperations> {
   ensurePeer(domain: string): number;
   /** Adds to (or takes from) what is queued for the peer. */
   count(peer: number, rows: number, bytes: number): void;
+  /** The same for the dead letters that are kept. */
+  countDead(peer: number, rows: number, bytes: number): void;
 }
 
 export function peerQueries({ db }: QueryContext): PeerQueries {
   const byDomain = db.prepare<[string], PeerRow>(
-    `SELECT id, failures, next_try_ms, failing_since_ms, row_count, byte_count
+    `SELECT id, failures, next_try_ms, failing_since_ms, row_count, byte_count,
+            dead_rows, dead_bytes
        FROM peer WHERE domain = ?`,
   );
   const insert = db.prepare<[string]>('INSERT INTO peer (domain) VALUES (?)');
@@ -37,6 +42,12 @@ export function peerQueries({ db }: QueryContext): PeerQueries {
   const addCounts = db.prepare<[number, number, number]>(
     'UPDATE peer SET row_count = row_count + ?, byte_count = byte_count + ? WHERE id = ?',
   );
+  const addDead = db.prepare<[number, number, number]>(
+    'UPDATE peer SET dead_rows = dead_rows + ?, dead_bytes = dead_bytes + ? WHERE id = ?',
+  );
+  // An outage that ended may begin anew, and is told anew.
+  const forgetTold = db.prepare<[number]>('DELETE FROM delay_told WHERE peer = ?');
+  const resetDelay = db.prepare<[number]>('UPDATE peer SET delay_cursor = 0 WHERE id = ?');
 
   const records = db.prepare<[], { readonly domain: string; readonly record: Uint8Array }>(
     'SELECT domain, record FROM peer WHERE record IS NOT NULL',
@@ -53,6 +64,9 @@ export function peerQueries({ db }: QueryContext): PeerQueries {
     count(peer, rows, bytes) {
       addCounts.run(rows, bytes, peer);
     },
+    countDead(peer, rows, bytes) {
+      addDead.run(rows, bytes, peer);
+    },
     peerState(_nowMs, domain) {
       const row = byDomain.get(domain);
       return {
@@ -62,7 +76,11 @@ export function peerQueries({ db }: QueryContext): PeerQueries {
       };
     },
     setPeerState(_nowMs, domain, { failures, nextTryMs, failingSinceMs }) {
-      setState.run(failures, nextTryMs, failingSinceMs, ensurePeer(domain));
+      const peer = ensurePeer(domain);
+      setState.run(failures, nextTryMs, failingSinceMs, peer);
+      if (failingSinceMs > 0) return;
+      forgetTold.run(peer);
+      resetDelay.run(peer);
     },
     peerRecords: () => records.all(),
     putPeerRecord(_nowMs, domain, record) {

@@ -14,7 +14,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file qpc/v1/delivery.proto.
  */
 export const file_qpc_v1_delivery: GenFile = /*@__PURE__*/
-  fileDesc("ChVxcGMvdjEvZGVsaXZlcnkucHJvdG8SBnFwYy52MSJgCg5FbnF1ZXVlUmVxdWVzdBILCgNyaWQYASABKAwSDgoGZG9tYWluGAIgASgJEgsKA21pZBgDIAEoDBIPCgdwYXlsb2FkGAQgASgMEg0KBXR0bF9zGAUgASgNSgQIBhANIlsKD0VucXVldWVSZXNwb25zZRIgCgdvdXRjb21lGAEgASgOMg8ucXBjLnYxLk91dGNvbWUSCwoDdGFnGAIgASgMEhMKC3JlY2VpdmVkX21zGAMgASgESgQIBBAFIlMKA1JvdxILCgNzZXEYASABKAQSCwoDbWlkGAIgASgMEgwKBGtpbmQYAyABKA0SDwoHcGF5bG9hZBgEIAEoDBITCgtyZWNlaXZlZF9tcxgFIAEoBCIfCgNHYXASDAoEZnJvbRgBIAEoBBIKCgJ0bxgCIAEoBCJfCgxGZXRjaFJlcXVlc3QSGwoDbG9nGAEgASgLMg4ucXBjLnYxLkxvZ1JlZhINCgVhZnRlchgCIAEoBBIQCghtYXhfcm93cxgDIAEoDRIRCgltYXhfYnl0ZXMYBCABKA0icwoNRmV0Y2hSZXNwb25zZRIQCghzdG9yZV9pZBgBIAEoDBINCgVmbG9vchgCIAEoBBIMCgRoZWFkGAMgASgEEhkKBHJvd3MYBCADKAsyCy5xcGMudjEuUm93EhgKA2dhcBgFIAEoCzILLnFwYy52MS5HYXAiSQoJTG9nQ3Vyc29yEhsKA2xvZxgBIAEoCzIOLnFwYy52MS5Mb2dSZWYSDQoFYWZ0ZXIYAiABKAQSEAoIc3RvcmVfaWQYAyABKAwiRwoQRmV0Y2hXYWl0UmVxdWVzdBIiCgdjdXJzb3JzGAEgAygLMhEucXBjLnYxLkxvZ0N1cnNvchIPCgd3YWl0X21zGAIgASgNIjIKEUZldGNoV2FpdFJlc3BvbnNlEh0KBGxvZ3MYASADKAsyDy5xcGMudjEuTG9nUm93cyJOCgdMb2dSb3dzEhsKA2xvZxgBIAEoCzIOLnFwYy52MS5Mb2dSZWYSJgoHZmV0Y2hlZBgCIAEoCzIVLnFwYy52MS5GZXRjaFJlc3BvbnNlIkoKCkFja1JlcXVlc3QSGwoDbG9nGAEgASgLMg4ucXBjLnYxLkxvZ1JlZhIQCghzdG9yZV9pZBgCIAEoDBINCgV1cF90bxgDIAEoBCINCgtBY2tSZXNwb25zZSI2ChBTdWJzY3JpYmVSZXF1ZXN0EiIKB2N1cnNvcnMYASADKAsyES5xcGMudjEuTG9nQ3Vyc29yIiUKEVN1YnNjcmliZVJlc3BvbnNlEhAKCHN0b3JlX2lkGAEgASgMIlcKDE1lc3NhZ2VFdmVudBIbCgNsb2cYASABKAsyDi5xcGMudjEuTG9nUmVmEhAKCHN0b3JlX2lkGAIgASgMEhgKA3JvdxgDIAEoCzILLnFwYy52MS5Sb3ciUwoIR2FwRXZlbnQSGwoDbG9nGAEgASgLMg4ucXBjLnYxLkxvZ1JlZhIQCghzdG9yZV9pZBgCIAEoDBIYCgNnYXAYAyABKAsyCy5xcGMudjEuR2FwIhEKD1N1cGVyc2VkZWRFdmVudCIhCg5LZXlDaGFuZ2VFdmVudBIPCgd1c2VyX2lkGAEgASgJIhMKEURldmljZUNoYW5nZUV2ZW50IjgKE0tleVBhY2thZ2VzTG93RXZlbnQSDQoFc3VpdGUYASABKA0SEgoKc2luZ2xlX3VzZRgCIAEoDSIVChNTZXJ2ZXJEcmFpbmluZ0V2ZW50IiUKEVN0b3JlQ2hhbmdlZEV2ZW50EhAKCHN0b3JlX2lkGAEgASgMKk0KB091dGNvbWUSFwoTT1VUQ09NRV9VTlNQRUNJRklFRBAAEhIKDk9VVENPTUVfU1RPUkVEEAESFQoRT1VUQ09NRV9EVVBMSUNBVEUQAmIGcHJvdG8z", [file_qpc_v1_common]);
+  fileDesc("ChVxcGMvdjEvZGVsaXZlcnkucHJvdG8SBnFwYy52MSJgCg5FbnF1ZXVlUmVxdWVzdBILCgNyaWQYASABKAwSDgoGZG9tYWluGAIgASgJEgsKA21pZBgDIAEoDBIPCgdwYXlsb2FkGAQgASgMEg0KBXR0bF9zGAUgASgNSgQIBhANIlsKD0VucXVldWVSZXNwb25zZRIgCgdvdXRjb21lGAEgASgOMg8ucXBjLnYxLk91dGNvbWUSCwoDdGFnGAIgASgMEhMKC3JlY2VpdmVkX21zGAMgASgESgQIBBAFIlMKA1JvdxILCgNzZXEYASABKAQSCwoDbWlkGAIgASgMEgwKBGtpbmQYAyABKA0SDwoHcGF5bG9hZBgEIAEoDBITCgtyZWNlaXZlZF9tcxgFIAEoBCKEAQoGTm90aWNlEiAKBHR5cGUYASABKA4yEi5xcGMudjEuTm90aWNlVHlwZRIMCgRtaWRzGAIgAygMEgsKA3RhZxgDIAEoDBILCgNyaWQYBCABKAwSDgoGZG9tYWluGAUgASgJEg4KBnJlYXNvbhgGIAEoCRIQCghzaW5jZV9tcxgHIAEoBCIfCgNHYXASDAoEZnJvbRgBIAEoBBIKCgJ0bxgCIAEoBCJfCgxGZXRjaFJlcXVlc3QSGwoDbG9nGAEgASgLMg4ucXBjLnYxLkxvZ1JlZhINCgVhZnRlchgCIAEoBBIQCghtYXhfcm93cxgDIAEoDRIRCgltYXhfYnl0ZXMYBCABKA0icwoNRmV0Y2hSZXNwb25zZRIQCghzdG9yZV9pZBgBIAEoDBINCgVmbG9vchgCIAEoBBIMCgRoZWFkGAMgASgEEhkKBHJvd3MYBCADKAsyCy5xcGMudjEuUm93EhgKA2dhcBgFIAEoCzILLnFwYy52MS5HYXAiSQoJTG9nQ3Vyc29yEhsKA2xvZxgBIAEoCzIOLnFwYy52MS5Mb2dSZWYSDQoFYWZ0ZXIYAiABKAQSEAoIc3RvcmVfaWQYAyABKAwiRwoQRmV0Y2hXYWl0UmVxdWVzdBIiCgdjdXJzb3JzGAEgAygLMhEucXBjLnYxLkxvZ0N1cnNvchIPCgd3YWl0X21zGAIgASgNIjIKEUZldGNoV2FpdFJlc3BvbnNlEh0KBGxvZ3MYASADKAsyDy5xcGMudjEuTG9nUm93cyJOCgdMb2dSb3dzEhsKA2xvZxgBIAEoCzIOLnFwYy52MS5Mb2dSZWYSJgoHZmV0Y2hlZBgCIAEoCzIVLnFwYy52MS5GZXRjaFJlc3BvbnNlIkoKCkFja1JlcXVlc3QSGwoDbG9nGAEgASgLMg4ucXBjLnYxLkxvZ1JlZhIQCghzdG9yZV9pZBgCIAEoDBINCgV1cF90bxgDIAEoBCINCgtBY2tSZXNwb25zZSI2ChBTdWJzY3JpYmVSZXF1ZXN0EiIKB2N1cnNvcnMYASADKAsyES5xcGMudjEuTG9nQ3Vyc29yIiUKEVN1YnNjcmliZVJlc3BvbnNlEhAKCHN0b3JlX2lkGAEgASgMIlcKDE1lc3NhZ2VFdmVudBIbCgNsb2cYASABKAsyDi5xcGMudjEuTG9nUmVmEhAKCHN0b3JlX2lkGAIgASgMEhgKA3JvdxgDIAEoCzILLnFwYy52MS5Sb3ciUwoIR2FwRXZlbnQSGwoDbG9nGAEgASgLMg4ucXBjLnYxLkxvZ1JlZhIQCghzdG9yZV9pZBgCIAEoDBIYCgNnYXAYAyABKAsyCy5xcGMudjEuR2FwIhEKD1N1cGVyc2VkZWRFdmVudCIhCg5LZXlDaGFuZ2VFdmVudBIPCgd1c2VyX2lkGAEgASgJIhMKEURldmljZUNoYW5nZUV2ZW50IjgKE0tleVBhY2thZ2VzTG93RXZlbnQSDQoFc3VpdGUYASABKA0SEgoKc2luZ2xlX3VzZRgCIAEoDSIVChNTZXJ2ZXJEcmFpbmluZ0V2ZW50IiUKEVN0b3JlQ2hhbmdlZEV2ZW50EhAKCHN0b3JlX2lkGAEgASgMKk0KB091dGNvbWUSFwoTT1VUQ09NRV9VTlNQRUNJRklFRBAAEhIKDk9VVENPTUVfU1RPUkVEEAESFQoRT1VUQ09NRV9EVVBMSUNBVEUQAipzCgpOb3RpY2VUeXBlEhsKF05PVElDRV9UWVBFX1VOU1BFQ0lGSUVEEAASFgoSTk9USUNFX1RZUEVfQk9VTkNFEAMSFwoTTk9USUNFX1RZUEVfRVhQSVJFRBAEEhcKE05PVElDRV9UWVBFX0RFTEFZRUQQBWIGcHJvdG8z", [file_qpc_v1_common]);
 
 /**
  * @generated from message qpc.v1.EnqueueRequest
@@ -132,6 +132,68 @@ export const RowSchema: GenMessage<Row> = /*@__PURE__*/
   messageDesc(file_qpc_v1_delivery, 2);
 
 /**
+ * Payload of a row of kind 4, written by the own node into the inbox of the device that sent the
+ * messages. When it was written says the row's `received_ms`. Nothing answers a notice.
+ *
+ * @generated from message qpc.v1.Notice
+ */
+export type Notice = Message<"qpc.v1.Notice"> & {
+  /**
+   * @generated from field: qpc.v1.NoticeType type = 1;
+   */
+  type: NoticeType;
+
+  /**
+   * Of the messages that it is about (16 bytes each): one, or of DELAYED the oldest 256 that wait.
+   *
+   * @generated from field: repeated bytes mids = 2;
+   */
+  mids: Uint8Array[];
+
+  /**
+   * Of a BOUNCE and EXPIRED: first 16 bytes of SHA-256("qpc-tag" || mid || payload).
+   *
+   * @generated from field: bytes tag = 3;
+   */
+  tag: Uint8Array;
+
+  /**
+   * Of a BOUNCE and EXPIRED: the device that does not get the message (32 bytes).
+   *
+   * @generated from field: bytes rid = 4;
+   */
+  rid: Uint8Array;
+
+  /**
+   * Home of that device, of DELAYED the peer that cannot be reached; empty = the own node.
+   *
+   * @generated from field: string domain = 5;
+   */
+  domain: string;
+
+  /**
+   * Of a BOUNCE: why, a reason of proto/status.ts.
+   *
+   * @generated from field: string reason = 6;
+   */
+  reason: string;
+
+  /**
+   * Of DELAYED: since when the peer cannot be reached, by the node's clock.
+   *
+   * @generated from field: uint64 since_ms = 7;
+   */
+  sinceMs: bigint;
+};
+
+/**
+ * Describes the message qpc.v1.Notice.
+ * Use `create(NoticeSchema)` to create a new message.
+ */
+export const NoticeSchema: GenMessage<Notice> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_delivery, 3);
+
+/**
  * Rows [from, to] are gone.
  *
  * @generated from message qpc.v1.Gap
@@ -153,7 +215,7 @@ export type Gap = Message<"qpc.v1.Gap"> & {
  * Use `create(GapSchema)` to create a new message.
  */
 export const GapSchema: GenMessage<Gap> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 3);
+  messageDesc(file_qpc_v1_delivery, 4);
 
 /**
  * @generated from message qpc.v1.FetchRequest
@@ -189,7 +251,7 @@ export type FetchRequest = Message<"qpc.v1.FetchRequest"> & {
  * Use `create(FetchRequestSchema)` to create a new message.
  */
 export const FetchRequestSchema: GenMessage<FetchRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 4);
+  messageDesc(file_qpc_v1_delivery, 5);
 
 /**
  * @generated from message qpc.v1.FetchResponse
@@ -232,7 +294,7 @@ export type FetchResponse = Message<"qpc.v1.FetchResponse"> & {
  * Use `create(FetchResponseSchema)` to create a new message.
  */
 export const FetchResponseSchema: GenMessage<FetchResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 5);
+  messageDesc(file_qpc_v1_delivery, 6);
 
 /**
  * @generated from message qpc.v1.LogCursor
@@ -261,7 +323,7 @@ export type LogCursor = Message<"qpc.v1.LogCursor"> & {
  * Use `create(LogCursorSchema)` to create a new message.
  */
 export const LogCursorSchema: GenMessage<LogCursor> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 6);
+  messageDesc(file_qpc_v1_delivery, 7);
 
 /**
  * @generated from message qpc.v1.FetchWaitRequest
@@ -287,7 +349,7 @@ export type FetchWaitRequest = Message<"qpc.v1.FetchWaitRequest"> & {
  * Use `create(FetchWaitRequestSchema)` to create a new message.
  */
 export const FetchWaitRequestSchema: GenMessage<FetchWaitRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 7);
+  messageDesc(file_qpc_v1_delivery, 8);
 
 /**
  * @generated from message qpc.v1.FetchWaitResponse
@@ -304,7 +366,7 @@ export type FetchWaitResponse = Message<"qpc.v1.FetchWaitResponse"> & {
  * Use `create(FetchWaitResponseSchema)` to create a new message.
  */
 export const FetchWaitResponseSchema: GenMessage<FetchWaitResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 8);
+  messageDesc(file_qpc_v1_delivery, 9);
 
 /**
  * @generated from message qpc.v1.LogRows
@@ -326,7 +388,7 @@ export type LogRows = Message<"qpc.v1.LogRows"> & {
  * Use `create(LogRowsSchema)` to create a new message.
  */
 export const LogRowsSchema: GenMessage<LogRows> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 9);
+  messageDesc(file_qpc_v1_delivery, 10);
 
 /**
  * @generated from message qpc.v1.AckRequest
@@ -355,7 +417,7 @@ export type AckRequest = Message<"qpc.v1.AckRequest"> & {
  * Use `create(AckRequestSchema)` to create a new message.
  */
 export const AckRequestSchema: GenMessage<AckRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 10);
+  messageDesc(file_qpc_v1_delivery, 11);
 
 /**
  * @generated from message qpc.v1.AckResponse
@@ -368,7 +430,7 @@ export type AckResponse = Message<"qpc.v1.AckResponse"> & {
  * Use `create(AckResponseSchema)` to create a new message.
  */
 export const AckResponseSchema: GenMessage<AckResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 11);
+  messageDesc(file_qpc_v1_delivery, 12);
 
 /**
  * @generated from message qpc.v1.SubscribeRequest
@@ -385,7 +447,7 @@ export type SubscribeRequest = Message<"qpc.v1.SubscribeRequest"> & {
  * Use `create(SubscribeRequestSchema)` to create a new message.
  */
 export const SubscribeRequestSchema: GenMessage<SubscribeRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 12);
+  messageDesc(file_qpc_v1_delivery, 13);
 
 /**
  * @generated from message qpc.v1.SubscribeResponse
@@ -402,10 +464,10 @@ export type SubscribeResponse = Message<"qpc.v1.SubscribeResponse"> & {
  * Use `create(SubscribeResponseSchema)` to create a new message.
  */
 export const SubscribeResponseSchema: GenMessage<SubscribeResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 13);
+  messageDesc(file_qpc_v1_delivery, 14);
 
 /**
- * Push event 1.
+ * Push event 1, and for rows of kind 4 by their type: 3 bounce, 4 expired, 5 delayed.
  *
  * @generated from message qpc.v1.MessageEvent
  */
@@ -431,7 +493,7 @@ export type MessageEvent = Message<"qpc.v1.MessageEvent"> & {
  * Use `create(MessageEventSchema)` to create a new message.
  */
 export const MessageEventSchema: GenMessage<MessageEvent> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 14);
+  messageDesc(file_qpc_v1_delivery, 15);
 
 /**
  * Push event 2.
@@ -460,7 +522,7 @@ export type GapEvent = Message<"qpc.v1.GapEvent"> & {
  * Use `create(GapEventSchema)` to create a new message.
  */
 export const GapEventSchema: GenMessage<GapEvent> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 15);
+  messageDesc(file_qpc_v1_delivery, 16);
 
 /**
  * Push event 6: a newer Subscribe of the same device took over.
@@ -475,7 +537,7 @@ export type SupersededEvent = Message<"qpc.v1.SupersededEvent"> & {
  * Use `create(SupersededEventSchema)` to create a new message.
  */
 export const SupersededEventSchema: GenMessage<SupersededEvent> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 16);
+  messageDesc(file_qpc_v1_delivery, 17);
 
 /**
  * Push event 13: somebody's keys may have changed. A hint: the client asks the log.
@@ -494,7 +556,7 @@ export type KeyChangeEvent = Message<"qpc.v1.KeyChangeEvent"> & {
  * Use `create(KeyChangeEventSchema)` to create a new message.
  */
 export const KeyChangeEventSchema: GenMessage<KeyChangeEvent> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 17);
+  messageDesc(file_qpc_v1_delivery, 18);
 
 /**
  * Push event 14: the own account has another set of devices. A hint like 13.
@@ -509,7 +571,7 @@ export type DeviceChangeEvent = Message<"qpc.v1.DeviceChangeEvent"> & {
  * Use `create(DeviceChangeEventSchema)` to create a new message.
  */
 export const DeviceChangeEventSchema: GenMessage<DeviceChangeEvent> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 18);
+  messageDesc(file_qpc_v1_delivery, 19);
 
 /**
  * Push event 15: fewer single-use KeyPackages than wanted.
@@ -533,7 +595,7 @@ export type KeyPackagesLowEvent = Message<"qpc.v1.KeyPackagesLowEvent"> & {
  * Use `create(KeyPackagesLowEventSchema)` to create a new message.
  */
 export const KeyPackagesLowEventSchema: GenMessage<KeyPackagesLowEvent> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 19);
+  messageDesc(file_qpc_v1_delivery, 20);
 
 /**
  * Push event 20: the node stops; reconnect later.
@@ -548,7 +610,7 @@ export type ServerDrainingEvent = Message<"qpc.v1.ServerDrainingEvent"> & {
  * Use `create(ServerDrainingEventSchema)` to create a new message.
  */
 export const ServerDrainingEventSchema: GenMessage<ServerDrainingEvent> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 20);
+  messageDesc(file_qpc_v1_delivery, 21);
 
 /**
  * Push event 21: cursors of another store are void; start at 0.
@@ -567,7 +629,7 @@ export type StoreChangedEvent = Message<"qpc.v1.StoreChangedEvent"> & {
  * Use `create(StoreChangedEventSchema)` to create a new message.
  */
 export const StoreChangedEventSchema: GenMessage<StoreChangedEvent> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 21);
+  messageDesc(file_qpc_v1_delivery, 22);
 
 /**
  * @generated from enum qpc.v1.Outcome
@@ -603,4 +665,50 @@ export type Outcome = (typeof Outcome)[keyof typeof Outcome] | UnknownEnum;
  */
 export const OutcomeSchema: GenEnum<Outcome> = /*@__PURE__*/
   enumDesc(file_qpc_v1_delivery, 0);
+
+/**
+ * Numbered as the push events that carry them.
+ *
+ * @generated from enum qpc.v1.NoticeType
+ */
+export const NoticeType = {
+  /**
+   * @generated from enum value: NOTICE_TYPE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * The message was refused for good, or its node was away for too long.
+   *
+   * @generated from enum value: NOTICE_TYPE_BOUNCE = 3;
+   */
+  BOUNCE: 3,
+
+  /**
+   * The message's time to live ended before its device took it.
+   *
+   * @generated from enum value: NOTICE_TYPE_EXPIRED = 4;
+   */
+  EXPIRED: 4,
+
+  /**
+   * The peer is away; the messages wait. Told once to each device while the peer is away.
+   *
+   * @generated from enum value: NOTICE_TYPE_DELAYED = 5;
+   */
+  DELAYED: 5,
+} as const;
+
+/**
+ * Numbered as the push events that carry them.
+ *
+ * @generated from enum qpc.v1.NoticeType
+ */
+export type NoticeType = (typeof NoticeType)[keyof typeof NoticeType] | UnknownEnum;
+
+/**
+ * Describes the enum qpc.v1.NoticeType.
+ */
+export const NoticeTypeSchema: GenEnum<NoticeType> = /*@__PURE__*/
+  enumDesc(file_qpc_v1_delivery, 1);
 

@@ -1,0 +1,146 @@
+/** Notices of the own node: what they change in the store, what they tell, and what they cannot do. */
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import {
+  create,
+  NoticeSchema,
+  NoticeType,
+  toBinary,
+  type MessageInitShape,
+} from '@quicprochat/proto/messages';
+import { RowKind } from '@quicprochat/proto';
+import type { ClientEvent } from './events.ts';
+import { TestDevice, TestDirectory, testRuntime, testStoreId } from './test-devices.ts';
+import { inboxLog, type InboxRow, type SendState } from './store/store.ts';
+
+interface Sent {
+  readonly alice: TestDevice;
+  readonly bob: TestDevice;
+  readonly conversationId: Uint8Array;
+  /** Of alice's message for bob. */
+  readonly mid: Uint8Array;
+}
+
+/** alice sent one text to bob, and her node has it. */
+async function sentOne(): Promise<Sent> {
+  const directory = new TestDirectory();
+  const alice = new TestDevice('alice@red.example', directory);
+  const bob = new TestDevice('bob@blue.example', directory);
+  const conversationId = await alice.conversations.create('notices', [bob.userId]);
+  await alice.conversations.send(conversationId, 'hello');
+  const mid = alice.rowsFor(bob).at(-1)?.mid;
+  assert(mid !== undefined);
+  const target = Buffer.from(bob.rid).toString('hex');
+  for (let after = 0; ;) {
+    const entry = alice.store.outbox.next(target, after);
+    if (entry === undefined) break;
+    after = entry.id;
+    alice.store.outbox.markAccepted(entry.id, testStoreId, 1);
+  }
+  alice.events.length = 0;
+  return { alice, bob, conversationId, mid };
+}
+
+function noticeRow(
+  notice: MessageInitShape<typeof NoticeSchema>,
+): Pick<InboxRow, 'mid' | 'payload'> {
+  const payload = toBinary(NoticeSchema, create(NoticeSchema, notice));
+  return { mid: testRuntime.random.bytes(16), payload };
+}
+
+function stateOf({ alice, conversationId }: Sent): SendState | undefined {
+  return alice.history(conversationId).at(-1)?.sendState;
+}
+
+function toldOf(device: TestDevice): ClientEvent[] {
+  return device.events.splice(0);
+}
+
+describe('notices', () => {
+  test('a bounce ends the message here and is told once, however often it comes', async () => {
+    const sent = await sentOne();
+    const { alice, bob, mid } = sent;
+    assert.equal(stateOf(sent), 'accepted');
+    const bounce = {
+      type: NoticeType.BOUNCE,
+      mids: [mid],
+      rid: bob.rid,
+      domain: 'blue.example',
+      reason: 'UNKNOWN_DEVICE',
+    };
+    await alice.receive(noticeRow(bounce), RowKind.Notice);
+    assert.equal(stateOf(sent), 'bounced');
+    const messageId = alice.history(sent.conversationId).at(-1)?.id;
+    assert.deepEqual(toldOf(alice), [
+      { type: 'bounced', messageId, rid: bob.rid, reason: 'UNKNOWN_DEVICE' },
+    ]);
+    await alice.receive(noticeRow(bounce), RowKind.Notice);
+    alice.restart();
+    await alice.receive(noticeRow(bounce), RowKind.Notice);
+    assert.deepEqual(toldOf(alice), []);
+    assert.equal(stateOf(sent), 'bounced', 'after a restart too');
+    assert.deepEqual(
+      alice.store.outbox.failures().map(({ failure }) => failure),
+      ['UNKNOWN_DEVICE'],
+    );
+  });
+
+  test('an expired message says so', async () => {
+    const sent = await sentOne();
+    const { alice, bob, mid } = sent;
+    const row = noticeRow({ type: NoticeType.EXPIRED, mids: [mid], rid: bob.rid });
+    await alice.receive(row, RowKind.Notice);
+    assert.equal(stateOf(sent), 'expired');
+    assert.deepEqual(
+      toldOf(alice).map(({ type }) => type),
+      ['expired'],
+    );
+  });
+
+  test('a delay is told and dated, and the message stays on its way', async () => {
+    const sent = await sentOne();
+    const { alice, mid } = sent;
+    const delayed = {
+      type: NoticeType.DELAYED,
+      mids: [mid, testRuntime.random.bytes(16)],
+      domain: 'blue.example',
+      sinceMs: 77n,
+    };
+    await alice.receive(noticeRow({ ...delayed, domain: 'green.example' }), RowKind.Notice);
+    assert.deepEqual(toldOf(alice), [], 'nothing of ours waits for that domain');
+    await alice.receive(noticeRow(delayed), RowKind.Notice);
+    const [message] = alice.history(sent.conversationId).slice(-1);
+    assert.deepEqual([message?.sendState, message?.delayedMs], ['accepted', 0]);
+    assert.deepEqual(toldOf(alice), [
+      { type: 'delayed', domain: 'blue.example', sinceMs: 77, messageIds: [message?.id] },
+    ]);
+  });
+
+  test('another device, another message, later kinds and nonsense change nothing, and are acked', async () => {
+    const sent = await sentOne();
+    const { alice, bob, mid } = sent;
+    const { random } = testRuntime;
+    const strange = [
+      noticeRow({ type: NoticeType.BOUNCE, mids: [mid], rid: random.bytes(32), reason: 'BLOCKED' }),
+      noticeRow({ type: NoticeType.BOUNCE, mids: [random.bytes(16)], rid: bob.rid }),
+      noticeRow({ type: 99 as NoticeType, mids: [mid], rid: bob.rid }),
+      noticeRow({ type: NoticeType.EXPIRED, rid: bob.rid }),
+      { mid: random.bytes(16), payload: Uint8Array.of(0xff, 0xff, 0xff) },
+    ];
+    const before = alice.store.inbox.cursor(inboxLog)?.seq ?? 0;
+    for (const row of strange) await alice.receive(row, RowKind.Notice);
+    assert.equal(alice.store.inbox.cursor(inboxLog)?.seq, before + strange.length);
+    assert.equal(stateOf(sent), 'accepted');
+    assert.deepEqual(toldOf(alice), []);
+    assert.deepEqual(alice.store.inbox.undecryptable(), []);
+  });
+
+  test('what bounced is not sent again when the node changes its store', async () => {
+    const sent = await sentOne();
+    const { alice, bob, mid } = sent;
+    const bounce = { type: NoticeType.BOUNCE, mids: [mid], rid: bob.rid, reason: 'BLOCKED' };
+    await alice.receive(noticeRow(bounce), RowKind.Notice);
+    alice.store.outbox.reopen(new Uint8Array(8).fill(9));
+    assert.ok(!alice.rowsFor(bob).some((row) => Buffer.compare(row.mid, mid) === 0));
+  });
+});

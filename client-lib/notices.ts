@@ -1,0 +1,60 @@
+/**
+ * Notices of the own node (docs/protocol/delivery.md): rows of kind 4 that say what became of
+ * messages after it had taken them. State and cursor are one transaction, as with any row.
+ */
+import { fromBinary, NoticeSchema, NoticeType, type Notice } from '@quicprochat/proto/messages';
+import type { ClientEvent } from './events.ts';
+import type { ClientStore, InboxRow } from './store/store.ts';
+import type { Batch } from './writer.ts';
+
+export interface NoticeParts {
+  readonly store: ClientStore;
+  readonly emit: (event: ClientEvent) => void;
+}
+
+/**
+ * Takes in a row of kind 4: the copies that it names change their state, and the application is told
+ * once that is durable. What a later version means by a notice, or what names no copy of this store,
+ * changes nothing.
+ */
+export function takeNotice({ store, emit }: NoticeParts, row: InboxRow, batch: Batch): void {
+  const notice = parse(row.payload);
+  if (notice === undefined) return;
+  const events: ClientEvent[] = [];
+  batch.write(() => events.push(...apply(store, notice, row.receivedMs)));
+  batch.after(() => {
+    for (const event of events) emit(event);
+  });
+}
+
+function parse(payload: Uint8Array): Notice | undefined {
+  try {
+    return fromBinary(NoticeSchema, payload);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Changes the store and returns what is to be told; a repeat changes nothing and tells nothing. */
+function apply({ outbox }: ClientStore, notice: Notice, atMs: number): readonly ClientEvent[] {
+  const { rid, reason, domain, mids } = notice;
+  switch (notice.type) {
+    case NoticeType.BOUNCE:
+      return mids
+        .flatMap((mid) => outbox.markLost(mid, rid, 'bounced', reason))
+        .map((messageId) => ({ type: 'bounced', messageId, rid, reason }));
+    case NoticeType.EXPIRED:
+      return mids
+        .flatMap((mid) => outbox.markLost(mid, rid, 'expired', 'TIMEOUT'))
+        .map((messageId) => ({ type: 'expired', messageId, rid }));
+    case NoticeType.DELAYED: {
+      const sinceMs = Number(notice.sinceMs);
+      const marked = mids.flatMap((mid) => outbox.markDelayed(mid, domain, atMs));
+      if (marked.length === 0) return [];
+      const messageIds = [...new Set(marked.filter((id) => id !== undefined))];
+      return [{ type: 'delayed', domain, sinceMs, messageIds }];
+    }
+    default:
+      return [];
+  }
+}
