@@ -211,6 +211,17 @@ func response[T any](c *client, raw []byte, decode func(*structs.PublicConfig, *
 	return request(raw, func(buf *bytes.Buffer) (*T, error) { return decode(c.config, buf) })
 }
 
+// endless refuses for katie what it would compute forever: its ladders of uint32 have no end from
+// here on, and fill the memory.
+func endless(versions ...uint32) error {
+	for _, version := range versions {
+		if version >= 1<<31-1 {
+			return refused(errors.New("version without an end to its ladder"))
+		}
+	}
+	return nil
+}
+
 func (c *client) search(m *message) (*replay, []byte, *label, error) {
 	req, err := request(m.Request, structs.NewSearchRequest)
 	if err != nil {
@@ -225,6 +236,9 @@ func (c *client) search(m *message) (*replay, []byte, *label, error) {
 	target := req.Version
 	if target == nil {
 		target = res.Version
+	}
+	if err := endless(*target); err != nil {
+		return nil, nil, nil, err
 	}
 	made, err := commitmentTo(req.Label, *target, &structs.OpeningAndValue{Opening: res.Opening, Value: res.Value})
 	if err != nil {
@@ -358,6 +372,9 @@ func (c *client) ownerInit(m *message) (*replay, []byte, *label, error) {
 	}
 	res, err := response(c, m.Response, structs.NewOwnerInitResponse)
 	if err != nil {
+		return nil, nil, nil, err
+	}
+	if err := endless(res.GreatestVersions...); err != nil {
 		return nil, nil, nil, err
 	}
 	known, err := c.ladder(req.Label, searchVersions(res.GreatestVersions...), res.BinaryLadder, nil)
