@@ -45,50 +45,55 @@ function ownFrame<F extends { readonly payload: Uint8Array }>(frame: F): F {
   return { ...frame, payload: ownBytes(frame.payload) };
 }
 
+/** A connection with the push streams that were opened on it: they go when it does. */
+interface Exposed {
+  readonly connection: Connection;
+  readonly writers: Map<number, PushWriter>;
+}
+
 /** The side of the thread that holds the streams. */
 export class ExposedConnections {
   readonly #rpc: PortRpc;
-  readonly #connections = new Map<number, Connection>();
-  readonly #writers = new Map<number, PushWriter>();
+  readonly #connections = new Map<number, Exposed>();
   #next = 0;
 
   constructor(rpc: PortRpc) {
     this.#rpc = rpc;
     rpc.onRequest('out-call', async (body, signal) => {
       const { connection, request, options } = body as CallBody & { options: CallOptions };
-      return ownFrame(await this.#of(connection).call(request, { ...options, signal }));
+      const exposed = this.#of(connection);
+      return ownFrame(await exposed.connection.call(request, { ...options, signal }));
     });
     rpc.onRequest('open-push', async (body) => {
-      const writer = await this.#of((body as OnConnection).connection).openPushStream();
+      const { connection, writers } = this.#of((body as OnConnection).connection);
+      const writer = await connection.openPushStream();
       const stream = this.#take();
-      this.#writers.set(stream, writer);
+      // Of a connection that closed meanwhile nobody asks again: it goes with its map.
+      writers.set(stream, writer);
       return stream;
     });
     rpc.onRequest('write-push', (body) => {
-      const { stream, frame } = body as PushBody;
-      return this.#writer(stream).write(frame);
+      const { connection, stream, frame } = body as PushBody;
+      const writer = this.#connections.get(connection)?.writers.get(stream);
+      if (!writer) throw new TransportError('closed', 'push: closed');
+      return writer.write(frame);
     });
     rpc.onRequest('end-push', async (body) => {
-      const { stream } = body as OnStream;
-      const writer = this.#writers.get(stream);
-      this.#writers.delete(stream);
+      const { connection, stream } = body as OnStream;
+      const writers = this.#connections.get(connection)?.writers;
+      const writer = writers?.get(stream);
+      writers?.delete(stream);
       await writer?.close();
     });
     rpc.onRequest('close', async (body) => {
       const { connection, code, reason } = body as CloseBody;
-      await this.#connections.get(connection)?.close(code, reason);
+      await this.#connections.get(connection)?.connection.close(code, reason);
     });
   }
 
-  #of(connection: number): Connection {
+  #of(connection: number): Exposed {
     const found = this.#connections.get(connection);
     if (!found) throw new TransportError('closed', 'connection: closed');
-    return found;
-  }
-
-  #writer(stream: number): PushWriter {
-    const found = this.#writers.get(stream);
-    if (!found) throw new TransportError('closed', 'push: closed');
     return found;
   }
 
@@ -99,7 +104,7 @@ export class ExposedConnections {
 
   add(connection: Connection): void {
     const number = this.#take();
-    this.#connections.set(number, connection);
+    this.#connections.set(number, { connection, writers: new Map() });
     const { spkiSha256, address, host } = connection.peer;
     const peer: PeerIdentity = { spkiSha256: ownBytes(spkiSha256), address, host };
     this.#rpc.notify('opened', { connection: number, peer } satisfies OpenBody);
@@ -196,6 +201,9 @@ export class ThreadConnection implements Connection {
     this.#number = connection;
     this.peer = peer;
     this.closed = this.#closed.promise;
+    // Nobody may be waiting for one of them when the connection ends.
+    this.#callHandler.promise.catch(() => {});
+    this.#pushHandler.promise.catch(() => {});
   }
 
   async call(request: RequestFrame, { signal, ...options }: CallOptions): Promise<ResponseFrame> {
@@ -247,6 +255,9 @@ export class ThreadConnection implements Connection {
   onClosed(info: CloseInfo): void {
     if (this.#closeInfo) return;
     this.#closeInfo = info;
+    // What waits for a handler that never came would hold a call or a stream in both threads.
+    this.#callHandler.reject(closedError(info));
+    this.#pushHandler.reject(closedError(info));
     for (const push of this.#pushes.values()) push.end();
     this.#closed.resolve(info);
   }

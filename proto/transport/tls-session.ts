@@ -32,6 +32,8 @@ const connectionWindowBytes = 10 * 1024 * 1024;
 const creditStepBytes = 64 * 1024;
 /** What the system may hold of us before we wait for it (bytes). */
 const socketBytesMax = 256 * 1024;
+/** Records besides data that wait for a peer which takes nothing in; it sends its own all the same. */
+const controlRecordsMax = 4096;
 /** What a session sends first: how many streams of each kind its peer may open. */
 const openingBytes = 2 * (recordHeaderBytes + 4);
 /** Time that the last records get to leave (ms). */
@@ -354,6 +356,10 @@ export class TlsSession implements StreamSession, TlsStreamHost {
 
   #send(record: Buffer): void {
     if (this.#closeInfo) return;
+    if (this.#control.length >= controlRecordsMax) {
+      const info = { failure: 'limit', code: CloseCode.Limit, local: true } as const;
+      return this.#closeWith(CloseCode.Limit, { ...info, reason: 'records: nobody reads them' });
+    }
     this.#control.push(record);
     this.#wake();
   }

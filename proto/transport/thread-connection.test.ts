@@ -1,0 +1,84 @@
+/** What crosses between a listener's threads ends with its connection, whoever forgot to answer. */
+import assert from 'node:assert/strict';
+import { suite, test, type TestContext } from 'node:test';
+import { MessageChannel } from 'node:worker_threads';
+import { contractRuntime, fourMiB, rejectsWith } from './contract-rig.ts';
+import { makeIdentity } from './certificate.ts';
+import { memoryNetwork } from './memory.ts';
+import { PortRpc } from './port-rpc.ts';
+import {
+  ExposedConnections,
+  ThreadConnections,
+  type ThreadConnection,
+} from './thread-connection.ts';
+import { CloseCode, defaultLimits, type Connection } from './transport.ts';
+
+/** The two ends of a thread's channel. */
+function threads(t: TestContext): { readonly there: PortRpc; readonly here: PortRpc } {
+  const { port1, port2 } = new MessageChannel();
+  t.after(() => port1.close());
+  return { there: new PortRpc(port1), here: new PortRpc(port2) };
+}
+
+suite('connections of another thread', () => {
+  test('one that nobody took ends its calls and push streams when it closes', async (t) => {
+    const { there, here } = threads(t);
+    const connections = new ThreadConnections(here, () => {});
+    const peer = { spkiSha256: new Uint8Array(32), address: 'a', host: 'a' };
+    there.notify('opened', { connection: 1, peer });
+    const request = { methodId: 1, requestId: 1, payload: new Uint8Array(8) };
+    const frame = { kind: 1, payload: new Uint8Array(8) };
+    const waiting = [
+      there.request('call', { connection: 1, request }),
+      there.request('push-opened', { connection: 1, stream: 2 }),
+      there.request('push-frame', { connection: 1, stream: 2, frame }),
+    ];
+    const info = { failure: 'closed', code: 0, reason: 'gone', local: false };
+    there.notify('closed', { connection: 1, info });
+    const [call, opened, given] = waiting;
+    assert(call !== undefined && opened !== undefined);
+    await rejectsWith(call, 'closed');
+    await rejectsWith(opened, 'closed');
+    assert.equal(await given, false);
+    assert.deepEqual(connections.all, []);
+  });
+
+  test('push streams that were not ended are let go with their connection', async (t) => {
+    const { there, here } = threads(t);
+    const opened = Promise.withResolvers<ThreadConnection>();
+    const connections = new ThreadConnections(here, opened.resolve);
+    const exposed = new ExposedConnections(there);
+    const runtime = contractRuntime();
+    const [node, device] = [await makeIdentity(runtime.random), await makeIdentity(runtime.random)];
+    const network = memoryNetwork(runtime);
+    const accepted = Promise.withResolvers<Connection>();
+    const common = { limits: defaultLimits, maxRequestBytes: () => fourMiB };
+    const listener = await network.transport('node').listen({
+      ...common,
+      endpoint: { host: 'node', port: 1 },
+      identity: node,
+      onConnection: (connection) => {
+        exposed.add(connection);
+        accepted.resolve(connection);
+      },
+    });
+    t.after(() => listener.close(CloseCode.Normal, 'over'));
+    const dialed = await network
+      .transport('device')
+      .dial({ host: 'node', port: 1 }, { ...common, identity: device });
+    const connection = await opened.promise;
+    const open = async (): Promise<unknown> => here.request('open-push', { connection: 1 });
+    const stream = await open();
+    await dialed.close(CloseCode.Normal, 'gone');
+    await (
+      await accepted.promise
+    ).closed;
+    await connection.closed;
+    const frame = { kind: 1, payload: new Uint8Array(8) };
+    const late = here.request('write-push', { connection: 1, stream, frame });
+    const error = await rejectsWith(late, 'closed');
+    // The thread has no such stream any more: its own words, not those of the stream.
+    assert.equal(error.message, 'push: closed');
+    assert.deepEqual(connections.all, []);
+  });
+});
