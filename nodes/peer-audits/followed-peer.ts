@@ -223,11 +223,10 @@ export class FollowedPeer implements Disposable {
       throw new ResourceExhaustedError('RATE_LIMITED', 'earlier heads are being audited', options);
     }
     this.#pushes += 1;
-    try {
-      return await this.#inTime(this.#audit(note));
-    } finally {
-      this.#pushes -= 1;
-    }
+    // Counted until it is over and not only until it is answered: without a link to the peer, or a
+    // log in its record, each would wait here for good.
+    const audit = this.#audit(note).finally(() => (this.#pushes -= 1));
+    return this.#inTime(audit);
   }
 
   async #audit(note: Uint8Array): Promise<Uint8Array | undefined> {

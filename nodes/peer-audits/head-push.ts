@@ -102,17 +102,18 @@ export class HeadPush implements Disposable {
     await this.#options.runtime.clock.sleep(ms, signal).catch(() => undefined);
   }
 
-  /** True when the peer has cosigned. */
+  /** True when the peer has cosigned the newest head: an older one is no reason to ask again at once. */
   async #pushOne(domain: string, peer: PeerState, session: LinkSession): Promise<boolean> {
     const { log, runtime } = this.#options;
     try {
-      const checkpoint = new TextEncoder().encode(await log.checkpoint());
+      const { size } = log;
+      const checkpoint = new TextEncoder().encode(await log.checkpoint(size));
       const request = { op: { case: 'checkpoint' as const, value: { checkpoint } } };
       const deadlineMs = headPushLimits.answerMs;
       const { op } = await session.call(methods.fedKt, request, { deadlineMs });
       if (op.case !== 'checkpoint' || op.value.cosigned.length === 0) return false;
       peer.cosigned = Math.max(peer.cosigned, await this.#take(domain, op.value.cosigned));
-      return true;
+      return peer.cosigned >= size;
     } catch (error) {
       if (session.signal.aborted) return false;
       if (!(error instanceof QpcError)) throw error;
