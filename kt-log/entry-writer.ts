@@ -133,8 +133,9 @@ export class EntryWriter {
     }
     const versions: NewVersion[] = [];
     const leaves: { vrfOutput: Uint8Array; commitment: Uint8Array }[] = [];
+    const openings = this.#openings(updates.reduce((sum, one) => sum + one.values.length, 0));
     for (const one of updates) {
-      for (const made of this.#newVersions(one)) {
+      for (const made of this.#newVersions(one, openings)) {
         versions.push(made);
         leaves.push({
           vrfOutput: searchKeyOf(one, made.version),
@@ -168,13 +169,22 @@ export class EntryWriter {
     return stored?.size !== this.#tail.head?.size;
   }
 
-  #newVersions(one: LabelUpdate): NewVersion[] {
-    const { config, suite, random } = this.#options;
+  /** Random openings, asked for together: a question to the system costs more than its answer. */
+  *#openings(count: number): Generator<Uint8Array, never> {
+    const bytes = this.#options.random.bytes(count * openingBytes);
+    for (let at = 0; at < bytes.length; at += openingBytes) {
+      yield bytes.slice(at, at + openingBytes);
+    }
+    throw new TypeError('more versions than openings');
+  }
+
+  #newVersions(one: LabelUpdate, openings: Generator<Uint8Array, never>): NewVersion[] {
+    const { config, suite } = this.#options;
     const structure = commitmentValue(config.mode);
     return one.values.map((value, i) => {
       const { label } = one;
       const version = one.greatestBefore + 1 + i;
-      const opening = random.bytes(openingBytes);
+      const opening = openings.next().value;
       const bytes = encode(structure, { opening, label, version, update: { value } });
       return { label, version, commitment: commitmentOf(suite.sha256, bytes), opening, value };
     });

@@ -41,8 +41,18 @@ export class LruCache<K, V> {
     this.delete(key);
     this.#entries.set(key, value);
     this.#weight += this.#weightOf(value);
+    const { countMax, weightMax } = this.#limits;
+    if (this.#entries.size > countMax || this.#weight > weightMax) this.#shrink();
+  }
+
+  /**
+   * Down to 15/16 of the bounds: the iterator has to step over all that was deleted at the front, so
+   * one by one each of a large cache would cost thousands of steps.
+   */
+  #shrink(): void {
+    const countMax = lessSixteenth(this.#limits.countMax);
+    const weightMax = lessSixteenth(this.#limits.weightMax);
     for (const oldest of this.#entries.keys()) {
-      const { countMax, weightMax } = this.#limits;
       if (this.#entries.size <= countMax && this.#weight <= weightMax) return;
       this.delete(oldest);
     }
@@ -60,3 +70,5 @@ export class LruCache<K, V> {
     this.#weight = 0;
   }
 }
+
+const lessSixteenth = (limit: number): number => limit - Math.floor(limit / 16);

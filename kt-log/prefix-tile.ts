@@ -50,9 +50,9 @@ export class PrefixTile {
     return new PrefixTile(
       this.#hasher,
       this.#codes.slice(),
-      [...this.#leaves],
-      [...this.#links],
-      [...this.#hashes],
+      this.#leaves.slice(),
+      this.#links.slice(),
+      this.#hashes.slice(),
     );
   }
 
@@ -135,32 +135,35 @@ export class PrefixTile {
 
   encode(): Uint8Array {
     const order = this.#preOrder();
-    const codeBytes = Math.ceil(order.length / 4);
-    const bytes = new Uint8Array(codeBytes + order.length * (leafBytes + 8));
-    let length = codeBytes;
-    order.forEach((node, i) => {
+    let at = Math.ceil(order.length / 4);
+    let length = at;
+    for (const node of order) {
+      const code = this.codeAt(node);
+      if (code === NodeCode.leaf) length += leafBytes;
+      else if (code === NodeCode.link) length += hashBytes + varintBytes(this.linkAt(node));
+    }
+    const bytes = new Uint8Array(length);
+    for (let i = 0; i < order.length; i++) {
+      const node = order[i] ?? 0;
       const code = this.codeAt(node);
       bytes[i >>> 2] = (bytes[i >>> 2] ?? 0) | (code << (2 * (i & 3)));
       if (code === NodeCode.leaf) {
-        bytes.set(this.leafAt(node), length);
-        length += leafBytes;
+        bytes.set(this.leafAt(node), at);
+        at += leafBytes;
       } else if (code === NodeCode.link) {
-        bytes.set(this.hashAt(node), length);
-        length = writeVarint(bytes, length + hashBytes, this.linkAt(node));
+        bytes.set(this.hashAt(node), at);
+        at = writeVarint(bytes, at + hashBytes, this.linkAt(node));
       }
-    });
-    return bytes.slice(0, length);
+    }
+    return bytes;
   }
 
-  #preOrder(): number[] {
-    const order: number[] = [];
-    const visit = (node: number): void => {
-      order.push(node);
-      if (this.codeAt(node) !== NodeCode.parent) return;
-      visit(2 * node);
-      visit(2 * node + 1);
-    };
-    visit(1);
+  #preOrder(node = 1, order: number[] = []): number[] {
+    order.push(node);
+    if (this.codeAt(node) === NodeCode.parent) {
+      this.#preOrder(2 * node, order);
+      this.#preOrder(2 * node + 1, order);
+    }
     return order;
   }
 
@@ -204,6 +207,12 @@ export class PrefixTile {
     if (offset !== bytes.length) corrupt('nothing after the last link');
     return tile;
   }
+}
+
+function varintBytes(value: number): number {
+  let bytes = 1;
+  for (let rest = value; rest >= 128; rest = Math.floor(rest / 128)) bytes++;
+  return bytes;
 }
 
 function writeVarint(bytes: Uint8Array, start: number, value: number): number {
