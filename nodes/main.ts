@@ -18,6 +18,7 @@ import { readKeyFile } from './key-file.ts';
 import { closeLog, openLog } from './key-log.ts';
 import { checkOwnLog, decide, evidenceByHash, peerLogs } from './kt-commands.ts';
 import { startNode } from './node.ts';
+import { dropDeadLetters, outboxLines, retryDeadLetters } from './outbox-commands.ts';
 import { loadSecrets } from './secrets.ts';
 import { SetupError } from './setup-error.ts';
 import { openNodeStore } from './store/open.ts';
@@ -127,6 +128,54 @@ kt.command('evidence')
   .action((hash: string, options: { config: string }) =>
     onStore(options.config, async (store) => {
       process.stdout.write(await evidenceByHash(store, hash));
+    }),
+  );
+
+const outbox = program
+  .command('outbox')
+  .description('rows for peers, while the node is stopped: what waits, and what was given up');
+
+outbox
+  .command('list')
+  .description('what is kept for each peer, and each dead letter with its number')
+  .option('--peer <domain>', 'of this peer only')
+  .option(...configOption)
+  .action((options: { config: string; peer?: string }) =>
+    onStore(options.config, async (store) => {
+      for await (const text of outboxLines(store, options.peer)) print(text);
+    }),
+  );
+
+interface ChoiceOptions {
+  readonly config: string;
+  readonly peer?: string;
+  readonly all?: true;
+}
+
+outbox
+  .command('retry')
+  .description('send dead letters again, for the rest of their time to live')
+  .argument('[numbers...]', 'as "qpcd outbox list" prints them')
+  .option('--peer <domain>', 'all of this peer')
+  .option('--all', 'all of every peer')
+  .option(...configOption)
+  .action((ids: string[], { config, ...choice }: ChoiceOptions) =>
+    onStore(config, async (store) => {
+      const { retried, expired } = await retryDeadLetters(store, { ids, ...choice });
+      print(`${retried} are sent again from the next start, ${expired} are past their time`);
+    }),
+  );
+
+outbox
+  .command('drop')
+  .description('remove dead letters for good; their senders were told when they died')
+  .argument('[numbers...]', 'as "qpcd outbox list" prints them')
+  .option('--peer <domain>', 'all of this peer')
+  .option('--all', 'all of every peer')
+  .option(...configOption)
+  .action((ids: string[], { config, ...choice }: ChoiceOptions) =>
+    onStore(config, async (store) => {
+      print(`${await dropDeadLetters(store, { ids, ...choice })} removed`);
     }),
   );
 
