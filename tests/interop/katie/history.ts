@@ -12,9 +12,7 @@ import {
   decode,
   emptyAudit,
   encode,
-  keytransHasher,
   logVerifier,
-  nativeSigner,
   ownerInitRequest,
   ownerMonitorRequest,
   ownerMonitorRequestOf,
@@ -36,7 +34,8 @@ import type { KatieServer } from './katie-process.ts';
 import { ofBase64, toBase64 } from './katie-process.ts';
 import type { Added, Kind, LabelValues, LogPlan, OwnUpdate, Served, ServedLog } from './logs.ts';
 import { katieConfig, KatieLog, OurLog } from './logs.ts';
-import { suite, vrfProver, type Pool } from './primitives.ts';
+import { configOf, pick, planOf, rootOf } from './plan.ts';
+import { suite, type Pool } from './primitives.ts';
 import type { Tally } from './tally.ts';
 import { distinguishedEntries, frontierEntries, viewUpdatesAgree } from './tree-shape.ts';
 import { greatestKnown, User, type Question } from './user.ts';
@@ -45,40 +44,6 @@ import { greatestKnown, User, type Question } from './user.ts';
 interface Written {
   readonly value: Uint8Array;
   readonly position: number;
-}
-
-function pick<T>(list: readonly T[], dice: Dice): T {
-  const one = list[dice.int(list.length)];
-  assert.ok(one !== undefined, 'nothing to pick from');
-  return one;
-}
-
-const windows = [0, 1, 400, 3000, 10_000, 60_000, 1e9];
-
-function planOf(dice: Dice, pool: Pool): LogPlan {
-  const windowMs = pick(windows, dice);
-  return {
-    signatureSeed: dice.bytes(32),
-    vrfSeed: pick(pool.vrfSeeds, dice),
-    auditorSeed: dice.bytes(32),
-    maxAheadMs: 10_000,
-    maxBehindMs: 10_000,
-    windowMs,
-    lifetimeMs: dice.chance(0.3) ? windowMs + 1 + dice.int(20_000) : undefined,
-  };
-}
-
-function configOf(plan: LogPlan): Configuration {
-  return {
-    cipherSuite: 2,
-    mode: 1,
-    signaturePublicKey: nativeSigner(plan.signatureSeed).publicKey,
-    vrfPublicKey: vrfProver(plan.vrfSeed).publicKey,
-    maxAheadMs: plan.maxAheadMs,
-    maxBehindMs: plan.maxBehindMs,
-    reasonableMonitoringWindowMs: plan.windowMs,
-    maximumLifetimeMs: plan.lifetimeMs,
-  };
 }
 
 /** Runs one history on a log of `side`, from `startMs` on. Returns the time at its end. */
@@ -523,20 +488,4 @@ class History {
     const made = await katie.ask('client', this.#nowMs, { config: katieConfig(plan, false) });
     this.#user = new User(logVerifier(config, suite), katie, made.id ?? 0);
   }
-}
-
-/** Root of the tree whose full subtrees an auditor keeps (protocol section 11.8). */
-function rootOf({ log }: AuditedLog): Uint8Array {
-  const hasher = keytransHasher(suite.sha256);
-  const widths: number[] = [];
-  for (let rest = log.size; rest > 0; rest -= widths.at(-1) ?? rest) {
-    widths.push(2 ** Math.floor(Math.log2(rest)));
-  }
-  let root = log.heads.at(-1) ?? new Uint8Array();
-  let isLeaf = widths.at(-1) === 1;
-  for (let i = log.heads.length - 2; i >= 0; i--) {
-    root = hasher.parent(log.heads[i] ?? root, widths[i] === 1, root, isLeaf);
-    isLeaf = false;
-  }
-  return root;
 }
