@@ -122,7 +122,9 @@ describe('heads', () => {
     const [one, other] = [new TestDirectory(times), new TestDirectory(times)];
     const alice = new TestDevice('alice@red.example', one);
     const bob = new TestDevice('bob@red.example', other);
+    const carol = new TestDevice('carol@red.example', one);
     await withCredential(alice);
+    await withCredential(carol);
     await withCredential(bob);
     await pass(one, 'red.example');
     await pass(other, 'red.example');
@@ -137,6 +139,10 @@ describe('heads', () => {
       alice.contacts.resolve('carol@red.example', one),
       (error: { reason?: string }) => error.reason === 'LOG_CONVICTED',
     );
+    // Nor by what that log signed for somebody who passes it on.
+    const { credential } = evidenceOf(carol);
+    await alice.evidence.take({ credential, heads: [] });
+    assert.equal(alice.contacts.get(carol.userId), undefined);
   });
 
   test('of an honest log agree, and those that no log signed accuse nobody', async () => {

@@ -26,6 +26,7 @@ import {
   type LogKeys,
 } from './log-record.ts';
 import { logTransport } from './log-transport.ts';
+import { untilShown } from './until-shown.ts';
 
 const utf8 = new TextEncoder();
 
@@ -142,13 +143,18 @@ export class Logs {
   }
 
   /**
-   * The record under `@domain`: the served one, or a newer one with the served one's signature.
-   * Throws LogError RECORD_NOT_IN_LOG.
+   * The record under `@domain`: the served one, or a newer one with the served one's signature. A log
+   * that still shows an older one is waited for. Throws LogError RECORD_NOT_IN_LOG.
    */
   async #shownIn(log: DomainLog, caller: Caller, served: KnownRecord): Promise<KnownRecord> {
     const { domain, client } = log;
     const label = utf8.encode(`@${domain}`);
-    const { value } = await client.search(log.transport(caller), label);
+    let value: Uint8Array = new Uint8Array();
+    // A node that just started serves its new record while its log may answer from the head before.
+    await untilShown(this.#parts.runtime.clock, async () => {
+      ({ value } = await client.search(log.transport(caller), label));
+      return isOlder(value, served) ? undefined : true;
+    });
     if (Buffer.compare(value, served.bytes) === 0) return served;
     let signed;
     try {
@@ -221,6 +227,15 @@ export class Logs {
       checkValue: (value) => checkManifestValue(domain, value),
     });
     return { domain, client, transport: (caller) => logTransport(caller, isOwn ? '' : domain) };
+  }
+}
+
+/** Whether a value is a record with a smaller number; nothing of it is believed for that. */
+function isOlder(value: Uint8Array, { record: { seq } }: KnownRecord): boolean {
+  try {
+    return knownRecordOf(value).record.seq < seq;
+  } catch {
+    return false; // no record at all, which the caller finds out
   }
 }
 
