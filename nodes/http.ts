@@ -13,7 +13,7 @@ import {
 } from 'node:http';
 import type { Socket } from 'node:net';
 import { QpcError, Status, TokenBuckets, type Rates, type Runtime } from '@quicprochat/proto';
-import type { Endpoint } from '@quicprochat/proto/transport';
+import { limitKey, type Endpoint } from '@quicprochat/proto/transport';
 import { refusal, type Reply } from './http/reply.ts';
 import type { Routes } from './http/routes.ts';
 
@@ -25,7 +25,7 @@ export const httpLimits = {
   /** Body of a search: a label of 255 bytes and two numbers. */
   bodyBytes: 1024,
   connections: 512,
-  /** Connections of one address; a proxy on this host has no such bound. */
+  /** Connections of one address (IPv6: of a /64, which one customer gets); a proxy on this host has no such bound. */
   connectionsPerAddress: 32,
   /** Time for the headers, for the whole request, and for nothing at all between requests (ms). */
   headersMs: 5_000,
@@ -114,9 +114,10 @@ const isLoopback = (address: string): boolean => /^(?:::ffff:)?127\.|^::1$/.test
 function boundConnections(server: Server, { connectionsPerAddress }: HttpLimits): void {
   const counts = new Map<string, number>();
   server.on('connection', (socket: Socket) => {
-    const address = socket.remoteAddress ?? '';
+    const remote = socket.remoteAddress ?? '';
+    const address = limitKey(remote);
     const count = (counts.get(address) ?? 0) + 1;
-    if (count > connectionsPerAddress && !isLoopback(address)) {
+    if (count > connectionsPerAddress && !isLoopback(remote)) {
       socket.destroy();
       return;
     }
@@ -187,8 +188,8 @@ async function answer(
 function addressOf(request: IncomingMessage): string {
   const address = request.socket.remoteAddress ?? '';
   const forwarded = request.headers['x-forwarded-for'];
-  if (!isLoopback(address) || typeof forwarded !== 'string') return address;
-  return forwarded.split(',').at(-1)?.trim().slice(0, 64) ?? address;
+  if (!isLoopback(address) || typeof forwarded !== 'string') return limitKey(address);
+  return limitKey(forwarded.split(',').at(-1)?.trim().slice(0, 64) ?? address);
 }
 
 /** Undefined for a body beyond its bound. */

@@ -20,6 +20,7 @@ import {
   type Rate,
 } from '@quicprochat/proto';
 import { fromBinary, ManifestSchema } from '@quicprochat/proto/messages';
+import { limitKey } from '@quicprochat/proto/transport';
 import type { Accounts } from '../accounts.ts';
 import type { ExchangeTable, OpaqueServer } from '../opaque.ts';
 import type { PushHub } from '../push.ts';
@@ -96,7 +97,7 @@ export function authHandlers(
     async opaqueRegisterStart(request, { connection }) {
       admit(request.userId);
       const response = opaque.startRegistration(request.userId, request.registrationRequest);
-      const handle = exchanges.open(connection, connection.peer.host, {
+      const handle = exchanges.open(connection, limitKey(connection.peer.host), {
         kind: 'register',
         userId: request.userId,
         messages: [request.registrationRequest, response],
@@ -145,7 +146,7 @@ export function authHandlers(
       // One look-up for known and unknown users; without a record OPAQUE answers with a fake one.
       const account = await store.account(request.userId);
       const { ke2, state } = opaque.startLogin(request.userId, account?.opaqueRecord, request.ke1);
-      const handle = exchanges.open(connection, connection.peer.host, {
+      const handle = exchanges.open(connection, limitKey(connection.peer.host), {
         kind: 'login',
         userId: request.userId,
         messages: [request.ke1, ke2],

@@ -16,7 +16,7 @@ import { fromBinary, ManifestSchema, type SignedManifest } from '@quicprochat/pr
 import type { KtProxy } from '@quicprochat/federation';
 import { plainManifest, type Accounts } from '../accounts.ts';
 import type { KeyLogAnswers } from '../key-log-answers.ts';
-import { accountOf, deviceOf, requesterOf } from './caller.ts';
+import { accountOf, requesterOf } from './caller.ts';
 
 export interface KtParts {
   readonly domain: string;
@@ -67,7 +67,10 @@ export function ktHandlers(
       if (second !== undefined) {
         throw new InvalidArgumentError('BAD_FIELD', 'values: one version at a time');
       }
-      const { identityPub } = deviceOf(context);
+      if (context.caller.class !== 'device') {
+        throw new PermissionDeniedError('CALLER_CLASS', 'values: only of a registered device');
+      }
+      const { identityPub } = context.caller;
       const signed = manifestIn(update);
       if (Number(seqOf(signed)) !== (greatestVersion ?? -1) + 1) {
         throw new ConflictError('SEQ_CONFLICT', 'manifest: its seq is not the next version');

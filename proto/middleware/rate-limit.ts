@@ -1,11 +1,12 @@
 /**
  * Middleware: token buckets per caller and rate class. A device is limited by its key, a peer by
- * its domain, everybody else by address. The table of buckets is bounded.
+ * its domain, everybody else by address (IPv6: /64). The table of buckets is bounded.
  */
 import type { Clock } from '../runtime.ts';
 import type { RateClass } from '../methods.ts';
 import type { Call, Middleware } from '../server.ts';
 import { ResourceExhaustedError } from '../status.ts';
+import { limitKey } from '../transport/admission.ts';
 
 export interface Rate {
   readonly perSecond: number;
@@ -52,7 +53,7 @@ function callerKey({ caller, connection }: Call): string {
     case 'peer':
       return `peer ${caller.domain}`;
     case 'anyone':
-      return `host ${connection.peer.host}`;
+      return `host ${limitKey(connection.peer.host)}`;
   }
 }
 

@@ -1,6 +1,7 @@
 /** Door of the transports: the interface, the engines and the certificate maker. */
 export * from './transport.ts';
 export { makeIdentity, loadIdentity, type NodeIdentity } from './certificate.ts';
+export { limitKey } from './admission.ts';
 export { memoryNetwork, type MemoryNetwork } from './memory.ts';
 export { engineNames, transportOf, type EngineName } from './engines.ts';
 export { maxThreads } from './quiche-threads.ts';

@@ -259,6 +259,11 @@ suite('the HTTP door', () => {
     assert.equal(limited.status, 429);
     assert.equal(limited.headers.get('retry-after'), '1');
     assert.equal((await from('192.0.2.2')).status, 200);
+    // One customer has 2^64 addresses of IPv6: they count as one.
+    const statuses = await Promise.all(
+      ['1', '2', '3'].map(async (end) => (await from(`2001:db8::${end}`)).status),
+    );
+    assert.deepEqual(statuses.toSorted(), [200, 200, 429]);
   });
 
   test('a reader that never reads loses its connection, not the door', async () => {

@@ -218,6 +218,8 @@ suite('devices of an account', () => {
     await enrolling.login();
     // News of the account it may read; a version it may not make.
     await enrolling.call(methods.ktUpdate, { request: view.update(label, 0) });
+    const request = view.update(label, seq, next);
+    await refused(enrolling.call(methods.ktUpdate, { request }), 'CALLER_CLASS');
   });
 
   test('a revoked device loses session, queue, keys and pushes at once', async () => {
