@@ -264,6 +264,11 @@ export const methods = {
     rate: 'read',
     rules: { cursors: itemsBetween(1, 256, cursorRules) },
   }),
+  relayStatus: method(207, m.RelayStatusRequestSchema, m.RelayStatusResponseSchema, {
+    callers: device,
+    rate: 'read',
+    rules: { domain: domainName, mids: itemsBetween(0, 256, exactBytes(16)) },
+  }),
 
   uploadKeyPackage: method(300, m.UploadKeyPackageRequestSchema, m.UploadKeyPackageResponseSchema, {
     callers: device,

@@ -1,5 +1,5 @@
 /**
- * Delivery Service: Enqueue, Fetch, FetchWait, Ack, Subscribe on the inbox of the calling device.
+ * Delivery Service: Enqueue, RelayStatus, and Fetch, FetchWait, Ack, Subscribe on the inbox of the calling device.
  * OK to an Enqueue means: on this node's disk, in the recipient's inbox or in the outbox towards
  * the recipient's node. Payloads are opaque.
  */
@@ -17,6 +17,7 @@ import {
 } from '@quicprochat/proto';
 import {
   Outcome,
+  RelayState,
   type FetchResponseSchema,
   type LogCursor,
   type LogRef,
@@ -24,7 +25,7 @@ import {
 } from '@quicprochat/proto/messages';
 import type { PushHub } from '../push.ts';
 import type { Sessions } from '../sessions.ts';
-import type { Enqueued, Fetched, NodeStore } from '../store/store.ts';
+import type { Enqueued, Fetched, MessageStatus, NodeStore } from '../store/store.ts';
 import type { InboxWaiters } from '../waiters.ts';
 import { deviceOf } from './caller.ts';
 
@@ -44,7 +45,7 @@ export interface DeliveryParts {
 
 export function deliveryHandlers(
   parts: DeliveryParts,
-): Pick<Handlers, 'enqueue' | 'fetch' | 'fetchWait' | 'ack' | 'subscribe'> {
+): Pick<Handlers, 'enqueue' | 'fetch' | 'fetchWait' | 'ack' | 'subscribe' | 'relayStatus'> {
   const { store, push, waiters } = parts;
 
   function checkStore(storeId: Uint8Array): void {
@@ -141,8 +142,26 @@ export function deliveryHandlers(
       push.subscribe({ rid: identityPub, after, connection, isEntitled: stillEntitled });
       return { storeId: store.storeId };
     },
+
+    async relayStatus(request, context) {
+      const { identityPub } = deviceOf(context);
+      const { domain, mids } = request;
+      const { awaySinceMs, statuses } = await store.relayStatus(identityPub, domain, mids);
+      return {
+        awaySinceMs: BigInt(awaySinceMs),
+        statuses: statuses.map((status) => ({ ...status, state: relayStates[status.state] })),
+      };
+    },
   };
 }
+
+const relayStates: Readonly<Record<MessageStatus['state'], RelayState>> = {
+  unknown: RelayState.UNSPECIFIED,
+  queued: RelayState.QUEUED,
+  deferred: RelayState.DEFERRED,
+  relayed: RelayState.RELAYED,
+  bounced: RelayState.BOUNCED,
+};
 
 function inboxOnly(log: LogRef | undefined): void {
   if (log !== undefined && log.cid.length > 0) {

@@ -27,6 +27,8 @@ export const storeBounds = {
   /** Notices that one inbox holds, beyond its quota if need be; what comes after leaves a gap. */
   noticesPerInbox: 1_000,
   noticeTtlMs: 30 * dayMs,
+  /** Answers of one RelayStatus: one for each device of each message. */
+  statusesPerAnswer: 2_048,
   /** Messages that one DELAYED names. */
   midsPerNotice: 256,
   /** A kind that the peer does not know is tried this long: it may be upgrading. */

@@ -21,6 +21,7 @@ import { outboxQueries } from './queries/outbox.ts';
 import { payloadQueries } from './queries/payloads.ts';
 import { peerQueries } from './queries/peers.ts';
 import { relayInboxQueries } from './queries/relay-inbox.ts';
+import { relayStatusQueries } from './queries/relay-status.ts';
 import { recoveryQueries } from './queries/recovery.ts';
 import { secretQueries } from './queries/secrets.ts';
 import { unloggedQueries } from './queries/unlogged.ts';
@@ -259,6 +260,7 @@ function makeOperations(context: QueryContext): Operations {
     ...inbox,
     ...peers,
     ...outbox,
+    ...relayStatusQueries(context, logs, peers),
     ...relayInboxQueries(context, inbox, peers),
     ...keyLogQueries(context),
     ...auditQueries(context),

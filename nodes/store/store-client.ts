@@ -122,6 +122,9 @@ export class StoreClient implements NodeStore {
   enqueueRemote(peer: string, row: EnqueueRow) {
     return this.#channel.call('enqueueRemote', peer, row);
   }
+  relayStatus(rid: Uint8Array, peer: string, mids: readonly Uint8Array[]) {
+    return this.#channel.call('relayStatus', rid, peer, mids);
+  }
   outboxPeers() {
     return this.#channel.call('outboxPeers');
   }

@@ -9,6 +9,7 @@ import { keyLogContract } from './contract/key-log.ts';
 import { noticeContract } from './contract/notices.ts';
 import { outboxContract } from './contract/outbox.ts';
 import { relayInboxContract } from './contract/relay-inbox.ts';
+import { relayStatusContract } from './contract/relay-status.ts';
 import { openNodeStore, openNodeStoreInThread } from './open.ts';
 
 const stores: readonly (readonly [name: string, open: OpenStore])[] = [
@@ -25,6 +26,7 @@ for (const [name, open] of stores) {
     noticeContract(open);
     deadLetterContract(open);
     relayInboxContract(open);
+    relayStatusContract(open);
     keyLogContract(open);
   });
 }

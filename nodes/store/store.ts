@@ -196,6 +196,16 @@ export interface OutboxPeer {
   readonly deadBytes: number;
 }
 
+/** What became of a message for one device. */
+export interface MessageStatus {
+  readonly mid: Uint8Array;
+  /** The recipient device; empty when nothing is known of the message. */
+  readonly rid: Uint8Array;
+  readonly state: 'queued' | 'deferred' | 'relayed' | 'bounced' | 'unknown';
+  /** Of a bounced one; else empty. */
+  readonly reason: string;
+}
+
 /** A message that was given up for one device. */
 export interface DeadLetter {
   readonly id: number;
@@ -318,6 +328,16 @@ export interface NodeStore extends OutboxStore, RelayInboxStore, PeerRecordStore
   enqueue(row: EnqueueRow): Promise<Enqueued>;
   /** Into the outbox of a peer. Throws UnavailableError PEER_UNREACHABLE when its bounds are reached. */
   enqueueRemote(peer: string, row: EnqueueRow): Promise<Enqueued>;
+  /**
+   * What became of rows that this device (`rid`) sent to a peer: relayed ones are known as long as
+   * their tags, bounced ones as long as their dead letters. At most 2 048 answers, in the order of
+   * `mids`; those that are missing are to be asked again.
+   */
+  relayStatus(
+    rid: Uint8Array,
+    peer: string,
+    mids: readonly Uint8Array[],
+  ): Promise<{ readonly awaySinceMs: number; readonly statuses: readonly MessageStatus[] }>;
   /** Peers by domain, with what waits for them. */
   outboxPeers(): Promise<readonly OutboxPeer[]>;
   /** Dead letters with id > after, oldest first, at most `max`. */

@@ -21,7 +21,7 @@ export function devicePurgeQueries({ db }: QueryContext): DevicePurge {
   const ofInbox = [
     // What the device sent goes on without it; its log's number may be given to another.
     'UPDATE entry SET sender = NULL WHERE sender = ?',
-    ...['outbox', 'dead_letter'].map(
+    ...['outbox', 'outbox_tomb', 'dead_letter'].map(
       (table) =>
         `UPDATE ${table} SET sender = NULL WHERE peer IN (SELECT id FROM peer) AND sender = ?`,
     ),

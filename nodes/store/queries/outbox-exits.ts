@@ -45,15 +45,16 @@ export function outboxExitQueries(
     `SELECT ${columns} FROM outbox WHERE peer = ? AND lane = ? AND seq = ?`,
   );
   const removeRow = db.prepare<[number]>('DELETE FROM outbox WHERE id = ?');
-  const bury = db.prepare<[number, Uint8Array, Uint8Array, number, number]>(
-    `INSERT INTO outbox_tomb (peer, tag, rids, received_ms, gone_ms) VALUES (?, ?, ?, ?, ?)`,
+  const bury = db.prepare<[gone: number, row: number]>(
+    `INSERT INTO outbox_tomb (peer, tag, rids, received_ms, gone_ms, sender, mid)
+     SELECT peer, tag, rids, created_ms, ?, sender, mid FROM outbox WHERE id = ?`,
   );
   const defer = db.prepare<[Uint8Array, number, number]>(
     'UPDATE outbox SET seq = NULL, chain = NULL, rids = ?, due_ms = ? WHERE id = ?',
   );
   const buryDelivered = db.prepare<[number, number, number, number]>(
-    `INSERT INTO outbox_tomb (peer, tag, rids, received_ms, gone_ms)
-     SELECT peer, tag, rids, created_ms, ? FROM outbox
+    `INSERT INTO outbox_tomb (peer, tag, rids, received_ms, gone_ms, sender, mid)
+     SELECT peer, tag, rids, created_ms, ?, sender, mid FROM outbox
       WHERE peer = ? AND lane = ? AND seq <= ? ORDER BY seq`,
   );
   const deliveredTotals = db.prepare<
@@ -116,7 +117,7 @@ export function outboxExitQueries(
       else die(nowMs, row, rid, reject.reason);
     }
     // Remembered as sent only if somebody took it: a dead row may be sent anew.
-    if (isAnyDelivered) bury.run(row.peer, row.tag, row.rids, row.created_ms, nowMs);
+    if (isAnyDelivered) bury.run(nowMs, row.id);
     if (deferred.length === 0) remove(row);
     else defer.run(Buffer.concat(deferred), nowMs + limits.deferredRetryMs, row.id);
   }

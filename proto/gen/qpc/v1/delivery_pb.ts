@@ -14,7 +14,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file qpc/v1/delivery.proto.
  */
 export const file_qpc_v1_delivery: GenFile = /*@__PURE__*/
-  fileDesc("ChVxcGMvdjEvZGVsaXZlcnkucHJvdG8SBnFwYy52MSJgCg5FbnF1ZXVlUmVxdWVzdBILCgNyaWQYASABKAwSDgoGZG9tYWluGAIgASgJEgsKA21pZBgDIAEoDBIPCgdwYXlsb2FkGAQgASgMEg0KBXR0bF9zGAUgASgNSgQIBhANIlsKD0VucXVldWVSZXNwb25zZRIgCgdvdXRjb21lGAEgASgOMg8ucXBjLnYxLk91dGNvbWUSCwoDdGFnGAIgASgMEhMKC3JlY2VpdmVkX21zGAMgASgESgQIBBAFIlMKA1JvdxILCgNzZXEYASABKAQSCwoDbWlkGAIgASgMEgwKBGtpbmQYAyABKA0SDwoHcGF5bG9hZBgEIAEoDBITCgtyZWNlaXZlZF9tcxgFIAEoBCKEAQoGTm90aWNlEiAKBHR5cGUYASABKA4yEi5xcGMudjEuTm90aWNlVHlwZRIMCgRtaWRzGAIgAygMEgsKA3RhZxgDIAEoDBILCgNyaWQYBCABKAwSDgoGZG9tYWluGAUgASgJEg4KBnJlYXNvbhgGIAEoCRIQCghzaW5jZV9tcxgHIAEoBCIfCgNHYXASDAoEZnJvbRgBIAEoBBIKCgJ0bxgCIAEoBCJfCgxGZXRjaFJlcXVlc3QSGwoDbG9nGAEgASgLMg4ucXBjLnYxLkxvZ1JlZhINCgVhZnRlchgCIAEoBBIQCghtYXhfcm93cxgDIAEoDRIRCgltYXhfYnl0ZXMYBCABKA0icwoNRmV0Y2hSZXNwb25zZRIQCghzdG9yZV9pZBgBIAEoDBINCgVmbG9vchgCIAEoBBIMCgRoZWFkGAMgASgEEhkKBHJvd3MYBCADKAsyCy5xcGMudjEuUm93EhgKA2dhcBgFIAEoCzILLnFwYy52MS5HYXAiSQoJTG9nQ3Vyc29yEhsKA2xvZxgBIAEoCzIOLnFwYy52MS5Mb2dSZWYSDQoFYWZ0ZXIYAiABKAQSEAoIc3RvcmVfaWQYAyABKAwiRwoQRmV0Y2hXYWl0UmVxdWVzdBIiCgdjdXJzb3JzGAEgAygLMhEucXBjLnYxLkxvZ0N1cnNvchIPCgd3YWl0X21zGAIgASgNIjIKEUZldGNoV2FpdFJlc3BvbnNlEh0KBGxvZ3MYASADKAsyDy5xcGMudjEuTG9nUm93cyJOCgdMb2dSb3dzEhsKA2xvZxgBIAEoCzIOLnFwYy52MS5Mb2dSZWYSJgoHZmV0Y2hlZBgCIAEoCzIVLnFwYy52MS5GZXRjaFJlc3BvbnNlIkoKCkFja1JlcXVlc3QSGwoDbG9nGAEgASgLMg4ucXBjLnYxLkxvZ1JlZhIQCghzdG9yZV9pZBgCIAEoDBINCgV1cF90bxgDIAEoBCINCgtBY2tSZXNwb25zZSI2ChBTdWJzY3JpYmVSZXF1ZXN0EiIKB2N1cnNvcnMYASADKAsyES5xcGMudjEuTG9nQ3Vyc29yIiUKEVN1YnNjcmliZVJlc3BvbnNlEhAKCHN0b3JlX2lkGAEgASgMIlcKDE1lc3NhZ2VFdmVudBIbCgNsb2cYASABKAsyDi5xcGMudjEuTG9nUmVmEhAKCHN0b3JlX2lkGAIgASgMEhgKA3JvdxgDIAEoCzILLnFwYy52MS5Sb3ciUwoIR2FwRXZlbnQSGwoDbG9nGAEgASgLMg4ucXBjLnYxLkxvZ1JlZhIQCghzdG9yZV9pZBgCIAEoDBIYCgNnYXAYAyABKAsyCy5xcGMudjEuR2FwIhEKD1N1cGVyc2VkZWRFdmVudCIhCg5LZXlDaGFuZ2VFdmVudBIPCgd1c2VyX2lkGAEgASgJIhMKEURldmljZUNoYW5nZUV2ZW50IjgKE0tleVBhY2thZ2VzTG93RXZlbnQSDQoFc3VpdGUYASABKA0SEgoKc2luZ2xlX3VzZRgCIAEoDSIVChNTZXJ2ZXJEcmFpbmluZ0V2ZW50IiUKEVN0b3JlQ2hhbmdlZEV2ZW50EhAKCHN0b3JlX2lkGAEgASgMKk0KB091dGNvbWUSFwoTT1VUQ09NRV9VTlNQRUNJRklFRBAAEhIKDk9VVENPTUVfU1RPUkVEEAESFQoRT1VUQ09NRV9EVVBMSUNBVEUQAipzCgpOb3RpY2VUeXBlEhsKF05PVElDRV9UWVBFX1VOU1BFQ0lGSUVEEAASFgoSTk9USUNFX1RZUEVfQk9VTkNFEAMSFwoTTk9USUNFX1RZUEVfRVhQSVJFRBAEEhcKE05PVElDRV9UWVBFX0RFTEFZRUQQBWIGcHJvdG8z", [file_qpc_v1_common]);
+  fileDesc("ChVxcGMvdjEvZGVsaXZlcnkucHJvdG8SBnFwYy52MSJgCg5FbnF1ZXVlUmVxdWVzdBILCgNyaWQYASABKAwSDgoGZG9tYWluGAIgASgJEgsKA21pZBgDIAEoDBIPCgdwYXlsb2FkGAQgASgMEg0KBXR0bF9zGAUgASgNSgQIBhANIlsKD0VucXVldWVSZXNwb25zZRIgCgdvdXRjb21lGAEgASgOMg8ucXBjLnYxLk91dGNvbWUSCwoDdGFnGAIgASgMEhMKC3JlY2VpdmVkX21zGAMgASgESgQIBBAFIlMKA1JvdxILCgNzZXEYASABKAQSCwoDbWlkGAIgASgMEgwKBGtpbmQYAyABKA0SDwoHcGF5bG9hZBgEIAEoDBITCgtyZWNlaXZlZF9tcxgFIAEoBCKEAQoGTm90aWNlEiAKBHR5cGUYASABKA4yEi5xcGMudjEuTm90aWNlVHlwZRIMCgRtaWRzGAIgAygMEgsKA3RhZxgDIAEoDBILCgNyaWQYBCABKAwSDgoGZG9tYWluGAUgASgJEg4KBnJlYXNvbhgGIAEoCRIQCghzaW5jZV9tcxgHIAEoBCIfCgNHYXASDAoEZnJvbRgBIAEoBBIKCgJ0bxgCIAEoBCJfCgxGZXRjaFJlcXVlc3QSGwoDbG9nGAEgASgLMg4ucXBjLnYxLkxvZ1JlZhINCgVhZnRlchgCIAEoBBIQCghtYXhfcm93cxgDIAEoDRIRCgltYXhfYnl0ZXMYBCABKA0icwoNRmV0Y2hSZXNwb25zZRIQCghzdG9yZV9pZBgBIAEoDBINCgVmbG9vchgCIAEoBBIMCgRoZWFkGAMgASgEEhkKBHJvd3MYBCADKAsyCy5xcGMudjEuUm93EhgKA2dhcBgFIAEoCzILLnFwYy52MS5HYXAiSQoJTG9nQ3Vyc29yEhsKA2xvZxgBIAEoCzIOLnFwYy52MS5Mb2dSZWYSDQoFYWZ0ZXIYAiABKAQSEAoIc3RvcmVfaWQYAyABKAwiRwoQRmV0Y2hXYWl0UmVxdWVzdBIiCgdjdXJzb3JzGAEgAygLMhEucXBjLnYxLkxvZ0N1cnNvchIPCgd3YWl0X21zGAIgASgNIjIKEUZldGNoV2FpdFJlc3BvbnNlEh0KBGxvZ3MYASADKAsyDy5xcGMudjEuTG9nUm93cyJOCgdMb2dSb3dzEhsKA2xvZxgBIAEoCzIOLnFwYy52MS5Mb2dSZWYSJgoHZmV0Y2hlZBgCIAEoCzIVLnFwYy52MS5GZXRjaFJlc3BvbnNlIkoKCkFja1JlcXVlc3QSGwoDbG9nGAEgASgLMg4ucXBjLnYxLkxvZ1JlZhIQCghzdG9yZV9pZBgCIAEoDBINCgV1cF90bxgDIAEoBCINCgtBY2tSZXNwb25zZSIyChJSZWxheVN0YXR1c1JlcXVlc3QSDgoGZG9tYWluGAEgASgJEgwKBG1pZHMYAiADKAwiVQoTUmVsYXlTdGF0dXNSZXNwb25zZRInCghzdGF0dXNlcxgBIAMoCzIVLnFwYy52MS5NZXNzYWdlU3RhdHVzEhUKDWF3YXlfc2luY2VfbXMYAiABKAQiXAoNTWVzc2FnZVN0YXR1cxILCgNtaWQYASABKAwSCwoDcmlkGAIgASgMEiEKBXN0YXRlGAMgASgOMhIucXBjLnYxLlJlbGF5U3RhdGUSDgoGcmVhc29uGAQgASgJIjYKEFN1YnNjcmliZVJlcXVlc3QSIgoHY3Vyc29ycxgBIAMoCzIRLnFwYy52MS5Mb2dDdXJzb3IiJQoRU3Vic2NyaWJlUmVzcG9uc2USEAoIc3RvcmVfaWQYASABKAwiVwoMTWVzc2FnZUV2ZW50EhsKA2xvZxgBIAEoCzIOLnFwYy52MS5Mb2dSZWYSEAoIc3RvcmVfaWQYAiABKAwSGAoDcm93GAMgASgLMgsucXBjLnYxLlJvdyJTCghHYXBFdmVudBIbCgNsb2cYASABKAsyDi5xcGMudjEuTG9nUmVmEhAKCHN0b3JlX2lkGAIgASgMEhgKA2dhcBgDIAEoCzILLnFwYy52MS5HYXAiEQoPU3VwZXJzZWRlZEV2ZW50IiEKDktleUNoYW5nZUV2ZW50Eg8KB3VzZXJfaWQYASABKAkiEwoRRGV2aWNlQ2hhbmdlRXZlbnQiOAoTS2V5UGFja2FnZXNMb3dFdmVudBINCgVzdWl0ZRgBIAEoDRISCgpzaW5nbGVfdXNlGAIgASgNIhUKE1NlcnZlckRyYWluaW5nRXZlbnQiJQoRU3RvcmVDaGFuZ2VkRXZlbnQSEAoIc3RvcmVfaWQYASABKAwqTQoHT3V0Y29tZRIXChNPVVRDT01FX1VOU1BFQ0lGSUVEEAASEgoOT1VUQ09NRV9TVE9SRUQQARIVChFPVVRDT01FX0RVUExJQ0FURRACKnMKCk5vdGljZVR5cGUSGwoXTk9USUNFX1RZUEVfVU5TUEVDSUZJRUQQABIWChJOT1RJQ0VfVFlQRV9CT1VOQ0UQAxIXChNOT1RJQ0VfVFlQRV9FWFBJUkVEEAQSFwoTTk9USUNFX1RZUEVfREVMQVlFRBAFKo0BCgpSZWxheVN0YXRlEhsKF1JFTEFZX1NUQVRFX1VOU1BFQ0lGSUVEEAASFgoSUkVMQVlfU1RBVEVfUVVFVUVEEAESGAoUUkVMQVlfU1RBVEVfREVGRVJSRUQQAhIXChNSRUxBWV9TVEFURV9SRUxBWUVEEAMSFwoTUkVMQVlfU1RBVEVfQk9VTkNFRBAEYgZwcm90bzM", [file_qpc_v1_common]);
 
 /**
  * @generated from message qpc.v1.EnqueueRequest
@@ -433,6 +433,95 @@ export const AckResponseSchema: GenMessage<AckResponse> = /*@__PURE__*/
   messageDesc(file_qpc_v1_delivery, 12);
 
 /**
+ * What became of messages that the calling device sent to another node.
+ *
+ * @generated from message qpc.v1.RelayStatusRequest
+ */
+export type RelayStatusRequest = Message<"qpc.v1.RelayStatusRequest"> & {
+  /**
+   * @generated from field: string domain = 1;
+   */
+  domain: string;
+
+  /**
+   * At most 256, 16 bytes each; none: only how it stands with the peer.
+   *
+   * @generated from field: repeated bytes mids = 2;
+   */
+  mids: Uint8Array[];
+};
+
+/**
+ * Describes the message qpc.v1.RelayStatusRequest.
+ * Use `create(RelayStatusRequestSchema)` to create a new message.
+ */
+export const RelayStatusRequestSchema: GenMessage<RelayStatusRequest> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_delivery, 13);
+
+/**
+ * @generated from message qpc.v1.RelayStatusResponse
+ */
+export type RelayStatusResponse = Message<"qpc.v1.RelayStatusResponse"> & {
+  /**
+   * In the order of the question, one for each device of a message, at most 2 048; what is missing
+   * is to be asked again.
+   *
+   * @generated from field: repeated qpc.v1.MessageStatus statuses = 1;
+   */
+  statuses: MessageStatus[];
+
+  /**
+   * Since when the peer cannot be reached, by the node's clock; 0 = it can, as far as is known.
+   *
+   * @generated from field: uint64 away_since_ms = 2;
+   */
+  awaySinceMs: bigint;
+};
+
+/**
+ * Describes the message qpc.v1.RelayStatusResponse.
+ * Use `create(RelayStatusResponseSchema)` to create a new message.
+ */
+export const RelayStatusResponseSchema: GenMessage<RelayStatusResponse> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_delivery, 14);
+
+/**
+ * @generated from message qpc.v1.MessageStatus
+ */
+export type MessageStatus = Message<"qpc.v1.MessageStatus"> & {
+  /**
+   * @generated from field: bytes mid = 1;
+   */
+  mid: Uint8Array;
+
+  /**
+   * The recipient device (32 bytes); empty when nothing is known of the message.
+   *
+   * @generated from field: bytes rid = 2;
+   */
+  rid: Uint8Array;
+
+  /**
+   * @generated from field: qpc.v1.RelayState state = 3;
+   */
+  state: RelayState;
+
+  /**
+   * Of a bounced one: a reason of proto/status.ts.
+   *
+   * @generated from field: string reason = 4;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message qpc.v1.MessageStatus.
+ * Use `create(MessageStatusSchema)` to create a new message.
+ */
+export const MessageStatusSchema: GenMessage<MessageStatus> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_delivery, 15);
+
+/**
  * @generated from message qpc.v1.SubscribeRequest
  */
 export type SubscribeRequest = Message<"qpc.v1.SubscribeRequest"> & {
@@ -447,7 +536,7 @@ export type SubscribeRequest = Message<"qpc.v1.SubscribeRequest"> & {
  * Use `create(SubscribeRequestSchema)` to create a new message.
  */
 export const SubscribeRequestSchema: GenMessage<SubscribeRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 13);
+  messageDesc(file_qpc_v1_delivery, 16);
 
 /**
  * @generated from message qpc.v1.SubscribeResponse
@@ -464,7 +553,7 @@ export type SubscribeResponse = Message<"qpc.v1.SubscribeResponse"> & {
  * Use `create(SubscribeResponseSchema)` to create a new message.
  */
 export const SubscribeResponseSchema: GenMessage<SubscribeResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 14);
+  messageDesc(file_qpc_v1_delivery, 17);
 
 /**
  * Push event 1, and for rows of kind 4 by their type: 3 bounce, 4 expired, 5 delayed.
@@ -493,7 +582,7 @@ export type MessageEvent = Message<"qpc.v1.MessageEvent"> & {
  * Use `create(MessageEventSchema)` to create a new message.
  */
 export const MessageEventSchema: GenMessage<MessageEvent> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 15);
+  messageDesc(file_qpc_v1_delivery, 18);
 
 /**
  * Push event 2.
@@ -522,7 +611,7 @@ export type GapEvent = Message<"qpc.v1.GapEvent"> & {
  * Use `create(GapEventSchema)` to create a new message.
  */
 export const GapEventSchema: GenMessage<GapEvent> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 16);
+  messageDesc(file_qpc_v1_delivery, 19);
 
 /**
  * Push event 6: a newer Subscribe of the same device took over.
@@ -537,7 +626,7 @@ export type SupersededEvent = Message<"qpc.v1.SupersededEvent"> & {
  * Use `create(SupersededEventSchema)` to create a new message.
  */
 export const SupersededEventSchema: GenMessage<SupersededEvent> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 17);
+  messageDesc(file_qpc_v1_delivery, 20);
 
 /**
  * Push event 13: somebody's keys may have changed. A hint: the client asks the log.
@@ -556,7 +645,7 @@ export type KeyChangeEvent = Message<"qpc.v1.KeyChangeEvent"> & {
  * Use `create(KeyChangeEventSchema)` to create a new message.
  */
 export const KeyChangeEventSchema: GenMessage<KeyChangeEvent> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 18);
+  messageDesc(file_qpc_v1_delivery, 21);
 
 /**
  * Push event 14: the own account has another set of devices. A hint like 13.
@@ -571,7 +660,7 @@ export type DeviceChangeEvent = Message<"qpc.v1.DeviceChangeEvent"> & {
  * Use `create(DeviceChangeEventSchema)` to create a new message.
  */
 export const DeviceChangeEventSchema: GenMessage<DeviceChangeEvent> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 19);
+  messageDesc(file_qpc_v1_delivery, 22);
 
 /**
  * Push event 15: fewer single-use KeyPackages than wanted.
@@ -595,7 +684,7 @@ export type KeyPackagesLowEvent = Message<"qpc.v1.KeyPackagesLowEvent"> & {
  * Use `create(KeyPackagesLowEventSchema)` to create a new message.
  */
 export const KeyPackagesLowEventSchema: GenMessage<KeyPackagesLowEvent> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 20);
+  messageDesc(file_qpc_v1_delivery, 23);
 
 /**
  * Push event 20: the node stops; reconnect later.
@@ -610,7 +699,7 @@ export type ServerDrainingEvent = Message<"qpc.v1.ServerDrainingEvent"> & {
  * Use `create(ServerDrainingEventSchema)` to create a new message.
  */
 export const ServerDrainingEventSchema: GenMessage<ServerDrainingEvent> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 21);
+  messageDesc(file_qpc_v1_delivery, 24);
 
 /**
  * Push event 21: cursors of another store are void; start at 0.
@@ -629,7 +718,7 @@ export type StoreChangedEvent = Message<"qpc.v1.StoreChangedEvent"> & {
  * Use `create(StoreChangedEventSchema)` to create a new message.
  */
 export const StoreChangedEventSchema: GenMessage<StoreChangedEvent> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 22);
+  messageDesc(file_qpc_v1_delivery, 25);
 
 /**
  * @generated from enum qpc.v1.Outcome
@@ -711,4 +800,53 @@ export type NoticeType = (typeof NoticeType)[keyof typeof NoticeType] | UnknownE
  */
 export const NoticeTypeSchema: GenEnum<NoticeType> = /*@__PURE__*/
   enumDesc(file_qpc_v1_delivery, 1);
+
+/**
+ * @generated from enum qpc.v1.RelayState
+ */
+export const RelayState = {
+  /**
+   * Never sent by this device, or forgotten.
+   *
+   * @generated from enum value: RELAY_STATE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * @generated from enum value: RELAY_STATE_QUEUED = 1;
+   */
+  QUEUED: 1,
+
+  /**
+   * The peer refused it for now; it comes back at the tail.
+   *
+   * @generated from enum value: RELAY_STATE_DEFERRED = 2;
+   */
+  DEFERRED: 2,
+
+  /**
+   * On the peer's disk. Known for 72 hours.
+   *
+   * @generated from enum value: RELAY_STATE_RELAYED = 3;
+   */
+  RELAYED: 3,
+
+  /**
+   * A dead letter. Known for 30 days at most.
+   *
+   * @generated from enum value: RELAY_STATE_BOUNCED = 4;
+   */
+  BOUNCED: 4,
+} as const;
+
+/**
+ * @generated from enum qpc.v1.RelayState
+ */
+export type RelayState = (typeof RelayState)[keyof typeof RelayState] | UnknownEnum;
+
+/**
+ * Describes the enum qpc.v1.RelayState.
+ */
+export const RelayStateSchema: GenEnum<RelayState> = /*@__PURE__*/
+  enumDesc(file_qpc_v1_delivery, 2);
 
