@@ -54,6 +54,7 @@ const loneUpdates = 128;
 const batch = 100;
 const batches = 4;
 const searches = 1000;
+const firstSearches = 100;
 const verifications = 150;
 const verificationsNoble = 30;
 /** So many labels have 1, 2, 3 ... versions, spread over the whole log. */
@@ -108,6 +109,8 @@ class Bench {
   /** Ends of the bundles that the auditor gets, ascending. */
   readonly #bundleEnds: number[] = [];
   readonly #config: Configuration;
+  /** Labels that were searched for the first time. */
+  #asked = 0;
   /** One second an entry, whatever the machine can do. */
   #nowMs = systemClock.now();
   readonly #clock: Clock = { ...systemClock, now: () => this.#nowMs };
@@ -148,10 +151,6 @@ class Bench {
     return Object.fromEntries(this.#rounds);
   }
 
-  /** Only the first half of the labels is ever updated. */
-  get #half(): number {
-    return Math.floor(this.#job.labels / 2);
-  }
   #take(name: string, round: Round): void {
     this.#rounds.set(name, [...(this.#rounds.get(name) ?? []), round]);
   }
@@ -229,8 +228,10 @@ class Bench {
     await this.#withLog(async (log) => {
       const round = await rate(count * entries, async () => {
         for (let entry = 0; entry < entries; entry++) {
-          const start = this.#dice.int(this.#half);
-          const names = Array.from({ length: count }, (_, i) => (start + i) % this.#half);
+          // The other half is searched: a small log must not have greater versions than a large one.
+          const half = Math.floor(this.#job.labels / 2);
+          const start = this.#dice.int(half);
+          const names = Array.from({ length: count }, (_, i) => (start + i) % half);
           await this.#put(log, names);
         }
       });
@@ -256,15 +257,22 @@ class Bench {
     });
     take('inclusion served', served);
     const answers: { readonly label: Uint8Array; readonly bytes: Uint8Array }[] = [];
+    const search = async (number: number): Promise<void> => {
+      const label = labelOf(number);
+      const bytes = encode(structure, await log.search({ label }));
+      if (answers.length < verifications) answers.push({ label, bytes });
+    };
+    const quarter = Math.floor(this.#job.labels / 4);
+    // Labels that are never updated: the third quarter is asked again each round, the last one once.
     const searched = await rate(searches, async () => {
-      for (let i = 0; i < searches; i++) {
-        // Of the other half, so that a small log does not have greater versions than a large one.
-        const label = labelOf(this.#half + this.#dice.int(this.#half));
-        const bytes = encode(structure, await log.search({ label }));
-        if (i < verifications) answers.push({ label, bytes });
-      }
+      for (let i = 0; i < searches; i++) await search(2 * quarter + (i % quarter));
     });
     take('search served', searched);
+    const count = Math.min(firstSearches, Math.floor(quarter / (rounds + 1)));
+    const first = await rate(count, async () => {
+      for (let i = 0; i < count; i++) await search(3 * quarter + this.#asked++);
+    });
+    take('search served, first time', first);
     take(
       'inclusion verified',
       await rate(inclusions.length, async () => {

@@ -30,6 +30,7 @@ const overSmallest = [
   ['lone updates', 'updates/s'],
   ['batched updates', 'updates/s'],
   ['search served', 'answers/s'],
+  ['search served, first time', 'answers/s'],
   ['answer, version 0', 'bytes'],
   ['answer, version 15 at most', 'bytes'],
   ['search verified', 'answers/s'],
