@@ -7,6 +7,7 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { silentLog, systemClock, systemRandom } from '@quicprochat/proto';
 import { run } from './cli/commands.ts';
+import { exitCodes } from './cli/usage.ts';
 
 const stopped = new AbortController();
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {
@@ -16,8 +17,9 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     stopped.abort(new Error('stopped'));
   });
 }
-// Whoever read our output has gone: nothing is left to do.
-process.stdout.on('error', () => process.exit(0));
+// Whoever read our output has gone, or its disk is full: nothing is left to do, and a verdict that
+// nobody got must not pass for a good one.
+process.stdout.on('error', () => process.exit(exitCodes.failed));
 
 const code = await run(process.argv.slice(2), join(homedir(), '.qpc-audit'), {
   runtime: { clock: systemClock, random: systemRandom, log: silentLog },
@@ -26,4 +28,4 @@ const code = await run(process.argv.slice(2), join(homedir(), '.qpc-audit'), {
   warn: (text) => void process.stderr.write(text),
 });
 // Kept-alive connections would hold the process; what was printed has to leave it first.
-process.stdout.write('', () => process.exit(code));
+process.stdout.write('', (error) => process.exit(error ? exitCodes.failed : code));

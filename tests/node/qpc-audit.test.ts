@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, rmSync } from 'node:fs';
 import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -55,4 +55,12 @@ test('a node is audited over QUIC and over HTTP, with the same result', async (t
   const pin = node.address.replace(/#.*/, `#${'A'.repeat(43)}`);
   const refused = await audit(pin, '--state', join(directory, 'state-0'));
   assert.equal(refused.code, 1, refused.out);
+});
+
+test('a verdict that could not be written is no good one', async () => {
+  const full = openSync('/dev/full', 'w');
+  const child = spawn(process.execPath, [main, '--help'], { stdio: ['ignore', full, 'ignore'] });
+  const [code] = (await once(child, 'close')) as [number];
+  closeSync(full);
+  assert.equal(code, 1);
 });
