@@ -45,15 +45,21 @@ export function outboxExitQueries(
     `SELECT ${columns} FROM outbox WHERE peer = ? AND lane = ? AND seq = ?`,
   );
   const removeRow = db.prepare<[number]>('DELETE FROM outbox WHERE id = ?');
+  // A tombstone may be there: of a row for fewer devices, or of a dead letter that was retried.
   const bury = db.prepare<[gone: number, row: number]>(
-    `INSERT INTO outbox_tomb (peer, tag, rids, received_ms, gone_ms, sender, mid)
+    `INSERT OR IGNORE INTO outbox_tomb (peer, tag, rids, received_ms, gone_ms, sender, mid)
      SELECT peer, tag, rids, created_ms, ?, sender, mid FROM outbox WHERE id = ?`,
   );
   const defer = db.prepare<[Uint8Array, number, number]>(
     'UPDATE outbox SET seq = NULL, chain = NULL, rids = ?, due_ms = ? WHERE id = ?',
   );
+  const twin = db
+    .prepare<[number, Uint8Array, Uint8Array, number], number>(
+      'SELECT 1 FROM outbox WHERE peer = ? AND tag = ? AND rids = ? AND id <> ?',
+    )
+    .pluck();
   const buryDelivered = db.prepare<[number, number, number, number]>(
-    `INSERT INTO outbox_tomb (peer, tag, rids, received_ms, gone_ms, sender, mid)
+    `INSERT OR IGNORE INTO outbox_tomb (peer, tag, rids, received_ms, gone_ms, sender, mid)
      SELECT peer, tag, rids, created_ms, ?, sender, mid FROM outbox
       WHERE peer = ? AND lane = ? AND seq <= ? ORDER BY seq`,
   );
@@ -118,8 +124,11 @@ export function outboxExitQueries(
     }
     // Remembered as sent only if somebody took it: a dead row may be sent anew.
     if (isAnyDelivered) bury.run(nowMs, row.id);
-    if (deferred.length === 0) remove(row);
-    else defer.run(Buffer.concat(deferred), nowMs + limits.deferredRetryMs, row.id);
+    const rids = Buffer.concat(deferred);
+    // Another row may carry the same bytes for just these devices already.
+    const isDone = rids.length === 0 || twin.get(row.peer, row.tag, rids, row.id) !== undefined;
+    if (isDone) remove(row);
+    else defer.run(rids, nowMs + limits.deferredRetryMs, row.id);
   }
 
   return {
