@@ -269,7 +269,7 @@ export class SimNode implements AsyncDisposable {
 
   /** Texts of the device's inbox, in its order. */
   async received(): Promise<string[]> {
-    const rows = await this.#inbox();
+    const rows = await this.inbox();
     return rows
       .filter(({ kind }) => kind !== RowKind.Notice)
       .map(({ payload }) => new TextDecoder().decode(payload));
@@ -277,13 +277,14 @@ export class SimNode implements AsyncDisposable {
 
   /** What the node told its device about rows that it sent. */
   async notices(): Promise<Notice[]> {
-    const rows = await this.#inbox();
+    const rows = await this.inbox();
     return rows
       .filter(({ kind }) => kind === RowKind.Notice)
       .map(({ payload }) => fromBinary(NoticeSchema, payload));
   }
 
-  async #inbox(): Promise<readonly InboxRow[]> {
+  /** The rows of the device's inbox, in its order. */
+  async inbox(): Promise<readonly InboxRow[]> {
     const found: InboxRow[] = [];
     for (let after = 0; ;) {
       const { rows } = await this.store.fetch(this.rid, after, 256, 512 * 1024);
