@@ -21,6 +21,7 @@ import {
   VerificationError,
   type AuditedLog,
   type Configuration,
+  type SearchRequest,
 } from '@quicprochat/kt-log';
 import type { Dice } from '../../cluster/dice.ts';
 import {
@@ -30,7 +31,7 @@ import {
   mapDifferences,
   type Disputed,
 } from './differences.ts';
-import type { KatieServer } from './katie-process.ts';
+import type { KatieServer, Outcome } from './katie-process.ts';
 import { ofBase64, toBase64 } from './katie-process.ts';
 import type { Added, Kind, LabelValues, LogPlan, OwnUpdate, Served, ServedLog } from './logs.ts';
 import { katieConfig, KatieLog, OurLog } from './logs.ts';
@@ -381,6 +382,7 @@ class History {
     if (judged.root !== undefined) {
       assert.deepEqual(judged.root, Buffer.from(this.#root), 'root that the clients computed');
       assert.ok(exists, `${kind}: both accept what there is not`);
+      if (kind === 'search') this.#checkFound(decode(searchRequest, request), judged.taken);
       tally.add(`taken by both, ${kind}`);
       this.#isTaken = true;
       if (judged.map !== undefined) tally.add(`difference: ${mapDifferences[judged.map]}`);
@@ -401,6 +403,15 @@ class History {
     if (name === undefined) assert.fail(this.#report(disputed, seen, request, response));
     tally.add(`difference: ${name}`);
     if (katie === undefined || ours === undefined) await this.#startOver();
+  }
+
+  /** What both found is what was written. */
+  #checkFound(asked: SearchRequest, found: Outcome | undefined): void {
+    const written = this.#writtenOf(asked.label);
+    const version = asked.version ?? written.length - 1;
+    assert.equal(found?.version, version, 'version that was found');
+    const value = written[version]?.value ?? assert.fail('a version that nobody wrote');
+    assert.deepEqual(ofBase64(found?.value), value, 'value that was found');
   }
 
   #askedLibrary(kind: Kind, verdict: string | undefined, seen: number | undefined): void {

@@ -55,6 +55,8 @@ export interface Judged {
   /** Both accept it, and katie's monitoring map is another one. */
   readonly map: 'forgets' | 'lesser' | undefined;
   readonly root: Uint8Array | undefined;
+  /** What both took from it. */
+  readonly taken?: Outcome;
 }
 
 export class User {
@@ -96,7 +98,12 @@ export class User {
       this.state = ours.taken.state;
       ours.taken.keep();
     }
-    return { ...judged, map, root: Buffer.from(theirs.outcome.root, 'base64') };
+    return {
+      ...judged,
+      map,
+      root: Buffer.from(theirs.outcome.root, 'base64'),
+      taken: theirs.outcome,
+    };
   }
 
   /**
