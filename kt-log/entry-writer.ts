@@ -9,6 +9,7 @@ import { UnavailableError } from '@quicprochat/proto/status';
 import type { Configuration } from './codec.ts';
 import { commitmentValue } from './codec.ts';
 import type { Evaluations } from './evaluations.ts';
+import type { Hash } from './hash.ts';
 import {
   commitmentOf,
   keytransHasher,
@@ -23,7 +24,7 @@ import { formatCheckpoint, keytransExtension, signNote } from './note.ts';
 import { encode } from './presentation.ts';
 import type { StoredEntry } from './recorder.ts';
 import { LogReader } from './snapshot.ts';
-import type { LogTreeName, NewEvaluation, NewVersion, StoredHead, TreeStore } from './store.ts';
+import type { LogTreeName, NewVersion, StoredHead, TreeStore } from './store.ts';
 import type { Signer, VerifierSuite } from './suite.ts';
 import { signTreeHead } from './tree-head.ts';
 import type { VrfProver } from './vrf.ts';
@@ -58,9 +59,9 @@ export interface LabelUpdate {
   readonly greatestBefore: number;
   readonly effects: readonly unknown[];
 }
-/** The same with the VRFs of its versions. */
-export interface ProvedUpdate extends LabelUpdate {
-  readonly evaluations: readonly NewEvaluation[];
+/** The same with the VRF outputs of its versions, where their leaves go. */
+export interface PlacedUpdate extends LabelUpdate {
+  readonly outputs: readonly Hash[];
 }
 
 /** State after the newest entry. */
@@ -100,17 +101,14 @@ export class EntryWriter {
     this.#tail = await loadTail(this.#options);
   }
 
-  /** VRFs of new versions; somebody may have looked for one before it was there. */
-  async prove({ label, greatestBefore, values }: LabelUpdate): Promise<readonly NewEvaluation[]> {
-    const { keys, vrfs } = this.#options;
+  /** VRF outputs of new versions. */
+  place({ label, greatestBefore, values }: LabelUpdate): Promise<readonly Hash[]> {
     const added = values.map((_, i) => greatestBefore + 1 + i);
-    const isNew = greatestBefore < 0;
-    const proved = await (isNew ? keys.vrf.prove(label, added) : vrfs.of(label, added, false));
-    return proved.map((evaluation, i) => ({ label, version: greatestBefore + 1 + i, evaluation }));
+    return this.#options.vrfs.outputs(label, added, greatestBefore < 0);
   }
 
   /** Which of the updates would give a label its version 0 that once had one and was erased. */
-  async taken(updates: readonly ProvedUpdate[]): Promise<ReadonlySet<ProvedUpdate>> {
+  async taken(updates: readonly PlacedUpdate[]): Promise<ReadonlySet<PlacedUpdate>> {
     const fresh = updates.filter((one) => one.greatestBefore < 0);
     const keys = fresh.map((one) => searchKeyOf(one, 0));
     const { reader, entry } = this.#tail;
@@ -123,7 +121,7 @@ export class EntryWriter {
    * stands too far behind, and what the store throws. Whatever it throws, nothing in memory has
    * changed; whether the store has, `hasChanged` tells.
    */
-  async write(updates: readonly ProvedUpdate[]): Promise<StoredHead> {
+  async write(updates: readonly PlacedUpdate[]): Promise<StoredHead> {
     const { store, clock, clockBackMs } = this.#options;
     const { entry: last, reader, head: before } = this.#tail;
     const nowMs = clock.now();
@@ -155,7 +153,6 @@ export class EntryWriter {
       superseded: inserted.superseded,
       logTiles: growths.flatMap(({ tree, tiles }) => tiles.map((tile) => ({ tree, tile }))),
       versions,
-      evaluations: updates.flatMap((one) => one.evaluations),
       effects: updates.flatMap((one) => one.effects),
     });
     for (const { keep } of growths) keep();
@@ -234,10 +231,10 @@ export function checkpointText(
 }
 
 /** Where a version stands in the prefix tree. */
-function searchKeyOf(update: ProvedUpdate, version: number): Uint8Array {
-  const found = update.evaluations.find((one) => one.version === version);
-  if (found === undefined) throw new TypeError(`the VRF of version ${version} was not proved`);
-  return found.evaluation.output;
+function searchKeyOf(update: PlacedUpdate, version: number): Hash {
+  const found = update.outputs[version - update.greatestBefore - 1];
+  if (found === undefined) throw new TypeError(`no VRF output of version ${version}`);
+  return found;
 }
 
 /** The state of the log that a store holds. */

@@ -1,6 +1,7 @@
 /** Which VRF engine a process gets, and that it gives the official KEYTRANS proofs. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import fc from 'fast-check';
 import { chooseVrf, nativeVrf, nativeVrfProver, nativeVrfVerifier } from './native-vrf.ts';
 import { nativeSuite } from './native-suite.ts';
 import { loadSodium } from './sodium-addon.ts';
@@ -49,6 +50,24 @@ test('several versions come in the order asked, and verify', () => {
   prover.prove(label, versions).forEach(({ output, proof }, i) => {
     assert.deepEqual(verifier.verify(label, versions[i] ?? -1, proof), output);
   });
+});
+
+test('outputs alone are those of the proofs, in either engine', () => {
+  fc.assert(
+    fc.property(
+      fc.uint8Array({ minLength: 32, maxLength: 32 }),
+      fc.uint8Array({ maxLength: 255 }),
+      fc.array(fc.nat(2 ** 31), { maxLength: 3 }),
+      (seed, label, versions) => {
+        const outputs = nativeVrfProver(seed)
+          .prove(label, versions)
+          .map((one) => one.output);
+        assert.deepEqual(nativeVrfProver(seed).outputs(label, versions), outputs);
+        assert.deepEqual(portableVrf.prover(seed).outputs(label, versions), outputs);
+      },
+    ),
+    { numRuns: 30 },
+  );
 });
 
 const isGlibcReport = (report: unknown): boolean =>

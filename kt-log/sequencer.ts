@@ -1,6 +1,6 @@
 /**
  * The log's one queue of updates: collects them into batches, of which each becomes one log entry
- * (kt-log/README.md). VRFs are proved while an update waits. A batch that the store refuses is halved
+ * (kt-log/README.md). VRF outputs are computed while an update waits. A batch that the store refuses is halved
  * until the update that it refuses stands alone; after a commit whose outcome nobody knows the state
  * is read again, so no second head of one size is ever signed.
  */
@@ -15,10 +15,11 @@ import {
 } from '@quicprochat/proto/status';
 import { leavesPerEntryMax } from './auditor-update.ts';
 import { maxLabelBytes } from './codec.ts';
-import type { EntryWriterOptions, LabelUpdate, ProvedUpdate } from './entry-writer.ts';
+import type { EntryWriterOptions, LabelUpdate, PlacedUpdate } from './entry-writer.ts';
 import { EntryWriter } from './entry-writer.ts';
+import type { Hash } from './hash.ts';
 import type { LogReader } from './snapshot.ts';
-import type { NewEvaluation, StoredHead } from './store.ts';
+import type { StoredHead } from './store.ts';
 
 export interface SequencerLimits {
   /** How long the oldest update of a batch may wait for others, in milliseconds. */
@@ -61,8 +62,8 @@ export interface SequencerOptions extends Omit<EntryWriterOptions, 'clockBackMs'
 /** An update that waits for its entry. */
 interface Pending {
   readonly update: LabelUpdate;
-  /** Its VRFs, which are being proved. */
-  readonly evaluations: Promise<readonly NewEvaluation[]>;
+  /** Its VRF outputs, which are being computed. */
+  readonly outputs: Promise<readonly Hash[]>;
   readonly dueMs: number;
   resolve(position: number): void;
   reject(error: unknown): void;
@@ -70,7 +71,7 @@ interface Pending {
 /** An update whose turn it is. */
 interface Ready {
   readonly pending: Pending;
-  readonly proved: ProvedUpdate;
+  readonly placed: PlacedUpdate;
 }
 
 /** Told of a head after its commit, with the reader that can read it. */
@@ -143,11 +144,11 @@ export class Sequencer {
     if (greatestBefore < 0 && !isBackground) this.#admit(values.length);
     const dueMs = clock.monotonic() + (isBackground ? limits.backgroundMs : limits.batchMs);
     const update: LabelUpdate = { label, values, greatestBefore, effects };
-    const evaluations = this.#writer.prove(update);
+    const outputs = this.#writer.place(update);
     // Whoever takes the batch looks at the outcome; until then a failure is nobody's.
-    evaluations.catch(() => {});
+    outputs.catch(() => {});
     const { promise, resolve, reject } = Promise.withResolvers<number>();
-    this.#queue.push({ update, evaluations, dueMs, resolve, reject });
+    this.#queue.push({ update, outputs, dueMs, resolve, reject });
     this.#queuedLeaves += values.length;
     if (this.#queuedLeaves >= leavesPerEntryMax) this.#flushSoon();
     else this.#arm(dueMs);
@@ -235,22 +236,22 @@ export class Sequencer {
   async #inOrder(batch: readonly Pending[]): Promise<Ready[]> {
     const { store } = this.#options;
     const positions = await Promise.all(batch.map((one) => store.positions(one.update.label)));
-    const proofs = await Promise.allSettled(batch.map((one) => one.evaluations));
+    const places = await Promise.allSettled(batch.map((one) => one.outputs));
     const ready: Ready[] = [];
     for (const [i, pending] of batch.entries()) {
-      const proof = proofs[i];
+      const place = places[i];
       const { update } = pending;
       if ((positions[i]?.length ?? 0) - 1 !== update.greatestBefore) {
         pending.reject(new ConflictError('SEQ_CONFLICT', 'key log: the label has changed'));
-      } else if (proof?.status === 'fulfilled') {
-        ready.push({ pending, proved: { ...update, evaluations: proof.value } });
+      } else if (place?.status === 'fulfilled') {
+        ready.push({ pending, placed: { ...update, outputs: place.value } });
       } else {
-        pending.reject(proof?.reason);
+        pending.reject(place?.reason);
       }
     }
-    const taken = await this.#writer.taken(ready.map((one) => one.proved));
-    return ready.filter(({ pending, proved }) => {
-      const isTaken = taken.has(proved);
+    const taken = await this.#writer.taken(ready.map((one) => one.placed));
+    return ready.filter(({ pending, placed }) => {
+      const isTaken = taken.has(placed);
       if (isTaken) pending.reject(new ConflictError('NAME_TAKEN', 'key log: an erased label'));
       return !isTaken;
     });
@@ -261,7 +262,7 @@ export class Sequencer {
     const [first] = updates;
     if (first === undefined) return;
     try {
-      const { size } = await this.#writer.write(updates.map((one) => one.proved));
+      const { size } = await this.#writer.write(updates.map((one) => one.placed));
       this.#publish();
       for (const { pending } of updates) pending.resolve(size - 1);
     } catch (error) {

@@ -56,7 +56,6 @@ export interface LogBatch {
   readonly superseded: readonly TileId[];
   readonly logTiles: readonly { readonly tree: LogTreeName; readonly tile: LogTile }[];
   readonly versions: readonly NewVersion[];
-  readonly evaluations: readonly NewEvaluation[];
   /**
    * What the callers of the updates want written with them, in the order of the updates: the log
    * passes it through, and only the store knows what it is.
@@ -206,14 +205,9 @@ export class MemoryTreeStore implements TreeStore {
       known[version] = { position, commitment, opening, value };
       this.#versions.set(key, known);
     }
-    this.#keep(batch.evaluations);
   }
 
-  addEvaluations(evaluations: readonly NewEvaluation[]): Promise<void> {
-    this.#keep(evaluations);
-    return Promise.resolve();
-  }
-  #keep(evaluations: readonly NewEvaluation[]): void {
+  async addEvaluations(evaluations: readonly NewEvaluation[]): Promise<void> {
     for (const { label, version, evaluation } of evaluations) {
       const key = textOf(label);
       if (!this.#versions.has(key)) continue;

@@ -27,6 +27,8 @@ test('a pool gives the evaluations of its key, each job in order', async () => {
     labels.map((label) => prover.prove(label, [7, 0, 1])),
   );
   assert.deepEqual(await pool.prove(alice, []), []);
+  assert.deepEqual(await pool.outputs(alice, [7, 0]), prover.outputs(alice, [7, 0]));
+  assert.deepEqual(await pool.outputs(alice, []), []);
 });
 
 test('the jobs of a dead thread fail, the next ones get a new thread', async () => {

@@ -12,6 +12,7 @@ import {
 import type { KeyObject } from 'node:crypto';
 import { createSecretKey } from 'node:crypto';
 import { Worker } from 'node:worker_threads';
+import type { Hash } from './hash.ts';
 import { hashBytes, vrfProofBytes } from './hash.ts';
 import type { VrfEvaluation, VrfProver } from './vrf.ts';
 
@@ -24,6 +25,7 @@ export interface VrfWorkerStart {
 }
 export interface VrfJob {
   readonly id: number;
+  readonly wanted: 'proofs' | 'outputs';
   readonly label: Uint8Array;
   readonly versions: readonly number[];
 }
@@ -53,9 +55,20 @@ function unpackEvaluations(packed: Uint8Array): VrfEvaluation[] {
   });
 }
 
+export function packOutputs(outputs: readonly Hash[]): Uint8Array<ArrayBuffer> {
+  const packed = new Uint8Array(outputs.length * hashBytes);
+  outputs.forEach((output, i) => packed.set(output, i * hashBytes));
+  return packed;
+}
+function unpackOutputs(packed: Uint8Array): Hash[] {
+  return Array.from({ length: packed.length / hashBytes }, (_, i) =>
+    packed.slice(i * hashBytes, (i + 1) * hashBytes),
+  );
+}
+
 interface Waiting {
   readonly count: number;
-  resolve(evaluations: VrfEvaluation[]): void;
+  resolve(packed: Uint8Array): void;
   reject(error: Error): void;
 }
 
@@ -91,9 +104,13 @@ class Prover {
     return this.#evaluations;
   }
 
-  prove(label: Uint8Array, versions: readonly number[]): Promise<VrfEvaluation[]> {
-    const { promise, resolve, reject } = Promise.withResolvers<VrfEvaluation[]>();
-    const job: VrfJob = { id: this.#nextId++, label: label.slice(), versions };
+  do(
+    wanted: VrfJob['wanted'],
+    label: Uint8Array,
+    versions: readonly number[],
+  ): Promise<Uint8Array> {
+    const { promise, resolve, reject } = Promise.withResolvers<Uint8Array>();
+    const job: VrfJob = { id: this.#nextId++, wanted, label: label.slice(), versions };
     this.#jobs.set(job.id, { count: versions.length, resolve, reject });
     this.#evaluations += versions.length;
     this.#worker.postMessage(job);
@@ -105,7 +122,7 @@ class Prover {
     if (job === undefined) return;
     this.#jobs.delete(reply.id);
     this.#evaluations -= job.count;
-    job.resolve(unpackEvaluations(reply.packed));
+    job.resolve(reply.packed);
   }
 
   #die(error: Error): void {
@@ -134,14 +151,25 @@ class VrfPool implements VrfProver, AsyncDisposable {
   }
 
   async prove(label: Uint8Array, versions: readonly number[]): Promise<readonly VrfEvaluation[]> {
-    if (versions.length === 0) return [];
+    return unpackEvaluations(await this.#do('proofs', label, versions));
+  }
+  async outputs(label: Uint8Array, versions: readonly number[]): Promise<readonly Hash[]> {
+    return unpackOutputs(await this.#do('outputs', label, versions));
+  }
+
+  async #do(
+    wanted: VrfJob['wanted'],
+    label: Uint8Array,
+    versions: readonly number[],
+  ): Promise<Uint8Array> {
+    if (versions.length === 0) return new Uint8Array();
     if (this.#isClosed) throw new UnavailableError('DRAINING', 'vrf pool: closing');
     const waiting = this.#provers.reduce((sum, prover) => sum + prover.waiting, 0);
     if (waiting + versions.length > vrfPoolLimits.waitingMax) {
       const message = `vrf pool: ${vrfPoolLimits.waitingMax} evaluations wait`;
       throw new ResourceExhaustedError('QUEUE_FULL', message);
     }
-    return this.#idlest().prove(label, versions);
+    return this.#idlest().do(wanted, label, versions);
   }
 
   /** The living thread with the least to do; dead ones are replaced on the way. */

@@ -2,7 +2,7 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { nativeVrfProver } from './native-vrf.ts';
 import type { VrfJob, VrfReply, VrfWorkerStart } from './vrf-pool.ts';
-import { packEvaluations } from './vrf-pool.ts';
+import { packEvaluations, packOutputs } from './vrf-pool.ts';
 
 if (parentPort === null) throw new Error('vrf worker: runs in a worker thread only');
 const port = parentPort;
@@ -12,7 +12,10 @@ const seed = key.export();
 const prover = nativeVrfProver(seed);
 seed.fill(0);
 
-port.on('message', ({ id, label, versions }: VrfJob) => {
-  const packed = packEvaluations(prover.prove(label, versions));
+port.on('message', ({ id, wanted, label, versions }: VrfJob) => {
+  const packed =
+    wanted === 'proofs'
+      ? packEvaluations(prover.prove(label, versions))
+      : packOutputs(prover.outputs(label, versions));
   port.postMessage({ id, packed } satisfies VrfReply, [packed.buffer]);
 });

@@ -33,11 +33,6 @@ export function logBatch(position: number, effects: readonly AccountEffect[]): L
     superseded: position === 0 ? [] : [position],
     logTiles: [],
     versions,
-    evaluations: versions.map(({ label, version }) => ({
-      label,
-      version,
-      evaluation: { output: filled(32, version), proof: filled(80, version) },
-    })),
     effects,
   };
 }

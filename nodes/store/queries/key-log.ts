@@ -129,9 +129,6 @@ export function keyLogQueries(context: QueryContext): KeyLogOperations {
         insertTreeTile.run(treeNumbers[tree], tile.level, tile.index, tile.bytes);
       }
       for (const growth of growths) grow(position, growth);
-      for (const { label, version, evaluation } of batch.evaluations) {
-        insertVrf.run(ensureLabel(label).id, version, evaluation.output, evaluation.proof);
-      }
       effects.apply(nowMs, position, rows);
     },
 

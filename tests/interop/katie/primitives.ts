@@ -46,9 +46,10 @@ const evaluations = new Map<string, ReturnType<ImmediateVrfProver['prove']>[numb
 
 export function vrfProver(seed: Uint8Array): ImmediateVrfProver {
   return memo(provers, nameOf(seed), () => {
-    const { publicKey, prove } = bound(nativeVrfProver(seed));
+    const { publicKey, prove, outputs } = bound(nativeVrfProver(seed));
     return {
       publicKey,
+      outputs,
       prove: (label, versions) =>
         versions.map((version) =>
           memo(evaluations, `${version} ${nameOf(publicKey, label)}`, () => {
@@ -63,7 +64,9 @@ export function vrfProver(seed: Uint8Array): ImmediateVrfProver {
 
 function bound(prover: ImmediateVrfProver) {
   const prove: ImmediateVrfProver['prove'] = (label, versions) => prover.prove(label, versions);
-  return { publicKey: prover.publicKey, prove };
+  const outputs: ImmediateVrfProver['outputs'] = (label, versions) =>
+    prover.outputs(label, versions);
+  return { publicKey: prover.publicKey, prove, outputs };
 }
 
 /** VRF keys and labels of all histories of a run. */
