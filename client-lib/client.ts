@@ -38,6 +38,7 @@ import { enroll } from './enrolment.ts';
 import { EventBus, type ClientEvent } from './events.ts';
 import { keyHistory, type DatedChange } from './kt/key-history.ts';
 import { logStatuses, type LogStatus } from './kt/log-status.ts';
+import { labelOf } from './kt/logs.ts';
 import { callerOf, ClosedError, dialNode, type Caller } from './link.ts';
 import { receivedMessages, type ReceivedMessage } from './received.ts';
 import type { StoredKeyEvent } from './store/log-rows.ts';
@@ -324,6 +325,16 @@ export class QpcClient implements AsyncDisposable {
   /** What happened to keys and logs, newest first. */
   keyEvents(limit = 100): readonly StoredKeyEvent[] {
     return this.#store.logs.events(limit);
+  }
+
+  /**
+   * The newest credential of the own keys, wrapped with what shows its log entry to strangers: others
+   * check it with `qpc-audit check` while no node answers. Undefined before the log made one.
+   */
+  credential(): Uint8Array | undefined {
+    const { userId } = this.whoami();
+    const log = this.#requireDevice().logs.known(parseUserId(userId).domain);
+    return log?.client.credentials.own(labelOf(userId));
   }
 
   /** The logs that this device relies on, as it saw them last. */

@@ -1,7 +1,11 @@
 /**
- * `qpc kt history`, `qpc kt status`, `qpc kt compare`, `qpc kt accept`: what key-transparency logs
+ * `qpc kt history`, `status`, `credential`, `compare`, `accept`, and `qpc audit`: what key-transparency logs
  * say about people's keys, and how a listener is told of changes.
  */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { writeFile } from 'node:fs/promises';
+import { fileURLToPath } from 'node:url';
 import type { Command } from 'commander';
 import { parseUserId } from '@quicprochat/proto';
 import type { ClientEvent, Contact } from '../index.ts';
@@ -14,10 +18,17 @@ import {
   type CommonOptions,
   type TimedOptions,
 } from './cli.ts';
-import { usage } from './failure.ts';
+import { CommandError, exitFailed, usage } from './failure.ts';
 import { hexOf, visible, type JsonRecord } from './output.ts';
 
 export function addKeyCommands(program: Command, cli: Cli): void {
+  program
+    .command('audit')
+    .description('qpc-audit: follow a key log without trusting its node (qpc audit --help)')
+    .helpOption(false)
+    .allowUnknownOption()
+    .argument('[arguments...]')
+    .action((args: readonly string[]) => audit(args));
   const kt = program.command('kt').description('keys, and the logs that vouch for them');
   withTimedOptions(kt.command('history <user@domain>'), cli)
     .description('show how the keys of a user changed, as the log of its home shows it')
@@ -25,6 +36,9 @@ export function addKeyCommands(program: Command, cli: Cli): void {
   withCommonOptions(kt.command('status'), cli)
     .description('show the logs that this device relies on, and what happened to keys')
     .action((options: CommonOptions) => status(cli, options));
+  withCommonOptions(kt.command('credential <file>'), cli)
+    .description('write the proof of your own keys that others can check while no node answers')
+    .action((file: string, options: CommonOptions) => credential(cli, file, options));
   withTimedOptions(kt.command('compare <user@domain> <account-key>'), cli)
     .description('say that you compared this account key with the person (64 hex digits)')
     .action((userId: string, key: string, options: TimedOptions) =>
@@ -33,6 +47,14 @@ export function addKeyCommands(program: Command, cli: Cli): void {
   withCommonOptions(kt.command('accept <user@domain>'), cli)
     .description('use the new keys of a user whose account key was replaced without its signature')
     .action((userId: string, options: CommonOptions) => accept(cli, userId, options));
+}
+
+/** The auditor's command is kt-log's own; it needs no account and gets the terminal as it is. */
+async function audit(args: readonly string[]): Promise<void> {
+  const main = fileURLToPath(import.meta.resolve('@quicprochat/kt-log/qpc-audit'));
+  const child = spawn(process.execPath, [main, ...args], { stdio: 'inherit' });
+  const [code] = (await once(child, 'exit')) as [number | null];
+  process.exitCode = code ?? exitFailed;
 }
 
 async function history(cli: Cli, userId: string, options: TimedOptions): Promise<void> {
@@ -83,6 +105,21 @@ async function status(cli: Cli, options: CommonOptions): Promise<void> {
         { type: 'keyEvent', atMs, event: type, subject, reason },
       );
     }
+  });
+}
+
+async function credential(cli: Cli, file: string, options: CommonOptions): Promise<void> {
+  await withClient(cli, options, async (client) => {
+    const bytes = client.credential();
+    if (bytes === undefined) {
+      throw new CommandError(
+        exitFailed,
+        'NOT_YET',
+        'the log has made no credential of your keys yet',
+      );
+    }
+    await writeFile(file, bytes);
+    await cli.output.result(`${file}  ${bytes.length} bytes`, { type: 'credential', file });
   });
 }
 

@@ -62,4 +62,6 @@ try {
   }
 }
 await output.flush();
-process.exit(exitCode);
+if (exitCode !== 0) process.exit(exitCode);
+// What a command set, or 0.
+process.exit();

@@ -29,7 +29,7 @@ const taken = {
   follow: ['once', 'json', 'from', 'interval', 'state', 'out', 'vkey', 'policy'],
   'prove-fork': ['out', 'vkey', 'record'],
   'verify-fork': ['json', 'vkey', 'record'],
-  check: ['json', 'vkey', 'record'],
+  check: ['json', 'vkey', 'record', 'policy'],
 } as const;
 type Command = keyof typeof taken;
 
@@ -107,7 +107,10 @@ async function dispatch(
     case 'verify-fork':
       return verifyForkCommand({ file: operand(0, 1), vkey, recordFile, isJson }, parts);
     case 'check':
-      return checkCommand({ file: operand(0, 1), vkey, recordFile, isJson }, parts);
+      return checkCommand(
+        { file: operand(0, 1), vkey, recordFile, isJson, policyFile: values.policy },
+        parts,
+      );
   }
 }
 

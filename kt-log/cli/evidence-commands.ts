@@ -19,6 +19,7 @@ import { configuration } from '../codec.ts';
 import { verifyTreeHead } from '../tree-head.ts';
 import { VerificationError } from '../verification-error.ts';
 import { visible } from './audit-report.ts';
+import { credentialFacts, isCredential, policyOf } from './credential-command.ts';
 import { makeDirectory, writeDurably } from './durable-file.ts';
 import type { CommandParts } from './follow-command.ts';
 import { manifestRule } from './manifest-rule.ts';
@@ -184,11 +185,17 @@ function comparePinned({ key, config }: CheckedEvidence, known: EvidenceKeys): v
   }
 }
 
-export async function checkCommand(args: CheckArguments, parts: CommandParts): Promise<ExitCode> {
+export async function checkCommand(
+  args: CheckArguments & { readonly policyFile: string | undefined },
+  parts: CommandParts,
+): Promise<ExitCode> {
   const bytes = await read(args.file);
   if (isEvidence(bytes)) return verifyForkCommand(args, parts);
   const keys = await keysOf(args);
-  const facts = factsOf(itemOf(bytes), keys);
+  const policy = args.policyFile === undefined ? undefined : await policyOf(args.policyFile);
+  const facts = isCredential(bytes)
+    ? credentialFacts(bytes, keys, policy, parts.runtime.clock.now())
+    : factsOf(itemOf(bytes), keys);
   if (args.isJson) parts.print(`${JSON.stringify(facts)}\n`);
   else {
     const lines = Object.entries(facts).map(([name, value]) => `${name}: ${String(value)}`);

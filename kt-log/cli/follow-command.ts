@@ -1,6 +1,5 @@
 /** `qpc-audit follow`: pull, report, again; evidence goes to a file, and the exit code says it all. */
 import { join } from 'node:path';
-import { readFile } from 'node:fs/promises';
 import { QpcError } from '@quicprochat/proto/status';
 import type { Runtime } from '@quicprochat/proto';
 import type { EvidenceRecord, LogStatus } from '../audit-store.ts';
@@ -11,7 +10,7 @@ import type { LogSource } from '../log-source.ts';
 import { nativeSuite } from '../native-suite.ts';
 import type { NoteKey, VerifiedSignature } from '../note.ts';
 import { keytransRoot, openCheckpoint, parseNote, SignatureType, verifyNote } from '../note.ts';
-import { parsePolicy, meetsQuorum, type Policy } from '../policy.ts';
+import { meetsQuorum, type Policy } from '../policy.ts';
 import { decode } from '../presentation.ts';
 import { entryTimeMs, replayedState } from '../replayed-state.ts';
 import { VerificationError } from '../verification-error.ts';
@@ -24,7 +23,8 @@ import { openTarget, type OpenedTarget } from './open-target.ts';
 import { pinKeys, vkeyOf, type PinnedKeys } from './pinned-keys.ts';
 import { DirectoryAuditStore } from './state-directory.ts';
 import type { ExitCode } from './usage.ts';
-import { exitCodes, UsageError } from './usage.ts';
+import { policyOf } from './credential-command.ts';
+import { exitCodes } from './usage.ts';
 
 export interface FollowArguments {
   readonly target: string;
@@ -60,15 +60,6 @@ export async function follow(args: FollowArguments, parts: CommandParts): Promis
       // Told to end while waiting.
       return code;
     }
-  }
-}
-
-async function policyOf(path: string): Promise<Policy> {
-  try {
-    return parsePolicy(nativeSuite.sha256, await readFile(path, 'utf8'));
-  } catch (error) {
-    const why = error instanceof Error ? error.message : 'unreadable';
-    throw new UsageError(`--policy ${path}: ${why}`);
   }
 }
 

@@ -23,8 +23,9 @@ export const help = `qpc-audit: follow a key transparency log without trusting i
       directories in any mix.
   qpc-audit verify-fork FILE [--vkey V] [--record FILE] [--json]
       Checks evidence offline, with nothing but the file.
-  qpc-audit check FILE [--vkey V] [--record FILE] [--json]
-      Says what evidence, a checkpoint, a tree head or a bundle holds, and checks it.
+  qpc-audit check FILE [--vkey V] [--record FILE] [--policy FILE] [--json]
+      Says what evidence, a checkpoint, a tree head, a bundle or a person's credential holds, and
+      checks it; a credential needs --record and auditors of two other operators in --policy.
 
   --vkey V        the log's verifier key: <name>+<id>+<base64>
   --record FILE   the node's record (/.well-known/qpc): the log's keys, as --vkey and more

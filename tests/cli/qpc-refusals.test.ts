@@ -38,6 +38,18 @@ suite('qpc refuses', { concurrency: 2 }, () => {
   };
   const passwordFile = secret('password', 'secret\n');
 
+  test('audit is the auditor’s command, with its arguments and exit codes', async () => {
+    const help = await runQpc(['audit', '--help']);
+    assert.equal(help.code, 0);
+    assert.match(help.stdout, /^qpc-audit: follow a key transparency log/u);
+    const usage = await runQpc(['audit', 'follow', '--once']);
+    assert.equal(usage.code, 3);
+    assert.match(usage.stderr, /^qpc-audit: follow: takes 1 operand\n$/u);
+    const notProven = await runQpc(['audit', 'verify-fork', passwordFile]);
+    assert.equal(notProven.code, 1);
+    assert.match(notProven.stderr, /^qpc-audit: not proven: /u);
+  });
+
   for (const [name, args, line] of [
     ['an unknown command', ['chat'], /unknown command 'chat'/],
     ['a missing argument', ['send', 'bob@red.example'], /missing required argument 'text'/],
