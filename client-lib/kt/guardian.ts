@@ -52,7 +52,9 @@ export class Guardian {
 
   /**
    * Verifies the own account in the log of its node, and takes on the owner's duties for it. Nothing
-   * of the account is used before. Throws what Contacts.resolve throws.
+   * of the account is used before. A log that has contradicted itself shows nothing new, but takes no
+   * known account off the air: messages among those who know each other go on. Throws what
+   * Contacts.resolve throws.
    */
   async begin(caller: Caller): Promise<void> {
     const { logs, store, runtime, userId } = this.#parts;
@@ -60,8 +62,12 @@ export class Guardian {
     const isFirst = store.contacts.get(userId) === undefined;
     // An account that was just made may not be in the head that the log answers from.
     const look = (): Promise<true | undefined> => this.#beginNow(log, caller, isFirst);
-    if ((await untilShown(runtime.clock, look)) === undefined)
-      await this.#beginNow(log, caller, false);
+    try {
+      if ((await untilShown(runtime.clock, look)) === undefined)
+        await this.#beginNow(log, caller, false);
+    } catch (error) {
+      if (isFirst || !hasReason(error, 'LOG_CONVICTED')) throw error;
+    }
   }
 
   async #beginNow(log: DomainLog, caller: Caller, isFirst: boolean): Promise<true | undefined> {
