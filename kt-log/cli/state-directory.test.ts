@@ -1,6 +1,6 @@
 /** The directory store passes the suite of every AuditStore, and refuses what is damaged. */
 import assert from 'node:assert/strict';
-import { appendFile, readdir, writeFile } from 'node:fs/promises';
+import { appendFile, mkdir, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { auditStoreContract } from '../audit-store-contract.ts';
@@ -27,6 +27,15 @@ test('a head that a crash cut is forgotten, the ones before it are not', async (
   assert.deepEqual(await store.heads('red.example', 0, 9), [head(1)]);
   await store.putHeads('red.example', [head(2)]);
   assert.deepEqual(await store.heads('red.example', 0, 9), [head(1), head(2)]);
+});
+
+test('folders that it did not make are passed over', async () => {
+  const store = await open();
+  await store.setStatus('red.example', 'ok');
+  for (const stray of ['%zz', 'a b', '.git']) {
+    await mkdir(join(directory.path, String(opened - 1), stray));
+  }
+  assert.deepEqual(await store.evidence(), []);
 });
 
 test('what is not its own is refused, and no origin leaves the directory', async () => {

@@ -154,7 +154,17 @@ export class DirectoryAuditStore implements AuditStore {
 
   async #origins(): Promise<string[]> {
     const names = await readdir(this.#root, { withFileTypes: true });
-    return names.filter((one) => one.isDirectory()).map((one) => decodeURIComponent(one.name));
+    return names.filter((one) => one.isDirectory()).flatMap(({ name }) => this.#originOf(name));
+  }
+
+  /** The origin of a folder's name; none for a name that `folder` never gives. */
+  #originOf(name: string): string[] {
+    try {
+      const origin = decodeURIComponent(name);
+      return this.folder(origin) === join(this.#root, name) ? [origin] : [];
+    } catch {
+      return [];
+    }
   }
 
   async #heads(origin: string): Promise<Map<number, SignedHead>> {
