@@ -10,7 +10,7 @@ import { isDomain, type Rate, type Rates } from '@quicprochat/proto';
 import { isIP } from 'node:net';
 import {
   engineNames,
-  maxThreads,
+  maxProcesses,
   type EngineName,
   type Endpoint,
 } from '@quicprochat/proto/transport';
@@ -67,8 +67,8 @@ const schema = v.strictObject({
         ),
         ['quic'],
       ),
-      /** Threads that the engine `quic` listens on; 1 is the node's own thread. */
-      threads: count(1, maxThreads),
+      /** Processes that the engine `quic` listens on; 1 is the node's own. */
+      processes: count(1, maxProcesses),
     }),
     {},
   ),
@@ -155,7 +155,7 @@ export interface NodeConfig {
   readonly listen: Endpoint;
   readonly advertise: Endpoint;
   readonly engines: readonly EngineName[];
-  readonly transportThreads: number;
+  readonly transportProcesses: number;
   readonly databasePath: string;
   readonly databaseKeyPath: string;
   readonly peersPath: string | undefined;
@@ -233,7 +233,7 @@ function resolveConfig(raw: v.InferOutput<typeof schema>, base: string): NodeCon
     listen,
     advertise: raw.advertise === undefined ? listen : endpoint(raw.advertise, 'any'),
     engines: transport.engines,
-    transportThreads: transport.threads,
+    transportProcesses: transport.processes,
     databasePath: resolve(base, raw.database),
     databaseKeyPath: resolve(base, raw.database_key_file),
     peersPath: raw.peers_file === undefined ? undefined : resolve(base, raw.peers_file),

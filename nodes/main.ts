@@ -214,7 +214,7 @@ async function run(config: NodeConfig): Promise<void> {
     secrets,
     store,
     peers: readPeers(config),
-    transport: transportOf(runtime, config.engines, { threads: config.transportThreads }),
+    transport: transportOf(runtime, config.engines, { processes: config.transportProcesses }),
     runtime,
     software,
   });

@@ -73,11 +73,12 @@ suite('engines in order', () => {
     const engines = [watched('quic', dialed), watched('tls', dialed)];
     const both = inOrder(runtime.clock, engines, order);
     // The listener is TLS alone; a UDP socket that says nothing stands on the same port.
-    const listener = await transportOf(runtime, ['tls']).listen(listenOptions);
-    t.after(() => listener.close(0, 'done'));
-    const silent = createSocket('udp4').bind(listener.endpoint.port, '127.0.0.1');
+    const silent = createSocket('udp4').bind(0, '127.0.0.1');
     await once(silent, 'listening');
     t.after(() => silent.close());
+    const endpoint = { host: '127.0.0.1', port: silent.address().port };
+    const listener = await transportOf(runtime, ['tls']).listen({ ...listenOptions, endpoint });
+    t.after(() => listener.close(0, 'done'));
     const startMs = runtime.clock.monotonic();
     const connection = await both.dial(listener.endpoint, dialOptions);
     const tookMs = runtime.clock.monotonic() - startMs;

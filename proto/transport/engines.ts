@@ -9,7 +9,7 @@ import { asTransportError } from './outgoing-call.ts';
 import { systemError } from './quic-engine.ts';
 import { quicTransport } from './quic.ts';
 import { quicheTransport } from './quiche.ts';
-import { threadedQuicheTransport } from './quiche-threads.ts';
+import { forkedQuicheTransport } from './quiche-processes.ts';
 import { tlsTransport } from './tls.ts';
 import type { Connection, DialOptions, Endpoint, Listener } from './transport.ts';
 import type { ListenOptions, Transport } from './transport.ts';
@@ -35,25 +35,25 @@ export const defaultDialOrder: DialOrder = {
 /** Tries for a port that is free on every engine, when the system chooses it. */
 const portTries = 16;
 
-const make: Readonly<Record<EngineName, (runtime: Runtime, threads: number) => Transport>> = {
-  quic: (runtime, threads) =>
-    threads > 1 ? threadedQuicheTransport(runtime, threads) : quicheTransport(runtime),
+const make: Readonly<Record<EngineName, (runtime: Runtime, processes: number) => Transport>> = {
+  quic: (runtime, processes) =>
+    processes > 1 ? forkedQuicheTransport(runtime, processes) : quicheTransport(runtime),
   'quic-stock': quicTransport,
   tls: tlsTransport,
 };
 
 export interface EngineOptions {
-  /** Threads of the `quic` listener, each with its own socket on the port. Default 1: this one. */
-  readonly threads?: number;
+  /** Processes of the `quic` listener, each with its own socket on the port. Default 1: this one. */
+  readonly processes?: number;
 }
 
 /** The engines of a configuration, best first, at least one. */
 export function transportOf(
   runtime: Runtime,
   names: readonly EngineName[],
-  { threads = 1 }: EngineOptions = {},
+  { processes = 1 }: EngineOptions = {},
 ): Transport {
-  const engines = names.map((name) => make[name](runtime, threads));
+  const engines = names.map((name) => make[name](runtime, processes));
   return engines.length === 1 && engines[0] ? engines[0] : inOrder(runtime.clock, engines);
 }
 

@@ -4,6 +4,6 @@ export { makeIdentity, loadIdentity, type NodeIdentity } from './certificate.ts'
 export { limitKey } from './admission.ts';
 export { memoryNetwork, type MemoryNetwork } from './memory.ts';
 export { engineNames, transportOf, type EngineName } from './engines.ts';
-export { maxThreads } from './quiche-threads.ts';
+export { maxProcesses } from './quiche-processes.ts';
 // Our own glue on native quiche (docs/decisions/0005).
 export { quicheTransport as quicTransport } from './quiche.ts';

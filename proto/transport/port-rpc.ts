@@ -1,15 +1,17 @@
 /**
- * Requests and answers between two threads over a MessagePort, batched: what one turn has to say
+ * Requests and answers between two processes, batched: what one turn has to say
  * leaves as one message. Requests can be cancelled; TransportErrors cross as themselves.
  */
-import type { MessagePort, Transferable, Worker } from 'node:worker_threads';
 import { TransportError, type TransportFailure } from '../status.ts';
 import { asTransportError } from './outgoing-call.ts';
 
-/** What either end of a thread's channel offers. */
-export type Port = Pick<MessagePort | Worker, 'postMessage' | 'on'>;
+/** One end of a channel between two processes. */
+export interface Port {
+  post(messages: readonly unknown[]): void;
+  onMessages(listener: (messages: readonly unknown[]) => void): void;
+}
 
-/** A value that can be cloned to another thread. */
+/** A value that the structured clone algorithm takes. */
 export type Body = unknown;
 /** Answers at once or later. */
 export type RequestHandler = (body: Body, signal: AbortSignal) => unknown;
@@ -35,15 +37,15 @@ export class PortRpc {
   readonly #waiting = new Map<number, PromiseWithResolvers<Body>>();
   readonly #serving = new Map<number, AbortController>();
   #out: Message[] = [];
-  #transfers: Transferable[] = [];
   #nextId = 0;
   #isFlushDue = false;
   #lost: TransportError | undefined;
 
   constructor(port: Port) {
     this.#port = port;
-    port.on('message', (messages: readonly Message[]) => {
-      for (const message of messages) this.#receive(message);
+    port.onMessages((messages) => {
+      // Only the other half of this class writes to the channel.
+      for (const message of messages as readonly Message[]) this.#receive(message);
     });
   }
 
@@ -55,33 +57,33 @@ export class PortRpc {
     this.#notices.set(name, handler);
   }
 
-  /** Says something that has no answer. Memory in `transfers` moves, and is gone here. */
-  notify(name: string, body: Body, transfers: readonly Transferable[] = []): void {
-    this.#post([Kind.notice, name, body], transfers);
+  /** Says something that has no answer. */
+  notify(name: string, body: Body): void {
+    this.#post([Kind.notice, name, body]);
   }
 
   /** Throws what the other side's handler threw; `cancelled` when the signal is aborted first. */
   request(
     name: string,
     body: Body,
-    options: { readonly signal?: AbortSignal; readonly transfers?: readonly Transferable[] } = {},
+    options: { readonly signal?: AbortSignal } = {},
   ): Promise<Body> {
     if (this.#lost) return Promise.reject(this.#lost);
-    const { signal, transfers } = options;
+    const { signal } = options;
     const id = this.#nextId;
     this.#nextId += 1;
     const waiting = Promise.withResolvers<Body>();
     this.#waiting.set(id, waiting);
-    this.#post([Kind.request, id, name, body], transfers ?? []);
+    this.#post([Kind.request, id, name, body]);
     if (signal === undefined) return waiting.promise;
     // The answer is still awaited: the other side ends the work and says how.
-    const onAbort = (): void => this.#post([Kind.cancel, id], []);
+    const onAbort = (): void => this.#post([Kind.cancel, id]);
     if (signal.aborted) onAbort();
     else signal.addEventListener('abort', onAbort, { once: true });
     return waiting.promise.finally(() => signal.removeEventListener('abort', onAbort));
   }
 
-  /** The other thread is gone: what waits, and what comes, fails. */
+  /** The other process is gone: what waits, and what comes, fails. */
   lose(error: TransportError): void {
     this.#lost = error;
     for (const { reject } of this.#waiting.values()) reject(error);
@@ -90,18 +92,16 @@ export class PortRpc {
     this.#serving.clear();
   }
 
-  #post(message: Message, transfers: readonly Transferable[]): void {
+  #post(message: Message): void {
     if (this.#lost) return;
     this.#out.push(message);
-    this.#transfers.push(...transfers);
     if (this.#isFlushDue) return;
     this.#isFlushDue = true;
     setImmediate(() => {
       this.#isFlushDue = false;
-      const [out, moved] = [this.#out, this.#transfers];
+      const out = this.#out;
       this.#out = [];
-      this.#transfers = [];
-      if (!this.#lost) this.#port.postMessage(out, moved);
+      if (!this.#lost) this.#port.post(out);
     });
   }
 
@@ -134,18 +134,18 @@ export class PortRpc {
     this.#serving.set(id, controller);
     try {
       const handler = this.#handlers.get(name);
-      if (!handler) throw new TransportError('internal', `thread: nobody answers ${name}`);
-      this.#post([Kind.answer, id, await handler(body, controller.signal)], []);
+      if (!handler) throw new TransportError('internal', `process: nobody answers ${name}`);
+      this.#post([Kind.answer, id, await handler(body, controller.signal)]);
     } catch (error) {
       const { failure, message, closeCode } = asTransportError(error);
-      this.#post([Kind.failure, id, { failure, message, closeCode }], []);
+      this.#post([Kind.failure, id, { failure, message, closeCode }]);
     } finally {
       this.#serving.delete(id);
     }
   }
 }
 
-/** Bytes in memory of their own, to be cloned alone or moved: a view would take all behind it along. */
+/** Bytes in memory of their own, to be kept or cloned alone: a view would take all behind it along. */
 export function ownBytes(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
   return new Uint8Array(bytes);
 }

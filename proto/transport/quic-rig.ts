@@ -3,7 +3,7 @@ import type { Runtime } from '../runtime.ts';
 import type { ContractEngine, MakeEngine } from './contract.ts';
 import { dialSession, quicTransport } from './quic.ts';
 import { quicheTransport } from './quiche.ts';
-import { threadedQuicheTransport } from './quiche-threads.ts';
+import { forkedQuicheTransport } from './quiche-processes.ts';
 import type { Transport } from './transport.ts';
 import { udpRelay } from './udp-relay.ts';
 
@@ -34,9 +34,9 @@ export const quicheEngine: MakeEngine = (runtime: Runtime) => {
   return engineOf(transport, (endpoint, options) => transport.dialSession(endpoint, options));
 };
 
-/** The same with its listener on two threads. */
-export const threadedEngine: MakeEngine = (runtime: Runtime) => {
-  const transport = threadedQuicheTransport(runtime, 2);
+/** The same with its listener on two processes. */
+export const forkedEngine: MakeEngine = (runtime: Runtime) => {
+  const transport = forkedQuicheTransport(runtime, 2);
   return engineOf(transport, (endpoint, options) => transport.dialSession(endpoint, options));
 };
 

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { test, type TestContext } from 'node:test';
 import assert from 'node:assert/strict';
 import { callEcho, Rig, type MakeEngine } from './contract-rig.ts';
-import { quicheEngine, threadedEngine } from './quic-rig.ts';
+import { quicheEngine, forkedEngine } from './quic-rig.ts';
 import { CloseCode, type Endpoint } from './transport.ts';
 import { udpRelay } from './udp-relay.ts';
 
@@ -39,9 +39,9 @@ async function nat(t: TestContext, listener: Endpoint) {
 }
 
 for (const [name, make] of [
-  ['one thread', quicheEngine],
-  // Half of the new ports lead to the other thread's socket.
-  ['two threads', threadedEngine],
+  ['one process', quicheEngine],
+  // Half of the new ports lead to the other process's socket.
+  ['two processes', forkedEngine],
 ] as const) {
   test(`${name}: a connection lives on when its NAT gives it a new port, many times`, (t) =>
     rebindings(t, make));
@@ -60,9 +60,9 @@ async function rebindings(t: TestContext, make: MakeEngine): Promise<void> {
   }
 }
 
-test('connections of all threads are admitted by one count', async (t) => {
+test('connections of all processes are admitted by one count', async (t) => {
   const limits = { connectionsPerHost: 12 };
-  const rig = await Rig.listen(t, threadedEngine, { listenerLimits: limits });
+  const rig = await Rig.listen(t, forkedEngine, { listenerLimits: limits });
   const dials = await Promise.all(Array.from({ length: 12 }, () => rig.dial()));
   await Promise.all(dials.map((connection, id) => callEcho(connection, id)));
   const refused = await rig.dial();

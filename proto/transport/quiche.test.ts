@@ -1,6 +1,6 @@
-/** The quiche engine, alone and on threads, under the contract of all engines; what only it can be asked is in quiche-*.test.ts. */
+/** The quiche engine, alone and on processes, under the contract of all engines; what only it can be asked is in quiche-*.test.ts. */
 import { transportContract } from './contract.ts';
-import { quicheEngine, threadedEngine } from './quic-rig.ts';
+import { quicheEngine, forkedEngine } from './quic-rig.ts';
 
 transportContract('quiche', quicheEngine);
-transportContract('quiche on two threads', threadedEngine);
+transportContract('quiche on two processes', forkedEngine);

@@ -3,6 +3,7 @@
  * numbers under results/. Exit code 1 when a bench had an error: it prints no number then.
  */
 import { enqueue } from './enqueue.ts';
+import { nodeEngines } from './node-engines.ts';
 import { federatedLatency } from './federated-latency.ts';
 import { kt } from './kt.ts';
 import { machineLine, type BenchReport } from './measure.ts';
@@ -13,6 +14,7 @@ import { Scratch } from './scratch.ts';
 const benches: Readonly<Record<string, (scratch: Scratch) => Promise<BenchReport>>> = {
   rpc,
   enqueue,
+  'node-engines': nodeEngines,
   'federated-latency': federatedLatency,
   kt,
 };

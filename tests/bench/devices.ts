@@ -17,14 +17,15 @@ import {
   defaultLimits,
   loadIdentity,
   makeIdentity,
-  quicTransport,
+  transportOf,
   type Connection,
+  type EngineName,
   type NodeIdentity,
+  type Transport,
 } from '@quicprochat/proto/transport';
 import type { NodeProcess } from '../cluster/node-process.ts';
 
 const runtime = { clock: systemClock, random: systemRandom, log: silentLog };
-const transport = quicTransport(runtime);
 
 /** What another process needs to be this device: the node knows it by its transport key. */
 export interface DeviceKeys {
@@ -36,9 +37,13 @@ export interface DeviceKeys {
 }
 
 /** Registers a user with one device; its session outlives this connection and the node's process. */
-export async function registerDevice(node: NodeProcess, name: string): Promise<DeviceKeys> {
+export async function registerDevice(
+  node: NodeProcess,
+  name: string,
+  engine: EngineName = 'quic',
+): Promise<DeviceKeys> {
   const identity = await makeIdentity(systemRandom);
-  const connection = await dialAs(node.address, identity);
+  const connection = await dialAs(node.address, identity, engine);
   const identityKey = signingKeyFromSeed(systemRandom.bytes(32));
   const accountKey = signingKeyFromSeed(systemRandom.bytes(32));
   await register(
@@ -62,11 +67,20 @@ export async function registerDevice(node: NodeProcess, name: string): Promise<D
 }
 
 /** A new connection of this device. */
-export function dialDevice(keys: DeviceKeys): Promise<Connection> {
-  return dialAs(keys.nodeAddress, loadIdentity(keys.certificatePem, keys.privateKeyPem));
+export function dialDevice(keys: DeviceKeys, engine: EngineName = 'quic'): Promise<Connection> {
+  const identity = loadIdentity(keys.certificatePem, keys.privateKeyPem);
+  return dialAs(keys.nodeAddress, identity, engine);
 }
 
-export function dialAs(nodeAddress: string, identity: NodeIdentity): Promise<Connection> {
+const transports = new Map<EngineName, Transport>();
+
+export function dialAs(
+  nodeAddress: string,
+  identity: NodeIdentity,
+  engine: EngineName = 'quic',
+): Promise<Connection> {
+  const transport = transports.get(engine) ?? transportOf(runtime, [engine]);
+  transports.set(engine, transport);
   const { host, port, pin } = parseNodeAddress(nodeAddress);
   return transport.dial(
     { host, port },

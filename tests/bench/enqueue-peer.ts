@@ -12,6 +12,7 @@ import {
 } from '@quicprochat/nodes';
 import { registerAccount } from '@quicprochat/nodes/store/log-batch';
 import { deviceIdOf, silentLog, systemClock, systemRandom } from '@quicprochat/proto';
+import type { EngineName } from '@quicprochat/proto/transport';
 import { dialDevice, enqueueTo, type DeviceKeys } from './devices.ts';
 import { measureLoad, type Round } from './measure.ts';
 import { answerParent } from './peer-process.ts';
@@ -27,6 +28,8 @@ export type EnqueueJob =
       readonly clients: number;
       readonly devices: readonly DeviceKeys[];
       readonly serverPid: number;
+      /** What the clients dial by. Default `quic`. */
+      readonly engine?: EngineName;
     };
 
 const payloadBytes = 1024;
@@ -76,12 +79,12 @@ async function measureStore(job: EnqueueJob & { how: 'oneByOne' | 'grouped' }): 
 
 /** Every client has a connection of its own; the devices take turns. */
 async function measureNode(job: EnqueueJob & { how: 'node' }): Promise<Round> {
-  const { clients, devices, serverPid } = job;
+  const { clients, devices, serverPid, engine } = job;
   const pairs = await Promise.all(
     Array.from({ length: clients }, async (_, index) => {
       const [from, to] = [devices[index % devices.length], devices[(index + 1) % devices.length]];
       if (from === undefined || to === undefined) throw new Error('bench: no devices');
-      return { connection: await dialDevice(from), to };
+      return { connection: await dialDevice(from, engine), to };
     }),
   );
   const step = async (loop: number): Promise<void> => {

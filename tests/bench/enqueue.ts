@@ -17,7 +17,7 @@ import { whileRunning, type Scratch } from './scratch.ts';
 const rounds = 3;
 const clientCounts = [1, 16, 64];
 /** Only what is measured is lifted: rates, and the size of an inbox that nobody empties. */
-const config =
+export const unboundedConfig =
   '[limits]\ninbox_rows = 100000000\ninbox_mib = 100000\n[rates.send]\nper_second = 1000000\nburst = 1000000\n';
 const peer = new URL('./enqueue-peer.ts', import.meta.url);
 
@@ -27,7 +27,11 @@ async function measure(job: EnqueueJob): Promise<Round> {
 }
 
 export async function enqueue(scratch: Scratch): Promise<BenchReport> {
-  const node = await NodeProcess.init('red.example', join(scratch.directory, 'red'), config);
+  const node = await NodeProcess.init(
+    'red.example',
+    join(scratch.directory, 'red'),
+    unboundedConfig,
+  );
   scratch.own([node]);
   const devices = await whileRunning([node], () =>
     Promise.all(['anna', 'ben', 'cleo', 'dora'].map((name) => registerDevice(node, name))),

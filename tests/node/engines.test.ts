@@ -48,7 +48,7 @@ suite('transport.engines', () => {
     ['["tls"]', /^(timeout|unreachable)$/u, /^ready$/u],
     ['["quic", "tls"]', /^ready$/u, /^ready$/u],
     ['["quic-stock", "tls"]', /^ready$/u, /^ready$/u],
-    ['["quic"]\nthreads = 2', /^ready$/u, /^unreachable$/u],
+    ['["quic"]\nprocesses = 2', /^ready$/u, /^unreachable$/u],
   ];
   for (const [engines, quic, tls] of cases) {
     test(engines, async (t) => {

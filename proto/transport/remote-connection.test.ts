@@ -1,29 +1,33 @@
-/** What crosses between a listener's threads ends with its connection, whoever forgot to answer. */
+/** What crosses between a listener's processes ends with its connection, whoever forgot to answer. */
 import assert from 'node:assert/strict';
 import { suite, test, type TestContext } from 'node:test';
-import { MessageChannel } from 'node:worker_threads';
+import { MessageChannel, type MessagePort } from 'node:worker_threads';
 import { contractRuntime, fourMiB, rejectsWith } from './contract-rig.ts';
 import { makeIdentity } from './certificate.ts';
 import { memoryNetwork } from './memory.ts';
-import { PortRpc } from './port-rpc.ts';
+import { PortRpc, type Port } from './port-rpc.ts';
 import {
   ExposedConnections,
-  ThreadConnections,
-  type ThreadConnection,
-} from './thread-connection.ts';
+  RemoteConnections,
+  type RemoteConnection,
+} from './remote-connection.ts';
 import { CloseCode, defaultLimits, type Connection } from './transport.ts';
 
-/** The two ends of a thread's channel. */
-function threads(t: TestContext): { readonly there: PortRpc; readonly here: PortRpc } {
+/** The two ends of a process's channel. */
+function ends(t: TestContext): { readonly there: PortRpc; readonly here: PortRpc } {
   const { port1, port2 } = new MessageChannel();
   t.after(() => port1.close());
-  return { there: new PortRpc(port1), here: new PortRpc(port2) };
+  const portOf = (port: MessagePort): Port => ({
+    post: (messages) => port.postMessage(messages),
+    onMessages: (listener) => void port.on('message', listener),
+  });
+  return { there: new PortRpc(portOf(port1)), here: new PortRpc(portOf(port2)) };
 }
 
-suite('connections of another thread', () => {
+suite('connections of another process', () => {
   test('one that nobody took ends its calls and push streams when it closes', async (t) => {
-    const { there, here } = threads(t);
-    const connections = new ThreadConnections(here, () => {});
+    const { there, here } = ends(t);
+    const connections = new RemoteConnections(here, () => {});
     const peer = { spkiSha256: new Uint8Array(32), address: 'a', host: 'a' };
     there.notify('opened', { connection: 1, peer });
     const request = { methodId: 1, requestId: 1, payload: new Uint8Array(8) };
@@ -44,9 +48,9 @@ suite('connections of another thread', () => {
   });
 
   test('push streams that were not ended are let go with their connection', async (t) => {
-    const { there, here } = threads(t);
-    const opened = Promise.withResolvers<ThreadConnection>();
-    const connections = new ThreadConnections(here, opened.resolve);
+    const { there, here } = ends(t);
+    const opened = Promise.withResolvers<RemoteConnection>();
+    const connections = new RemoteConnections(here, opened.resolve);
     const exposed = new ExposedConnections(there);
     const runtime = contractRuntime();
     const [node, device] = [await makeIdentity(runtime.random), await makeIdentity(runtime.random)];
@@ -77,7 +81,7 @@ suite('connections of another thread', () => {
     const frame = { kind: 1, payload: new Uint8Array(8) };
     const late = here.request('write-push', { connection: 1, stream, frame });
     const error = await rejectsWith(late, 'closed');
-    // The thread has no such stream any more: its own words, not those of the stream.
+    // The process has no such stream any more: its own words, not those of the stream.
     assert.equal(error.message, 'push: closed');
     assert.deepEqual(connections.all, []);
   });

@@ -1,6 +1,6 @@
 /**
- * A Connection whose streams live in another thread: `exposeConnection` there, `ThreadConnection`
- * here, and between them one PortRpc for all connections of the thread.
+ * A Connection whose streams live in another process: `exposeConnection` there, `RemoteConnection`
+ * here, and between them one PortRpc for all connections of the process.
  */
 import type { PushFrame, RequestFrame, ResponseFrame } from '../frame.ts';
 import { TransportError } from '../status.ts';
@@ -16,7 +16,7 @@ import type {
   PushWriter,
 } from './transport.ts';
 
-/** Number of a connection, and of a push stream, within a thread. */
+/** Number of a connection, and of a push stream, within a process. */
 interface OnConnection {
   readonly connection: number;
 }
@@ -51,7 +51,7 @@ interface Exposed {
   readonly writers: Map<number, PushWriter>;
 }
 
-/** The side of the thread that holds the streams. */
+/** The side of the process that holds the streams. */
 export class ExposedConnections {
   readonly #rpc: PortRpc;
   readonly #connections = new Map<number, Exposed>();
@@ -183,8 +183,8 @@ class IncomingPush {
   }
 }
 
-/** The side of the thread that uses the connection. */
-export class ThreadConnection implements Connection {
+/** The side of the process that uses the connection. */
+export class RemoteConnection implements Connection {
   readonly peer: PeerIdentity;
   readonly closed: Promise<CloseInfo>;
   readonly #rpc: PortRpc;
@@ -209,11 +209,18 @@ export class ThreadConnection implements Connection {
   async call(request: RequestFrame, { signal, ...options }: CallOptions): Promise<ResponseFrame> {
     if (this.#closeInfo) throw closedError(this.#closeInfo);
     const body: CallBody = { connection: this.#number, request: ownFrame(request), options };
-    return (await this.#rpc.request(
-      'out-call',
-      body,
-      signal === undefined ? {} : { signal },
-    )) as ResponseFrame;
+    try {
+      const answer = await this.#rpc.request(
+        'out-call',
+        body,
+        signal === undefined ? {} : { signal },
+      );
+      return answer as ResponseFrame;
+    } catch (error) {
+      // It may have ended over there before the call came; only its end knows why.
+      const isOver = error instanceof TransportError && error.failure === 'closed';
+      throw isOver ? closedError(await this.closed) : error;
+    }
   }
 
   onCall(handler: CallHandler): void {
@@ -247,7 +254,7 @@ export class ThreadConnection implements Connection {
     if (this.#closeInfo) return;
     const closing = this.#rpc.request('close', { connection: this.#number, code, reason });
     this.onClosed({ failure: 'closed', code, reason, local: true });
-    // A thread that is gone has closed it too.
+    // A process that is gone has closed it too.
     await closing.catch(() => {});
   }
 
@@ -255,7 +262,7 @@ export class ThreadConnection implements Connection {
   onClosed(info: CloseInfo): void {
     if (this.#closeInfo) return;
     this.#closeInfo = info;
-    // What waits for a handler that never came would hold a call or a stream in both threads.
+    // What waits for a handler that never came would hold a call or a stream in both processes.
     this.#callHandler.reject(closedError(info));
     this.#pushHandler.reject(closedError(info));
     for (const push of this.#pushes.values()) push.end();
@@ -286,14 +293,14 @@ export class ThreadConnection implements Connection {
   }
 }
 
-/** All connections of one thread, on the side that uses them. */
-export class ThreadConnections {
-  readonly #connections = new Map<number, ThreadConnection>();
+/** All connections of one process, on the side that uses them. */
+export class RemoteConnections {
+  readonly #connections = new Map<number, RemoteConnection>();
 
-  constructor(rpc: PortRpc, onOpened: (connection: ThreadConnection) => void) {
+  constructor(rpc: PortRpc, onOpened: (connection: RemoteConnection) => void) {
     rpc.onNotice('opened', (body) => {
       const opened = body as OpenBody;
-      const connection = new ThreadConnection(rpc, opened);
+      const connection = new RemoteConnection(rpc, opened);
       this.#connections.set(opened.connection, connection);
       onOpened(connection);
     });
@@ -320,13 +327,13 @@ export class ThreadConnections {
     });
   }
 
-  #of(connection: number): ThreadConnection {
+  #of(connection: number): RemoteConnection {
     const found = this.#connections.get(connection);
     if (!found) throw new TransportError('closed', 'connection: closed');
     return found;
   }
 
-  get all(): readonly ThreadConnection[] {
+  get all(): readonly RemoteConnection[] {
     return [...this.#connections.values()];
   }
 }
