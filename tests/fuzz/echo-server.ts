@@ -18,7 +18,13 @@ process.on('unhandledRejection', () => (unhandled += 1));
 const listener = await transportOf(runtime, [engine]).listen({
   endpoint: { host: '127.0.0.1', port: 0 },
   identity,
-  limits: { ...defaultLimits, handshakesPerHostPerSecond: 1_000_000 },
+  limits: {
+    ...defaultLimits,
+    // All clients have one address here.
+    handshakesPerHostPerSecond: 1_000_000,
+    connectionsPerHost: 100_000,
+    connections: 100_000,
+  },
   maxRequestBytes: () => defaultLimits.maxPayloadBytes,
   onConnection: (connection) =>
     connection.onCall(async ({ methodId, requestId, payload }) => ({
