@@ -178,6 +178,8 @@ export class QuicheListener implements Listener {
     if (originalId === undefined || destinationId.length !== connectionIdBytes) return;
     // Counted where the address is proven: nobody can spend another's rate. Over it: silence.
     if (this.#handshakes + this.#asking.size >= handshakesAtOnce) return;
+    // A copy of one that is being asked for costs nobody anything.
+    if (this.#asking.has(routeKey(destinationId))) return;
     const admitted = this.#gate(plainAddress(from.address));
     if (admitted === true) this.#begin(socket, originalId, destinationId, from).receive(data, from);
     if (typeof admitted !== 'boolean') void this.#beginIf(admitted, originalId, header, data, from);
@@ -224,7 +226,6 @@ export class QuicheListener implements Listener {
     from: RemoteInfo,
   ): Promise<void> {
     const route = routeKey(destinationId);
-    if (this.#asking.has(route)) return;
     this.#asking.add(route);
     // The memory of a datagram is the socket's, and is used again.
     const [ownId, packet] = [Uint8Array.from(destinationId), Buffer.from(data)];

@@ -30,6 +30,13 @@ export interface ForwardBody {
   readonly from: RemoteInfo;
 }
 
+/**
+ * Datagrams on their way to other processes at a time. Anybody can make up ids that seem to be another
+ * process's; what is above is dropped, and QUIC sends what was real again.
+ */
+const forwardsMax = 256;
+let forwarding = 0;
+
 if (process.send === undefined) throw new Error('quiche-process.ts is forked, never run');
 // Nobody would ever close it.
 process.once('disconnect', () => process.exit(0));
@@ -58,8 +65,15 @@ rpc.onRequest('listen', async (body) => {
   const shard = {
     index,
     count,
-    forward: (to: number, data: Buffer, from: RemoteInfo): void =>
-      rpc.notify('forward', { to, data: Uint8Array.from(data), from } satisfies ForwardBody),
+    forward(to: number, data: Buffer, from: RemoteInfo): void {
+      if (forwarding >= forwardsMax) return;
+      forwarding += 1;
+      const body: ForwardBody = { to, data: Uint8Array.from(data), from };
+      rpc
+        .request('forward', body)
+        .catch(() => {})
+        .finally(() => (forwarding -= 1));
+    },
   };
   listener = await QuicheListener.open(
     await loadQuiche(),
@@ -77,7 +91,7 @@ rpc.onRequest('listen', async (body) => {
   return listener.endpoint;
 });
 
-rpc.onNotice('forward', (body) => {
+rpc.onRequest('forward', (body) => {
   const { data, from } = body as ForwardBody;
   listener?.receive(Buffer.from(data.buffer, data.byteOffset, data.byteLength), from, true);
 });

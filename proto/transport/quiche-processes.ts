@@ -103,9 +103,10 @@ class ForkedListener implements Listener {
       const line = body as { level: keyof Log; event: string; fields?: LogFields };
       log[line.level](line.event, line.fields);
     });
-    rpc.onNotice('forward', (body) => {
-      this.#processes[(body as ForwardBody).to]?.rpc.notify('forward', body);
-    });
+    // Answered when it has arrived: whoever forwards counts what is on its way.
+    rpc.onRequest('forward', (body) =>
+      this.#processes[(body as ForwardBody).to]?.rpc.request('forward', body),
+    );
     rpc.onRequest('handshake', (address) => this.#admission.handshake(String(address)));
     const connections = new RemoteConnections(rpc, (connection) => this.#welcome(connection));
     child.on('error', (error) => log.error('quic.process.fault', { error: String(error) }));
