@@ -37,6 +37,7 @@ export { KtService, responseCacheLimits } from './serve.ts';
 export type { KtServed, KtServedCredential } from './serve.ts';
 export { signAuditorTreeHead, signTreeHead, verifyTreeHead } from './tree-head.ts';
 export { Follower } from './follow.ts';
+export { manifestRule } from './manifest-rule.ts';
 export type { Cosigner, FollowerOptions, Observation, Pulled, PullOptions } from './follow.ts';
 export { checkAdvance, isConvicted, logStatuses, MemoryAuditStore } from './audit-store.ts';
 export type { AuditStore, EvidenceRecord, FollowedLog, LogStatus } from './audit-store.ts';

@@ -16,6 +16,7 @@ import {
   type LogIdentity,
   type Signer,
   type TreeStore,
+  manifestRule,
 } from '@quicprochat/kt-log';
 import { InvalidArgumentError, maxKtHeads, type Runtime } from '@quicprochat/proto';
 import type {
@@ -36,7 +37,6 @@ import { EvidenceRelay } from './peer-audits/evidence-relay.ts';
 import { FollowedPeer } from './peer-audits/followed-peer.ts';
 import { HeadPush } from './peer-audits/head-push.ts';
 import { OwnHeads, type AheadOfUs } from './peer-audits/own-heads.ts';
-import { manifestRule } from './peer-audits/value-rule.ts';
 
 export interface PeerAuditsOptions {
   readonly domain: string;

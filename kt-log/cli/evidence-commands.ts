@@ -22,7 +22,7 @@ import { visible } from './audit-report.ts';
 import { credentialFacts, isCredential, policyOf } from './credential-command.ts';
 import { makeDirectory, writeDurably } from './durable-file.ts';
 import type { CommandParts } from './follow-command.ts';
-import { manifestRule } from './manifest-rule.ts';
+import { manifestRule } from '../manifest-rule.ts';
 import { isDirectory } from './open-target.ts';
 import { keysOfRecordFile, vkeyOf } from './pinned-keys.ts';
 import type { ExitCode } from './usage.ts';

@@ -18,7 +18,7 @@ import { Activity } from './activity.ts';
 import type { AuditFacts, CosignerFact, EvidenceFact } from './audit-report.ts';
 import { jsonReport, peoplesReport, visible } from './audit-report.ts';
 import { makeDirectory, readIfThere, writeDurably } from './durable-file.ts';
-import { manifestRule } from './manifest-rule.ts';
+import { manifestRule } from '../manifest-rule.ts';
 import { openTarget, type OpenedTarget } from './open-target.ts';
 import { pinKeys, vkeyOf, type PinnedKeys } from './pinned-keys.ts';
 import { DirectoryAuditStore } from './state-directory.ts';

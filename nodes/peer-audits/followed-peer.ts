@@ -20,12 +20,12 @@ import {
   type Cosigner,
   type EvidenceRecord,
   type Pulled,
+  manifestRule,
 } from '@quicprochat/kt-log';
 import { jitter, ResourceExhaustedError, type Runtime, type Timer } from '@quicprochat/proto';
 import type { NodeRecord } from '@quicprochat/proto/messages';
 import { Wakeup, type LinkSession } from '@quicprochat/federation';
 import { linkSource } from './link-source.ts';
-import { manifestRule } from './value-rule.ts';
 
 export const followLimits = {
   /** Between two looks at a quiet log (ms), and how much of it is random. */

@@ -4,7 +4,7 @@
  */
 import { checkManifest, checkNextManifest, manifestOfValue } from '@quicprochat/proto';
 import { QpcError } from '@quicprochat/proto/status';
-import type { ValueRule } from '../evidence-check.ts';
+import type { ValueRule } from './evidence-check.ts';
 
 export const manifestRule: ValueRule = (label, version, value, previous) => {
   const userId = new TextDecoder().decode(label);
