@@ -30,13 +30,14 @@ export function limitCases(make: MakeEngine): void {
 
   test('connections above the limit of an address are closed with Limit', async (t) => {
     const rig = await Rig.listen(t, make, { listenerLimits: { connectionsPerHost: 2 } });
-    const [one, two] = [await rig.dial(), await rig.dial()];
+    const one = await rig.dial();
+    const accepted = await rig.accepted();
+    const two = await rig.dial();
     await Promise.all([callEcho(one), callEcho(two)]);
     const three = await rig.dial();
     const error = await rejectsWith(three.call(request, patient), 'limit');
     assert.equal(error.closeCode, CloseCode.Limit);
     await callEcho(two);
-    const accepted = await rig.accepted();
     await one.close(CloseCode.Normal, 'make room');
     await accepted.closed;
     await callEcho(await rig.dial());
