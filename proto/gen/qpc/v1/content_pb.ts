@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file qpc/v1/content.proto.
  */
 export const file_qpc_v1_content: GenFile = /*@__PURE__*/
-  fileDesc("ChRxcGMvdjEvY29udGVudC5wcm90bxIGcXBjLnYxInUKCEVudmVsb3BlEgkKAXYYASABKA0SKAoGaHlicmlkGAIgASgLMhYucXBjLnYxLkh5YnJpZEVudmVsb3BlSAASKgoHY2hhbm5lbBgDIAEoCzIXLnFwYy52MS5DaGFubmVsRW52ZWxvcGVIAEIICgZzZWFsZWQiSQoOSHlicmlkRW52ZWxvcGUSDgoGa2VtX2lkGAEgASgNEg4KBmtleV9pZBgCIAEoDBILCgNlbmMYAyABKAwSCgoCY3QYBCABKAwiPAoPQ2hhbm5lbEVudmVsb3BlEg4KBmtleV9pZBgBIAEoDBINCgVub25jZRgCIAEoDBIKCgJjdBgDIAEoDCJaCgZTZWFsZWQSFQoLbWxzX21lc3NhZ2UYASABKAxIABIoCgd3ZWxjb21lGAIgASgLMhUucXBjLnYxLldlbGNvbWVCdW5kbGVIAEIJCgdjb250ZW50SgQIAxAJIkcKDVdlbGNvbWVCdW5kbGUSDwoHd2VsY29tZRgBIAEoDBIlCghldmlkZW5jZRgCIAEoCzITLnFwYy52MS5LZXlFdmlkZW5jZSIwCgtLZXlFdmlkZW5jZRISCgpjcmVkZW50aWFsGAEgASgMEg0KBWhlYWRzGAIgAygMIo8BCgdDb250ZW50EgoKAmlkGAEgASgMEgkKAW4YAiABKAQSDwoHbGFtcG9ydBgDIAEoBBIPCgdzZW50X21zGAQgASgEEhwKBHRleHQYBSABKAsyDC5xcGMudjEuVGV4dEgAEiUKCGV2aWRlbmNlGAYgASgLMhMucXBjLnYxLktleUV2aWRlbmNlQgYKBGJvZHkiFAoEVGV4dBIMCgR1dGY4GAEgASgJYgZwcm90bzM");
+  fileDesc("ChRxcGMvdjEvY29udGVudC5wcm90bxIGcXBjLnYxInUKCEVudmVsb3BlEgkKAXYYASABKA0SKAoGaHlicmlkGAIgASgLMhYucXBjLnYxLkh5YnJpZEVudmVsb3BlSAASKgoHY2hhbm5lbBgDIAEoCzIXLnFwYy52MS5DaGFubmVsRW52ZWxvcGVIAEIICgZzZWFsZWQiSQoOSHlicmlkRW52ZWxvcGUSDgoGa2VtX2lkGAEgASgNEg4KBmtleV9pZBgCIAEoDBILCgNlbmMYAyABKAwSCgoCY3QYBCABKAwiPAoPQ2hhbm5lbEVudmVsb3BlEg4KBmtleV9pZBgBIAEoDBINCgVub25jZRgCIAEoDBIKCgJjdBgDIAEoDCJaCgZTZWFsZWQSFQoLbWxzX21lc3NhZ2UYASABKAxIABIoCgd3ZWxjb21lGAIgASgLMhUucXBjLnYxLldlbGNvbWVCdW5kbGVIAEIJCgdjb250ZW50SgQIAxAJIm8KDVdlbGNvbWVCdW5kbGUSDwoHd2VsY29tZRgBIAEoDBIlCghldmlkZW5jZRgCIAEoCzITLnFwYy52MS5LZXlFdmlkZW5jZRImCgZ0b2tlbnMYAyABKAsyFi5xcGMudjEuRGVsaXZlcnlUb2tlbnMiNwoORGVsaXZlcnlUb2tlbnMSJQoGdG9rZW5zGAEgAygLMhUucXBjLnYxLkRlbGl2ZXJ5VG9rZW4iKwoNRGVsaXZlcnlUb2tlbhILCgNyaWQYASABKAwSDQoFdG9rZW4YAiABKAwiMAoLS2V5RXZpZGVuY2USEgoKY3JlZGVudGlhbBgBIAEoDBINCgVoZWFkcxgCIAMoDCK3AQoHQ29udGVudBIKCgJpZBgBIAEoDBIJCgFuGAIgASgEEg8KB2xhbXBvcnQYAyABKAQSDwoHc2VudF9tcxgEIAEoBBIcCgR0ZXh0GAUgASgLMgwucXBjLnYxLlRleHRIABIlCghldmlkZW5jZRgGIAEoCzITLnFwYy52MS5LZXlFdmlkZW5jZRImCgZ0b2tlbnMYCCABKAsyFi5xcGMudjEuRGVsaXZlcnlUb2tlbnNCBgoEYm9keSIUCgRUZXh0EgwKBHV0ZjgYASABKAliBnByb3RvMw");
 
 /**
  * Outermost: what a node stores as payload.
@@ -172,6 +172,13 @@ export type WelcomeBundle = Message<"qpc.v1.WelcomeBundle"> & {
    * @generated from field: qpc.v1.KeyEvidence evidence = 2;
    */
   evidence?: KeyEvidence | undefined;
+
+  /**
+   * Of the members, as far as the inviter has them.
+   *
+   * @generated from field: qpc.v1.DeliveryTokens tokens = 3;
+   */
+  tokens?: DeliveryTokens | undefined;
 };
 
 /**
@@ -180,6 +187,53 @@ export type WelcomeBundle = Message<"qpc.v1.WelcomeBundle"> & {
  */
 export const WelcomeBundleSchema: GenMessage<WelcomeBundle> = /*@__PURE__*/
   messageDesc(file_qpc_v1_content, 4);
+
+/**
+ * Delivery tokens of devices: who has one gets past the quota of strangers at that device's inbox.
+ *
+ * @generated from message qpc.v1.DeliveryTokens
+ */
+export type DeliveryTokens = Message<"qpc.v1.DeliveryTokens"> & {
+  /**
+   * At most 256.
+   *
+   * @generated from field: repeated qpc.v1.DeliveryToken tokens = 1;
+   */
+  tokens: DeliveryToken[];
+};
+
+/**
+ * Describes the message qpc.v1.DeliveryTokens.
+ * Use `create(DeliveryTokensSchema)` to create a new message.
+ */
+export const DeliveryTokensSchema: GenMessage<DeliveryTokens> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_content, 5);
+
+/**
+ * @generated from message qpc.v1.DeliveryToken
+ */
+export type DeliveryToken = Message<"qpc.v1.DeliveryToken"> & {
+  /**
+   * Device identity key (32 bytes).
+   *
+   * @generated from field: bytes rid = 1;
+   */
+  rid: Uint8Array;
+
+  /**
+   * 16 bytes.
+   *
+   * @generated from field: bytes token = 2;
+   */
+  token: Uint8Array;
+};
+
+/**
+ * Describes the message qpc.v1.DeliveryToken.
+ * Use `create(DeliveryTokenSchema)` to create a new message.
+ */
+export const DeliveryTokenSchema: GenMessage<DeliveryToken> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_content, 6);
 
 /**
  * What a member passes on from key-transparency logs; checked by whoever receives it.
@@ -207,7 +261,7 @@ export type KeyEvidence = Message<"qpc.v1.KeyEvidence"> & {
  * Use `create(KeyEvidenceSchema)` to create a new message.
  */
 export const KeyEvidenceSchema: GenMessage<KeyEvidence> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 5);
+  messageDesc(file_qpc_v1_content, 7);
 
 /**
  * What members say to each other, inside MLS application data.
@@ -256,6 +310,13 @@ export type Content = Message<"qpc.v1.Content"> & {
    * @generated from field: qpc.v1.KeyEvidence evidence = 6;
    */
   evidence?: KeyEvidence | undefined;
+
+  /**
+   * The sender's own, when it made a new one, and on joining.
+   *
+   * @generated from field: qpc.v1.DeliveryTokens tokens = 8;
+   */
+  tokens?: DeliveryTokens | undefined;
 };
 
 /**
@@ -263,7 +324,7 @@ export type Content = Message<"qpc.v1.Content"> & {
  * Use `create(ContentSchema)` to create a new message.
  */
 export const ContentSchema: GenMessage<Content> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 6);
+  messageDesc(file_qpc_v1_content, 8);
 
 /**
  * @generated from message qpc.v1.Text
@@ -282,5 +343,5 @@ export type Text = Message<"qpc.v1.Text"> & {
  * Use `create(TextSchema)` to create a new message.
  */
 export const TextSchema: GenMessage<Text> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 7);
+  messageDesc(file_qpc_v1_content, 9);
 

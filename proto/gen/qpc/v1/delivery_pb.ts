@@ -14,7 +14,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file qpc/v1/delivery.proto.
  */
 export const file_qpc_v1_delivery: GenFile = /*@__PURE__*/
-  fileDesc("ChVxcGMvdjEvZGVsaXZlcnkucHJvdG8SBnFwYy52MSJgCg5FbnF1ZXVlUmVxdWVzdBILCgNyaWQYASABKAwSDgoGZG9tYWluGAIgASgJEgsKA21pZBgDIAEoDBIPCgdwYXlsb2FkGAQgASgMEg0KBXR0bF9zGAUgASgNSgQIBhANIlsKD0VucXVldWVSZXNwb25zZRIgCgdvdXRjb21lGAEgASgOMg8ucXBjLnYxLk91dGNvbWUSCwoDdGFnGAIgASgMEhMKC3JlY2VpdmVkX21zGAMgASgESgQIBBAFIlMKA1JvdxILCgNzZXEYASABKAQSCwoDbWlkGAIgASgMEgwKBGtpbmQYAyABKA0SDwoHcGF5bG9hZBgEIAEoDBITCgtyZWNlaXZlZF9tcxgFIAEoBCKEAQoGTm90aWNlEiAKBHR5cGUYASABKA4yEi5xcGMudjEuTm90aWNlVHlwZRIMCgRtaWRzGAIgAygMEgsKA3RhZxgDIAEoDBILCgNyaWQYBCABKAwSDgoGZG9tYWluGAUgASgJEg4KBnJlYXNvbhgGIAEoCRIQCghzaW5jZV9tcxgHIAEoBCIfCgNHYXASDAoEZnJvbRgBIAEoBBIKCgJ0bxgCIAEoBCJfCgxGZXRjaFJlcXVlc3QSGwoDbG9nGAEgASgLMg4ucXBjLnYxLkxvZ1JlZhINCgVhZnRlchgCIAEoBBIQCghtYXhfcm93cxgDIAEoDRIRCgltYXhfYnl0ZXMYBCABKA0icwoNRmV0Y2hSZXNwb25zZRIQCghzdG9yZV9pZBgBIAEoDBINCgVmbG9vchgCIAEoBBIMCgRoZWFkGAMgASgEEhkKBHJvd3MYBCADKAsyCy5xcGMudjEuUm93EhgKA2dhcBgFIAEoCzILLnFwYy52MS5HYXAiSQoJTG9nQ3Vyc29yEhsKA2xvZxgBIAEoCzIOLnFwYy52MS5Mb2dSZWYSDQoFYWZ0ZXIYAiABKAQSEAoIc3RvcmVfaWQYAyABKAwiRwoQRmV0Y2hXYWl0UmVxdWVzdBIiCgdjdXJzb3JzGAEgAygLMhEucXBjLnYxLkxvZ0N1cnNvchIPCgd3YWl0X21zGAIgASgNIjIKEUZldGNoV2FpdFJlc3BvbnNlEh0KBGxvZ3MYASADKAsyDy5xcGMudjEuTG9nUm93cyJOCgdMb2dSb3dzEhsKA2xvZxgBIAEoCzIOLnFwYy52MS5Mb2dSZWYSJgoHZmV0Y2hlZBgCIAEoCzIVLnFwYy52MS5GZXRjaFJlc3BvbnNlIkoKCkFja1JlcXVlc3QSGwoDbG9nGAEgASgLMg4ucXBjLnYxLkxvZ1JlZhIQCghzdG9yZV9pZBgCIAEoDBINCgV1cF90bxgDIAEoBCINCgtBY2tSZXNwb25zZSIyChJSZWxheVN0YXR1c1JlcXVlc3QSDgoGZG9tYWluGAEgASgJEgwKBG1pZHMYAiADKAwiVQoTUmVsYXlTdGF0dXNSZXNwb25zZRInCghzdGF0dXNlcxgBIAMoCzIVLnFwYy52MS5NZXNzYWdlU3RhdHVzEhUKDWF3YXlfc2luY2VfbXMYAiABKAQiXAoNTWVzc2FnZVN0YXR1cxILCgNtaWQYASABKAwSCwoDcmlkGAIgASgMEiEKBXN0YXRlGAMgASgOMhIucXBjLnYxLlJlbGF5U3RhdGUSDgoGcmVhc29uGAQgASgJIjYKEFN1YnNjcmliZVJlcXVlc3QSIgoHY3Vyc29ycxgBIAMoCzIRLnFwYy52MS5Mb2dDdXJzb3IiJQoRU3Vic2NyaWJlUmVzcG9uc2USEAoIc3RvcmVfaWQYASABKAwiVwoMTWVzc2FnZUV2ZW50EhsKA2xvZxgBIAEoCzIOLnFwYy52MS5Mb2dSZWYSEAoIc3RvcmVfaWQYAiABKAwSGAoDcm93GAMgASgLMgsucXBjLnYxLlJvdyJTCghHYXBFdmVudBIbCgNsb2cYASABKAsyDi5xcGMudjEuTG9nUmVmEhAKCHN0b3JlX2lkGAIgASgMEhgKA2dhcBgDIAEoCzILLnFwYy52MS5HYXAiEQoPU3VwZXJzZWRlZEV2ZW50IiEKDktleUNoYW5nZUV2ZW50Eg8KB3VzZXJfaWQYASABKAkiEwoRRGV2aWNlQ2hhbmdlRXZlbnQiOAoTS2V5UGFja2FnZXNMb3dFdmVudBINCgVzdWl0ZRgBIAEoDRISCgpzaW5nbGVfdXNlGAIgASgNIhUKE1NlcnZlckRyYWluaW5nRXZlbnQiJQoRU3RvcmVDaGFuZ2VkRXZlbnQSEAoIc3RvcmVfaWQYASABKAwqTQoHT3V0Y29tZRIXChNPVVRDT01FX1VOU1BFQ0lGSUVEEAASEgoOT1VUQ09NRV9TVE9SRUQQARIVChFPVVRDT01FX0RVUExJQ0FURRACKnMKCk5vdGljZVR5cGUSGwoXTk9USUNFX1RZUEVfVU5TUEVDSUZJRUQQABIWChJOT1RJQ0VfVFlQRV9CT1VOQ0UQAxIXChNOT1RJQ0VfVFlQRV9FWFBJUkVEEAQSFwoTTk9USUNFX1RZUEVfREVMQVlFRBAFKo0BCgpSZWxheVN0YXRlEhsKF1JFTEFZX1NUQVRFX1VOU1BFQ0lGSUVEEAASFgoSUkVMQVlfU1RBVEVfUVVFVUVEEAESGAoUUkVMQVlfU1RBVEVfREVGRVJSRUQQAhIXChNSRUxBWV9TVEFURV9SRUxBWUVEEAMSFwoTUkVMQVlfU1RBVEVfQk9VTkNFRBAEYgZwcm90bzM", [file_qpc_v1_common]);
+  fileDesc("ChVxcGMvdjEvZGVsaXZlcnkucHJvdG8SBnFwYy52MSJvCg5FbnF1ZXVlUmVxdWVzdBILCgNyaWQYASABKAwSDgoGZG9tYWluGAIgASgJEgsKA21pZBgDIAEoDBIPCgdwYXlsb2FkGAQgASgMEg0KBXR0bF9zGAUgASgNEg0KBXRva2VuGAYgASgMSgQIBxANImQKD0VucXVldWVSZXNwb25zZRIgCgdvdXRjb21lGAEgASgOMg8ucXBjLnYxLk91dGNvbWUSCwoDdGFnGAIgASgMEhMKC3JlY2VpdmVkX21zGAMgASgEEg0KBXByb29mGAQgASgMInIKE0JhdGNoRW5xdWV1ZVJlcXVlc3QSJgoIcGF5bG9hZHMYASADKAsyFC5xcGMudjEuQmF0Y2hQYXlsb2FkEiQKB3RhcmdldHMYAiADKAsyEy5xcGMudjEuQmF0Y2hUYXJnZXQSDQoFdHRsX3MYAyABKA0iLAoMQmF0Y2hQYXlsb2FkEgsKA21pZBgBIAEoDBIPCgdwYXlsb2FkGAIgASgMIkoKC0JhdGNoVGFyZ2V0Eg8KB3BheWxvYWQYASABKA0SCwoDcmlkGAIgASgMEg4KBmRvbWFpbhgDIAEoCRINCgV0b2tlbhgEIAEoDCI+ChRCYXRjaEVucXVldWVSZXNwb25zZRImCghzdGF0dXNlcxgBIAMoCzIULnFwYy52MS5UYXJnZXRTdGF0dXMijAEKDFRhcmdldFN0YXR1cxIgCgdvdXRjb21lGAEgASgOMg8ucXBjLnYxLk91dGNvbWUSEwoLcmVjZWl2ZWRfbXMYAiABKAQSDQoFcHJvb2YYAyABKAwSDgoGcmVhc29uGAQgASgJEg4KBnN0YXR1cxgFIAEoDRIWCg5yZXRyeV9hZnRlcl9tcxgGIAEoBCIqChhTZXREZWxpdmVyeVRva2Vuc1JlcXVlc3QSDgoGaGFzaGVzGAEgAygMIhsKGVNldERlbGl2ZXJ5VG9rZW5zUmVzcG9uc2UiUQoUU2VuZEVwaGVtZXJhbFJlcXVlc3QSKAoHdGFyZ2V0cxgBIAMoCzIXLnFwYy52MS5FcGhlbWVyYWxUYXJnZXQSDwoHcGF5bG9hZBgCIAEoDCIuCg9FcGhlbWVyYWxUYXJnZXQSCwoDcmlkGAEgASgMEg4KBmRvbWFpbhgCIAEoCSIXChVTZW5kRXBoZW1lcmFsUmVzcG9uc2UiHgoLVHlwaW5nRXZlbnQSDwoHcGF5bG9hZBgBIAEoDCIUChJFcGhlbWVyYWxMYW5lRXZlbnQiUwoDUm93EgsKA3NlcRgBIAEoBBILCgNtaWQYAiABKAwSDAoEa2luZBgDIAEoDRIPCgdwYXlsb2FkGAQgASgMEhMKC3JlY2VpdmVkX21zGAUgASgEIoQBCgZOb3RpY2USIAoEdHlwZRgBIAEoDjISLnFwYy52MS5Ob3RpY2VUeXBlEgwKBG1pZHMYAiADKAwSCwoDdGFnGAMgASgMEgsKA3JpZBgEIAEoDBIOCgZkb21haW4YBSABKAkSDgoGcmVhc29uGAYgASgJEhAKCHNpbmNlX21zGAcgASgEIh8KA0dhcBIMCgRmcm9tGAEgASgEEgoKAnRvGAIgASgEIl8KDEZldGNoUmVxdWVzdBIbCgNsb2cYASABKAsyDi5xcGMudjEuTG9nUmVmEg0KBWFmdGVyGAIgASgEEhAKCG1heF9yb3dzGAMgASgNEhEKCW1heF9ieXRlcxgEIAEoDSJzCg1GZXRjaFJlc3BvbnNlEhAKCHN0b3JlX2lkGAEgASgMEg0KBWZsb29yGAIgASgEEgwKBGhlYWQYAyABKAQSGQoEcm93cxgEIAMoCzILLnFwYy52MS5Sb3cSGAoDZ2FwGAUgASgLMgsucXBjLnYxLkdhcCJLCgtQZWVrUmVxdWVzdBIbCgNsb2cYASABKAsyDi5xcGMudjEuTG9nUmVmEg0KBWFmdGVyGAIgASgEEhAKCG1heF9yb3dzGAMgASgNIngKDFBlZWtSZXNwb25zZRIQCghzdG9yZV9pZBgBIAEoDBINCgVmbG9vchgCIAEoBBIMCgRoZWFkGAMgASgEEh8KBHJvd3MYBCADKAsyES5xcGMudjEuUm93SGVhZGVyEhgKA2dhcBgFIAEoCzILLnFwYy52MS5HYXAiUQoJUm93SGVhZGVyEgsKA3NlcRgBIAEoBBILCgNtaWQYAiABKAwSDAoEa2luZBgDIAEoDRIMCgRzaXplGAQgASgNEg4KBmFnZV9tcxgFIAEoBCJJCglMb2dDdXJzb3ISGwoDbG9nGAEgASgLMg4ucXBjLnYxLkxvZ1JlZhINCgVhZnRlchgCIAEoBBIQCghzdG9yZV9pZBgDIAEoDCJHChBGZXRjaFdhaXRSZXF1ZXN0EiIKB2N1cnNvcnMYASADKAsyES5xcGMudjEuTG9nQ3Vyc29yEg8KB3dhaXRfbXMYAiABKA0iMgoRRmV0Y2hXYWl0UmVzcG9uc2USHQoEbG9ncxgBIAMoCzIPLnFwYy52MS5Mb2dSb3dzIk4KB0xvZ1Jvd3MSGwoDbG9nGAEgASgLMg4ucXBjLnYxLkxvZ1JlZhImCgdmZXRjaGVkGAIgASgLMhUucXBjLnYxLkZldGNoUmVzcG9uc2UiSgoKQWNrUmVxdWVzdBIbCgNsb2cYASABKAsyDi5xcGMudjEuTG9nUmVmEhAKCHN0b3JlX2lkGAIgASgMEg0KBXVwX3RvGAMgASgEIg0KC0Fja1Jlc3BvbnNlIjIKElJlbGF5U3RhdHVzUmVxdWVzdBIOCgZkb21haW4YASABKAkSDAoEbWlkcxgCIAMoDCJVChNSZWxheVN0YXR1c1Jlc3BvbnNlEicKCHN0YXR1c2VzGAEgAygLMhUucXBjLnYxLk1lc3NhZ2VTdGF0dXMSFQoNYXdheV9zaW5jZV9tcxgCIAEoBCJcCg1NZXNzYWdlU3RhdHVzEgsKA21pZBgBIAEoDBILCgNyaWQYAiABKAwSIQoFc3RhdGUYAyABKA4yEi5xcGMudjEuUmVsYXlTdGF0ZRIOCgZyZWFzb24YBCABKAkiTgoQU3Vic2NyaWJlUmVxdWVzdBIiCgdjdXJzb3JzGAEgAygLMhEucXBjLnYxLkxvZ0N1cnNvchIWCg5lcGhlbWVyYWxfbGFuZRgCIAEoCCIlChFTdWJzY3JpYmVSZXNwb25zZRIQCghzdG9yZV9pZBgBIAEoDCJXCgxNZXNzYWdlRXZlbnQSGwoDbG9nGAEgASgLMg4ucXBjLnYxLkxvZ1JlZhIQCghzdG9yZV9pZBgCIAEoDBIYCgNyb3cYAyABKAsyCy5xcGMudjEuUm93IlMKCEdhcEV2ZW50EhsKA2xvZxgBIAEoCzIOLnFwYy52MS5Mb2dSZWYSEAoIc3RvcmVfaWQYAiABKAwSGAoDZ2FwGAMgASgLMgsucXBjLnYxLkdhcCIRCg9TdXBlcnNlZGVkRXZlbnQiIQoOS2V5Q2hhbmdlRXZlbnQSDwoHdXNlcl9pZBgBIAEoCSITChFEZXZpY2VDaGFuZ2VFdmVudCI4ChNLZXlQYWNrYWdlc0xvd0V2ZW50Eg0KBXN1aXRlGAEgASgNEhIKCnNpbmdsZV91c2UYAiABKA0iFQoTU2VydmVyRHJhaW5pbmdFdmVudCIlChFTdG9yZUNoYW5nZWRFdmVudBIQCghzdG9yZV9pZBgBIAEoDCpNCgdPdXRjb21lEhcKE09VVENPTUVfVU5TUEVDSUZJRUQQABISCg5PVVRDT01FX1NUT1JFRBABEhUKEU9VVENPTUVfRFVQTElDQVRFEAIqcwoKTm90aWNlVHlwZRIbChdOT1RJQ0VfVFlQRV9VTlNQRUNJRklFRBAAEhYKEk5PVElDRV9UWVBFX0JPVU5DRRADEhcKE05PVElDRV9UWVBFX0VYUElSRUQQBBIXChNOT1RJQ0VfVFlQRV9ERUxBWUVEEAUqjQEKClJlbGF5U3RhdGUSGwoXUkVMQVlfU1RBVEVfVU5TUEVDSUZJRUQQABIWChJSRUxBWV9TVEFURV9RVUVVRUQQARIYChRSRUxBWV9TVEFURV9ERUZFUlJFRBACEhcKE1JFTEFZX1NUQVRFX1JFTEFZRUQQAxIXChNSRUxBWV9TVEFURV9CT1VOQ0VEEARiBnByb3RvMw", [file_qpc_v1_common]);
 
 /**
  * @generated from message qpc.v1.EnqueueRequest
@@ -52,6 +52,13 @@ export type EnqueueRequest = Message<"qpc.v1.EnqueueRequest"> & {
    * @generated from field: uint32 ttl_s = 5;
    */
   ttlS: number;
+
+  /**
+   * Delivery token of the recipient device (16 bytes); empty = none.
+   *
+   * @generated from field: bytes token = 6;
+   */
+  token: Uint8Array;
 };
 
 /**
@@ -81,6 +88,14 @@ export type EnqueueResponse = Message<"qpc.v1.EnqueueResponse"> & {
    * @generated from field: uint64 received_ms = 3;
    */
   receivedMs: bigint;
+
+  /**
+   * Delivery proof: Ed25519 (64 bytes) by a `sign` key of the answering node's NodeRecord over
+   * "qpc/stored/1\0" || mid || tag || target || received_ms (proto/delivery-proof.ts).
+   *
+   * @generated from field: bytes proof = 4;
+   */
+  proof: Uint8Array;
 };
 
 /**
@@ -89,6 +104,300 @@ export type EnqueueResponse = Message<"qpc.v1.EnqueueResponse"> & {
  */
 export const EnqueueResponseSchema: GenMessage<EnqueueResponse> = /*@__PURE__*/
   messageDesc(file_qpc_v1_delivery, 1);
+
+/**
+ * One request for the fan-out of messages: one transaction for all targets that are accepted.
+ *
+ * @generated from message qpc.v1.BatchEnqueueRequest
+ */
+export type BatchEnqueueRequest = Message<"qpc.v1.BatchEnqueueRequest"> & {
+  /**
+   * At most 64, and 2 MiB together.
+   *
+   * @generated from field: repeated qpc.v1.BatchPayload payloads = 1;
+   */
+  payloads: BatchPayload[];
+
+  /**
+   * At most 2 048. A device may be named more than once: its rows come in the order of the list.
+   *
+   * @generated from field: repeated qpc.v1.BatchTarget targets = 2;
+   */
+  targets: BatchTarget[];
+
+  /**
+   * As in EnqueueRequest.
+   *
+   * @generated from field: uint32 ttl_s = 3;
+   */
+  ttlS: number;
+};
+
+/**
+ * Describes the message qpc.v1.BatchEnqueueRequest.
+ * Use `create(BatchEnqueueRequestSchema)` to create a new message.
+ */
+export const BatchEnqueueRequestSchema: GenMessage<BatchEnqueueRequest> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_delivery, 2);
+
+/**
+ * @generated from message qpc.v1.BatchPayload
+ */
+export type BatchPayload = Message<"qpc.v1.BatchPayload"> & {
+  /**
+   * @generated from field: bytes mid = 1;
+   */
+  mid: Uint8Array;
+
+  /**
+   * @generated from field: bytes payload = 2;
+   */
+  payload: Uint8Array;
+};
+
+/**
+ * Describes the message qpc.v1.BatchPayload.
+ * Use `create(BatchPayloadSchema)` to create a new message.
+ */
+export const BatchPayloadSchema: GenMessage<BatchPayload> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_delivery, 3);
+
+/**
+ * @generated from message qpc.v1.BatchTarget
+ */
+export type BatchTarget = Message<"qpc.v1.BatchTarget"> & {
+  /**
+   * Index into `payloads`.
+   *
+   * @generated from field: uint32 payload = 1;
+   */
+  payload: number;
+
+  /**
+   * @generated from field: bytes rid = 2;
+   */
+  rid: Uint8Array;
+
+  /**
+   * @generated from field: string domain = 3;
+   */
+  domain: string;
+
+  /**
+   * As in EnqueueRequest.
+   *
+   * @generated from field: bytes token = 4;
+   */
+  token: Uint8Array;
+};
+
+/**
+ * Describes the message qpc.v1.BatchTarget.
+ * Use `create(BatchTargetSchema)` to create a new message.
+ */
+export const BatchTargetSchema: GenMessage<BatchTarget> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_delivery, 4);
+
+/**
+ * @generated from message qpc.v1.BatchEnqueueResponse
+ */
+export type BatchEnqueueResponse = Message<"qpc.v1.BatchEnqueueResponse"> & {
+  /**
+   * One for each target, in their order.
+   *
+   * @generated from field: repeated qpc.v1.TargetStatus statuses = 1;
+   */
+  statuses: TargetStatus[];
+};
+
+/**
+ * Describes the message qpc.v1.BatchEnqueueResponse.
+ * Use `create(BatchEnqueueResponseSchema)` to create a new message.
+ */
+export const BatchEnqueueResponseSchema: GenMessage<BatchEnqueueResponse> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_delivery, 5);
+
+/**
+ * @generated from message qpc.v1.TargetStatus
+ */
+export type TargetStatus = Message<"qpc.v1.TargetStatus"> & {
+  /**
+   * Unspecified: refused, for `reason`.
+   *
+   * @generated from field: qpc.v1.Outcome outcome = 1;
+   */
+  outcome: Outcome;
+
+  /**
+   * @generated from field: uint64 received_ms = 2;
+   */
+  receivedMs: bigint;
+
+  /**
+   * As in EnqueueResponse.
+   *
+   * @generated from field: bytes proof = 3;
+   */
+  proof: Uint8Array;
+
+  /**
+   * A reason of proto/status.ts, with its u8 status; empty when it was stored.
+   *
+   * @generated from field: string reason = 4;
+   */
+  reason: string;
+
+  /**
+   * @generated from field: uint32 status = 5;
+   */
+  status: number;
+
+  /**
+   * As in Error.
+   *
+   * @generated from field: uint64 retry_after_ms = 6;
+   */
+  retryAfterMs: bigint;
+};
+
+/**
+ * Describes the message qpc.v1.TargetStatus.
+ * Use `create(TargetStatusSchema)` to create a new message.
+ */
+export const TargetStatusSchema: GenMessage<TargetStatus> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_delivery, 6);
+
+/**
+ * Replaces the tokens by which senders get past the quota of strangers at the calling device's
+ * inbox. In force at once.
+ *
+ * @generated from message qpc.v1.SetDeliveryTokensRequest
+ */
+export type SetDeliveryTokensRequest = Message<"qpc.v1.SetDeliveryTokensRequest"> & {
+  /**
+   * SHA-256("qpc/token/1\0" || token), 32 bytes each; at most 8.
+   *
+   * @generated from field: repeated bytes hashes = 1;
+   */
+  hashes: Uint8Array[];
+};
+
+/**
+ * Describes the message qpc.v1.SetDeliveryTokensRequest.
+ * Use `create(SetDeliveryTokensRequestSchema)` to create a new message.
+ */
+export const SetDeliveryTokensRequestSchema: GenMessage<SetDeliveryTokensRequest> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_delivery, 7);
+
+/**
+ * @generated from message qpc.v1.SetDeliveryTokensResponse
+ */
+export type SetDeliveryTokensResponse = Message<"qpc.v1.SetDeliveryTokensResponse"> & {
+};
+
+/**
+ * Describes the message qpc.v1.SetDeliveryTokensResponse.
+ * Use `create(SetDeliveryTokensResponseSchema)` to create a new message.
+ */
+export const SetDeliveryTokensResponseSchema: GenMessage<SetDeliveryTokensResponse> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_delivery, 8);
+
+/**
+ * What is not stored, not repeated and dropped first: typing.
+ *
+ * @generated from message qpc.v1.SendEphemeralRequest
+ */
+export type SendEphemeralRequest = Message<"qpc.v1.SendEphemeralRequest"> & {
+  /**
+   * Recipient devices; at most 64.
+   *
+   * @generated from field: repeated qpc.v1.EphemeralTarget targets = 1;
+   */
+  targets: EphemeralTarget[];
+
+  /**
+   * Sealed for them; at most 512 bytes.
+   *
+   * @generated from field: bytes payload = 2;
+   */
+  payload: Uint8Array;
+};
+
+/**
+ * Describes the message qpc.v1.SendEphemeralRequest.
+ * Use `create(SendEphemeralRequestSchema)` to create a new message.
+ */
+export const SendEphemeralRequestSchema: GenMessage<SendEphemeralRequest> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_delivery, 9);
+
+/**
+ * @generated from message qpc.v1.EphemeralTarget
+ */
+export type EphemeralTarget = Message<"qpc.v1.EphemeralTarget"> & {
+  /**
+   * @generated from field: bytes rid = 1;
+   */
+  rid: Uint8Array;
+
+  /**
+   * @generated from field: string domain = 2;
+   */
+  domain: string;
+};
+
+/**
+ * Describes the message qpc.v1.EphemeralTarget.
+ * Use `create(EphemeralTargetSchema)` to create a new message.
+ */
+export const EphemeralTargetSchema: GenMessage<EphemeralTarget> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_delivery, 10);
+
+/**
+ * @generated from message qpc.v1.SendEphemeralResponse
+ */
+export type SendEphemeralResponse = Message<"qpc.v1.SendEphemeralResponse"> & {
+};
+
+/**
+ * Describes the message qpc.v1.SendEphemeralResponse.
+ * Use `create(SendEphemeralResponseSchema)` to create a new message.
+ */
+export const SendEphemeralResponseSchema: GenMessage<SendEphemeralResponse> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_delivery, 11);
+
+/**
+ * Push event 10, on the ephemeral lane.
+ *
+ * @generated from message qpc.v1.TypingEvent
+ */
+export type TypingEvent = Message<"qpc.v1.TypingEvent"> & {
+  /**
+   * @generated from field: bytes payload = 1;
+   */
+  payload: Uint8Array;
+};
+
+/**
+ * Describes the message qpc.v1.TypingEvent.
+ * Use `create(TypingEventSchema)` to create a new message.
+ */
+export const TypingEventSchema: GenMessage<TypingEvent> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_delivery, 12);
+
+/**
+ * Push event 7: the first frame of the stream that carries the ephemeral lane.
+ *
+ * @generated from message qpc.v1.EphemeralLaneEvent
+ */
+export type EphemeralLaneEvent = Message<"qpc.v1.EphemeralLaneEvent"> & {
+};
+
+/**
+ * Describes the message qpc.v1.EphemeralLaneEvent.
+ * Use `create(EphemeralLaneEventSchema)` to create a new message.
+ */
+export const EphemeralLaneEventSchema: GenMessage<EphemeralLaneEvent> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_delivery, 13);
 
 /**
  * @generated from message qpc.v1.Row
@@ -129,7 +438,7 @@ export type Row = Message<"qpc.v1.Row"> & {
  * Use `create(RowSchema)` to create a new message.
  */
 export const RowSchema: GenMessage<Row> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 2);
+  messageDesc(file_qpc_v1_delivery, 14);
 
 /**
  * Payload of a row of kind 4, written by the own node into the inbox of the device that sent the
@@ -191,7 +500,7 @@ export type Notice = Message<"qpc.v1.Notice"> & {
  * Use `create(NoticeSchema)` to create a new message.
  */
 export const NoticeSchema: GenMessage<Notice> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 3);
+  messageDesc(file_qpc_v1_delivery, 15);
 
 /**
  * Rows [from, to] are gone.
@@ -215,7 +524,7 @@ export type Gap = Message<"qpc.v1.Gap"> & {
  * Use `create(GapSchema)` to create a new message.
  */
 export const GapSchema: GenMessage<Gap> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 4);
+  messageDesc(file_qpc_v1_delivery, 16);
 
 /**
  * @generated from message qpc.v1.FetchRequest
@@ -251,7 +560,7 @@ export type FetchRequest = Message<"qpc.v1.FetchRequest"> & {
  * Use `create(FetchRequestSchema)` to create a new message.
  */
 export const FetchRequestSchema: GenMessage<FetchRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 5);
+  messageDesc(file_qpc_v1_delivery, 17);
 
 /**
  * @generated from message qpc.v1.FetchResponse
@@ -294,7 +603,120 @@ export type FetchResponse = Message<"qpc.v1.FetchResponse"> & {
  * Use `create(FetchResponseSchema)` to create a new message.
  */
 export const FetchResponseSchema: GenMessage<FetchResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 6);
+  messageDesc(file_qpc_v1_delivery, 18);
+
+/**
+ * @generated from message qpc.v1.PeekRequest
+ */
+export type PeekRequest = Message<"qpc.v1.PeekRequest"> & {
+  /**
+   * @generated from field: qpc.v1.LogRef log = 1;
+   */
+  log?: LogRef | undefined;
+
+  /**
+   * Headers of rows with seq > after.
+   *
+   * @generated from field: uint64 after = 2;
+   */
+  after: bigint;
+
+  /**
+   * At most 1 000; 0 = that bound.
+   *
+   * @generated from field: uint32 max_rows = 3;
+   */
+  maxRows: number;
+};
+
+/**
+ * Describes the message qpc.v1.PeekRequest.
+ * Use `create(PeekRequestSchema)` to create a new message.
+ */
+export const PeekRequestSchema: GenMessage<PeekRequest> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_delivery, 19);
+
+/**
+ * As FetchResponse, without payloads: for badges and push extensions. A pure read.
+ *
+ * @generated from message qpc.v1.PeekResponse
+ */
+export type PeekResponse = Message<"qpc.v1.PeekResponse"> & {
+  /**
+   * @generated from field: bytes store_id = 1;
+   */
+  storeId: Uint8Array;
+
+  /**
+   * @generated from field: uint64 floor = 2;
+   */
+  floor: bigint;
+
+  /**
+   * @generated from field: uint64 head = 3;
+   */
+  head: bigint;
+
+  /**
+   * @generated from field: repeated qpc.v1.RowHeader rows = 4;
+   */
+  rows: RowHeader[];
+
+  /**
+   * @generated from field: qpc.v1.Gap gap = 5;
+   */
+  gap?: Gap | undefined;
+};
+
+/**
+ * Describes the message qpc.v1.PeekResponse.
+ * Use `create(PeekResponseSchema)` to create a new message.
+ */
+export const PeekResponseSchema: GenMessage<PeekResponse> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_delivery, 20);
+
+/**
+ * @generated from message qpc.v1.RowHeader
+ */
+export type RowHeader = Message<"qpc.v1.RowHeader"> & {
+  /**
+   * @generated from field: uint64 seq = 1;
+   */
+  seq: bigint;
+
+  /**
+   * @generated from field: bytes mid = 2;
+   */
+  mid: Uint8Array;
+
+  /**
+   * As in Row.
+   *
+   * @generated from field: uint32 kind = 3;
+   */
+  kind: number;
+
+  /**
+   * Bytes of the payload.
+   *
+   * @generated from field: uint32 size = 4;
+   */
+  size: number;
+
+  /**
+   * How long the node has had it, by its clock.
+   *
+   * @generated from field: uint64 age_ms = 5;
+   */
+  ageMs: bigint;
+};
+
+/**
+ * Describes the message qpc.v1.RowHeader.
+ * Use `create(RowHeaderSchema)` to create a new message.
+ */
+export const RowHeaderSchema: GenMessage<RowHeader> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_delivery, 21);
 
 /**
  * @generated from message qpc.v1.LogCursor
@@ -323,7 +745,7 @@ export type LogCursor = Message<"qpc.v1.LogCursor"> & {
  * Use `create(LogCursorSchema)` to create a new message.
  */
 export const LogCursorSchema: GenMessage<LogCursor> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 7);
+  messageDesc(file_qpc_v1_delivery, 22);
 
 /**
  * @generated from message qpc.v1.FetchWaitRequest
@@ -349,7 +771,7 @@ export type FetchWaitRequest = Message<"qpc.v1.FetchWaitRequest"> & {
  * Use `create(FetchWaitRequestSchema)` to create a new message.
  */
 export const FetchWaitRequestSchema: GenMessage<FetchWaitRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 8);
+  messageDesc(file_qpc_v1_delivery, 23);
 
 /**
  * @generated from message qpc.v1.FetchWaitResponse
@@ -366,7 +788,7 @@ export type FetchWaitResponse = Message<"qpc.v1.FetchWaitResponse"> & {
  * Use `create(FetchWaitResponseSchema)` to create a new message.
  */
 export const FetchWaitResponseSchema: GenMessage<FetchWaitResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 9);
+  messageDesc(file_qpc_v1_delivery, 24);
 
 /**
  * @generated from message qpc.v1.LogRows
@@ -388,7 +810,7 @@ export type LogRows = Message<"qpc.v1.LogRows"> & {
  * Use `create(LogRowsSchema)` to create a new message.
  */
 export const LogRowsSchema: GenMessage<LogRows> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 10);
+  messageDesc(file_qpc_v1_delivery, 25);
 
 /**
  * @generated from message qpc.v1.AckRequest
@@ -417,7 +839,7 @@ export type AckRequest = Message<"qpc.v1.AckRequest"> & {
  * Use `create(AckRequestSchema)` to create a new message.
  */
 export const AckRequestSchema: GenMessage<AckRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 11);
+  messageDesc(file_qpc_v1_delivery, 26);
 
 /**
  * @generated from message qpc.v1.AckResponse
@@ -430,7 +852,7 @@ export type AckResponse = Message<"qpc.v1.AckResponse"> & {
  * Use `create(AckResponseSchema)` to create a new message.
  */
 export const AckResponseSchema: GenMessage<AckResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 12);
+  messageDesc(file_qpc_v1_delivery, 27);
 
 /**
  * What became of messages that the calling device sent to another node.
@@ -456,7 +878,7 @@ export type RelayStatusRequest = Message<"qpc.v1.RelayStatusRequest"> & {
  * Use `create(RelayStatusRequestSchema)` to create a new message.
  */
 export const RelayStatusRequestSchema: GenMessage<RelayStatusRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 13);
+  messageDesc(file_qpc_v1_delivery, 28);
 
 /**
  * @generated from message qpc.v1.RelayStatusResponse
@@ -483,7 +905,7 @@ export type RelayStatusResponse = Message<"qpc.v1.RelayStatusResponse"> & {
  * Use `create(RelayStatusResponseSchema)` to create a new message.
  */
 export const RelayStatusResponseSchema: GenMessage<RelayStatusResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 14);
+  messageDesc(file_qpc_v1_delivery, 29);
 
 /**
  * @generated from message qpc.v1.MessageStatus
@@ -519,7 +941,7 @@ export type MessageStatus = Message<"qpc.v1.MessageStatus"> & {
  * Use `create(MessageStatusSchema)` to create a new message.
  */
 export const MessageStatusSchema: GenMessage<MessageStatus> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 15);
+  messageDesc(file_qpc_v1_delivery, 30);
 
 /**
  * @generated from message qpc.v1.SubscribeRequest
@@ -529,6 +951,13 @@ export type SubscribeRequest = Message<"qpc.v1.SubscribeRequest"> & {
    * @generated from field: repeated qpc.v1.LogCursor cursors = 1;
    */
   cursors: LogCursor[];
+
+  /**
+   * A stream of their own for events that are hints; false: they come between the durable ones.
+   *
+   * @generated from field: bool ephemeral_lane = 2;
+   */
+  ephemeralLane: boolean;
 };
 
 /**
@@ -536,7 +965,7 @@ export type SubscribeRequest = Message<"qpc.v1.SubscribeRequest"> & {
  * Use `create(SubscribeRequestSchema)` to create a new message.
  */
 export const SubscribeRequestSchema: GenMessage<SubscribeRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 16);
+  messageDesc(file_qpc_v1_delivery, 31);
 
 /**
  * @generated from message qpc.v1.SubscribeResponse
@@ -553,7 +982,7 @@ export type SubscribeResponse = Message<"qpc.v1.SubscribeResponse"> & {
  * Use `create(SubscribeResponseSchema)` to create a new message.
  */
 export const SubscribeResponseSchema: GenMessage<SubscribeResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 17);
+  messageDesc(file_qpc_v1_delivery, 32);
 
 /**
  * Push event 1, and for rows of kind 4 by their type: 3 bounce, 4 expired, 5 delayed.
@@ -582,7 +1011,7 @@ export type MessageEvent = Message<"qpc.v1.MessageEvent"> & {
  * Use `create(MessageEventSchema)` to create a new message.
  */
 export const MessageEventSchema: GenMessage<MessageEvent> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 18);
+  messageDesc(file_qpc_v1_delivery, 33);
 
 /**
  * Push event 2.
@@ -611,7 +1040,7 @@ export type GapEvent = Message<"qpc.v1.GapEvent"> & {
  * Use `create(GapEventSchema)` to create a new message.
  */
 export const GapEventSchema: GenMessage<GapEvent> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 19);
+  messageDesc(file_qpc_v1_delivery, 34);
 
 /**
  * Push event 6: a newer Subscribe of the same device took over.
@@ -626,7 +1055,7 @@ export type SupersededEvent = Message<"qpc.v1.SupersededEvent"> & {
  * Use `create(SupersededEventSchema)` to create a new message.
  */
 export const SupersededEventSchema: GenMessage<SupersededEvent> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 20);
+  messageDesc(file_qpc_v1_delivery, 35);
 
 /**
  * Push event 13: somebody's keys may have changed. A hint: the client asks the log.
@@ -645,7 +1074,7 @@ export type KeyChangeEvent = Message<"qpc.v1.KeyChangeEvent"> & {
  * Use `create(KeyChangeEventSchema)` to create a new message.
  */
 export const KeyChangeEventSchema: GenMessage<KeyChangeEvent> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 21);
+  messageDesc(file_qpc_v1_delivery, 36);
 
 /**
  * Push event 14: the own account has another set of devices. A hint like 13.
@@ -660,7 +1089,7 @@ export type DeviceChangeEvent = Message<"qpc.v1.DeviceChangeEvent"> & {
  * Use `create(DeviceChangeEventSchema)` to create a new message.
  */
 export const DeviceChangeEventSchema: GenMessage<DeviceChangeEvent> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 22);
+  messageDesc(file_qpc_v1_delivery, 37);
 
 /**
  * Push event 15: fewer single-use KeyPackages than wanted.
@@ -684,7 +1113,7 @@ export type KeyPackagesLowEvent = Message<"qpc.v1.KeyPackagesLowEvent"> & {
  * Use `create(KeyPackagesLowEventSchema)` to create a new message.
  */
 export const KeyPackagesLowEventSchema: GenMessage<KeyPackagesLowEvent> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 23);
+  messageDesc(file_qpc_v1_delivery, 38);
 
 /**
  * Push event 20: the node stops; reconnect later.
@@ -699,7 +1128,7 @@ export type ServerDrainingEvent = Message<"qpc.v1.ServerDrainingEvent"> & {
  * Use `create(ServerDrainingEventSchema)` to create a new message.
  */
 export const ServerDrainingEventSchema: GenMessage<ServerDrainingEvent> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 24);
+  messageDesc(file_qpc_v1_delivery, 39);
 
 /**
  * Push event 21: cursors of another store are void; start at 0.
@@ -718,7 +1147,7 @@ export type StoreChangedEvent = Message<"qpc.v1.StoreChangedEvent"> & {
  * Use `create(StoreChangedEventSchema)` to create a new message.
  */
 export const StoreChangedEventSchema: GenMessage<StoreChangedEvent> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 25);
+  messageDesc(file_qpc_v1_delivery, 40);
 
 /**
  * @generated from enum qpc.v1.Outcome

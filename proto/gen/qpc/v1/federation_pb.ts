@@ -16,7 +16,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file qpc/v1/federation.proto.
  */
 export const file_qpc_v1_federation: GenFile = /*@__PURE__*/
-  fileDesc("ChdxcGMvdjEvZmVkZXJhdGlvbi5wcm90bxIGcXBjLnYxIusBCgpOb2RlUmVjb3JkEg4KBmRvbWFpbhgBIAEoCRIdCgRrZXlzGAIgAygLMg8ucXBjLnYxLk5vZGVLZXkSJwoJZW5kcG9pbnRzGAMgAygLMhQucXBjLnYxLk5vZGVFbmRwb2ludBILCgNzZXEYBCABKAQSEwoLdmVyc2lvbl9taW4YBSABKA0SEwoLdmVyc2lvbl9tYXgYBiABKA0SFAoMY2FwYWJpbGl0aWVzGAcgAygJEh8KAmt0GAggAygLMhMucXBjLnYxLkt0TG9nUmVjb3JkEhEKCWNvc2lnbmVycxgJIAMoCUoECAoQECI+CgtLdExvZ1JlY29yZBIOCgZjb25maWcYASABKAwSDAoEdmtleRgCIAEoCRIRCglmcm9tX3NpemUYAyABKAQiUAoHTm9kZUtleRITCgtzcGtpX3NoYTI1NhgBIAEoDBIQCghzaWduX3B1YhgCIAEoDBIPCgdmcm9tX21zGAMgASgEEg0KBXRvX21zGAQgASgEIioKDE5vZGVFbmRwb2ludBIMCgRob3N0GAEgASgJEgwKBHBvcnQYAiABKA0iTQoQU2lnbmVkTm9kZVJlY29yZBIOCgZyZWNvcmQYASABKAwSKQoKc2lnbmF0dXJlcxgCIAMoCzIVLnFwYy52MS5Ob2RlU2lnbmF0dXJlIjQKDU5vZGVTaWduYXR1cmUSEAoIc2lnbl9wdWIYASABKAwSEQoJc2lnbmF0dXJlGAIgASgMIiYKFEdldE5vZGVSZWNvcmRSZXF1ZXN0Eg4KBmRvbWFpbhgBIAEoCSJBChVHZXROb2RlUmVjb3JkUmVzcG9uc2USKAoGcmVjb3JkGAEgASgLMhgucXBjLnYxLlNpZ25lZE5vZGVSZWNvcmQiWwoLU3RyZWFtU3RhdGUSGgoEbGFuZRgBIAEoDjIMLnFwYy52MS5MYW5lEhEKCXN0cmVhbV9pZBgCIAEoDBIOCgZjdXJzb3IYAyABKAQSDQoFY2hhaW4YBCABKAwivgEKD0ZlZEhlbGxvUmVxdWVzdBIOCgZkb21haW4YASABKAkSEwoLdmVyc2lvbl9taW4YAiABKA0SEwoLdmVyc2lvbl9tYXgYAyABKA0SFAoMY2FwYWJpbGl0aWVzGAQgAygJEiQKB3N0cmVhbXMYBSADKAsyEy5xcGMudjEuU3RyZWFtU3RhdGUSGgoScmVtZW1iZXJzX3N0b3JlX2lkGAYgASgMEhkKEXJlbWVtYmVyc19jb3VudGVyGAcgASgEIr4BChBGZWRIZWxsb1Jlc3BvbnNlEg4KBmRvbWFpbhgBIAEoCRIPCgd2ZXJzaW9uGAIgASgNEhQKDGNhcGFiaWxpdGllcxgDIAMoCRIkCgdzdHJlYW1zGAQgAygLMhMucXBjLnYxLlN0cmVhbVN0YXRlEhAKCHN0b3JlX2lkGAUgASgMEg8KB2NvdW50ZXIYBiABKAQSFAoMY3JlZGl0X2l0ZW1zGAcgASgNEhQKDGNyZWRpdF9ieXRlcxgIIAEoDSJUCglSZWxheUl0ZW0SDAoEa2luZBgBIAEoDRILCgNtaWQYAiABKAwSDwoHcGF5bG9hZBgDIAEoDBIMCgRyaWRzGAQgAygMEg0KBXR0bF9zGAUgASgNIoQBCg9GZWRSZWxheVJlcXVlc3QSGgoEbGFuZRgBIAEoDjIMLnFwYy52MS5MYW5lEhEKCXN0cmVhbV9pZBgCIAEoDBINCgVhY2tlZBgDIAEoBBIRCglmaXJzdF9zZXEYBCABKAQSIAoFaXRlbXMYBSADKAsyES5xcGMudjEuUmVsYXlJdGVtIkoKC1JlbGF5UmVqZWN0EgsKA3NlcRgBIAEoBBILCgNyaWQYAiABKAwSDgoGcmVhc29uGAMgASgJEhEKCXRlbXBvcmFyeRgEIAEoCCKbAQoQRmVkUmVsYXlSZXNwb25zZRIOCgZjdXJzb3IYASABKAQSDQoFY2hhaW4YAiABKAwSJAoHcmVqZWN0cxgDIAMoCzITLnFwYy52MS5SZWxheVJlamVjdBIUCgxjcmVkaXRfaXRlbXMYBCABKA0SFAoMY3JlZGl0X2J5dGVzGAUgASgNEhYKDnJldHJ5X2FmdGVyX21zGAYgASgEIl8KG1Byb3h5RmV0Y2hLZXlQYWNrYWdlUmVxdWVzdBItCgVmZXRjaBgBIAEoCzIeLnFwYy52MS5GZXRjaEtleVBhY2thZ2VSZXF1ZXN0EhEKCXJlcXVlc3RlchgCIAEoDCJQChxQcm94eUZldGNoS2V5UGFja2FnZVJlc3BvbnNlEjAKB2ZldGNoZWQYASABKAsyHy5xcGMudjEuRmV0Y2hLZXlQYWNrYWdlUmVzcG9uc2UiXQoaUHJveHlGZXRjaEh5YnJpZEtleVJlcXVlc3QSLAoFZmV0Y2gYASABKAsyHS5xcGMudjEuRmV0Y2hIeWJyaWRLZXlSZXF1ZXN0EhEKCXJlcXVlc3RlchgCIAEoDCJOChtQcm94eUZldGNoSHlicmlkS2V5UmVzcG9uc2USLwoHZmV0Y2hlZBgBIAEoCzIeLnFwYy52MS5GZXRjaEh5YnJpZEtleVJlc3BvbnNlIlkKF1Byb3h5UmVzb2x2ZVVzZXJSZXF1ZXN0EisKB3Jlc29sdmUYASABKAsyGi5xcGMudjEuUmVzb2x2ZVVzZXJSZXF1ZXN0EhEKCXJlcXVlc3RlchgCIAEoDCJJChhQcm94eVJlc29sdmVVc2VyUmVzcG9uc2USLQoIcmVzb2x2ZWQYASABKAsyGy5xcGMudjEuUmVzb2x2ZVVzZXJSZXNwb25zZSIZChdGZWRlcmF0aW9uSGVhbHRoUmVxdWVzdCIqChhGZWRlcmF0aW9uSGVhbHRoUmVzcG9uc2USDgoGc3RhdHVzGAEgASgJKj0KBExhbmUSFAoQTEFORV9VTlNQRUNJRklFRBAAEhAKDExBTkVfQ09OVFJPTBABEg0KCUxBTkVfQlVMSxACYgZwcm90bzM", [file_qpc_v1_keys, file_qpc_v1_user]);
+  fileDesc("ChdxcGMvdjEvZmVkZXJhdGlvbi5wcm90bxIGcXBjLnYxIusBCgpOb2RlUmVjb3JkEg4KBmRvbWFpbhgBIAEoCRIdCgRrZXlzGAIgAygLMg8ucXBjLnYxLk5vZGVLZXkSJwoJZW5kcG9pbnRzGAMgAygLMhQucXBjLnYxLk5vZGVFbmRwb2ludBILCgNzZXEYBCABKAQSEwoLdmVyc2lvbl9taW4YBSABKA0SEwoLdmVyc2lvbl9tYXgYBiABKA0SFAoMY2FwYWJpbGl0aWVzGAcgAygJEh8KAmt0GAggAygLMhMucXBjLnYxLkt0TG9nUmVjb3JkEhEKCWNvc2lnbmVycxgJIAMoCUoECAoQECI+CgtLdExvZ1JlY29yZBIOCgZjb25maWcYASABKAwSDAoEdmtleRgCIAEoCRIRCglmcm9tX3NpemUYAyABKAQiUAoHTm9kZUtleRITCgtzcGtpX3NoYTI1NhgBIAEoDBIQCghzaWduX3B1YhgCIAEoDBIPCgdmcm9tX21zGAMgASgEEg0KBXRvX21zGAQgASgEIioKDE5vZGVFbmRwb2ludBIMCgRob3N0GAEgASgJEgwKBHBvcnQYAiABKA0iTQoQU2lnbmVkTm9kZVJlY29yZBIOCgZyZWNvcmQYASABKAwSKQoKc2lnbmF0dXJlcxgCIAMoCzIVLnFwYy52MS5Ob2RlU2lnbmF0dXJlIjQKDU5vZGVTaWduYXR1cmUSEAoIc2lnbl9wdWIYASABKAwSEQoJc2lnbmF0dXJlGAIgASgMIiYKFEdldE5vZGVSZWNvcmRSZXF1ZXN0Eg4KBmRvbWFpbhgBIAEoCSJBChVHZXROb2RlUmVjb3JkUmVzcG9uc2USKAoGcmVjb3JkGAEgASgLMhgucXBjLnYxLlNpZ25lZE5vZGVSZWNvcmQiWwoLU3RyZWFtU3RhdGUSGgoEbGFuZRgBIAEoDjIMLnFwYy52MS5MYW5lEhEKCXN0cmVhbV9pZBgCIAEoDBIOCgZjdXJzb3IYAyABKAQSDQoFY2hhaW4YBCABKAwivgEKD0ZlZEhlbGxvUmVxdWVzdBIOCgZkb21haW4YASABKAkSEwoLdmVyc2lvbl9taW4YAiABKA0SEwoLdmVyc2lvbl9tYXgYAyABKA0SFAoMY2FwYWJpbGl0aWVzGAQgAygJEiQKB3N0cmVhbXMYBSADKAsyEy5xcGMudjEuU3RyZWFtU3RhdGUSGgoScmVtZW1iZXJzX3N0b3JlX2lkGAYgASgMEhkKEXJlbWVtYmVyc19jb3VudGVyGAcgASgEIr4BChBGZWRIZWxsb1Jlc3BvbnNlEg4KBmRvbWFpbhgBIAEoCRIPCgd2ZXJzaW9uGAIgASgNEhQKDGNhcGFiaWxpdGllcxgDIAMoCRIkCgdzdHJlYW1zGAQgAygLMhMucXBjLnYxLlN0cmVhbVN0YXRlEhAKCHN0b3JlX2lkGAUgASgMEg8KB2NvdW50ZXIYBiABKAQSFAoMY3JlZGl0X2l0ZW1zGAcgASgNEhQKDGNyZWRpdF9ieXRlcxgIIAEoDSJkCglSZWxheUl0ZW0SDAoEa2luZBgBIAEoDRILCgNtaWQYAiABKAwSDwoHcGF5bG9hZBgDIAEoDBIMCgRyaWRzGAQgAygMEg0KBXR0bF9zGAUgASgNEg4KBnRva2VucxgGIAMoDCIuCg1FcGhlbWVyYWxJdGVtEgwKBHJpZHMYASADKAwSDwoHcGF5bG9hZBgCIAEoDCKEAQoPRmVkUmVsYXlSZXF1ZXN0EhoKBGxhbmUYASABKA4yDC5xcGMudjEuTGFuZRIRCglzdHJlYW1faWQYAiABKAwSDQoFYWNrZWQYAyABKAQSEQoJZmlyc3Rfc2VxGAQgASgEEiAKBWl0ZW1zGAUgAygLMhEucXBjLnYxLlJlbGF5SXRlbSJKCgtSZWxheVJlamVjdBILCgNzZXEYASABKAQSCwoDcmlkGAIgASgMEg4KBnJlYXNvbhgDIAEoCRIRCgl0ZW1wb3JhcnkYBCABKAgimwEKEEZlZFJlbGF5UmVzcG9uc2USDgoGY3Vyc29yGAEgASgEEg0KBWNoYWluGAIgASgMEiQKB3JlamVjdHMYAyADKAsyEy5xcGMudjEuUmVsYXlSZWplY3QSFAoMY3JlZGl0X2l0ZW1zGAQgASgNEhQKDGNyZWRpdF9ieXRlcxgFIAEoDRIWCg5yZXRyeV9hZnRlcl9tcxgGIAEoBCJfChtQcm94eUZldGNoS2V5UGFja2FnZVJlcXVlc3QSLQoFZmV0Y2gYASABKAsyHi5xcGMudjEuRmV0Y2hLZXlQYWNrYWdlUmVxdWVzdBIRCglyZXF1ZXN0ZXIYAiABKAwiUAocUHJveHlGZXRjaEtleVBhY2thZ2VSZXNwb25zZRIwCgdmZXRjaGVkGAEgASgLMh8ucXBjLnYxLkZldGNoS2V5UGFja2FnZVJlc3BvbnNlIl0KGlByb3h5RmV0Y2hIeWJyaWRLZXlSZXF1ZXN0EiwKBWZldGNoGAEgASgLMh0ucXBjLnYxLkZldGNoSHlicmlkS2V5UmVxdWVzdBIRCglyZXF1ZXN0ZXIYAiABKAwiTgobUHJveHlGZXRjaEh5YnJpZEtleVJlc3BvbnNlEi8KB2ZldGNoZWQYASABKAsyHi5xcGMudjEuRmV0Y2hIeWJyaWRLZXlSZXNwb25zZSJZChdQcm94eVJlc29sdmVVc2VyUmVxdWVzdBIrCgdyZXNvbHZlGAEgASgLMhoucXBjLnYxLlJlc29sdmVVc2VyUmVxdWVzdBIRCglyZXF1ZXN0ZXIYAiABKAwiSQoYUHJveHlSZXNvbHZlVXNlclJlc3BvbnNlEi0KCHJlc29sdmVkGAEgASgLMhsucXBjLnYxLlJlc29sdmVVc2VyUmVzcG9uc2UiGQoXRmVkZXJhdGlvbkhlYWx0aFJlcXVlc3QiKgoYRmVkZXJhdGlvbkhlYWx0aFJlc3BvbnNlEg4KBnN0YXR1cxgBIAEoCSo9CgRMYW5lEhQKEExBTkVfVU5TUEVDSUZJRUQQABIQCgxMQU5FX0NPTlRST0wQARINCglMQU5FX0JVTEsQAmIGcHJvdG8z", [file_qpc_v1_keys, file_qpc_v1_user]);
 
 /**
  * Who a domain's node is. Signed; the bytes travel as they were signed.
@@ -437,6 +437,13 @@ export type RelayItem = Message<"qpc.v1.RelayItem"> & {
    * @generated from field: uint32 ttl_s = 5;
    */
   ttlS: number;
+
+  /**
+   * Delivery tokens, parallel to `rids`; an empty one, and a shorter list: none.
+   *
+   * @generated from field: repeated bytes tokens = 6;
+   */
+  tokens: Uint8Array[];
 };
 
 /**
@@ -445,6 +452,34 @@ export type RelayItem = Message<"qpc.v1.RelayItem"> & {
  */
 export const RelayItemSchema: GenMessage<RelayItem> = /*@__PURE__*/
   messageDesc(file_qpc_v1_federation, 11);
+
+/**
+ * One payload of SendEphemeral for devices of the receiving node.
+ *
+ * @generated from message qpc.v1.EphemeralItem
+ */
+export type EphemeralItem = Message<"qpc.v1.EphemeralItem"> & {
+  /**
+   * Recipient devices, 32 bytes each; at most 64.
+   *
+   * @generated from field: repeated bytes rids = 1;
+   */
+  rids: Uint8Array[];
+
+  /**
+   * Opaque; at most 512 bytes.
+   *
+   * @generated from field: bytes payload = 2;
+   */
+  payload: Uint8Array;
+};
+
+/**
+ * Describes the message qpc.v1.EphemeralItem.
+ * Use `create(EphemeralItemSchema)` to create a new message.
+ */
+export const EphemeralItemSchema: GenMessage<EphemeralItem> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_federation, 12);
 
 /**
  * @generated from message qpc.v1.FedRelayRequest
@@ -487,7 +522,7 @@ export type FedRelayRequest = Message<"qpc.v1.FedRelayRequest"> & {
  * Use `create(FedRelayRequestSchema)` to create a new message.
  */
 export const FedRelayRequestSchema: GenMessage<FedRelayRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 12);
+  messageDesc(file_qpc_v1_federation, 13);
 
 /**
  * @generated from message qpc.v1.RelayReject
@@ -523,7 +558,7 @@ export type RelayReject = Message<"qpc.v1.RelayReject"> & {
  * Use `create(RelayRejectSchema)` to create a new message.
  */
 export const RelayRejectSchema: GenMessage<RelayReject> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 13);
+  messageDesc(file_qpc_v1_federation, 14);
 
 /**
  * @generated from message qpc.v1.FedRelayResponse
@@ -567,7 +602,7 @@ export type FedRelayResponse = Message<"qpc.v1.FedRelayResponse"> & {
  * Use `create(FedRelayResponseSchema)` to create a new message.
  */
 export const FedRelayResponseSchema: GenMessage<FedRelayResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 14);
+  messageDesc(file_qpc_v1_federation, 15);
 
 /**
  * @generated from message qpc.v1.ProxyFetchKeyPackageRequest
@@ -591,7 +626,7 @@ export type ProxyFetchKeyPackageRequest = Message<"qpc.v1.ProxyFetchKeyPackageRe
  * Use `create(ProxyFetchKeyPackageRequestSchema)` to create a new message.
  */
 export const ProxyFetchKeyPackageRequestSchema: GenMessage<ProxyFetchKeyPackageRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 15);
+  messageDesc(file_qpc_v1_federation, 16);
 
 /**
  * @generated from message qpc.v1.ProxyFetchKeyPackageResponse
@@ -608,7 +643,7 @@ export type ProxyFetchKeyPackageResponse = Message<"qpc.v1.ProxyFetchKeyPackageR
  * Use `create(ProxyFetchKeyPackageResponseSchema)` to create a new message.
  */
 export const ProxyFetchKeyPackageResponseSchema: GenMessage<ProxyFetchKeyPackageResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 16);
+  messageDesc(file_qpc_v1_federation, 17);
 
 /**
  * @generated from message qpc.v1.ProxyFetchHybridKeyRequest
@@ -630,7 +665,7 @@ export type ProxyFetchHybridKeyRequest = Message<"qpc.v1.ProxyFetchHybridKeyRequ
  * Use `create(ProxyFetchHybridKeyRequestSchema)` to create a new message.
  */
 export const ProxyFetchHybridKeyRequestSchema: GenMessage<ProxyFetchHybridKeyRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 17);
+  messageDesc(file_qpc_v1_federation, 18);
 
 /**
  * @generated from message qpc.v1.ProxyFetchHybridKeyResponse
@@ -647,7 +682,7 @@ export type ProxyFetchHybridKeyResponse = Message<"qpc.v1.ProxyFetchHybridKeyRes
  * Use `create(ProxyFetchHybridKeyResponseSchema)` to create a new message.
  */
 export const ProxyFetchHybridKeyResponseSchema: GenMessage<ProxyFetchHybridKeyResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 18);
+  messageDesc(file_qpc_v1_federation, 19);
 
 /**
  * @generated from message qpc.v1.ProxyResolveUserRequest
@@ -669,7 +704,7 @@ export type ProxyResolveUserRequest = Message<"qpc.v1.ProxyResolveUserRequest"> 
  * Use `create(ProxyResolveUserRequestSchema)` to create a new message.
  */
 export const ProxyResolveUserRequestSchema: GenMessage<ProxyResolveUserRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 19);
+  messageDesc(file_qpc_v1_federation, 20);
 
 /**
  * @generated from message qpc.v1.ProxyResolveUserResponse
@@ -686,7 +721,7 @@ export type ProxyResolveUserResponse = Message<"qpc.v1.ProxyResolveUserResponse"
  * Use `create(ProxyResolveUserResponseSchema)` to create a new message.
  */
 export const ProxyResolveUserResponseSchema: GenMessage<ProxyResolveUserResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 20);
+  messageDesc(file_qpc_v1_federation, 21);
 
 /**
  * @generated from message qpc.v1.FederationHealthRequest
@@ -699,7 +734,7 @@ export type FederationHealthRequest = Message<"qpc.v1.FederationHealthRequest"> 
  * Use `create(FederationHealthRequestSchema)` to create a new message.
  */
 export const FederationHealthRequestSchema: GenMessage<FederationHealthRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 21);
+  messageDesc(file_qpc_v1_federation, 22);
 
 /**
  * @generated from message qpc.v1.FederationHealthResponse
@@ -716,7 +751,7 @@ export type FederationHealthResponse = Message<"qpc.v1.FederationHealthResponse"
  * Use `create(FederationHealthResponseSchema)` to create a new message.
  */
 export const FederationHealthResponseSchema: GenMessage<FederationHealthResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 22);
+  messageDesc(file_qpc_v1_federation, 23);
 
 /**
  * @generated from enum qpc.v1.Lane
