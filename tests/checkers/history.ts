@@ -1,0 +1,204 @@
+/**
+ * What a run of clients and nodes leaves behind to be judged: one flat line per event, JSON on disk.
+ * The simulator and the chaos scripts write the same lines, and the checkers beside this file are
+ * pure functions over them. Times are of one clock (ms), ids are hex or names, never bytes.
+ */
+import { readFileSync } from 'node:fs';
+
+/** A client operation begins; exactly one of ok, fail or unknown ends it, or none if its process died. */
+export interface Invoke {
+  readonly kind: 'invoke';
+  readonly atMs: number;
+  readonly op: number;
+  readonly device: string;
+  readonly action: string;
+}
+export interface Ended {
+  /** `unknown`: it may have happened or not (a time-out, a lost reply). */
+  readonly kind: 'ok' | 'fail' | 'unknown';
+  readonly atMs: number;
+  readonly op: number;
+  readonly reason?: string;
+}
+
+/** A message is durable in its sender's store, and so are its copies for these devices. */
+export interface Sent {
+  readonly kind: 'sent';
+  readonly atMs: number;
+  readonly device: string;
+  readonly user: string;
+  readonly conversation: string;
+  readonly innerId: string;
+  /** Number of the message by (conversation, sending device), from 1 without gaps. */
+  readonly n: number;
+  /** Devices that must get it. */
+  readonly recipients: readonly string[];
+}
+
+/** The own node answered OK for every copy of a message, and the sender's store says so. */
+export interface Accepted {
+  readonly kind: 'accepted';
+  readonly atMs: number;
+  readonly device: string;
+  readonly innerId: string;
+}
+
+/** The sender was told that one copy will not arrive: the typed end that stands for delivery. */
+export interface GaveUp {
+  readonly kind: 'gaveUp';
+  readonly atMs: number;
+  /** Sending device. */
+  readonly device: string;
+  readonly innerId: string;
+  /** Receiving device. */
+  readonly recipient: string;
+  readonly reason: string;
+}
+
+/** A message became part of a device's history: written in the client transaction that took it in. */
+export interface Stored {
+  readonly kind: 'stored';
+  readonly atMs: number;
+  /** Receiving device and its person. */
+  readonly device: string;
+  readonly user: string;
+  readonly conversation: string;
+  readonly innerId: string;
+  readonly senderDevice: string;
+  readonly n: number;
+}
+
+/** The application of a device was given a message. After a crash the last 16 may come again. */
+export interface Shown {
+  readonly kind: 'shown';
+  readonly atMs: number;
+  readonly device: string;
+  readonly innerId: string;
+}
+
+/** A device was told that something is missing, and that is all it will hear of it. */
+export interface Missing {
+  readonly kind: 'missing';
+  readonly atMs: number;
+  readonly device: string;
+  /** `gap`: rows of its inbox are gone; `undecryptable`: a row can never be opened; `gone`: GONE{n}. */
+  readonly what: 'gap' | 'undecryptable' | 'gone';
+  readonly reason: string;
+  /** Of the message, where it is known: GONE names the sending device and its n. */
+  readonly senderDevice?: string;
+  readonly conversation?: string;
+  readonly n?: number;
+}
+
+/** The inbox cursor of a device, as its own transaction moved it. */
+export interface CursorMoved {
+  readonly kind: 'cursor';
+  readonly atMs: number;
+  readonly device: string;
+  readonly storeId: string;
+  readonly seq: number;
+  /** First seq that this transaction passed: all rows from here to `seq` were taken in or told missing. */
+  readonly from: number;
+}
+
+/** An OK of a node to one Enqueue: the row is on its disk, or was before (`isDuplicate`). */
+export interface Acknowledged {
+  readonly kind: 'acknowledged';
+  readonly atMs: number;
+  readonly node: string;
+  /** Sending device. */
+  readonly device: string;
+  /** Log or outbox that the row went to: the recipient's name. */
+  readonly log: string;
+  readonly tag: string;
+  readonly isDuplicate: boolean;
+}
+
+/** A row that a node holds, or held, in one inbox. */
+export interface Row {
+  readonly kind: 'row';
+  readonly atMs: number;
+  readonly node: string;
+  /** Receiving device. */
+  readonly log: string;
+  readonly storeId: string;
+  readonly seq: number;
+  readonly tag: string;
+}
+
+/** Something was done to the system. */
+export interface Fault {
+  readonly kind: 'fault';
+  readonly atMs: number;
+  /** `kill`, `cut`, `reply-lost`, ... */
+  readonly name: string;
+  /** Process, or pair of processes. */
+  readonly target: string;
+  /** Crash point, number of calls, age of a restored copy, ... */
+  readonly detail?: string;
+}
+
+/** From here on no fault happens; everything has to drain. */
+export interface Healed {
+  readonly kind: 'healed';
+  readonly atMs: number;
+}
+
+/** The run ended: what one device has left over. Written once for each device. */
+export interface Rest {
+  readonly kind: 'rest';
+  readonly atMs: number;
+  readonly device: string;
+  /** Copies that its node has not answered. */
+  readonly unsent: number;
+  /** Rows that wait to be opened. */
+  readonly parked: number;
+}
+
+export type HistoryLine =
+  | Invoke
+  | Ended
+  | Sent
+  | Accepted
+  | GaveUp
+  | Stored
+  | Shown
+  | Missing
+  | CursorMoved
+  | Acknowledged
+  | Row
+  | Fault
+  | Healed
+  | Rest;
+
+export type History = readonly HistoryLine[];
+
+/** One finding of a checker. */
+export interface Violation {
+  /** Name of the checker: `no-loss`, `no-dup`, ... */
+  readonly checker: string;
+  readonly text: string;
+}
+
+export type Checker = (history: History) => readonly Violation[];
+
+/** The lines of one kind. */
+export function linesOf<K extends HistoryLine['kind']>(
+  history: History,
+  kind: K,
+): Extract<HistoryLine, { kind: K }>[] {
+  return history.filter((line): line is Extract<HistoryLine, { kind: K }> => line.kind === kind);
+}
+
+/** A history as a file of JSON lines. */
+export function encodeHistory(history: History): string {
+  return history.map((line) => `${JSON.stringify(line)}\n`).join('');
+}
+
+/** Reads a file of `encodeHistory`; a last line that a killed writer left unfinished is left out. */
+export function readHistory(path: string): History {
+  const lines = readFileSync(path, 'utf8').split('\n');
+  lines.pop();
+  // Written by encodeHistory, or line by line by a process of ours.
+  return lines.filter((line) => line !== '').map((line) => JSON.parse(line) as HistoryLine);
+}
