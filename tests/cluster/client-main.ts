@@ -23,10 +23,40 @@ function tell(message: ClientReply | ClientProgress): void {
 
 /** Reads until the client closes, as an application would. */
 async function readMessages(from: QpcClient): Promise<void> {
-  for await (const _message of from.messages()) {
+  for await (const { text, senderUserId } of from.messages()) {
     received += 1;
-    tell({ received });
+    tell({ received, text, from: senderUserId });
   }
+}
+
+/** Tells the parent what becomes of own messages. */
+async function tellFates(of: QpcClient): Promise<void> {
+  for await (const event of of.events()) {
+    switch (event.type) {
+      case 'accepted':
+      case 'sendFailed':
+      case 'bounced':
+      case 'expired': {
+        const text = event.messageId === undefined ? undefined : ownText(of, event.messageId);
+        if (text !== undefined) tell({ fate: event.type, text });
+        break;
+      }
+      default:
+    }
+  }
+}
+
+/** Texts by local id, of those that were looked up. */
+const ownTexts = new Map<number, string>();
+function ownText(of: QpcClient, messageId: number): string | undefined {
+  if (!ownTexts.has(messageId)) {
+    for (const conversation of of.conversations()) {
+      for (const { id, text } of of.history(conversation.id, 200)) ownTexts.set(id, text);
+    }
+  }
+  const text = ownTexts.get(messageId);
+  if (ownTexts.size > 10_000) ownTexts.clear();
+  return text;
 }
 
 async function handle(request: ClientRequest): Promise<unknown> {
@@ -47,7 +77,9 @@ async function handle(request: ClientRequest): Promise<unknown> {
     case 'start': {
       const running = opened();
       running.start();
-      readMessages(running).catch((error: unknown) => console.error(error));
+      for (const reading of [readMessages(running), tellFates(running)]) {
+        reading.catch((error: unknown) => console.error(error));
+      }
       return null;
     }
     case 'create': {
@@ -86,6 +118,12 @@ async function handle(request: ClientRequest): Promise<unknown> {
         );
         await new Promise((resolve) => setTimeout(resolve, request.everyMs));
       }
+      return null;
+    case 'say':
+      await opened().send(
+        new Uint8Array(Buffer.from(request.conversationHex, 'hex')),
+        request.text,
+      );
       return null;
     case 'flush':
       await opened().flush(AbortSignal.timeout(request.timeoutMs));

@@ -2,9 +2,10 @@
  * Real clients as processes of their own, driven over the child process channel: one request, one
  * reply, plus progress notices. The other end is client-main.ts.
  */
-import { fork, type ChildProcess } from 'node:child_process';
+import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
+import { launchOf, type Launch } from './launch.ts';
 
 const clientMain = fileURLToPath(new URL('./client-main.ts', import.meta.url));
 
@@ -39,6 +40,8 @@ export type ClientRequest =
       readonly count: number;
       readonly everyMs: number;
     }
+  /** Sends one text. Answer: null, once it is sealed on disk. */
+  | { readonly do: 'say'; readonly conversationHex: string; readonly text: string }
   /** Waits until every own copy is confirmed by the own node. Answer: null. */
   | { readonly do: 'flush'; readonly timeoutMs: number }
   /** Closes the client and the store, then the process ends. Answer: null. */
@@ -59,17 +62,22 @@ export interface ClientReply {
   readonly value?: unknown;
   readonly error?: string;
 }
-/** Sent by itself: how many messages of others were read from the client's iterator so far. */
-export interface ClientProgress {
-  readonly received: number;
-}
+/** Sent by itself. */
+export type ClientProgress =
+  /** The text of somebody else, and how many were read from the client's iterator so far. */
+  | { readonly received: number; readonly text: string; readonly from: string }
+  /** What became of an own text: the own node has all copies, or one was given up. */
+  | { readonly fate: MessageFate; readonly text: string };
+export type MessageFate = 'accepted' | 'sendFailed' | 'bounced' | 'expired';
 
 export class ClientProcess implements AsyncDisposable {
   readonly userId: string;
   /** Messages that the process read so far; restarts at 0 with the process. */
   received = 0;
   /** Called at each progress notice. */
-  onProgress: (() => void) | undefined;
+  onProgress: ((progress: ClientProgress) => void) | undefined;
+  /** How the process is started; takes effect at the next start. */
+  launch: Launch = {};
   readonly stderrLines: string[] = [];
   readonly #waiting = new Map<number, PromiseWithResolvers<unknown>>();
   #child: ChildProcess | undefined;
@@ -84,7 +92,8 @@ export class ClientProcess implements AsyncDisposable {
   }
 
   start(): void {
-    const child = fork(clientMain, { stdio: ['ignore', 'inherit', 'pipe', 'ipc'] });
+    const { command, args, env } = launchOf(this.launch, clientMain);
+    const child = spawn(command, args, { stdio: ['ignore', 'inherit', 'pipe', 'ipc'], env });
     this.#child = child;
     this.received = 0;
     child.stderr?.setEncoding('utf8').on('data', (text: string) => this.stderrLines.push(text));
@@ -132,9 +141,9 @@ export class ClientProcess implements AsyncDisposable {
   }
 
   #onMessage(message: ClientReply | ClientProgress): void {
-    if ('received' in message) {
-      this.received = message.received;
-      this.onProgress?.();
+    if (!('id' in message)) {
+      if ('received' in message) this.received = message.received;
+      this.onProgress?.(message);
       return;
     }
     const waiting = this.#waiting.get(message.id);

@@ -9,6 +9,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import { launchOf, type Launch } from './launch.ts';
 
 const qpcd = fileURLToPath(new URL('../../nodes/main.ts', import.meta.url));
 const lyingMain = fileURLToPath(new URL('./lying-main.ts', import.meta.url));
@@ -50,6 +51,8 @@ export class NodeProcess implements AsyncDisposable {
   readonly directory: string;
   /** `qpc://127.0.0.1:port#pin` */
   readonly address: string;
+  /** How `qpcd run` is started; takes effect at the next start. */
+  launch: Launch = {};
   /** Standard output and error of all runs, newest lines last. */
   readonly logLines: string[] = [];
   /** Called when the process ends, once it was ready, although nobody here ended it. */
@@ -63,9 +66,16 @@ export class NodeProcess implements AsyncDisposable {
     this.address = readFileSync(join(directory, 'address'), 'utf8').trim();
   }
 
-  /** `qpcd init`, on a free port, with extra lines appended to its configuration. */
-  static async init(domain: string, directory: string, config = ''): Promise<NodeProcess> {
-    const listen = `127.0.0.1:${await freePort()}`;
+  /**
+   * `qpcd init`, on a free port unless told where, with extra lines appended to its configuration.
+   */
+  static async init(
+    domain: string,
+    directory: string,
+    config = '',
+    at?: string,
+  ): Promise<NodeProcess> {
+    const listen = at ?? `127.0.0.1:${await freePort()}`;
     const args = ['init', '--domain', domain, '--dir', directory];
     const result = await runQpcd([...args, '--listen', listen, '--advertise', listen]);
     if (result.code !== 0) throw new Error(`qpcd init ended with ${result.code}: ${result.stderr}`);
@@ -96,17 +106,17 @@ export class NodeProcess implements AsyncDisposable {
 
   /** `qpcd run`; resolves when the node said that it is ready. */
   async start(): Promise<void> {
-    await this.#run(qpcd, process.env);
+    await this.#run(qpcd, this.launch);
   }
 
   /** The same directory under an operator who swaps the keys of a user of this node. */
   async startLying(victim: string): Promise<void> {
-    await this.#run(lyingMain, { ...process.env, QPC_VICTIM: victim });
+    await this.#run(lyingMain, { env: { QPC_VICTIM: victim } });
   }
 
-  async #run(script: string, env: NodeJS.ProcessEnv): Promise<void> {
-    const args = [script, 'run', '--config', this.configFile];
-    const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'], env });
+  async #run(script: string, launch: Launch): Promise<void> {
+    const { command, args, env } = launchOf(launch, script, ['run', '--config', this.configFile]);
+    const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], env });
     this.#child = child;
     const ready = Promise.withResolvers<void>();
     for (const stream of [child.stdout, child.stderr]) {
