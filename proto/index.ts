@@ -9,6 +9,7 @@ export * from './middleware/index.ts';
 export * from './address.ts';
 export * from './signature.ts';
 export * from './tag.ts';
+export * from './channel.ts';
 export * from './manifest.ts';
 export * from './manifest-chain.ts';
 export * from './node-record.ts';

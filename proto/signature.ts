@@ -10,7 +10,9 @@ export type SignaturePrefix =
   | 'qpc/device-approval/1'
   | 'qpc/hybrid/1'
   | 'qpc/login/1'
-  | 'qpc/node/1';
+  | 'qpc/node/1'
+  | 'qpc/channel-post/1'
+  | 'qpc/channel-update/1';
 
 export const ed25519KeyBytes = 32;
 export const ed25519SignatureBytes = 64;

@@ -6,6 +6,8 @@
 
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
+import type { ChannelHeader } from "./channel_pb.ts";
+import { file_qpc_v1_channel } from "./channel_pb.ts";
 import type { FetchHybridKeyRequest, FetchHybridKeyResponse, FetchKeyPackageRequest, FetchKeyPackageResponse } from "./keys_pb.ts";
 import { file_qpc_v1_keys } from "./keys_pb.ts";
 import type { ResolveUserRequest, ResolveUserResponse } from "./user_pb.ts";
@@ -16,7 +18,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file qpc/v1/federation.proto.
  */
 export const file_qpc_v1_federation: GenFile = /*@__PURE__*/
-  fileDesc("ChdxcGMvdjEvZmVkZXJhdGlvbi5wcm90bxIGcXBjLnYxIusBCgpOb2RlUmVjb3JkEg4KBmRvbWFpbhgBIAEoCRIdCgRrZXlzGAIgAygLMg8ucXBjLnYxLk5vZGVLZXkSJwoJZW5kcG9pbnRzGAMgAygLMhQucXBjLnYxLk5vZGVFbmRwb2ludBILCgNzZXEYBCABKAQSEwoLdmVyc2lvbl9taW4YBSABKA0SEwoLdmVyc2lvbl9tYXgYBiABKA0SFAoMY2FwYWJpbGl0aWVzGAcgAygJEh8KAmt0GAggAygLMhMucXBjLnYxLkt0TG9nUmVjb3JkEhEKCWNvc2lnbmVycxgJIAMoCUoECAoQECI+CgtLdExvZ1JlY29yZBIOCgZjb25maWcYASABKAwSDAoEdmtleRgCIAEoCRIRCglmcm9tX3NpemUYAyABKAQiUAoHTm9kZUtleRITCgtzcGtpX3NoYTI1NhgBIAEoDBIQCghzaWduX3B1YhgCIAEoDBIPCgdmcm9tX21zGAMgASgEEg0KBXRvX21zGAQgASgEIioKDE5vZGVFbmRwb2ludBIMCgRob3N0GAEgASgJEgwKBHBvcnQYAiABKA0iTQoQU2lnbmVkTm9kZVJlY29yZBIOCgZyZWNvcmQYASABKAwSKQoKc2lnbmF0dXJlcxgCIAMoCzIVLnFwYy52MS5Ob2RlU2lnbmF0dXJlIjQKDU5vZGVTaWduYXR1cmUSEAoIc2lnbl9wdWIYASABKAwSEQoJc2lnbmF0dXJlGAIgASgMIiYKFEdldE5vZGVSZWNvcmRSZXF1ZXN0Eg4KBmRvbWFpbhgBIAEoCSJBChVHZXROb2RlUmVjb3JkUmVzcG9uc2USKAoGcmVjb3JkGAEgASgLMhgucXBjLnYxLlNpZ25lZE5vZGVSZWNvcmQiWwoLU3RyZWFtU3RhdGUSGgoEbGFuZRgBIAEoDjIMLnFwYy52MS5MYW5lEhEKCXN0cmVhbV9pZBgCIAEoDBIOCgZjdXJzb3IYAyABKAQSDQoFY2hhaW4YBCABKAwivgEKD0ZlZEhlbGxvUmVxdWVzdBIOCgZkb21haW4YASABKAkSEwoLdmVyc2lvbl9taW4YAiABKA0SEwoLdmVyc2lvbl9tYXgYAyABKA0SFAoMY2FwYWJpbGl0aWVzGAQgAygJEiQKB3N0cmVhbXMYBSADKAsyEy5xcGMudjEuU3RyZWFtU3RhdGUSGgoScmVtZW1iZXJzX3N0b3JlX2lkGAYgASgMEhkKEXJlbWVtYmVyc19jb3VudGVyGAcgASgEIr4BChBGZWRIZWxsb1Jlc3BvbnNlEg4KBmRvbWFpbhgBIAEoCRIPCgd2ZXJzaW9uGAIgASgNEhQKDGNhcGFiaWxpdGllcxgDIAMoCRIkCgdzdHJlYW1zGAQgAygLMhMucXBjLnYxLlN0cmVhbVN0YXRlEhAKCHN0b3JlX2lkGAUgASgMEg8KB2NvdW50ZXIYBiABKAQSFAoMY3JlZGl0X2l0ZW1zGAcgASgNEhQKDGNyZWRpdF9ieXRlcxgIIAEoDSJkCglSZWxheUl0ZW0SDAoEa2luZBgBIAEoDRILCgNtaWQYAiABKAwSDwoHcGF5bG9hZBgDIAEoDBIMCgRyaWRzGAQgAygMEg0KBXR0bF9zGAUgASgNEg4KBnRva2VucxgGIAMoDCIuCg1FcGhlbWVyYWxJdGVtEgwKBHJpZHMYASADKAwSDwoHcGF5bG9hZBgCIAEoDCKEAQoPRmVkUmVsYXlSZXF1ZXN0EhoKBGxhbmUYASABKA4yDC5xcGMudjEuTGFuZRIRCglzdHJlYW1faWQYAiABKAwSDQoFYWNrZWQYAyABKAQSEQoJZmlyc3Rfc2VxGAQgASgEEiAKBWl0ZW1zGAUgAygLMhEucXBjLnYxLlJlbGF5SXRlbSJKCgtSZWxheVJlamVjdBILCgNzZXEYASABKAQSCwoDcmlkGAIgASgMEg4KBnJlYXNvbhgDIAEoCRIRCgl0ZW1wb3JhcnkYBCABKAgimwEKEEZlZFJlbGF5UmVzcG9uc2USDgoGY3Vyc29yGAEgASgEEg0KBWNoYWluGAIgASgMEiQKB3JlamVjdHMYAyADKAsyEy5xcGMudjEuUmVsYXlSZWplY3QSFAoMY3JlZGl0X2l0ZW1zGAQgASgNEhQKDGNyZWRpdF9ieXRlcxgFIAEoDRIWCg5yZXRyeV9hZnRlcl9tcxgGIAEoBCJfChtQcm94eUZldGNoS2V5UGFja2FnZVJlcXVlc3QSLQoFZmV0Y2gYASABKAsyHi5xcGMudjEuRmV0Y2hLZXlQYWNrYWdlUmVxdWVzdBIRCglyZXF1ZXN0ZXIYAiABKAwiUAocUHJveHlGZXRjaEtleVBhY2thZ2VSZXNwb25zZRIwCgdmZXRjaGVkGAEgASgLMh8ucXBjLnYxLkZldGNoS2V5UGFja2FnZVJlc3BvbnNlIl0KGlByb3h5RmV0Y2hIeWJyaWRLZXlSZXF1ZXN0EiwKBWZldGNoGAEgASgLMh0ucXBjLnYxLkZldGNoSHlicmlkS2V5UmVxdWVzdBIRCglyZXF1ZXN0ZXIYAiABKAwiTgobUHJveHlGZXRjaEh5YnJpZEtleVJlc3BvbnNlEi8KB2ZldGNoZWQYASABKAsyHi5xcGMudjEuRmV0Y2hIeWJyaWRLZXlSZXNwb25zZSJZChdQcm94eVJlc29sdmVVc2VyUmVxdWVzdBIrCgdyZXNvbHZlGAEgASgLMhoucXBjLnYxLlJlc29sdmVVc2VyUmVxdWVzdBIRCglyZXF1ZXN0ZXIYAiABKAwiSQoYUHJveHlSZXNvbHZlVXNlclJlc3BvbnNlEi0KCHJlc29sdmVkGAEgASgLMhsucXBjLnYxLlJlc29sdmVVc2VyUmVzcG9uc2UiGQoXRmVkZXJhdGlvbkhlYWx0aFJlcXVlc3QiKgoYRmVkZXJhdGlvbkhlYWx0aFJlc3BvbnNlEg4KBnN0YXR1cxgBIAEoCSo9CgRMYW5lEhQKEExBTkVfVU5TUEVDSUZJRUQQABIQCgxMQU5FX0NPTlRST0wQARINCglMQU5FX0JVTEsQAmIGcHJvdG8z", [file_qpc_v1_keys, file_qpc_v1_user]);
+  fileDesc("ChdxcGMvdjEvZmVkZXJhdGlvbi5wcm90bxIGcXBjLnYxIusBCgpOb2RlUmVjb3JkEg4KBmRvbWFpbhgBIAEoCRIdCgRrZXlzGAIgAygLMg8ucXBjLnYxLk5vZGVLZXkSJwoJZW5kcG9pbnRzGAMgAygLMhQucXBjLnYxLk5vZGVFbmRwb2ludBILCgNzZXEYBCABKAQSEwoLdmVyc2lvbl9taW4YBSABKA0SEwoLdmVyc2lvbl9tYXgYBiABKA0SFAoMY2FwYWJpbGl0aWVzGAcgAygJEh8KAmt0GAggAygLMhMucXBjLnYxLkt0TG9nUmVjb3JkEhEKCWNvc2lnbmVycxgJIAMoCUoECAoQECI+CgtLdExvZ1JlY29yZBIOCgZjb25maWcYASABKAwSDAoEdmtleRgCIAEoCRIRCglmcm9tX3NpemUYAyABKAQiUAoHTm9kZUtleRITCgtzcGtpX3NoYTI1NhgBIAEoDBIQCghzaWduX3B1YhgCIAEoDBIPCgdmcm9tX21zGAMgASgEEg0KBXRvX21zGAQgASgEIioKDE5vZGVFbmRwb2ludBIMCgRob3N0GAEgASgJEgwKBHBvcnQYAiABKA0iTQoQU2lnbmVkTm9kZVJlY29yZBIOCgZyZWNvcmQYASABKAwSKQoKc2lnbmF0dXJlcxgCIAMoCzIVLnFwYy52MS5Ob2RlU2lnbmF0dXJlIjQKDU5vZGVTaWduYXR1cmUSEAoIc2lnbl9wdWIYASABKAwSEQoJc2lnbmF0dXJlGAIgASgMIiYKFEdldE5vZGVSZWNvcmRSZXF1ZXN0Eg4KBmRvbWFpbhgBIAEoCSJBChVHZXROb2RlUmVjb3JkUmVzcG9uc2USKAoGcmVjb3JkGAEgASgLMhgucXBjLnYxLlNpZ25lZE5vZGVSZWNvcmQiWwoLU3RyZWFtU3RhdGUSGgoEbGFuZRgBIAEoDjIMLnFwYy52MS5MYW5lEhEKCXN0cmVhbV9pZBgCIAEoDBIOCgZjdXJzb3IYAyABKAQSDQoFY2hhaW4YBCABKAwiiQIKD0ZlZEhlbGxvUmVxdWVzdBIOCgZkb21haW4YASABKAkSEwoLdmVyc2lvbl9taW4YAiABKA0SEwoLdmVyc2lvbl9tYXgYAyABKA0SFAoMY2FwYWJpbGl0aWVzGAQgAygJEiQKB3N0cmVhbXMYBSADKAsyEy5xcGMudjEuU3RyZWFtU3RhdGUSGgoScmVtZW1iZXJzX3N0b3JlX2lkGAYgASgMEhkKEXJlbWVtYmVyc19jb3VudGVyGAcgASgEEhcKD3JlbWVtYmVyc19wcm9vZhgIIAEoDBIQCghzdG9yZV9pZBgJIAEoDBIPCgdjb3VudGVyGAogASgEEg0KBXByb29mGAsgASgMIp0CChBGZWRIZWxsb1Jlc3BvbnNlEg4KBmRvbWFpbhgBIAEoCRIPCgd2ZXJzaW9uGAIgASgNEhQKDGNhcGFiaWxpdGllcxgDIAMoCRIkCgdzdHJlYW1zGAQgAygLMhMucXBjLnYxLlN0cmVhbVN0YXRlEhAKCHN0b3JlX2lkGAUgASgMEg8KB2NvdW50ZXIYBiABKAQSFAoMY3JlZGl0X2l0ZW1zGAcgASgNEhQKDGNyZWRpdF9ieXRlcxgIIAEoDRINCgVwcm9vZhgJIAEoDBIaChJyZW1lbWJlcnNfc3RvcmVfaWQYCiABKAwSGQoRcmVtZW1iZXJzX2NvdW50ZXIYCyABKAQSFwoPcmVtZW1iZXJzX3Byb29mGAwgASgMIowBCglSZWxheUl0ZW0SDAoEa2luZBgBIAEoDRILCgNtaWQYAiABKAwSDwoHcGF5bG9hZBgDIAEoDBIMCgRyaWRzGAQgAygMEg0KBXR0bF9zGAUgASgNEg4KBnRva2VucxgGIAMoDBImCgdjaGFubmVsGAcgASgLMhUucXBjLnYxLkNoYW5uZWxIZWFkZXIiLgoNRXBoZW1lcmFsSXRlbRIMCgRyaWRzGAEgAygMEg8KB3BheWxvYWQYAiABKAwihAEKD0ZlZFJlbGF5UmVxdWVzdBIaCgRsYW5lGAEgASgOMgwucXBjLnYxLkxhbmUSEQoJc3RyZWFtX2lkGAIgASgMEg0KBWFja2VkGAMgASgEEhEKCWZpcnN0X3NlcRgEIAEoBBIgCgVpdGVtcxgFIAMoCzIRLnFwYy52MS5SZWxheUl0ZW0iSgoLUmVsYXlSZWplY3QSCwoDc2VxGAEgASgEEgsKA3JpZBgCIAEoDBIOCgZyZWFzb24YAyABKAkSEQoJdGVtcG9yYXJ5GAQgASgIIs0BChBGZWRSZWxheVJlc3BvbnNlEg4KBmN1cnNvchgBIAEoBBINCgVjaGFpbhgCIAEoDBIkCgdyZWplY3RzGAMgAygLMhMucXBjLnYxLlJlbGF5UmVqZWN0EhQKDGNyZWRpdF9pdGVtcxgEIAEoDRIUCgxjcmVkaXRfYnl0ZXMYBSABKA0SFgoOcmV0cnlfYWZ0ZXJfbXMYBiABKAQSEAoIc3RvcmVfaWQYByABKAwSDwoHY291bnRlchgIIAEoBBINCgVwcm9vZhgJIAEoDCJfChtQcm94eUZldGNoS2V5UGFja2FnZVJlcXVlc3QSLQoFZmV0Y2gYASABKAsyHi5xcGMudjEuRmV0Y2hLZXlQYWNrYWdlUmVxdWVzdBIRCglyZXF1ZXN0ZXIYAiABKAwiUAocUHJveHlGZXRjaEtleVBhY2thZ2VSZXNwb25zZRIwCgdmZXRjaGVkGAEgASgLMh8ucXBjLnYxLkZldGNoS2V5UGFja2FnZVJlc3BvbnNlIl0KGlByb3h5RmV0Y2hIeWJyaWRLZXlSZXF1ZXN0EiwKBWZldGNoGAEgASgLMh0ucXBjLnYxLkZldGNoSHlicmlkS2V5UmVxdWVzdBIRCglyZXF1ZXN0ZXIYAiABKAwiTgobUHJveHlGZXRjaEh5YnJpZEtleVJlc3BvbnNlEi8KB2ZldGNoZWQYASABKAsyHi5xcGMudjEuRmV0Y2hIeWJyaWRLZXlSZXNwb25zZSJZChdQcm94eVJlc29sdmVVc2VyUmVxdWVzdBIrCgdyZXNvbHZlGAEgASgLMhoucXBjLnYxLlJlc29sdmVVc2VyUmVxdWVzdBIRCglyZXF1ZXN0ZXIYAiABKAwiSQoYUHJveHlSZXNvbHZlVXNlclJlc3BvbnNlEi0KCHJlc29sdmVkGAEgASgLMhsucXBjLnYxLlJlc29sdmVVc2VyUmVzcG9uc2UiGQoXRmVkZXJhdGlvbkhlYWx0aFJlcXVlc3QiKgoYRmVkZXJhdGlvbkhlYWx0aFJlc3BvbnNlEg4KBnN0YXR1cxgBIAEoCSo9CgRMYW5lEhQKEExBTkVfVU5TUEVDSUZJRUQQABIQCgxMQU5FX0NPTlRST0wQARINCglMQU5FX0JVTEsQAmIGcHJvdG8z", [file_qpc_v1_channel, file_qpc_v1_keys, file_qpc_v1_user]);
 
 /**
  * Who a domain's node is. Signed; the bytes travel as they were signed.
@@ -328,7 +330,7 @@ export type FedHelloRequest = Message<"qpc.v1.FedHelloRequest"> & {
   streams: StreamState[];
 
   /**
-   * Remembered of the answering node: its store_id and commit counter.
+   * Remembered of the answering node: its store_id, commit counter and their proof, as it said them.
    *
    * @generated from field: bytes remembers_store_id = 6;
    */
@@ -338,6 +340,28 @@ export type FedHelloRequest = Message<"qpc.v1.FedHelloRequest"> & {
    * @generated from field: uint64 remembers_counter = 7;
    */
   remembersCounter: bigint;
+
+  /**
+   * @generated from field: bytes remembers_proof = 8;
+   */
+  remembersProof: Uint8Array;
+
+  /**
+   * The calling node's own, to be remembered; the proof (16 bytes) is opaque to everybody else.
+   *
+   * @generated from field: bytes store_id = 9;
+   */
+  storeId: Uint8Array;
+
+  /**
+   * @generated from field: uint64 counter = 10;
+   */
+  counter: bigint;
+
+  /**
+   * @generated from field: bytes proof = 11;
+   */
+  proof: Uint8Array;
 };
 
 /**
@@ -394,6 +418,30 @@ export type FedHelloResponse = Message<"qpc.v1.FedHelloResponse"> & {
    * @generated from field: uint32 credit_bytes = 8;
    */
   creditBytes: number;
+
+  /**
+   * Of store_id and counter, to be told back with them; 16 bytes.
+   *
+   * @generated from field: bytes proof = 9;
+   */
+  proof: Uint8Array;
+
+  /**
+   * Remembered of the calling node.
+   *
+   * @generated from field: bytes remembers_store_id = 10;
+   */
+  remembersStoreId: Uint8Array;
+
+  /**
+   * @generated from field: uint64 remembers_counter = 11;
+   */
+  remembersCounter: bigint;
+
+  /**
+   * @generated from field: bytes remembers_proof = 12;
+   */
+  remembersProof: Uint8Array;
 };
 
 /**
@@ -444,6 +492,13 @@ export type RelayItem = Message<"qpc.v1.RelayItem"> & {
    * @generated from field: repeated bytes tokens = 6;
    */
   tokens: Uint8Array[];
+
+  /**
+   * The channel that the item is for, in the place of `rids`. A reject names its cid as `rid`.
+   *
+   * @generated from field: qpc.v1.ChannelHeader channel = 7;
+   */
+  channel?: ChannelHeader | undefined;
 };
 
 /**
@@ -595,6 +650,23 @@ export type FedRelayResponse = Message<"qpc.v1.FedRelayResponse"> & {
    * @generated from field: uint64 retry_after_ms = 6;
    */
   retryAfterMs: bigint;
+
+  /**
+   * The answering node's store, as in FedHelloResponse.
+   *
+   * @generated from field: bytes store_id = 7;
+   */
+  storeId: Uint8Array;
+
+  /**
+   * @generated from field: uint64 counter = 8;
+   */
+  counter: bigint;
+
+  /**
+   * @generated from field: bytes proof = 9;
+   */
+  proof: Uint8Array;
 };
 
 /**
