@@ -50,6 +50,7 @@ import type {
   MessageRecord,
   UndecryptableRow,
 } from './store/store.ts';
+import { waitingRows, type Waiting } from './waiting.ts';
 
 export interface OpenOptions {
   /** The device store's file; made when it is not there. `:memory:` keeps nothing. */
@@ -285,6 +286,29 @@ export class QpcClient implements AsyncDisposable {
       throw new NotFoundError('UNKNOWN_GROUP', 'conversation: none with this id here');
     }
     return this.#store.messages.history(conversationId, limit);
+  }
+
+  /**
+   * What waits for this device at its node, without taking it; also while the client is not started.
+   * Throws NoAccountError, UnauthenticatedError, TransportError and the node's own errors.
+   */
+  async waiting(signal?: AbortSignal): Promise<Waiting> {
+    const record = this.#store.account.get();
+    if (record?.isRegistered !== true) throw new NoAccountError();
+    const { connection } = await dialNode(
+      {
+        runtime: this.#runtime,
+        transport: this.#transport,
+        nodeAddress: record.nodeAddress,
+        identity: accountKeys(record).transport,
+      },
+      signal,
+    );
+    try {
+      return await waitingRows(this.#store, callerOf(connection), signal);
+    } finally {
+      await connection.close(CloseCode.Normal, 'done');
+    }
   }
 
   /** Rows that could never be opened. */

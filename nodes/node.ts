@@ -264,7 +264,7 @@ async function buildHandlers(parts: BuildParts): Promise<Handlers> {
       sessionTtlMs,
       ratePerUser: config.ratePerUser,
     }),
-    ...deliveryHandlers({ domain, store, push, waiters, sessions, federation }),
+    ...deliveryHandlers({ domain, clock, store, push, waiters, sessions, federation }),
     ...keyHandlers({
       domain,
       clock,

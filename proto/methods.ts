@@ -90,6 +90,8 @@ export const maxRelayItems = 256;
 export const maxRelayBytes = 768 * 1024;
 export const maxFetchRows = 256;
 export const maxFetchBytes = 512 * 1024;
+/** Headers of one Peek. */
+export const maxPeekRows = 1_000;
 /** Largest KEYTRANS request (bytes): a monitor map of some thousand labels. */
 export const maxKtRequestBytes = 256 * 1024;
 /** Largest checkpoint with cosignatures, as C2SP signed notes bound it here (bytes). */
@@ -253,6 +255,11 @@ export const methods = {
     rate: 'read',
     deadlineMs: maxWaitMs + 5_000,
     rules: { cursors: itemsBetween(1, 256, cursorRules), waitMs: atMost(maxWaitMs) },
+  }),
+  peek: method(203, m.PeekRequestSchema, m.PeekResponseSchema, {
+    callers: device,
+    rate: 'read',
+    rules: { log: logRules, after: safeSeq, maxRows: atMost(maxPeekRows) },
   }),
   ack: method(204, m.AckRequestSchema, m.AckResponseSchema, {
     callers: device,

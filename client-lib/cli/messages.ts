@@ -1,5 +1,5 @@
 /**
- * `qpc send` and `qpc listen`.
+ * `qpc send`, `qpc listen` and `qpc waiting`.
  */
 import type { Command } from 'commander';
 import { parseUserId } from '@quicprochat/proto';
@@ -45,6 +45,9 @@ export function addMessageCommands(program: Command, cli: Cli): void {
     .option('--count <number>', 'end after this many messages', countOf)
     .option('--timeout <seconds>', 'end after this time', secondsOf)
     .action((options: ListenOptions) => listen(cli, options));
+  withTimedOptions(program.command('waiting'), cli)
+    .description('how much waits for this device at its node; takes nothing')
+    .action((options: TimedOptions) => waiting(cli, options));
 }
 
 const lossStates: ReadonlySet<SendState | undefined> = new Set(['failed', 'bounced', 'expired']);
@@ -103,6 +106,23 @@ async function accepted(client: QpcClient, signal: AbortSignal): Promise<void> {
       { cause },
     );
   }
+}
+
+async function waiting(cli: Cli, options: TimedOptions): Promise<void> {
+  await withClient(cli, options, async (client) => {
+    using limit = new TimeLimit(cli.interrupted, options.timeout);
+    limit.waitsFor(() => 'the node did not answer in time');
+    const { rows, hasMore, bytes, oldestMs } = await limit.guard(client.waiting(limit.signal));
+    const count = `${rows}${hasMore ? '+' : ''}`;
+    const oldest = rows === 0 ? '' : `, the oldest for ${Math.round(oldestMs / 1000)} s`;
+    await cli.output.result(`${count} waiting${oldest}`, {
+      type: 'waiting',
+      rows,
+      hasMore,
+      bytes,
+      oldestMs,
+    });
+  });
 }
 
 async function listen(cli: Cli, options: ListenOptions): Promise<void> {

@@ -1,18 +1,20 @@
 /**
- * Delivery Service: Enqueue, RelayStatus, and Fetch, FetchWait, Ack, Subscribe on the inbox of the calling device.
- * OK to an Enqueue means: on this node's disk, in the recipient's inbox or in the outbox towards
- * the recipient's node. Payloads are opaque.
+ * Delivery Service: Enqueue, RelayStatus, and Fetch, FetchWait, Peek, Ack, Subscribe on the inbox of
+ * the calling device. OK to an Enqueue means: on this node's disk, in the recipient's inbox or in the
+ * outbox towards the recipient's node. Payloads are opaque.
  */
 import {
   DataLossError,
   maxFetchBytes,
   maxFetchRows,
+  maxPeekRows,
   maxTtlS,
   NotFoundError,
   PermissionDeniedError,
   RowKind,
   UnauthenticatedError,
   type CallContext,
+  type Clock,
   type Handlers,
 } from '@quicprochat/proto';
 import {
@@ -31,6 +33,7 @@ import { deviceOf } from './caller.ts';
 
 export interface DeliveryParts {
   readonly domain: string;
+  readonly clock: Clock;
   readonly store: NodeStore;
   readonly push: PushHub;
   readonly waiters: InboxWaiters;
@@ -45,7 +48,10 @@ export interface DeliveryParts {
 
 export function deliveryHandlers(
   parts: DeliveryParts,
-): Pick<Handlers, 'enqueue' | 'fetch' | 'fetchWait' | 'ack' | 'subscribe' | 'relayStatus'> {
+): Pick<
+  Handlers,
+  'enqueue' | 'fetch' | 'peek' | 'fetchWait' | 'ack' | 'subscribe' | 'relayStatus'
+> {
   const { store, push, waiters } = parts;
 
   function checkStore(storeId: Uint8Array): void {
@@ -100,6 +106,22 @@ export function deliveryHandlers(
         request.maxRows || maxFetchRows,
         request.maxBytes || maxFetchBytes,
       );
+    },
+
+    async peek(request, context) {
+      inboxOnly(request.log);
+      const { identityPub } = deviceOf(context);
+      const maxRows = request.maxRows || maxPeekRows;
+      const { rows, ...peeked } = await store.peek(identityPub, Number(request.after), maxRows);
+      const nowMs = parts.clock.now();
+      return {
+        ...wireRead(peeked, store.storeId),
+        rows: rows.map(({ receivedMs, seq, ...header }) => ({
+          ...header,
+          seq: BigInt(seq),
+          ageMs: BigInt(Math.max(0, nowMs - receivedMs)),
+        })),
+      };
     },
 
     async fetchWait(request, context) {
@@ -196,16 +218,21 @@ function wireFetched(
   storeId: Uint8Array,
 ): MessageInitShape<typeof FetchResponseSchema> {
   return {
-    storeId,
-    floor: BigInt(fetched.floor),
-    head: BigInt(fetched.head),
+    ...wireRead(fetched, storeId),
     rows: fetched.rows.map((row) => ({
       ...row,
       seq: BigInt(row.seq),
       receivedMs: BigInt(row.receivedMs),
     })),
-    ...(fetched.gap === undefined
-      ? {}
-      : { gap: { from: BigInt(fetched.gap.from), to: BigInt(fetched.gap.to) } }),
+  };
+}
+
+/** What Fetch and Peek say of the log beside its rows. */
+function wireRead({ floor, head, gap }: Omit<Fetched, 'rows'>, storeId: Uint8Array) {
+  return {
+    storeId,
+    floor: BigInt(floor),
+    head: BigInt(head),
+    ...(gap === undefined ? {} : { gap: { from: BigInt(gap.from), to: BigInt(gap.to) } }),
   };
 }

@@ -140,6 +140,9 @@ export class StoreClient implements NodeStore {
   fetch(rid: Uint8Array, after: number, maxRows: number, maxBytes: number) {
     return this.#channel.call('fetch', rid, after, maxRows, maxBytes);
   }
+  peek(rid: Uint8Array, after: number, maxRows: number) {
+    return this.#channel.call('peek', rid, after, maxRows);
+  }
   ack(rid: Uint8Array, upTo: number) {
     return this.#channel.call('ack', rid, upTo);
   }

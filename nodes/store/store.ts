@@ -185,6 +185,12 @@ export interface InboxRow {
   readonly receivedMs: number;
 }
 
+/** A row of an inbox without its payload. */
+export interface InboxRowHeader extends Omit<InboxRow, 'payload'> {
+  /** Bytes of the payload. */
+  readonly size: number;
+}
+
 /** What an outbox holds for one peer. */
 export interface OutboxPeer {
   readonly domain: string;
@@ -230,6 +236,11 @@ export interface Fetched {
   readonly rows: readonly InboxRow[];
   /** Rows the reader asked for that are gone without its ack. */
   readonly gap: { readonly from: number; readonly to: number } | undefined;
+}
+
+/** As `Fetched`, with headers in the place of rows. */
+export interface Peeked extends Omit<Fetched, 'rows'> {
+  readonly rows: readonly InboxRowHeader[];
 }
 
 /** Bounds of one store; numbers are the operator's configuration. */
@@ -353,6 +364,8 @@ export interface NodeStore extends OutboxStore, RelayInboxStore, PeerRecordStore
   dropDead(ids: readonly number[]): Promise<number>;
   /** Pure read of rows with seq > after. Throws FailedPreconditionError BAD_CURSOR when after > head. */
   fetch(rid: Uint8Array, after: number, maxRows: number, maxBytes: number): Promise<Fetched>;
+  /** As `fetch`, without payloads. */
+  peek(rid: Uint8Array, after: number, maxRows: number): Promise<Peeked>;
   /** Cumulative, idempotent. Throws FailedPreconditionError BAD_CURSOR above head. */
   ack(rid: Uint8Array, upTo: number): Promise<void>;
   /** Calls back with the device key (hex) after a commit that added rows to its inbox. */

@@ -64,6 +64,38 @@ export function inboxContract(open: OpenStore): void {
     });
   });
 
+  test('peek shows what fetch returns, without payloads and however large they are', async () => {
+    const { fixture, store } = await storeFixture(open, bigLimits);
+    await using _ = fixture;
+    const alice = await addDevice(store, 'alice');
+    for (const size of [10, 100_000, 200_000, 300_000]) {
+      await store.enqueue(newRow(alice, { payload: systemRandom.bytes(size) }));
+    }
+    await store.ack(alice, 1);
+    const { rows, ...read } = await store.peek(alice, 0, 1_000);
+    assert.deepEqual(
+      rows.map(({ seq, size }) => [seq, size]),
+      [
+        [2, 100_000],
+        [3, 200_000],
+        [4, 300_000],
+      ],
+    );
+    assert.ok(rows.every((row) => !('payload' in row)));
+    const fetched = await store.fetch(alice, 0, 1_000, 1);
+    assert.deepEqual({ ...read, rows: [] }, { ...fetched, rows: [] });
+    assert.equal((await store.peek(alice, 1, 2)).rows.length, 2);
+    assert.deepEqual(await store.peek(alice, 4, 9), {
+      floor: 2,
+      head: 4,
+      gap: undefined,
+      rows: [],
+    });
+    await assert.rejects(store.peek(alice, 5, 9), { reason: 'BAD_CURSOR' });
+    await assert.rejects(store.peek(alice, 0, 0), { reason: 'BAD_FIELD' });
+    await assert.rejects(store.peek(systemRandom.bytes(32), 0, 9), { reason: 'UNKNOWN_DEVICE' });
+  });
+
   test('a retry is a duplicate, before and after the ack, for 72 hours', async () => {
     const { fixture, store } = await storeFixture(open);
     await using _ = fixture;

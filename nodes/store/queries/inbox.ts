@@ -41,7 +41,7 @@ export type Delivered =
   | { readonly outcome: 'stored' | 'duplicate'; readonly receivedMs: number }
   | { readonly outcome: 'unknownDevice' | 'queueFull' };
 
-export interface InboxQueries extends Pick<Operations, 'enqueue' | 'fetch' | 'ack'> {
+export interface InboxQueries extends Pick<Operations, 'enqueue' | 'fetch' | 'peek' | 'ack'> {
   /** Writes nothing unless the outcome is `stored`. */
   deliver(nowMs: number, rid: Uint8Array, delivery: Delivery): Delivered;
   sweep(nowMs: number): void;
@@ -127,6 +127,37 @@ export function inboxQueries(
     return { outcome: 'stored', receivedMs: nowMs };
   }
 
+  function readAfter(
+    rid: Uint8Array,
+    after: number,
+    maxRows: number,
+    maxBytes: number,
+  ): Omit<Fetched, 'rows'> & { readonly entries: readonly EntryRow[] } {
+    needSeq(after, 'after');
+    if (!(maxRows >= 1)) throw new InvalidArgumentError('BAD_FIELD', 'maxRows: need at least 1');
+    const log = needLog(rid);
+    if (after > log.head) {
+      throw new FailedPreconditionError('BAD_CURSOR', `after: ${after}, head is ${log.head}`);
+    }
+    const entries: EntryRow[] = [];
+    let bytes = 0;
+    let first: number | undefined;
+    for (const entry of entriesAfter.all(log.id, after, maxRows)) {
+      first ??= entry.seq;
+      // A row in the middle expired: the next read starts with that gap.
+      if (entry.seq !== first + entries.length) break;
+      bytes += entry.size;
+      if (entries.length > 0 && bytes > maxBytes) break;
+      entries.push(entry);
+    }
+    return {
+      floor: floorOfLog.get(log.id) ?? log.head + 1,
+      head: log.head,
+      entries,
+      gap: gapBetween(Math.max(after, log.acked) + 1, (first ?? log.head + 1) - 1),
+    };
+  }
+
   return {
     deliver,
 
@@ -158,35 +189,23 @@ export function inboxQueries(
     },
 
     fetch(_nowMs, rid, after, maxRows, maxBytes) {
-      needSeq(after, 'after');
-      if (!(maxRows >= 1)) throw new InvalidArgumentError('BAD_FIELD', 'maxRows: need at least 1');
-      const log = needLog(rid);
-      if (after > log.head) {
-        throw new FailedPreconditionError('BAD_CURSOR', `after: ${after}, head is ${log.head}`);
-      }
-      const rows: InboxRow[] = [];
-      let bytes = 0;
-      let first: number | undefined;
-      for (const entry of entriesAfter.all(log.id, after, maxRows)) {
-        first ??= entry.seq;
-        // A row in the middle expired: the next fetch starts with that gap.
-        if (entry.seq !== first + rows.length) break;
-        bytes += entry.size;
-        if (rows.length > 0 && bytes > maxBytes) break;
-        rows.push({
-          seq: entry.seq,
-          mid: entry.mid,
-          kind: entry.kind,
-          payload: payloadBytes.get(entry.payload) ?? missingPayload(entry.payload),
-          receivedMs: entry.received_ms,
-        });
-      }
-      return {
-        floor: floorOfLog.get(log.id) ?? log.head + 1,
-        head: log.head,
-        rows,
-        gap: gapBetween(Math.max(after, log.acked) + 1, (first ?? log.head + 1) - 1),
-      };
+      const { entries, ...read } = readAfter(rid, after, maxRows, maxBytes);
+      const rows = entries.map((entry): InboxRow => ({
+        seq: entry.seq,
+        mid: entry.mid,
+        kind: entry.kind,
+        payload: payloadBytes.get(entry.payload) ?? missingPayload(entry.payload),
+        receivedMs: entry.received_ms,
+      }));
+      return { ...read, rows };
+    },
+
+    peek(_nowMs, rid, after, maxRows) {
+      const { entries, ...read } = readAfter(rid, after, maxRows, Infinity);
+      const rows = entries.map(({ seq, mid, kind, size, received_ms: receivedMs }) => {
+        return { seq, mid, kind, size, receivedMs };
+      });
+      return { ...read, rows };
     },
 
     ack(nowMs, rid, upTo) {
