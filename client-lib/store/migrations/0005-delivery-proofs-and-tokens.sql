@@ -1,4 +1,4 @@
--- Device store, version 4: what a node signed for the rows that it took, and delivery tokens.
+-- Device store, version 5: what a node signed for the rows that it took, and delivery tokens.
 
 -- Of an ACCEPTED row: the node's signature that it is stored, and when, by the node's clock.
 ALTER TABLE outbox ADD COLUMN proof BLOB CHECK (length(proof) = 64);
