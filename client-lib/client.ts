@@ -60,6 +60,8 @@ export interface OpenOptions {
   readonly runtime?: Runtime;
   /** Default: QUIC, and TLS over TCP where UDP does not pass. */
   readonly transport?: Transport;
+  /** How the store is opened; a simulation watches and breaks it. Default: the file on SQLCipher. */
+  readonly openStore?: (path: string, key: Uint8Array) => ClientStore;
 }
 
 export interface AccountOptions {
@@ -129,7 +131,8 @@ export class QpcClient implements AsyncDisposable {
       log: silentLog,
     };
     const transport = options.transport ?? transportOf(runtime, ['quic', 'tls']);
-    return new QpcClient(openStore(options.storePath, options.storeKey), runtime, transport);
+    const open = options.openStore ?? openStore;
+    return new QpcClient(open(options.storePath, options.storeKey), runtime, transport);
   }
 
   /**
