@@ -37,7 +37,7 @@ export interface RpcOptions {
  * response came, TransportError `protocol` when it cannot be decoded.
  */
 export async function call<I extends DescMessage, O extends DescMessage>(
-  connection: Connection,
+  connection: Pick<Connection, 'call'>,
   method: Method<I, O>,
   request: MessageInitShape<I>,
   options: RpcOptions = {},

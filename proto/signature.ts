@@ -11,6 +11,8 @@ export type SignaturePrefix =
   | 'qpc/hybrid/1'
   | 'qpc/login/1'
   | 'qpc/node/1'
+  | 'qpc/stored/1'
+  | 'qpc/endpoint/1'
   | 'qpc/channel-post/1'
   | 'qpc/channel-update/1';
 

@@ -6,13 +6,15 @@
 
 import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
+import type { SignedEndpointRecord } from "./endpoint_pb.ts";
+import { file_qpc_v1_endpoint } from "./endpoint_pb.ts";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file qpc/v1/common.proto.
  */
 export const file_qpc_v1_common: GenFile = /*@__PURE__*/
-  fileDesc("ChNxcGMvdjEvY29tbW9uLnByb3RvEgZxcGMudjEiUQoFRXJyb3ISDgoGcmVhc29uGAEgASgJEg8KB21lc3NhZ2UYAiABKAkSFgoOcmV0cnlfYWZ0ZXJfbXMYAyABKAQSDwoHZGV0YWlscxgEIAEoDCKRAQoGTGltaXRzEhkKEW1heF9wYXlsb2FkX2J5dGVzGAEgASgNEhsKE21heF9jYWxsc19pbl9mbGlnaHQYAiABKA0SGQoRbWF4X21lc3NhZ2VfYnl0ZXMYAyABKA0SFgoObWF4X2ZldGNoX3Jvd3MYBCABKA0SHAoUbWF4X3B1c2hfd2luZG93X3Jvd3MYBSABKA0iXQoMSGVsbG9SZXF1ZXN0EhMKC3ZlcnNpb25fbWluGAEgASgNEhMKC3ZlcnNpb25fbWF4GAIgASgNEhQKDGNhcGFiaWxpdGllcxgDIAMoCRINCgVhZ2VudBgEIAEoCSLBAQoNSGVsbG9SZXNwb25zZRIPCgd2ZXJzaW9uGAEgASgNEhQKDGNhcGFiaWxpdGllcxgCIAMoCRIOCgZkb21haW4YAyABKAkSFgoOc2VydmVyX3RpbWVfbXMYBCABKAQSHgoGbGltaXRzGAUgASgLMg4ucXBjLnYxLkxpbWl0cxIUCgxjYWxsZXJfY2xhc3MYBiABKAkSDwoHdXNlcl9pZBgHIAEoCRIaChJzZXNzaW9uX2V4cGlyZXNfbXMYCCABKAQiDwoNSGVhbHRoUmVxdWVzdCJFCg5IZWFsdGhSZXNwb25zZRIOCgZzdGF0dXMYASABKAkSEQoJdXB0aW1lX21zGAIgASgEEhAKCHNvZnR3YXJlGAMgASgJIhUKBkxvZ1JlZhILCgNjaWQYASABKAxiBnByb3RvMw");
+  fileDesc("ChNxcGMvdjEvY29tbW9uLnByb3RvEgZxcGMudjEiUQoFRXJyb3ISDgoGcmVhc29uGAEgASgJEg8KB21lc3NhZ2UYAiABKAkSFgoOcmV0cnlfYWZ0ZXJfbXMYAyABKAQSDwoHZGV0YWlscxgEIAEoDCKRAQoGTGltaXRzEhkKEW1heF9wYXlsb2FkX2J5dGVzGAEgASgNEhsKE21heF9jYWxsc19pbl9mbGlnaHQYAiABKA0SGQoRbWF4X21lc3NhZ2VfYnl0ZXMYAyABKA0SFgoObWF4X2ZldGNoX3Jvd3MYBCABKA0SHAoUbWF4X3B1c2hfd2luZG93X3Jvd3MYBSABKA0ijQEKDEhlbGxvUmVxdWVzdBITCgt2ZXJzaW9uX21pbhgBIAEoDRITCgt2ZXJzaW9uX21heBgCIAEoDRIUCgxjYXBhYmlsaXRpZXMYAyADKAkSDQoFYWdlbnQYBCABKAkSLgoIZW5kcG9pbnQYCiABKAsyHC5xcGMudjEuU2lnbmVkRW5kcG9pbnRSZWNvcmQi8QEKDUhlbGxvUmVzcG9uc2USDwoHdmVyc2lvbhgBIAEoDRIUCgxjYXBhYmlsaXRpZXMYAiADKAkSDgoGZG9tYWluGAMgASgJEhYKDnNlcnZlcl90aW1lX21zGAQgASgEEh4KBmxpbWl0cxgFIAEoCzIOLnFwYy52MS5MaW1pdHMSFAoMY2FsbGVyX2NsYXNzGAYgASgJEg8KB3VzZXJfaWQYByABKAkSGgoSc2Vzc2lvbl9leHBpcmVzX21zGAggASgEEi4KCGVuZHBvaW50GAogASgLMhwucXBjLnYxLlNpZ25lZEVuZHBvaW50UmVjb3JkIg8KDUhlYWx0aFJlcXVlc3QiRQoOSGVhbHRoUmVzcG9uc2USDgoGc3RhdHVzGAEgASgJEhEKCXVwdGltZV9tcxgCIAEoBBIQCghzb2Z0d2FyZRgDIAEoCSIVCgZMb2dSZWYSCwoDY2lkGAEgASgMYgZwcm90bzM", [file_qpc_v1_endpoint]);
 
 /**
  * Payload of every response whose status is not 0.
@@ -120,6 +122,13 @@ export type HelloRequest = Message<"qpc.v1.HelloRequest"> & {
    * @generated from field: string agent = 4;
    */
   agent: string;
+
+  /**
+   * Between devices only: who calls, and that the connection's swarm key is its own.
+   *
+   * @generated from field: qpc.v1.SignedEndpointRecord endpoint = 10;
+   */
+  endpoint?: SignedEndpointRecord | undefined;
 };
 
 /**
@@ -178,6 +187,13 @@ export type HelloResponse = Message<"qpc.v1.HelloResponse"> & {
    * @generated from field: uint64 session_expires_ms = 8;
    */
   sessionExpiresMs: bigint;
+
+  /**
+   * Between devices only, as in the request.
+   *
+   * @generated from field: qpc.v1.SignedEndpointRecord endpoint = 10;
+   */
+  endpoint?: SignedEndpointRecord | undefined;
 };
 
 /**
