@@ -42,6 +42,7 @@ import { deliveryHandlers } from './services/delivery.ts';
 import { fedKtHandlers } from './services/fed-kt.ts';
 import { federationHandlers } from './services/federation.ts';
 import { keyHandlers } from './services/keys.ts';
+import { enqueueHandlers } from './services/enqueue.ts';
 import { deviceHandlers } from './services/devices.ts';
 import { ktHandlers } from './services/kt.ts';
 import { Sessions } from './sessions.ts';
@@ -264,7 +265,8 @@ async function buildHandlers(parts: BuildParts): Promise<Handlers> {
       sessionTtlMs,
       ratePerUser: config.ratePerUser,
     }),
-    ...deliveryHandlers({ domain, clock, store, push, waiters, sessions, federation }),
+    ...enqueueHandlers({ domain, store, signing: secrets.signing, federation }),
+    ...deliveryHandlers({ clock, store, push, waiters, sessions }),
     ...keyHandlers({
       domain,
       clock,

@@ -1,6 +1,7 @@
 /** Door of proto: errors, runtime interfaces, frames, method table, client and server, addresses. */
 export * from './status.ts';
 export * from './runtime.ts';
+export * from './field-rules.ts';
 export * from './frame.ts';
 export * from './methods.ts';
 export * from './client.ts';
@@ -9,6 +10,7 @@ export * from './middleware/index.ts';
 export * from './address.ts';
 export * from './signature.ts';
 export * from './tag.ts';
+export * from './delivery-proof.ts';
 export * from './channel.ts';
 export * from './manifest.ts';
 export * from './manifest-chain.ts';

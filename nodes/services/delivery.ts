@@ -1,24 +1,19 @@
 /**
- * Delivery Service: Enqueue, RelayStatus, and Fetch, FetchWait, Peek, Ack, Subscribe on the inbox of
- * the calling device. OK to an Enqueue means: on this node's disk, in the recipient's inbox or in the
- * outbox towards the recipient's node. Payloads are opaque.
+ * Delivery Service, the receiving half: Fetch, FetchWait, Peek, Ack and Subscribe on the inbox of
+ * the calling device, and RelayStatus of what it sent (which enqueue.ts takes in).
  */
 import {
   DataLossError,
   maxFetchBytes,
   maxFetchRows,
   maxPeekRows,
-  maxTtlS,
   NotFoundError,
-  PermissionDeniedError,
-  RowKind,
   UnauthenticatedError,
   type CallContext,
   type Clock,
   type Handlers,
 } from '@quicprochat/proto';
 import {
-  Outcome,
   RelayState,
   type FetchResponseSchema,
   type LogCursor,
@@ -27,31 +22,21 @@ import {
 } from '@quicprochat/proto/messages';
 import type { PushHub } from '../push.ts';
 import type { Sessions } from '../sessions.ts';
-import type { Enqueued, Fetched, MessageStatus, NodeStore } from '../store/store.ts';
+import type { Fetched, MessageStatus, NodeStore } from '../store/store.ts';
 import type { InboxWaiters } from '../waiters.ts';
 import { deviceOf } from './caller.ts';
 
 export interface DeliveryParts {
-  readonly domain: string;
   readonly clock: Clock;
   readonly store: NodeStore;
   readonly push: PushHub;
   readonly waiters: InboxWaiters;
   readonly sessions: Sessions;
-  readonly federation: {
-    /** True for a domain that this node relays to. */
-    knows(domain: string): boolean;
-    /** The outbox of a peer got rows. */
-    notify(domain: string): void;
-  };
 }
 
 export function deliveryHandlers(
   parts: DeliveryParts,
-): Pick<
-  Handlers,
-  'enqueue' | 'fetch' | 'peek' | 'fetchWait' | 'ack' | 'subscribe' | 'relayStatus'
-> {
+): Pick<Handlers, 'fetch' | 'peek' | 'fetchWait' | 'ack' | 'subscribe' | 'relayStatus'> {
   const { store, push, waiters } = parts;
 
   function checkStore(storeId: Uint8Array): void {
@@ -79,25 +64,6 @@ export function deliveryHandlers(
   }
 
   return {
-    async enqueue(request, context) {
-      const { identityPub: sender } = deviceOf(context);
-      const row = {
-        rid: request.rid,
-        kind: RowKind.Envelope,
-        mid: request.mid,
-        payload: request.payload,
-        ttlMs: (request.ttlS === 0 ? maxTtlS : request.ttlS) * 1000,
-        sender,
-      };
-      if (request.domain === parts.domain) return wireEnqueued(await store.enqueue(row));
-      if (!parts.federation.knows(request.domain)) {
-        throw new PermissionDeniedError('PEER_DENIED', `${request.domain} is no peer of this node`);
-      }
-      const enqueued = await store.enqueueRemote(request.domain, row);
-      parts.federation.notify(request.domain);
-      return wireEnqueued(enqueued);
-    },
-
     async fetch(request, context) {
       inboxOnly(request.log);
       return fetchResponse(
@@ -199,18 +165,6 @@ function inboxCursor(cursors: readonly LogCursor[]): LogCursor {
     throw new NotFoundError('UNKNOWN_CHANNEL', 'need one cursor: the own inbox');
   }
   return cursor;
-}
-
-function wireEnqueued(enqueued: Enqueued): {
-  outcome: Outcome;
-  tag: Uint8Array;
-  receivedMs: bigint;
-} {
-  return {
-    outcome: enqueued.outcome === 'stored' ? Outcome.STORED : Outcome.DUPLICATE,
-    tag: enqueued.tag,
-    receivedMs: BigInt(enqueued.receivedMs),
-  };
 }
 
 function wireFetched(
