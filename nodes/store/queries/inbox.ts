@@ -4,7 +4,6 @@
  */
 import {
   FailedPreconditionError,
-  InvalidArgumentError,
   messageTag,
   NotFoundError,
   PayloadTooLargeError,
@@ -12,19 +11,11 @@ import {
 } from '@quicprochat/proto';
 import { needBytes, needSeq, storeBounds } from '../bounds.ts';
 import type { Operations, QueryContext } from '../operations.ts';
-import type { Fetched, InboxRow } from '../store.ts';
 import type { Delivery, LogAppend, LogRow } from './log-append.ts';
+import { logReadQueries } from './log-read.ts';
+import { logTrimQueries } from './log-trim.ts';
 import type { NoticeQueries } from './notices.ts';
 import { IncomingPayload, type PayloadQueries } from './payloads.ts';
-
-interface EntryRow {
-  readonly seq: number;
-  readonly mid: Uint8Array;
-  readonly kind: number;
-  readonly size: number;
-  readonly received_ms: number;
-  readonly payload: number;
-}
 
 interface ExpiredRow {
   readonly id: number;
@@ -54,41 +45,8 @@ export function inboxQueries(
   notices: NoticeQueries,
 ): InboxQueries {
   const { db, limits } = context;
-  const floorOfLog = db
-    .prepare<[number], number | null>('SELECT min(seq) FROM entry WHERE log = ?')
-    .pluck();
-  const entriesAfter = db.prepare<[number, number, number], EntryRow>(
-    `SELECT seq, mid, kind, size, received_ms, payload FROM entry
-      WHERE log = ? AND seq > ? ORDER BY seq LIMIT ?`,
-  );
-  const payloadBytes = db
-    .prepare<[number], Uint8Array>('SELECT bytes FROM payload WHERE id = ?')
-    .pluck();
-  const buryAcked = db.prepare<[number, number, number]>(
-    `INSERT INTO tomb (log, tag, received_ms, gone_ms)
-     SELECT log, tag, received_ms, ? FROM entry WHERE log = ? AND seq <= ? ORDER BY seq`,
-  );
-  // A log has at most one entry for a payload, so each set below holds an id once.
-  const dropAckedPayloads = db.prepare<[number, number]>(
-    `DELETE FROM payload WHERE refs = 1 AND id IN
-       (SELECT payload FROM entry WHERE log = ? AND seq <= ?)`,
-  );
-  const releaseAckedPayloads = db.prepare<[number, number]>(
-    `UPDATE payload SET refs = refs - 1 WHERE id IN
-       (SELECT payload FROM entry WHERE log = ? AND seq <= ?)`,
-  );
-  const ackedTotals = db.prepare<
-    [number, number],
-    { readonly row_count: number; readonly byte_count: number }
-  >(
-    `SELECT count(*) AS row_count, coalesce(sum(size), 0) AS byte_count FROM entry
-      WHERE log = ? AND seq <= ?`,
-  );
-  const deleteAcked = db.prepare<[number, number]>('DELETE FROM entry WHERE log = ? AND seq <= ?');
-  const ackLog = db.prepare<[number, number, number, number]>(
-    `UPDATE log SET acked = ?, row_count = row_count - ?, byte_count = byte_count - ?
-      WHERE id = ?`,
-  );
+  const reads = logReadQueries(db);
+  const trims = logTrimQueries(db);
   const expired = db.prepare<[number, number], ExpiredRow>(
     `SELECT id, log, mid, sender, tag, payload, size, received_ms FROM entry
       WHERE expires_ms <= ? ORDER BY expires_ms LIMIT ?`,
@@ -127,37 +85,6 @@ export function inboxQueries(
     return { outcome: 'stored', receivedMs: nowMs };
   }
 
-  function readAfter(
-    rid: Uint8Array,
-    after: number,
-    maxRows: number,
-    maxBytes: number,
-  ): Omit<Fetched, 'rows'> & { readonly entries: readonly EntryRow[] } {
-    needSeq(after, 'after');
-    if (!(maxRows >= 1)) throw new InvalidArgumentError('BAD_FIELD', 'maxRows: need at least 1');
-    const log = needLog(rid);
-    if (after > log.head) {
-      throw new FailedPreconditionError('BAD_CURSOR', `after: ${after}, head is ${log.head}`);
-    }
-    const entries: EntryRow[] = [];
-    let bytes = 0;
-    let first: number | undefined;
-    for (const entry of entriesAfter.all(log.id, after, maxRows)) {
-      first ??= entry.seq;
-      // A row in the middle expired: the next read starts with that gap.
-      if (entry.seq !== first + entries.length) break;
-      bytes += entry.size;
-      if (entries.length > 0 && bytes > maxBytes) break;
-      entries.push(entry);
-    }
-    return {
-      floor: floorOfLog.get(log.id) ?? log.head + 1,
-      head: log.head,
-      entries,
-      gap: gapBetween(Math.max(after, log.acked) + 1, (first ?? log.head + 1) - 1),
-    };
-  }
-
   return {
     deliver,
 
@@ -189,23 +116,13 @@ export function inboxQueries(
     },
 
     fetch(_nowMs, rid, after, maxRows, maxBytes) {
-      const { entries, ...read } = readAfter(rid, after, maxRows, maxBytes);
-      const rows = entries.map((entry): InboxRow => ({
-        seq: entry.seq,
-        mid: entry.mid,
-        kind: entry.kind,
-        payload: payloadBytes.get(entry.payload) ?? missingPayload(entry.payload),
-        receivedMs: entry.received_ms,
-      }));
-      return { ...read, rows };
+      const log = needLog(rid);
+      return reads.fetch(log, { after, acked: log.acked }, maxRows, maxBytes);
     },
 
     peek(_nowMs, rid, after, maxRows) {
-      const { entries, ...read } = readAfter(rid, after, maxRows, Infinity);
-      const rows = entries.map(({ seq, mid, kind, size, received_ms: receivedMs }) => {
-        return { seq, mid, kind, size, receivedMs };
-      });
-      return { ...read, rows };
+      const log = needLog(rid);
+      return reads.peek(log, { after, acked: log.acked }, maxRows);
     },
 
     ack(nowMs, rid, upTo) {
@@ -214,14 +131,7 @@ export function inboxQueries(
       if (upTo > log.head) {
         throw new FailedPreconditionError('BAD_CURSOR', `upTo: ${upTo}, head is ${log.head}`);
       }
-      if (upTo <= log.acked) return;
-      const totals = ackedTotals.get(log.id, upTo);
-      // Payloads first: on a full disk their pages are the room for the tombstones.
-      dropAckedPayloads.run(log.id, upTo);
-      releaseAckedPayloads.run(log.id, upTo);
-      buryAcked.run(nowMs, log.id, upTo);
-      deleteAcked.run(log.id, upTo);
-      ackLog.run(upTo, totals?.row_count ?? 0, totals?.byte_count ?? 0, log.id);
+      if (upTo > log.acked) trims.trim(nowMs, log.id, upTo);
     },
 
     sweep(nowMs) {
@@ -240,12 +150,4 @@ export function inboxQueries(
       pruneTombs.run(storeBounds.sweepRows, nowMs - limits.tombstoneMs, nowMs + limits.tombstoneMs);
     },
   };
-}
-
-function gapBetween(from: number, to: number): Fetched['gap'] {
-  return from <= to ? { from, to } : undefined;
-}
-
-function missingPayload(id: number): never {
-  throw new Error(`payload ${id} is gone while a row points at it`);
 }
