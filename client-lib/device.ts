@@ -15,6 +15,7 @@ import { accountKeys, type AccountKeys } from './account.ts';
 import { AccountChanges } from './account-changes.ts';
 import { Contacts } from './contacts.ts';
 import { Conversations } from './conversation.ts';
+import { DeliveryProofs } from './delivery-proofs.ts';
 import type { EventBus } from './events.ts';
 import { EvidenceExchange } from './kt/evidence-exchange.ts';
 import { Guardian } from './kt/guardian.ts';
@@ -117,7 +118,10 @@ export class Device {
       manifests: this.contacts.lookup,
     });
     this.#writer = new Writer(store, runtime);
-    this.outbox = new Outbox({ store, runtime, events });
+    const { domain } = parseUserId(userId);
+    const { pin } = parseNodeAddress(nodeAddress);
+    const proofs = new DeliveryProofs({ store, runtime, own: { domain, pin } });
+    this.outbox = new Outbox({ store, runtime, events, proofs, domain });
     this.link = new Link({
       runtime,
       transport,

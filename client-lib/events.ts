@@ -52,6 +52,16 @@ export type ClientEvent =
       readonly rid: Uint8Array;
       readonly reason: string;
     }
+  /**
+   * The node said OK to a copy without a signature of its own that it has it (NO_PROOF), or with one
+   * that is not its (BAD_PROOF). The copy does not count as accepted; it is tried again.
+   */
+  | {
+      readonly type: 'unproven';
+      readonly messageId: number | undefined;
+      readonly rid: Uint8Array;
+      readonly reason: 'NO_PROOF' | 'BAD_PROOF';
+    }
   /** The own node had a copy and gave it up: refused over there, or that node was away too long. */
   | {
       readonly type: 'bounced';

@@ -7,12 +7,14 @@
 import {
   hasReason,
   jitter,
+  messageTag,
   methods,
   QpcError,
   Status,
   TransportError,
   type Runtime,
 } from '@quicprochat/proto';
+import type { DeliveryProofs } from './delivery-proofs.ts';
 import type { EventBus } from './events.ts';
 import { ClosedError, type Session } from './link.ts';
 import type { ClientStore, OutboxEntry } from './store/store.ts';
@@ -28,6 +30,14 @@ export const outboxLimits = {
   /** OKs wait this long for company before they are written down (ms): a repeat is harmless. */
   markDelayMs: 10,
 } as const;
+
+/** The node has every copy, and maybe more is known by now. */
+const arrivedStates: ReadonlySet<SendState | undefined> = new Set([
+  'accepted',
+  'relayed',
+  'delivered',
+  'read',
+]);
 
 /** What an error of Enqueue means for the row. */
 export type SendVerdict = 'permanent' | 'temporary' | 'disconnected' | 'expired';
@@ -53,7 +63,18 @@ export function sendVerdict(error: unknown): SendVerdict {
   }
 }
 
+/** The node's OK to a row. */
+interface Acceptance {
+  readonly storeId: Uint8Array;
+  readonly atMs: number;
+  readonly proof: Uint8Array;
+  readonly receivedMs: number;
+}
+
 export interface OutboxParts {
+  /** Of the own node. */
+  readonly domain: string;
+  readonly proofs: Pick<DeliveryProofs, 'isProven'>;
   readonly store: ClientStore;
   readonly runtime: Runtime;
   readonly events: EventBus;
@@ -68,9 +89,11 @@ export class Outbox {
   /** Row id up to which a device has everything, written down or not. */
   readonly #sentUpTo = new Map<string, number>();
   /** OKs that are not written down yet: row id -> acceptance. */
-  readonly #marks = new Map<number, { readonly storeId: Uint8Array; readonly atMs: number }>();
+  readonly #marks = new Map<number, Acceptance>();
   readonly #messages = new Map<number, number>();
   readonly #internalErrors = new Map<number, number>();
+  /** Rows whose OK was not signed, and of which that was told. */
+  readonly #unproven = new Set<number>();
   #isMarkTimerSet = false;
   /** A rate limit holds for the whole device, not for one recipient. */
   #pausedUntilMs = 0;
@@ -149,7 +172,10 @@ export class Outbox {
     if (this.#marks.size === 0) return;
     const marks = [...this.#marks];
     store.transaction(() => {
-      for (const [id, { storeId, atMs }] of marks) store.outbox.markAccepted(id, storeId, atMs);
+      for (const [id, { storeId, atMs, proof, receivedMs }] of marks) {
+        store.outbox.markAccepted(id, storeId, atMs);
+        store.outbox.putProof(id, proof, receivedMs);
+      }
     });
     const messages = new Set<number>();
     for (const [id] of marks) {
@@ -159,7 +185,7 @@ export class Outbox {
       if (messageId !== undefined) messages.add(messageId);
     }
     for (const messageId of messages) {
-      if (store.messages.sendState(messageId) === 'accepted') {
+      if (arrivedStates.has(store.messages.sendState(messageId))) {
         events.emit({ type: 'accepted', messageId });
       }
     }
@@ -199,15 +225,12 @@ export class Outbox {
     const { clock, log } = this.#parts.runtime;
     const storeId = this.#storeId;
     try {
-      // STORED or DUPLICATE: both mean that the node has it.
-      await session.call(methods.enqueue, {
-        rid: entry.rid,
-        domain: entry.domain,
-        mid: entry.mid,
-        payload: entry.payload,
-        ttlS: 0,
-      });
-      this.#accept(entry, storeId);
+      const { rid, domain, mid, payload } = entry;
+      // STORED or DUPLICATE: both mean that the node has it, and signs for it.
+      const request = { rid, domain, mid, payload, ttlS: 0 };
+      const { proof, receivedMs } = await session.call(methods.enqueue, request);
+      if (!(await this.#isProven(entry, proof, receivedMs, session))) return 'temporary';
+      this.#accept(entry, { storeId, proof, receivedMs: Number(receivedMs) });
       return 'done';
     } catch (error) {
       const verdict = sendVerdict(error);
@@ -224,6 +247,31 @@ export class Outbox {
     }
   }
 
+  /** An OK that the node did not sign is none: the row stays, and the application is told once. */
+  async #isProven(
+    entry: OutboxEntry,
+    proof: Uint8Array,
+    receivedMs: bigint,
+    session: Session,
+  ): Promise<boolean> {
+    const { proofs, events, domain } = this.#parts;
+    const { rid, mid, payload, messageId } = entry;
+    const isSafe = receivedMs <= BigInt(Number.MAX_SAFE_INTEGER);
+    const target = { rid, domain: entry.domain };
+    const tag = messageTag(mid, payload);
+    const statement = { mid, tag, target, receivedMs: isSafe ? Number(receivedMs) : 0 };
+    if (isSafe && (await proofs.isProven(domain, statement, proof, session))) {
+      this.#unproven.delete(entry.id);
+      return true;
+    }
+    if (!this.#unproven.has(entry.id)) {
+      this.#unproven.add(entry.id);
+      const reason = proof.length === 0 ? 'NO_PROOF' : 'BAD_PROOF';
+      events.emit({ type: 'unproven', messageId, rid, reason });
+    }
+    return false;
+  }
+
   #isPoison(entry: OutboxEntry, error: unknown): boolean {
     if (error instanceof TransportError) return false;
     if (!(error instanceof QpcError) || error.status !== Status.Internal) return false;
@@ -232,10 +280,10 @@ export class Outbox {
     return count >= outboxLimits.internalErrors;
   }
 
-  #accept(entry: OutboxEntry, storeId: Uint8Array): void {
+  #accept(entry: OutboxEntry, accepted: Omit<Acceptance, 'atMs'>): void {
     const { clock } = this.#parts.runtime;
     this.#internalErrors.delete(entry.id);
-    this.#marks.set(entry.id, { storeId, atMs: clock.now() });
+    this.#marks.set(entry.id, { ...accepted, atMs: clock.now() });
     if (entry.messageId !== undefined) this.#messages.set(entry.id, entry.messageId);
     if (this.#isMarkTimerSet) return;
     this.#isMarkTimerSet = true;

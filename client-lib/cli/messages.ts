@@ -258,6 +258,11 @@ function noticeOf(event: ClientEvent): { line: string; record: JsonRecord } | un
           device: hexOf(event.rid),
         },
       };
+    case 'unproven':
+      return {
+        line: `-- the node does not prove that it has a message (${event.reason}); it is sent again`,
+        record: { type: 'unproven', reason: event.reason, device: hexOf(event.rid) },
+      };
     case 'expired':
       return {
         line: '-- a message of this device was not fetched in time; it is gone',

@@ -1,4 +1,5 @@
 /** Tables `outbox` and `outbox_payload` of the device store. */
+import { messageTag } from '@quicprochat/proto';
 import type { Database, Row } from './database.ts';
 import type { OutboxEntry, OutboxRows } from './store.ts';
 
@@ -115,3 +116,30 @@ export function outboxRows(db: Database): OutboxRows {
     },
   };
 }
+    markRelayed(mid, rid) {
+      return db.run(
+        `UPDATE outbox SET state = 'RELAYED' WHERE rid = ? AND state = 'ACCEPTED'
+           AND payload_id IN (SELECT id FROM outbox_payload WHERE mid = ?)`,
+        rid,
+        mid,
+      );
+    },
+    putProof(id, proof, receivedMs) {
+      db.run('UPDATE outbox SET proof = ?, received_ms = ? WHERE id = ?', proof, receivedMs, id);
+    },
+    proofs: (messageId) =>
+      db
+        .all(
+          `SELECT o.rid, o.domain, o.proof, o.received_ms, p.mid, p.bytes FROM outbox o
+             JOIN outbox_payload p ON p.id = o.payload_id
+            WHERE o.message_id = ? AND o.proof IS NOT NULL ORDER BY o.id`,
+          messageId,
+        )
+        .map((row) => ({
+          rid: row.bytes('rid'),
+          domain: row.text('domain'),
+          mid: row.bytes('mid'),
+          tag: messageTag(row.bytes('mid'), row.bytes('bytes')),
+          receivedMs: row.number('received_ms'),
+          proof: row.bytes('proof'),
+        })),

@@ -6,7 +6,11 @@
 import {
   createServer,
   maxRequestBytes,
+  messageTag,
   methods,
+  signDeliveryProof,
+  signingKeyFromSeed,
+  signNodeRecord,
   UnimplementedError,
   type Handlers,
   type Runtime,
@@ -50,9 +54,21 @@ export async function startScriptedNode(
   const inFlightMax = { perTarget: 0, all: 0 };
   const connections = new Set<Connection>();
 
+  const signing = signingKeyFromSeed(runtime.random.bytes(32));
+  const record = signNodeRecord({
+    domain: host,
+    keys: [{ spkiSha256: identity.spkiSha256, signing, fromMs: 0, toMs: 0 }],
+    endpoints: [],
+    seq: 1,
+    versionMin: 1,
+    versionMax: 1,
+    capabilities: [],
+  });
+
   const handlers: Partial<Handlers> = {
     hello: async () => ({ version: 1, domain: host, callerClass: 'device' }),
     health: async () => ({ status: 'ready' }),
+    getNodeRecord: async () => ({ record }),
     subscribe: async () => ({ storeId: node.storeId }),
     fetch: async () => ({ storeId: node.storeId }),
     ack: async () => ({}),
@@ -71,7 +87,15 @@ export async function startScriptedNode(
         const isKnown = rows.some(({ mid }) => Buffer.compare(mid, request.mid) === 0);
         if (!isKnown) rows.push(request);
         if (outcome === 'lostAnswer') await connection.close(CloseCode.Normal, 'gone');
-        return { outcome: isKnown ? Outcome.DUPLICATE : Outcome.STORED };
+        const { mid, payload, rid, domain } = request;
+        const tag = messageTag(mid, payload);
+        const statement = { mid, tag, target: { rid, domain }, receivedMs: 1 };
+        return {
+          outcome: isKnown ? Outcome.DUPLICATE : Outcome.STORED,
+          tag,
+          receivedMs: 1n,
+          proof: signDeliveryProof(statement, signing),
+        };
       } finally {
         inFlight.set(target, (inFlight.get(target) ?? 1) - 1);
       }
