@@ -69,6 +69,33 @@ export function outboxRows(db: Database): OutboxRows {
         id,
       );
     },
+    markRelayed(mid, rid) {
+      return db.run(
+        `UPDATE outbox SET state = 'RELAYED' WHERE rid = ? AND state = 'ACCEPTED'
+           AND payload_id IN (SELECT id FROM outbox_payload WHERE mid = ?)`,
+        rid,
+        mid,
+      );
+    },
+    putProof(id, proof, receivedMs) {
+      db.run('UPDATE outbox SET proof = ?, received_ms = ? WHERE id = ?', proof, receivedMs, id);
+    },
+    proofs: (messageId) =>
+      db
+        .all(
+          `SELECT o.rid, o.domain, o.proof, o.received_ms, p.mid, p.bytes FROM outbox o
+             JOIN outbox_payload p ON p.id = o.payload_id
+            WHERE o.message_id = ? AND o.proof IS NOT NULL ORDER BY o.id`,
+          messageId,
+        )
+        .map((row) => ({
+          rid: row.bytes('rid'),
+          domain: row.text('domain'),
+          mid: row.bytes('mid'),
+          tag: messageTag(row.bytes('mid'), row.bytes('bytes')),
+          receivedMs: row.number('received_ms'),
+          proof: row.bytes('proof'),
+        })),
     markLost: (mid, rid, notice, failure) =>
       db
         .all(
@@ -116,30 +143,3 @@ export function outboxRows(db: Database): OutboxRows {
     },
   };
 }
-    markRelayed(mid, rid) {
-      return db.run(
-        `UPDATE outbox SET state = 'RELAYED' WHERE rid = ? AND state = 'ACCEPTED'
-           AND payload_id IN (SELECT id FROM outbox_payload WHERE mid = ?)`,
-        rid,
-        mid,
-      );
-    },
-    putProof(id, proof, receivedMs) {
-      db.run('UPDATE outbox SET proof = ?, received_ms = ? WHERE id = ?', proof, receivedMs, id);
-    },
-    proofs: (messageId) =>
-      db
-        .all(
-          `SELECT o.rid, o.domain, o.proof, o.received_ms, p.mid, p.bytes FROM outbox o
-             JOIN outbox_payload p ON p.id = o.payload_id
-            WHERE o.message_id = ? AND o.proof IS NOT NULL ORDER BY o.id`,
-          messageId,
-        )
-        .map((row) => ({
-          rid: row.bytes('rid'),
-          domain: row.text('domain'),
-          mid: row.bytes('mid'),
-          tag: messageTag(row.bytes('mid'), row.bytes('bytes')),
-          receivedMs: row.number('received_ms'),
-          proof: row.bytes('proof'),
-        })),

@@ -265,6 +265,21 @@ export interface OutboxEntry extends OutboxTarget {
   readonly messageId: number | undefined;
   readonly createdMs: number;
 }
+/** A copy that the node has, with what decides on sending it again. */
+export interface OutboxRow extends OutboxEntry {
+  readonly groupId: Uint8Array | undefined;
+  readonly epoch: number | undefined;
+  readonly acceptedMs: number | undefined;
+  readonly resends: number;
+}
+/** A delivery proof with what it is about, for anybody to check (proto/delivery-proof.ts). */
+export interface StoredProof extends OutboxTarget {
+  readonly mid: Uint8Array;
+  readonly tag: Uint8Array;
+  readonly receivedMs: number;
+  /** 64 bytes. */
+  readonly proof: Uint8Array;
+}
 export interface OutboxRows {
   /** One ciphertext for its targets, state SEALED, behind everything older of each target. */
   add(
@@ -282,27 +297,26 @@ export interface OutboxRows {
   next(ridHex: string, after: number): OutboxEntry | undefined;
   markAccepted(id: number, storeId: Uint8Array, nowMs: number): void;
   markFailed(id: number, failure: string): void;
+  /** The node's signature that it took the row (64 bytes), and when that was by its clock. */
+  putProof(id: number, proof: Uint8Array, receivedMs: number): void;
+  /** Of the copies of a message, as far as their nodes signed for them. */
+  proofs(messageId: number): readonly StoredProof[];
+  /** The recipient's node has this copy. Returns how many rows changed. */
+  markRelayed(mid: Uint8Array, rid: Uint8Array): number;
+  /** A device has the message, or showed it: its bytes go. True if that was news. */
+  confirm(messageId: number, rid: Uint8Array, kind: ReceiptKind): boolean;
+  /** A device is in this epoch: commits and Welcomes that led there arrived. */
+  confirmHandshakes(groupId: Uint8Array, rid: Uint8Array, epoch: bigint): void;
+  /** Users none of whose devices has confirmed the message. */
+  usersWithout(messageId: number, kind: ReceiptKind): readonly string[];
+  /** Whether a copy of the message was sealed for this device, as far as rows are kept. */
+  wasSentTo(messageId: number, rid: Uint8Array): boolean;
   /**
    * The copy for this device is lost, by the node's word. Returns the message (undefined: a commit
    * or Welcome) of each copy that was not known to be.
    */
   markLost(
     mid: Uint8Array,
-/** A copy that the node has, with what decides on sending it again. */
-export interface OutboxRow extends OutboxEntry {
-  readonly groupId: Uint8Array | undefined;
-  readonly epoch: number | undefined;
-  readonly acceptedMs: number | undefined;
-  readonly resends: number;
-}
-/** A delivery proof with what it is about, for anybody to check (proto/delivery-proof.ts). */
-export interface StoredProof extends OutboxTarget {
-  readonly mid: Uint8Array;
-  readonly tag: Uint8Array;
-  readonly receivedMs: number;
-  /** 64 bytes. */
-  readonly proof: Uint8Array;
-}
     rid: Uint8Array,
     notice: 'bounced' | 'expired',
     failure: string,
@@ -322,20 +336,6 @@ export interface StoredProof extends OutboxTarget {
   expire(beforeMs: number): void;
 }
 
-  /** The node's signature that it took the row (64 bytes), and when that was by its clock. */
-  putProof(id: number, proof: Uint8Array, receivedMs: number): void;
-  /** Of the copies of a message, as far as their nodes signed for them. */
-  proofs(messageId: number): readonly StoredProof[];
-  /** The recipient's node has this copy. Returns how many rows changed. */
-  markRelayed(mid: Uint8Array, rid: Uint8Array): number;
-  /** A device has the message, or showed it: its bytes go. True if that was news. */
-  confirm(messageId: number, rid: Uint8Array, kind: ReceiptKind): boolean;
-  /** A device is in this epoch: commits and Welcomes that led there arrived. */
-  confirmHandshakes(groupId: Uint8Array, rid: Uint8Array, epoch: bigint): void;
-  /** Users none of whose devices has confirmed the message. */
-  usersWithout(messageId: number, kind: ReceiptKind): readonly string[];
-  /** Whether a copy of the message was sealed for this device, as far as rows are kept. */
-  wasSentTo(messageId: number, rid: Uint8Array): boolean;
 /** The whole store. Only one process can have it open. */
 export interface ClientStore extends Disposable {
   /**
