@@ -34,11 +34,10 @@ import { Writer } from './writer.ts';
 
 const dayMs = 24 * 3600 * 1000;
 /**
- * How long marks of seen messages and settled outbox rows are kept (docs/protocol/delivery.md). A
- * message lives 30 days at a node, and then there is a while for the notice that it expired.
+ * How long marks of seen messages are kept (docs/protocol/delivery.md): longer than any time to live
+ * and what may be sent again after it.
  */
 const seenKeptMs = 90 * dayMs;
-const outboxKeptMs = 45 * dayMs;
 /** How often keys are looked after, and how soon after a failure (ms). */
 const publishEveryMs = dayMs / 4;
 const publishRetryMs = 60_000;
@@ -221,7 +220,7 @@ export class Device {
     const nowMs = this.#runtime.clock.now();
     this.#store.transaction(() => {
       this.#store.inbox.expire(nowMs - seenKeptMs);
-      this.#store.outbox.expire(nowMs - outboxKeptMs);
+      this.#store.outbox.expire(nowMs);
     });
     if (this.#sync.resume()) this.link.redial('receiving again');
     this.link.start();

@@ -17,7 +17,7 @@ import {
 import type { DeliveryProofs } from './delivery-proofs.ts';
 import type { EventBus } from './events.ts';
 import { ClosedError, type Session } from './link.ts';
-import type { ClientStore, OutboxEntry } from './store/store.ts';
+import type { ClientStore, OutboxEntry, SendState } from './store/store.ts';
 
 export const outboxLimits = {
   /** Devices that are sent to at the same time. */

@@ -11,6 +11,8 @@ import {
   create,
   EnvelopeSchema,
   fromBinary,
+  GoneSchema,
+  ResendRequestSchema,
   SealedSchema,
   toBinary,
 } from '@quicprochat/proto/messages';
@@ -31,9 +33,12 @@ const text = new TextEncoder();
 const infoPrefix = text.encode('qpc/env/1\0');
 const empty = new Uint8Array(0);
 
-/** What an envelope carries: an MLSMessage (RFC 9420 section 6) with a PrivateMessage or a Welcome. */
+/**
+ * What an envelope carries: an MLSMessage (RFC 9420 section 6) with a PrivateMessage or a Welcome, or
+ * an encoded ResendRequest or Gone (resend-request.ts).
+ */
 export interface SealedContent {
-  readonly kind: 'mlsMessage' | 'welcome';
+  readonly kind: 'mlsMessage' | 'welcome' | 'resendRequest' | 'gone';
   readonly bytes: Uint8Array;
   /** Beside a Welcome: by which who is invited may know the inviter. */
   readonly evidence?: KeyEvidence | undefined;
@@ -201,28 +206,36 @@ function hybridInfo(rid: Uint8Array, mid: Uint8Array): Uint8Array {
  * `Sealed || 0x80 || 0x00...`. MLS pads a PrivateMessage itself (to this same ladder), so 32 bytes
  * of rounding suffice: they cover what differs outside of its padding, such as the 16 bytes of
  * authenticated data that only application messages carry. A Welcome has no padding of its own and
- * grows with every member, so it climbs the whole ladder.
+ * grows with every member, so it climbs the whole ladder, and so do the others.
  */
-function padded({ kind, bytes, evidence }: SealedContent): Uint8Array {
-  const message: MessageInitShape<typeof SealedSchema> = {
-    content:
-      kind === 'welcome'
-        ? {
-            case: 'welcome',
-            value: {
-              welcome: bytes,
-              ...(evidence === undefined ? {} : { evidence: evidenceMessage(evidence) }),
-            },
-          }
-        : { case: 'mlsMessage', value: bytes },
-  };
-  const sealed = toBinary(SealedSchema, create(SealedSchema, message));
+function padded(from: SealedContent): Uint8Array {
+  const sealed = toBinary(SealedSchema, create(SealedSchema, { content: sealedOf(from) }));
   const length = sealed.length + 1;
-  const out = new Uint8Array(kind === 'welcome' ? paddedLength(length) : roundUp(length, 32));
+  const isPadded = from.kind === 'mlsMessage';
+  const out = new Uint8Array(isPadded ? roundUp(length, 32) : paddedLength(length));
   out.set(sealed);
   out[sealed.length] = 0x80;
   sealed.fill(0);
   return out;
+}
+
+function sealedOf({
+  kind,
+  bytes,
+  evidence,
+}: SealedContent): NonNullable<MessageInitShape<typeof SealedSchema>['content']> {
+  switch (kind) {
+    case 'mlsMessage':
+      return { case: 'mlsMessage', value: bytes };
+    case 'welcome': {
+      const beside = evidence === undefined ? {} : { evidence: evidenceMessage(evidence) };
+      return { case: 'welcome', value: { welcome: bytes, ...beside } };
+    }
+    case 'resendRequest':
+      return { case: 'resendRequest', value: fromBinary(ResendRequestSchema, bytes) };
+    case 'gone':
+      return { case: 'gone', value: fromBinary(GoneSchema, bytes) };
+  }
 }
 
 /** Opens, unpads and decodes; only a failed authentication is the envelope's fault. */
@@ -245,6 +258,10 @@ function opened(open: () => Uint8Array): SealedContent {
       const evidence = parseEvidence(content.value.evidence);
       return evidence === undefined ? welcome : { ...welcome, evidence };
     }
+    case 'resendRequest':
+      return filled({ kind: content.case, bytes: toBinary(ResendRequestSchema, content.value) });
+    case 'gone':
+      return filled({ kind: content.case, bytes: toBinary(GoneSchema, content.value) });
     case undefined:
       throw bad('content of no kind that version 1 has');
   }

@@ -30,7 +30,8 @@ export function groupRows(db: Database): GroupRows {
     },
     addConversation(conversation) {
       db.run(
-        'INSERT INTO conversation VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)',
+        `INSERT INTO conversation (id, group_id, suite, name, creator, is_committer, joined_ms,
+           sent_count, lamport) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
         conversation.id,
         conversation.groupId,
         conversation.suite,

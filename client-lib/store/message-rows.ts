@@ -2,6 +2,7 @@
 import type { Database, Row } from './database.ts';
 import type { MessageRecord, MessageRows, SendState } from './store.ts';
 
+const isRemote = `o.domain <> substr(m.sender_user, instr(m.sender_user, '@') + 1)`;
 // The state of an own message is that of its slowest copy; a message without copies (nobody else
 // is in the group) counts as accepted.
 const columns = `m.*,
@@ -9,6 +10,9 @@ const columns = `m.*,
   (SELECT count(*) FROM outbox o WHERE o.message_id = m.id AND o.state = 'FAILED') AS copies_lost,
   (SELECT group_concat(coalesce(notice, 'failed')) FROM outbox o
     WHERE o.message_id = m.id AND o.state = 'FAILED') AS losses,
+  (SELECT count(*) FROM outbox o WHERE o.message_id = m.id AND ${isRemote}) AS copies_remote,
+  (SELECT count(*) FROM outbox o WHERE o.message_id = m.id AND ${isRemote} AND o.state = 'ACCEPTED')
+    AS copies_unrelayed,
   (SELECT max(delayed_ms) FROM outbox o WHERE o.message_id = m.id) AS delayed_ms,
   (SELECT max(accepted_ms) FROM outbox o WHERE o.message_id = m.id) AS accepted_ms`;
 
@@ -20,8 +24,19 @@ function sendStateOf(row: Row): SendState | undefined {
     const losses = new Set(row.text('losses').split(','));
     return worstLosses.find((loss) => losses.has(loss)) ?? 'failed';
   }
-  return row.number('copies_open') > 0 ? 'sealed' : 'accepted';
+  if (!row.isNull('read_ms')) return 'read';
+  if (!row.isNull('delivered_ms')) return 'delivered';
+  if (row.number('copies_open') > 0) return 'sealed';
+  const isRelayed = row.number('copies_remote') > 0 && row.number('copies_unrelayed') === 0;
+  return isRelayed ? 'relayed' : 'accepted';
 }
+
+const arrived: ReadonlySet<SendState | undefined> = new Set([
+  'accepted',
+  'relayed',
+  'delivered',
+  'read',
+]);
 
 function messageOf(row: Row): MessageRecord {
   const sendState = sendStateOf(row);
@@ -38,7 +53,7 @@ function messageOf(row: Row): MessageRecord {
     receivedMs: row.maybeNumber('received_ms'),
     displayedMs: row.maybeNumber('displayed_ms'),
     sendState,
-    acceptedMs: sendState === 'accepted' ? row.maybeNumber('accepted_ms') : undefined,
+    acceptedMs: arrived.has(sendState) ? row.maybeNumber('accepted_ms') : undefined,
     delayedMs: row.maybeNumber('delayed_ms'),
   };
 }

@@ -1,7 +1,27 @@
 /** Tables `outbox` and `outbox_payload` of the device store. */
 import { messageTag } from '@quicprochat/proto';
 import type { Database, Row } from './database.ts';
-import type { OutboxEntry, OutboxRows } from './store.ts';
+import type { OutboxEntry, OutboxRow, OutboxRows } from './store.ts';
+
+const dayMs = 24 * 3600 * 1000;
+
+export const outboxBounds = {
+  /** Waits between acceptances after which an unconfirmed copy is sent again (ms): after 24 h and 72 h. */
+  resendAfterMs: [dayMs, 2 * dayMs],
+  /** How long receipts and answers to requests are kept once the node has them (ms). */
+  receiptsKeptMs: 3 * dayMs,
+  /** How long the bytes of an unconfirmed copy are kept (ms), and the row itself. */
+  bytesKeptMs: 30 * dayMs,
+  rowsKeptMs: 45 * dayMs,
+  /** Rows that do not wait for the node, and bytes that they hold; beyond, the oldest go. */
+  rowsMax: 100_000,
+  bytesMax: 256 * 1024 * 1024,
+} as const;
+
+// States in which the node has a copy and nobody said that its device has it.
+const underWay = `state IN ('ACCEPTED', 'RELAYED')`;
+const unsettled = `state IN ('SEALED', 'ACCEPTED', 'RELAYED')`;
+const withPayload = `SELECT o.*, p.mid, p.bytes FROM outbox o JOIN outbox_payload p ON p.id = o.payload_id`;
 
 function entryOf(row: Row): OutboxEntry {
   return {
@@ -15,24 +35,61 @@ function entryOf(row: Row): OutboxEntry {
   };
 }
 
-export function outboxRows(db: Database): OutboxRows {
+function rowOf(row: Row): OutboxRow {
   return {
-    add({ mid, payload, targets, messageId }, nowMs) {
+    ...entryOf(row),
+    userId: row.isNull('user_id') ? undefined : row.text('user_id'),
+    groupId: row.maybeBytes('group_id'),
+    epoch: row.maybeNumber('epoch'),
+    acceptedMs: row.maybeNumber('accepted_ms'),
+    resends: row.number('resends'),
+  };
+}
+
+export function outboxRows(db: Database): OutboxRows {
+  const dropUnusedBytes = (): void => {
+    db.run(
+      `DELETE FROM outbox_payload
+       WHERE NOT EXISTS (SELECT 1 FROM outbox o WHERE o.payload_id = outbox_payload.id)`,
+    );
+  };
+  /** The copies of these rows are settled: bytes that no other row needs go. */
+  const releaseBytes = (rows: readonly Row[]): void => {
+    for (const row of rows) {
+      db.run('UPDATE outbox SET payload_id = NULL WHERE id = ?', row.number('id'));
+      const payloadId = row.maybeNumber('payload_id');
+      if (payloadId === undefined) continue;
+      db.run(
+        'DELETE FROM outbox_payload WHERE id = ? AND NOT EXISTS (SELECT 1 FROM outbox WHERE payload_id = ?)',
+        payloadId,
+        payloadId,
+      );
+    }
+  };
+  return {
+    add({ mid, payload, targets, messageId, about }, nowMs) {
+      const kind = about?.kind ?? (messageId === undefined ? 'HANDSHAKE' : 'MESSAGE');
       db.transaction(() => {
         const payloadId = db.insert(
           'INSERT INTO outbox_payload (mid, bytes) VALUES (?, ?)',
           mid,
           payload,
         );
-        for (const { rid, domain } of targets) {
+        for (const { rid, domain, userId } of targets) {
           db.run(
-            `INSERT INTO outbox (payload_id, rid, domain, message_id, state, created_ms)
-             VALUES (?, ?, ?, ?, 'SEALED', ?)`,
+            `INSERT INTO outbox (payload_id, rid, domain, user_id, kind, message_id, group_id, epoch,
+               state, created_ms, resends)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'SEALED', ?, ?)`,
             payloadId ?? null,
             rid,
             domain,
+            userId ?? null,
+            kind,
             messageId ?? null,
+            about?.groupId ?? null,
+            about === undefined ? null : Number(about.epoch),
             nowMs,
+            about?.resends ?? 0,
           );
         }
       });
@@ -46,25 +103,30 @@ export function outboxRows(db: Database): OutboxRows {
         .map((row) => ({ target: row.text('target'), newestId: row.number('newest') })),
     next(ridHex, after) {
       const row = db.get(
-        `SELECT o.*, p.mid, p.bytes FROM outbox o JOIN outbox_payload p ON p.id = o.payload_id
-         WHERE o.state = 'SEALED' AND o.rid = ? AND o.id > ? ORDER BY o.id LIMIT 1`,
+        `${withPayload} WHERE o.state = 'SEALED' AND o.rid = ? AND o.id > ? ORDER BY o.id LIMIT 1`,
         Buffer.from(ridHex, 'hex'),
         after,
       );
       return row === undefined ? undefined : entryOf(row);
     },
     markAccepted(id, storeId, nowMs) {
+      const row = db.get(`SELECT kind, resends FROM outbox WHERE id = ? AND state = 'SEALED'`, id);
+      if (row === undefined) return;
+      const isConfirmed = row.text('kind') === 'MESSAGE' || row.text('kind') === 'HANDSHAKE';
+      const waitMs = isConfirmed ? outboxBounds.resendAfterMs[row.number('resends')] : undefined;
       db.run(
-        `UPDATE outbox SET state = 'ACCEPTED', accepted_ms = ?, store_id = ?
-         WHERE id = ? AND state = 'SEALED'`,
+        `UPDATE outbox SET state = 'ACCEPTED', accepted_ms = ?, store_id = ?, resend_ms = ?
+         WHERE id = ?`,
         nowMs,
         storeId,
+        waitMs === undefined ? null : nowMs + waitMs,
         id,
       );
     },
     markFailed(id, failure) {
       db.run(
-        `UPDATE outbox SET state = 'FAILED', failure = ? WHERE id = ? AND state = 'SEALED'`,
+        `UPDATE outbox SET state = 'FAILED', failure = ?, resend_ms = NULL
+         WHERE id = ? AND state = 'SEALED'`,
         failure,
         id,
       );
@@ -99,8 +161,8 @@ export function outboxRows(db: Database): OutboxRows {
     markLost: (mid, rid, notice, failure) =>
       db
         .all(
-          `UPDATE outbox SET state = 'FAILED', failure = ?, notice = ?
-           WHERE rid = ? AND state <> 'FAILED'
+          `UPDATE outbox SET state = 'FAILED', failure = ?, notice = ?, resend_ms = NULL
+           WHERE rid = ? AND ${unsettled}
              AND payload_id IN (SELECT id FROM outbox_payload WHERE mid = ?)
            RETURNING message_id`,
           failure,
@@ -113,7 +175,7 @@ export function outboxRows(db: Database): OutboxRows {
       db
         .all(
           `UPDATE outbox SET delayed_ms = ?
-           WHERE domain = ? AND state <> 'FAILED'
+           WHERE domain = ? AND ${unsettled}
              AND payload_id IN (SELECT id FROM outbox_payload WHERE mid = ?)
            RETURNING message_id`,
           atMs,
@@ -121,11 +183,100 @@ export function outboxRows(db: Database): OutboxRows {
           mid,
         )
         .map((row) => row.maybeNumber('message_id')),
+    confirm(messageId, rid, kind) {
+      const from = kind === 'READ' ? `state <> 'READ'` : `state NOT IN ('DELIVERED', 'READ')`;
+      const found = db.all(
+        `SELECT id, payload_id FROM outbox
+         WHERE message_id = ? AND rid = ? AND kind = 'MESSAGE' AND ${from}`,
+        messageId,
+        rid,
+      );
+      db.run(
+        `UPDATE outbox SET state = ?, resend_ms = NULL, failure = NULL, notice = NULL
+         WHERE message_id = ? AND rid = ? AND kind = 'MESSAGE' AND ${from}`,
+        kind,
+        messageId,
+        rid,
+      );
+      releaseBytes(found);
+      return found.length > 0;
+    },
+    confirmHandshakes(groupId, rid, epoch) {
+      const found = db.all(
+        `SELECT id, payload_id FROM outbox
+         WHERE group_id = ? AND rid = ? AND kind = 'HANDSHAKE' AND epoch <= ? AND ${unsettled}`,
+        groupId,
+        rid,
+        Number(epoch),
+      );
+      for (const row of found) {
+        db.run(
+          `UPDATE outbox SET state = 'DELIVERED', resend_ms = NULL WHERE id = ?`,
+          row.number('id'),
+        );
+      }
+      releaseBytes(found);
+    },
+    usersWithout: (messageId, kind) =>
+      db
+        .all(
+          `SELECT coalesce(user_id, '') AS who FROM outbox
+           WHERE message_id = ? AND kind = 'MESSAGE' GROUP BY who
+           HAVING sum(state IN (${kind === 'READ' ? `'READ'` : `'DELIVERED', 'READ'`})) = 0`,
+          messageId,
+        )
+        .map((row) => row.text('who')),
+    wasSentTo: (messageId, rid) =>
+      db.get(
+        `SELECT 1 FROM outbox WHERE message_id = ? AND rid = ? AND kind = 'MESSAGE' LIMIT 1`,
+        messageId,
+        rid,
+      ) !== undefined,
     reopen: (storeId) =>
       db.run(
-        `UPDATE outbox SET state = 'SEALED' WHERE state = 'ACCEPTED' AND store_id <> ?`,
+        `UPDATE outbox SET state = 'SEALED', resend_ms = NULL
+         WHERE state = 'ACCEPTED' AND store_id <> ? AND payload_id IS NOT NULL`,
         storeId,
       ),
+    due: (nowMs, limit) =>
+      db
+        .all(
+          `${withPayload} WHERE o.resend_ms <= ? AND o.${underWay} ORDER BY o.resend_ms LIMIT ?`,
+          nowMs,
+          limit,
+        )
+        .map(rowOf),
+    nextDueMs: () =>
+      db
+        .get('SELECT min(resend_ms) AS at FROM outbox WHERE resend_ms IS NOT NULL')
+        ?.maybeNumber('at'),
+    sendAgain(id) {
+      db.run(
+        `UPDATE outbox SET state = 'SEALED', resend_ms = NULL, resends = resends + 1
+         WHERE id = ? AND ${underWay} AND payload_id IS NOT NULL`,
+        id,
+      );
+    },
+    stopResending(id) {
+      db.run('UPDATE outbox SET resend_ms = NULL WHERE id = ?', id);
+    },
+    replaced(id) {
+      const found = db.all('SELECT id, payload_id FROM outbox WHERE id = ?', id);
+      releaseBytes(found);
+      db.run('DELETE FROM outbox WHERE id = ?', id);
+    },
+    unrelayed: (ownDomain, sinceMs, limit) =>
+      db
+        .all(
+          `${withPayload}
+           WHERE o.state = 'ACCEPTED' AND o.domain <> ? AND o.accepted_ms >= ?
+             AND o.kind IN ('MESSAGE', 'HANDSHAKE')
+           ORDER BY o.id DESC LIMIT ?`,
+          ownDomain,
+          sinceMs,
+          limit,
+        )
+        .map(rowOf),
     openCount: () =>
       db.get(`SELECT count(*) AS open FROM outbox WHERE state = 'SEALED'`)?.number('open') ?? 0,
     failures: () =>
@@ -135,10 +286,34 @@ export function outboxRows(db: Database): OutboxRows {
         rid: row.bytes('rid'),
         failure: row.text('failure'),
       })),
-    expire(beforeMs) {
+    expire(nowMs) {
+      const { receiptsKeptMs, bytesKeptMs, rowsKeptMs, rowsMax, bytesMax } = outboxBounds;
       db.transaction(() => {
-        db.run(`DELETE FROM outbox WHERE state <> 'SEALED' AND created_ms < ?`, beforeMs);
-        db.run('DELETE FROM outbox_payload WHERE id NOT IN (SELECT payload_id FROM outbox)');
+        db.run(
+          `DELETE FROM outbox WHERE state <> 'SEALED' AND
+             (created_ms < ? OR (kind IN ('RECEIPT', 'RESEND') AND created_ms < ?))`,
+          nowMs - rowsKeptMs,
+          nowMs - receiptsKeptMs,
+        );
+        db.run(
+          `DELETE FROM outbox WHERE id IN
+             (SELECT id FROM outbox WHERE state <> 'SEALED' ORDER BY id DESC LIMIT -1 OFFSET ?)`,
+          rowsMax,
+        );
+        db.run(
+          `UPDATE outbox SET payload_id = NULL, resend_ms = NULL
+           WHERE state <> 'SEALED' AND created_ms < ?`,
+          nowMs - bytesKeptMs,
+        );
+        // From the newest on, as many bytes as may stay.
+        db.run(
+          `UPDATE outbox SET payload_id = NULL, resend_ms = NULL
+           WHERE state <> 'SEALED' AND payload_id IN (
+             SELECT id FROM (SELECT id, sum(length(bytes)) OVER (ORDER BY id DESC) AS upto
+                             FROM outbox_payload) WHERE upto > ?)`,
+          bytesMax,
+        );
+        dropUnusedBytes();
       });
     },
   };

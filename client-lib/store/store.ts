@@ -160,9 +160,18 @@ export interface GroupRows {
 
 /**
  * Delivery of an own message, by its worst copy: on its way to the own node, all copies there, or
- * one that was refused at once, given up later, or not taken in time.
+ * one that was refused at once, given up later, or not taken in time. Then how far it is known to
+ * have come: on the disks of all nodes, on a device of each other member, shown on one of each.
  */
-export type SendState = 'sealed' | 'accepted' | 'failed' | 'bounced' | 'expired';
+export type SendState =
+  | 'sealed'
+  | 'accepted'
+  | 'relayed'
+  | 'delivered'
+  | 'read'
+  | 'failed'
+  | 'bounced'
+  | 'expired';
 
 export interface NewMessage {
   readonly conversationId: Uint8Array;
@@ -257,6 +266,20 @@ export interface OutboxTarget {
   /** Recipient device (32 bytes) and its home. */
   readonly rid: Uint8Array;
   readonly domain: string;
+  /** Whose device it is; receipts count by user. */
+  readonly userId?: string | undefined;
+}
+/** What a receipt says of a message. */
+export type ReceiptKind = 'DELIVERED' | 'READ';
+/** What a copy is, besides its bytes. */
+export interface OutboxAbout {
+  /** RECEIPT and RESEND (requests and answers) are of no message of their own. */
+  readonly kind: 'MESSAGE' | 'HANDSHAKE' | 'RECEIPT' | 'RESEND';
+  readonly groupId: Uint8Array;
+  /** A handshake's: the one that it leads to. */
+  readonly epoch: bigint;
+  /** How often it counts as sent again from the start; beyond the schedule: no receipt will come. */
+  readonly resends?: number;
 }
 export interface OutboxEntry extends OutboxTarget {
   readonly id: number;
@@ -288,6 +311,7 @@ export interface OutboxRows {
       readonly payload: Uint8Array;
       readonly targets: readonly OutboxTarget[];
       readonly messageId: number | undefined;
+      readonly about?: OutboxAbout;
     },
     nowMs: number,
   ): void;
@@ -295,6 +319,7 @@ export interface OutboxRows {
   openTargets(): readonly { readonly target: string; readonly newestId: number }[];
   /** Oldest SEALED row of a device with id > after. */
   next(ridHex: string, after: number): OutboxEntry | undefined;
+  /** Also sets when it is sent again, unless somebody confirms it. */
   markAccepted(id: number, storeId: Uint8Array, nowMs: number): void;
   markFailed(id: number, failure: string): void;
   /** The node's signature that it took the row (64 bytes), and when that was by its clock. */
@@ -325,6 +350,17 @@ export interface OutboxRows {
   markDelayed(mid: Uint8Array, domain: string, atMs: number): readonly (number | undefined)[];
   /** ACCEPTED rows of another store become SEALED again, same mid and bytes. Returns how many. */
   reopen(storeId: Uint8Array): number;
+  /** Copies that are to be sent again by now, longest due first. */
+  due(nowMs: number, limit: number): readonly OutboxRow[];
+  /** When the next one is; undefined for none. */
+  nextDueMs(): number | undefined;
+  /** An accepted or relayed copy becomes SEALED again, same mid and bytes. */
+  sendAgain(id: number): void;
+  stopResending(id: number): void;
+  /** Another ciphertext took this copy's place. */
+  replaced(id: number): void;
+  /** Accepted since then for other domains and not known to be relayed, newest first. */
+  unrelayed(ownDomain: string, sinceMs: number, limit: number): readonly OutboxRow[];
   openCount(): number;
   failures(): readonly {
     readonly id: number;
@@ -332,8 +368,8 @@ export interface OutboxRows {
     readonly rid: Uint8Array;
     readonly failure: string;
   }[];
-  /** Removes ACCEPTED and FAILED rows from before `beforeMs` with their bytes. */
-  expire(beforeMs: number): void;
+  /** Removes what nobody waits for: by age and by number, in rows and in bytes. Never SEALED ones. */
+  expire(nowMs: number): void;
 }
 
 /** The whole store. Only one process can have it open. */

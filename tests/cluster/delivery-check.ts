@@ -86,7 +86,7 @@ function readEvidence({ userId, path, key }: ClosedStore): Evidence {
       text: message.text,
       sentMs: message.sentMs,
       receivedMs: message.receivedMs,
-      isAcknowledged: message.sendState === 'accepted',
+      isAcknowledged: message.acceptedMs !== undefined,
     })),
   );
   return {

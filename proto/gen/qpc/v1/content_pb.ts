@@ -4,15 +4,15 @@
 // @generated from file qpc/v1/content.proto (package qpc.v1, syntax proto3)
 /* eslint-disable */
 
-import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
-import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
-import type { Message } from "@bufbuild/protobuf";
+import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
+import type { Message, UnknownEnum } from "@bufbuild/protobuf";
 
 /**
  * Describes the file qpc/v1/content.proto.
  */
 export const file_qpc_v1_content: GenFile = /*@__PURE__*/
-  fileDesc("ChRxcGMvdjEvY29udGVudC5wcm90bxIGcXBjLnYxInUKCEVudmVsb3BlEgkKAXYYASABKA0SKAoGaHlicmlkGAIgASgLMhYucXBjLnYxLkh5YnJpZEVudmVsb3BlSAASKgoHY2hhbm5lbBgDIAEoCzIXLnFwYy52MS5DaGFubmVsRW52ZWxvcGVIAEIICgZzZWFsZWQiSQoOSHlicmlkRW52ZWxvcGUSDgoGa2VtX2lkGAEgASgNEg4KBmtleV9pZBgCIAEoDBILCgNlbmMYAyABKAwSCgoCY3QYBCABKAwiPAoPQ2hhbm5lbEVudmVsb3BlEg4KBmtleV9pZBgBIAEoDBINCgVub25jZRgCIAEoDBIKCgJjdBgDIAEoDCJaCgZTZWFsZWQSFQoLbWxzX21lc3NhZ2UYASABKAxIABIoCgd3ZWxjb21lGAIgASgLMhUucXBjLnYxLldlbGNvbWVCdW5kbGVIAEIJCgdjb250ZW50SgQIAxAJIm8KDVdlbGNvbWVCdW5kbGUSDwoHd2VsY29tZRgBIAEoDBIlCghldmlkZW5jZRgCIAEoCzITLnFwYy52MS5LZXlFdmlkZW5jZRImCgZ0b2tlbnMYAyABKAsyFi5xcGMudjEuRGVsaXZlcnlUb2tlbnMiNwoORGVsaXZlcnlUb2tlbnMSJQoGdG9rZW5zGAEgAygLMhUucXBjLnYxLkRlbGl2ZXJ5VG9rZW4iKwoNRGVsaXZlcnlUb2tlbhILCgNyaWQYASABKAwSDQoFdG9rZW4YAiABKAwiMAoLS2V5RXZpZGVuY2USEgoKY3JlZGVudGlhbBgBIAEoDBINCgVoZWFkcxgCIAMoDCK3AQoHQ29udGVudBIKCgJpZBgBIAEoDBIJCgFuGAIgASgEEg8KB2xhbXBvcnQYAyABKAQSDwoHc2VudF9tcxgEIAEoBBIcCgR0ZXh0GAUgASgLMgwucXBjLnYxLlRleHRIABIlCghldmlkZW5jZRgGIAEoCzITLnFwYy52MS5LZXlFdmlkZW5jZRImCgZ0b2tlbnMYCCABKAsyFi5xcGMudjEuRGVsaXZlcnlUb2tlbnNCBgoEYm9keSIUCgRUZXh0EgwKBHV0ZjgYASABKAliBnByb3RvMw");
+  fileDesc("ChRxcGMvdjEvY29udGVudC5wcm90bxIGcXBjLnYxInUKCEVudmVsb3BlEgkKAXYYASABKA0SKAoGaHlicmlkGAIgASgLMhYucXBjLnYxLkh5YnJpZEVudmVsb3BlSAASKgoHY2hhbm5lbBgDIAEoCzIXLnFwYy52MS5DaGFubmVsRW52ZWxvcGVIAEIICgZzZWFsZWQiSQoOSHlicmlkRW52ZWxvcGUSDgoGa2VtX2lkGAEgASgNEg4KBmtleV9pZBgCIAEoDBILCgNlbmMYAyABKAwSCgoCY3QYBCABKAwiPAoPQ2hhbm5lbEVudmVsb3BlEg4KBmtleV9pZBgBIAEoDBINCgVub25jZRgCIAEoDBIKCgJjdBgDIAEoDCKpAQoGU2VhbGVkEhUKC21sc19tZXNzYWdlGAEgASgMSAASKAoHd2VsY29tZRgCIAEoCzIVLnFwYy52MS5XZWxjb21lQnVuZGxlSAASLwoOcmVzZW5kX3JlcXVlc3QYAyABKAsyFS5xcGMudjEuUmVzZW5kUmVxdWVzdEgAEhwKBGdvbmUYBCABKAsyDC5xcGMudjEuR29uZUgAQgkKB2NvbnRlbnRKBAgFEAkiowEKDVJlc2VuZFJlcXVlc3QSCgoCaWQYASABKAwSEAoIZ3JvdXBfaWQYAiABKAwSDgoGc2VuZGVyGAMgASgMEg0KBWFza2VyGAQgASgMEgoKAnRvGAUgASgMEiMKBnJhbmdlcxgGIAMoCzITLnFwYy52MS5OdW1iZXJSYW5nZRIRCglzZWFsX2FuZXcYByABKAgSEQoJc2lnbmF0dXJlGAggASgMIicKC051bWJlclJhbmdlEgwKBGZyb20YASABKAQSCgoCdG8YAiABKAQihAEKBEdvbmUSEAoIZ3JvdXBfaWQYASABKAwSDgoGc2VuZGVyGAIgASgMEg0KBWFza2VyGAMgASgMEiMKBnJhbmdlcxgEIAMoCzITLnFwYy52MS5OdW1iZXJSYW5nZRITCgtuZXZlcl95b3VycxgFIAEoCBIRCglzaWduYXR1cmUYBiABKAwibwoNV2VsY29tZUJ1bmRsZRIPCgd3ZWxjb21lGAEgASgMEiUKCGV2aWRlbmNlGAIgASgLMhMucXBjLnYxLktleUV2aWRlbmNlEiYKBnRva2VucxgDIAEoCzIWLnFwYy52MS5EZWxpdmVyeVRva2VucyI3Cg5EZWxpdmVyeVRva2VucxIlCgZ0b2tlbnMYASADKAsyFS5xcGMudjEuRGVsaXZlcnlUb2tlbiIrCg1EZWxpdmVyeVRva2VuEgsKA3JpZBgBIAEoDBINCgV0b2tlbhgCIAEoDCIwCgtLZXlFdmlkZW5jZRISCgpjcmVkZW50aWFsGAEgASgMEg0KBWhlYWRzGAIgAygMItsBCgdDb250ZW50EgoKAmlkGAEgASgMEgkKAW4YAiABKAQSDwoHbGFtcG9ydBgDIAEoBBIPCgdzZW50X21zGAQgASgEEhwKBHRleHQYBSABKAsyDC5xcGMudjEuVGV4dEgAEiIKB3JlY2VpcHQYByABKAsyDy5xcGMudjEuUmVjZWlwdEgAEiUKCGV2aWRlbmNlGAYgASgLMhMucXBjLnYxLktleUV2aWRlbmNlEiYKBnRva2VucxgIIAEoCzIWLnFwYy52MS5EZWxpdmVyeVRva2Vuc0IGCgRib2R5IhQKBFRleHQSDAoEdXRmOBgBIAEoCSI5CgdSZWNlaXB0EiEKBGtpbmQYASABKA4yEy5xcGMudjEuUmVjZWlwdEtpbmQSCwoDaWRzGAIgAygMKl4KC1JlY2VpcHRLaW5kEhwKGFJFQ0VJUFRfS0lORF9VTlNQRUNJRklFRBAAEhoKFlJFQ0VJUFRfS0lORF9ERUxJVkVSRUQQARIVChFSRUNFSVBUX0tJTkRfUkVBRBACYgZwcm90bzM");
 
 /**
  * Outermost: what a node stores as payload.
@@ -145,6 +145,18 @@ export type Sealed = Message<"qpc.v1.Sealed"> & {
      */
     value: WelcomeBundle;
     case: "welcome";
+  } | {
+    /**
+     * @generated from field: qpc.v1.ResendRequest resend_request = 3;
+     */
+    value: ResendRequest;
+    case: "resendRequest";
+  } | {
+    /**
+     * @generated from field: qpc.v1.Gone gone = 4;
+     */
+    value: Gone;
+    case: "gone";
   } | { case: undefined; value?: undefined };
 };
 
@@ -154,6 +166,154 @@ export type Sealed = Message<"qpc.v1.Sealed"> & {
  */
 export const SealedSchema: GenMessage<Sealed> = /*@__PURE__*/
   messageDesc(file_qpc_v1_content, 3);
+
+/**
+ * A device misses messages of another one and asks a member for them; always in a hybrid envelope.
+ *
+ * @generated from message qpc.v1.ResendRequest
+ */
+export type ResendRequest = Message<"qpc.v1.ResendRequest"> & {
+  /**
+   * 16 random bytes: a repeat is told from a new request.
+   *
+   * @generated from field: bytes id = 1;
+   */
+  id: Uint8Array;
+
+  /**
+   * MLS group id.
+   *
+   * @generated from field: bytes group_id = 2;
+   */
+  groupId: Uint8Array;
+
+  /**
+   * Device whose messages are missing (32 bytes).
+   *
+   * @generated from field: bytes sender = 3;
+   */
+  sender: Uint8Array;
+
+  /**
+   * Device that asks, and signs (32 bytes).
+   *
+   * @generated from field: bytes asker = 4;
+   */
+  asker: Uint8Array;
+
+  /**
+   * Device that is asked (32 bytes): passed on to another one, the request is void.
+   *
+   * @generated from field: bytes to = 5;
+   */
+  to: Uint8Array;
+
+  /**
+   * Numbers `n`, at most 32 ranges.
+   *
+   * @generated from field: repeated qpc.v1.NumberRange ranges = 6;
+   */
+  ranges: NumberRange[];
+
+  /**
+   * The bytes did not help, or may not: seal anew. Only the sender can.
+   *
+   * @generated from field: bool seal_anew = 7;
+   */
+  sealAnew: boolean;
+
+  /**
+   * By the asker's identity key over "qpc/resend/1\0" and fields 1 to 7 in this encoding.
+   *
+   * @generated from field: bytes signature = 8;
+   */
+  signature: Uint8Array;
+};
+
+/**
+ * Describes the message qpc.v1.ResendRequest.
+ * Use `create(ResendRequestSchema)` to create a new message.
+ */
+export const ResendRequestSchema: GenMessage<ResendRequest> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_content, 4);
+
+/**
+ * @generated from message qpc.v1.NumberRange
+ */
+export type NumberRange = Message<"qpc.v1.NumberRange"> & {
+  /**
+   * @generated from field: uint64 from = 1;
+   */
+  from: bigint;
+
+  /**
+   * Inclusive; 0: and everything later.
+   *
+   * @generated from field: uint64 to = 2;
+   */
+  to: bigint;
+};
+
+/**
+ * Describes the message qpc.v1.NumberRange.
+ * Use `create(NumberRangeSchema)` to create a new message.
+ */
+export const NumberRangeSchema: GenMessage<NumberRange> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_content, 5);
+
+/**
+ * The sending device has these messages no more, or never sent them to the asker: the hole ends.
+ *
+ * @generated from message qpc.v1.Gone
+ */
+export type Gone = Message<"qpc.v1.Gone"> & {
+  /**
+   * @generated from field: bytes group_id = 1;
+   */
+  groupId: Uint8Array;
+
+  /**
+   * Device that signs (32 bytes): it alone can say so.
+   *
+   * @generated from field: bytes sender = 2;
+   */
+  sender: Uint8Array;
+
+  /**
+   * Whose request it answers (32 bytes).
+   *
+   * @generated from field: bytes asker = 3;
+   */
+  asker: Uint8Array;
+
+  /**
+   * At most 32 ranges.
+   *
+   * @generated from field: repeated qpc.v1.NumberRange ranges = 4;
+   */
+  ranges: NumberRange[];
+
+  /**
+   * True: they were not for the asker, which was no member then; nothing is lost.
+   *
+   * @generated from field: bool never_yours = 5;
+   */
+  neverYours: boolean;
+
+  /**
+   * By the sender's identity key over "qpc/gone/1\0" and fields 1 to 5 in this encoding.
+   *
+   * @generated from field: bytes signature = 6;
+   */
+  signature: Uint8Array;
+};
+
+/**
+ * Describes the message qpc.v1.Gone.
+ * Use `create(GoneSchema)` to create a new message.
+ */
+export const GoneSchema: GenMessage<Gone> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_content, 6);
 
 /**
  * @generated from message qpc.v1.WelcomeBundle
@@ -186,7 +346,7 @@ export type WelcomeBundle = Message<"qpc.v1.WelcomeBundle"> & {
  * Use `create(WelcomeBundleSchema)` to create a new message.
  */
 export const WelcomeBundleSchema: GenMessage<WelcomeBundle> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 4);
+  messageDesc(file_qpc_v1_content, 7);
 
 /**
  * Delivery tokens of devices: who has one gets past the quota of strangers at that device's inbox.
@@ -207,7 +367,7 @@ export type DeliveryTokens = Message<"qpc.v1.DeliveryTokens"> & {
  * Use `create(DeliveryTokensSchema)` to create a new message.
  */
 export const DeliveryTokensSchema: GenMessage<DeliveryTokens> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 5);
+  messageDesc(file_qpc_v1_content, 8);
 
 /**
  * @generated from message qpc.v1.DeliveryToken
@@ -233,7 +393,7 @@ export type DeliveryToken = Message<"qpc.v1.DeliveryToken"> & {
  * Use `create(DeliveryTokenSchema)` to create a new message.
  */
 export const DeliveryTokenSchema: GenMessage<DeliveryToken> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 6);
+  messageDesc(file_qpc_v1_content, 9);
 
 /**
  * What a member passes on from key-transparency logs; checked by whoever receives it.
@@ -261,7 +421,7 @@ export type KeyEvidence = Message<"qpc.v1.KeyEvidence"> & {
  * Use `create(KeyEvidenceSchema)` to create a new message.
  */
 export const KeyEvidenceSchema: GenMessage<KeyEvidence> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 7);
+  messageDesc(file_qpc_v1_content, 10);
 
 /**
  * What members say to each other, inside MLS application data.
@@ -302,6 +462,14 @@ export type Content = Message<"qpc.v1.Content"> & {
      */
     value: Text;
     case: "text";
+  } | {
+    /**
+     * Not counted: its n is 0.
+     *
+     * @generated from field: qpc.v1.Receipt receipt = 7;
+     */
+    value: Receipt;
+    case: "receipt";
   } | { case: undefined; value?: undefined };
 
   /**
@@ -324,7 +492,7 @@ export type Content = Message<"qpc.v1.Content"> & {
  * Use `create(ContentSchema)` to create a new message.
  */
 export const ContentSchema: GenMessage<Content> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 8);
+  messageDesc(file_qpc_v1_content, 11);
 
 /**
  * @generated from message qpc.v1.Text
@@ -343,5 +511,66 @@ export type Text = Message<"qpc.v1.Text"> & {
  * Use `create(TextSchema)` to create a new message.
  */
 export const TextSchema: GenMessage<Text> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 9);
+  messageDesc(file_qpc_v1_content, 12);
+
+/**
+ * What became of messages of others, said to all members; answered by nothing.
+ *
+ * @generated from message qpc.v1.Receipt
+ */
+export type Receipt = Message<"qpc.v1.Receipt"> & {
+  /**
+   * @generated from field: qpc.v1.ReceiptKind kind = 1;
+   */
+  kind: ReceiptKind;
+
+  /**
+   * Inner ids (16 bytes), at most 256.
+   *
+   * @generated from field: repeated bytes ids = 2;
+   */
+  ids: Uint8Array[];
+};
+
+/**
+ * Describes the message qpc.v1.Receipt.
+ * Use `create(ReceiptSchema)` to create a new message.
+ */
+export const ReceiptSchema: GenMessage<Receipt> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_content, 13);
+
+/**
+ * @generated from enum qpc.v1.ReceiptKind
+ */
+export const ReceiptKind = {
+  /**
+   * @generated from enum value: RECEIPT_KIND_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * In the device's own store.
+   *
+   * @generated from enum value: RECEIPT_KIND_DELIVERED = 1;
+   */
+  DELIVERED: 1,
+
+  /**
+   * Shown to a person; only where people chose to say so.
+   *
+   * @generated from enum value: RECEIPT_KIND_READ = 2;
+   */
+  READ: 2,
+} as const;
+
+/**
+ * @generated from enum qpc.v1.ReceiptKind
+ */
+export type ReceiptKind = (typeof ReceiptKind)[keyof typeof ReceiptKind] | UnknownEnum;
+
+/**
+ * Describes the enum qpc.v1.ReceiptKind.
+ */
+export const ReceiptKindSchema: GenEnum<ReceiptKind> = /*@__PURE__*/
+  enumDesc(file_qpc_v1_content, 0);
 
