@@ -6,6 +6,7 @@ import type {
   ClientReply,
   ClientRequest,
   ContactView,
+  Ledger,
   Refusal,
 } from './client-process.ts';
 
@@ -110,6 +111,24 @@ async function handle(request: ClientRequest): Promise<unknown> {
       return opened()
         .conversations()
         .reduce((sum, { id }) => sum + opened().history(id, Number.MAX_SAFE_INTEGER).length, 0);
+    case 'ledger': {
+      const messages = opened()
+        .conversations()
+        .flatMap(({ id }) => opened().history(id, Number.MAX_SAFE_INTEGER));
+      const own = messages.filter(
+        ({ acceptedMs, sendState }) =>
+          // Its copies were all taken, and none was given up since.
+          acceptedMs !== undefined && !['failed', 'bounced', 'expired'].includes(sendState ?? ''),
+      );
+      const heard = messages.filter(({ receivedMs }) => receivedMs !== undefined);
+      return {
+        said: own.map(({ text, conversationId }) => ({
+          text,
+          conversationHex: hex(conversationId),
+        })),
+        heard: heard.map(({ text }) => text),
+      } satisfies Ledger;
+    }
     case 'send':
       for (let index = 1; index <= request.count; index += 1) {
         await opened().send(

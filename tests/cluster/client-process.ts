@@ -32,6 +32,8 @@ export type ClientRequest =
   | { readonly do: 'conversations' }
   /** Answer: how many messages, own and received, its store holds. */
   | { readonly do: 'countMessages' }
+  /** Answer: what its store holds, as a Ledger. */
+  | { readonly do: 'ledger' }
   /** Sends `count` texts, `everyMs` apart. Answer: null, once the last one is sealed on disk. */
   | {
       readonly do: 'send';
@@ -50,6 +52,12 @@ export type ClientRequest =
 export interface Refusal {
   readonly reason: string;
   readonly message: string;
+}
+export interface Ledger {
+  /** Own texts of which the own node has every copy, with their conversation (hex). */
+  readonly said: readonly { readonly text: string; readonly conversationHex: string }[];
+  /** Texts of others. */
+  readonly heard: readonly string[];
 }
 export interface ContactView {
   readonly verification: string;

@@ -171,14 +171,17 @@ export class NodeProcess implements AsyncDisposable {
   }
 }
 
-/** Makes nodes that all federate with each other; none runs yet. */
+/** Makes nodes that all federate with each other; none runs yet. `at`: ip:port of each. */
 export async function initCluster(
   directory: string,
   domains: readonly string[],
   config = '',
+  at: readonly string[] = [],
 ): Promise<NodeProcess[]> {
   const nodes = await Promise.all(
-    domains.map((domain) => NodeProcess.init(domain, join(directory, domain), config)),
+    domains.map((domain, index) =>
+      NodeProcess.init(domain, join(directory, domain), config, at[index]),
+    ),
   );
   for (const node of nodes) node.federateWith(nodes.filter((other) => other !== node));
   return nodes;

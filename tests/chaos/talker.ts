@@ -1,0 +1,240 @@
+/**
+ * One client process under chaos: it sends one text after the other into its conversations, dies and
+ * comes back. Its store, once closed, is the witness of what it sent and took in.
+ */
+import { randomBytes } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { openStore } from '@quicprochat/client-lib/store';
+import { signingKeyFromSeed } from '@quicprochat/proto';
+import type { HistoryLine } from '../checkers/index.ts';
+import { ClientProcess } from '../cluster/client-process.ts';
+import type { Dice } from '../cluster/dice.ts';
+import type { NodeProcess } from '../cluster/node-process.ts';
+import type { Recorder } from './recorder.ts';
+
+/** A conversation as all its members see it. */
+export interface Room {
+  readonly idHex: string;
+  readonly name: string;
+  readonly members: readonly Talker[];
+}
+
+/** Who is who in a run, to put names into the history instead of keys. */
+export interface Directory {
+  /** Device name by hex of its address. */
+  readonly devices: ReadonlyMap<string, string>;
+  /** Rooms by hex of their ids. */
+  readonly rooms: ReadonlyMap<string, Room>;
+}
+
+export class Talker {
+  /** Also the name of its one device. */
+  readonly userId: string;
+  readonly node: NodeProcess;
+  readonly process: ClientProcess;
+  /** Texts of others that its application read so far. */
+  readonly read = new Set<string>();
+  /** Own texts that its node has, as far as it told, and those that were given up. */
+  readonly accepted = new Set<string>();
+  readonly givenUp = new Set<string>();
+  readonly #listeners = new Set<() => void>();
+  readonly #storePath: string;
+  readonly #storeKey = new Uint8Array(randomBytes(32));
+  readonly #recorder: Recorder;
+  #sent = 0;
+  #up: PromiseWithResolvers<void> | undefined = Promise.withResolvers();
+
+  constructor(name: string, node: NodeProcess, storePath: string, recorder: Recorder) {
+    this.userId = `${name}@${node.domain}`;
+    this.node = node;
+    this.process = new ClientProcess(this.userId);
+    this.#storePath = storePath;
+    this.#recorder = recorder;
+    this.process.onProgress = (progress) => {
+      if ('received' in progress) this.read.add(progress.text);
+      else if (progress.fate === 'accepted') this.accepted.add(progress.text);
+      else this.givenUp.add(progress.text);
+      for (const listener of this.#listeners) listener();
+    };
+  }
+
+  /** Calls back when its application reads something, or its node took something. */
+  listen(listener: () => void): void {
+    this.#listeners.add(listener);
+  }
+  unlisten(listener: () => void): void {
+    this.#listeners.delete(listener);
+  }
+
+  /** Makes the account. `address` is what it dials; default: its node's own. */
+  async register(address = this.node.address): Promise<void> {
+    await this.#open();
+    await this.process.ask({
+      do: 'register',
+      userId: this.userId,
+      password: `password of ${this.userId}`,
+      nodeAddress: address,
+    });
+    await this.process.ask({ do: 'start' });
+    this.#up?.resolve();
+  }
+
+  /** Makes a conversation; everybody in it must be registered. */
+  async createRoom(name: string, others: readonly Talker[]): Promise<Room> {
+    const members = others.map(({ userId }) => userId);
+    const idHex = String(await this.process.ask({ do: 'create', name, members }));
+    return { idHex, name, members: [this, ...others] };
+  }
+
+  /** Resolves when the client knows all of its conversations. */
+  async joined(rooms: readonly Room[], timeoutMs: number): Promise<void> {
+    const wanted = rooms.filter(({ members }) => members.includes(this));
+    for (const endMs = performance.now() + timeoutMs; ;) {
+      const known = (await this.process.ask({ do: 'conversations' })) as string[];
+      if (wanted.every(({ idHex }) => known.includes(idHex))) return;
+      if (performance.now() > endMs) throw new Error(`${this.userId} was not let in`);
+      await sleep(100);
+    }
+  }
+
+  /** Sends until `stop`, at random times; while it is dead, it waits to be started. */
+  async talk(
+    rooms: readonly Room[],
+    meanPauseMs: number,
+    dice: Dice,
+    stop: AbortSignal,
+  ): Promise<void> {
+    const own = rooms.filter(({ members }) => members.includes(this));
+    while (!stop.aborted) {
+      await Promise.race([this.#up?.promise, aborted(stop)]);
+      const room = own[dice.int(own.length)];
+      if (stop.aborted || room === undefined) return;
+      await this.say(room);
+      await sleep(dice.int(2 * meanPauseMs), undefined, { signal: stop }).catch(() => undefined);
+    }
+  }
+
+  /** One text. Whether a killed client had sealed it is for its store to say. */
+  async say(room: Room): Promise<string> {
+    this.#sent += 1;
+    const text = `${this.userId} ${this.#sent}`;
+    const life = this.#up;
+    await this.#recorder.operation(
+      this.userId,
+      `send ${this.#sent} to ${room.name}`,
+      () => this.process.ask({ do: 'say', conversationHex: room.idHex, text }),
+      // The kill; anything else is a finding.
+      () => this.#up !== life,
+    );
+    return text;
+  }
+
+  /** SIGKILL. */
+  async kill(): Promise<void> {
+    this.#up = Promise.withResolvers();
+    this.#recorder.fault('kill', this.userId);
+    await this.process.kill();
+  }
+
+  /** Starts a killed client again. */
+  async restart(): Promise<void> {
+    this.#recorder.fault('start', this.userId);
+    await this.#open();
+    await this.process.ask({ do: 'start' });
+    this.#up?.resolve();
+  }
+
+  /** Closes orderly; from then on the store can be read. */
+  async close(): Promise<void> {
+    await this.process.close();
+  }
+
+  /** Address of its device (hex), from the closed store. */
+  deviceHex(): string {
+    using store = openStore(this.#storePath, this.#storeKey);
+    const seed = store.account.get()?.identitySeed;
+    if (seed === undefined) throw new Error(`${this.userId} has no account`);
+    return hex(signingKeyFromSeed(seed).publicKey);
+  }
+
+  /** What the closed store holds, as lines of the history, in its own order. */
+  testimony({ devices, rooms }: Directory): HistoryLine[] {
+    using store = openStore(this.#storePath, this.#storeKey);
+    const device = this.userId;
+    const lines: HistoryLine[] = [];
+    const innerIds = new Map<number, string>();
+    const messages = store.groups
+      .conversations()
+      .flatMap(({ id }) => store.messages.history(id, Number.MAX_SAFE_INTEGER))
+      .toSorted((a, b) => a.id - b.id);
+    for (const message of messages) {
+      const { n, senderUser: user, receivedMs, acceptedMs } = message;
+      const room = rooms.get(hex(message.conversationId));
+      const what = {
+        conversation: room?.name ?? hex(message.conversationId),
+        innerId: hex(message.innerId),
+        n,
+      };
+      if (receivedMs !== undefined) {
+        lines.push({
+          kind: 'stored',
+          atMs: receivedMs,
+          device,
+          user: device,
+          senderDevice: user,
+          ...what,
+        });
+        continue;
+      }
+      innerIds.set(message.id, what.innerId);
+      const recipients = room?.members.filter((other) => other !== this) ?? [];
+      lines.push({
+        kind: 'sent',
+        atMs: message.sentMs,
+        device,
+        user,
+        recipients: recipients.map(({ userId }) => userId),
+        ...what,
+      });
+      if (acceptedMs !== undefined) {
+        lines.push({ kind: 'accepted', atMs: acceptedMs, device, innerId: what.innerId });
+      }
+    }
+    const atMs = Date.now();
+    for (const { messageId, rid, failure } of store.outbox.failures()) {
+      const innerId = messageId === undefined ? undefined : innerIds.get(messageId);
+      const recipient = devices.get(hex(rid)) ?? hex(rid);
+      if (innerId === undefined) continue;
+      lines.push({ kind: 'gaveUp', atMs, device, innerId, recipient, reason: failure });
+    }
+    for (const { from, to, atMs: gapMs } of store.inbox.gaps()) {
+      const reason = `rows ${from} to ${to}`;
+      lines.push({ kind: 'missing', atMs: gapMs, device, what: 'gap', reason });
+    }
+    for (const { reason } of store.inbox.undecryptable()) {
+      lines.push({ kind: 'missing', atMs, device, what: 'undecryptable', reason });
+    }
+    const [unsent, parked] = [store.outbox.openCount(), store.inbox.parked().length];
+    return [...lines, { kind: 'rest', atMs, device, unsent, parked }];
+  }
+
+  async #open(): Promise<void> {
+    this.process.start();
+    await this.process.ask({
+      do: 'open',
+      storePath: this.#storePath,
+      storeKeyHex: hex(this.#storeKey),
+    });
+  }
+}
+
+function hex(bytes: Uint8Array): string {
+  return Buffer.from(bytes).toString('hex');
+}
+
+async function aborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return;
+  await new Promise<void>((resolve) => {
+    signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+}
