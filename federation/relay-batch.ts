@@ -3,6 +3,7 @@
  * keeps (docs/protocol/federation.md). Pure: no store, no time.
  */
 import {
+  ed25519SignatureBytes,
   InvalidArgumentError,
   maxControlBytes,
   maxRelayBytes,
@@ -12,6 +13,7 @@ import {
   RowKind,
 } from '@quicprochat/proto';
 import type {
+  ChannelHeader,
   FedRelayRequest,
   MessageInitShape,
   RelayItem,
@@ -19,7 +21,7 @@ import type {
   RelayReject,
 } from '@quicprochat/proto/messages';
 import { laneFromWire, laneOfKind, streamIdBytes } from './lane.ts';
-import type { LaneName, OutboxRow, Reject, RelayBatch, RelayItemIn } from './store.ts';
+import type { ChannelMark, LaneName, OutboxRow, Reject, RelayBatch, RelayItemIn } from './store.ts';
 
 export const relayItemLimits = {
   ridBytes: 32,
@@ -31,6 +33,8 @@ export const relayItemLimits = {
 
 /** Bytes of one item beyond payload and rids on the wire, rounded up. */
 const itemOverheadBytes = 48;
+/** What an item for a channel adds: epoch, signature, and the cid in a message of its own. */
+const channelWireBytes = 96;
 /** One rid with its tag and length. */
 const ridWireBytes = relayItemLimits.ridBytes + 2;
 
@@ -56,7 +60,8 @@ export function takeBatch(
   const taken: OutboxRow[] = [];
   let bytes = 0;
   for (const row of rows) {
-    const withRow = bytes + row.payload.length + row.rids.length * ridWireBytes + itemOverheadBytes;
+    const headerBytes = itemOverheadBytes + (row.channel === undefined ? 0 : channelWireBytes);
+    const withRow = bytes + row.payload.length + row.rids.length * ridWireBytes + headerBytes;
     const boundBytes = taken.length === 0 && isAlone ? maxRelayBytes : roomBytes;
     if (row.seq !== after + 1 + taken.length || withRow > Math.min(boundBytes, maxRelayBytes))
       break;
@@ -70,7 +75,13 @@ export function takeBatch(
 export function itemToWire(row: OutboxRow): MessageInitShape<typeof RelayItemSchema> {
   // A row that expires on the way still takes its place in the stream: one second, not none.
   const ttlS = Math.min(maxTtlS, Math.max(1, Math.floor(row.ttlLeftMs / 1000)));
-  return { kind: row.kind, mid: row.mid, payload: row.payload, rids: [...row.rids], ttlS };
+  const { kind, mid, payload, rids, channel } = row;
+  const [cid] = rids;
+  if (channel === undefined || cid === undefined) {
+    return { kind, mid, payload, rids: [...rids], ttlS };
+  }
+  const { epoch, signature } = channel;
+  return { kind, mid, payload, ttlS, channel: { cid, epoch: BigInt(epoch), signature } };
 }
 
 /** The rejects of a reply that concern rows in (acked, cursor]; others are settled or unknown. */
@@ -125,13 +136,17 @@ function parseItem(
   lane: LaneName,
   kinds: ReadonlySet<number>,
 ): RelayItemIn {
-  const { kind, mid, payload, rids, ttlS } = item;
+  const { kind, mid, payload, ttlS, channel } = item;
   const field = (name: string, what: string): InvalidArgumentError =>
     bad(`items[${index}].${name}: ${what}`);
   if (mid.length !== midBytes) throw field('mid', `${mid.length} bytes, need ${midBytes}`);
   if (payload.length === 0) throw field('payload', 'is empty');
+  const rids = channel === undefined ? item.rids : [channel.cid];
   if (rids.length < 1 || rids.length > relayItemLimits.rids) {
     throw field('rids', `${rids.length}, need 1-${relayItemLimits.rids}`);
+  }
+  if (channel !== undefined && item.rids.length > 0) {
+    throw field('rids', `${item.rids.length} beside a channel`);
   }
   if (rids.some((rid) => rid.length !== relayItemLimits.ridBytes)) {
     throw field('rids', `need ${relayItemLimits.ridBytes} bytes each`);
@@ -139,21 +154,41 @@ function parseItem(
   if (ttlS === 0) throw field('ttlS', 'is missing');
   if (kind === 0 || kind > 255) throw field('kind', `${kind}, need 1-255`);
   const ttlMs = Math.min(ttlS, maxTtlS) * 1000;
-  const refused = refusalOf(kind, payload, lane, kinds);
-  return { kind, mid, payload, rids, ttlMs, ...(refused === undefined ? {} : { refused }) };
+  const mark = channel && channelMark(channel, field);
+  const refused = refusalOf({ kind, payload, isForChannel: mark !== undefined }, lane, kinds);
+  return {
+    ...{ kind, mid, payload, rids, ttlMs },
+    ...(mark === undefined ? {} : { channel: mark }),
+    ...(refused === undefined ? {} : { refused }),
+  };
+}
+
+/** A post bears its signature here, a ChannelUpdate in its payload; the store verifies either. */
+function channelMark(
+  { epoch, signature }: ChannelHeader,
+  field: (name: string, what: string) => InvalidArgumentError,
+): ChannelMark {
+  if (epoch > BigInt(Number.MAX_SAFE_INTEGER)) throw field('channel.epoch', 'above 2^53 - 1');
+  if (signature.length !== 0 && signature.length !== ed25519SignatureBytes) {
+    throw field('channel.signature', `${signature.length} bytes, need ${ed25519SignatureBytes}`);
+  }
+  return { epoch: Number(epoch), signature };
 }
 
 function refusalOf(
-  kind: number,
-  payload: Uint8Array,
+  item: { readonly kind: number; readonly payload: Uint8Array; readonly isForChannel: boolean },
   lane: LaneName,
   kinds: ReadonlySet<number>,
 ): RelayItemIn['refused'] {
+  const { kind, payload, isForChannel } = item;
   if (payload.length > relayItemLimits.payloadBytes)
     return { reason: 'TOO_LARGE', temporary: false };
   // A later version of this node may know the kind: the sender keeps the row for a while.
   if (!kinds.has(kind)) return { reason: 'UNIMPLEMENTED', temporary: true };
   if (laneOfKind(kind) !== lane) return { reason: 'BAD_FIELD', temporary: false };
+  if (kind === RowKind.ChannelUpdate && !isForChannel) {
+    return { reason: 'BAD_FIELD', temporary: false };
+  }
   return undefined;
 }
 
@@ -162,4 +197,8 @@ function bad(message: string): InvalidArgumentError {
 }
 
 /** The kinds that this version takes from a peer. */
-export const acceptedKinds: ReadonlySet<number> = new Set([RowKind.Envelope]);
+export const acceptedKinds: ReadonlySet<number> = new Set([
+  RowKind.Envelope,
+  RowKind.GroupControl,
+  RowKind.ChannelUpdate,
+]);

@@ -6,6 +6,13 @@
 /** `control` carries what is needed to decrypt the rest; a bulk backlog never delays it. */
 export type LaneName = 'control' | 'bulk';
 
+/** What a row for a channel carries beside its cid. */
+export interface ChannelMark {
+  readonly epoch: number;
+  /** Of a post (64 bytes); empty for a ChannelUpdate. */
+  readonly signature: Uint8Array;
+}
+
 /** One row of the outbox: one ciphertext for one or more devices of the peer. */
 export interface OutboxRow {
   /** From 1 without gaps within (peer, lane, streamId). */
@@ -14,8 +21,9 @@ export interface OutboxRow {
   /** 16 bytes. */
   readonly mid: Uint8Array;
   readonly payload: Uint8Array;
-  /** Recipient device keys, 32 bytes each. */
+  /** Recipient device keys, 32 bytes each; of a row for a channel its cid alone. */
   readonly rids: readonly Uint8Array[];
+  readonly channel?: ChannelMark;
   /** Milliseconds of the row's ttl that are left, by this node's clock when it was read. */
   readonly ttlLeftMs: number;
   /** Hash chain up to and including this row (16 bytes). */
@@ -98,7 +106,9 @@ export interface RelayItemIn {
   readonly kind: number;
   readonly mid: Uint8Array;
   readonly payload: Uint8Array;
+  /** Device keys; of an item for a channel its cid alone. */
   readonly rids: readonly Uint8Array[];
+  readonly channel?: ChannelMark;
   readonly ttlMs: number;
   /**
    * Set when the item itself is refused (unknown kind, too large): the store writes this reject for
@@ -131,6 +141,33 @@ export interface RelayInboxStore {
    * Throws DataLossError STREAM_GAP when firstSeq > cursor + 1; nothing is written then.
    */
   applyRelay(peer: string, batch: RelayBatch): Promise<RelayApplied>;
+}
+
+/** How far a store had come: its id and its commits. */
+export interface StoreMark {
+  /** 8 bytes. */
+  readonly storeId: Uint8Array;
+  readonly commits: number;
+}
+
+/** A mark as its node says it, with what only that node can check (16 bytes). */
+export interface ProvenMark extends StoreMark {
+  readonly proof: Uint8Array;
+}
+
+/** What tells a store that it was restored from an older copy (docs: protocol/federation). */
+export interface RewindStore {
+  /** Of this store; every commit in it is on disk. */
+  storeMark(): Promise<StoreMark>;
+  /**
+   * Gives the store a new id when the mark is of this very store and ahead of it: then it went back
+   * in time. Returns whether it did; durable, and `storeId` has changed, when it resolves.
+   */
+  renewIfBehind(mark: StoreMark): Promise<boolean>;
+  /** What the peer said last; undefined when it said nothing yet. */
+  peerMark(peer: string): Promise<ProvenMark | undefined>;
+  /** A mark of the same store that is behind the kept one changes nothing. */
+  setPeerMark(peer: string, mark: ProvenMark): Promise<void>;
 }
 
 /** The newest proven NodeRecord of each peer. */

@@ -22,6 +22,8 @@ export interface HeldRow {
   readonly created_ms: number;
   readonly expires_ms: number;
   readonly sender: number | null;
+  /** As `NewOutboxRow.channel` in outbox.ts; null: the row is for devices. */
+  readonly channel: Uint8Array | null;
 }
 
 interface DeadRow extends Omit<HeldRow, 'rids'> {
@@ -42,7 +44,7 @@ export interface DeadLetterQueries extends Pick<
 }
 
 const columns = `id, peer, lane, kind, mid, tag, rid, payload, size, reason, created_ms, dead_ms,
-  expires_ms, sender`;
+  expires_ms, sender, channel`;
 
 export function deadLetterQueries(
   { db, limits }: QueryContext,
@@ -52,9 +54,9 @@ export function deadLetterQueries(
 ): DeadLetterQueries {
   const insert = db.prepare<[Readonly<Record<string, number | string | Uint8Array | null>>]>(
     `INSERT INTO dead_letter (peer, lane, kind, mid, tag, rid, payload, size, reason, created_ms,
-                              dead_ms, expires_ms, sender)
+                              dead_ms, expires_ms, sender, channel)
      VALUES (:peer, :lane, :kind, :mid, :tag, :rid, :payload, :size, :reason, :createdMs,
-             :deadMs, :expiresMs, :sender)`,
+             :deadMs, :expiresMs, :sender, :channel)`,
   );
   const remove = db.prepare<[number]>('DELETE FROM dead_letter WHERE id = ?');
   const byId = db.prepare<[number], DeadRow>(`SELECT ${columns} FROM dead_letter WHERE id = ?`);
@@ -75,9 +77,9 @@ export function deadLetterQueries(
     .pluck();
   const insertRow = db.prepare<[Readonly<Record<string, number | Uint8Array | null>>]>(
     `INSERT INTO outbox (peer, lane, seq, kind, mid, tag, rids, payload, size, chain, created_ms,
-                         expires_ms, dead_ms, sender)
+                         expires_ms, dead_ms, sender, channel)
      VALUES (:peer, :lane, :seq, :kind, :mid, :tag, :rid, :payload, :size, :chain, :createdMs,
-             :expiresMs, :deadMs, :sender)`,
+             :expiresMs, :deadMs, :sender, :channel)`,
   );
   const totals = db.prepare<
     [],
@@ -111,12 +113,12 @@ export function deadLetterQueries(
       payloads.release(row.payload);
       return;
     }
-    const { peer, lane, kind, mid, tag, rid, payload, size, sender } = row;
+    const { peer, lane, kind, mid, tag, rid, payload, size, sender, channel } = row;
     const { created_ms: createdMs, expires_ms: expiresMs } = row;
     const deadMs = Math.min(expiresMs, nowMs + limits.outboxAgeMs);
     const position = streams.append(peer, lane, tag);
     // The dead letter's reference to the payload becomes the row's.
-    const values = { peer, lane, kind, mid, tag, rid, payload, size, sender };
+    const values = { peer, lane, kind, mid, tag, rid, payload, size, sender, channel };
     insertRow.run({ ...values, ...position, createdMs, expiresMs, deadMs });
     peers.count(peer, 1, size);
   }
@@ -124,9 +126,9 @@ export function deadLetterQueries(
   return {
     add(nowMs, row, rid, reason) {
       payloads.addRef(row.payload);
-      const { peer, lane, kind, mid, tag, payload, size, sender } = row;
+      const { peer, lane, kind, mid, tag, payload, size, sender, channel } = row;
       insert.run({
-        ...{ peer, lane, kind, mid, tag, rid, payload, size, reason, sender },
+        ...{ peer, lane, kind, mid, tag, rid, payload, size, reason, sender, channel },
         createdMs: row.created_ms,
         deadMs: nowMs,
         expiresMs: row.expires_ms,

@@ -12,8 +12,8 @@ import type { StreamQueries } from './outbox-streams.ts';
 import type { PayloadQueries } from './payloads.ts';
 import type { PeerQueries } from './peers.ts';
 
-/** The reject of a receiver that does not know a row's kind. */
-const unknownKindReason = 'UNIMPLEMENTED';
+/** Of a receiver that does not know a row's kind, or not its channel, yet. */
+const briefReasons: readonly string[] = ['UNIMPLEMENTED', 'UNKNOWN_CHANNEL'];
 /** Of a row whose own time to live is over. */
 const expiredReason = 'TIMEOUT';
 
@@ -31,7 +31,7 @@ export interface OutboxExits {
 }
 
 const columns =
-  'id, peer, lane, kind, mid, tag, rids, payload, size, created_ms, expires_ms, sender';
+  'id, peer, lane, kind, mid, tag, rids, payload, size, created_ms, expires_ms, sender, channel';
 
 export function outboxExitQueries(
   { db, limits }: QueryContext,
@@ -175,10 +175,10 @@ export function outboxExitQueries(
   };
 }
 
-/** A kind that the peer does not know is not tried for as long as a full queue. */
+/** What the peer does not know is not tried for as long as a full queue. */
 function isWorthRetry(nowMs: number, row: HeldRow, { reason, temporary }: Reject): boolean {
   if (!temporary) return false;
-  return reason !== unknownKindReason || nowMs - row.created_ms < storeBounds.unknownKindMs;
+  return !briefReasons.includes(reason) || nowMs - row.created_ms < storeBounds.unknownKindMs;
 }
 
 /** Device keys (32 bytes each) of a row. */

@@ -31,6 +31,29 @@ interface ReadRow {
   readonly size: number;
   readonly chain: Uint8Array;
   readonly expires_ms: number;
+  readonly channel: Uint8Array | null;
+}
+
+/** A row on its way into an outbox. */
+export interface NewOutboxRow {
+  /** Device keys, or the cid of a channel (32 bytes each, concatenated). */
+  readonly rids: Uint8Array;
+  readonly kind: number;
+  readonly mid: Uint8Array;
+  readonly tag: Uint8Array;
+  readonly payload: IncomingPayload;
+  readonly ttlMs: number;
+  /** Log of the sending device of this node. */
+  readonly sender?: number | undefined;
+  /** Of a row for a channel: epoch (8 bytes, big-endian) and signature (64 bytes, or none). */
+  readonly channel?: Uint8Array | undefined;
+}
+
+export interface OutboxAppend {
+  /** Why a new row of `size` payload bytes is not taken for the peer now; undefined: it is. */
+  refusal(nowMs: number, domain: string, size: number): string | undefined;
+  /** Writes the row, unless one with the same tag and rids is here or was: when that came. */
+  append(nowMs: number, domain: string, row: NewOutboxRow): number | undefined;
 }
 
 export type OutboxOperations = Pick<
@@ -55,7 +78,7 @@ export function outboxQueries(
   peers: PeerQueries,
   logs: LogAppend,
   notices: NoticeQueries,
-): OutboxOperations & { sweep(nowMs: number): void } {
+): OutboxOperations & OutboxAppend & { sweep(nowMs: number): void } {
   const { db, limits } = context;
   const streams = streamQueries(context);
   const deadLetters = deadLetterQueries(context, payloads, peers, streams);
@@ -72,12 +95,12 @@ export function outboxQueries(
     .pluck();
   const insertRow = db.prepare<[Readonly<Record<string, number | bigint | Uint8Array | null>>]>(
     `INSERT INTO outbox (peer, lane, seq, kind, mid, tag, rids, payload, size, chain, created_ms,
-                         expires_ms, dead_ms, sender)
+                         expires_ms, dead_ms, sender, channel)
      VALUES (:peer, :lane, :seq, :kind, :mid, :tag, :rids, :payload, :size, :chain, :createdMs,
-             :expiresMs, :deadMs, :sender)`,
+             :expiresMs, :deadMs, :sender, :channel)`,
   );
   const rowsAfter = db.prepare<[number, number, number, number], ReadRow>(
-    `SELECT seq, kind, mid, rids, payload, size, chain, expires_ms FROM outbox
+    `SELECT seq, kind, mid, rids, payload, size, chain, expires_ms, channel FROM outbox
       WHERE peer = ? AND lane = ? AND seq > ? ORDER BY seq LIMIT ?`,
   );
   const payloadBytes = db
@@ -97,22 +120,56 @@ export function outboxQueries(
     )
     .pluck();
 
-  function refuseWhenFull(nowMs: number, domain: string, size: number): void {
+  function refusal(nowMs: number, domain: string, size: number): string | undefined {
     const peer = peers.peer(domain);
-    if (peer === undefined) return;
+    if (peer === undefined) return undefined;
     const isFull =
       peer.row_count >= limits.outboxRowsPerPeer ||
       peer.byte_count + size > limits.outboxBytesPerPeer;
+    if (isFull) return 'the outbox of that domain is full';
     const isLost = peer.failing_since_ms > 0 && nowMs - peer.failing_since_ms >= limits.outboxAgeMs;
-    if (isFull || isLost) {
-      throw new UnavailableError(
-        'PEER_UNREACHABLE',
-        isFull ? 'the outbox of that domain is full' : 'that domain is unreachable for too long',
-      );
-    }
+    return isLost ? 'that domain is unreachable for too long' : undefined;
+  }
+
+  function receivedMs(domain: string, tag: Uint8Array, rids: Uint8Array): number | undefined {
+    const known = peers.peer(domain);
+    if (known === undefined) return undefined;
+    return receivedOfRow.get(known.id, tag, rids) ?? receivedOfTomb.get(known.id, tag, rids);
+  }
+
+  function append(nowMs: number, domain: string, row: NewOutboxRow): number | undefined {
+    const { rids, kind, mid, tag, payload, ttlMs, sender, channel } = row;
+    const known = receivedMs(domain, tag, rids);
+    if (known !== undefined) return known;
+    const size = payload.bytes.length;
+    deadLetters.makeRoom(domain, size);
+    const peer = peers.ensurePeer(domain);
+    const lane = kind === RowKind.Envelope ? laneNumbers.bulk : laneNumbers.control;
+    insertRow.run({
+      peer,
+      lane,
+      ...streams.append(peer, lane, tag),
+      kind,
+      mid,
+      tag,
+      rids,
+      payload: payloads.refer(payload),
+      size,
+      createdMs: nowMs,
+      expiresMs: nowMs + ttlMs,
+      deadMs: nowMs + Math.min(ttlMs, limits.outboxAgeMs),
+      sender: sender ?? null,
+      channel: channel ?? null,
+    });
+    peers.count(peer, 1, size);
+    if (sender !== undefined) notices.waits(nowMs, domain, sender);
+    return undefined;
   }
 
   return {
+    refusal,
+    append,
+
     enqueueRemote(nowMs, domain, { rid, kind, mid, payload, ttlMs, sender }) {
       needBytes(rid, storeBounds.ridBytes, 'rid');
       needBytes(mid, storeBounds.midBytes, 'mid');
@@ -122,35 +179,20 @@ export function outboxQueries(
         );
       }
       const tag = messageTag(mid, payload);
-      const known = peers.peer(domain);
-      if (known !== undefined) {
-        const receivedMs =
-          receivedOfRow.get(known.id, tag, rid) ?? receivedOfTomb.get(known.id, tag, rid);
-        if (receivedMs !== undefined) return { outcome: 'duplicate', tag, receivedMs };
-      }
+      const known = receivedMs(domain, tag, rid);
+      if (known !== undefined) return { outcome: 'duplicate', tag, receivedMs: known };
       context.needRoom();
-      refuseWhenFull(nowMs, domain, payload.length);
-      deadLetters.makeRoom(domain, payload.length);
-      const peer = peers.ensurePeer(domain);
-      const senderLog = sender && logs.byKey(sender)?.id;
-      const lane = kind === RowKind.Envelope ? laneNumbers.bulk : laneNumbers.control;
-      insertRow.run({
-        peer,
-        lane,
-        ...streams.append(peer, lane, tag),
+      const refused = refusal(nowMs, domain, payload.length);
+      if (refused !== undefined) throw new UnavailableError('PEER_UNREACHABLE', refused);
+      append(nowMs, domain, {
+        rids: rid,
         kind,
         mid,
         tag,
-        rids: rid,
-        payload: payloads.refer(new IncomingPayload(payload)),
-        size: payload.length,
-        createdMs: nowMs,
-        expiresMs: nowMs + ttlMs,
-        deadMs: nowMs + Math.min(ttlMs, limits.outboxAgeMs),
-        sender: senderLog ?? null,
+        payload: new IncomingPayload(payload),
+        ttlMs,
+        sender: sender && logs.byKey(sender)?.id,
       });
-      peers.count(peer, 1, payload.length);
-      if (senderLog !== undefined) notices.waits(nowMs, domain, senderLog);
       return { outcome: 'stored', tag, receivedMs: nowMs };
     },
 
@@ -175,6 +217,7 @@ export function outboxQueries(
           mid: row.mid,
           payload,
           rids: splitRids(row.rids),
+          ...(row.channel === null ? {} : { channel: parseChannel(row.channel) }),
           ttlLeftMs: Math.max(0, row.expires_ms - nowMs),
           chain: row.chain,
         });
@@ -226,4 +269,17 @@ export function outboxQueries(
 
 function outbound(row: StreamRow): OutboundStream {
   return { streamId: row.stream_id, nextSeq: row.next_seq, acked: row.acked, chain: row.chain };
+}
+
+/** Epoch and signature as `NewOutboxRow.channel` carries them. */
+export function encodeChannel(epoch: number, signature: Uint8Array): Uint8Array {
+  const bytes = Buffer.alloc(8 + signature.length);
+  bytes.writeBigUInt64BE(BigInt(epoch));
+  bytes.set(signature, 8);
+  return bytes;
+}
+
+function parseChannel(bytes: Uint8Array): { epoch: number; signature: Uint8Array } {
+  const epoch = Number(Buffer.from(bytes.subarray(0, 8)).readBigUInt64BE());
+  return { epoch, signature: bytes.subarray(8) };
 }
