@@ -33,7 +33,9 @@ import { PeerPolicy, type Peer, type PeersFile } from './policy.ts';
 import { KtProxy } from './kt-proxy.ts';
 import { PeerProxy } from './proxy.ts';
 import { PeerRecords } from './records.ts';
-import type { OutboxStore, PeerRecordStore, RelayInboxStore } from './store.ts';
+import { Rewinds } from './rewinds.ts';
+import type { WireMark } from './store-mark.ts';
+import type { OutboxStore, PeerRecordStore, RelayInboxStore, RewindStore } from './store.ts';
 
 /** Version of the node-to-node protocol that this code speaks. */
 export const federationVersion = 1;
@@ -47,15 +49,17 @@ export const federationLimits = {
 } as const;
 
 export interface FederationOptions {
-  readonly store: OutboxStore & RelayInboxStore & PeerRecordStore;
+  readonly store: OutboxStore & RelayInboxStore & PeerRecordStore & RewindStore;
   readonly transport: Transport;
   readonly transportLimits?: TransportLimits;
   readonly identity: NodeIdentity;
   /** This node's own domain. */
   readonly domain: string;
   readonly peers: PeersFile;
-  /** Told in hellos (8 bytes). */
-  readonly storeId: Uint8Array;
+  /** Key of what this node says of its store (32 bytes); the same in every copy of the store. */
+  readonly markKey: Uint8Array;
+  /** A peer remembers more than this store has: its id is new, and cursors of clients are void. */
+  readonly onRewound?: () => void;
   readonly runtime: Runtime;
   /** Row kinds taken from peers; others are rejected for now. Default: envelopes. */
   readonly kinds?: ReadonlySet<number>;
@@ -74,10 +78,16 @@ export interface PeerStatus extends LinkStatus {
   readonly lanes: readonly LaneStatus[];
 }
 
+/** Fields of a hello, and of its answer, about both stores. */
+type HelloWords = WireMark &
+  Pick<FedHelloRequest, 'remembersStoreId' | 'remembersCounter' | 'remembersProof'>;
+
 interface PeerParts {
   readonly peer: Peer;
   readonly link: PeerLink;
   readonly lanes: readonly LaneSender[];
+  /** The peer was asked what it remembers, or could not be. */
+  readonly asked: PromiseWithResolvers<void>;
 }
 
 /** Throws InvalidArgumentError BAD_FIELD when the peers contradict each other or this node. */
@@ -96,6 +106,7 @@ export class Federation implements AsyncDisposable {
   readonly #services: LinkService[] = [];
   readonly #options: FederationOptions;
   readonly #inbox: RelayInbox;
+  readonly #rewinds: Rewinds;
   readonly #peers = new Map<string, PeerParts>();
   readonly #stop = new AbortController();
   #running: Promise<unknown> | undefined;
@@ -105,6 +116,8 @@ export class Federation implements AsyncDisposable {
     this.#options = options;
     this.policy = new PeerPolicy(peers, { domain, pin: identity.spkiSha256 });
     this.#inbox = new RelayInbox({ store, runtime, ...(kinds === undefined ? {} : { kinds }) });
+    const { markKey, onRewound = () => {} } = options;
+    this.#rewinds = new Rewinds({ store, markKey, runtime, onRewound });
     for (const peer of this.policy.peers) this.#peers.set(peer.domain, this.#makeParts(peer));
     this.proxy = new PeerProxy((name) => this.#require(name).link);
     this.kt = new KtProxy((name) => this.#require(name).link);
@@ -187,13 +200,16 @@ export class Federation implements AsyncDisposable {
       log.warn('hello refused', { peer: domain, reason: 'VERSION', versionMin, versionMax });
       throw new FailedPreconditionError('VERSION', `this node speaks version ${federationVersion}`);
     }
+    // First of all: what follows must be said by a store that knows what it is.
+    await this.#hear(domain, request);
     const streams = inOrder(await this.#options.store.inboundStreams(domain));
+    const words = await this.#words(domain);
     this.wake(domain);
     return {
       domain: this.#options.domain,
       version: federationVersion,
       streams: streams.map(streamToWire),
-      storeId: this.#options.storeId,
+      ...words,
       ...this.#inbox.credit(domain, 'bulk'),
     };
   }
@@ -202,7 +218,20 @@ export class Federation implements AsyncDisposable {
   async relay(domain: string, request: FedRelayRequest): Promise<RelayReply> {
     const { link } = this.#require(domain);
     if (link.status().state !== 'active') link.wake();
-    return this.#inbox.relay(domain, request);
+    const reply = await this.#inbox.relay(domain, request);
+    return { ...reply, ...(await this.#rewinds.forReply(domain)) };
+  }
+
+  /**
+   * Resolves when every peer was asked what it remembers of this node, or could not be reached, and
+   * after `maxMs` in any case: until then the store may be an older copy that does not know it yet.
+   */
+  async asked(maxMs: number): Promise<void> {
+    const enough = new AbortController();
+    const all = Promise.all(Array.from(this.#peers.values(), ({ asked }) => asked.promise));
+    const limit = this.#options.runtime.clock.sleep(maxMs, enough.signal).catch(() => undefined);
+    await Promise.race([all, limit]);
+    enough.abort();
   }
 
   /** The newest proven NodeRecord of a peer, as it was signed; undefined when none was seen yet. */
@@ -227,7 +256,11 @@ export class Federation implements AsyncDisposable {
   #makeParts(peer: Peer): PeerParts {
     const { store, runtime, transport, transportLimits, identity } = this.#options;
     const { domain } = peer;
-    const lanes = laneNames.map((lane) => new LaneSender({ peer: domain, lane, store, runtime }));
+    const asked = Promise.withResolvers<void>();
+    const onMark = (mark: WireMark): Promise<void> => this.#rewinds.hearReply(domain, mark);
+    const lanes = laneNames.map(
+      (lane) => new LaneSender({ peer: domain, lane, store, runtime, onMark }),
+    );
     const link = new PeerLink({
       peer,
       transport,
@@ -238,14 +271,17 @@ export class Federation implements AsyncDisposable {
       saveState: (state) => store.setPeerState(domain, state),
       makeHello: () => this.#makeHello(domain),
       checkHello: (hello) => checkHello(hello, domain),
+      onUndialed: () => asked.resolve(),
       hasWork: () =>
         lanes.some((lane) => !lane.isIdle) ||
         this.#services.some((service) => service.hasWork(domain)),
       serve: async (session) => {
+        await this.#hear(domain, session.hello).catch((error: unknown) => session.end(error));
+        asked.resolve();
         await Promise.all([serveLanes(lanes, session), this.#serveRest(peer, session)]);
       },
     });
-    return { peer, link, lanes };
+    return { peer, link, lanes, asked };
   }
 
   async #serveRest(peer: Peer, session: LinkSession): Promise<void> {
@@ -260,6 +296,29 @@ export class Federation implements AsyncDisposable {
       versionMin: federationVersion,
       versionMax: federationVersion,
       streams: streams.map(streamToWire),
+      ...(await this.#words(peer)),
+    };
+  }
+
+  /** Throws what the store throws. */
+  #hear(peer: string, hello: FedHelloRequest | FedHelloResponse): Promise<void> {
+    return this.#rewinds.hear(peer, {
+      own: hello,
+      remembers: {
+        storeId: hello.remembersStoreId,
+        counter: hello.remembersCounter,
+        proof: hello.remembersProof,
+      },
+    });
+  }
+
+  async #words(peer: string): Promise<HelloWords> {
+    const { own, remembers } = await this.#rewinds.words(peer);
+    return {
+      ...own,
+      remembersStoreId: remembers.storeId,
+      remembersCounter: remembers.counter,
+      remembersProof: remembers.proof,
     };
   }
 

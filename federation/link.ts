@@ -63,6 +63,8 @@ export interface LinkOptions extends Greeting {
   readonly loadState: () => Promise<PeerState>;
   readonly saveState: (state: PeerState) => Promise<void>;
   readonly hasWork: () => boolean;
+  /** A dial or its hello failed. */
+  readonly onUndialed?: () => void;
   /** Runs while the link is up and returns once the session's signal is aborted. Never throws. */
   readonly serve: (session: LinkSession) => Promise<void>;
 }
@@ -214,6 +216,7 @@ export class PeerLink {
     } catch (error) {
       this.#dialFailedMs = this.#nowMs();
       this.#rejectDemands(error);
+      this.#options.onUndialed?.();
       if (!signal.aborted) await this.#undialed(asQpcError(error), isExtra);
     } finally {
       await connection?.close(CloseCode.Normal, 'done').catch(() => undefined);

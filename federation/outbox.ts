@@ -25,6 +25,7 @@ import type { LinkSession } from './link-session.ts';
 import { PoisonWatch, relayFault } from './poison.ts';
 import { itemToWire, rejectsFromWire, takeBatch, type OutBatch } from './relay-batch.ts';
 import type { InboundStream, LaneName, OutboundStream, OutboxRow, OutboxStore } from './store.ts';
+import type { WireMark } from './store-mark.ts';
 import { Wakeup } from './wakeup.ts';
 
 export const outboxLimits = {
@@ -58,6 +59,8 @@ export interface LaneSenderOptions {
   readonly lane: LaneName;
   readonly store: OutboxStore;
   readonly runtime: Runtime;
+  /** What the peer says of its store with a reply. */
+  readonly onMark?: (mark: WireMark) => Promise<void>;
 }
 
 type Outcome =
@@ -302,6 +305,7 @@ export class LaneSender {
       this.#failure = { batch, error: streamGap(told) };
       return;
     }
+    await this.#options.onMark?.(response);
     const rejects = rejectsFromWire(response.rejects, acked, told.cursor);
     await store.settleOutbox(peer, lane, streamId, told.cursor, rejects);
     this.#stream = { ...this.#stream, acked: told.cursor, chain: told.chain };

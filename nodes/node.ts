@@ -53,6 +53,8 @@ import { InboxWaiters } from './waiters.ts';
 /** Time that calls and pushes in flight get when the node stops (ms). */
 const drainMs = 10_000;
 const sweepMs = 60_000;
+/** How long devices wait after a start for peers to tell whether the database is an older copy (ms). */
+const askedMs = 1_000;
 
 export interface NodeOptions {
   readonly config: NodeConfig;
@@ -85,11 +87,13 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
     identity: secrets.identity,
     peers: options.peers,
     store,
-    storeId: store.storeId,
+    markKey: secrets.storeMarkKey,
+    onRewound: () => push.storeChanged(),
     transport,
     runtime,
   });
   const drain = new Drain();
+  const asked = Promise.withResolvers<void>();
   const audits = new PeerAudits({
     domain: config.domain,
     federation,
@@ -111,6 +115,7 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
       callerClass,
       rateLimit(clock, config.rates),
       deadline(clock),
+      holdDevices(() => asked.promise),
       validate,
     ],
     identify: (connection) => sessions.identify(connection),
@@ -150,6 +155,7 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
     startSweeper(runtime, eraseMs, () => keyLog.eraseClosed()),
   ];
   await federation.start();
+  void federation.asked(askedMs).then(asked.resolve);
   const upToDate = keyLog.bringUpToDate().catch((error: unknown) => {
     if (!drain.isDraining) log.error('key log not up to date', { error: String(error) });
   });
@@ -282,6 +288,14 @@ async function buildHandlers(parts: BuildParts): Promise<Handlers> {
     ...ktHandlers({ domain, answers, accounts, pseudonymKey, peers: federation.kt }),
     ...deviceHandlers({ clock, store, accounts, sessions, sessionTtlMs }),
     ...fedKtHandlers({ domain, clock, answers, audits, lookups: config.rates.lookup }),
+  };
+}
+
+/** Devices wait for it: cursors of a store that may get a new id any moment are worth nothing. */
+function holdDevices(until: () => Promise<void>): Middleware {
+  return async (call, next) => {
+    if (call.caller.class === 'device') await until();
+    return next(call);
   };
 }
 

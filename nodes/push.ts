@@ -12,6 +12,7 @@ import {
   MessageEventSchema,
   NoticeSchema,
   ServerDrainingEventSchema,
+  StoreChangedEventSchema,
   SupersededEventSchema,
   toBinary,
 } from '@quicprochat/proto/messages';
@@ -227,6 +228,17 @@ export class PushHub {
   /** The device logged out or left: its stream ends now, not at the next row. */
   end(rid: Uint8Array): void {
     this.#byRid.get(hex(rid))?.close();
+  }
+
+  /** The store has a new id: every device has to begin anew. */
+  storeChanged(): void {
+    const { storeId } = this.#store;
+    const event = create(StoreChangedEventSchema, { storeId });
+    const payload = toBinary(StoreChangedEventSchema, event);
+    for (const subscription of this.#byRid.values()) {
+      subscription.hint(PushEvent.StoreChanged, payload);
+      subscription.close();
+    }
   }
 
   /** Tells every subscriber that the node stops, and ends their streams. */

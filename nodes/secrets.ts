@@ -3,6 +3,7 @@
  * OPAQUE setup, the key of its users' pseudonyms, and the keys of its key-transparency log and of
  * its cosignatures on the logs of others. Made once by `qpcd init`.
  */
+import { hkdfSync } from 'node:crypto';
 import { nativeSigner, type Signer } from '@quicprochat/kt-log';
 import {
   seedOf,
@@ -36,6 +37,8 @@ export interface NodeSecrets {
   readonly signing: SigningKey;
   readonly opaqueSetup: Uint8Array;
   readonly pseudonymKey: Uint8Array;
+  /** Proves to this node what it said of its store (32 bytes); older copies of the store have it. */
+  readonly storeMarkKey: Uint8Array;
   readonly keyLog: KeyLogSecrets;
 }
 
@@ -71,7 +74,8 @@ export async function createSecrets(store: NodeStore, runtime: Runtime): Promise
     store.putSecret(names.opaque, opaqueSetup),
     store.putSecret(names.pseudonym, pseudonymKey),
   ]);
-  return { identity, signing, opaqueSetup, pseudonymKey, keyLog };
+  const storeMarkKey = storeMarkKeyOf(pseudonymKey);
+  return { identity, signing, opaqueSetup, pseudonymKey, storeMarkKey, keyLog };
 }
 
 /**
@@ -90,6 +94,7 @@ export async function loadSecrets(store: NodeStore, random: Random): Promise<Nod
   const seed = await read(names.signing);
   const signing = signingKeyFromSeed(seed);
   seed.fill(0);
+  const pseudonymKey = await read(names.pseudonym);
   return {
     identity: loadIdentity(
       text.decode(await read(names.certificate)),
@@ -97,9 +102,15 @@ export async function loadSecrets(store: NodeStore, random: Random): Promise<Nod
     ),
     signing,
     opaqueSetup: await read(names.opaque),
-    pseudonymKey: await read(names.pseudonym),
+    pseudonymKey,
+    storeMarkKey: storeMarkKeyOf(pseudonymKey),
     keyLog: await keyLogSecrets(store, random),
   };
+}
+
+/** Derived, so that every copy of a database has it, however old. */
+function storeMarkKeyOf(pseudonymKey: Uint8Array): Uint8Array {
+  return new Uint8Array(hkdfSync('sha256', pseudonymKey, '', 'qpc store mark', 32));
 }
 
 /** A log whose keys are gone must not get new ones unseen: its Configuration names the old ones. */

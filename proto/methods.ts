@@ -450,6 +450,12 @@ export const methods = {
       domain: domainName,
       capabilities: itemsBetween(0, 32, textAtMost(64)),
       streams: itemsBetween(0, 4),
+      storeId: emptyOrBytes(8),
+      counter: safeSeq,
+      proof: emptyOrBytes(16),
+      remembersStoreId: emptyOrBytes(8),
+      remembersCounter: safeSeq,
+      remembersProof: emptyOrBytes(16),
     },
   }),
   fedKt: method(916, m.FedKtRequestSchema, m.FedKtResponseSchema, {

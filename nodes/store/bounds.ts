@@ -15,6 +15,7 @@ export const storeBounds = {
   streamIdBytes: 16,
   claimIdBytes: 16,
   storeIdBytes: 8,
+  markProofBytes: 16,
   /** One row's payload: control payloads (commit, Welcome) may be this large. */
   payloadBytes: 512 * 1024,
   /** KeyPackages that a device may have available, over all suites. */
@@ -35,6 +36,10 @@ export const storeBounds = {
   unknownKindMs: dayMs,
   /** Verdicts kept for one incoming lane until its sender settles them. */
   rejectsPerLane: 16_384,
+  /** Devices of one row of an outbox. */
+  ridsPerRow: 256,
+  /** How long a sender with a token waits before it tries a full inbox again. */
+  fullRetryMs: 10_000,
   /** Rows of each table that one sweep removes. */
   sweepRows: 1_000,
 } as const;

@@ -11,11 +11,13 @@ import { FileLock } from './file-lock.ts';
 import type { OperationRequest, Operations, QueryContext } from './operations.ts';
 import { accountQueries } from './queries/accounts.ts';
 import { auditQueries } from './queries/audits.ts';
+import { tokenQueries } from './queries/delivery-tokens.ts';
+import { enqueueBatchQueries } from './queries/enqueue-batch.ts';
 import { inboxQueries } from './queries/inbox.ts';
 import { keyLogQueries } from './queries/key-log.ts';
 import { keyQueries } from './queries/keys.ts';
 import { logAppendQueries } from './queries/log-append.ts';
-import { metaQueries, type MetaQueries } from './queries/meta.ts';
+import { markQueries, metaQueries, type MetaQueries } from './queries/meta.ts';
 import { noticeQueries } from './queries/notices.ts';
 import { outboxQueries } from './queries/outbox.ts';
 import { payloadQueries } from './queries/payloads.ts';
@@ -169,6 +171,9 @@ export class StoreCore implements Disposable {
       this.#commit.run();
       if (hasWritten) {
         this.#commits += 1;
+        if (requests.some(({ name }) => name === 'renewIfBehind')) {
+          this.#storeId = this.#meta.storeId();
+        }
         this.#guard.remember(this.#storeId, this.#commits);
       }
       return { outcomes, woken: [...this.#woken] };
@@ -249,10 +254,12 @@ function makeOperations(context: QueryContext): Operations {
   const keys = keyQueries(context);
   const logs = logAppendQueries(context, payloads);
   const notices = noticeQueries(context, logs, peers);
-  const inbox = inboxQueries(context, payloads, logs, notices);
+  const tokens = tokenQueries(context, logs);
+  const inbox = inboxQueries(context, payloads, logs, notices, tokens);
   const outbox = outboxQueries(context, payloads, peers, logs, notices);
   return {
     ...secretQueries(context),
+    ...markQueries(context),
     ...accountQueries(context),
     ...recoveryQueries(context),
     ...unloggedQueries(context),
@@ -260,6 +267,8 @@ function makeOperations(context: QueryContext): Operations {
     ...inbox,
     ...peers,
     ...outbox,
+    ...enqueueBatchQueries(context, inbox, outbox, logs),
+    setDeliveryTokens: tokens.setDeliveryTokens,
     ...relayStatusQueries(context, logs, peers),
     ...relayInboxQueries(context, inbox, peers),
     ...keyLogQueries(context),

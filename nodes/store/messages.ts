@@ -43,6 +43,8 @@ export type FromWorker =
       readonly batches: number;
       readonly outcomes: readonly OutcomeMessage[];
       readonly woken: readonly string[];
+      /** The store's id as of now. */
+      readonly storeId: Uint8Array;
     }
   | { readonly type: 'failed'; readonly error: ErrorMessage }
   | { readonly type: 'closed' };

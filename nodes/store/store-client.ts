@@ -1,11 +1,19 @@
 /** NodeStore over a channel: every method is one operation, by name. */
-import type { LaneName, PeerState, RelayBatch, Reject } from '@quicprochat/federation';
+import type {
+  LaneName,
+  PeerState,
+  ProvenMark,
+  RelayBatch,
+  Reject,
+  StoreMark,
+} from '@quicprochat/federation';
 import type { AuditStore, TreeStore } from '@quicprochat/kt-log';
 import { KeyLogStore, NodeAuditStore } from './log-stores.ts';
 import type { OperationArgs, OperationName, OperationResult } from './operations.ts';
 import type { StoreReads } from './reads.ts';
 import type {
   ClaimKeyPackages,
+  EnqueueBatch,
   EnqueueRow,
   NewKeyPackage,
   NodeStore,
@@ -122,6 +130,12 @@ export class StoreClient implements NodeStore {
   enqueueRemote(peer: string, row: EnqueueRow) {
     return this.#channel.call('enqueueRemote', peer, row);
   }
+  enqueueBatch(batch: EnqueueBatch) {
+    return this.#channel.call('enqueueBatch', batch);
+  }
+  setDeliveryTokens(rid: Uint8Array, hashes: readonly Uint8Array[]) {
+    return this.#channel.call('setDeliveryTokens', rid, hashes);
+  }
   relayStatus(rid: Uint8Array, peer: string, mids: readonly Uint8Array[]) {
     return this.#channel.call('relayStatus', rid, peer, mids);
   }
@@ -189,6 +203,19 @@ export class StoreClient implements NodeStore {
   }
   putPeerRecord(peer: string, record: Uint8Array) {
     return this.#channel.call('putPeerRecord', peer, record);
+  }
+
+  storeMark() {
+    return this.#channel.call('storeMark');
+  }
+  renewIfBehind(mark: StoreMark) {
+    return this.#channel.call('renewIfBehind', mark);
+  }
+  peerMark(peer: string) {
+    return this.#channel.call('peerMark', peer);
+  }
+  setPeerMark(peer: string, mark: ProvenMark) {
+    return this.#channel.call('setPeerMark', peer, mark);
   }
 
   inboundStreams(peer: string) {

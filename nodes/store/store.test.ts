@@ -8,6 +8,7 @@ import { keyContract } from './contract/keys.ts';
 import { keyLogContract } from './contract/key-log.ts';
 import { noticeContract } from './contract/notices.ts';
 import { outboxContract } from './contract/outbox.ts';
+import { peerContract } from './contract/peers.ts';
 import { relayInboxContract } from './contract/relay-inbox.ts';
 import { relayStatusContract } from './contract/relay-status.ts';
 import { openNodeStore, openNodeStoreInThread } from './open.ts';
@@ -25,6 +26,7 @@ for (const [name, open] of stores) {
     outboxContract(open);
     noticeContract(open);
     deadLetterContract(open);
+    peerContract(open);
     relayInboxContract(open);
     relayStatusContract(open);
     keyLogContract(open);

@@ -4,8 +4,14 @@
  * together. In production it is a worker thread with one SQLCipher file; the core is synchronous,
  * so that a simulation can call it directly.
  */
-import type { OutboxStore, PeerRecordStore, RelayInboxStore } from '@quicprochat/federation';
+import type {
+  OutboxStore,
+  PeerRecordStore,
+  RelayInboxStore,
+  RewindStore,
+} from '@quicprochat/federation';
 import type { AuditStore, TreeStore } from '@quicprochat/kt-log';
+import type { Reason, Status } from '@quicprochat/proto';
 
 /** Signed manifest as it travels (manifest.proto); absent fields were empty. */
 export interface StoredManifest {
@@ -169,7 +175,36 @@ export interface EnqueueRow {
   readonly ttlMs: number;
   /** Device key (32 bytes) of this node's device that sends it, to be told when it is lost. */
   readonly sender?: Uint8Array;
+  /** Delivery token of the recipient device (16 bytes). */
+  readonly token?: Uint8Array;
 }
+
+/** Messages on their way to many devices, in one transaction. */
+export interface EnqueueBatch {
+  readonly payloads: readonly { readonly mid: Uint8Array; readonly payload: Uint8Array }[];
+  readonly targets: readonly BatchTarget[];
+  readonly kind: number;
+  readonly ttlMs: number;
+  /** As in EnqueueRow. */
+  readonly sender?: Uint8Array;
+}
+export interface BatchTarget {
+  /** Index into the payloads. */
+  readonly payload: number;
+  readonly rid: Uint8Array;
+  /** Where the device is at home; undefined: here. */
+  readonly peer?: string;
+  readonly token?: Uint8Array;
+}
+/** What became of one target. */
+export type TargetOutcome =
+  | Enqueued
+  | {
+      readonly outcome: 'refused';
+      readonly status: Exclude<Status, 0>;
+      readonly reason: Reason;
+      readonly retryAfterMs?: number;
+    };
 
 export interface Enqueued {
   readonly outcome: 'stored' | 'duplicate';
@@ -247,6 +282,8 @@ export interface Peeked extends Omit<Fetched, 'rows'> {
 export interface StoreLimits {
   readonly inboxRows: number;
   readonly inboxBytes: number;
+  /** Rows in an inbox that came without a valid delivery token. */
+  readonly strangerRows: number;
   /** Rows and payload bytes held for one peer before new sends to it fail. */
   readonly outboxRowsPerPeer: number;
   readonly outboxBytesPerPeer: number;
@@ -260,8 +297,9 @@ export interface StoreLimits {
   readonly databaseBytes?: number | undefined;
 }
 
-export interface NodeStore extends OutboxStore, RelayInboxStore, PeerRecordStore, AsyncDisposable {
-  /** Renewed when the database is created or found rewound (8 bytes). */
+export interface NodeStore
+  extends OutboxStore, RelayInboxStore, PeerRecordStore, RewindStore, AsyncDisposable {
+  /** Renewed when the database is created or found rewound, also while it is open (8 bytes). */
   readonly storeId: Uint8Array;
   /**
    * Resolves (never rejects) when disk, file or thread failed: every call fails from then on, and
@@ -339,6 +377,16 @@ export interface NodeStore extends OutboxStore, RelayInboxStore, PeerRecordStore
   enqueue(row: EnqueueRow): Promise<Enqueued>;
   /** Into the outbox of a peer. Throws UnavailableError PEER_UNREACHABLE when its bounds are reached. */
   enqueueRemote(peer: string, row: EnqueueRow): Promise<Enqueued>;
+  /**
+   * Both for many targets; one outcome for each, in their order. A device that is named more than
+   * once gets its rows in that order. Throws UnavailableError STORE_FULL; nothing is written then.
+   */
+  enqueueBatch(batch: EnqueueBatch): Promise<readonly TargetOutcome[]>;
+  /**
+   * Hashes (32 bytes each, at most 8) of the tokens by which senders are no strangers to this inbox;
+   * from the first call on, rows without one are bounded (`strangerRows`).
+   */
+  setDeliveryTokens(rid: Uint8Array, hashes: readonly Uint8Array[]): Promise<void>;
   /**
    * What became of rows that this device (`rid`) sent to a peer: relayed ones are known as long as
    * their tags, bounced ones as long as their dead letters. At most 2 048 answers, in the order of

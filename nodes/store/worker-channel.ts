@@ -213,6 +213,7 @@ export class WorkerChannel implements StoreChannel {
   #receive(message: FromWorker): void {
     switch (message.type) {
       case 'done':
+        this.#storeId = message.storeId;
         this.#settle(message.batches, message.outcomes);
         this.#listeners.tell(message.woken);
         this.#flush();

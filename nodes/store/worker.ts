@@ -85,7 +85,7 @@ function runBatches(core: StoreCore, first: ToWorker & { type: 'batch' }): void 
     if (buffer.byteLength > 0) buffers.push(buffer);
     return { isOk: true, value };
   });
-  post({ type: 'done', batches, outcomes: messages, woken }, buffers);
+  post({ type: 'done', batches, outcomes: messages, woken, storeId: core.storeId }, buffers);
   core.checkpointIfDue();
   if (isClosing) close(core);
 }

@@ -100,6 +100,8 @@ export class SimNode implements AsyncDisposable {
   #federation: Federation | undefined;
   #listener: Listener | undefined;
   #snapshots = 0;
+  /** How often a peer told this node that it was restored from an older copy. */
+  rewinds = 0;
 
   private constructor(options: SimOptions, identity: NodeIdentity, random: Random) {
     this.#options = options;
@@ -165,7 +167,8 @@ export class SimNode implements AsyncDisposable {
     const store = this.#openStore();
     const federation = createFederation({
       store,
-      storeId: store.storeId,
+      markKey: this.#identity.spkiSha256,
+      onRewound: () => void (this.rewinds += 1),
       transport,
       identity: this.#identity,
       domain,
@@ -236,16 +239,23 @@ export class SimNode implements AsyncDisposable {
   async snapshot(): Promise<number> {
     await this.kill();
     this.#snapshots += 1;
-    copyFileSync(this.#path, `${this.#path}.${this.#snapshots}`);
+    for (const end of ['', '-commits']) {
+      copyFileSync(this.#path + end, `${this.#path}.${this.#snapshots}${end}`);
+    }
     await this.start();
     return this.#snapshots;
   }
 
-  /** Dies and comes back with an older copy of its database. */
-  async restore(copy: number): Promise<void> {
+  /**
+   * Dies and comes back with an older copy of its database; `isWhole`: of the file beside it too, by
+   * which the store itself would notice.
+   */
+  async restore(copy: number, { isWhole = false } = {}): Promise<void> {
     await this.kill();
     for (const end of ['-wal', '-shm']) rmSync(this.#path + end, { force: true });
-    copyFileSync(`${this.#path}.${copy}`, this.#path);
+    for (const end of isWhole ? ['', '-commits'] : ['']) {
+      copyFileSync(`${this.#path}.${copy}${end}`, this.#path + end);
+    }
     await this.start();
   }
 
@@ -321,6 +331,7 @@ export class SimNode implements AsyncDisposable {
     const limits = {
       inboxRows: this.#options.inboxRows ?? 100_000,
       inboxBytes: 2 ** 30,
+      strangerRows: 100_000,
       outboxRowsPerPeer: 100_000,
       outboxBytesPerPeer: 2 ** 30,
       outboxAgeMs: 7 * 24 * 3600 * 1000,

@@ -1,5 +1,6 @@
 /** Facts about the database itself: its id, and how many commits it has seen. */
-import { storeBounds } from '../bounds.ts';
+import { needBytes, storeBounds } from '../bounds.ts';
+import type { Operations, QueryContext } from '../operations.ts';
 import type { SqlDatabase } from '../sqlite.ts';
 
 export interface MetaQueries {
@@ -38,6 +39,24 @@ export function metaQueries(db: SqlDatabase): MetaQueries {
     },
     countCommit() {
       count.run();
+    },
+  };
+}
+
+/** What others may know of this store, and what they know better. */
+export function markQueries({
+  db,
+  random,
+}: QueryContext): Pick<Operations, 'storeMark' | 'renewIfBehind'> {
+  const meta = metaQueries(db);
+  return {
+    storeMark: () => ({ storeId: meta.storeId(), commits: meta.commits() }),
+    renewIfBehind(_nowMs, { storeId, commits }) {
+      needBytes(storeId, storeBounds.storeIdBytes, 'storeId');
+      const isOfThisStore = Buffer.compare(storeId, meta.storeId()) === 0;
+      if (!isOfThisStore || commits <= meta.commits()) return false;
+      meta.setStoreId(random.bytes(storeBounds.storeIdBytes));
+      return true;
     },
   };
 }

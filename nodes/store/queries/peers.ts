@@ -1,5 +1,6 @@
 /** Peers by domain: their ids, what is queued for them, dial state and records over restarts. */
 import type { LaneName } from '@quicprochat/federation';
+import { needBytes, needSeq, storeBounds } from '../bounds.ts';
 import type { Operations, QueryContext } from '../operations.ts';
 
 /** As in federation.proto. */
@@ -16,7 +17,19 @@ interface PeerRow {
   readonly dead_bytes: number;
 }
 
-type PeerOperations = 'peerState' | 'setPeerState' | 'peerRecords' | 'putPeerRecord';
+interface MarkRow {
+  readonly mark_store_id: Uint8Array | null;
+  readonly mark_commits: number;
+  readonly mark_proof: Uint8Array | null;
+}
+
+type PeerOperations =
+  | 'peerState'
+  | 'setPeerState'
+  | 'peerRecords'
+  | 'putPeerRecord'
+  | 'peerMark'
+  | 'setPeerMark';
 
 export interface PeerQueries extends Pick<Operations, PeerOperations> {
   peer(domain: string): PeerRow | undefined;
@@ -54,6 +67,16 @@ export function peerQueries({ db }: QueryContext): PeerQueries {
   );
   const setRecord = db.prepare<[Uint8Array, number]>('UPDATE peer SET record = ? WHERE id = ?');
 
+  const markOf = db.prepare<[string], MarkRow>(
+    'SELECT mark_store_id, mark_commits, mark_proof FROM peer WHERE domain = ?',
+  );
+  // A smaller number of the same store is what a restored copy says before it knows that it is one:
+  // just then the greater one is needed.
+  const setMark = db.prepare<[Readonly<Record<string, number | Uint8Array>>]>(
+    `UPDATE peer SET mark_store_id = :storeId, mark_commits = :commits, mark_proof = :proof
+      WHERE id = :id AND (mark_store_id IS NOT :storeId OR mark_commits < :commits)`,
+  );
+
   function ensurePeer(domain: string): number {
     return byDomain.get(domain)?.id ?? Number(insert.run(domain).lastInsertRowid);
   }
@@ -85,6 +108,19 @@ export function peerQueries({ db }: QueryContext): PeerQueries {
     peerRecords: () => records.all(),
     putPeerRecord(_nowMs, domain, record) {
       setRecord.run(record, ensurePeer(domain));
+    },
+    peerMark(_nowMs, domain) {
+      const row = markOf.get(domain);
+      if (row === undefined || row.mark_store_id === null || row.mark_proof === null) {
+        return undefined;
+      }
+      return { storeId: row.mark_store_id, commits: row.mark_commits, proof: row.mark_proof };
+    },
+    setPeerMark(_nowMs, domain, { storeId, commits, proof }) {
+      needBytes(storeId, storeBounds.storeIdBytes, 'storeId');
+      needBytes(proof, storeBounds.markProofBytes, 'proof');
+      needSeq(commits, 'commits');
+      setMark.run({ storeId, commits, proof, id: ensurePeer(domain) });
     },
   };
 }
