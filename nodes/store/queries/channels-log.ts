@@ -1,0 +1,225 @@
+/**
+ * The shared log of a channel: one row per post and node, a cursor for each subscriber, and rows that
+ * go when every subscriber whose lease holds has passed them, or when the log is full (docs:
+ * protocol/channels).
+ */
+import {
+  FailedPreconditionError,
+  InvalidArgumentError,
+  verifyChannelPost,
+} from '@quicprochat/proto';
+import type { Fetched, Peeked } from '../store.ts';
+import { needSeq, storeBounds } from '../bounds.ts';
+import type { QueryContext } from '../operations.ts';
+import {
+  channelBounds,
+  unknownChannel,
+  type ChannelMemberQueries,
+  type ChannelRow,
+  type CursorRow,
+} from './channels-members.ts';
+import type { Delivery, LogAppend } from './log-append.ts';
+import type { LogRead, Position } from './log-read.ts';
+import type { LogTrim } from './log-trim.ts';
+
+/** Rows that one ack, or one turn of the sweep, removes; the rest goes at the next turn. */
+const trimRows = 2_000;
+
+export interface PostProof {
+  readonly epoch: number;
+  readonly signature: Uint8Array;
+}
+
+export interface ChannelLogQueries {
+  /**
+   * Writes the row behind the head, unless it was here already: since when (Unix ms). NotFoundError UNKNOWN_CHANNEL, InvalidArgumentError BAD_SIGNATURE before any write.
+   */
+  post(nowMs: number, cid: Uint8Array, proof: PostProof, delivery: Delivery): number | undefined;
+  fetch(
+    nowMs: number,
+    rid: Uint8Array,
+    cid: Uint8Array,
+    after: number,
+    maxRows: number,
+    maxBytes: number,
+  ): Fetched;
+  peek(rid: Uint8Array, cid: Uint8Array, after: number, maxRows: number): Peeked;
+  ack(nowMs: number, rid: Uint8Array, cid: Uint8Array, upTo: number): void;
+  /** Ends leases, removes rows that nobody waits for, forgets channels without subscribers. */
+  sweep(nowMs: number): void;
+}
+
+export function channelLogQueries(
+  { db, limits, needRoom }: QueryContext,
+  members: ChannelMemberQueries,
+  logs: LogAppend,
+  reads: LogRead,
+  trims: LogTrim,
+): ChannelLogQueries {
+  const slowest = db
+    .prepare<[number], number>(
+      `SELECT acked FROM channel_cursor WHERE log = ? AND is_live = 1 ORDER BY acked LIMIT 1`,
+    )
+    .pluck();
+  const nthRow = db
+    .prepare<[number, number, number], number>(
+      'SELECT seq FROM entry WHERE log = ? AND seq <= ? ORDER BY seq LIMIT 1 OFFSET ?',
+    )
+    .pluck();
+  const oldestRows = db.prepare<[number], { readonly seq: number; readonly size: number }>(
+    'SELECT seq, size FROM entry WHERE log = ? ORDER BY seq',
+  );
+  const bury = db.prepare<[number, Uint8Array, number, number]>(
+    'INSERT INTO tomb (log, tag, received_ms, gone_ms) VALUES (?, ?, ?, ?)',
+  );
+  const setTrimDue = db.prepare<[number, number]>('UPDATE channel SET trim_due = ? WHERE log = ?');
+  const renew = db.prepare<[number, number, number]>(
+    `UPDATE channel_cursor SET lease_until_ms = ?, is_live = 1, is_stranger = 0
+      WHERE log = ? AND device = ?`,
+  );
+  const moveCursor = db.prepare<[number, number, number]>(
+    'UPDATE channel_cursor SET acked = ? WHERE log = ? AND device = ?',
+  );
+  const ended = db.prepare<[number, number], { readonly log: number; readonly device: number }>(
+    'SELECT log, device FROM channel_cursor WHERE is_live = 1 AND lease_until_ms <= ? LIMIT ?',
+  );
+  const lapse = db.prepare<[number, number]>(
+    'UPDATE channel_cursor SET is_live = 0 WHERE log = ? AND device = ?',
+  );
+  const dueLogs = db.prepare<
+    [],
+    { readonly id: number; readonly head: number; readonly acked: number }
+  >(
+    `SELECT log.id, log.head, log.acked FROM channel JOIN log ON log.id = channel.log
+      WHERE trim_due = 1 LIMIT 100`,
+  );
+  const emptyLogs = db
+    .prepare<[number], number>('SELECT log FROM channel WHERE empty_since_ms <= ? LIMIT 100')
+    .pluck();
+  const forget = [
+    'DELETE FROM tomb WHERE log = ?',
+    'DELETE FROM channel_key WHERE log = ?',
+    'DELETE FROM channel WHERE log = ?',
+    'DELETE FROM log WHERE id = ?',
+  ].map((sql) => db.prepare<[number]>(sql));
+
+  /** Removes what every live subscriber has passed, at most `trimRows` of it at once. */
+  function trimPassed(
+    nowMs: number,
+    { id, head, acked }: { readonly id: number; readonly head: number; readonly acked: number },
+  ): void {
+    const passed = slowest.get(id) ?? head;
+    if (passed <= acked) {
+      setTrimDue.run(0, id);
+      return;
+    }
+    const bound = nthRow.get(id, passed, trimRows - 1);
+    trims.trim(nowMs, id, bound ?? passed);
+    setTrimDue.run(bound === undefined || bound === passed ? 0 : 1, id);
+  }
+
+  /** A full log loses its oldest rows, whoever still waits for them: their readers find a gap. */
+  function makeRoom(nowMs: number, channel: ChannelRow, size: number): void {
+    let rows = channel.row_count;
+    let bytes = channel.byte_count;
+    let upTo = 0;
+    const isFull = () =>
+      rows > 0 && (rows >= limits.channelRows || bytes + size > limits.channelBytes);
+    if (!isFull()) return;
+    for (const row of oldestRows.iterate(channel.id)) {
+      rows -= 1;
+      bytes -= row.size;
+      upTo = row.seq;
+      if (!isFull()) break;
+    }
+    trims.trim(nowMs, channel.id, upTo);
+  }
+
+  function touch(nowMs: number, channel: ChannelRow, cursor: CursorRow): void {
+    const leftMs = cursor.lease_until_ms - nowMs;
+    const isFresh = leftMs > channelBounds.leaseMs - channelBounds.renewAfterMs;
+    // A lease from a clock that was ahead must not stay for ever.
+    const isSane = leftMs <= channelBounds.leaseMs;
+    if (isFresh && isSane && cursor.is_live === 1 && cursor.is_stranger === 0) return;
+    renew.run(nowMs + channelBounds.leaseMs, channel.id, cursor.device);
+  }
+
+  function position(cursor: CursorRow, after: number): Position {
+    needSeq(after, 'after');
+    return { after: Math.max(after, cursor.joined), acked: cursor.acked };
+  }
+
+  function needHead(channel: ChannelRow, seq: number, name: string): void {
+    needSeq(seq, name);
+    if (seq <= channel.head) return;
+    throw new FailedPreconditionError('BAD_CURSOR', `${name}: ${seq}, head is ${channel.head}`, {
+      details: channel.key,
+    });
+  }
+
+  return {
+    post(nowMs, cid, { epoch, signature }, delivery) {
+      const channel = members.byCid(cid);
+      if (channel === undefined) throw unknownChannel(cid);
+      const { tag, mid, payload } = delivery;
+      const known = logs.receivedMs(channel.id, tag);
+      if (known !== undefined) return known;
+      // The update with that epoch's key is on its way.
+      if (epoch > channel.epoch) throw unknownChannel(cid);
+      const writePub = members.writePub(nowMs, channel.id, epoch);
+      const post = { cid, epoch, mid, payload: payload.bytes };
+      if (writePub === undefined || !verifyChannelPost(post, signature, writePub)) {
+        throw new InvalidArgumentError('BAD_SIGNATURE', 'no valid write key signed the post');
+      }
+      needRoom();
+      if (channel.empty_since_ms !== null) return undefined;
+      if (slowest.get(channel.id) === undefined) {
+        // Nobody's lease holds. Whoever comes back finds the gap.
+        logs.skip(channel);
+        bury.run(channel.id, tag, nowMs, nowMs);
+        return undefined;
+      }
+      makeRoom(nowMs, channel, payload.bytes.length);
+      logs.append(nowMs, channel, delivery);
+      return undefined;
+    },
+
+    fetch(nowMs, rid, cid, after, maxRows, maxBytes) {
+      const { channel, cursor } = members.need(rid, cid);
+      needHead(channel, after, 'after');
+      const fetched = reads.fetch(channel, position(cursor, after), maxRows, maxBytes);
+      touch(nowMs, channel, cursor);
+      return fetched;
+    },
+
+    peek(rid, cid, after, maxRows) {
+      const { channel, cursor } = members.need(rid, cid);
+      needHead(channel, after, 'after');
+      return reads.peek(channel, position(cursor, after), maxRows);
+    },
+
+    ack(nowMs, rid, cid, upTo) {
+      const { channel, cursor } = members.need(rid, cid);
+      needHead(channel, upTo, 'upTo');
+      touch(nowMs, channel, cursor);
+      if (upTo <= cursor.acked) return;
+      moveCursor.run(upTo, channel.id, cursor.device);
+      // Only the slowest can have kept rows.
+      if (cursor.acked <= channel.acked) trimPassed(nowMs, channel);
+    },
+
+    sweep(nowMs) {
+      for (const { log, device } of ended.all(nowMs, storeBounds.sweepRows)) {
+        lapse.run(log, device);
+        setTrimDue.run(1, log);
+      }
+      for (const log of dueLogs.all()) {
+        trimPassed(nowMs, log);
+        members.noteEmpty(nowMs, log.id);
+      }
+      for (const log of emptyLogs.all(nowMs - channelBounds.emptyMs)) {
+        for (const statement of forget) statement.run(log);
+      }
+    },
+  };
+}

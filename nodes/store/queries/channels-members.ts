@@ -1,0 +1,291 @@
+/**
+ * Channels, their write keys and their subscribers: who may write and read, and how a hub changes
+ * that (docs: protocol/channels). Rows are the business of channels-log.ts.
+ */
+import {
+  ConflictError,
+  hubsViolation,
+  InvalidArgumentError,
+  NotFoundError,
+  PermissionDeniedError,
+  ResourceExhaustedError,
+  verifyChannelUpdate,
+  type ParsedChannelUpdate,
+} from '@quicprochat/proto';
+import type { ChannelMembers, NewChannel } from '../channel-store.ts';
+import { needBytes, needSeq, storeBounds } from '../bounds.ts';
+import type { QueryContext } from '../operations.ts';
+import type { TokenQueries } from './delivery-tokens.ts';
+import type { LogAppend, LogRow } from './log-append.ts';
+
+const minuteMs = 60_000;
+const dayMs = 24 * 60 * minuteMs;
+
+export const channelBounds = {
+  /** Epochs whose write keys are kept. */
+  keyEpochs: 3,
+  /** How long older keys write on once somebody has left the group. */
+  keyGraceMs: 10 * minuteMs,
+  /** Subscriptions of one device, and those that came without a valid delivery token. */
+  perDevice: 4_096,
+  strangersPerDevice: 50,
+  /** Channels that the updates of one domain made. */
+  perMaker: 100_000,
+  /** How long a subscriber that is silent keeps rows for itself; renewed at most daily. */
+  leaseMs: 30 * dayMs,
+  renewAfterMs: dayMs,
+  /** How long keys and hubs of a channel without subscribers are remembered. */
+  emptyMs: 30 * dayMs,
+} as const;
+
+/** A log of kind 2 with what belongs to the channel as a whole. */
+export interface ChannelRow extends LogRow {
+  readonly hubs: string;
+  readonly epoch: number;
+  readonly empty_since_ms: number | null;
+}
+
+export interface CursorRow {
+  readonly device: number;
+  /** Head when it subscribed: it reads what came later. */
+  readonly joined: number;
+  readonly acked: number;
+  readonly lease_until_ms: number;
+  readonly is_live: number;
+  readonly is_stranger: number;
+}
+
+export interface ChannelMemberQueries {
+  byCid(cid: Uint8Array): ChannelRow | undefined;
+  /** The channel and the subscriber's cursor. Throws NotFoundError UNKNOWN_CHANNEL. */
+  need(rid: Uint8Array, cid: Uint8Array): { channel: ChannelRow; cursor: CursorRow };
+  create(nowMs: number, rid: Uint8Array, channel: NewChannel): { readonly wasNew: boolean };
+  /** Public half of the write key that is valid for an epoch now. */
+  writePub(nowMs: number, channel: number, epoch: number): Uint8Array | undefined;
+  /** The update's effects; throws the typed refusal before any write. Returns the channel's log. */
+  update(nowMs: number, from: string, update: ParsedChannelUpdate): number | undefined;
+  members(rid: Uint8Array, cid: Uint8Array): ChannelMembers;
+  /** Notes whether there is a subscriber at all. */
+  noteEmpty(nowMs: number, channel: number): void;
+}
+
+export function channelMemberQueries(
+  { db, needRoom }: QueryContext,
+  logs: LogAppend,
+  tokens: TokenQueries,
+): ChannelMemberQueries {
+  const columns = `log.id, log.key, log.head, log.acked, log.row_count, log.byte_count,
+    channel.hubs, channel.epoch, channel.empty_since_ms`;
+  const byCid = db.prepare<[Uint8Array], ChannelRow>(
+    `SELECT ${columns} FROM log JOIN channel ON channel.log = log.id WHERE kind = 2 AND key = ?`,
+  );
+  const deviceOf = db
+    .prepare<[Uint8Array], number>('SELECT id FROM device WHERE identity_pub = ?')
+    .pluck();
+  const cursorOf = db.prepare<[number, number], CursorRow>(
+    `SELECT device, joined, acked, lease_until_ms, is_live, is_stranger FROM channel_cursor
+      WHERE log = ? AND device = ?`,
+  );
+  const subscriptions = db
+    .prepare<[number], number>('SELECT count(*) FROM channel_cursor WHERE device = ?')
+    .pluck();
+  const strangers = db
+    .prepare<[number], number>(
+      'SELECT count(*) FROM channel_cursor WHERE device = ? AND is_stranger = 1',
+    )
+    .pluck();
+  const madeBy = db
+    .prepare<[string], number>('SELECT count(*) FROM channel WHERE made_by = ?')
+    .pluck();
+  const insertLog = db.prepare<[Uint8Array]>('INSERT INTO log (kind, key) VALUES (2, ?)');
+  const insertChannel = db.prepare<[number, string, number, string]>(
+    'INSERT INTO channel (log, hubs, epoch, made_by) VALUES (?, ?, ?, ?)',
+  );
+  const insertKey = db.prepare<[number, number, Uint8Array]>(
+    'INSERT INTO channel_key (log, epoch, write_pub) VALUES (?, ?, ?)',
+  );
+  const subscribe = db.prepare<[Readonly<Record<string, number>>]>(
+    `INSERT INTO channel_cursor
+       (log, device, joined, acked, lease_until_ms, is_live, is_stranger)
+     VALUES (:log, :device, :head, :head, :leaseUntilMs, 1, :isStranger)`,
+  );
+  const unsubscribe = db.prepare<[number, number]>(
+    'DELETE FROM channel_cursor WHERE log = ? AND device = ?',
+  );
+  const keyOf = db
+    .prepare<[number, number, number], Uint8Array>(
+      `SELECT write_pub FROM channel_key
+        WHERE log = ? AND epoch = ? AND (dies_ms IS NULL OR dies_ms > ?)`,
+    )
+    .pluck();
+  const dropKeys = db.prepare<[number, number]>(
+    'DELETE FROM channel_key WHERE log = ? AND epoch <= ?',
+  );
+  const killKeys = db.prepare<[number, number, number]>(
+    `UPDATE channel_key SET dies_ms = min(coalesce(dies_ms, 9e15), ?)
+      WHERE log = ? AND epoch < ?`,
+  );
+  const advance = db.prepare<[string, number, number]>(
+    'UPDATE channel SET hubs = ?, epoch = ?, trim_due = 1 WHERE log = ?',
+  );
+  const ridsOf = db
+    .prepare<[number], Uint8Array>(
+      `SELECT identity_pub FROM channel_cursor JOIN device ON device.id = channel_cursor.device
+        WHERE log = ? ORDER BY identity_pub`,
+    )
+    .pluck();
+  const setEmpty = db.prepare<[number, number]>(
+    `UPDATE channel SET empty_since_ms = CASE
+       WHEN EXISTS (SELECT 1 FROM channel_cursor WHERE channel_cursor.log = channel.log) THEN NULL
+       ELSE coalesce(empty_since_ms, ?) END
+      WHERE log = ?`,
+  );
+
+  function insert(channel: Pick<NewChannel, 'cid' | 'hubs' | 'epoch' | 'writePub' | 'madeBy'>) {
+    const log = Number(insertLog.run(channel.cid).lastInsertRowid);
+    insertChannel.run(log, encodeHubs(channel.hubs), channel.epoch, channel.madeBy);
+    insertKey.run(log, channel.epoch, channel.writePub);
+    return log;
+  }
+
+  function join(nowMs: number, log: number, head: number, device: number, isStranger: boolean) {
+    const leaseUntilMs = nowMs + channelBounds.leaseMs;
+    subscribe.run({ log, device, head, leaseUntilMs, isStranger: isStranger ? 1 : 0 });
+  }
+
+  /** Devices that an update may add, and whether each is subscribed without a token. */
+  function admitted(channel: ChannelRow | undefined, { update }: ParsedChannelUpdate) {
+    const devices = new Map<number, boolean>();
+    for (const { rid, token } of update.add) {
+      const device = deviceOf.get(rid);
+      // The device left while the update was on its way.
+      if (device === undefined) continue;
+      if (channel !== undefined && cursorOf.get(channel.id, device) !== undefined) continue;
+      const inbox = logs.byKey(rid);
+      const isStranger = inbox !== undefined && tokens.isStranger(inbox.id, token);
+      const isTooMuch =
+        (subscriptions.get(device) ?? 0) >= channelBounds.perDevice ||
+        (isStranger && (strangers.get(device) ?? 0) >= channelBounds.strangersPerDevice);
+      // One device that is full does not keep the others out.
+      if (!isTooMuch) devices.set(device, isStranger);
+    }
+    return devices;
+  }
+
+  /** A channel that this node hears of for the first time. */
+  function first(nowMs: number, from: string, parsed: ParsedChannelUpdate): number {
+    const { cid, hubs, writePub } = parsed.update;
+    if (!hubs.includes(from)) throw notHub();
+    const devices = admitted(undefined, parsed);
+    if (devices.size === 0) throw unknownChannel(cid);
+    if ((madeBy.get(from) ?? 0) >= channelBounds.perMaker) {
+      throw new ResourceExhaustedError('QUOTA', `${from} made too many channels here`);
+    }
+    needRoom();
+    const log = insert({ cid, hubs, epoch: parsed.epoch, writePub, madeBy: from });
+    for (const [device, isStranger] of devices) join(nowMs, log, 0, device, isStranger);
+    return log;
+  }
+
+  function next(nowMs: number, channel: ChannelRow, parsed: ParsedChannelUpdate): number {
+    const { update, epoch } = parsed;
+    const { id: log, head } = channel;
+    const devices = admitted(channel, parsed);
+    insertKey.run(log, epoch, update.writePub);
+    dropKeys.run(log, epoch - channelBounds.keyEpochs);
+    if (update.removal) killKeys.run(nowMs + channelBounds.keyGraceMs, log, epoch);
+    for (const rid of update.remove) {
+      const device = deviceOf.get(rid);
+      if (device !== undefined) unsubscribe.run(log, device);
+    }
+    for (const [device, isStranger] of devices) join(nowMs, log, head, device, isStranger);
+    advance.run(encodeHubs(update.hubs), epoch, log);
+    setEmpty.run(nowMs, log);
+    return log;
+  }
+
+  function need(rid: Uint8Array, cid: Uint8Array) {
+    needBytes(rid, storeBounds.ridBytes, 'rid');
+    needBytes(cid, storeBounds.keyBytes, 'cid');
+    const channel = byCid.get(cid);
+    const device = deviceOf.get(rid);
+    const cursor =
+      channel === undefined || device === undefined ? undefined : cursorOf.get(channel.id, device);
+    // A channel of others and none at all are the same answer.
+    if (channel === undefined || cursor === undefined) throw unknownChannel(cid);
+    return { channel, cursor };
+  }
+
+  return {
+    byCid: (cid) => byCid.get(cid),
+    need,
+
+    create(nowMs, rid, channel) {
+      const { cid, hubs, epoch, writePub } = channel;
+      needBytes(rid, storeBounds.ridBytes, 'rid');
+      needBytes(cid, storeBounds.keyBytes, 'cid');
+      needBytes(writePub, storeBounds.keyBytes, 'writePub');
+      needSeq(epoch, 'epoch');
+      const wrongHubs = hubsViolation(hubs);
+      if (wrongHubs !== undefined) {
+        throw new InvalidArgumentError('BAD_FIELD', `hubs: ${wrongHubs}`);
+      }
+      const device = deviceOf.get(rid);
+      if (device === undefined) throw new NotFoundError('UNKNOWN_DEVICE', 'no device of this node');
+      const known = byCid.get(cid);
+      if (known !== undefined) {
+        if (cursorOf.get(known.id, device) !== undefined) return { wasNew: false };
+        throw new ConflictError('NAME_TAKEN', 'the channel is there, and not yours');
+      }
+      if ((subscriptions.get(device) ?? 0) >= channelBounds.perDevice) {
+        throw new ResourceExhaustedError('QUOTA', 'the device subscribes to too many channels');
+      }
+      needRoom();
+      join(nowMs, insert(channel), 0, device, false);
+      return { wasNew: true };
+    },
+
+    writePub: (nowMs, channel, epoch) => keyOf.get(channel, epoch, nowMs),
+
+    update(nowMs, from, parsed) {
+      const channel = byCid.get(parsed.update.cid);
+      if (channel === undefined) return first(nowMs, from, parsed);
+      if (!decodeHubs(channel.hubs).includes(from)) throw notHub();
+      if (parsed.epoch <= channel.epoch) return undefined;
+      if (parsed.epoch > channel.epoch + 1) throw unknownChannel(parsed.update.cid);
+      const parentKey = keyOf.get(channel.id, channel.epoch, nowMs);
+      if (parentKey === undefined || !verifyChannelUpdate(parsed, parentKey)) {
+        throw new InvalidArgumentError('BAD_SIGNATURE', 'not signed by the epoch before');
+      }
+      return next(nowMs, channel, parsed);
+    },
+
+    members(rid, cid) {
+      const { channel } = need(rid, cid);
+      return { rids: ridsOf.all(channel.id), epoch: channel.epoch };
+    },
+
+    noteEmpty(nowMs, channel) {
+      setEmpty.run(nowMs, channel);
+    },
+  };
+}
+
+/** The refusal of a channel, or of an epoch of one, that this node does not know, or not yet. */
+export function unknownChannel(cid: Uint8Array): NotFoundError {
+  return new NotFoundError('UNKNOWN_CHANNEL', 'this node has no such channel for you', {
+    details: cid,
+  });
+}
+
+function notHub(): PermissionDeniedError {
+  return new PermissionDeniedError('PEER_DENIED', 'that domain is no hub of the channel');
+}
+
+function encodeHubs(hubs: readonly string[]): string {
+  return hubs.join(' ');
+}
+
+function decodeHubs(hubs: string): readonly string[] {
+  return hubs.split(' ');
+}
