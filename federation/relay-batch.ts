@@ -3,6 +3,7 @@
  * keeps (docs/protocol/federation.md). Pure: no store, no time.
  */
 import {
+  deliveryTokenBytes,
   ed25519SignatureBytes,
   InvalidArgumentError,
   maxControlBytes,
@@ -35,8 +36,9 @@ export const relayItemLimits = {
 const itemOverheadBytes = 48;
 /** What an item for a channel adds: epoch, signature, and the cid in a message of its own. */
 const channelWireBytes = 96;
-/** One rid with its tag and length. */
+/** One rid, and one token, each with its tag and length. */
 const ridWireBytes = relayItemLimits.ridBytes + 2;
+const tokenWireBytes = deliveryTokenBytes + 2;
 
 /** Rows that travel together. */
 export interface OutBatch {
@@ -60,7 +62,9 @@ export function takeBatch(
   const taken: OutboxRow[] = [];
   let bytes = 0;
   for (const row of rows) {
-    const headerBytes = itemOverheadBytes + (row.channel === undefined ? 0 : channelWireBytes);
+    const channelBytes = row.channel === undefined ? 0 : channelWireBytes;
+    const tokenBytes = (row.tokens?.length ?? 0) * tokenWireBytes;
+    const headerBytes = itemOverheadBytes + channelBytes + tokenBytes;
     const withRow = bytes + row.payload.length + row.rids.length * ridWireBytes + headerBytes;
     const boundBytes = taken.length === 0 && isAlone ? maxRelayBytes : roomBytes;
     if (row.seq !== after + 1 + taken.length || withRow > Math.min(boundBytes, maxRelayBytes))
@@ -78,7 +82,7 @@ export function itemToWire(row: OutboxRow): MessageInitShape<typeof RelayItemSch
   const { kind, mid, payload, rids, channel } = row;
   const [cid] = rids;
   if (channel === undefined || cid === undefined) {
-    return { kind, mid, payload, rids: [...rids], ttlS };
+    return { kind, mid, payload, rids: [...rids], ttlS, tokens: [...(row.tokens ?? [])] };
   }
   const { epoch, signature } = channel;
   return { kind, mid, payload, ttlS, channel: { cid, epoch: BigInt(epoch), signature } };
@@ -151,13 +155,20 @@ function parseItem(
   if (rids.some((rid) => rid.length !== relayItemLimits.ridBytes)) {
     throw field('rids', `need ${relayItemLimits.ridBytes} bytes each`);
   }
+  const { tokens } = item;
+  if (tokens.length > rids.length) {
+    throw field('tokens', `${tokens.length} for ${rids.length} rids`);
+  }
+  if (tokens.some(({ length }) => length !== 0 && length !== deliveryTokenBytes)) {
+    throw field('tokens', `need ${deliveryTokenBytes} bytes each, or none`);
+  }
   if (ttlS === 0) throw field('ttlS', 'is missing');
   if (kind === 0 || kind > 255) throw field('kind', `${kind}, need 1-255`);
   const ttlMs = Math.min(ttlS, maxTtlS) * 1000;
   const mark = channel && channelMark(channel, field);
   const refused = refusalOf({ kind, payload, isForChannel: mark !== undefined }, lane, kinds);
   return {
-    ...{ kind, mid, payload, rids, ttlMs },
+    ...{ kind, mid, payload, rids, ttlMs, tokens },
     ...(mark === undefined ? {} : { channel: mark }),
     ...(refused === undefined ? {} : { refused }),
   };

@@ -24,6 +24,8 @@ export interface OutboxRow {
   /** Recipient device keys, 32 bytes each; of a row for a channel its cid alone. */
   readonly rids: readonly Uint8Array[];
   readonly channel?: ChannelMark;
+  /** Delivery tokens (16 bytes, or empty) of these devices, in their order. */
+  readonly tokens?: readonly Uint8Array[];
   /** Milliseconds of the row's ttl that are left, by this node's clock when it was read. */
   readonly ttlLeftMs: number;
   /** Hash chain up to and including this row (16 bytes). */
@@ -109,6 +111,8 @@ export interface RelayItemIn {
   /** Device keys; of an item for a channel its cid alone. */
   readonly rids: readonly Uint8Array[];
   readonly channel?: ChannelMark;
+  /** As in OutboxRow; shorter, or undefined: none. */
+  readonly tokens?: readonly Uint8Array[];
   readonly ttlMs: number;
   /**
    * Set when the item itself is refused (unknown kind, too large): the store writes this reject for

@@ -11,6 +11,7 @@ export * from './address.ts';
 export * from './signature.ts';
 export * from './tag.ts';
 export * from './delivery-proof.ts';
+export * from './delivery-token.ts';
 export * from './channel.ts';
 export * from './manifest.ts';
 export * from './manifest-chain.ts';

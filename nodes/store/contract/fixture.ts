@@ -22,6 +22,9 @@ export const dayMs = 24 * hourMs;
 export const smallLimits: StoreLimits = {
   inboxRows: 8,
   inboxBytes: 2_000,
+  strangerRows: 3,
+  channelRows: 8,
+  channelBytes: 2_000,
   outboxRowsPerPeer: 8,
   outboxBytesPerPeer: 2_000,
   outboxAgeMs: 7 * dayMs,

@@ -24,9 +24,12 @@ export interface HeldRow {
   readonly sender: number | null;
   /** As `NewOutboxRow.channel` in outbox.ts; null: the row is for devices. */
   readonly channel: Uint8Array | null;
+  /** 16 bytes for each of `rids`, or null. */
+  readonly tokens: Uint8Array | null;
 }
 
-interface DeadRow extends Omit<HeldRow, 'rids'> {
+interface DeadRow extends Omit<HeldRow, 'rids' | 'tokens'> {
+  readonly token: Uint8Array | null;
   readonly rid: Uint8Array;
   readonly reason: string;
   readonly dead_ms: number;
@@ -37,14 +40,19 @@ export interface DeadLetterQueries extends Pick<
   'outboxPeers' | 'deadLetters' | 'retryDead' | 'dropDead'
 > {
   /** Keeps what was for one device of a row; it holds the payload on its own. */
-  add(nowMs: number, row: HeldRow, rid: Uint8Array, reason: string): void;
+  add(
+    nowMs: number,
+    row: HeldRow,
+    device: { readonly rid: Uint8Array; readonly token: Uint8Array | undefined },
+    reason: string,
+  ): void;
   /** Drops the oldest ones of a peer until a row of `size` bytes has room beside them. */
   makeRoom(domain: string, size: number): void;
   prune(nowMs: number): void;
 }
 
 const columns = `id, peer, lane, kind, mid, tag, rid, payload, size, reason, created_ms, dead_ms,
-  expires_ms, sender, channel`;
+  expires_ms, sender, channel, token`;
 
 export function deadLetterQueries(
   { db, limits }: QueryContext,
@@ -54,9 +62,9 @@ export function deadLetterQueries(
 ): DeadLetterQueries {
   const insert = db.prepare<[Readonly<Record<string, number | string | Uint8Array | null>>]>(
     `INSERT INTO dead_letter (peer, lane, kind, mid, tag, rid, payload, size, reason, created_ms,
-                              dead_ms, expires_ms, sender, channel)
+                              dead_ms, expires_ms, sender, channel, token)
      VALUES (:peer, :lane, :kind, :mid, :tag, :rid, :payload, :size, :reason, :createdMs,
-             :deadMs, :expiresMs, :sender, :channel)`,
+             :deadMs, :expiresMs, :sender, :channel, :token)`,
   );
   const remove = db.prepare<[number]>('DELETE FROM dead_letter WHERE id = ?');
   const byId = db.prepare<[number], DeadRow>(`SELECT ${columns} FROM dead_letter WHERE id = ?`);
@@ -77,9 +85,9 @@ export function deadLetterQueries(
     .pluck();
   const insertRow = db.prepare<[Readonly<Record<string, number | Uint8Array | null>>]>(
     `INSERT INTO outbox (peer, lane, seq, kind, mid, tag, rids, payload, size, chain, created_ms,
-                         expires_ms, dead_ms, sender, channel)
+                         expires_ms, dead_ms, sender, channel, tokens)
      VALUES (:peer, :lane, :seq, :kind, :mid, :tag, :rid, :payload, :size, :chain, :createdMs,
-             :expiresMs, :deadMs, :sender, :channel)`,
+             :expiresMs, :deadMs, :sender, :channel, :token)`,
   );
   const totals = db.prepare<
     [],
@@ -113,22 +121,23 @@ export function deadLetterQueries(
       payloads.release(row.payload);
       return;
     }
-    const { peer, lane, kind, mid, tag, rid, payload, size, sender, channel } = row;
+    const { peer, lane, kind, mid, tag, rid, payload, size, sender, channel, token } = row;
     const { created_ms: createdMs, expires_ms: expiresMs } = row;
     const deadMs = Math.min(expiresMs, nowMs + limits.outboxAgeMs);
     const position = streams.append(peer, lane, tag);
     // The dead letter's reference to the payload becomes the row's.
-    const values = { peer, lane, kind, mid, tag, rid, payload, size, sender, channel };
+    const values = { peer, lane, kind, mid, tag, rid, payload, size, sender, channel, token };
     insertRow.run({ ...values, ...position, createdMs, expiresMs, deadMs });
     peers.count(peer, 1, size);
   }
 
   return {
-    add(nowMs, row, rid, reason) {
+    add(nowMs, row, { rid, token }, reason) {
       payloads.addRef(row.payload);
       const { peer, lane, kind, mid, tag, payload, size, sender, channel } = row;
       insert.run({
         ...{ peer, lane, kind, mid, tag, rid, payload, size, reason, sender, channel },
+        token: token !== undefined && token.length > 0 ? token : null,
         createdMs: row.created_ms,
         deadMs: nowMs,
         expiresMs: row.expires_ms,

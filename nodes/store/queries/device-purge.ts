@@ -30,6 +30,7 @@ export function devicePurgeQueries({ db }: QueryContext): DevicePurge {
     `UPDATE payload SET refs = refs - 1 WHERE id IN (SELECT payload FROM entry WHERE log = ?)`,
     'DELETE FROM entry WHERE log = ?',
     'DELETE FROM tomb WHERE log = ?',
+    'DELETE FROM token_set WHERE log = ?',
     'DELETE FROM log WHERE id = ?',
   ].map((sql) => db.prepare<[number]>(sql));
   const ofDevice = [

@@ -8,9 +8,12 @@ import {
   NotFoundError,
   PayloadTooLargeError,
   ResourceExhaustedError,
+  Status,
 } from '@quicprochat/proto';
 import { needBytes, needSeq, storeBounds } from '../bounds.ts';
 import type { Operations, QueryContext } from '../operations.ts';
+import type { TargetOutcome } from '../store.ts';
+import type { TokenQueries } from './delivery-tokens.ts';
 import type { Delivery, LogAppend, LogRow } from './log-append.ts';
 import { logReadQueries } from './log-read.ts';
 import { logTrimQueries } from './log-trim.ts';
@@ -30,11 +33,20 @@ interface ExpiredRow {
 
 export type Delivered =
   | { readonly outcome: 'stored' | 'duplicate'; readonly receivedMs: number }
-  | { readonly outcome: 'unknownDevice' | 'queueFull' };
+  | { readonly outcome: 'unknownDevice' }
+  /** `isTemporary`: the sender is no stranger and may try again. */
+  | { readonly outcome: 'queueFull'; readonly isTemporary: boolean };
 
 export interface InboxQueries extends Pick<Operations, 'enqueue' | 'fetch' | 'peek' | 'ack'> {
   /** Writes nothing unless the outcome is `stored`. */
-  deliver(nowMs: number, rid: Uint8Array, delivery: Delivery): Delivered;
+  deliver(
+    nowMs: number,
+    rid: Uint8Array,
+    delivery: Delivery,
+    token: Uint8Array | undefined,
+  ): Delivered;
+  /** For a target of a batch. */
+  outcomeOf(delivered: Delivered, tag: Uint8Array): TargetOutcome;
   sweep(nowMs: number): void;
 }
 
@@ -43,6 +55,7 @@ export function inboxQueries(
   payloads: PayloadQueries,
   logs: LogAppend,
   notices: NoticeQueries,
+  tokens: TokenQueries,
 ): InboxQueries {
   const { db, limits } = context;
   const reads = logReadQueries(db);
@@ -71,24 +84,47 @@ export function inboxQueries(
     return log;
   }
 
-  function deliver(nowMs: number, rid: Uint8Array, delivery: Delivery): Delivered {
+  function deliver(
+    nowMs: number,
+    rid: Uint8Array,
+    delivery: Delivery,
+    token: Uint8Array | undefined,
+  ): Delivered {
     const log = logs.byKey(rid);
     if (log === undefined) return { outcome: 'unknownDevice' };
     const known = logs.receivedMs(log.id, delivery.tag);
     if (known !== undefined) return { outcome: 'duplicate', receivedMs: known };
     const size = delivery.payload.bytes.length;
     context.needRoom();
-    if (log.row_count >= limits.inboxRows || log.byte_count + size > limits.inboxBytes) {
-      return { outcome: 'queueFull' };
-    }
-    logs.append(nowMs, log, delivery);
+    const isStranger = tokens.isStranger(log.id, token);
+    const isFull =
+      log.row_count >= limits.inboxRows ||
+      log.byte_count + size > limits.inboxBytes ||
+      (isStranger && tokens.strangerRows(log.id, limits.strangerRows) >= limits.strangerRows);
+    if (isFull) return { outcome: 'queueFull', isTemporary: !isStranger };
+    logs.append(nowMs, log, { ...delivery, isStranger });
     return { outcome: 'stored', receivedMs: nowMs };
+  }
+
+  function outcomeOf(delivered: Delivered, tag: Uint8Array): TargetOutcome {
+    switch (delivered.outcome) {
+      case 'unknownDevice':
+        return { outcome: 'refused', status: Status.NotFound, reason: 'UNKNOWN_DEVICE' };
+      case 'queueFull': {
+        const refused = { status: Status.ResourceExhausted, reason: 'QUEUE_FULL' } as const;
+        const retryAfterMs = delivered.isTemporary ? { retryAfterMs: storeBounds.fullRetryMs } : {};
+        return { outcome: 'refused', ...refused, ...retryAfterMs };
+      }
+      default:
+        return { ...delivered, tag };
+    }
   }
 
   return {
     deliver,
+    outcomeOf,
 
-    enqueue(nowMs, { rid, kind, mid, payload, ttlMs, sender }) {
+    enqueue(nowMs, { rid, kind, mid, payload, ttlMs, sender, token }) {
       needBytes(rid, storeBounds.ridBytes, 'rid');
       needBytes(mid, storeBounds.midBytes, 'mid');
       if (payload.length > storeBounds.payloadBytes) {
@@ -97,19 +133,20 @@ export function inboxQueries(
         );
       }
       const tag = messageTag(mid, payload);
-      const delivered = deliver(nowMs, rid, {
-        kind,
-        mid,
-        tag,
-        payload: new IncomingPayload(payload),
-        ttlMs,
-        sender: sender && logs.byKey(sender)?.id,
-      });
+      const senderLog = sender && logs.byKey(sender)?.id;
+      const incoming = new IncomingPayload(payload);
+      const delivery = { kind, mid, tag, payload: incoming, ttlMs, sender: senderLog };
+      const delivered = deliver(nowMs, rid, delivery, token);
       switch (delivered.outcome) {
         case 'unknownDevice':
           throw new NotFoundError('UNKNOWN_DEVICE', 'rid is not of this node');
         case 'queueFull':
-          throw new ResourceExhaustedError('QUEUE_FULL', 'the inbox is full');
+          // Without a time: for good, as far as this sender is concerned.
+          throw new ResourceExhaustedError(
+            'QUEUE_FULL',
+            'the inbox is full',
+            delivered.isTemporary ? { retryAfterMs: storeBounds.fullRetryMs } : {},
+          );
         default:
           return { outcome: delivered.outcome, tag, receivedMs: delivered.receivedMs };
       }

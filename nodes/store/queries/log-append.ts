@@ -21,6 +21,8 @@ export interface Delivery {
   readonly ttlMs: number;
   /** Log of the device of this node that sent it. */
   readonly sender?: number | undefined;
+  /** It came without a valid delivery token where one was asked for. */
+  readonly isStranger?: boolean;
 }
 
 export interface LogAppend {
@@ -51,9 +53,10 @@ export function logAppendQueries(context: QueryContext, payloads: PayloadQueries
     .pluck();
   const insertEntry = db.prepare<[Readonly<Record<string, number | bigint | Uint8Array | null>>]>(
     `INSERT INTO entry
-       (log, seq, mid, tag, kind, payload, size, received_ms, expires_ms, sender)
+       (log, seq, mid, tag, kind, payload, size, received_ms, expires_ms, sender, stranger)
      VALUES
-       (:log, :seq, :mid, :tag, :kind, :payload, :size, :receivedMs, :expiresMs, :sender)`,
+       (:log, :seq, :mid, :tag, :kind, :payload, :size, :receivedMs, :expiresMs, :sender,
+        :stranger)`,
   );
   const appendToLog = db.prepare<[number, number, number]>(
     `UPDATE log SET head = ?, row_count = row_count + 1, byte_count = byte_count + ?
@@ -65,7 +68,7 @@ export function logAppendQueries(context: QueryContext, payloads: PayloadQueries
     byKey: (rid) => byKey.get(rid),
     byId: (id) => byId.get(id),
     receivedMs: (log, tag) => receivedOfEntry.get(log, tag) ?? receivedOfTomb.get(log, tag),
-    append(nowMs, log, { kind, mid, tag, payload, ttlMs, sender }) {
+    append(nowMs, log, { kind, mid, tag, payload, ttlMs, sender, isStranger }) {
       const seq = log.head + 1;
       const size = payload.bytes.length;
       insertEntry.run({
@@ -79,6 +82,7 @@ export function logAppendQueries(context: QueryContext, payloads: PayloadQueries
         receivedMs: nowMs,
         expiresMs: nowMs + ttlMs,
         sender: sender ?? null,
+        stranger: isStranger === true ? 1 : 0,
       });
       appendToLog.run(seq, size, log.id);
       context.wake(log.key);

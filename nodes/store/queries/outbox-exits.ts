@@ -11,6 +11,7 @@ import type { NoticeQueries } from './notices.ts';
 import type { StreamQueries } from './outbox-streams.ts';
 import type { PayloadQueries } from './payloads.ts';
 import type { PeerQueries } from './peers.ts';
+import { joinTokens, splitTokens } from './row-tokens.ts';
 
 /** Of a receiver that does not know a row's kind, or not its channel, yet. */
 const briefReasons: readonly string[] = ['UNIMPLEMENTED', 'UNKNOWN_CHANNEL'];
@@ -31,7 +32,8 @@ export interface OutboxExits {
 }
 
 const columns =
-  'id, peer, lane, kind, mid, tag, rids, payload, size, created_ms, expires_ms, sender, channel';
+  'id, peer, lane, kind, mid, tag, rids, payload, size, created_ms, expires_ms, sender, channel, ' +
+  'tokens';
 
 export function outboxExitQueries(
   { db, limits }: QueryContext,
@@ -46,12 +48,12 @@ export function outboxExitQueries(
   );
   const removeRow = db.prepare<[number]>('DELETE FROM outbox WHERE id = ?');
   // A tombstone may be there: of a row for fewer devices, or of a dead letter that was retried.
-  const bury = db.prepare<[gone: number, row: number]>(
+  const bury = db.prepare<[rids: Uint8Array, gone: number, row: number]>(
     `INSERT OR IGNORE INTO outbox_tomb (peer, tag, rids, received_ms, gone_ms, sender, mid)
-     SELECT peer, tag, rids, created_ms, ?, sender, mid FROM outbox WHERE id = ?`,
+     SELECT peer, tag, ?, created_ms, ?, sender, mid FROM outbox WHERE id = ?`,
   );
-  const defer = db.prepare<[Uint8Array, number, number]>(
-    'UPDATE outbox SET seq = NULL, chain = NULL, rids = ?, due_ms = ? WHERE id = ?',
+  const defer = db.prepare<[Uint8Array, Uint8Array | null, number, number]>(
+    'UPDATE outbox SET seq = NULL, chain = NULL, rids = ?, tokens = ?, due_ms = ? WHERE id = ?',
   );
   const twin = db
     .prepare<[number, Uint8Array, Uint8Array, number], number>(
@@ -99,8 +101,14 @@ export function outboxExitQueries(
   const domainOf = db.prepare<[number], string>('SELECT domain FROM peer WHERE id = ?').pluck();
 
   /** The end of a row for one device: a dead letter, and a notice to whom it comes from. */
-  function die(nowMs: number, row: HeldRow, rid: Uint8Array, reason: string): void {
-    deadLetters.add(nowMs, row, rid, reason);
+  function die(
+    nowMs: number,
+    row: HeldRow,
+    rid: Uint8Array,
+    reason: string,
+    token: Uint8Array | undefined,
+  ): void {
+    deadLetters.add(nowMs, row, { rid, token }, reason);
     const { sender, mid, tag, created_ms: createdMs } = row;
     const lost = { sender, mid, tag, rid, domain: domainOf.get(row.peer) ?? '', createdMs };
     if (reason === expiredReason) notices.expired(nowMs, lost);
@@ -115,20 +123,28 @@ export function outboxExitQueries(
 
   function refuseRow(nowMs: number, row: HeldRow, rejects: readonly Reject[]): void {
     const deferred: Uint8Array[] = [];
-    let isAnyDelivered = false;
-    for (const rid of splitRids(row.rids)) {
+    const deferredTokens: (Uint8Array | undefined)[] = [];
+    const taken: Uint8Array[] = [];
+    const tokens = row.tokens === null ? [] : splitTokens(row.tokens);
+    for (const [index, rid] of splitRids(row.rids).entries()) {
       const reject = rejects.find((one) => Buffer.compare(one.rid, rid) === 0);
-      if (reject === undefined) isAnyDelivered = true;
-      else if (isWorthRetry(nowMs, row, reject)) deferred.push(rid);
-      else die(nowMs, row, rid, reject.reason);
+      if (reject === undefined) {
+        taken.push(rid);
+      } else if (isWorthRetry(nowMs, row, reject)) {
+        deferred.push(rid);
+        deferredTokens.push(tokens[index]);
+      } else {
+        die(nowMs, row, rid, reject.reason, tokens[index]);
+      }
     }
-    // Remembered as sent only if somebody took it: a dead row may be sent anew.
-    if (isAnyDelivered) bury.run(nowMs, row.id);
+    // Remembered as sent to those who took it: to the others it may be sent anew.
+    if (taken.length > 0) bury.run(Buffer.concat(taken), nowMs, row.id);
     const rids = Buffer.concat(deferred);
     // Another row may carry the same bytes for just these devices already.
     const isDone = rids.length === 0 || twin.get(row.peer, row.tag, rids, row.id) !== undefined;
     if (isDone) remove(row);
-    else defer.run(rids, nowMs + limits.deferredRetryMs, row.id);
+    else
+      defer.run(rids, joinTokens(deferredTokens) ?? null, nowMs + limits.deferredRetryMs, row.id);
   }
 
   return {
@@ -155,7 +171,10 @@ export function outboxExitQueries(
       const past = pastRows.all(nowMs, storeBounds.sweepRows);
       for (const row of past) {
         const reason = row.expires_ms <= nowMs ? expiredReason : 'PEER_UNREACHABLE';
-        for (const rid of splitRids(row.rids)) die(nowMs, row, rid, reason);
+        const tokens = row.tokens === null ? [] : splitTokens(row.tokens);
+        for (const [index, rid] of splitRids(row.rids).entries()) {
+          die(nowMs, row, rid, reason, tokens[index]);
+        }
         remove(row);
       }
       const requeuedPeers = new Set<string>();

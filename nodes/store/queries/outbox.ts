@@ -18,9 +18,15 @@ import { deadLetterQueries } from './dead-letters.ts';
 import type { LogAppend } from './log-append.ts';
 import type { NoticeQueries } from './notices.ts';
 import { outboxExitQueries, splitRids } from './outbox-exits.ts';
+import { joinTokens, splitTokens } from './row-tokens.ts';
 import { streamQueries, type StreamRow } from './outbox-streams.ts';
 import { IncomingPayload, type PayloadQueries } from './payloads.ts';
 import { laneNumbers, type PeerQueries } from './peers.ts';
+
+interface DatedRids {
+  readonly rids: Uint8Array;
+  readonly ms: number;
+}
 
 interface ReadRow {
   readonly seq: number;
@@ -31,6 +37,7 @@ interface ReadRow {
   readonly size: number;
   readonly chain: Uint8Array;
   readonly expires_ms: number;
+  readonly tokens: Uint8Array | null;
   readonly channel: Uint8Array | null;
 }
 
@@ -43,6 +50,8 @@ export interface NewOutboxRow {
   readonly tag: Uint8Array;
   readonly payload: IncomingPayload;
   readonly ttlMs: number;
+  /** Delivery tokens, 16 bytes for each of `rids`, zeros for none; undefined: none at all. */
+  readonly tokens?: Uint8Array | undefined;
   /** Log of the sending device of this node. */
   readonly sender?: number | undefined;
   /** Of a row for a channel: epoch (8 bytes, big-endian) and signature (64 bytes, or none). */
@@ -50,6 +59,8 @@ export interface NewOutboxRow {
 }
 
 export interface OutboxAppend {
+  /** When the peer's device was written to with this tag, as far as that is remembered. */
+  receivedMs(domain: string, tag: Uint8Array, rid: Uint8Array): number | undefined;
   /** Why a new row of `size` payload bytes is not taken for the peer now; undefined: it is. */
   refusal(nowMs: number, domain: string, size: number): string | undefined;
   /** Writes the row, unless one with the same tag and rids is here or was: when that came. */
@@ -83,24 +94,20 @@ export function outboxQueries(
   const streams = streamQueries(context);
   const deadLetters = deadLetterQueries(context, payloads, peers, streams);
   const exits = outboxExitQueries(context, payloads, peers, streams, deadLetters, notices);
-  const receivedOfRow = db
-    .prepare<[number, Uint8Array, Uint8Array], number>(
-      'SELECT created_ms FROM outbox WHERE peer = ? AND tag = ? AND rids = ?',
-    )
-    .pluck();
-  const receivedOfTomb = db
-    .prepare<[number, Uint8Array, Uint8Array], number>(
-      'SELECT received_ms FROM outbox_tomb WHERE peer = ? AND tag = ? AND rids = ?',
-    )
-    .pluck();
+  const datesOfRows = db.prepare<[number, Uint8Array], DatedRids>(
+    'SELECT rids, created_ms AS ms FROM outbox WHERE peer = ? AND tag = ?',
+  );
+  const datesOfTombs = db.prepare<[number, Uint8Array], DatedRids>(
+    'SELECT rids, received_ms AS ms FROM outbox_tomb WHERE peer = ? AND tag = ?',
+  );
   const insertRow = db.prepare<[Readonly<Record<string, number | bigint | Uint8Array | null>>]>(
     `INSERT INTO outbox (peer, lane, seq, kind, mid, tag, rids, payload, size, chain, created_ms,
-                         expires_ms, dead_ms, sender, channel)
+                         expires_ms, dead_ms, tokens, sender, channel)
      VALUES (:peer, :lane, :seq, :kind, :mid, :tag, :rids, :payload, :size, :chain, :createdMs,
-             :expiresMs, :deadMs, :sender, :channel)`,
+             :expiresMs, :deadMs, :tokens, :sender, :channel)`,
   );
   const rowsAfter = db.prepare<[number, number, number, number], ReadRow>(
-    `SELECT seq, kind, mid, rids, payload, size, chain, expires_ms, channel FROM outbox
+    `SELECT seq, kind, mid, rids, payload, size, chain, expires_ms, tokens, channel FROM outbox
       WHERE peer = ? AND lane = ? AND seq > ? ORDER BY seq LIMIT ?`,
   );
   const payloadBytes = db
@@ -131,14 +138,19 @@ export function outboxQueries(
     return isLost ? 'that domain is unreachable for too long' : undefined;
   }
 
-  function receivedMs(domain: string, tag: Uint8Array, rids: Uint8Array): number | undefined {
+  /** A row may be for many devices, and a retry for one of them, or for others beside it. */
+  function receivedMs(domain: string, tag: Uint8Array, rid: Uint8Array): number | undefined {
     const known = peers.peer(domain);
     if (known === undefined) return undefined;
-    return receivedOfRow.get(known.id, tag, rids) ?? receivedOfTomb.get(known.id, tag, rids);
+    const isFor = ({ rids }: DatedRids): boolean =>
+      splitRids(rids).some((one) => Buffer.compare(one, rid) === 0);
+    return (
+      datesOfRows.all(known.id, tag).find(isFor) ?? datesOfTombs.all(known.id, tag).find(isFor)
+    )?.ms;
   }
 
   function append(nowMs: number, domain: string, row: NewOutboxRow): number | undefined {
-    const { rids, kind, mid, tag, payload, ttlMs, sender, channel } = row;
+    const { rids, kind, mid, tag, payload, ttlMs, tokens, sender, channel } = row;
     const known = receivedMs(domain, tag, rids);
     if (known !== undefined) return known;
     const size = payload.bytes.length;
@@ -158,6 +170,7 @@ export function outboxQueries(
       createdMs: nowMs,
       expiresMs: nowMs + ttlMs,
       deadMs: nowMs + Math.min(ttlMs, limits.outboxAgeMs),
+      tokens: tokens ?? null,
       sender: sender ?? null,
       channel: channel ?? null,
     });
@@ -167,10 +180,11 @@ export function outboxQueries(
   }
 
   return {
+    receivedMs,
     refusal,
     append,
 
-    enqueueRemote(nowMs, domain, { rid, kind, mid, payload, ttlMs, sender }) {
+    enqueueRemote(nowMs, domain, { rid, kind, mid, payload, ttlMs, sender, token }) {
       needBytes(rid, storeBounds.ridBytes, 'rid');
       needBytes(mid, storeBounds.midBytes, 'mid');
       if (payload.length > storeBounds.payloadBytes) {
@@ -191,6 +205,7 @@ export function outboxQueries(
         tag,
         payload: new IncomingPayload(payload),
         ttlMs,
+        tokens: joinTokens([token]),
         sender: sender && logs.byKey(sender)?.id,
       });
       return { outcome: 'stored', tag, receivedMs: nowMs };
@@ -217,6 +232,7 @@ export function outboxQueries(
           mid: row.mid,
           payload,
           rids: splitRids(row.rids),
+          ...(row.tokens === null ? {} : { tokens: splitTokens(row.tokens) }),
           ...(row.channel === null ? {} : { channel: parseChannel(row.channel) }),
           ttlLeftMs: Math.max(0, row.expires_ms - nowMs),
           chain: row.chain,

@@ -13,7 +13,8 @@ import type { LaneName, RelayItemIn, Reject } from '@quicprochat/federation';
 import { needBytes, needSeq, storeBounds } from '../bounds.ts';
 import type { Operations, QueryContext } from '../operations.ts';
 import { emptyChain, nextChain } from './chain.ts';
-import type { InboxQueries } from './inbox.ts';
+import type { ChannelQueries } from './channels.ts';
+import type { Delivered, InboxQueries } from './inbox.ts';
 import { IncomingPayload } from './payloads.ts';
 import { laneNumbers, type PeerQueries } from './peers.ts';
 
@@ -82,8 +83,9 @@ export function relayInboxQueries(
   ): void {
     const { kind, mid, ttlMs } = item;
     const delivery = { kind, mid, tag, ttlMs, payload: new IncomingPayload(item.payload) };
-    for (const rid of item.rids) {
-      const verdict = item.refused ?? verdictOf(inbox.deliver(nowMs, rid, delivery).outcome);
+    for (const [index, rid] of item.rids.entries()) {
+      const token = item.tokens?.[index];
+      const verdict = item.refused ?? verdictOf(inbox.deliver(nowMs, rid, delivery, token));
       if (verdict !== undefined) reject(rid, verdict);
     }
   }
@@ -161,14 +163,14 @@ function needItem({ kind, mid, payload, rids, refused }: RelayItemIn): void {
   }
 }
 
-function verdictOf(outcome: ReturnType<InboxQueries['deliver']>['outcome']): Verdict | undefined {
-  switch (outcome) {
+function verdictOf(delivered: Delivered): Verdict | undefined {
+  switch (delivered.outcome) {
     case 'stored':
     case 'duplicate':
       return undefined;
     case 'unknownDevice':
       return { reason: 'UNKNOWN_DEVICE', temporary: false };
     case 'queueFull':
-      return { reason: 'QUEUE_FULL', temporary: true };
+      return { reason: 'QUEUE_FULL', temporary: delivered.isTemporary };
   }
 }
