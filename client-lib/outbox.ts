@@ -122,7 +122,7 @@ export class Outbox {
   /** New rows are there. */
   kick(): void {
     const session = this.#session;
-    if (session === undefined || session.signal.aborted) return;
+    if (session === undefined || session.signal.aborted || this.#isClosed) return;
     const { store } = this.#parts;
     for (const { target, newestId } of store.outbox.openTargets()) {
       if (this.#busy.size >= outboxLimits.targetsInParallel) return;
@@ -159,7 +159,10 @@ export class Outbox {
     }
   }
 
-  /** Writes down the last OKs, once no call is in flight any more, and lets waiters go. */
+  /**
+   * Writes down the last OKs and lets waiters go. Calls that are still failing over a session that ended
+   * do not touch the store any more; an OK that comes now is asked for again.
+   */
   close(): void {
     this.writeMarks();
     this.#isClosed = true;
@@ -169,7 +172,7 @@ export class Outbox {
   /** Writes down the OKs that came in. Durable on return. */
   writeMarks(): void {
     const { store, events } = this.#parts;
-    if (this.#marks.size === 0) return;
+    if (this.#marks.size === 0 || this.#isClosed) return;
     const marks = [...this.#marks];
     store.transaction(() => {
       for (const [id, { storeId, atMs, proof, receivedMs }] of marks) {
@@ -301,6 +304,7 @@ export class Outbox {
   }
 
   #settle(): void {
+    if (this.#isClosed) return;
     if (this.#parts.store.outbox.openCount() > this.#marks.size) return;
     for (const wake of this.#idleWaiters) wake();
   }
