@@ -1,18 +1,21 @@
 /**
  * What members say to each other inside MLS (docs/protocol/cryptography.md, `Content` of
- * proto/qpc/v1/content.proto): built with bounds, parsed with the same bounds. Text, and what members pass
- * on from logs.
+ * proto/qpc/v1/content.proto): built with bounds, parsed with the same bounds. Text, receipts, and what
+ * members pass on from logs.
  */
 import { InvalidArgumentError, PayloadTooLargeError, QpcError, Status } from '@quicprochat/proto';
 import {
   ContentSchema,
   create,
   fromBinary,
+  ReceiptKind as WireReceiptKind,
   toBinary,
   type KeyEvidence as KeyEvidenceMessage,
+  type Content as ContentMessage,
   type KeyEvidenceSchema,
   type MessageInitShape,
 } from '@quicprochat/proto/messages';
+import type { ReceiptKind } from './store/store.ts';
 
 export const contentLimits = {
   contentBytes: 64 * 1024,
@@ -22,20 +25,26 @@ export const contentLimits = {
   credentialBytes: 32 * 1024,
   headsBytes: 16 * 1024,
   headsLogs: 8,
+  /** Messages that one receipt is about. */
+  receiptIds: 256,
 } as const;
 
 /** A logical clock beyond this is nonsense, and would leave no room for later messages. */
 const lamportMax = 2 ** 48;
 
-/** A message as its sender wrote it. */
-export interface TextMessage {
+/** What every content begins with. */
+export interface ContentHeader {
   /** Inner id (16 bytes), once per message as the user sees it. */
   readonly innerId: Uint8Array;
-  /** 1, 2, 3 .. per conversation and sending device. */
+  /** 1, 2, 3 .. per conversation and sending device; 0 for what may be missing, such as receipts. */
   readonly n: number;
   readonly lamport: number;
   /** Sender's wall clock (ms); a claim. */
   readonly sentMs: number;
+}
+
+/** A message as its sender wrote it. */
+export interface TextMessage extends ContentHeader {
   readonly text: string;
   /** What the sender passes on from key-transparency logs, if anything. */
   readonly evidence?: KeyEvidence | undefined;
@@ -48,6 +57,19 @@ export interface KeyEvidence {
   /** Signed heads of logs (kt-log). */
   readonly heads: readonly Uint8Array[];
 }
+
+/** What became of messages of others. */
+export interface ReceiptMessage extends ContentHeader {
+  readonly kind: ReceiptKind;
+  /** Inner ids (16 bytes), at most 256. */
+  readonly ids: readonly Uint8Array[];
+}
+
+export type ParsedContent =
+  | { readonly type: 'text'; readonly content: TextMessage }
+  | { readonly type: 'receipt'; readonly content: ReceiptMessage }
+  /** Of a kind that a later version knows; its number counts. */
+  | { readonly type: 'unknown'; readonly content: ContentHeader };
 
 /** Content that a member sealed but that is none of ours, or out of bounds. */
 export class ContentError extends QpcError {
@@ -80,8 +102,28 @@ export function encodeContent(message: TextMessage): Uint8Array {
   );
 }
 
+/** A receipt for at most 256 messages; not counted, so its loss is no hole. */
+export function encodeReceipt(receipt: Omit<ReceiptMessage, 'n'>): Uint8Array {
+  const { innerId, lamport, sentMs, kind, ids } = receipt;
+  return toBinary(
+    ContentSchema,
+    create(ContentSchema, {
+      id: innerId,
+      lamport: BigInt(lamport),
+      sentMs: BigInt(sentMs),
+      body: {
+        case: 'receipt',
+        value: {
+          kind: kind === 'READ' ? WireReceiptKind.READ : WireReceiptKind.DELIVERED,
+          ids: [...ids],
+        },
+      },
+    }),
+  );
+}
+
 /** Throws ContentError; bounds are checked before anything is decoded or kept. */
-export function parseContent(bytes: Uint8Array): TextMessage {
+export function parseContent(bytes: Uint8Array): ParsedContent {
   if (bytes.length > contentLimits.contentBytes) {
     throw new ContentError(`${bytes.length} bytes, at most ${contentLimits.contentBytes}`);
   }
@@ -91,21 +133,43 @@ export function parseContent(bytes: Uint8Array): TextMessage {
   } catch {
     throw new ContentError('no encoded message');
   }
+  const header = headerOf(content);
+  const { body } = content;
+  switch (body.case) {
+    case 'text': {
+      const { utf8 } = body.value;
+      if (Buffer.byteLength(utf8) > contentLimits.textBytes) {
+        throw new ContentError(`text above ${contentLimits.textBytes} bytes`);
+      }
+      const evidence = parseEvidence(content.evidence);
+      return { type: 'text', content: { ...header, text: utf8, evidence } };
+    }
+    case 'receipt': {
+      const { kind, ids } = body.value;
+      const isBounded =
+        ids.length <= contentLimits.receiptIds &&
+        ids.every(({ length }) => length === contentLimits.innerIdBytes);
+      if (!isBounded) throw new ContentError('receipt: ids out of bounds');
+      if (kind !== WireReceiptKind.READ && kind !== WireReceiptKind.DELIVERED) {
+        return { type: 'unknown', content: header };
+      }
+      const said = kind === WireReceiptKind.READ ? 'READ' : 'DELIVERED';
+      return { type: 'receipt', content: { ...header, kind: said, ids } };
+    }
+    case undefined:
+      return { type: 'unknown', content: header };
+  }
+}
+
+function headerOf(content: ContentMessage): ContentHeader {
   if (content.id.length !== contentLimits.innerIdBytes) {
     throw new ContentError(`id of ${content.id.length} bytes, need ${contentLimits.innerIdBytes}`);
-  }
-  if (content.body.case !== 'text') throw new ContentError('of a kind that this version lacks');
-  const { utf8 } = content.body.value;
-  if (Buffer.byteLength(utf8) > contentLimits.textBytes) {
-    throw new ContentError(`text above ${contentLimits.textBytes} bytes`);
   }
   return {
     innerId: content.id,
     n: bounded(content.n, Number.MAX_SAFE_INTEGER, 'n'),
     lamport: bounded(content.lamport, lamportMax, 'lamport'),
     sentMs: bounded(content.sentMs, Number.MAX_SAFE_INTEGER, 'sent_ms'),
-    text: utf8,
-    evidence: parseEvidence(content.evidence),
   };
 }
 

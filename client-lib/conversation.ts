@@ -6,7 +6,6 @@
 import {
   hasReason,
   InvalidArgumentError,
-  methods,
   NotFoundError,
   parseUserId,
   QpcError,
@@ -18,13 +17,7 @@ import type { Contacts } from './contacts.ts';
 import { checkText, encodeContent } from './content.ts';
 import { envelopeKeyOf } from './envelope-key.ts';
 import type { EventBus } from './events.ts';
-import {
-  channelCopies,
-  hybridCopies,
-  PrekeyError,
-  type Recipient,
-  type SealedCopy,
-} from './fan-out.ts';
+import { channelCopies, hybridCopies, PrekeyError, type SealedCopy } from './fan-out.ts';
 import { fetchInvitees, forgetClaims, type Invitee } from './invitation.ts';
 import type { EvidenceExchange } from './kt/evidence-exchange.ts';
 import type { Caller } from './link.ts';
@@ -40,6 +33,10 @@ import {
   type SignatureKey,
   type Wipe,
 } from './mls/index.ts';
+import { fetchPrekeys } from './prekeys.ts';
+import { receiptLimits } from './receipts.ts';
+import { recipientsOf, sealContent } from './sealing.ts';
+import { outboxBounds } from './store/outbox-rows.ts';
 import type { ClientStore, ConversationRecord, EnvelopeKey } from './store/store.ts';
 import type { Batch, Writer } from './writer.ts';
 
@@ -49,6 +46,9 @@ export const conversationLimits = {
   /** Direct mode copies every message to each device; larger groups need channels. */
   devices: 256,
 } as const;
+
+/** As if sent again often enough: in groups without receipts nobody says that a copy arrived. */
+const resendTimes = outboxBounds.resendAfterMs.length;
 
 /** Only the creator changes a conversation's members (no group log yet). */
 export class NotCommitterError extends QpcError {
@@ -194,7 +194,7 @@ export class Conversations {
       } catch (error) {
         // Nothing was used up: the ratchet moves only with the transaction.
         if (!(error instanceof PrekeyError) || attempt > 0) throw error;
-        await this.#fetchPrekeys(error.userIds, signal);
+        await fetchPrekeys(this.#parts, error.userIds, signal);
       }
     }
   }
@@ -213,7 +213,7 @@ export class Conversations {
     groupId: Uint8Array,
     text: string,
   ): Promise<{ readonly id: Uint8Array; readonly messageId: number }> {
-    const { store, runtime, mls, contacts, identity, onOutbox } = this.#parts;
+    const { store, runtime, mls, contacts, identity, signatureKey, onOutbox } = this.#parts;
     const { random } = runtime;
     const group = this.#group(batch, groupId);
     const conversation = batch.conversationOfGroup(groupId) ?? this.#unknown();
@@ -227,21 +227,9 @@ export class Conversations {
     const recipients = recipientsOf(group);
     const members = recipients.map(({ userId }) => userId);
     contacts.requireUnblocked(members);
-    const isChannel = group.suite === xwingSuite;
-    // Asked before the ratchet moves: an envelope that cannot be made must not use up a key.
-    const prekeyOf = (rid: Uint8Array): Uint8Array | undefined => contacts.prekey(rid);
-    const missing = isChannel
-      ? []
-      : recipients.filter(({ identityPub }) => prekeyOf(identityPub) === undefined);
-    if (missing.length > 0) throw new PrekeyError([...new Set(missing.map((one) => one.userId))]);
-    const envelopeKey = await envelopeKeyOf(mls, group);
     const evidence = this.#parts.evidence.next(conversation.id, members);
     const plaintext = encodeContent({ ...message, evidence });
-    const sealed = await mls.encrypt(group, plaintext, new Uint8Array(0));
-    const content = { kind: 'mlsMessage', bytes: sealed.ciphertext } as const;
-    const copies = isChannel
-      ? channelCopies(content, recipients, envelopeKey, random)
-      : hybridCopies(content, recipients, prekeyOf, random);
+    const sealed = await sealContent({ mls, contacts, random }, group, plaintext, recipients);
 
     batch.useKeys(sealed.next, sealed.epoch, sealed.wipe);
     batch.advance(conversation, message.n, message.lamport);
@@ -255,7 +243,29 @@ export class Conversations {
         receivedMs: undefined,
       });
       sent.messageId = messageId ?? 0;
-      for (const copy of copies) store.outbox.add({ ...copy, messageId }, batch.nowMs);
+      const about = {
+        kind: 'MESSAGE',
+        groupId,
+        epoch: sealed.epoch,
+        resends: recipients.length < receiptLimits.devices ? 0 : resendTimes,
+      } as const;
+      for (const copy of sealed.copies) {
+        store.outbox.add({ ...copy, messageId, about }, batch.nowMs);
+      }
+      if (messageId !== undefined) {
+        store.resend.addCiphertext(
+          {
+            groupId,
+            sender: signatureKey.publicKey,
+            n: message.n,
+            epoch: Number(sealed.epoch),
+            tag: undefined,
+            messageId,
+            bytes: sealed.ciphertext,
+          },
+          batch.nowMs,
+        );
+      }
       if (evidence !== undefined) this.#parts.evidence.mark(conversation.id, evidence);
     });
     batch.after(onOutbox);
@@ -302,10 +312,12 @@ export class Conversations {
   #storeGrowth(batch: Batch, steps: readonly Grown[], invitees: readonly Invitee[]): void {
     const { store, events, onOutbox } = this.#parts;
     batch.write(() => {
-      for (const { copies, envelopeKey } of steps) {
+      for (const { copies, envelopeKey, group } of steps) {
         store.groups.putEnvelopeKey(envelopeKey);
+        const { groupId, epoch } = group;
+        const about = { kind: 'HANDSHAKE', groupId, epoch } as const;
         for (const copy of copies) {
-          store.outbox.add({ ...copy, messageId: undefined }, batch.nowMs);
+          store.outbox.add({ ...copy, messageId: undefined, about }, batch.nowMs);
         }
       }
       forgetClaims(
@@ -359,28 +371,6 @@ export class Conversations {
     return invitees;
   }
 
-  async #fetchPrekeys(userIds: readonly string[], signal?: AbortSignal): Promise<void> {
-    const { caller, contacts } = this.#parts;
-    const batchMax = 16;
-    for (let from = 0; from < userIds.length; from += batchMax) {
-      const { users } = await caller.call(
-        methods.fetchHybridKeys,
-        { userIds: userIds.slice(from, from + batchMax) },
-        signal === undefined ? {} : { signal },
-      );
-      for (const { userId, keys } of users) {
-        if (keys?.manifest === undefined || !userIds.includes(userId)) continue;
-        const { devices } = await contacts.verified(userId, keys.manifest, caller, signal);
-        for (const { identityPub, prekey } of keys.prekeys) {
-          const isTheirs = devices.some(
-            (device) => Buffer.compare(device.identityPub, identityPub) === 0,
-          );
-          if (isTheirs && prekey !== undefined) contacts.acceptPrekey(identityPub, prekey);
-        }
-      }
-    }
-  }
-
   /** Looks up the users whose verified keys are too old, or not there. Throws as Contacts.resolve. */
   async #refresh(userIds: readonly string[], signal?: AbortSignal): Promise<void> {
     const { contacts, caller } = this.#parts;
@@ -404,11 +394,6 @@ export class Conversations {
   #unknown(): never {
     throw new NotFoundError('UNKNOWN_GROUP', 'conversation: none with this id here');
   }
-}
-
-/** Every device of the group but this one. */
-function recipientsOf(group: MlsGroup): Recipient[] {
-  return group.members().filter(({ leafIndex }) => leafIndex !== group.ownLeafIndex);
 }
 
 /** Checked, without repeats and without ourselves. */

@@ -26,6 +26,7 @@ import { Link, type Caller, type Session } from './link.ts';
 import { createMls } from './mls/index.ts';
 import { Outbox } from './outbox.ts';
 import { News } from './received.ts';
+import { Receipts } from './receipts.ts';
 import { Receiver } from './receiver.ts';
 import type { AccountRecord, ClientStore } from './store/store.ts';
 import { Sync } from './sync.ts';
@@ -57,6 +58,7 @@ export class Device {
   readonly conversations: Conversations;
   readonly logs: Logs;
   readonly changes: AccountChanges;
+  readonly receipts: Receipts;
   readonly news = new News();
   readonly #store: ClientStore;
   readonly #runtime: Runtime;
@@ -129,17 +131,28 @@ export class Device {
       events,
       onSession: (session) => this.#onSession(session),
     });
+    this.receipts = new Receipts({
+      store,
+      runtime,
+      writer: this.#writer,
+      mls,
+      contacts,
+      caller: this.link,
+      onOutbox: () => this.outbox.kick(),
+    });
     this.#receiver = new Receiver({
       store,
       runtime,
       events,
       writer: this.#writer,
       mls,
+      identity,
       rid: publicKey,
       signatureKey,
       onUnknownUsers: (userIds) => this.#lookup.want(userIds),
       onEvidence: (taken) => evidence.take(taken),
       onMessages: () => this.news.ring(),
+      onReceiptsDue: (conversationId) => this.receipts.wake(conversationId),
     });
     this.#lookup = new UserLookup({
       runtime,
@@ -221,9 +234,11 @@ export class Device {
     this.#store.transaction(() => {
       this.#store.inbox.expire(nowMs - seenKeptMs);
       this.#store.outbox.expire(nowMs);
+      this.#store.resend.expire(nowMs);
     });
     if (this.#sync.resume()) this.link.redial('receiving again');
     this.link.start();
+    this.receipts.start();
     this.#logged(this.#receiver.retryParked(), 'parked rows');
   }
 
@@ -231,6 +246,7 @@ export class Device {
   async stop(): Promise<void> {
     await this.link.stop();
     await this.#lookup.stop();
+    await this.receipts.stop();
     await Promise.all(this.#background);
     await this.#writer.idle();
     this.outbox.close();

@@ -45,6 +45,10 @@ export type ClientEvent =
   | { readonly type: 'gap'; readonly from: number; readonly to: number }
   /** The own node has the last copy of an own message. */
   | { readonly type: 'accepted'; readonly messageId: number }
+  /** The nodes of all recipients have their copies of an own message. */
+  | { readonly type: 'relayed'; readonly messageId: number }
+  /** A device of every other member has an own message; or one of each showed it to its person. */
+  | { readonly type: 'delivered' | 'read'; readonly messageId: number }
   /** A copy was refused for good. `messageId` is undefined for a commit or Welcome. */
   | {
       readonly type: 'sendFailed';

@@ -32,7 +32,7 @@ export class PrekeyError extends QpcError {
 }
 
 function targetOf({ userId, identityPub }: Recipient): OutboxTarget {
-  return { rid: identityPub, domain: parseUserId(userId).domain };
+  return { rid: identityPub, domain: parseUserId(userId).domain, userId };
 }
 
 /** One envelope under the epoch's key for all recipients; none when there are no recipients. */

@@ -7,7 +7,14 @@
 import { createHash } from 'node:crypto';
 import { DataLossError, messageTag, QpcError, RowKind, type Runtime } from '@quicprochat/proto';
 import { sameBytes } from './contact.ts';
-import { ContentError, parseContent, type KeyEvidence, type TextMessage } from './content.ts';
+import {
+  ContentError,
+  parseContent,
+  type KeyEvidence,
+  type ParsedContent,
+  type ReceiptMessage,
+  type TextMessage,
+} from './content.ts';
 import {
   EnvelopeError,
   openChannel,
@@ -23,13 +30,21 @@ import {
   inspectMessage,
   inspectWelcome,
   MlsError,
+  type Identity,
   type Joined,
   type Mls,
   type Processed,
   type SignatureKey,
 } from './mls/index.ts';
 import { takeNotice } from './notices.ts';
-import type { ClientStore, InboxRow, ParkedRow, ParkReason } from './store/store.ts';
+import { receiptLimits, takeReceipt } from './receipts.ts';
+import type {
+  ClientStore,
+  ConversationRecord,
+  InboxRow,
+  ParkedRow,
+  ParkReason,
+} from './store/store.ts';
 import { writerLimits, type Batch, type Writer } from './writer.ts';
 
 export const receiverLimits = {
@@ -53,6 +68,7 @@ export interface ReceiverParts {
   readonly events: EventBus;
   readonly writer: Writer;
   readonly mls: Mls;
+  readonly identity: Identity;
   readonly rid: Uint8Array;
   readonly signatureKey: SignatureKey;
   /** Rows wait for the manifests of these users. */
@@ -61,6 +77,15 @@ export interface ReceiverParts {
   readonly onEvidence: (evidence: KeyEvidence) => Promise<void>;
   /** Messages are in the store that the application has not seen. */
   readonly onMessages: () => void;
+  /** Receipts are due in this conversation. */
+  readonly onReceiptsDue: (conversationId: Uint8Array) => void;
+}
+
+/** An authentic message of a group, and what it came in. */
+interface Opened {
+  readonly processed: Extract<Processed, { kind: 'application' }>;
+  readonly bytes: Uint8Array;
+  readonly row: InboxRow;
 }
 
 export class Receiver {
@@ -80,7 +105,9 @@ export class Receiver {
     return this.#parts.writer.run(async (batch) => {
       if (!isNext(batch, storeId, row.seq)) return;
       const tag = messageTag(row.mid, row.payload);
-      if (!batch.hasSeen(tag)) {
+      if (batch.hasSeen(tag)) {
+        this.#receiptAgain(tag, batch);
+      } else {
         if (row.kind === RowKind.Notice) {
           const emit = (event: ClientEvent): void => this.#emit(event);
           takeNotice({ store: this.#parts.store, emit }, row, batch);
@@ -261,7 +288,9 @@ export class Receiver {
       }
       throw error;
     }
-    if (processed.kind === 'application') return () => this.#show(processed, row, batch);
+    if (processed.kind === 'application') {
+      return () => this.#take({ processed, bytes, row }, batch);
+    }
     if (processed.isSelfRemoved) {
       return () => {
         batch.useKeys(processed.next, processed.next.epoch, processed.wipe);
@@ -279,20 +308,42 @@ export class Receiver {
   }
 
   /** An authentic message: its keys are used up even if its content is nonsense. */
-  #show(processed: Extract<Processed, { kind: 'application' }>, row: InboxRow, batch: Batch): void {
-    const { store, runtime } = this.#parts;
-    const { next, sender, plaintext } = processed;
-    batch.useKeys(next, processed.epoch, processed.wipe);
-    const conversation = batch.conversationOfGroup(next.groupId);
+  #take(opened: Opened, batch: Batch): void {
+    const { store } = this.#parts;
+    const { next, sender, plaintext, epoch, wipe } = opened.processed;
+    const { groupId } = next;
+    batch.useKeys(next, epoch, wipe);
+    batch.write(() => store.outbox.confirmHandshakes(groupId, sender.identityPub, epoch));
+    const conversation = batch.conversationOfGroup(groupId);
     if (conversation === undefined) return;
-    let message: TextMessage;
+    let parsed: ParsedContent;
     try {
-      message = parseContent(plaintext);
+      parsed = parseContent(plaintext);
     } catch (error) {
       if (!(error instanceof ContentError)) throw error;
-      this.#never(row, error.reason, batch);
+      this.#never(opened.row, error.reason, batch);
       return;
     }
+    switch (parsed.type) {
+      case 'text':
+        this.#show(parsed.content, conversation, opened, batch);
+        break;
+      case 'receipt':
+        this.#takeReceipt(parsed.content, conversation, opened, batch);
+        break;
+      case 'unknown':
+        this.#never(opened.row, 'UNKNOWN_CONTENT', batch);
+        break;
+    }
+  }
+
+  #show(
+    message: TextMessage,
+    conversation: ConversationRecord,
+    { processed: { sender, epoch }, bytes, row }: Opened,
+    batch: Batch,
+  ): void {
+    const { store } = this.#parts;
     batch.advance(
       conversation,
       conversation.sentCount,
@@ -300,16 +351,68 @@ export class Receiver {
     );
     const { evidence, ...shown } = message;
     batch.write(() => {
-      store.messages.add({
+      const messageId = store.messages.add({
         conversationId: conversation.id,
         senderUser: sender.userId,
         senderDevice: sender.deviceId,
         ...shown,
-        receivedMs: runtime.clock.now(),
+        receivedMs: batch.nowMs,
       });
+      if (messageId === undefined) {
+        this.#writeReceiptAgain(
+          store.messages.idOf(conversation.id, sender.deviceId, shown.innerId),
+          batch.nowMs,
+        );
+        return;
+      }
+      store.receipts.addDue(messageId, 'DELIVERED');
+      store.resend.addCiphertext(
+        {
+          groupId: conversation.groupId,
+          sender: sender.identityPub,
+          n: shown.n,
+          epoch: Number(epoch),
+          tag: messageTag(row.mid, row.payload),
+          messageId,
+          bytes,
+        },
+        batch.nowMs,
+      );
     });
-    batch.after(this.#parts.onMessages);
+    batch.after(() => {
+      this.#parts.onMessages();
+      this.#parts.onReceiptsDue(conversation.id);
+    });
     if (evidence !== undefined) batch.after(() => this.#takeEvidence(evidence));
+  }
+
+  #takeReceipt(
+    receipt: ReceiptMessage,
+    conversation: ConversationRecord,
+    { processed: { sender } }: Opened,
+    batch: Batch,
+  ): void {
+    const { store, identity } = this.#parts;
+    const { nowMs } = batch;
+    const from = { conversationId: conversation.id, rid: sender.identityPub, nowMs };
+    const events: ClientEvent[] = [];
+    batch.write(() => events.push(...takeReceipt(store, identity, receipt, from)));
+    batch.after(() => {
+      for (const event of events) this.#emit(event);
+    });
+  }
+
+  /** A row came again: its sender has no receipt, so it gets one more. */
+  #receiptAgain(tag: Uint8Array, batch: Batch): void {
+    const { store } = this.#parts;
+    batch.write(() => this.#writeReceiptAgain(store.resend.messageOfTag(tag), batch.nowMs));
+  }
+  #writeReceiptAgain(messageId: number | undefined, nowMs: number): void {
+    const { store, onReceiptsDue } = this.#parts;
+    if (messageId === undefined) return;
+    if (!store.receipts.addAgain(messageId, nowMs - receiptLimits.repeatMs)) return;
+    const conversationId = store.messages.message(messageId)?.conversationId;
+    if (conversationId !== undefined) onReceiptsDue(conversationId);
   }
 
   #takeEvidence(evidence: KeyEvidence): void {

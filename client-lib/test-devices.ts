@@ -48,6 +48,7 @@ import {
 import { EvidenceExchange } from './kt/evidence-exchange.ts';
 import { Logs } from './kt/logs.ts';
 import { TestLog, type TestLogOptions } from './test-logs.ts';
+import { Receipts } from './receipts.ts';
 import { Receiver } from './receiver.ts';
 import { openMemoryStore } from './store/sqlite-store.ts';
 import { inboxLog, type ClientStore, type InboxRow, type MessageRecord } from './store/store.ts';
@@ -214,6 +215,10 @@ export class TestDevice {
   get conversations(): Conversations {
     return this.#parts.conversations;
   }
+  /** Nothing seals them by itself: a test does with `flush`. */
+  get receipts(): Receipts {
+    return this.#parts.receipts;
+  }
 
   /** Everything in memory is gone; the store stays. */
   restart(): void {
@@ -332,6 +337,7 @@ interface Parts {
   readonly contacts: Contacts;
   readonly mls: Mls;
   readonly writer: Writer;
+  readonly receipts: Receipts;
   readonly receiver: Receiver;
   readonly lookup: UserLookup;
   readonly conversations: Conversations;
@@ -367,17 +373,29 @@ function buildParts(device: TestDevice, events: EventBus): Parts {
   });
   const mls = createMls({ ...runtime, manifests: contacts.lookup });
   const writer = new Writer(store, runtime);
+  const identity = { userId, deviceId };
+  const receipts = new Receipts({
+    store,
+    runtime,
+    writer,
+    mls,
+    contacts,
+    caller: directory,
+    onOutbox: () => undefined,
+  });
   const receiver = new Receiver({
     store,
     runtime,
     events,
     writer,
     mls,
+    identity,
     rid: device.rid,
     signatureKey,
     onUnknownUsers: (userIds) => lookup.want(userIds),
     onEvidence: (taken) => evidence.take(taken),
     onMessages: () => undefined,
+    onReceiptsDue: () => undefined,
   });
   const lookup: UserLookup = new UserLookup({
     runtime,
@@ -395,11 +413,11 @@ function buildParts(device: TestDevice, events: EventBus): Parts {
     writer,
     mls,
     caller: directory,
-    identity: { userId, deviceId },
+    identity,
     signatureKey,
     onOutbox: () => undefined,
   });
-  return { logs, evidence, contacts, mls, writer, receiver, lookup, conversations };
+  return { logs, evidence, contacts, mls, writer, receipts, receiver, lookup, conversations };
 }
 
 /** Every text exactly once, and nothing left over. */

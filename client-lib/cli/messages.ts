@@ -290,6 +290,9 @@ function noticeOf(event: ClientEvent): { line: string; record: JsonRecord } | un
     // Of use to programs that embed the library, noise for a listener.
     case 'parked':
     case 'accepted':
+    case 'relayed':
+    case 'delivered':
+    case 'read':
     case 'storeChanged':
     case 'overflow':
       return undefined;

@@ -96,6 +96,31 @@ export function messageRows(db: Database): MessageRows {
           limit,
         )
         .map(messageOf),
+    ownByNumber: (conversationId, deviceId, from, to, limit) =>
+      db
+        .all(
+          `SELECT ${columns} FROM message m WHERE conversation_id = ? AND sender_device = ?
+             AND n BETWEEN ? AND ? AND received_ms IS NULL ORDER BY n LIMIT ?`,
+          conversationId,
+          deviceId,
+          from,
+          to,
+          limit,
+        )
+        .map(messageOf),
+    message(id) {
+      const row = db.get(`SELECT ${columns} FROM message m WHERE id = ?`, id);
+      return row === undefined ? undefined : messageOf(row);
+    },
+    idOf: (conversationId, senderDevice, innerId) =>
+      db
+        .get(
+          'SELECT id FROM message WHERE conversation_id = ? AND sender_device = ? AND inner_id = ?',
+          conversationId,
+          senderDevice,
+          innerId,
+        )
+        ?.number('id'),
     sendState(id) {
       const row = db.get(`SELECT ${columns} FROM message m WHERE id = ?`, id);
       return row === undefined ? undefined : sendStateOf(row);

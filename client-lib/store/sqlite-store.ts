@@ -11,6 +11,8 @@ import { keyRows } from './key-rows.ts';
 import { logRows } from './log-rows.ts';
 import { messageRows } from './message-rows.ts';
 import { outboxRows } from './outbox-rows.ts';
+import { receiptRows } from './receipt-rows.ts';
+import { resendRows } from './resend-rows.ts';
 import type { ClientStore } from './store.ts';
 
 /**
@@ -28,6 +30,8 @@ export function openStore(path: string, key: Uint8Array): ClientStore {
     messages: messageRows(db),
     inbox: inboxRows(db),
     outbox: outboxRows(db),
+    receipts: receiptRows(db),
+    resend: resendRows(db),
     transaction: (work) => db.transaction(work),
     checkpoint: () => db.checkpoint(),
     close: () => db.close(),

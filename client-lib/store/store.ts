@@ -5,6 +5,8 @@
  * conversation).
  */
 import type { LogRows } from './log-rows.ts';
+import type { ReceiptRows } from './receipt-rows.ts';
+import type { ResendRows } from './resend-rows.ts';
 
 /** The account of this device with every long-term secret. */
 export interface AccountRecord {
@@ -206,6 +208,17 @@ export interface MessageRows {
   /** Received and not displayed, id > after, in order of arrival. */
   undisplayed(after: number, limit: number): readonly MessageRecord[];
   markDisplayed(ids: readonly number[], nowMs: number): void;
+  /** Own messages of a device by their numbers, ascending. */
+  ownByNumber(
+    conversationId: Uint8Array,
+    deviceId: string,
+    from: number,
+    to: number,
+    limit: number,
+  ): readonly MessageRecord[];
+  message(id: number): MessageRecord | undefined;
+  /** Row id by (conversation, sender device, inner id). */
+  idOf(conversationId: Uint8Array, senderDevice: string, innerId: Uint8Array): number | undefined;
   /** Undefined for a received or unknown message. */
   sendState(id: number): SendState | undefined;
 }
@@ -391,4 +404,6 @@ export interface ClientStore extends Disposable {
   readonly messages: MessageRows;
   readonly inbox: InboxRows;
   readonly outbox: OutboxRows;
+  readonly receipts: ReceiptRows;
+  readonly resend: ResendRows;
 }

@@ -1,0 +1,56 @@
+/**
+ * One content sealed for devices of a group: the MLS message, and the envelopes that it travels in.
+ * Nothing is used up until the caller writes `next` down (docs/protocol/delivery.md, "Sending, likewise").
+ */
+import type { Random } from '@quicprochat/proto';
+import type { Contacts } from './contacts.ts';
+import { envelopeKeyOf } from './envelope-key.ts';
+import {
+  channelCopies,
+  hybridCopies,
+  PrekeyError,
+  type Recipient,
+  type SealedCopy,
+} from './fan-out.ts';
+import { xwingSuite, type Encrypted, type Mls, type MlsGroup } from './mls/index.ts';
+
+export interface SealingParts {
+  readonly mls: Mls;
+  readonly contacts: Contacts;
+  readonly random: Random;
+}
+
+/** A sealed content: `next` belongs into the transaction that stores the copies. */
+export interface Sealed extends Encrypted {
+  readonly copies: readonly SealedCopy[];
+}
+
+/** Every device of the group but this one. */
+export function recipientsOf(group: MlsGroup): Recipient[] {
+  return group.members().filter(({ leafIndex }) => leafIndex !== group.ownLeafIndex);
+}
+
+/**
+ * Seals with the group's next own key for these devices of it. Throws PrekeyError where a hybrid
+ * envelope cannot be made, before a key is used; MlsError REMOVED.
+ */
+export async function sealContent(
+  { mls, contacts, random }: SealingParts,
+  group: MlsGroup,
+  plaintext: Uint8Array,
+  recipients: readonly Recipient[],
+): Promise<Sealed> {
+  const isChannel = group.suite === xwingSuite;
+  const prekeyOf = (rid: Uint8Array): Uint8Array | undefined => contacts.prekey(rid);
+  const missing = isChannel
+    ? []
+    : recipients.filter(({ identityPub }) => prekeyOf(identityPub) === undefined);
+  if (missing.length > 0) throw new PrekeyError([...new Set(missing.map((one) => one.userId))]);
+  const envelopeKey = await envelopeKeyOf(mls, group);
+  const sealed = await mls.encrypt(group, plaintext, new Uint8Array(0));
+  const content = { kind: 'mlsMessage', bytes: sealed.ciphertext } as const;
+  const copies = isChannel
+    ? channelCopies(content, recipients, envelopeKey, random)
+    : hybridCopies(content, recipients, prekeyOf, random);
+  return { ...sealed, copies };
+}
