@@ -271,7 +271,7 @@ async function buildHandlers(parts: BuildParts): Promise<Handlers> {
       sessionTtlMs,
       ratePerUser: config.ratePerUser,
     }),
-    ...enqueueHandlers({ domain, store, signing: secrets.signing, federation }),
+    ...enqueueHandlers({ domain, clock, store, signing: secrets.signing, federation }),
     ...deliveryHandlers({ clock, store, push, waiters, sessions }),
     ...keyHandlers({
       domain,

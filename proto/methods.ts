@@ -4,6 +4,7 @@
  */
 import type { DescMessage, MessageShape } from '@bufbuild/protobuf';
 import * as m from './messages.ts';
+import { deliveryTokenBytes, maxDeliveryTokens } from './delivery-token.ts';
 import { defaultMaxPayloadBytes } from './frame.ts';
 import {
   atMost,
@@ -90,6 +91,10 @@ export const maxRelayItems = 256;
 export const maxRelayBytes = 768 * 1024;
 export const maxFetchRows = 256;
 export const maxFetchBytes = 512 * 1024;
+/** Bounds of one BatchEnqueue; the whole request has at most the bytes. */
+export const maxBatchPayloads = 64;
+export const maxBatchTargets = 2_048;
+export const maxBatchBytes = 2 * 1024 * 1024;
 /** Headers of one Peek. */
 export const maxPeekRows = 1_000;
 /** Largest KEYTRANS request (bytes): a monitor map of some thousand labels. */
@@ -139,6 +144,7 @@ const fetchKeyPackage: FieldRules<m.FetchKeyPackageRequest> = {
   suites: itemsBetween(1, 4, atMost(0xffff)),
 };
 const requester = exactBytes(16);
+const deliveryToken = emptyOrBytes(deliveryTokenBytes);
 /** 900 and 901 are one stream and one handler: 900 is a batch of one. */
 const relayOptions: MethodOptions<typeof m.FedRelayRequestSchema> = {
   callers: peer,
@@ -238,6 +244,7 @@ export const methods = {
       mid: exactBytes(16),
       payload: bytesBetween(1, maxControlBytes),
       ttlS: atMost(maxTtlS),
+      token: deliveryToken,
     },
   }),
   fetch: method(201, m.FetchRequestSchema, m.FetchResponseSchema, {
@@ -256,6 +263,37 @@ export const methods = {
     deadlineMs: maxWaitMs + 5_000,
     rules: { cursors: itemsBetween(1, 256, cursorRules), waitMs: atMost(maxWaitMs) },
   }),
+  batchEnqueue: method(205, m.BatchEnqueueRequestSchema, m.BatchEnqueueResponseSchema, {
+    callers: device,
+    rate: 'send',
+    maxRequestBytes: maxBatchBytes,
+    rules: {
+      payloads: itemsBetween(
+        1,
+        maxBatchPayloads,
+        nested<m.BatchPayload>({
+          mid: exactBytes(16),
+          payload: bytesBetween(1, maxControlBytes),
+        }),
+      ),
+      targets: itemsBetween(
+        1,
+        maxBatchTargets,
+        nested<m.BatchTarget>({ rid: exactBytes(32), domain: domainName, token: deliveryToken }),
+      ),
+      ttlS: atMost(maxTtlS),
+    },
+  }),
+  setDeliveryTokens: method(
+    208,
+    m.SetDeliveryTokensRequestSchema,
+    m.SetDeliveryTokensResponseSchema,
+    {
+      callers: device,
+      rate: 'keys',
+      rules: { hashes: itemsBetween(0, maxDeliveryTokens, exactBytes(32)) },
+    },
+  ),
   peek: method(203, m.PeekRequestSchema, m.PeekResponseSchema, {
     callers: device,
     rate: 'read',

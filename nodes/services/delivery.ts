@@ -36,7 +36,10 @@ export interface DeliveryParts {
 
 export function deliveryHandlers(
   parts: DeliveryParts,
-): Pick<Handlers, 'fetch' | 'peek' | 'fetchWait' | 'ack' | 'subscribe' | 'relayStatus'> {
+): Pick<
+  Handlers,
+  'setDeliveryTokens' | 'fetch' | 'peek' | 'fetchWait' | 'ack' | 'subscribe' | 'relayStatus'
+> {
   const { store, push, waiters } = parts;
 
   function checkStore(storeId: Uint8Array): void {
@@ -129,6 +132,11 @@ export function deliveryHandlers(
       const stillEntitled = (): Promise<boolean> => isEntitled(context);
       push.subscribe({ rid: identityPub, after, connection, isEntitled: stillEntitled });
       return { storeId: store.storeId };
+    },
+
+    async setDeliveryTokens({ hashes }, context) {
+      await store.setDeliveryTokens(deviceOf(context).identityPub, hashes);
+      return {};
     },
 
     async relayStatus(request, context) {
