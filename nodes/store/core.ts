@@ -13,6 +13,7 @@ import { accountQueries } from './queries/accounts.ts';
 import { auditQueries } from './queries/audits.ts';
 import { tokenQueries } from './queries/delivery-tokens.ts';
 import { enqueueBatchQueries } from './queries/enqueue-batch.ts';
+import { channelQueries } from './queries/channels.ts';
 import { inboxQueries } from './queries/inbox.ts';
 import { keyLogQueries } from './queries/key-log.ts';
 import { keyQueries } from './queries/keys.ts';
@@ -257,6 +258,7 @@ function makeOperations(context: QueryContext): Operations {
   const tokens = tokenQueries(context, logs);
   const inbox = inboxQueries(context, payloads, logs, notices, tokens);
   const outbox = outboxQueries(context, payloads, peers, logs, notices);
+  const channels = channelQueries(context, { logs, inbox, outbox, notices, tokens });
   return {
     ...secretQueries(context),
     ...markQueries(context),
@@ -270,13 +272,15 @@ function makeOperations(context: QueryContext): Operations {
     ...enqueueBatchQueries(context, inbox, outbox, logs),
     setDeliveryTokens: tokens.setDeliveryTokens,
     ...relayStatusQueries(context, logs, peers),
-    ...relayInboxQueries(context, inbox, peers),
+    ...channels,
+    ...relayInboxQueries(context, inbox, channels, peers),
     ...keyLogQueries(context),
     ...auditQueries(context),
     sweep(nowMs) {
       keys.sweep(nowMs);
       inbox.sweep(nowMs);
       outbox.sweep(nowMs);
+      channels.sweep(nowMs);
     },
   };
 }

@@ -10,6 +10,7 @@ import {
   InvalidArgumentError,
   NotFoundError,
   PayloadTooLargeError,
+  PermissionDeniedError,
   QpcError,
   ResourceExhaustedError,
   Status,
@@ -134,6 +135,12 @@ export function errorFromMessage(sent: ErrorMessage): QpcError {
     case Status.InvalidArgument:
       return new InvalidArgumentError(
         reason as ReasonArgument<typeof InvalidArgumentError>,
+        message,
+        options,
+      );
+    case Status.PermissionDenied:
+      return new PermissionDeniedError(
+        reason as ReasonArgument<typeof PermissionDeniedError>,
         message,
         options,
       );

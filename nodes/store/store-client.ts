@@ -8,6 +8,7 @@ import type {
   StoreMark,
 } from '@quicprochat/federation';
 import type { AuditStore, TreeStore } from '@quicprochat/kt-log';
+import type { ChannelPostRow, LogPosition, NewChannel } from './channel-store.ts';
 import { KeyLogStore, NodeAuditStore } from './log-stores.ts';
 import type { OperationArgs, OperationName, OperationResult } from './operations.ts';
 import type { StoreReads } from './reads.ts';
@@ -159,6 +160,30 @@ export class StoreClient implements NodeStore {
   }
   ack(rid: Uint8Array, upTo: number) {
     return this.#channel.call('ack', rid, upTo);
+  }
+  createChannel(rid: Uint8Array, channel: NewChannel) {
+    return this.#channel.call('createChannel', rid, channel);
+  }
+  postToChannel(post: ChannelPostRow) {
+    return this.#channel.call('postToChannel', post);
+  }
+  applyChannelUpdate(from: string, payload: Uint8Array) {
+    return this.#channel.call('applyChannelUpdate', from, payload);
+  }
+  channelMembers(rid: Uint8Array, cid: Uint8Array) {
+    return this.#channel.call('channelMembers', rid, cid);
+  }
+  fetchChannel(rid: Uint8Array, position: LogPosition, maxRows: number, maxBytes: number) {
+    return this.#channel.call('fetchChannel', rid, position, maxRows, maxBytes);
+  }
+  peekChannel(rid: Uint8Array, position: LogPosition, maxRows: number) {
+    return this.#channel.call('peekChannel', rid, position, maxRows);
+  }
+  ackChannel(rid: Uint8Array, cid: Uint8Array, upTo: number) {
+    return this.#channel.call('ackChannel', rid, cid, upTo);
+  }
+  fetchLogs(rid: Uint8Array, positions: readonly LogPosition[], maxRows: number, maxBytes: number) {
+    return this.#channel.call('fetchLogs', rid, positions, maxRows, maxBytes);
   }
   sweep() {
     return this.#channel.call('sweep');

@@ -1,6 +1,7 @@
 /** The contract of a NodeStore, kept by the store in its thread and by the one in this thread. */
 import { describe } from 'node:test';
 import { accountContract } from './contract/accounts.ts';
+import { channelContract } from './contract/channels.ts';
 import { deadLetterContract } from './contract/dead-letters.ts';
 import type { OpenStore } from './contract/fixture.ts';
 import { inboxContract } from './contract/inbox.ts';
@@ -23,6 +24,7 @@ for (const [name, open] of stores) {
     accountContract(open);
     keyContract(open);
     inboxContract(open);
+    channelContract(open);
     outboxContract(open);
     noticeContract(open);
     deadLetterContract(open);

@@ -11,6 +11,7 @@ import type {
   RewindStore,
 } from '@quicprochat/federation';
 import type { AuditStore, TreeStore } from '@quicprochat/kt-log';
+import type { ChannelStore } from './channel-store.ts';
 import type { Reason, Status } from '@quicprochat/proto';
 
 /** Signed manifest as it travels (manifest.proto); absent fields were empty. */
@@ -284,6 +285,9 @@ export interface StoreLimits {
   readonly inboxBytes: number;
   /** Rows in an inbox that came without a valid delivery token. */
   readonly strangerRows: number;
+  /** Rows and payload bytes of one channel; beyond it the oldest rows go. */
+  readonly channelRows: number;
+  readonly channelBytes: number;
   /** Rows and payload bytes held for one peer before new sends to it fail. */
   readonly outboxRowsPerPeer: number;
   readonly outboxBytesPerPeer: number;
@@ -298,7 +302,13 @@ export interface StoreLimits {
 }
 
 export interface NodeStore
-  extends OutboxStore, RelayInboxStore, PeerRecordStore, RewindStore, AsyncDisposable {
+  extends
+    ChannelStore,
+    OutboxStore,
+    RelayInboxStore,
+    PeerRecordStore,
+    RewindStore,
+    AsyncDisposable {
   /** Renewed when the database is created or found rewound, also while it is open (8 bytes). */
   readonly storeId: Uint8Array;
   /**

@@ -331,6 +331,8 @@ export class SimNode implements AsyncDisposable {
     const limits = {
       inboxRows: this.#options.inboxRows ?? 100_000,
       inboxBytes: 2 ** 30,
+      channelRows: 100_000,
+      channelBytes: 2 ** 30,
       strangerRows: 100_000,
       outboxRowsPerPeer: 100_000,
       outboxBytesPerPeer: 2 ** 30,

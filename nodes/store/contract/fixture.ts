@@ -37,6 +37,8 @@ export const bigLimits: StoreLimits = {
   ...smallLimits,
   inboxRows: 100_000,
   inboxBytes: 2 ** 30,
+  channelRows: 100_000,
+  channelBytes: 2 ** 30,
   outboxRowsPerPeer: 100_000,
   outboxBytesPerPeer: 2 ** 30,
 };

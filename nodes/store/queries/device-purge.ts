@@ -34,6 +34,8 @@ export function devicePurgeQueries({ db }: QueryContext): DevicePurge {
     'DELETE FROM log WHERE id = ?',
   ].map((sql) => db.prepare<[number]>(sql));
   const ofDevice = [
+    'UPDATE channel SET trim_due = 1 WHERE log IN (SELECT log FROM channel_cursor WHERE device = ?)',
+    'DELETE FROM channel_cursor WHERE device = ?',
     `DELETE FROM claim_package
       WHERE key_package IN (SELECT id FROM key_package WHERE device = ?)`,
     'DELETE FROM key_package WHERE device = ?',

@@ -42,6 +42,7 @@ const laneNames = new Map<number, LaneName>([
 export function relayInboxQueries(
   { db, needRoom }: QueryContext,
   inbox: InboxQueries,
+  channels: ChannelQueries,
   peers: PeerQueries,
 ): Pick<Operations, 'inboundStreams' | 'applyRelay'> {
   const cursorsOfPeer = db.prepare<[number], CursorRow>(
@@ -77,10 +78,18 @@ export function relayInboxQueries(
 
   function deliver(
     nowMs: number,
+    domain: string,
     item: RelayItemIn,
     tag: Uint8Array,
     reject: (rid: Uint8Array, verdict: Verdict) => void,
   ): void {
+    if (item.channel !== undefined) {
+      for (const cid of item.rids) {
+        const verdict = item.refused ?? channels.relay(nowMs, domain, cid, item, tag);
+        if (verdict !== undefined) reject(cid, verdict);
+      }
+      return;
+    }
     const { kind, mid, ttlMs } = item;
     const delivery = { kind, mid, tag, ttlMs, payload: new IncomingPayload(item.payload) };
     for (const [index, rid] of item.rids.entries()) {
@@ -133,7 +142,7 @@ export function relayInboxQueries(
       for (const item of fresh) {
         const tag = messageTag(item.mid, item.payload);
         const seq = cursor + 1;
-        deliver(nowMs, item, tag, (rid, { reason, temporary }) => {
+        deliver(nowMs, domain, item, tag, (rid, { reason, temporary }) => {
           insertReject.run(peer, lane, seq, rid, reason, temporary ? 1 : 0);
         });
         cursor = seq;
