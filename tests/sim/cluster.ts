@@ -1,0 +1,195 @@
+/**
+ * One simulated cluster: the nodes and clients of a world on one scheduler and one network, with the
+ * knobs that faults turn. What dies comes back by itself after a while.
+ */
+import { silentLog } from '@quicprochat/proto';
+import { memoryNetwork, type MemoryNetwork } from '@quicprochat/proto/transport';
+import { QpcError } from '@quicprochat/proto';
+import type { Violation } from '../checkers/index.ts';
+import { SimClient } from './client.ts';
+import { Disk } from './disk.ts';
+import { NodeLedger } from './invariants.ts';
+import type { Mix } from './mixes.ts';
+import { noCallFaults } from './network.ts';
+import { SimNode, type Surroundings } from './node.ts';
+import { Process, SimRandom, type ClockError, type LogSink } from './process.ts';
+import type { Scheduler } from './scheduler.ts';
+import { Trace } from './trace.ts';
+import { nodeConfig, nodeParts, type World } from './world.ts';
+
+export interface ClusterOptions {
+  readonly world: World;
+  readonly mix: Mix;
+  readonly seed: number;
+  readonly scheduler: Scheduler;
+  readonly onLine?: (line: string) => void;
+  /** Also the logs of nodes and clients, as lines of the trace that do not count for its hash. */
+  readonly onLog?: LogSink;
+}
+
+/** Usual time of a commit (ms), and of one on a slow disk. */
+const commitMs = { low: 0.2, high: 3, slowLow: 200, slowHigh: 1_500 } as const;
+
+export class Cluster implements Disposable {
+  readonly mix: Mix;
+  readonly scheduler: Scheduler;
+  readonly trace: Trace;
+  readonly random: SimRandom;
+  readonly network: MemoryNetwork;
+  readonly nodes: readonly SimNode[];
+  readonly clients: readonly SimClient[];
+  readonly ledger = new NodeLedger();
+  readonly violations: Violation[] = [];
+  readonly slowDisks = new Set<string>();
+  readonly #disk = new Disk();
+  /** Makes delays; a network of its own, as it is asked at every message. */
+  readonly #delays: SimRandom;
+  readonly #pairMs = new Map<string, number>();
+  #isHealed = false;
+
+  constructor({ world, mix, seed, scheduler, onLine, onLog }: ClusterOptions) {
+    const seedText = `${mix.name} ${seed}`;
+    this.mix = mix;
+    this.scheduler = scheduler;
+    this.trace = new Trace(scheduler, onLine);
+    this.random = new SimRandom(seedText, 'cluster');
+    this.#delays = new SimRandom(seedText, 'delays');
+    const keeper = new Process('network', scheduler, {
+      random: new SimRandom(seedText, 'network'),
+    });
+    this.network = memoryNetwork(
+      { ...keeper.runtime, log: silentLog },
+      { delayMs: (from, to) => this.#delayMs(from, to), chunkBytes: mix.chunkBytes },
+    );
+    const around: Surroundings = {
+      seed: seedText,
+      scheduler,
+      network: this.network,
+      disk: this.#disk,
+      trace: this.trace,
+      ...(onLog === undefined ? {} : { onLog }),
+      callFaults: () => (this.#isHealed ? noCallFaults : mix.calls),
+      commitMs: (host, random) =>
+        this.slowDisks.has(host)
+          ? random.between(commitMs.slowLow, commitMs.slowHigh)
+          : random.between(commitMs.low, commitMs.high),
+      crashShare: (point) => (this.#isHealed ? 0 : (mix.crashes[point] ?? 0)),
+    };
+    this.nodes = world.nodes.map((node) => {
+      const parts = nodeParts(node, world.nodes, nodeConfig(node.domain));
+      return new SimNode(parts, node.image, around, {
+        clock: this.#clockError(),
+        observer: this.ledger,
+      });
+    });
+    const names = new Map(
+      world.clients.flatMap(({ name, ridHex, deviceId }) => [
+        [ridHex, name],
+        [deviceId, name],
+      ]),
+    );
+    this.clients = world.clients.map(
+      ({ image, ...parts }) =>
+        new SimClient(parts, image, around, {
+          clock: this.#clockError(),
+          nameOf: (id) => names.get(id) ?? id,
+        }),
+    );
+    for (const node of this.nodes) node.onDeath = () => this.#revive(node);
+    for (const client of this.clients) client.onDeath = () => this.#revive(client);
+  }
+
+  get isHealed(): boolean {
+    return this.#isHealed;
+  }
+
+  nodeOf(client: SimClient): SimNode {
+    const node = this.nodes.find(({ domain }) => domain === client.parts.home);
+    if (node === undefined) throw new Error(`${client.name}: no node`);
+    return node;
+  }
+
+  /** Everything starts. */
+  start(): void {
+    for (const node of this.nodes) this.background(this.startNode(node), `${node.domain} starts`);
+    for (const client of this.clients) this.background(this.openClient(client), client.name);
+  }
+
+  async startNode(node: SimNode): Promise<void> {
+    if (node.isUp) return;
+    await node.start();
+  }
+
+  async openClient(client: SimClient): Promise<void> {
+    if (client.isUp) return;
+    const opened = await client.open();
+    if (client.isUp) opened.start();
+  }
+
+  /** No fault happens from here on, and whatever is down comes back. */
+  heal(): void {
+    if (this.#isHealed) return;
+    this.#isHealed = true;
+    this.slowDisks.clear();
+    const hosts = [...this.nodes.map(({ domain }) => domain), ...this.clients.map((c) => c.name)];
+    for (const from of hosts) for (const to of hosts) this.network.heal(from, to);
+    this.start();
+    this.trace.tell({ kind: 'healed', atMs: this.trace.nowMs });
+  }
+
+  /** Work that nobody waits for: only an error that is not one of ours is a finding. */
+  background(work: Promise<void>, what: string): void {
+    work.catch((error: unknown) => {
+      if (error instanceof QpcError) this.trace.note('cluster', what, error.reason);
+      else this.find('no-surprise', `${what}: ${describe(error)}`);
+    });
+  }
+
+  find(checker: string, text: string): void {
+    this.violations.push({ checker, text });
+  }
+
+  /** Some time between the mix's bounds. */
+  downMs(): number {
+    return this.random.between(...this.mix.downMs);
+  }
+
+  [Symbol.dispose](): void {
+    for (const client of this.clients) client.dispose();
+    for (const node of this.nodes) node.dispose();
+    this.#disk[Symbol.dispose]();
+  }
+
+  #revive(one: SimNode | SimClient): void {
+    this.scheduler.after(this.#isHealed ? 10 : this.downMs(), () => {
+      const isNode = one instanceof SimNode;
+      this.background(
+        isNode ? this.startNode(one) : this.openClient(one),
+        isNode ? `${one.domain} starts` : one.name,
+      );
+    });
+  }
+
+  #clockError(): ClockError {
+    const { clockMs, clockDrift } = this.mix;
+    return {
+      offsetMs: Math.round(this.random.between(-clockMs, clockMs)),
+      rate: 1 + this.random.between(-clockDrift, clockDrift),
+    };
+  }
+
+  #delayMs(from: string, to: string): number {
+    const { delayMs, tailMs } = this.mix;
+    const pair = `${from} ${to}`;
+    let fixedMs = this.#pairMs.get(pair);
+    if (fixedMs === undefined) {
+      fixedMs = this.random.between(0.5, 0.5 + delayMs);
+      this.#pairMs.set(pair, fixedMs);
+    }
+    return fixedMs + this.#delays.share() ** 3 * tailMs;
+  }
+}
+
+function describe(error: unknown): string {
+  return error instanceof Error ? (error.stack ?? error.message) : String(error);
+}

@@ -1,0 +1,106 @@
+/** The faults of a mix that come again and again, each in a loop of its own on simulated time. */
+import type { Cluster } from './cluster.ts';
+import type { Events } from './mixes.ts';
+
+/** Does one fault; time is over when the loop goes on. */
+type Deed = (cluster: Cluster) => void;
+
+const deeds: { readonly [K in keyof Events]-?: Deed } = {
+  killNode: ({ random, nodes }) => random.pick(nodes).kill('kill-node'),
+  killClient: ({ random, clients }) => random.pick(clients).kill('kill-client'),
+  cutNodes: (cluster) => {
+    const [one, other] = pair(cluster);
+    cut(cluster, 'cut-nodes', [
+      [one, other],
+      [other, one],
+    ]);
+  },
+  cutNodesOneWay: (cluster) => cut(cluster, 'cut-nodes-one-way', [pair(cluster)]),
+  cutClient: (cluster) => {
+    const client = cluster.random.pick(cluster.clients);
+    const node = cluster.nodeOf(client).domain;
+    cut(cluster, 'cut-client', [
+      [client.name, node],
+      [node, client.name],
+    ]);
+  },
+  isolateNode: (cluster) => {
+    const node = cluster.random.pick(cluster.nodes);
+    const others = [
+      ...cluster.nodes.filter((other) => other !== node).map(({ domain }) => domain),
+      ...cluster.clients.filter((client) => cluster.nodeOf(client) === node).map((c) => c.name),
+    ];
+    cut(
+      cluster,
+      'isolate-node',
+      others.flatMap((other): [string, string][] => [
+        [node.domain, other],
+        [other, node.domain],
+      ]),
+    );
+  },
+  breakConnections: (cluster) => {
+    const { random, nodes, clients, network, trace } = cluster;
+    const isFederation = random.chance(0.5);
+    const client = random.pick(clients);
+    const [one, other] = isFederation
+      ? pair(cluster)
+      : [client.name, cluster.nodeOf(client).domain];
+    const broken = network.breakConnections(one, other);
+    if (nodes.length > 0 && broken > 0) trace.fault('break-connections', `${one} ${other}`);
+  },
+  stepClock: ({ random, nodes, clients, mix, trace }) => {
+    const one = random.pick([...nodes, ...clients]);
+    const byMs = Math.round(random.between(-mix.clockMs, mix.clockMs));
+    // Never further off than the mix says: tokens and certificates have their own tests.
+    const offsetMs = Math.max(-mix.clockMs, Math.min(mix.clockMs, one.clock.offsetMs + byMs));
+    trace.fault('step-clock', 'domain' in one ? one.domain : one.name, String(byMs));
+    one.clock.offsetMs = offsetMs;
+  },
+  restartNode: (cluster) => {
+    const node = cluster.random.pick(cluster.nodes);
+    if (node.running === undefined) return;
+    cluster.trace.fault('restart-node', node.domain);
+    cluster.background(
+      node.stop().then(() => cluster.startNode(node)),
+      `${node.domain} restarts`,
+    );
+  },
+  slowDisk: ({ random, nodes, slowDisks, trace, scheduler }) => {
+    const { domain } = random.pick(nodes);
+    trace.fault('slow-disk', domain);
+    slowDisks.add(domain);
+    scheduler.after(random.between(1_000, 8_000), () => slowDisks.delete(domain));
+  },
+};
+
+/** Begins the loops; they end when the cluster heals. */
+export function beginFaults(cluster: Cluster): void {
+  for (const [name, meanMs] of Object.entries(cluster.mix.events)) {
+    // Object.entries loses the keys' type; the mix was written with it.
+    const deed = deeds[name as keyof Events];
+    const next = (): void => {
+      cluster.scheduler.after(cluster.random.between(0.3, 1.7) * meanMs, () => {
+        if (cluster.isHealed) return;
+        deed(cluster);
+        next();
+      });
+    };
+    next();
+  }
+}
+
+function pair({ random, nodes }: Cluster): [string, string] {
+  const one = random.pick(nodes);
+  const other = random.pick(nodes.filter((node) => node !== one));
+  return [one.domain, other.domain];
+}
+
+function cut(cluster: Cluster, name: string, paths: readonly [string, string][]): void {
+  const { network, trace, scheduler } = cluster;
+  trace.fault(name, paths.map((path) => path.join('>')).join(' '));
+  for (const [from, to] of paths) network.cut(from, to);
+  scheduler.after(cluster.downMs(), () => {
+    for (const [from, to] of paths) network.heal(from, to);
+  });
+}

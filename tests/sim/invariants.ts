@@ -1,0 +1,202 @@
+/**
+ * Invariants I1, I3 and I4 of the nodes' databases (docs/protocol/delivery.md): what a node said OK to
+ * is in its log, was acked there, or stands in an outbox; what left an outbox is at the peer; seqs have
+ * no holes. What was said is noted at each reply, what is there is read from the files.
+ */
+import type { BatchOutcome, OperationRequest } from '@quicprochat/nodes/store/simulation';
+import { openForReading } from '@quicprochat/nodes/store/simulation';
+import { messageTag } from '@quicprochat/proto';
+import type { Violation } from '../checkers/index.ts';
+import type { NodeObserver, SimNode } from './node.ts';
+
+/** A message in one inbox: `<rid> <tag>` in hex. */
+type Copy = string;
+
+interface Said {
+  /** Copies that the node took into inboxes. */
+  readonly here: Set<Copy>;
+  /** Copies that it took for a peer. */
+  readonly there: Map<string, Set<Copy>>;
+}
+
+/** What a database holds. */
+interface Held {
+  readonly inbox: ReadonlySet<Copy>;
+  /** Taken and gone again: acked or expired. */
+  readonly gone: ReadonlySet<Copy>;
+  /** By peer: waiting, and given up. */
+  readonly waiting: ReadonlyMap<string, ReadonlySet<Copy>>;
+  readonly faults: readonly string[];
+}
+
+export class NodeLedger implements NodeObserver {
+  readonly violations: Violation[] = [];
+  /** Full looks at a database. */
+  looks = 0;
+  readonly #said = new Map<string, Said>();
+
+  committed(
+    node: SimNode,
+    requests: readonly OperationRequest[],
+    outcome: BatchOutcome,
+    isReplied: boolean,
+  ): void {
+    if (!isReplied) return;
+    const said = this.#of(node.domain);
+    for (const [index, request] of requests.entries()) {
+      const one = outcome.outcomes[index];
+      if (one?.isOk !== true) continue;
+      if (request.name === 'enqueue') {
+        const [row] = request.args;
+        said.here.add(copyOf(row.rid, messageTag(row.mid, row.payload)));
+      } else if (request.name === 'enqueueRemote') {
+        const [peer, row] = request.args;
+        const there = said.there.get(peer) ?? new Set();
+        said.there.set(peer, there);
+        there.add(copyOf(row.rid, messageTag(row.mid, row.payload)));
+      }
+    }
+  }
+
+  opened(node: SimNode): void {
+    this.look([node]);
+  }
+
+  /** The disk of a node is an older one: what it lost is for the clients to bring back. Returns how much. */
+  restored(node: SimNode): number {
+    const held = read(node);
+    let lost = 0;
+    const forget = (copies: Set<Copy>, isThere: (copy: Copy) => boolean): void => {
+      for (const copy of copies) {
+        if (isThere(copy)) continue;
+        copies.delete(copy);
+        lost += 1;
+      }
+    };
+    const { here, there } = this.#of(node.domain);
+    const has = (copy: Copy): boolean => held.inbox.has(copy) || held.gone.has(copy);
+    forget(here, has);
+    for (const copies of there.values()) forget(copies, () => false);
+    for (const { there: sent } of this.#said.values()) {
+      const copies = sent.get(node.domain);
+      if (copies !== undefined) forget(copies, has);
+    }
+    return lost;
+  }
+
+  /** Whether nobody waits for anything at this node: inboxes acked, outboxes empty. */
+  isIdle(node: SimNode): boolean {
+    const db = openForReading(node.path, node.parts.key);
+    try {
+      const rows = db
+        .prepare<[], number>('SELECT (SELECT count(*) FROM entry) + (SELECT count(*) FROM outbox)')
+        .pluck();
+      return rows.get() === 0;
+    } finally {
+      db.close();
+    }
+  }
+
+  /** Reads the files of all these nodes and compares them with what was said. */
+  look(nodes: readonly SimNode[]): void {
+    this.looks += 1;
+    const held = new Map(nodes.map((node) => [node.domain, read(node)]));
+    for (const [domain, { faults, inbox, gone, waiting }] of held) {
+      for (const text of faults) this.#find('I3', `${domain}: ${text}`);
+      const { here, there } = this.#of(domain);
+      for (const copy of here) {
+        if (!inbox.has(copy) && !gone.has(copy)) this.#find('I1', `${domain} lost ${copy}`);
+      }
+      for (const [peer, copies] of there) {
+        const at = held.get(peer);
+        if (at === undefined) continue;
+        for (const copy of copies) {
+          const isHeld = waiting.get(peer)?.has(copy) === true;
+          if (!isHeld && !at.inbox.has(copy) && !at.gone.has(copy)) {
+            this.#find('I4', `${copy} is neither at ${domain} nor at ${peer}`);
+          }
+        }
+      }
+    }
+  }
+
+  #find(checker: string, text: string): void {
+    if (this.violations.length < 20) this.violations.push({ checker, text });
+  }
+
+  #of(domain: string): Said {
+    const said = this.#said.get(domain) ?? { here: new Set(), there: new Map() };
+    this.#said.set(domain, said);
+    return said;
+  }
+}
+
+interface LogRow {
+  readonly id: number;
+  readonly kind: number;
+  readonly key: Buffer;
+  readonly head: number;
+  readonly acked: number;
+}
+
+function read(node: SimNode): Held {
+  const db = openForReading(node.path, node.parts.key);
+  try {
+    const logs = db.prepare<[], LogRow>('SELECT id, kind, key, head, acked FROM log').all();
+    const keys = new Map(logs.map(({ id, key }) => [id, key.toString('hex')]));
+    const copy = (log: number, tag: Buffer): Copy => `${keys.get(log)} ${tag.toString('hex')}`;
+    const entries = db
+      .prepare<[], { readonly log: number; readonly seq: number; readonly tag: Buffer }>(
+        'SELECT log, seq, tag FROM entry ORDER BY log, seq',
+      )
+      .all();
+    const tombs = db
+      .prepare<[], { readonly log: number; readonly tag: Buffer }>('SELECT log, tag FROM tomb')
+      .all();
+    const waiting = new Map<string, Set<Copy>>();
+    const wait = (peer: string, rids: Buffer, tag: Buffer): void => {
+      const copies = waiting.get(peer) ?? new Set();
+      waiting.set(peer, copies);
+      for (let at = 0; at < rids.length; at += 32)
+        copies.add(copyOf(rids.subarray(at, at + 32), tag));
+    };
+    const outbox = db.prepare<
+      [],
+      { readonly domain: string; readonly rids: Buffer; readonly tag: Buffer }
+    >(`SELECT domain, rids, tag FROM outbox JOIN peer ON peer.id = outbox.peer
+       UNION ALL
+       SELECT domain, rid, tag FROM dead_letter JOIN peer ON peer.id = dead_letter.peer`);
+    for (const { domain, rids, tag } of outbox.all()) wait(domain, rids, tag);
+    return {
+      inbox: new Set(entries.map(({ log, tag }) => copy(log, tag))),
+      gone: new Set(tombs.map(({ log, tag }) => copy(log, tag))),
+      waiting,
+      faults: seqFaults(logs, entries),
+    };
+  } finally {
+    db.close();
+  }
+}
+
+/** Nothing expires within a run, so an inbox holds exactly what is not acked. */
+function seqFaults(
+  logs: readonly LogRow[],
+  entries: readonly { readonly log: number; readonly seq: number }[],
+): string[] {
+  const faults: string[] = [];
+  for (const { id, kind, key, head, acked } of logs) {
+    if (kind !== 1) continue;
+    const seqs = entries.filter(({ log }) => log === id).map(({ seq }) => seq);
+    const isGapless = seqs.every((seq, index) => seq === acked + 1 + index);
+    if (!isGapless || seqs.length !== head - acked) {
+      faults.push(
+        `inbox ${key.toString('hex').slice(0, 8)}: acked ${acked}, head ${head}, rows ${seqs.join()}`,
+      );
+    }
+  }
+  return faults;
+}
+
+function copyOf(rid: Uint8Array, tag: Uint8Array): Copy {
+  return `${Buffer.from(rid).toString('hex')} ${Buffer.from(tag).toString('hex')}`;
+}

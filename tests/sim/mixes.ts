@@ -1,0 +1,204 @@
+/**
+ * Fault mixes: what goes wrong in a run, how often, and what clients do meanwhile. In each of them at
+ * least one call in twenty loses its reply after the work was done: that finds most.
+ */
+import { noCallFaults, type CallFaults } from './network.ts';
+
+/** A fault that comes again and again; the mean time between two of them (ms). */
+export interface Events {
+  readonly killNode?: number;
+  readonly killClient?: number;
+  /** Full partition of two nodes. */
+  readonly cutNodes?: number;
+  /** Only one direction between two nodes. */
+  readonly cutNodesOneWay?: number;
+  /** A client loses its node for a while. */
+  readonly cutClient?: number;
+  /** One node alone. */
+  readonly isolateNode?: number;
+  /** All connections between two hosts break, and may be made again at once. */
+  readonly breakConnections?: number;
+  /** The wall clock of a process jumps. */
+  readonly stepClock?: number;
+  /** An orderly restart of a node. */
+  readonly restartNode?: number;
+  /** A store that takes long for each commit, for a while. */
+  readonly slowDisk?: number;
+}
+
+export interface Mix {
+  readonly name: string;
+  /** For the report and the docs. */
+  readonly what: string;
+  readonly calls: CallFaults;
+  readonly events: Events;
+  /** Time of one network message: fixed part per pair of hosts up to this, and a tail (ms). */
+  readonly delayMs: number;
+  readonly tailMs: number;
+  /** Chance to die each time that a crash point is passed. */
+  readonly crashes: Readonly<Record<string, number>>;
+  /** How long a dead or cut off process stays so (ms). */
+  readonly downMs: readonly [number, number];
+  /** Largest error of a process's wall clock (ms) and of its rate. */
+  readonly clockMs: number;
+  readonly clockDrift: number;
+  /** Mean time between two client operations (ms). */
+  readonly thinkMs: number;
+  /** Share of bursts among the sends. */
+  readonly bursts: number;
+  /** Largest piece of a write that travels as one (bytes). */
+  readonly chunkBytes: number;
+}
+
+const base: Omit<Mix, 'name' | 'what'> = {
+  calls: { ...noCallFaults, replyLost: 0.05, breaks: 0.2 },
+  events: {},
+  delayMs: 40,
+  tailMs: 20,
+  crashes: {},
+  downMs: [100, 5_000],
+  clockMs: 0,
+  clockDrift: 0,
+  thinkMs: 250,
+  bursts: 0.05,
+  chunkBytes: Number.POSITIVE_INFINITY,
+};
+
+function mix(
+  name: string,
+  what: string,
+  parts: Partial<Omit<Mix, 'name' | 'what' | 'calls'>> & {
+    readonly calls?: Partial<CallFaults>;
+  } = {},
+): Mix {
+  const { calls, ...others } = parts;
+  return { ...base, ...others, calls: { ...base.calls, ...calls }, name, what };
+}
+
+export const mixes: readonly Mix[] = [
+  mix('replies', 'replies lost after the work was done, nothing else'),
+  mix('requests', 'requests and replies lost, requests twice', {
+    calls: { requestLost: 0.05, replyLost: 0.08, duplicate: 0.1 },
+  }),
+  mix('late', 'answers late, some beyond their deadline', {
+    calls: { late: 0.05, lateMs: 60_000 },
+    tailMs: 400,
+  }),
+  mix('slow-network', 'half a second from host to host, with a long tail', {
+    delayMs: 500,
+    tailMs: 2_000,
+  }),
+  mix('fast', 'no delay to speak of: everything meets', { delayMs: 1, tailMs: 0, thinkMs: 20 }),
+  mix('pieces', 'every write arrives in pieces of 700 bytes', { chunkBytes: 700, tailMs: 100 }),
+  mix('connections', 'connections break', {
+    events: { breakConnections: 1_500 },
+    calls: { breaks: 1, dialLost: 0.1 },
+  }),
+  mix('node-kills', 'nodes are killed at any time', { events: { killNode: 6_000 } }),
+  mix('node-crash-points', 'nodes die around their commits', {
+    crashes: {
+      'node:before-commit': 0.004,
+      'node:after-commit-before-reply': 0.006,
+      'node:after-reply': 0.004,
+      'node:after-checkpoint': 0.002,
+    },
+  }),
+  mix('client-kills', 'clients are killed at any time', { events: { killClient: 3_000 } }),
+  mix('client-crash-points', 'clients die around their commits', {
+    crashes: { 'client:before-commit': 0.01, 'client:after-commit': 0.02 },
+    downMs: [50, 3_000],
+  }),
+  mix('crash-points', 'nodes and clients die around their commits', {
+    crashes: {
+      'node:before-commit': 0.002,
+      'node:after-commit-before-reply': 0.003,
+      'node:after-reply': 0.002,
+      'node:after-checkpoint': 0.001,
+      'client:before-commit': 0.005,
+      'client:after-commit': 0.01,
+    },
+  }),
+  mix('partition', 'two nodes do not hear each other for a while', {
+    events: { cutNodes: 8_000 },
+    downMs: [1_000, 60_000],
+  }),
+  mix('one-way', 'one direction between two nodes is dead', {
+    events: { cutNodesOneWay: 6_000 },
+    downMs: [1_000, 45_000],
+  }),
+  mix('isolation', 'one node has lost all others and its clients', {
+    events: { isolateNode: 12_000 },
+    downMs: [2_000, 60_000],
+  }),
+  mix('mobile', 'clients lose their node again and again', {
+    events: { cutClient: 1_500 },
+    downMs: [200, 40_000],
+  }),
+  mix('clocks', 'wall clocks minutes apart, drifting and jumping', {
+    events: { stepClock: 5_000 },
+    clockMs: 120_000,
+    clockDrift: 0.01,
+  }),
+  mix('slow-disk', 'commits that take a second', { events: { slowDisk: 6_000 } }),
+  mix('restarts', 'orderly restarts of nodes', { events: { restartNode: 5_000 } }),
+  mix('bursts', 'many messages at once, over slow lines', {
+    bursts: 0.5,
+    delayMs: 150,
+    tailMs: 300,
+    thinkMs: 600,
+  }),
+  mix('flapping', 'links between nodes that come and go quickly', {
+    events: { cutNodesOneWay: 1_500, breakConnections: 2_000 },
+    downMs: [50, 3_000],
+  }),
+  mix('everything', 'a little of all of it', {
+    calls: { requestLost: 0.02, duplicate: 0.02, late: 0.02, lateMs: 20_000, dialLost: 0.03 },
+    events: {
+      killNode: 25_000,
+      killClient: 15_000,
+      cutNodes: 25_000,
+      cutNodesOneWay: 25_000,
+      cutClient: 10_000,
+      breakConnections: 10_000,
+      stepClock: 30_000,
+      slowDisk: 30_000,
+    },
+    crashes: {
+      'node:before-commit': 0.0005,
+      'node:after-commit-before-reply': 0.001,
+      'node:after-reply': 0.0005,
+      'client:before-commit': 0.001,
+      'client:after-commit': 0.003,
+    },
+    downMs: [100, 20_000],
+    clockMs: 30_000,
+    clockDrift: 0.001,
+    tailMs: 200,
+  }),
+  mix('storm', 'a lot of all of it', {
+    calls: { requestLost: 0.05, replyLost: 0.1, duplicate: 0.05, dialLost: 0.1, breaks: 0.5 },
+    events: { killNode: 9_000, killClient: 5_000, cutNodes: 9_000, cutClient: 4_000 },
+    crashes: {
+      'node:after-commit-before-reply': 0.003,
+      'client:after-commit': 0.01,
+    },
+    downMs: [100, 8_000],
+    tailMs: 500,
+  }),
+];
+
+/** Throws for a name that is none. */
+export function mixNamed(name: string): Mix {
+  const found = mixes.find((one) => one.name === name);
+  if (found === undefined) {
+    throw new Error(`no mix ${name}; there are ${mixes.map((one) => one.name).join(', ')}`);
+  }
+  return found;
+}
+
+/** The mix that a seed has unless another is asked for. */
+export function mixOfSeed(seed: number): Mix {
+  const found = mixes[seed % mixes.length];
+  if (found === undefined) throw new Error('no mixes');
+  return found;
+}

@@ -1,0 +1,82 @@
+/**
+ * What a program reaches besides its interfaces, in a simulation's hands: `Date.now`, which ts-mls reads,
+ * is simulated time; threads (OPAQUE) and WebCrypto are counted. While accounts are prepared, simulated
+ * time waits for those; in a run there must be none.
+ */
+import { setTimeout as realSleep } from 'node:timers/promises';
+import type { Worker } from 'node:worker_threads';
+import { epochMs } from './process.ts';
+import type { Scheduler } from './scheduler.ts';
+
+export class Outside implements Disposable {
+  #outstanding = 0;
+  #begun = 0;
+  readonly #onWorker = (worker: Worker): void => {
+    this.#begin();
+    worker.once('exit', () => this.#end());
+  };
+  readonly #restore: (() => void)[] = [];
+
+  readonly #scheduler: Scheduler;
+
+  constructor(scheduler: Scheduler) {
+    this.#scheduler = scheduler;
+    const { now } = Date;
+    Date.now = () => Math.floor(epochMs + scheduler.nowMs);
+    this.#restore.push(() => {
+      Date.now = now;
+    });
+    process.on('worker', this.#onWorker);
+    const { subtle } = globalThis.crypto;
+    for (const name of ['importKey', 'sign', 'verify', 'generateKey', 'digest'] as const) {
+      const original: unknown = Reflect.get(subtle, name);
+      if (typeof original !== 'function') continue;
+      const counted = (...args: unknown[]): unknown => {
+        this.#begin();
+        const result: unknown = Reflect.apply(original, subtle, args);
+        void Promise.resolve(result).then(
+          () => this.#end(),
+          () => this.#end(),
+        );
+        return result;
+      };
+      Reflect.defineProperty(subtle, name, { value: counted, configurable: true });
+      this.#restore.push(() => Reflect.deleteProperty(subtle, name));
+    }
+  }
+
+  /** Pieces of work that were begun since this counter was made. */
+  get begun(): number {
+    return this.#begun;
+  }
+
+  /** Runs the simulation until the promise settles; time stands still while other work is going on. */
+  async finish<T>(work: Promise<T>, maxMs: number): Promise<T> {
+    const scheduler = this.#scheduler;
+    let isOver = false;
+    const settled = work.finally(() => (isOver = true));
+    settled.catch(() => undefined);
+    const endMs = scheduler.nowMs + maxMs;
+    while (!isOver && scheduler.nowMs < endMs) {
+      await scheduler.run(scheduler.nowMs, () => isOver);
+      if (isOver) break;
+      if (this.#outstanding > 0) await realSleep(1);
+      else await scheduler.step();
+    }
+    if (!isOver) throw new Error(`not done in ${maxMs} simulated ms`);
+    return settled;
+  }
+
+  [Symbol.dispose](): void {
+    process.off('worker', this.#onWorker);
+    for (const restore of this.#restore) restore();
+  }
+
+  #begin(): void {
+    this.#outstanding += 1;
+    this.#begun += 1;
+  }
+  #end(): void {
+    this.#outstanding -= 1;
+  }
+}

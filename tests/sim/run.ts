@@ -1,0 +1,147 @@
+/** One run: a seed and a mix in, what happened and what was wrong with it out. */
+import {
+  fifo,
+  live,
+  noDup,
+  noGap,
+  noLoss,
+  type History,
+  type Violation,
+} from '../checkers/index.ts';
+import { Cluster } from './cluster.ts';
+import { beginFaults } from './faults.ts';
+import type { Mix } from './mixes.ts';
+import { Outside } from './outside.ts';
+import type { LogSink } from './process.ts';
+import { Scheduler } from './scheduler.ts';
+import { work, type WorkDone } from './workload.ts';
+import type { World } from './world.ts';
+
+export interface RunOptions {
+  readonly world: World;
+  readonly seed: number;
+  readonly mix: Mix;
+  /** Client operations. */
+  readonly operations?: number;
+  readonly onLine?: (line: string) => void;
+  readonly onLog?: LogSink;
+}
+
+export interface RunResult {
+  readonly seed: number;
+  readonly mix: string;
+  /** Equal for equal seeds, byte by byte. */
+  readonly hash: string;
+  readonly violations: readonly Violation[];
+  readonly faults: ReadonlyMap<string, number>;
+  readonly work: WorkDone;
+  readonly history: History;
+  /** Events that the scheduler ran, and simulated time (ms). */
+  readonly steps: number;
+  readonly simulatedMs: number;
+  /** From the last fault until nothing was left to do (ms). */
+  readonly drainMs: number;
+  /** Full looks at the nodes' databases. */
+  readonly looks: number;
+}
+
+const operationsDefault = 320;
+/** I8: everything has drained so long after the last fault (ms). */
+const drainMaxMs = 30 * 60_000;
+/** How often it is looked whether everything has drained, and for how long that must hold (ms). */
+const drainLookMs = 2_000;
+const calmMs = 6_000;
+/** A run that works no faster than this hangs (simulated ms). */
+const workMaxMs = 4 * 3600_000;
+
+export async function runSeed(options: RunOptions): Promise<RunResult> {
+  const { world, seed, mix, operations = operationsDefault, onLine, onLog } = options;
+  const scheduler = new Scheduler();
+  using outside = new Outside(scheduler);
+  using cluster = new Cluster({
+    world,
+    mix,
+    seed,
+    scheduler,
+    ...(onLine === undefined ? {} : { onLine }),
+    ...(onLog === undefined ? {} : { onLog }),
+  });
+  const { trace, ledger, violations } = cluster;
+  cluster.start();
+  beginFaults(cluster);
+  let done: WorkDone | undefined;
+  void work(cluster, operations).then((counts) => (done = counts));
+  await scheduler.run(workMaxMs, () => done !== undefined);
+  // A last while, so that the operations that began last have met faults too.
+  await scheduler.run(scheduler.nowMs + 5_000);
+  cluster.heal();
+  const healedMs = scheduler.nowMs;
+  let calmSinceMs: number | undefined;
+  while (scheduler.nowMs < healedMs + drainMaxMs) {
+    if (!isDrained(cluster)) calmSinceMs = undefined;
+    else if (calmSinceMs === undefined) calmSinceMs = scheduler.nowMs;
+    else if (scheduler.nowMs - calmSinceMs >= calmMs) break;
+    await scheduler.run(scheduler.nowMs + drainLookMs);
+  }
+  const up = cluster.nodes.filter((node) => node.isUp);
+  if (up.length < cluster.nodes.length) cluster.find('live', 'a node is down');
+  ledger.look(up);
+  for (const one of cluster.clients) {
+    if (!one.isUp) {
+      cluster.find('live', `${one.name} is down`);
+      continue;
+    }
+    const { outbox, inbox } = one.store;
+    trace.tell({
+      kind: 'rest',
+      atMs: trace.nowMs,
+      device: one.name,
+      unsent: outbox.openCount(),
+      parked: inbox.parked().length,
+    });
+  }
+  if (outside.begun > 0)
+    cluster.find('escaped', `${outside.begun} pieces of work left the scheduler`);
+  if (done === undefined) cluster.find('live', 'the workload did not end');
+  const { history } = trace;
+  return {
+    seed,
+    mix: mix.name,
+    hash: trace.digest(),
+    violations: [
+      ...violations,
+      ...ledger.violations,
+      ...noLoss(history, { promised: 'sent' }),
+      ...noDup(history),
+      ...noGap(history),
+      ...fifo(history),
+      ...live(history, drainMaxMs),
+      ...undecryptable(history),
+    ],
+    faults: trace.faults,
+    work: done ?? { counts: new Map(), operations: 0 },
+    history,
+    steps: scheduler.steps,
+    simulatedMs: scheduler.nowMs,
+    drainMs: (calmSinceMs ?? scheduler.nowMs) - healedMs,
+    looks: ledger.looks,
+  };
+}
+
+/** Nothing is on its way: no copies unsent, no rows unacked, no rows in outboxes of nodes. */
+function isDrained({ clients, nodes, ledger }: Cluster): boolean {
+  const areClientsDone = clients.every(
+    (one) =>
+      one.isUp && one.store.outbox.openCount() === 0 && one.store.inbox.parked().length === 0,
+  );
+  return areClientsDone && nodes.every((node) => node.running !== undefined && ledger.isIdle(node));
+}
+
+/** No fault of these mixes makes a row unreadable. */
+function undecryptable(history: History): Violation[] {
+  return history.flatMap((line) =>
+    line.kind === 'missing'
+      ? [{ checker: 'readable', text: `${line.device}: ${line.what} ${line.reason}` }]
+      : [],
+  );
+}

@@ -1,0 +1,195 @@
+/**
+ * What clients do in a run: they write into conversations, read, restart, leave their network, look each
+ * other up, make conversations. Each operation is a call of QpcClient, noted as a person would see it.
+ */
+import { QpcError } from '@quicprochat/proto';
+import type { QpcClient } from '@quicprochat/client-lib';
+import type { Cluster } from './cluster.ts';
+import type { SimClient } from './client.ts';
+
+/** An operation that takes longer counts as unknown (ms); its work may go on. */
+const patienceMs = 120_000;
+const burstMessages = 6;
+/** Messages that one read takes at most, and how long it waits for the first (ms). */
+const readMessages = 12;
+const readWaitMs = 200;
+
+interface Action {
+  readonly name: string;
+  /** Part of all operations. */
+  readonly weight: number;
+  run(context: Context): Promise<void>;
+}
+
+interface Context {
+  readonly cluster: Cluster;
+  readonly one: SimClient;
+  readonly client: QpcClient;
+  /** Number of the operation. */
+  readonly op: number;
+}
+
+const actions: readonly Action[] = [
+  { name: 'send', weight: 58, run: (context) => send(context, 1) },
+  { name: 'read', weight: 24, run: read },
+  {
+    name: 'restart',
+    weight: 3,
+    async run({ cluster, one }) {
+      await one.close();
+      await cluster.openClient(one);
+    },
+  },
+  {
+    name: 'offline',
+    weight: 4,
+    async run({ cluster, one }) {
+      const { network, scheduler } = cluster;
+      const node = cluster.nodeOf(one).domain;
+      network.cut(one.name, node);
+      network.cut(node, one.name);
+      scheduler.after(cluster.downMs(), () => {
+        network.heal(one.name, node);
+        network.heal(node, one.name);
+      });
+    },
+  },
+  {
+    name: 'create',
+    weight: 0.6,
+    async run({ cluster, one, client, op }) {
+      const users = [...new Set(cluster.clients.map(({ parts }) => parts.userId))];
+      const others = users.filter((userId) => userId !== one.parts.userId);
+      const members = others.filter(() => cluster.random.chance(0.4));
+      if (members.length === 0) members.push(cluster.random.pick(others));
+      await client.createConversation({ name: `made by ${op}`, members });
+    },
+  },
+  {
+    name: 'add',
+    weight: 0.4,
+    async run({ cluster, one, client }) {
+      const own = client.conversations().filter(({ isCommitter }) => isCommitter);
+      if (own.length === 0) return;
+      const { id } = cluster.random.pick(own);
+      const members = await client.members(id);
+      const users = [...new Set(cluster.clients.map(({ parts }) => parts.userId))];
+      const others = users.filter((user) => user !== one.parts.userId && !members.includes(user));
+      if (others.length > 0) await client.addMembers(id, [cluster.random.pick(others)]);
+    },
+  },
+  {
+    name: 'look up',
+    weight: 1,
+    async run({ cluster, client }) {
+      await client.lookUp(cluster.random.pick(cluster.clients).parts.userId);
+    },
+  },
+  {
+    name: 'history',
+    weight: 5,
+    async run({ client }) {
+      for (const { id } of client.conversations()) client.history(id, 20);
+    },
+  },
+];
+const totalWeight = actions.reduce((sum, { weight }) => sum + weight, 0);
+
+async function send({ cluster, client, op, one }: Context, count: number): Promise<void> {
+  const conversations = client.conversations();
+  if (conversations.length === 0) return;
+  const { id } = cluster.random.pick(conversations);
+  for (let n = 0; n < count && one.isUp; n += 1) await client.send(id, `message ${op} ${n}`);
+}
+
+/** What the application has not had yet, as far as it comes now. */
+async function read({ cluster, one, client }: Context): Promise<void> {
+  const { process } = one;
+  const enough = new AbortController();
+  const timer = process.runtime.clock.timer(readWaitMs, () => enough.abort());
+  let count = 0;
+  for await (const { id } of client.messages({ signal: enough.signal })) {
+    if (process.isDead) return;
+    cluster.trace.tell({
+      kind: 'shown',
+      atMs: cluster.trace.nowMs,
+      device: one.name,
+      innerId: Buffer.from(id).toString('hex'),
+    });
+    count += 1;
+    if (count === readMessages) break;
+  }
+  timer.cancel();
+}
+
+function choose(cluster: Cluster): Action {
+  let rest = cluster.random.share() * totalWeight;
+  for (const action of actions) {
+    rest -= action.weight;
+    if (rest < 0) {
+      if (action.name === 'send' && cluster.random.chance(cluster.mix.bursts)) return burst;
+      return action;
+    }
+  }
+  throw new Error('no action');
+}
+const burst: Action = {
+  name: 'burst',
+  weight: 0,
+  run: (context) => send(context, burstMessages),
+};
+
+/** Counts of what was begun, by action. */
+export interface WorkDone {
+  readonly counts: ReadonlyMap<string, number>;
+  readonly operations: number;
+}
+
+/** Begins operations at random times until there were `count`. Resolves when the last has begun. */
+export async function work(cluster: Cluster, count: number): Promise<WorkDone> {
+  const counts = new Map<string, number>();
+  let op = 0;
+  while (op < count) {
+    await new Promise<void>((resolve) => {
+      const waitMs = cluster.random.between(0.2, 1.8) * cluster.mix.thinkMs;
+      cluster.scheduler.after(waitMs, resolve);
+    });
+    const alive = cluster.clients.filter(({ isUp }) => isUp);
+    if (alive.length === 0) continue;
+    const one = cluster.random.pick(alive);
+    const action = choose(cluster);
+    op += 1;
+    counts.set(action.name, (counts.get(action.name) ?? 0) + 1);
+    cluster.background(operate(cluster, one, action, op), `${one.name} ${action.name} ${op}`);
+  }
+  return { counts, operations: op };
+}
+
+/** One operation, with its lines in the history. Rejects with what is no error of ours. */
+async function operate(
+  cluster: Cluster,
+  one: SimClient,
+  action: Action,
+  op: number,
+): Promise<void> {
+  const { trace } = cluster;
+  const { client, process } = one;
+  const tell = (kind: 'ok' | 'fail' | 'unknown', reason?: string): void => {
+    if (isTold) return;
+    isTold = true;
+    trace.tell({ kind, atMs: trace.nowMs, op, ...(reason === undefined ? {} : { reason }) });
+  };
+  let isTold = false;
+  trace.tell({ kind: 'invoke', atMs: trace.nowMs, op, device: one.name, action: action.name });
+  const timer = process.runtime.clock.timer(patienceMs, () => tell('unknown', 'late'));
+  try {
+    await action.run({ cluster, one, client, op });
+    if (!process.isDead || action.name === 'restart') tell('ok');
+  } catch (error) {
+    if (process.isDead && action.name !== 'restart') return;
+    if (!(error instanceof QpcError)) throw error;
+    tell('fail', error.reason);
+  } finally {
+    timer.cancel();
+  }
+}
