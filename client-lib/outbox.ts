@@ -8,7 +8,6 @@ import {
   hasReason,
   jitter,
   messageTag,
-  methods,
   QpcError,
   Status,
   TransportError,
@@ -16,12 +15,14 @@ import {
 } from '@quicprochat/proto';
 import type { DeliveryProofs } from './delivery-proofs.ts';
 import type { EventBus } from './events.ts';
+import { Courier } from './courier.ts';
 import { ClosedError, type Session } from './link.ts';
 import type { ClientStore, OutboxEntry, SendState } from './store/store.ts';
 
 export const outboxLimits = {
-  /** Devices that are sent to at the same time. */
+  /** Devices that are sent to at the same time: by single calls, and by batches. */
   targetsInParallel: 32,
+  targetsInBatches: 512,
   /** First and longest wait after a temporary refusal (ms). */
   backOffMinMs: 200,
   backOffMaxMs: 30_000,
@@ -50,6 +51,8 @@ export function sendVerdict(error: unknown): SendVerdict {
       : 'disconnected';
   }
   if (!(error instanceof QpcError)) return 'temporary';
+  // An inbox that is full for strangers stays so for us: the node says no time to come back.
+  if (error.reason === 'QUEUE_FULL' && error.retryAfterMs === undefined) return 'permanent';
   switch (error.status) {
     case Status.Unauthenticated:
       return 'expired';
@@ -83,6 +86,7 @@ export interface OutboxParts {
 export class Outbox {
   readonly #parts: OutboxParts;
   #session: Session | undefined;
+  #courier: Courier | undefined;
   #storeId: Uint8Array = new Uint8Array(8);
   /** Devices being sent to (hex of rid). */
   readonly #busy = new Set<string>();
@@ -107,6 +111,7 @@ export class Outbox {
   /** Sends over this session; `storeId` names the node's store that its OKs are about. */
   open(session: Session, storeId: Uint8Array): void {
     this.#session = session;
+    this.#courier = new Courier(session);
     this.#storeId = storeId;
     this.kick();
   }
@@ -121,15 +126,18 @@ export class Outbox {
 
   /** New rows are there. */
   kick(): void {
-    const session = this.#session;
-    if (session === undefined || session.signal.aborted || this.#isClosed) return;
+    const [session, courier] = [this.#session, this.#courier];
+    if (session === undefined || courier === undefined) return;
+    if (session.signal.aborted || this.#isClosed) return;
     const { store } = this.#parts;
+    const { targetsInParallel, targetsInBatches } = outboxLimits;
+    const targetsMax = courier.takesBatches ? targetsInBatches : targetsInParallel;
     for (const { target, newestId } of store.outbox.openTargets()) {
-      if (this.#busy.size >= outboxLimits.targetsInParallel) return;
+      if (this.#busy.size >= targetsMax) return;
       // Rows whose OK is not written down yet are still SEALED in the store.
       if (this.#busy.has(target) || newestId <= (this.#sentUpTo.get(target) ?? 0)) continue;
       this.#busy.add(target);
-      void this.#sendAll(target, session).finally(() => {
+      void this.#sendAll(target, session, courier).finally(() => {
         this.#busy.delete(target);
         // Another device may wait for the free slot, a row came at the last moment, or a newer
         // session found this device still busy with the old one.
@@ -195,14 +203,14 @@ export class Outbox {
     this.#settle();
   }
 
-  async #sendAll(target: string, session: Session): Promise<void> {
+  async #sendAll(target: string, session: Session, courier: Courier): Promise<void> {
     let failures = 0;
     for (;;) {
       await this.#pause(session);
       if (session.signal.aborted) return;
       const entry = this.#parts.store.outbox.next(target, this.#sentUpTo.get(target) ?? 0);
       if (entry === undefined) return;
-      const verdict = await this.#sendOne(entry, session);
+      const verdict = await this.#sendOne(entry, session, courier);
       switch (verdict) {
         case 'done':
           this.#sentUpTo.set(target, entry.id);
@@ -224,14 +232,13 @@ export class Outbox {
   async #sendOne(
     entry: OutboxEntry,
     session: Session,
+    courier: Courier,
   ): Promise<'done' | 'temporary' | 'disconnected' | 'expired'> {
     const { clock, log } = this.#parts.runtime;
     const storeId = this.#storeId;
     try {
-      const { rid, domain, mid, payload } = entry;
       // STORED or DUPLICATE: both mean that the node has it, and signs for it.
-      const request = { rid, domain, mid, payload, ttlS: 0 };
-      const { proof, receivedMs } = await session.call(methods.enqueue, request);
+      const { proof, receivedMs } = await courier.send(entry, new Uint8Array(0));
       if (!(await this.#isProven(entry, proof, receivedMs, session))) return 'temporary';
       this.#accept(entry, { storeId, proof, receivedMs: Number(receivedMs) });
       return 'done';

@@ -93,6 +93,8 @@ export const maxFetchRows = 256;
 export const maxFetchBytes = 512 * 1024;
 /** Bounds of one BatchEnqueue; the whole request has at most the bytes. */
 export const maxBatchPayloads = 64;
+/** A node that says this in Hello takes batches. */
+export const batchCapability = 'batch';
 export const maxBatchTargets = 2_048;
 export const maxBatchBytes = 2 * 1024 * 1024;
 /** Headers of one Peek. */

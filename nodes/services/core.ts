@@ -1,5 +1,6 @@
 /** Handlers of the core methods: Hello, the node's signed record, health. */
 import {
+  batchCapability,
   FailedPreconditionError,
   PermissionDeniedError,
   UnavailableError,
@@ -15,7 +16,7 @@ import { pushWindow } from '../push.ts';
 
 /** The protocol version that this code speaks; two would be supported during a step. */
 export const protocolVersion = 1;
-export const capabilities: readonly string[] = ['push'];
+export const capabilities: readonly string[] = ['push', batchCapability];
 
 export interface CoreParts {
   readonly domain: string;

@@ -10,6 +10,9 @@ import {
   NotFoundError,
   PermissionDeniedError,
   ResourceExhaustedError,
+  messageTag,
+  signDeliveryProof,
+  signingKeyFromSeed,
   UnavailableError,
 } from '@quicprochat/proto';
 import { makeScene, nameOf, storeKey, targetOf } from './scene.ts';
@@ -41,33 +44,90 @@ const faults = {
 };
 
 describe('the outbox', () => {
-  test('sends every row once and in order per device, whatever fails on the way', async () => {
-    await fc.assert(
-      fc.asyncProperty(
-        fc.array(fc.nat(4), { minLength: 1, maxLength: 25 }),
-        fc.infiniteStream(
-          fc.oneof(
-            { weight: 4, arbitrary: fc.constant('none' as const) },
-            { weight: 1, arbitrary: fc.constantFrom('draining', 'rate', 'internal', 'lost') },
+  for (const takesBatches of [false, true]) {
+    const how = takesBatches ? 'in batches' : 'by single calls';
+    test(`sends every row once and in order per device, whatever fails on the way, ${how}`, async () => {
+      await fc.assert(
+        fc.asyncProperty(
+          fc.array(fc.nat(4), { minLength: 1, maxLength: 25 }),
+          fc.infiniteStream(
+            fc.oneof(
+              { weight: 4, arbitrary: fc.constant('none' as const) },
+              { weight: 1, arbitrary: fc.constantFrom('draining', 'rate', 'internal', 'lost') },
+            ),
           ),
+          async (targets, stream) => {
+            const script: Script = async () => {
+              const fault = stream.next().value as keyof typeof faults;
+              return faults[fault]() ?? 'stored';
+            };
+            await using scene = await makeScene({ targets, script, takesBatches });
+            await using client = await scene.open();
+            client.start();
+            await scene.drain(client);
+            for (const target of new Set(targets)) {
+              assert.deepEqual(storedIndexes(scene.node, target), indexesOf(targets, target));
+            }
+            assert.equal(scene.node.inFlightMax.perTarget, 1);
+          },
         ),
-        async (targets, stream) => {
-          const script: Script = async () => {
-            const fault = stream.next().value as keyof typeof faults;
-            return faults[fault]() ?? 'stored';
-          };
-          await using scene = await sceneOf(targets, script);
-          await using client = await scene.open();
-          client.start();
-          await scene.drain(client);
-          for (const target of new Set(targets)) {
-            assert.deepEqual(storedIndexes(scene.node, target), indexesOf(targets, target));
+        { numRuns: takesBatches ? 15 : 25 },
+      );
+    });
+  }
+
+  test('takes what goes to many devices along in one call, and what is refused to none', async () => {
+    const targets = Array.from({ length: 100 }, (_, n) => n);
+    await using scene = await makeScene({
+      targets: [...targets, ...targets],
+      takesBatches: true,
+      script: async ({ rid }) =>
+        rid[0] === 7 ? new NotFoundError('UNKNOWN_DEVICE', 'gone') : 'stored',
+    });
+    await using client = await scene.open();
+    const events = client.events();
+    client.start();
+    await scene.drain(client);
+    // Each payload here is another one, so that a batch is full with 64 of them.
+    assert.deepEqual(scene.node.batches.slice(0, 3), [64, 36, 64]);
+    assert.equal(scene.node.calls.length, 200);
+    assert.equal(scene.node.stored.size, 99);
+    assert.equal(scene.node.inFlightMax.perTarget, 1);
+    await client.close();
+    let failed = 0;
+    for await (const event of events) if (event.type === 'sendFailed') failed += 1;
+    assert.equal(failed, 2);
+  });
+
+  test('an OK without the signature of the node is none', async () => {
+    let isHonest = false;
+    await using scene = await makeScene({
+      targets: [0],
+      overrides: {
+        enqueue: async ({ mid, payload, rid, domain }) => {
+          const target = { rid, domain };
+          const statement = { mid, tag: messageTag(mid, payload), target, receivedMs: 1 };
+          const stranger = signingKeyFromSeed(new Uint8Array(32).fill(9));
+          if (!isHonest) {
+            const proof = signDeliveryProof(statement, stranger);
+            return { outcome: 1, receivedMs: 1n, proof };
           }
-          assert.equal(scene.node.inFlightMax.perTarget, 1);
+          return { outcome: 2, receivedMs: 1n, proof: scene.node.sign(statement) };
         },
-      ),
-      { numRuns: 25 },
-    );
+      },
+    });
+    await using client = await scene.open();
+    const events = client.events();
+    client.start();
+    await scene.clock.advance(60_000);
+    isHonest = true;
+    await scene.drain(client);
+    await client.close();
+    const told: string[] = [];
+    for await (const event of events) {
+      if (event.type === 'unproven') told.push(event.reason);
+    }
+    assert.deepEqual(told, ['BAD_PROOF']);
   });
 
   test('sends to at most 32 devices at once', async () => {

@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { QpcClient } from '@quicprochat/client-lib';
 import { openStore } from '@quicprochat/client-lib/store';
 import {
+  batchCapability,
   formatNodeAddress,
   silentLog,
   systemRandom,
@@ -27,6 +28,13 @@ export const storeKey = new Uint8Array(32).fill(3);
 export const targetOf = (n: number): Uint8Array => new Uint8Array(32).fill(n + 1);
 export const nameOf = (n: number): string => Buffer.from(targetOf(n)).toString('hex');
 
+const batchHello = {
+  version: 1,
+  domain: host,
+  callerClass: 'device',
+  capabilities: [batchCapability],
+};
+
 export interface Scene extends AsyncDisposable {
   readonly clock: SimulatedClock;
   readonly node: ScriptedNode;
@@ -42,6 +50,8 @@ export interface SceneOptions {
   /** For each entry one SEALED row to that target; its index is in mid and payload. */
   readonly targets?: readonly number[];
   readonly script?: Script;
+  /** Whether the node says that it takes batches. */
+  readonly takesBatches?: boolean;
   readonly overrides?: Partial<Handlers>;
   /** The SPKI hash that the client expects; the node's own unless told otherwise. */
   readonly pin?: Uint8Array;
@@ -59,7 +69,10 @@ export async function makeScene(options: SceneOptions): Promise<Scene> {
     identity,
     runtime,
     options.script ?? (async () => 'stored'),
-    options.overrides,
+    {
+      ...(options.takesBatches === true ? { hello: async () => batchHello } : {}),
+      ...options.overrides,
+    },
   );
   const directory = mkdtempSync(join(tmpdir(), 'qpc-scene-'));
   const path = join(directory, 'client.db');

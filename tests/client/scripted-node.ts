@@ -8,12 +8,14 @@ import {
   maxRequestBytes,
   messageTag,
   methods,
+  QpcError,
   signDeliveryProof,
   signingKeyFromSeed,
   signNodeRecord,
   UnimplementedError,
   type Handlers,
   type Runtime,
+  type StoredStatement,
 } from '@quicprochat/proto';
 import { Outcome, type EnqueueRequest } from '@quicprochat/proto/messages';
 import {
@@ -25,17 +27,24 @@ import {
   type Transport,
 } from '@quicprochat/proto/transport';
 
+/** A copy on its way in, by Enqueue or in a batch. */
+export type Enqueued = Pick<EnqueueRequest, 'rid' | 'domain' | 'mid' | 'payload' | 'token'>;
+
 /** What one Enqueue call ends with: stored, an error thrown before or after storing, or nothing. */
-export type Script = (request: EnqueueRequest) => Promise<'stored' | Error | 'lostAnswer'>;
+export type Script = (request: Enqueued) => Promise<'stored' | Error | 'lostAnswer'>;
 
 export interface ScriptedNode extends AsyncDisposable {
   /** Distinct (recipient, message id) in order of their first arrival, by recipient in hex. */
-  readonly stored: ReadonlyMap<string, readonly EnqueueRequest[]>;
-  /** Every Enqueue call that arrived, in order. */
-  readonly calls: readonly EnqueueRequest[];
+  readonly stored: ReadonlyMap<string, readonly Enqueued[]>;
+  /** Every copy that arrived, in order. */
+  readonly calls: readonly Enqueued[];
+  /** Sizes (targets) of the batches that arrived. */
+  readonly batches: readonly number[];
   /** Most calls in flight at once: for one recipient, and in all. */
   readonly inFlightMax: { perTarget: number; all: number };
   storeId: Uint8Array;
+  /** What the node signs when it has stored something. */
+  sign(statement: StoredStatement): Uint8Array;
   /** Ends every connection. */
   disconnect(): Promise<void>;
 }
@@ -48,8 +57,9 @@ export async function startScriptedNode(
   script: Script,
   overrides: Partial<Handlers> = {},
 ): Promise<ScriptedNode> {
-  const stored = new Map<string, EnqueueRequest[]>();
-  const calls: EnqueueRequest[] = [];
+  const stored = new Map<string, Enqueued[]>();
+  const calls: Enqueued[] = [];
+  const batches: number[] = [];
   const inFlight = new Map<string, number>();
   const inFlightMax = { perTarget: 0, all: 0 };
   const connections = new Set<Connection>();
@@ -72,35 +82,55 @@ export async function startScriptedNode(
     subscribe: async () => ({ storeId: node.storeId }),
     fetch: async () => ({ storeId: node.storeId }),
     ack: async () => ({}),
-    async enqueue(request, { connection }) {
-      const target = Buffer.from(request.rid).toString('hex');
-      calls.push(request);
-      inFlight.set(target, (inFlight.get(target) ?? 0) + 1);
-      const all = [...inFlight.values()].reduce((sum, one) => sum + one, 0);
-      inFlightMax.perTarget = Math.max(inFlightMax.perTarget, inFlight.get(target) ?? 0);
-      inFlightMax.all = Math.max(inFlightMax.all, all);
-      try {
-        const outcome = await script(request);
-        if (outcome instanceof Error) throw outcome;
-        const rows = stored.get(target) ?? [];
-        stored.set(target, rows);
-        const isKnown = rows.some(({ mid }) => Buffer.compare(mid, request.mid) === 0);
-        if (!isKnown) rows.push(request);
-        if (outcome === 'lostAnswer') await connection.close(CloseCode.Normal, 'gone');
-        const { mid, payload, rid, domain } = request;
-        const tag = messageTag(mid, payload);
-        const statement = { mid, tag, target: { rid, domain }, receivedMs: 1 };
-        return {
-          outcome: isKnown ? Outcome.DUPLICATE : Outcome.STORED,
-          tag,
-          receivedMs: 1n,
-          proof: signDeliveryProof(statement, signing),
-        };
-      } finally {
-        inFlight.set(target, (inFlight.get(target) ?? 1) - 1);
-      }
+    enqueue: (request, { connection }) => take(request, connection),
+    async batchEnqueue({ payloads, targets }, { connection }) {
+      batches.push(targets.length);
+      const statuses = targets.map(async ({ payload: index, ...target }) => {
+        const { mid, payload } = payloads[index] ?? { mid: none, payload: none };
+        try {
+          return await take({ ...target, mid, payload }, connection);
+        } catch (error) {
+          if (!(error instanceof QpcError)) throw error;
+          const { status, reason, retryAfterMs = 0 } = error;
+          return { status, reason, retryAfterMs: BigInt(retryAfterMs) };
+        }
+      });
+      return { statuses: await Promise.all(statuses) };
     },
   };
+  const none = new Uint8Array(0);
+
+  async function take(
+    request: Enqueued,
+    connection: Connection,
+  ): Promise<{ outcome: Outcome; receivedMs: bigint; proof: Uint8Array }> {
+    const target = Buffer.from(request.rid).toString('hex');
+    calls.push(request);
+    inFlight.set(target, (inFlight.get(target) ?? 0) + 1);
+    const all = [...inFlight.values()].reduce((sum, one) => sum + one, 0);
+    inFlightMax.perTarget = Math.max(inFlightMax.perTarget, inFlight.get(target) ?? 0);
+    inFlightMax.all = Math.max(inFlightMax.all, all);
+    try {
+      const outcome = await script(request);
+      if (outcome instanceof Error) throw outcome;
+      const rows = stored.get(target) ?? [];
+      stored.set(target, rows);
+      const isKnown = rows.some(({ mid }) => Buffer.compare(mid, request.mid) === 0);
+      if (!isKnown) rows.push(request);
+      if (outcome === 'lostAnswer') await connection.close(CloseCode.Normal, 'gone');
+      const { mid, payload, rid, domain } = request;
+      const tag = messageTag(mid, payload);
+      const statement = { mid, tag, target: { rid, domain }, receivedMs: 1 };
+      return {
+        outcome: isKnown ? Outcome.DUPLICATE : Outcome.STORED,
+        receivedMs: 1n,
+        proof: signDeliveryProof(statement, signing),
+      };
+    } finally {
+      inFlight.set(target, (inFlight.get(target) ?? 1) - 1);
+    }
+  }
+
   const unbuilt = Object.fromEntries(
     Object.keys(methods).map((name) => [name, () => Promise.reject(new UnimplementedError(name))]),
   );
@@ -124,8 +154,10 @@ export async function startScriptedNode(
   const node = {
     stored,
     calls,
+    batches,
     inFlightMax,
     storeId: new Uint8Array(8).fill(1),
+    sign: (statement: StoredStatement) => signDeliveryProof(statement, signing),
     async disconnect() {
       for (const connection of connections) await connection.close(CloseCode.Draining, 'gone');
       connections.clear();
