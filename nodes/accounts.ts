@@ -35,7 +35,7 @@ import { userLabel } from './key-log.ts';
 import type { PushHub } from './push.ts';
 import type { Sessions } from './sessions.ts';
 import type { AccountEffect, NewAccount, NodeStore } from './store/store.ts';
-import type { InboxWaiters } from './waiters.ts';
+import type { LogWaiters } from './waiters.ts';
 
 export interface AccountsOptions {
   readonly clock: Clock;
@@ -43,7 +43,7 @@ export interface AccountsOptions {
   readonly log: KtLog;
   readonly sessions: Sessions;
   readonly push: PushHub;
-  readonly waiters: InboxWaiters;
+  readonly waiters: LogWaiters;
   /** New accounts of the whole node. */
   readonly registrations: Rate;
   /** New versions of all accounts. */

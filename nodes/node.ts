@@ -37,6 +37,7 @@ import { PeerAudits } from './peer-audits.ts';
 import { PushHub } from './push.ts';
 import type { NodeSecrets } from './secrets.ts';
 import { authHandlers, type AuthExchange } from './services/auth.ts';
+import { channelHandlers, ChannelPosts } from './services/channels.ts';
 import { capabilities, coreHandlers, protocolVersion } from './services/core.ts';
 import { deliveryHandlers } from './services/delivery.ts';
 import { fedKtHandlers } from './services/fed-kt.ts';
@@ -48,7 +49,7 @@ import { ktHandlers } from './services/kt.ts';
 import { Sessions } from './sessions.ts';
 import type { NodeStore } from './store/store.ts';
 import { logCall } from './telemetry.ts';
-import { InboxWaiters } from './waiters.ts';
+import { LogWaiters } from './waiters.ts';
 
 /** Time that calls and pushes in flight get when the node stops (ms). */
 const drainMs = 10_000;
@@ -81,7 +82,7 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
   const { clock, log } = runtime;
   const sessions = new Sessions(store, clock);
   const push = new PushHub(store, log);
-  const waiters = new InboxWaiters(clock);
+  const waiters = new LogWaiters(clock);
   const federation = createFederation({
     domain: config.domain,
     identity: secrets.identity,
@@ -223,7 +224,7 @@ interface BuildParts {
   readonly options: NodeOptions;
   readonly sessions: Sessions;
   readonly push: PushHub;
-  readonly waiters: InboxWaiters;
+  readonly waiters: LogWaiters;
   readonly federation: Federation;
   readonly drain: Drain;
   readonly keyLog: KeyLog;
@@ -249,6 +250,7 @@ async function buildHandlers(parts: BuildParts): Promise<Handlers> {
     registrations: config.kt.registrations,
     leaves: config.kt.leaves,
   });
+  const channels = new ChannelPosts({ domain, store, federation });
   return {
     ...coreHandlers({
       domain,
@@ -271,7 +273,8 @@ async function buildHandlers(parts: BuildParts): Promise<Handlers> {
       sessionTtlMs,
       ratePerUser: config.ratePerUser,
     }),
-    ...enqueueHandlers({ domain, clock, store, signing: secrets.signing, federation }),
+    ...enqueueHandlers({ domain, clock, store, signing: secrets.signing, channels, federation }),
+    ...channelHandlers({ domain, store, federation }),
     ...deliveryHandlers({ clock, store, push, waiters, sessions }),
     ...keyHandlers({
       domain,

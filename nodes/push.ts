@@ -1,6 +1,6 @@
 /**
- * Push: one subscription per device reads its inbox from disk and writes message events under a
- * window of unacked rows, so that nothing is buffered for a slow or silent client.
+ * Push: one subscription per device reads its inbox and channels from disk and writes message events
+ * under one window of unacked rows, so that nothing is buffered for a slow or silent client.
  */
 import { CloseCode, type Connection, type PushWriter } from '@quicprochat/proto/transport';
 import { hasReason, PushEvent, RowKind, type Log } from '@quicprochat/proto';
@@ -16,7 +16,9 @@ import {
   SupersededEventSchema,
   toBinary,
 } from '@quicprochat/proto/messages';
-import type { InboxRow, NodeStore } from './store/store.ts';
+import { LogReader, wakeKey } from './log-reader.ts';
+import type { LogPosition } from './store/channel-store.ts';
+import type { Fetched, InboxRow, NodeStore } from './store/store.ts';
 
 /** Unacked rows and bytes after which the store is not read for that device. */
 export const pushWindow = { rows: 256, bytes: 1024 * 1024 } as const;
@@ -30,8 +32,8 @@ interface Sent {
 /** Who gets the rows of which device. */
 export interface Subscriber {
   readonly rid: Uint8Array;
-  /** Rows with a greater seq are pushed. */
-  readonly after: number;
+  /** Its logs, and in each the seq behind which rows are pushed. */
+  readonly positions: readonly LogPosition[];
   readonly connection: Connection;
   /** Whether the connection still is the device's: asked before each read of the store. */
   readonly isEntitled: () => Promise<boolean>;
@@ -51,39 +53,63 @@ class Bell {
   }
 }
 
+/** One log of a subscription. */
+interface PushedLog {
+  readonly cid: Uint8Array;
+  readonly key: string;
+  sentSeq: number;
+  /** It may hold rows that were not read yet. */
+  isDirty: boolean;
+  readonly unacked: Sent[];
+}
+
 class Subscription {
   readonly connection: Connection;
   readonly #rid: Uint8Array;
   readonly #store: NodeStore;
+  readonly #reader: LogReader;
   readonly #log: Log;
   readonly #isEntitled: () => Promise<boolean>;
   readonly #bell = new Bell();
-  readonly #unacked: Sent[] = [];
+  /** In the order of their turns. */
+  #logs: readonly PushedLog[];
+  #unackedRows = 0;
   #unackedBytes = 0;
-  #sentSeq: number;
   #isClosed = false;
   #writer: PushWriter | undefined;
   /** Pushes that are not rows, sent between two rows. */
   readonly #hints: { eventType: number; payload: Uint8Array }[] = [];
 
   constructor(subscriber: Subscriber, store: NodeStore, log: Log) {
-    const { rid, after, connection, isEntitled } = subscriber;
+    const { rid, positions, connection, isEntitled } = subscriber;
     this.#rid = rid;
-    this.#sentSeq = after;
+    this.#logs = positions.map(({ cid, after }) => ({
+      ...{ cid, key: wakeKey(rid, cid), sentSeq: after },
+      ...{ isDirty: true, unacked: [] },
+    }));
     this.connection = connection;
     this.#isEntitled = isEntitled;
     this.#store = store;
+    this.#reader = new LogReader(store);
     this.#log = log;
     void connection.closed.then(() => this.close());
   }
 
-  rowsAdded(): void {
+  /** Keys of its logs (log-reader.ts). */
+  get keys(): readonly string[] {
+    return this.#logs.map(({ key }) => key);
+  }
+
+  rowsAdded(key: string): void {
+    for (const log of this.#logs) if (log.key === key) log.isDirty = true;
     this.#bell.ring();
   }
 
-  acked(upTo: number): void {
-    while (this.#unacked[0] !== undefined && this.#unacked[0].seq <= upTo) {
-      this.#unackedBytes -= this.#unacked.shift()?.bytes ?? 0;
+  acked(cid: Uint8Array, upTo: number): void {
+    const unacked = this.#logs.find((log) => Buffer.compare(log.cid, cid) === 0)?.unacked ?? [];
+    while (unacked[0] !== undefined && unacked[0].seq <= upTo) {
+      this.#unackedRows -= 1;
+      this.#unackedBytes -= unacked.shift()?.bytes ?? 0;
     }
     this.#bell.ring();
   }
@@ -124,31 +150,56 @@ class Subscription {
       return false;
     }
     await this.#flushHints(writer);
-    const roomRows = pushWindow.rows - this.#unacked.length;
+    const roomRows = pushWindow.rows - this.#unackedRows;
     const roomBytes = pushWindow.bytes - this.#unackedBytes;
-    if (roomRows <= 0 || roomBytes <= 0) return false;
-    const fetched = await this.#store.fetch(
-      this.#rid,
-      this.#sentSeq,
-      Math.min(readRows, roomRows),
-      roomBytes,
-    );
-    const { storeId } = this.#store;
-    if (fetched.gap !== undefined) {
-      const gap = { from: BigInt(fetched.gap.from), to: BigInt(fetched.gap.to) };
-      const event = create(GapEventSchema, { log: {}, storeId, gap });
-      await writer.write({ eventType: PushEvent.Gap, payload: toBinary(GapEventSchema, event) });
-      this.#sentSeq = fetched.gap.to;
+    const log = this.#logs.find(({ isDirty }) => isDirty);
+    if (log === undefined || roomRows <= 0 || roomBytes <= 0) return false;
+    // Before the read: rows that come during it set it again.
+    log.isDirty = false;
+    const fetched = await this.#read(log, Math.min(readRows, roomRows), roomBytes);
+    if (fetched !== undefined) await this.#write(writer, log, fetched);
+    return true;
+  }
+
+  /** Undefined: the log is no longer the device's. */
+  async #read(log: PushedLog, maxRows: number, maxBytes: number): Promise<Fetched | undefined> {
+    const others = this.#logs.filter((other) => other !== log);
+    try {
+      const position = { cid: log.cid, after: log.sentSeq };
+      const fetched = await this.#reader.fetch(this.#rid, position, maxRows, maxBytes);
+      // To the end of the queue: a busy log does not starve the others.
+      this.#logs = [...others, log];
+      return fetched;
+    } catch (error) {
+      if (!hasReason(error, 'UNKNOWN_CHANNEL')) throw error;
+      this.#logs = others;
+      for (const { bytes } of log.unacked) {
+        this.#unackedRows -= 1;
+        this.#unackedBytes -= bytes;
+      }
+      return undefined;
     }
-    for (const row of fetched.rows) {
+  }
+
+  async #write(writer: PushWriter, log: PushedLog, { gap, rows }: Fetched): Promise<void> {
+    const { storeId } = this.#store;
+    const { cid } = log;
+    log.isDirty ||= rows.length > 0 || gap !== undefined;
+    if (gap !== undefined) {
+      const wireGap = { from: BigInt(gap.from), to: BigInt(gap.to) };
+      const event = create(GapEventSchema, { log: { cid }, storeId, gap: wireGap });
+      await writer.write({ eventType: PushEvent.Gap, payload: toBinary(GapEventSchema, event) });
+      log.sentSeq = gap.to;
+    }
+    for (const row of rows) {
       if (this.#isClosed) break;
-      const payload = messageEvent(row, storeId);
-      this.#sentSeq = row.seq;
-      this.#unacked.push({ seq: row.seq, bytes: row.payload.length });
+      const payload = messageEvent(cid, row, storeId);
+      log.sentSeq = row.seq;
+      log.unacked.push({ seq: row.seq, bytes: row.payload.length });
+      this.#unackedRows += 1;
       this.#unackedBytes += row.payload.length;
       await writer.write({ eventType: eventTypeOf(row), payload });
     }
-    return fetched.rows.length > 0 || fetched.gap !== undefined;
   }
 
   async #flushHints(writer: PushWriter): Promise<void> {
@@ -164,11 +215,11 @@ function eventTypeOf({ kind, payload }: InboxRow): number {
   return kind === RowKind.Notice ? fromBinary(NoticeSchema, payload).type : PushEvent.Message;
 }
 
-function messageEvent(row: InboxRow, storeId: Uint8Array): Uint8Array {
+function messageEvent(cid: Uint8Array, row: InboxRow, storeId: Uint8Array): Uint8Array {
   return toBinary(
     MessageEventSchema,
     create(MessageEventSchema, {
-      log: {},
+      log: { cid },
       storeId,
       row: { ...row, seq: BigInt(row.seq), receivedMs: BigInt(row.receivedMs) },
     }),
@@ -180,6 +231,7 @@ export class PushHub {
   readonly #store: NodeStore;
   readonly #log: Log;
   readonly #byRid = new Map<string, Subscription>();
+  readonly #byLog = new Map<string, Set<Subscription>>();
   readonly #running = new Set<Promise<void>>();
 
   constructor(store: NodeStore, log: Log) {
@@ -200,19 +252,29 @@ export class PushHub {
     }
     const subscription = new Subscription(subscriber, this.#store, this.#log);
     this.#byRid.set(key, subscription);
+    const { keys } = subscription;
+    for (const log of keys) {
+      this.#byLog.set(log, (this.#byLog.get(log) ?? new Set()).add(subscription));
+    }
     const running = subscription.run().finally(() => {
       this.#running.delete(running);
+      for (const log of keys) {
+        const subscribed = this.#byLog.get(log);
+        subscribed?.delete(subscription);
+        if (subscribed?.size === 0) this.#byLog.delete(log);
+      }
       if (this.#byRid.get(key) === subscription) this.#byRid.delete(key);
     });
     this.#running.add(running);
   }
 
-  rowsAdded(ridHex: string): void {
-    this.#byRid.get(ridHex)?.rowsAdded();
+  /** The log with this key (log-reader.ts) got rows. */
+  rowsAdded(log: string): void {
+    for (const subscription of this.#byLog.get(log) ?? []) subscription.rowsAdded(log);
   }
 
-  acked(rid: Uint8Array, upTo: number): void {
-    this.#byRid.get(hex(rid))?.acked(upTo);
+  acked(rid: Uint8Array, cid: Uint8Array, upTo: number): void {
+    this.#byRid.get(hex(rid))?.acked(cid, upTo);
   }
 
   keyPackagesLow(rid: Uint8Array, suite: number, singleUse: number): void {

@@ -22,6 +22,7 @@ import {
   type FieldRule,
   type FieldRules,
 } from './field-rules.ts';
+import { channelLimits, hubsViolation } from './channel.ts';
 import { maxManifestBytes } from './manifest.ts';
 import { opaqueBytes } from './opaque-parameters.ts';
 
@@ -139,6 +140,8 @@ const signedManifest = every(
 const ktRequest = bytesBetween(1, maxKtRequestBytes);
 const ktRequestOrNone = bytesBetween(0, maxKtRequestBytes);
 const domainOrOwn: FieldRule = (value) => (value === '' ? undefined : domainName(value));
+const hubSet: FieldRule = (value) =>
+  Array.isArray(value) ? hubsViolation(value.map(String)) : 'is missing';
 const checkpointNote = bytesBetween(1, maxCheckpointBytes);
 const fetchKeyPackage: FieldRules<m.FetchKeyPackageRequest> = {
   userId: userIdText,
@@ -241,12 +244,19 @@ export const methods = {
     rate: 'send',
     maxRequestBytes: maxControlBytes + smallBytes,
     rules: {
-      rid: exactBytes(32),
-      domain: domainName,
+      rid: emptyOrBytes(32),
+      domain: domainOrOwn,
       mid: exactBytes(16),
       payload: bytesBetween(1, maxControlBytes),
       ttlS: atMost(maxTtlS),
       token: deliveryToken,
+      channel: nested<m.ChannelPost>({
+        cid: exactBytes(32),
+        epoch: safeSeq,
+        signature: exactBytes(64),
+        domainsHash: exactBytes(channelLimits.domainsHashBytes),
+        domains: itemsBetween(0, channelLimits.domains, domainName),
+      }),
     },
   }),
   fetch: method(201, m.FetchRequestSchema, m.FetchResponseSchema, {
@@ -350,6 +360,22 @@ export const methods = {
   }),
   keyPackageCount: method(305, m.KeyPackageCountRequestSchema, m.KeyPackageCountResponseSchema, {
     callers: device,
+  }),
+
+  createChannel: method(400, m.CreateChannelRequestSchema, m.CreateChannelResponseSchema, {
+    callers: device,
+    rate: 'keys',
+    rules: {
+      cid: exactBytes(channelLimits.cidBytes),
+      hubs: hubSet,
+      epoch: safeSeq,
+      writePub: exactBytes(32),
+    },
+  }),
+  listGroupMembers: method(412, m.ListGroupMembersRequestSchema, m.ListGroupMembersResponseSchema, {
+    callers: device,
+    rate: 'read',
+    rules: { cid: exactBytes(channelLimits.cidBytes) },
   }),
 
   resolveUser: method(500, m.ResolveUserRequestSchema, m.ResolveUserResponseSchema, {

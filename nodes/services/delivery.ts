@@ -1,13 +1,13 @@
 /**
- * Delivery Service, the receiving half: Fetch, FetchWait, Peek, Ack and Subscribe on the inbox of
- * the calling device, and RelayStatus of what it sent (which enqueue.ts takes in).
+ * Delivery Service, the receiving half: Fetch, FetchWait, Peek, Ack and Subscribe on the inbox and
+ * the channels of the calling device, and RelayStatus of what it sent (which enqueue.ts takes in).
  */
 import {
   DataLossError,
+  InvalidArgumentError,
   maxFetchBytes,
   maxFetchRows,
   maxPeekRows,
-  NotFoundError,
   UnauthenticatedError,
   type CallContext,
   type Clock,
@@ -20,17 +20,19 @@ import {
   type LogRef,
   type MessageInitShape,
 } from '@quicprochat/proto/messages';
+import { LogReader, wakeKey } from '../log-reader.ts';
 import type { PushHub } from '../push.ts';
 import type { Sessions } from '../sessions.ts';
+import type { LogPosition, ReadLog } from '../store/channel-store.ts';
 import type { Fetched, MessageStatus, NodeStore } from '../store/store.ts';
-import type { InboxWaiters } from '../waiters.ts';
+import type { LogWaiters } from '../waiters.ts';
 import { deviceOf } from './caller.ts';
 
 export interface DeliveryParts {
   readonly clock: Clock;
   readonly store: NodeStore;
   readonly push: PushHub;
-  readonly waiters: InboxWaiters;
+  readonly waiters: LogWaiters;
   readonly sessions: Sessions;
 }
 
@@ -41,6 +43,7 @@ export function deliveryHandlers(
   'setDeliveryTokens' | 'fetch' | 'peek' | 'fetchWait' | 'ack' | 'subscribe' | 'relayStatus'
 > {
   const { store, push, waiters } = parts;
+  const logs = new LogReader(store);
 
   function checkStore(storeId: Uint8Array): void {
     if (storeId.length > 0 && Buffer.compare(storeId, store.storeId) !== 0) {
@@ -57,31 +60,44 @@ export function deliveryHandlers(
     return now.class === 'device' && Buffer.compare(now.identityPub, identityPub) === 0;
   }
 
-  async function fetchResponse(
+  /** The cursors of a request, each of this store and for a log of its own. */
+  function positionsOf(cursors: readonly LogCursor[]): readonly LogPosition[] {
+    for (const { storeId } of cursors) checkStore(storeId);
+    const positions = cursors.map(({ log, after }) => positionOf(log, after));
+    const cids = new Set(positions.map(({ cid }) => Buffer.from(cid).toString('hex')));
+    if (cids.size === positions.length) return positions;
+    throw new InvalidArgumentError('BAD_FIELD', 'cursors: need each log once');
+  }
+
+  /** What there is in these logs now: of one alone also that it is empty. */
+  async function readLogs(
     rid: Uint8Array,
-    after: number,
-    maxRows: number,
-    maxBytes: number,
-  ): Promise<MessageInitShape<typeof FetchResponseSchema>> {
-    return wireFetched(await store.fetch(rid, after, maxRows, maxBytes), store.storeId);
+    positions: readonly LogPosition[],
+  ): Promise<readonly ReadLog[]> {
+    const [position, second] = positions;
+    if (position === undefined || second !== undefined) {
+      return store.fetchLogs(rid, positions, maxFetchRows, maxFetchBytes);
+    }
+    const fetched = await logs.fetch(rid, position, maxFetchRows, maxFetchBytes);
+    return [{ cid: position.cid, fetched }];
   }
 
   return {
     async fetch(request, context) {
-      inboxOnly(request.log);
-      return fetchResponse(
+      const fetched = await logs.fetch(
         deviceOf(context).identityPub,
-        Number(request.after),
+        positionOf(request.log, request.after),
         request.maxRows || maxFetchRows,
         request.maxBytes || maxFetchBytes,
       );
+      return wireFetched(fetched, store.storeId);
     },
 
     async peek(request, context) {
-      inboxOnly(request.log);
       const { identityPub } = deviceOf(context);
       const maxRows = request.maxRows || maxPeekRows;
-      const { rows, ...peeked } = await store.peek(identityPub, Number(request.after), maxRows);
+      const position = positionOf(request.log, request.after);
+      const { rows, ...peeked } = await logs.peek(identityPub, position, maxRows);
       const nowMs = parts.clock.now();
       return {
         ...wireRead(peeked, store.storeId),
@@ -95,42 +111,43 @@ export function deliveryHandlers(
 
     async fetchWait(request, context) {
       const { identityPub } = deviceOf(context);
-      const cursor = inboxCursor(request.cursors);
-      checkStore(cursor.storeId);
-      const after = Number(cursor.after);
+      const positions = positionsOf(request.cursors);
+      const keys = positions.map(({ cid }) => wakeKey(identityPub, cid));
       // The wait is armed before the read, so that no row falls between the two.
-      using wait = waiters.wait(identityPub, request.waitMs, context.signal);
-      let fetched = await fetchResponse(identityPub, after, maxFetchRows, maxFetchBytes);
-      if (fetched.rows?.length === 0 && fetched.gap === undefined && request.waitMs > 0) {
+      using wait = waiters.wait(identityPub, keys, request.waitMs, context.signal);
+      let found = await readLogs(identityPub, positions);
+      if (found.every(isEmpty) && request.waitMs > 0) {
         await wait.done;
         if (!(await isEntitled(context))) {
           throw new UnauthenticatedError('NOT_LOGGED_IN', 'the session ended: log in');
         }
-        fetched = await fetchResponse(identityPub, after, maxFetchRows, maxFetchBytes);
+        found = await readLogs(identityPub, positions);
       }
-      return { logs: [{ log: {}, fetched }] };
+      return {
+        logs: found.map(({ cid, fetched }) => ({
+          log: { cid },
+          fetched: wireFetched(fetched, store.storeId),
+        })),
+      };
     },
 
     async ack(request, context) {
-      inboxOnly(request.log);
       checkStore(request.storeId);
       const { identityPub } = deviceOf(context);
-      const upTo = Number(request.upTo);
-      await store.ack(identityPub, upTo);
-      push.acked(identityPub, upTo);
+      const { cid, after: upTo } = positionOf(request.log, request.upTo);
+      await logs.ack(identityPub, cid, upTo);
+      push.acked(identityPub, cid, upTo);
       return {};
     },
 
     async subscribe(request, context) {
       const { identityPub } = deviceOf(context);
-      const cursor = inboxCursor(request.cursors);
-      checkStore(cursor.storeId);
-      const after = Number(cursor.after);
-      // A cursor beyond the head must fail here, where the caller sees it.
-      await store.fetch(identityPub, after, 1, 1);
+      const positions = positionsOf(request.cursors);
+      // A cursor beyond the head must fail here, where the caller sees it; so must a foreign channel.
+      await Promise.all(positions.map((position) => logs.peek(identityPub, position, 1)));
       const { connection } = context;
       const stillEntitled = (): Promise<boolean> => isEntitled(context);
-      push.subscribe({ rid: identityPub, after, connection, isEntitled: stillEntitled });
+      push.subscribe({ rid: identityPub, positions, connection, isEntitled: stillEntitled });
       return { storeId: store.storeId };
     },
 
@@ -159,20 +176,12 @@ const relayStates: Readonly<Record<MessageStatus['state'], RelayState>> = {
   bounced: RelayState.BOUNCED,
 };
 
-function inboxOnly(log: LogRef | undefined): void {
-  if (log !== undefined && log.cid.length > 0) {
-    throw new NotFoundError('UNKNOWN_CHANNEL', 'this node has no such channel');
-  }
+function positionOf(log: LogRef | undefined, after: bigint): LogPosition {
+  return { cid: log?.cid ?? new Uint8Array(0), after: Number(after) };
 }
 
-/** The one cursor of a request that may only be about the own inbox. */
-function inboxCursor(cursors: readonly LogCursor[]): LogCursor {
-  for (const cursor of cursors) inboxOnly(cursor.log);
-  const [cursor, second] = cursors;
-  if (cursor === undefined || second !== undefined) {
-    throw new NotFoundError('UNKNOWN_CHANNEL', 'need one cursor: the own inbox');
-  }
-  return cursor;
+function isEmpty({ fetched: { rows, gap } }: ReadLog): boolean {
+  return rows.length === 0 && gap === undefined;
 }
 
 function wireFetched(

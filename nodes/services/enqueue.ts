@@ -18,11 +18,13 @@ import {
 import {
   Outcome,
   type BatchTarget,
+  type EnqueueRequest,
   type MessageInitShape,
   type TargetStatusSchema,
 } from '@quicprochat/proto/messages';
 import type { Enqueued, NodeStore, TargetOutcome } from '../store/store.ts';
 import { deviceOf } from './caller.ts';
+import type { ChannelPosts } from './channels.ts';
 
 export interface EnqueueParts {
   readonly domain: string;
@@ -30,6 +32,7 @@ export interface EnqueueParts {
   readonly store: NodeStore;
   /** A signing key of the node's record. */
   readonly signing: SigningKey;
+  readonly channels: ChannelPosts;
   readonly federation: {
     /** True for a domain that this node relays to. */
     knows(domain: string): boolean;
@@ -59,8 +62,13 @@ export function enqueueHandlers(parts: EnqueueParts): Pick<Handlers, 'enqueue' |
   return {
     async enqueue(request, context) {
       const { identityPub: sender } = deviceOf(context);
-      const { rid, domain, mid, payload, token } = request;
+      const { rid, domain, mid, payload, token, channel } = request;
       const ttlMs = (request.ttlS === 0 ? maxTtlS : request.ttlS) * 1000;
+      needOneTarget(request);
+      if (channel !== undefined) {
+        const posted = await parts.channels.post(channel, { mid, payload, ttlMs, sender });
+        return answerOf(posted, mid, { cid: channel.cid }, signing);
+      }
       const row = { rid, kind: RowKind.Envelope, mid, payload, ttlMs, sender, token };
       if (domain === parts.domain) {
         return answerOf(await store.enqueue(row), mid, { rid, domain }, signing);
@@ -108,6 +116,14 @@ export function enqueueHandlers(parts: EnqueueParts): Pick<Handlers, 'enqueue' |
       };
     },
   };
+}
+
+/** A device with its domain, or a channel. */
+function needOneTarget({ rid, domain, token, channel }: EnqueueRequest): void {
+  const isForDevice = rid.length > 0 && domain !== '';
+  const isForChannel = rid.length === 0 && domain === '' && token.length === 0;
+  if (channel === undefined ? isForDevice : isForChannel) return;
+  throw new InvalidArgumentError('BAD_FIELD', 'need rid and domain, or a channel alone');
 }
 
 /** What an OK says, of one message or of many. */
