@@ -24,6 +24,7 @@ import {
   type Transport,
   type TransportLimits,
 } from '@quicprochat/proto/transport';
+import type { Ceilings } from './ceilings.ts';
 import { inOrder, RelayInbox, type RelayReply } from './inbox.ts';
 import { laneNames, streamToWire } from './lane.ts';
 import { PeerLink, type LinkStatus } from './link.ts';
@@ -63,6 +64,8 @@ export interface FederationOptions {
   readonly runtime: Runtime;
   /** Row kinds taken from peers; others are rejected for now. Default: envelopes. */
   readonly kinds?: ReadonlySet<number>;
+  /** What one peer may cost this node. */
+  readonly ceilings?: Partial<Ceilings>;
 }
 
 /** What runs over the links beside the rows. */
@@ -112,10 +115,15 @@ export class Federation implements AsyncDisposable {
   #running: Promise<unknown> | undefined;
 
   constructor(options: FederationOptions) {
-    const { domain, identity, peers, store, runtime, kinds } = options;
+    const { domain, identity, peers, store, runtime, kinds, ceilings } = options;
     this.#options = options;
     this.policy = new PeerPolicy(peers, { domain, pin: identity.spkiSha256 });
-    this.#inbox = new RelayInbox({ store, runtime, ...(kinds === undefined ? {} : { kinds }) });
+    this.#inbox = new RelayInbox({
+      store,
+      runtime,
+      ...(kinds === undefined ? {} : { kinds }),
+      ...(ceilings === undefined ? {} : { ceilings }),
+    });
     const { markKey, onRewound = () => {} } = options;
     this.#rewinds = new Rewinds({ store, markKey, runtime, onRewound });
     for (const peer of this.policy.peers) this.#peers.set(peer.domain, this.#makeParts(peer));

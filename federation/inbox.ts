@@ -17,6 +17,7 @@ import type {
   FedRelayResponseSchema,
   MessageInitShape,
 } from '@quicprochat/proto/messages';
+import { defaultCeilings, PeerCeiling, WriterShare, type Ceilings } from './ceilings.ts';
 import { chainBytes, laneNames, sameBytes, streamGap } from './lane.ts';
 import { acceptedKinds, parseRelay } from './relay-batch.ts';
 import type {
@@ -38,6 +39,10 @@ export const inboxLimits = {
   creditBytes: 4 * maxRelayBytes,
   /** What a peer is asked to wait when a lane is full (ms). */
   overloadedMs: 500,
+  /** How long a peer may still send by a credit that was lowered: requests are under way (ms). */
+  loweredMs: 15_000,
+  /** What peers are asked to wait when the disk is full (ms). */
+  fullMs: 10_000,
 } as const;
 
 export type RelayReply = MessageInitShape<typeof FedRelayResponseSchema>;
@@ -47,6 +52,7 @@ export interface RelayInboxOptions {
   readonly runtime: Runtime;
   /** Row kinds that are taken; others are rejected for now. Default: envelopes. */
   readonly kinds?: ReadonlySet<number>;
+  readonly ceilings?: Partial<Ceilings>;
 }
 
 interface Waiting {
@@ -58,27 +64,55 @@ interface Waiting {
 /** Applies the batches of all peers. */
 export class RelayInbox {
   readonly #options: RelayInboxOptions;
+  readonly #ceilings: Ceilings;
   readonly #lanes = new Map<string, InboundLane>();
+  readonly #peers = new Map<string, PeerCeiling>();
+  readonly #share: WriterShare;
+  /** The disk took nothing new when it was asked last: no peer has credit. */
+  #isFull = false;
 
   constructor(options: RelayInboxOptions) {
     this.#options = options;
+    this.#ceilings = { ...defaultCeilings, ...options.ceilings };
+    this.#share = new WriterShare(options.runtime.clock, this.#ceilings.writerShare);
   }
 
   /**
    * Applies one batch of an authenticated peer; durable when it resolves. Throws
    * InvalidArgumentError BAD_FIELD, DataLossError STREAM_GAP (details: StreamState) when the batch
-   * before it does not come, ResourceExhaustedError OVERLOADED when too many wait, and what the
-   * store throws.
+   * before it does not come, ResourceExhaustedError OVERLOADED when it is beyond the peer's credit or
+   * ceilings or when too many wait, UnavailableError STORE_FULL, and what the store throws.
    */
   async relay(peer: string, request: FedRelayRequest): Promise<RelayReply> {
     const batch = parseRelay(request, this.#options.kinds ?? acceptedKinds);
+    const ceiling = this.#ceiling(peer);
+    const waitMs = this.#waitMs(peer, batch.lane);
+    if (waitMs > 0) throw overloaded('more than this node takes of a peer in a time', waitMs);
     const lane = this.#lane(peer, batch.lane);
-    const applied = await lane.add(batch);
+    const items = batch.items.length;
+    const bytes = batch.items.reduce((sum, { payload }) => sum + payload.length, 0);
+    lane.needCredit(items);
+    ceiling.charge(
+      items,
+      bytes,
+      batch.items.flatMap(({ rids }) => rids),
+    );
+    const applied = await this.#share.run(items, () => this.#apply(lane, batch));
+    const lastSeq = batch.firstSeq + items - 1;
+    const refused = applied.rejects.filter(
+      ({ seq, temporary }) => !temporary && seq >= batch.firstSeq && seq <= lastSeq,
+    );
+    if (ceiling.judged(items, refused.length)) {
+      const { log } = this.#options.runtime;
+      log.warn('credit halved', { peer, why: 'too much of it is refused for good' });
+    }
+    const retryAfterMs = this.#waitMs(peer, batch.lane);
     return {
       cursor: BigInt(applied.cursor),
       chain: applied.chain,
       rejects: applied.rejects.map((reject) => ({ ...reject, seq: BigInt(reject.seq) })),
       ...this.credit(peer, batch.lane),
+      ...(retryAfterMs > 0 ? { retryAfterMs: BigInt(retryAfterMs) } : {}),
     };
   }
 
@@ -87,10 +121,44 @@ export class RelayInbox {
     peer: string,
     lane: LaneName,
   ): { readonly creditItems: number; readonly creditBytes: number } {
-    return {
-      creditItems: this.#lane(peer, lane).creditItems,
-      creditBytes: inboxLimits.creditBytes,
-    };
+    if (this.#isFull) return { creditItems: 0, creditBytes: 0 };
+    const inbound = this.#lane(peer, lane);
+    const creditItems = this.#ceiling(peer).creditOf(inbound.creditItems);
+    inbound.told(creditItems);
+    const { firstCreditItems, creditBytes } = inboxLimits;
+    const grown = Math.ceil((maxRelayBytes * creditItems) / firstCreditItems);
+    return { creditItems, creditBytes: Math.min(creditBytes, Math.max(maxRelayBytes, grown)) };
+  }
+
+  async #apply(lane: InboundLane, batch: RelayBatch): Promise<RelayApplied> {
+    try {
+      const applied = await lane.add(batch);
+      this.#isFull = false;
+      return applied;
+    } catch (error) {
+      if (!hasReason(error, 'STORE_FULL')) throw error;
+      this.#isFull = true;
+      // Nothing is wrong with the batch, and the sender's own back-off would be a guess.
+      const message = 'this node takes nothing new: its disk is full';
+      throw new UnavailableError('STORE_FULL', message, {
+        retryAfterMs: inboxLimits.fullMs,
+        cause: error,
+      });
+    }
+  }
+
+  /** Until the next batch of the peer is taken (ms). */
+  #waitMs(peer: string, lane: LaneName): number {
+    const isUrgent = lane === 'control';
+    const ownMs = this.#ceiling(peer).waitMs(isUrgent);
+    return isUrgent ? ownMs : Math.max(ownMs, this.#share.waitMs());
+  }
+
+  #ceiling(peer: string): PeerCeiling {
+    const { clock } = this.#options.runtime;
+    const found = this.#peers.get(peer) ?? new PeerCeiling(clock, this.#ceilings);
+    this.#peers.set(peer, found);
+    return found;
   }
 
   /** Fails what waits; resolves when no transaction runs any more. */
@@ -117,6 +185,12 @@ class InboundLane {
   #isClosed = false;
   #worker: Promise<void> | undefined;
   creditItems: number = inboxLimits.firstCreditItems;
+  /** Items of batches that are not answered yet. */
+  #pending = 0;
+  /** The credit that was told last, and a greater one that the peer may still act on. */
+  #told: number = inboxLimits.firstCreditItems;
+  #toldBefore = 0;
+  #loweredMs = 0;
 
   constructor(peer: string, lane: LaneName, options: RelayInboxOptions) {
     this.#peer = peer;
@@ -124,12 +198,47 @@ class InboundLane {
     this.#options = options;
   }
 
+  /** The peer learns this credit now. */
+  told(creditItems: number): void {
+    const nowMs = this.#options.runtime.clock.monotonic();
+    if (creditItems < this.#told) {
+      this.#toldBefore = Math.max(this.#told, this.#before(nowMs));
+      this.#loweredMs = nowMs;
+    }
+    this.#told = creditItems;
+  }
+
+  /**
+   * Throws ResourceExhaustedError OVERLOADED when this many items more would be beyond the credit
+   * that the peer knows of; its credit begins anew then.
+   */
+  needCredit(items: number): void {
+    const nowMs = this.#options.runtime.clock.monotonic();
+    const most = Math.max(this.#told, this.#before(nowMs));
+    // A lone row may always ask.
+    if (this.#pending + items <= most || (items === 1 && this.#pending === 0)) return;
+    this.creditItems = inboxLimits.firstCreditItems;
+    const text = `${this.#pending + items} items unanswered, the credit is ${most}`;
+    throw overloaded(text, inboxLimits.overloadedMs);
+  }
+
+  #before(nowMs: number): number {
+    return nowMs < this.#loweredMs + inboxLimits.loweredMs ? this.#toldBefore : 0;
+  }
+
   async add(batch: RelayBatch): Promise<RelayApplied> {
+    this.#pending += batch.items.length;
+    try {
+      return await this.#queue(batch);
+    } finally {
+      this.#pending -= batch.items.length;
+    }
+  }
+
+  async #queue(batch: RelayBatch): Promise<RelayApplied> {
     if (this.#isClosed) throw new UnavailableError('DRAINING', 'this node is stopping');
     if (this.#waiting.length >= inboxLimits.batches) {
-      throw new ResourceExhaustedError('OVERLOADED', `${this.#waiting.length} batches wait`, {
-        retryAfterMs: inboxLimits.overloadedMs,
-      });
+      throw overloaded(`${this.#waiting.length} batches wait`, inboxLimits.overloadedMs);
     }
     const reply = Promise.withResolvers<RelayApplied>();
     const timer = this.#options.runtime.clock.timer(inboxLimits.gapMs, () => this.#expire(waiting));
@@ -223,6 +332,10 @@ class InboundLane {
     const none = { lane: this.#lane, streamId, cursor: 0, chain: new Uint8Array(chainBytes) };
     return streamGap(none);
   }
+}
+
+function overloaded(message: string, retryAfterMs: number): ResourceExhaustedError {
+  return new ResourceExhaustedError('OVERLOADED', message, { retryAfterMs });
 }
 
 /** Streams of a peer for a hello, lanes in order. */

@@ -12,7 +12,9 @@ export { makePeer, parsePeersFile, PeerPolicy, type Peer, type PeersFile } from 
 export { KtProxy } from './kt-proxy.ts';
 export type { LinkState, LinkStatus } from './link.ts';
 export type { LinkSession } from './link-session.ts';
-export type { LaneStatus } from './outbox.ts';
+export { defaultCeilings, type Ceilings } from './ceilings.ts';
+export { RelayInbox } from './inbox.ts';
+export { LaneSender, type LaneStatus } from './outbox.ts';
 export type { ProxyOptions } from './proxy.ts';
 export type { PeerRecord, PeerRecords } from './records.ts';
 export { Wakeup } from './wakeup.ts';

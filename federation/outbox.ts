@@ -40,6 +40,15 @@ export const outboxLimits = {
   pauseMaxMs: 5 * 60_000,
   /** Pause when a peer gives no credit and no time (ms). */
   noCreditMs: 5_000,
+  /**
+   * A new stream rewrites every row that is held, so a receiver may not cause them at will: two in an
+   * hour are its right, each further one waits twice as long as the one before, from a second...
+   */
+  freeRestarts: 2,
+  restartMs: 1_000,
+  /** ...up to this (ms), until there was none for so long. */
+  restartMaxMs: 5 * 60_000,
+  restartMemoryMs: 3_600_000,
 } as const;
 
 export interface LaneStatus {
@@ -92,6 +101,11 @@ export class LaneSender {
   #pausedUntilMs = 0;
   /** Rounds without progress: the exponent of the pause between them. */
   #stalls = 0;
+  /** New streams that the receiver's cursor asked for, and when the last one was. */
+  #restarts = 0;
+  #restartedMs = Number.NEGATIVE_INFINITY;
+  /** Where the receiver says it is, once it is time for another new stream. */
+  #toldEarly: { readonly told: InboundStream | undefined } | undefined;
 
   constructor(options: LaneSenderOptions) {
     this.#options = options;
@@ -101,7 +115,8 @@ export class LaneSender {
 
   /** True when every row that this lane knows of is confirmed and settled. */
   get isIdle(): boolean {
-    return !this.#isDirty && this.#inFlight.size === 0 && this.#sent === this.#stream.acked;
+    const isSettled = this.#inFlight.size === 0 && this.#sent === this.#stream.acked;
+    return !this.#isDirty && isSettled && this.#toldEarly === undefined;
   }
 
   status(): LaneStatus {
@@ -144,6 +159,7 @@ export class LaneSender {
     this.#isProven = false;
     this.#stalls = 0;
     this.#pausedUntilMs = 0;
+    this.#toldEarly = undefined;
     this.#credit = { items: hello.creditItems, bytes: hello.creditBytes };
     this.#stream = await store.outboundStream(peer, lane);
     const wireLane = laneToWire(lane);
@@ -153,9 +169,13 @@ export class LaneSender {
 
   async #step(session: LinkSession): Promise<void> {
     if (this.#outcomes.length > 0) return this.#settle();
+    if (this.#toldEarly !== undefined && this.#nowMs() >= this.#pausedUntilMs) {
+      return this.#reconcile(this.#toldEarly.told);
+    }
     // After a failure the window runs empty first: nothing of an old try may overtake the next.
     if (this.#failure !== undefined && this.#inFlight.size === 0) return this.#recover();
-    if (this.#failure === undefined && (await this.#fill(session))) return;
+    const maySend = this.#failure === undefined && this.#toldEarly === undefined;
+    if (maySend && (await this.#fill(session))) return;
     if (this.#outcomes.length > 0 || session.signal.aborted) return;
     const pauseMs = this.#pausedUntilMs - this.#nowMs();
     await this.#wakeup.wait(pauseMs > 0 ? pauseMs : Number.POSITIVE_INFINITY);
@@ -172,15 +192,44 @@ export class LaneSender {
     // A receiver that does not know the stream stands at its beginning.
     const known = told !== undefined && sameBytes(told.streamId, streamId) ? told : undefined;
     const cursor = known?.cursor ?? 0;
-    if (cursor < acked) return this.#restart('the receiver lost what it had confirmed', cursor);
-    if (cursor >= nextSeq) return this.#restart('this node lost rows that it had sent', cursor);
-    if (known !== undefined && cursor > 0 && !(await this.#isOurChain(cursor, known.chain))) {
-      return this.#restart('this node and the receiver hold different rows', cursor);
+    this.#toldEarly = undefined;
+    const why = await this.#whyRestart(known);
+    if (why !== undefined) {
+      const waitMs = this.#restartWaitMs();
+      if (waitMs <= 0) {
+        this.#restarts += 1;
+        this.#restartedMs = this.#nowMs();
+        return this.#restart(why, cursor);
+      }
+      this.#toldEarly = { told };
+      return this.#pause(waitMs, why);
     }
     // A cursor ahead of `acked` means that replies were lost, and rejects with them. Sending the
     // row at the cursor once more brings both back; the receiver skips it.
     this.#sent = cursor > acked ? cursor - 1 : cursor;
     if (nextSeq - 1 > this.#sent) this.#isDirty = true;
+  }
+
+  /** Which rule says that the two ends do not mean the same rows; undefined: they do. */
+  async #whyRestart(known: InboundStream | undefined): Promise<string | undefined> {
+    const { acked, nextSeq } = this.#stream;
+    const cursor = known?.cursor ?? 0;
+    if (cursor < acked) return 'the receiver lost what it had confirmed';
+    if (cursor >= nextSeq) return 'this node lost rows that it had sent';
+    if (known === undefined || cursor === 0 || (await this.#isOurChain(cursor, known.chain))) {
+      return undefined;
+    }
+    return 'this node and the receiver hold different rows';
+  }
+
+  /** Until the receiver may cause another new stream (ms). */
+  #restartWaitMs(): number {
+    const { freeRestarts, restartMs, restartMaxMs, restartMemoryMs } = outboxLimits;
+    const sinceMs = this.#nowMs() - this.#restartedMs;
+    if (sinceMs > restartMemoryMs) this.#restarts = 0;
+    if (this.#restarts < freeRestarts) return 0;
+    const times = Math.min(this.#restarts - freeRestarts, 20);
+    return Math.min(restartMs * 2 ** times, restartMaxMs) - sinceMs;
   }
 
   async #isOurChain(seq: number, chain: Uint8Array): Promise<boolean> {

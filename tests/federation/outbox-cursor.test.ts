@@ -166,7 +166,7 @@ test('no history of faults and restores loses or doubles a row that a disk holds
   const property = fc.asyncProperty(steps, seeds, async (history, seed) => {
     await holds(history, seed);
   });
-  await fc.assert(property, { numRuns: 60 });
+  await fc.assert(property, { numRuns: 25 });
 });
 
 const wait: Step = { do: 'wait', ms: 5_000 };

@@ -40,6 +40,7 @@ import {
 } from '@quicprochat/proto/transport';
 import {
   createFederation,
+  type Ceilings,
   type Federation,
   type OutboxRow,
   type Peer,
@@ -82,6 +83,8 @@ export interface SimOptions {
   readonly clock: SimulatedClock;
   readonly seed?: number;
   readonly inboxRows?: number;
+  readonly databaseBytes?: number;
+  readonly ceilings?: Partial<Ceilings>;
   /** Answers before the real handlers do: what it throws is the peer's fault. */
   readonly intercept?: (method: string, request: unknown) => void | Promise<void>;
 }
@@ -131,6 +134,11 @@ export class SimNode implements AsyncDisposable {
     return node;
   }
 
+  /** What it was made with. */
+  get options(): SimOptions {
+    return this.#options;
+  }
+
   /** A device that this node does not have. */
   get nobody(): { readonly domain: string; readonly rid: Uint8Array } {
     return { domain: this.domain, rid: ridOf('nobody') };
@@ -175,6 +183,7 @@ export class SimNode implements AsyncDisposable {
       peers: { peers, deniedDomains: [], deniedPins: [] },
       runtime: this.#runtime,
       kinds,
+      ...(this.#options.ceilings === undefined ? {} : { ceilings: this.#options.ceilings }),
     });
     const server = this.#makeServer(federation);
     this.#listener = await transport.listen({
@@ -331,6 +340,7 @@ export class SimNode implements AsyncDisposable {
     const limits = {
       inboxRows: this.#options.inboxRows ?? 100_000,
       inboxBytes: 2 ** 30,
+      databaseBytes: this.#options.databaseBytes,
       channelRows: 100_000,
       channelBytes: 2 ** 30,
       strangerRows: 100_000,
