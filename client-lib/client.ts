@@ -341,6 +341,26 @@ export class QpcClient implements AsyncDisposable {
   }
 
   /**
+   * Somebody's messages are not wanted: the delivery token of this device is replaced, and goes to
+   * everybody but the conversations that this person is in. Of those without it the node takes 50
+   * messages at a time. Done when the node has the new one. Throws as any call of the node.
+   */
+  async block(userId: string): Promise<void> {
+    const { tokens, link } = this.#requireDevice();
+    await tokens.block(userId, link);
+  }
+
+  /** The person gets the token again, with the next message or soon. Durable on return. */
+  unblock(userId: string): void {
+    this.#requireDevice().tokens.unblock(userId);
+  }
+
+  /** User ids, sorted. */
+  blocked(): readonly string[] {
+    return this.#store.tokens.blocked();
+  }
+
+  /**
    * Every version of a person's keys that the log still shows, oldest first, each judged as the
    * successor of the one before. Needs the node. Throws as Contacts.resolve.
    */

@@ -1,9 +1,15 @@
 /**
  * What members say to each other inside MLS (docs/protocol/cryptography.md, `Content` of
- * proto/qpc/v1/content.proto): built with bounds, parsed with the same bounds. Text, receipts, and what
- * members pass on from logs.
+ * proto/qpc/v1/content.proto): built with bounds, parsed with the same bounds. Text, receipts, delivery
+ * tokens, and what members pass on from logs.
  */
-import { InvalidArgumentError, PayloadTooLargeError, QpcError, Status } from '@quicprochat/proto';
+import {
+  deliveryTokenBytes,
+  InvalidArgumentError,
+  PayloadTooLargeError,
+  QpcError,
+  Status,
+} from '@quicprochat/proto';
 import {
   ContentSchema,
   create,
@@ -12,6 +18,8 @@ import {
   toBinary,
   type KeyEvidence as KeyEvidenceMessage,
   type Content as ContentMessage,
+  type DeliveryTokens as DeliveryTokensMessage,
+  type DeliveryTokensSchema,
   type KeyEvidenceSchema,
   type MessageInitShape,
 } from '@quicprochat/proto/messages';
@@ -27,6 +35,8 @@ export const contentLimits = {
   headsLogs: 8,
   /** Messages that one receipt is about. */
   receiptIds: 256,
+  /** Delivery tokens that travel together. */
+  tokens: 256,
 } as const;
 
 /** A logical clock beyond this is nonsense, and would leave no room for later messages. */
@@ -41,6 +51,14 @@ export interface ContentHeader {
   readonly lamport: number;
   /** Sender's wall clock (ms); a claim. */
   readonly sentMs: number;
+  /** Delivery tokens that the sender hands out. */
+  readonly tokens?: readonly HandedToken[] | undefined;
+}
+
+/** A delivery token (16 bytes) of the device `rid` (32 bytes). */
+export interface HandedToken {
+  readonly rid: Uint8Array;
+  readonly token: Uint8Array;
 }
 
 /** A message as its sender wrote it. */
@@ -68,6 +86,8 @@ export interface ReceiptMessage extends ContentHeader {
 export type ParsedContent =
   | { readonly type: 'text'; readonly content: TextMessage }
   | { readonly type: 'receipt'; readonly content: ReceiptMessage }
+  /** Nothing but what its header brings. */
+  | { readonly type: 'tokens'; readonly content: ContentHeader }
   /** Of a kind that a later version knows; its number counts. */
   | { readonly type: 'unknown'; readonly content: ContentHeader };
 
@@ -98,6 +118,21 @@ export function encodeContent(message: TextMessage): Uint8Array {
       sentMs: BigInt(message.sentMs),
       body: { case: 'text', value: { utf8: message.text } },
       ...(message.evidence === undefined ? {} : { evidence: evidenceMessage(message.evidence) }),
+      ...(message.tokens === undefined ? {} : { tokens: tokensMessage(message.tokens) }),
+    }),
+  );
+}
+
+/** Delivery tokens alone; not counted, like a receipt. */
+export function encodeTokens(header: Omit<ContentHeader, 'n'>): Uint8Array {
+  const { innerId, lamport, sentMs, tokens = [] } = header;
+  return toBinary(
+    ContentSchema,
+    create(ContentSchema, {
+      id: innerId,
+      lamport: BigInt(lamport),
+      sentMs: BigInt(sentMs),
+      tokens: tokensMessage(tokens),
     }),
   );
 }
@@ -157,7 +192,7 @@ export function parseContent(bytes: Uint8Array): ParsedContent {
       return { type: 'receipt', content: { ...header, kind: said, ids } };
     }
     case undefined:
-      return { type: 'unknown', content: header };
+      return { type: header.tokens === undefined ? 'unknown' : 'tokens', content: header };
   }
 }
 
@@ -170,7 +205,31 @@ function headerOf(content: ContentMessage): ContentHeader {
     n: bounded(content.n, Number.MAX_SAFE_INTEGER, 'n'),
     lamport: bounded(content.lamport, lamportMax, 'lamport'),
     sentMs: bounded(content.sentMs, Number.MAX_SAFE_INTEGER, 'sent_ms'),
+    tokens: parseTokens(content.tokens),
   };
+}
+
+/** For the wire. */
+export function tokensMessage(
+  tokens: readonly HandedToken[],
+): MessageInitShape<typeof DeliveryTokensSchema> {
+  return { tokens: tokens.map(({ rid, token }) => ({ rid, token })) };
+}
+
+/** Undefined for none, and for what is beyond its bounds: it is an extra and costs no message. */
+export function parseTokens(
+  message: DeliveryTokensMessage | undefined,
+): readonly HandedToken[] | undefined {
+  const tokens = message?.tokens ?? [];
+  const isBounded =
+    tokens.length > 0 &&
+    tokens.length <= contentLimits.tokens &&
+    tokens.every(({ rid, token }) => rid.length === 32 && token.length === deliveryTokenBytes);
+  if (!isBounded) return undefined;
+  return tokens.map(({ rid, token }) => ({
+    rid: Uint8Array.from(rid),
+    token: Uint8Array.from(token),
+  }));
 }
 
 /** For the wire. */

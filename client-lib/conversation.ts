@@ -15,6 +15,7 @@ import {
 import { ContactError } from './contact.ts';
 import type { Contacts } from './contacts.ts';
 import { checkText, encodeContent } from './content.ts';
+import type { DeliveryTokens } from './delivery-tokens.ts';
 import { envelopeKeyOf } from './envelope-key.ts';
 import type { EventBus } from './events.ts';
 import { channelCopies, hybridCopies, PrekeyError, type SealedCopy } from './fan-out.ts';
@@ -68,6 +69,7 @@ export interface ConversationParts {
   readonly events: EventBus;
   readonly contacts: Contacts;
   readonly evidence: EvidenceExchange;
+  readonly tokens: Pick<DeliveryTokens, 'next' | 'mark' | 'forInvitees'>;
   readonly writer: Writer;
   readonly mls: Mls;
   readonly caller: Caller;
@@ -228,7 +230,8 @@ export class Conversations {
     const members = recipients.map(({ userId }) => userId);
     contacts.requireUnblocked(members);
     const evidence = this.#parts.evidence.next(conversation.id, members);
-    const plaintext = encodeContent({ ...message, evidence });
+    const tokens = this.#parts.tokens.next(conversation.id, members);
+    const plaintext = encodeContent({ ...message, evidence, tokens });
     const sealed = await sealContent({ mls, contacts, random }, group, plaintext, recipients);
 
     batch.useKeys(sealed.next, sealed.epoch, sealed.wipe);
@@ -267,6 +270,7 @@ export class Conversations {
         );
       }
       if (evidence !== undefined) this.#parts.evidence.mark(conversation.id, evidence);
+      if (tokens !== undefined) this.#parts.tokens.mark(conversation.id);
     });
     batch.after(onOutbox);
     return sent;
@@ -280,6 +284,7 @@ export class Conversations {
       group,
       invitees.map(({ keyPackage }) => keyPackage),
     );
+    const invited = invitees.map(({ userId }) => userId);
     const parentKey = await envelopeKeyOf(mls, group);
     const welcome =
       made.welcome === undefined
@@ -288,7 +293,8 @@ export class Conversations {
             {
               kind: 'welcome',
               bytes: made.welcome,
-              evidence: this.#parts.evidence.own(invitees.map(({ userId }) => userId)),
+              evidence: this.#parts.evidence.own(invited),
+              tokens: this.#parts.tokens.forInvitees(group, invited),
             },
             invitees,
             (rid) => contacts.prekey(rid),

@@ -16,6 +16,7 @@ import { AccountChanges } from './account-changes.ts';
 import { Contacts } from './contacts.ts';
 import { Conversations } from './conversation.ts';
 import { DeliveryProofs } from './delivery-proofs.ts';
+import { DeliveryTokens } from './delivery-tokens.ts';
 import type { EventBus } from './events.ts';
 import { EvidenceExchange } from './kt/evidence-exchange.ts';
 import { Guardian } from './kt/guardian.ts';
@@ -55,6 +56,7 @@ export class Device {
   readonly link: Link;
   readonly outbox: Outbox;
   readonly contacts: Contacts;
+  readonly tokens: DeliveryTokens;
   readonly conversations: Conversations;
   readonly logs: Logs;
   readonly changes: AccountChanges;
@@ -139,8 +141,22 @@ export class Device {
       contacts,
       caller: this.link,
       onOutbox: () => this.outbox.kick(),
+    };
+    this.receipts = new Receipts(sending);
+    this.#holes = new Holes({ ...sending, events, identityKey: keys.identityKey });
+    this.#resender = new Resender({ ...sending, identity, identityKey: keys.identityKey });
+    this.tokens = new DeliveryTokens({
+      store,
+      runtime,
+      writer: this.#writer,
+      mls,
+      contacts,
+      caller: this.link,
+      rid: publicKey,
+      onOutbox: () => this.outbox.kick(),
     });
     this.#receiver = new Receiver({
+      tokens: this.tokens,
       store,
       runtime,
       events,
@@ -179,6 +195,7 @@ export class Device {
       signatureKey,
     });
     this.conversations = new Conversations({
+      tokens: this.tokens,
       store,
       runtime,
       events,
@@ -220,6 +237,7 @@ export class Device {
   async prepare(caller: Caller): Promise<void> {
     await this.#guardian.begin(caller);
     await this.#publisher.publish(caller);
+    await this.tokens.tellNode(caller);
   }
 
   /** Keys of a blocked contact are used from now on: what waited for them is tried again. */
@@ -247,6 +265,9 @@ export class Device {
     await this.link.stop();
     await this.#lookup.stop();
     await this.receipts.stop();
+    await this.tokens.stop();
+    await this.#holes.stop();
+    await this.#resender.stop();
     await Promise.all(this.#background);
     await this.#writer.idle();
     this.outbox.close();

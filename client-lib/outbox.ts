@@ -238,7 +238,7 @@ export class Outbox {
     const storeId = this.#storeId;
     try {
       // STORED or DUPLICATE: both mean that the node has it, and signs for it.
-      const { proof, receivedMs } = await courier.send(entry, new Uint8Array(0));
+      const { proof, receivedMs } = await courier.send(entry, this.#tokenOf(entry));
       if (!(await this.#isProven(entry, proof, receivedMs, session))) return 'temporary';
       this.#accept(entry, { storeId, proof, receivedMs: Number(receivedMs) });
       return 'done';
@@ -280,6 +280,10 @@ export class Outbox {
       events.emit({ type: 'unproven', messageId, rid, reason });
     }
     return false;
+  }
+
+  #tokenOf({ rid }: OutboxEntry): Uint8Array {
+    return this.#parts.store.tokens.of(rid) ?? new Uint8Array(0);
   }
 
   #isPoison(entry: OutboxEntry, error: unknown): boolean {

@@ -10,6 +10,7 @@ import { sameBytes } from './contact.ts';
 import {
   ContentError,
   parseContent,
+  type HandedToken,
   type KeyEvidence,
   type ParsedContent,
   type ReceiptMessage,
@@ -23,6 +24,7 @@ import {
   type SealedContent,
   type SealedEnvelope,
 } from './crypto/envelope.ts';
+import type { DeliveryTokens } from './delivery-tokens.ts';
 import { envelopeKeyOf } from './envelope-key.ts';
 import type { ClientEvent, EventBus } from './events.ts';
 import {
@@ -71,6 +73,7 @@ export interface ReceiverParts {
   readonly identity: Identity;
   readonly rid: Uint8Array;
   readonly signatureKey: SignatureKey;
+  readonly tokens: Pick<DeliveryTokens, 'take' | 'takeAtJoin' | 'wake'>;
   /** Rows wait for the manifests of these users. */
   readonly onUnknownUsers: (userIds: readonly string[]) => void;
   /** A member passed on what logs say; done when it is taken in. */
@@ -324,7 +327,13 @@ export class Receiver {
       this.#never(opened.row, error.reason, batch);
       return;
     }
+    const { tokens } = parsed.content;
+    if (tokens !== undefined) {
+      batch.write(() => this.#parts.tokens.take(tokens, sender.identityPub, batch.nowMs));
+    }
     switch (parsed.type) {
+      case 'tokens':
+        break;
       case 'text':
         this.#show(parsed.content, conversation, opened, batch);
         break;
@@ -349,7 +358,7 @@ export class Receiver {
       conversation.sentCount,
       Math.max(conversation.lamport, message.lamport),
     );
-    const { evidence, ...shown } = message;
+    const { evidence, tokens: _tokens, ...shown } = message;
     batch.write(() => {
       const messageId = store.messages.add({
         conversationId: conversation.id,

@@ -45,6 +45,8 @@ import {
   type MlsSuite,
   type SignatureKey,
 } from './mls/index.ts';
+import { Holes } from './holes.ts';
+import { DeliveryTokens } from './delivery-tokens.ts';
 import { EvidenceExchange } from './kt/evidence-exchange.ts';
 import { Logs } from './kt/logs.ts';
 import { TestLog, type TestLogOptions } from './test-logs.ts';
@@ -382,7 +384,12 @@ function buildParts(device: TestDevice, events: EventBus): Parts {
     contacts,
     caller: directory,
     onOutbox: () => undefined,
-  });
+  };
+  const { identityKey } = device;
+  const receipts = new Receipts(sending);
+  const tokens = new DeliveryTokens({ ...sending, rid: device.rid });
+  const holes = new Holes({ ...sending, events, identityKey });
+  const resender = new Resender({ ...sending, identity, identityKey });
   const receiver = new Receiver({
     store,
     runtime,
@@ -392,6 +399,11 @@ function buildParts(device: TestDevice, events: EventBus): Parts {
     identity,
     rid: device.rid,
     signatureKey,
+    tokens: {
+      take: (...taken) => tokens.take(...taken),
+      takeAtJoin: (...taken) => tokens.takeAtJoin(...taken),
+      wake: () => undefined,
+    },
     onUnknownUsers: (userIds) => lookup.want(userIds),
     onEvidence: (taken) => evidence.take(taken),
     onMessages: () => undefined,
@@ -410,6 +422,7 @@ function buildParts(device: TestDevice, events: EventBus): Parts {
     events,
     contacts,
     evidence,
+    tokens,
     writer,
     mls,
     caller: directory,

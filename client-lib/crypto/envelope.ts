@@ -16,7 +16,14 @@ import {
   SealedSchema,
   toBinary,
 } from '@quicprochat/proto/messages';
-import { evidenceMessage, parseEvidence, type KeyEvidence } from '../content.ts';
+import {
+  evidenceMessage,
+  parseEvidence,
+  parseTokens,
+  tokensMessage,
+  type HandedToken,
+  type KeyEvidence,
+} from '../content.ts';
 import type { MessageInitShape, MessageShape } from '@quicprochat/proto/messages';
 import { aesGcmNonceLength, aesGcmOpen, aesGcmSeal, aesGcmTagLength } from './aes-gcm.ts';
 import { DecryptionError } from './decryption-error.ts';
@@ -42,6 +49,8 @@ export interface SealedContent {
   readonly bytes: Uint8Array;
   /** Beside a Welcome: by which who is invited may know the inviter. */
   readonly evidence?: KeyEvidence | undefined;
+  /** Beside a Welcome: delivery tokens of members. */
+  readonly tokens?: readonly HandedToken[] | undefined;
 }
 
 /** A parsed envelope whose lengths are right; nothing in it is authenticated yet. */
@@ -223,12 +232,16 @@ function sealedOf({
   kind,
   bytes,
   evidence,
+  tokens,
 }: SealedContent): NonNullable<MessageInitShape<typeof SealedSchema>['content']> {
   switch (kind) {
     case 'mlsMessage':
       return { case: 'mlsMessage', value: bytes };
     case 'welcome': {
-      const beside = evidence === undefined ? {} : { evidence: evidenceMessage(evidence) };
+      const beside = {
+        ...(evidence === undefined ? {} : { evidence: evidenceMessage(evidence) }),
+        ...(tokens === undefined || tokens.length === 0 ? {} : { tokens: tokensMessage(tokens) }),
+      };
       return { case: 'welcome', value: { welcome: bytes, ...beside } };
     }
     case 'resendRequest':
@@ -256,7 +269,12 @@ function opened(open: () => Uint8Array): SealedContent {
     case 'welcome': {
       const welcome = filled({ kind: 'welcome', bytes: content.value.welcome });
       const evidence = parseEvidence(content.value.evidence);
-      return evidence === undefined ? welcome : { ...welcome, evidence };
+      const tokens = parseTokens(content.value.tokens);
+      return {
+        ...welcome,
+        ...(evidence === undefined ? {} : { evidence }),
+        ...(tokens === undefined ? {} : { tokens }),
+      };
     }
     case 'resendRequest':
       return filled({ kind: content.case, bytes: toBinary(ResendRequestSchema, content.value) });

@@ -14,6 +14,7 @@ import { outboxRows } from './outbox-rows.ts';
 import { receiptRows } from './receipt-rows.ts';
 import { resendRows } from './resend-rows.ts';
 import type { ClientStore } from './store.ts';
+import { tokenRows } from './token-rows.ts';
 
 /**
  * Opens or creates the store at `path` with a raw 32-byte key (the caller wipes it). Throws
@@ -32,6 +33,7 @@ export function openStore(path: string, key: Uint8Array): ClientStore {
     outbox: outboxRows(db),
     receipts: receiptRows(db),
     resend: resendRows(db),
+    tokens: tokenRows(db),
     transaction: (work) => db.transaction(work),
     checkpoint: () => db.checkpoint(),
     close: () => db.close(),

@@ -4,6 +4,7 @@
  * row means and which rows belong into one transaction is the callers' business (sync, outbox,
  * conversation).
  */
+import type { TokenRows } from './token-rows.ts';
 import type { LogRows } from './log-rows.ts';
 import type { ReceiptRows } from './receipt-rows.ts';
 import type { ResendRows } from './resend-rows.ts';
@@ -406,4 +407,5 @@ export interface ClientStore extends Disposable {
   readonly outbox: OutboxRows;
   readonly receipts: ReceiptRows;
   readonly resend: ResendRows;
+  readonly tokens: TokenRows;
 }

@@ -1,0 +1,93 @@
+/**
+ * Tables `own_token`, `device_token` and `blocked_user` of the device store, and which own token the
+ * members of a conversation have (table `conversation`).
+ */
+import type { Database } from './database.ts';
+
+export interface OwnToken {
+  readonly id: number;
+  /** 16 bytes. */
+  readonly token: Uint8Array;
+  /** The own node has it: only then it is handed out. */
+  readonly isTold: boolean;
+}
+
+export interface TokenRows {
+  /** The newest own token, the one in force. */
+  own(): OwnToken | undefined;
+  /** Replaces the own token. */
+  putOwn(token: Uint8Array, nowMs: number): void;
+  /** The own node has the own token with this id. */
+  markAtNode(id: number): void;
+  /** Of another device (32 bytes). */
+  of(rid: Uint8Array): Uint8Array | undefined;
+  /** What a device handed out itself stands above what others pass on of it. */
+  put(rid: Uint8Array, token: Uint8Array, isOwn: boolean, nowMs: number): void;
+  /** Conversations whose members do not have the own token with this id. */
+  untold(id: number): readonly Uint8Array[];
+  isTold(conversationId: Uint8Array, id: number): boolean;
+  markTold(conversationId: Uint8Array, id: number): void;
+  /** User ids, sorted. */
+  blocked(): readonly string[];
+  block(userId: string, nowMs: number): void;
+  unblock(userId: string): void;
+}
+
+export function tokenRows(db: Database): TokenRows {
+  return {
+    own() {
+      const row = db.get('SELECT * FROM own_token ORDER BY id DESC LIMIT 1');
+      if (row === undefined) return undefined;
+      const isTold = row.number('told_to_node') === 1;
+      return { id: row.number('id'), token: row.bytes('token'), isTold };
+    },
+    putOwn(token, nowMs) {
+      db.transaction(() => {
+        db.run('DELETE FROM own_token');
+        db.insert(
+          'INSERT INTO own_token (token, made_ms, told_to_node) VALUES (?, ?, 0)',
+          token,
+          nowMs,
+        );
+      });
+    },
+    markAtNode(id) {
+      db.run('UPDATE own_token SET told_to_node = 1 WHERE id = ?', id);
+    },
+    of: (rid) => db.get('SELECT token FROM device_token WHERE rid = ?', rid)?.bytes('token'),
+    put(rid, token, isOwn, nowMs) {
+      db.run(
+        `INSERT INTO device_token (rid, token, is_own, at_ms) VALUES (?, ?, ?, ?)
+         ON CONFLICT (rid) DO UPDATE SET token = excluded.token, is_own = excluded.is_own,
+           at_ms = excluded.at_ms
+         WHERE excluded.is_own >= device_token.is_own AND excluded.token <> device_token.token`,
+        rid,
+        token,
+        isOwn ? 1 : 0,
+        nowMs,
+      );
+    },
+    untold: (id) =>
+      db
+        .all('SELECT id FROM conversation WHERE told_token <> ? ORDER BY joined_ms, id', id)
+        .map((row) => row.bytes('id')),
+    isTold: (conversationId, id) =>
+      db.get('SELECT 1 FROM conversation WHERE id = ? AND told_token = ?', conversationId, id) !==
+      undefined,
+    markTold(conversationId, id) {
+      db.run('UPDATE conversation SET told_token = ? WHERE id = ?', id, conversationId);
+    },
+    blocked: () =>
+      db.all('SELECT user_id FROM blocked_user ORDER BY user_id').map((row) => row.text('user_id')),
+    block(userId, nowMs) {
+      db.run(
+        'INSERT INTO blocked_user (user_id, at_ms) VALUES (?, ?) ON CONFLICT DO NOTHING',
+        userId,
+        nowMs,
+      );
+    },
+    unblock(userId) {
+      db.run('DELETE FROM blocked_user WHERE user_id = ?', userId);
+    },
+  };
+}
