@@ -48,6 +48,7 @@ import type {
   ClientStore,
   ConversationRecord,
   MessageRecord,
+  SendState,
   UndecryptableRow,
 } from './store/store.ts';
 import { waitingRows, type Waiting } from './waiting.ts';
@@ -62,6 +63,8 @@ export interface OpenOptions {
   readonly transport?: Transport;
   /** How the store is opened; a simulation watches and breaks it. Default: the file on SQLCipher. */
   readonly openStore?: (path: string, key: Uint8Array) => ClientStore;
+  /** Tells senders when `messages` handed their messages to the application; false unless told. */
+  readonly sendsReadReceipts?: boolean;
 }
 
 export interface AccountOptions {
@@ -96,6 +99,18 @@ export interface Conversation {
   readonly joinedMs: number;
 }
 
+/** How far a message can be known to have come. */
+export type Progress = 'accepted' | 'relayed' | 'delivered' | 'read';
+const progress: readonly SendState[] = ['accepted', 'relayed', 'delivered', 'read'];
+
+/** True also for a message that will not come further. */
+function hasReached(state: SendState, wanted: Progress): boolean {
+  return (
+    state !== 'sealed' &&
+    (!progress.includes(state) || progress.indexOf(state) >= progress.indexOf(wanted))
+  );
+}
+
 /** The store is of no account yet. */
 export class NoAccountError extends QpcError {
   override name = 'NoAccountError';
@@ -111,10 +126,17 @@ export class QpcClient implements AsyncDisposable {
   readonly #runtime: Runtime;
   readonly #transport: Transport;
   readonly #events = new EventBus();
+  readonly #sendsReadReceipts: boolean;
   #device: Device | undefined;
   #closed: Promise<void> | undefined;
 
-  private constructor(store: ClientStore, runtime: Runtime, transport: Transport) {
+  private constructor(
+    store: ClientStore,
+    runtime: Runtime,
+    transport: Transport,
+    sendsReadReceipts: boolean,
+  ) {
+    this.#sendsReadReceipts = sendsReadReceipts;
     this.#store = store;
     this.#runtime = runtime;
     this.#transport = transport;
@@ -132,7 +154,9 @@ export class QpcClient implements AsyncDisposable {
     };
     const transport = options.transport ?? transportOf(runtime, ['quic', 'tls']);
     const open = options.openStore ?? openStore;
-    return new QpcClient(open(options.storePath, options.storeKey), runtime, transport);
+    const { sendsReadReceipts = false } = options;
+    const store = open(options.storePath, options.storeKey);
+    return new QpcClient(store, runtime, transport, sendsReadReceipts);
   }
 
   /**
@@ -264,9 +288,12 @@ export class QpcClient implements AsyncDisposable {
   messages(
     options: { readonly signal?: AbortSignal } = {},
   ): AsyncIterableIterator<ReceivedMessage> {
-    const { news, contacts } = this.#requireDevice();
+    const { news, contacts, receipts } = this.#requireDevice();
+    const onHad = (ids: readonly number[]): void => {
+      if (this.#sendsReadReceipts) receipts.addRead(ids);
+    };
     return receivedMessages(
-      { store: this.#store, runtime: this.#runtime, news, contacts },
+      { store: this.#store, runtime: this.#runtime, news, contacts, onHad },
       options.signal,
     );
   }
@@ -416,6 +443,42 @@ export class QpcClient implements AsyncDisposable {
    */
   async flush(signal?: AbortSignal): Promise<void> {
     await this.#requireDevice().outbox.flush(signal);
+  }
+
+  /**
+   * Resolves with the state of an own message once it is at least `wanted`, or lost (failed, bounced,
+   * expired). Rejects with the signal's reason, NotFoundError UNKNOWN_GROUP, or CLOSED.
+   */
+  async reached(
+    conversationId: Uint8Array,
+    id: Uint8Array,
+    wanted: Progress,
+    signal?: AbortSignal,
+  ): Promise<SendState> {
+    const { deviceId } = this.whoami();
+    const { messages } = this.#store;
+    const messageId = messages.idOf(conversationId, deviceId, id);
+    // Subscribed first: what happens after the look at the store is not missed.
+    const events = this.#events.subscribe(signal);
+    try {
+      for (;;) {
+        const state = messageId === undefined ? undefined : messages.sendState(messageId);
+        if (state === undefined) {
+          throw new NotFoundError('UNKNOWN_GROUP', 'message: none of this device with this id');
+        }
+        if (hasReached(state, wanted)) return state;
+        const { done } = await events.next();
+        signal?.throwIfAborted();
+        if (done === true) throw new ClosedError();
+      }
+    } finally {
+      await events.return?.();
+    }
+  }
+
+  /** Seals the receipts that wait for company; then `flush` sends them. */
+  async sealReceipts(): Promise<void> {
+    await this.#requireDevice().receipts.flush();
   }
 
   /** Disconnects and closes the store; unsent messages stay in it. Idempotent. */

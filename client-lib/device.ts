@@ -19,6 +19,7 @@ import { DeliveryProofs } from './delivery-proofs.ts';
 import { DeliveryTokens } from './delivery-tokens.ts';
 import type { EventBus } from './events.ts';
 import { EvidenceExchange } from './kt/evidence-exchange.ts';
+import { Holes } from './holes.ts';
 import { Guardian } from './kt/guardian.ts';
 import { Logs, type LogsParts } from './kt/logs.ts';
 import { OwnKeys } from './kt/own-keys.ts';
@@ -29,6 +30,7 @@ import { Outbox } from './outbox.ts';
 import { News } from './received.ts';
 import { Receipts } from './receipts.ts';
 import { Receiver } from './receiver.ts';
+import { Resender } from './resender.ts';
 import type { AccountRecord, ClientStore } from './store/store.ts';
 import { Sync } from './sync.ts';
 import { UserLookup } from './user-lookup.ts';
@@ -68,6 +70,8 @@ export class Device {
   /** What goes on beside calls; over when the device has stopped. */
   readonly #background = new Set<Promise<void>>();
   readonly #writer: Writer;
+  readonly #holes: Holes;
+  readonly #resender: Resender;
   readonly #receiver: Receiver;
   readonly #sync: Sync;
   readonly #publisher: KeyPublisher;
@@ -133,7 +137,7 @@ export class Device {
       events,
       onSession: (session) => this.#onSession(session),
     });
-    this.receipts = new Receipts({
+    const sending = {
       store,
       runtime,
       writer: this.#writer,
@@ -168,6 +172,8 @@ export class Device {
       onUnknownUsers: (userIds) => this.#lookup.want(userIds),
       onEvidence: (taken) => evidence.take(taken),
       onMessages: () => this.news.ring(),
+      holes: this.#holes,
+      resender: this.#resender,
       onReceiptsDue: (conversationId) => this.receipts.wake(conversationId),
     });
     this.#lookup = new UserLookup({
@@ -257,6 +263,8 @@ export class Device {
     if (this.#sync.resume()) this.link.redial('receiving again');
     this.link.start();
     this.receipts.start();
+    this.#holes.start();
+    this.#resender.start();
     this.#logged(this.#receiver.retryParked(), 'parked rows');
   }
 

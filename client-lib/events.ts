@@ -43,6 +43,18 @@ export type ClientEvent =
   | { readonly type: 'undecryptable'; readonly reason: string; readonly mid: Uint8Array }
   /** The node no longer holds these rows of our inbox, and we never had them. */
   | { readonly type: 'gap'; readonly from: number; readonly to: number }
+  /**
+   * Messages of a device in a conversation that nobody has any more (`gone`, by the device's own
+   * word), or that nobody gave in 30 days: numbers `from` to `to` of what it sent there.
+   */
+  | {
+      readonly type: 'missing';
+      readonly conversationId: Uint8Array;
+      readonly senderDeviceId: string;
+      readonly from: number;
+      readonly to: number;
+      readonly reason: 'gone' | 'unanswered';
+    }
   /** The own node has the last copy of an own message. */
   | { readonly type: 'accepted'; readonly messageId: number }
   /** The nodes of all recipients have their copies of an own message. */

@@ -6,6 +6,7 @@ export {
   type AccountOptions,
   type Conversation,
   type OpenOptions,
+  type Progress,
   type WhoAmI,
 } from './client.ts';
 export { AccountError } from './account.ts';

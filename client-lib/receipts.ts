@@ -66,6 +66,15 @@ export class Receipts {
     });
   }
 
+  /** People saw these messages (row ids of received ones), and their senders may know. */
+  addRead(messageIds: readonly number[]): void {
+    const { store } = this.#parts;
+    store.transaction(() => {
+      for (const id of messageIds) store.receipts.addDue(id, 'READ');
+    });
+    this.start();
+  }
+
   /** Seals everything that is due. Durable on return, except what cannot be sealed now. */
   async flush(): Promise<void> {
     const { receipts } = this.#parts.store;

@@ -64,11 +64,13 @@ export interface ReceivedParts {
   readonly runtime: Runtime;
   readonly news: News;
   readonly contacts: Contacts;
+  /** The application had these messages (row ids); durable already. */
+  readonly onHad: (messageIds: readonly number[]) => void;
 }
 
 /** Ends at the signal or when the client closes. */
 export async function* receivedMessages(
-  { store, runtime, news, contacts }: ReceivedParts,
+  { store, runtime, news, contacts, onHad }: ReceivedParts,
   signal?: AbortSignal,
 ): AsyncIterableIterator<ReceivedMessage> {
   let after = 0;
@@ -76,7 +78,9 @@ export async function* receivedMessages(
   const isOver = (): boolean => signal?.aborted === true || news.isClosed;
   const markHad = (): void => {
     if (had.length === 0) return;
-    store.messages.markDisplayed(had.splice(0), runtime.clock.now());
+    const ids = had.splice(0);
+    store.messages.markDisplayed(ids, runtime.clock.now());
+    onHad(ids);
   };
   try {
     while (!isOver()) {

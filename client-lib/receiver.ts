@@ -26,6 +26,7 @@ import {
 } from './crypto/envelope.ts';
 import type { DeliveryTokens } from './delivery-tokens.ts';
 import { envelopeKeyOf } from './envelope-key.ts';
+import type { Holes } from './holes.ts';
 import type { ClientEvent, EventBus } from './events.ts';
 import {
   CredentialError,
@@ -39,7 +40,10 @@ import {
   type SignatureKey,
 } from './mls/index.ts';
 import { takeNotice } from './notices.ts';
+import { noteNumber } from './number-ranges.ts';
 import { receiptLimits, takeReceipt } from './receipts.ts';
+import { ResendError } from './resend-request.ts';
+import type { Resender } from './resender.ts';
 import type {
   ClientStore,
   ConversationRecord,
@@ -80,6 +84,8 @@ export interface ReceiverParts {
   readonly onEvidence: (evidence: KeyEvidence) => Promise<void>;
   /** Messages are in the store that the application has not seen. */
   readonly onMessages: () => void;
+  readonly holes: Holes;
+  readonly resender: Resender;
   /** Receipts are due in this conversation. */
   readonly onReceiptsDue: (conversationId: Uint8Array) => void;
 }
@@ -184,10 +190,7 @@ export class Receiver {
       const mark = markOf(content.bytes);
       if (batch.hasSeen(mark)) throw new Unopened({ kind: 'known' });
       if (content.evidence !== undefined) await this.#parts.onEvidence(content.evidence);
-      const apply =
-        content.kind === 'welcome'
-          ? await this.#join(content.bytes, batch)
-          : await this.#process(content.bytes, row, batch);
+      const apply = await this.#prepare(content, row, batch);
       return (parked) => {
         batch.addSeen(mark);
         apply();
@@ -222,7 +225,27 @@ export class Receiver {
     });
   }
 
-  async #join(welcome: Uint8Array, batch: Batch): Promise<() => void> {
+  /** What can fail of a content; the result makes the changes. */
+  async #prepare(content: SealedContent, row: InboxRow, batch: Batch): Promise<() => void> {
+    const { holes, resender } = this.#parts;
+    const { kind, bytes, tokens = [] } = content;
+    switch (kind) {
+      case 'welcome':
+        return this.#join(bytes, tokens, batch);
+      case 'mlsMessage':
+        return this.#process(bytes, row, batch);
+      case 'resendRequest':
+        return resender.take(bytes, batch);
+      case 'gone':
+        return holes.takeGone(bytes, batch);
+    }
+  }
+
+  async #join(
+    welcome: Uint8Array,
+    tokens: readonly HandedToken[],
+    batch: Batch,
+  ): Promise<() => void> {
     const { store, mls, signatureKey } = this.#parts;
     const { refs } = inspectWelcome(welcome);
     const rows = refs.flatMap((ref) => store.keys.keyPackage(ref) ?? []);
@@ -239,8 +262,14 @@ export class Receiver {
     const envelopeKey = await envelopeKeyOf(mls, joined.group);
     return () => {
       batch.enterEpoch(joined.group, envelopeKey, []);
-      batch.write(() => this.#storeJoined(joined, batch.nowMs));
-      batch.after(() => this.#joined(joined));
+      batch.write(() => {
+        this.#storeJoined(joined, batch.nowMs);
+        this.#parts.tokens.takeAtJoin(tokens, joined.group, batch.nowMs);
+      });
+      batch.after(() => {
+        this.#joined(joined);
+        this.#parts.tokens.wake();
+      });
     };
   }
 
@@ -342,6 +371,7 @@ export class Receiver {
         break;
       case 'unknown':
         this.#never(opened.row, 'UNKNOWN_CONTENT', batch);
+        this.#count(parsed.content.n, opened, batch);
         break;
     }
   }
@@ -349,10 +379,13 @@ export class Receiver {
   #show(
     message: TextMessage,
     conversation: ConversationRecord,
-    { processed: { sender, epoch }, bytes, row }: Opened,
+    opened: Opened,
     batch: Batch,
   ): void {
     const { store } = this.#parts;
+    const { bytes, row } = opened;
+    const { sender, epoch } = opened.processed;
+    this.#count(message.n, opened, batch);
     batch.advance(
       conversation,
       conversation.sentCount,
@@ -393,6 +426,19 @@ export class Receiver {
       this.#parts.onReceiptsDue(conversation.id);
     });
     if (evidence !== undefined) batch.after(() => this.#takeEvidence(evidence));
+  }
+
+  /** What the number of a message says about others that are missing. */
+  #count(n: number, { processed: { next, sender } }: Opened, batch: Batch): void {
+    const { store, holes } = this.#parts;
+    const numbered = { groupId: next.groupId, sender: sender.identityPub, n };
+    let isNew = false;
+    batch.write(() => {
+      isNew = noteNumber(store.resend, numbered, batch.nowMs);
+    });
+    batch.after(() => {
+      if (isNew) holes.wake();
+    });
   }
 
   #takeReceipt(
@@ -543,6 +589,8 @@ function verdictOf(error: unknown): Verdict | undefined {
     }
   }
   if (error instanceof EnvelopeError) return { kind: 'never', reason: error.reason };
+  // Nobody's message: nothing is missing without it.
+  if (error instanceof ResendError) return { kind: 'known' };
   if (error instanceof QpcError && error.reason === 'BAD_FIELD') {
     return { kind: 'never', reason: 'MALFORMED' };
   }

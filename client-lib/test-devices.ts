@@ -52,6 +52,7 @@ import { Logs } from './kt/logs.ts';
 import { TestLog, type TestLogOptions } from './test-logs.ts';
 import { Receipts } from './receipts.ts';
 import { Receiver } from './receiver.ts';
+import { Resender } from './resender.ts';
 import { openMemoryStore } from './store/sqlite-store.ts';
 import { inboxLog, type ClientStore, type InboxRow, type MessageRecord } from './store/store.ts';
 import { UserLookup } from './user-lookup.ts';
@@ -122,10 +123,25 @@ export class TestDirectory implements Caller {
     return create(method.response, answer as MessageInitShape<O>);
   }
 
+  #prekeysOf(userId: string): readonly unknown[] {
+    const found = this.#published.get(userId);
+    if (found === undefined) return [];
+    const { manifest, identityPub, prekey } = found;
+    return [{ userId, keys: { manifest, prekeys: [{ identityPub, prekey }] } }];
+  }
+
   async #answer(methodId: number, request: unknown): Promise<unknown> {
     await this.#logged;
-    const asked = request as { userId?: string; suites?: number[]; domain?: string };
-    const { userId = '', suites = [], domain } = asked;
+    const asked = request as {
+      userId?: string;
+      userIds?: string[];
+      suites?: number[];
+      domain?: string;
+    };
+    const { userId = '', userIds = [], suites = [], domain } = asked;
+    if (methodId === methods.fetchHybridKeys.id) {
+      return { users: userIds.flatMap((one) => this.#prekeysOf(one)) };
+    }
     if (domain !== undefined) {
       const log = await this.log(domain === '' ? ownDomain : domain);
       return log.answer(methodId, request);
@@ -217,9 +233,15 @@ export class TestDevice {
   get conversations(): Conversations {
     return this.#parts.conversations;
   }
-  /** Nothing seals them by itself: a test does with `flush`. */
+  /** These do nothing by themselves: a test calls `flush`, `askDue`, `answerDue`. */
   get receipts(): Receipts {
     return this.#parts.receipts;
+  }
+  get holes(): Holes {
+    return this.#parts.holes;
+  }
+  get resender(): Resender {
+    return this.#parts.resender;
   }
 
   /** Everything in memory is gone; the store stays. */
@@ -340,6 +362,8 @@ interface Parts {
   readonly mls: Mls;
   readonly writer: Writer;
   readonly receipts: Receipts;
+  readonly holes: Holes;
+  readonly resender: Resender;
   readonly receiver: Receiver;
   readonly lookup: UserLookup;
   readonly conversations: Conversations;
@@ -376,7 +400,7 @@ function buildParts(device: TestDevice, events: EventBus): Parts {
   const mls = createMls({ ...runtime, manifests: contacts.lookup });
   const writer = new Writer(store, runtime);
   const identity = { userId, deviceId };
-  const receipts = new Receipts({
+  const sending = {
     store,
     runtime,
     writer,
@@ -407,6 +431,8 @@ function buildParts(device: TestDevice, events: EventBus): Parts {
     onUnknownUsers: (userIds) => lookup.want(userIds),
     onEvidence: (taken) => evidence.take(taken),
     onMessages: () => undefined,
+    holes,
+    resender,
     onReceiptsDue: () => undefined,
   });
   const lookup: UserLookup = new UserLookup({
@@ -430,7 +456,19 @@ function buildParts(device: TestDevice, events: EventBus): Parts {
     signatureKey,
     onOutbox: () => undefined,
   });
-  return { logs, evidence, contacts, mls, writer, receipts, receiver, lookup, conversations };
+  return {
+    logs,
+    evidence,
+    contacts,
+    mls,
+    writer,
+    receipts,
+    holes,
+    resender,
+    receiver,
+    lookup,
+    conversations,
+  };
 }
 
 /** Every text exactly once, and nothing left over. */

@@ -13,6 +13,8 @@ export type SignaturePrefix =
   | 'qpc/node/1'
   | 'qpc/stored/1'
   | 'qpc/endpoint/1'
+  | 'qpc/resend/1'
+  | 'qpc/gone/1'
   | 'qpc/channel-post/1'
   | 'qpc/channel-update/1';
 

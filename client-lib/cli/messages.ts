@@ -244,6 +244,18 @@ function noticeOf(event: ClientEvent): { line: string; record: JsonRecord } | un
         line: `-- the node no longer has messages ${event.from} to ${event.to}`,
         record: { type: 'gap', from: event.from, to: event.to },
       };
+    case 'missing':
+      return {
+        line: `-- messages ${event.from} to ${event.to} of a device in ${shortId(event.conversationId)} are lost (${event.reason})`,
+        record: {
+          type: 'missing',
+          conversation: hexOf(event.conversationId),
+          senderDeviceId: event.senderDeviceId,
+          from: event.from,
+          to: event.to,
+          reason: event.reason,
+        },
+      };
     case 'sendFailed':
       return {
         line: `-- a node refused a message of this device (${event.reason})`,

@@ -64,6 +64,13 @@ export class MlsGroup {
     return membersOf(this.#state.ratchetTree);
   }
 
+  /** All members in an epoch that is kept, by leaf index; undefined for another one. */
+  membersAt(epoch: bigint): Member[] | undefined {
+    if (epoch === this.epoch) return this.members();
+    const data = this.#state.historicalReceiverData.get(epoch);
+    return data === undefined ? undefined : membersOf(data.ratchetTree);
+  }
+
   /** Epochs before this one whose messages can still be opened, oldest first. */
   pastEpochs(): bigint[] {
     return [...this.#state.historicalReceiverData.keys()].sort((a, b) => (a < b ? -1 : 1));

@@ -12,7 +12,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file qpc/v1/content.proto.
  */
 export const file_qpc_v1_content: GenFile = /*@__PURE__*/
-  fileDesc("ChRxcGMvdjEvY29udGVudC5wcm90bxIGcXBjLnYxInUKCEVudmVsb3BlEgkKAXYYASABKA0SKAoGaHlicmlkGAIgASgLMhYucXBjLnYxLkh5YnJpZEVudmVsb3BlSAASKgoHY2hhbm5lbBgDIAEoCzIXLnFwYy52MS5DaGFubmVsRW52ZWxvcGVIAEIICgZzZWFsZWQiSQoOSHlicmlkRW52ZWxvcGUSDgoGa2VtX2lkGAEgASgNEg4KBmtleV9pZBgCIAEoDBILCgNlbmMYAyABKAwSCgoCY3QYBCABKAwiPAoPQ2hhbm5lbEVudmVsb3BlEg4KBmtleV9pZBgBIAEoDBINCgVub25jZRgCIAEoDBIKCgJjdBgDIAEoDCKpAQoGU2VhbGVkEhUKC21sc19tZXNzYWdlGAEgASgMSAASKAoHd2VsY29tZRgCIAEoCzIVLnFwYy52MS5XZWxjb21lQnVuZGxlSAASLwoOcmVzZW5kX3JlcXVlc3QYAyABKAsyFS5xcGMudjEuUmVzZW5kUmVxdWVzdEgAEhwKBGdvbmUYBCABKAsyDC5xcGMudjEuR29uZUgAQgkKB2NvbnRlbnRKBAgFEAkiowEKDVJlc2VuZFJlcXVlc3QSCgoCaWQYASABKAwSEAoIZ3JvdXBfaWQYAiABKAwSDgoGc2VuZGVyGAMgASgMEg0KBWFza2VyGAQgASgMEgoKAnRvGAUgASgMEiMKBnJhbmdlcxgGIAMoCzITLnFwYy52MS5OdW1iZXJSYW5nZRIRCglzZWFsX2FuZXcYByABKAgSEQoJc2lnbmF0dXJlGAggASgMIicKC051bWJlclJhbmdlEgwKBGZyb20YASABKAQSCgoCdG8YAiABKAQihAEKBEdvbmUSEAoIZ3JvdXBfaWQYASABKAwSDgoGc2VuZGVyGAIgASgMEg0KBWFza2VyGAMgASgMEiMKBnJhbmdlcxgEIAMoCzITLnFwYy52MS5OdW1iZXJSYW5nZRITCgtuZXZlcl95b3VycxgFIAEoCBIRCglzaWduYXR1cmUYBiABKAwibwoNV2VsY29tZUJ1bmRsZRIPCgd3ZWxjb21lGAEgASgMEiUKCGV2aWRlbmNlGAIgASgLMhMucXBjLnYxLktleUV2aWRlbmNlEiYKBnRva2VucxgDIAEoCzIWLnFwYy52MS5EZWxpdmVyeVRva2VucyI3Cg5EZWxpdmVyeVRva2VucxIlCgZ0b2tlbnMYASADKAsyFS5xcGMudjEuRGVsaXZlcnlUb2tlbiIrCg1EZWxpdmVyeVRva2VuEgsKA3JpZBgBIAEoDBINCgV0b2tlbhgCIAEoDCIwCgtLZXlFdmlkZW5jZRISCgpjcmVkZW50aWFsGAEgASgMEg0KBWhlYWRzGAIgAygMItsBCgdDb250ZW50EgoKAmlkGAEgASgMEgkKAW4YAiABKAQSDwoHbGFtcG9ydBgDIAEoBBIPCgdzZW50X21zGAQgASgEEhwKBHRleHQYBSABKAsyDC5xcGMudjEuVGV4dEgAEiIKB3JlY2VpcHQYByABKAsyDy5xcGMudjEuUmVjZWlwdEgAEiUKCGV2aWRlbmNlGAYgASgLMhMucXBjLnYxLktleUV2aWRlbmNlEiYKBnRva2VucxgIIAEoCzIWLnFwYy52MS5EZWxpdmVyeVRva2Vuc0IGCgRib2R5IhQKBFRleHQSDAoEdXRmOBgBIAEoCSI5CgdSZWNlaXB0EiEKBGtpbmQYASABKA4yEy5xcGMudjEuUmVjZWlwdEtpbmQSCwoDaWRzGAIgAygMKl4KC1JlY2VpcHRLaW5kEhwKGFJFQ0VJUFRfS0lORF9VTlNQRUNJRklFRBAAEhoKFlJFQ0VJUFRfS0lORF9ERUxJVkVSRUQQARIVChFSRUNFSVBUX0tJTkRfUkVBRBACYgZwcm90bzM");
+  fileDesc("ChRxcGMvdjEvY29udGVudC5wcm90bxIGcXBjLnYxInUKCEVudmVsb3BlEgkKAXYYASABKA0SKAoGaHlicmlkGAIgASgLMhYucXBjLnYxLkh5YnJpZEVudmVsb3BlSAASKgoHY2hhbm5lbBgDIAEoCzIXLnFwYy52MS5DaGFubmVsRW52ZWxvcGVIAEIICgZzZWFsZWQiSQoOSHlicmlkRW52ZWxvcGUSDgoGa2VtX2lkGAEgASgNEg4KBmtleV9pZBgCIAEoDBILCgNlbmMYAyABKAwSCgoCY3QYBCABKAwiPAoPQ2hhbm5lbEVudmVsb3BlEg4KBmtleV9pZBgBIAEoDBINCgVub25jZRgCIAEoDBIKCgJjdBgDIAEoDCKpAQoGU2VhbGVkEhUKC21sc19tZXNzYWdlGAEgASgMSAASKAoHd2VsY29tZRgCIAEoCzIVLnFwYy52MS5XZWxjb21lQnVuZGxlSAASLwoOcmVzZW5kX3JlcXVlc3QYAyABKAsyFS5xcGMudjEuUmVzZW5kUmVxdWVzdEgAEhwKBGdvbmUYBCABKAsyDC5xcGMudjEuR29uZUgAQgkKB2NvbnRlbnRKBAgFEAkiowEKDVJlc2VuZFJlcXVlc3QSCgoCaWQYASABKAwSEAoIZ3JvdXBfaWQYAiABKAwSDgoGc2VuZGVyGAMgASgMEg0KBWFza2VyGAQgASgMEgoKAnRvGAUgASgMEiMKBnJhbmdlcxgGIAMoCzITLnFwYy52MS5OdW1iZXJSYW5nZRIRCglzZWFsX2FuZXcYByABKAgSEQoJc2lnbmF0dXJlGAggASgMIicKC051bWJlclJhbmdlEgwKBGZyb20YASABKAQSCgoCdG8YAiABKAQimAEKBEdvbmUSEgoKcmVxdWVzdF9pZBgBIAEoDBIQCghncm91cF9pZBgCIAEoDBIOCgZzZW5kZXIYAyABKAwSDQoFYXNrZXIYBCABKAwSIwoGcmFuZ2VzGAUgAygLMhMucXBjLnYxLk51bWJlclJhbmdlEhMKC25ldmVyX3lvdXJzGAYgASgIEhEKCXNpZ25hdHVyZRgHIAEoDCJvCg1XZWxjb21lQnVuZGxlEg8KB3dlbGNvbWUYASABKAwSJQoIZXZpZGVuY2UYAiABKAsyEy5xcGMudjEuS2V5RXZpZGVuY2USJgoGdG9rZW5zGAMgASgLMhYucXBjLnYxLkRlbGl2ZXJ5VG9rZW5zIjcKDkRlbGl2ZXJ5VG9rZW5zEiUKBnRva2VucxgBIAMoCzIVLnFwYy52MS5EZWxpdmVyeVRva2VuIisKDURlbGl2ZXJ5VG9rZW4SCwoDcmlkGAEgASgMEg0KBXRva2VuGAIgASgMIjAKC0tleUV2aWRlbmNlEhIKCmNyZWRlbnRpYWwYASABKAwSDQoFaGVhZHMYAiADKAwi2wEKB0NvbnRlbnQSCgoCaWQYASABKAwSCQoBbhgCIAEoBBIPCgdsYW1wb3J0GAMgASgEEg8KB3NlbnRfbXMYBCABKAQSHAoEdGV4dBgFIAEoCzIMLnFwYy52MS5UZXh0SAASIgoHcmVjZWlwdBgHIAEoCzIPLnFwYy52MS5SZWNlaXB0SAASJQoIZXZpZGVuY2UYBiABKAsyEy5xcGMudjEuS2V5RXZpZGVuY2USJgoGdG9rZW5zGAggASgLMhYucXBjLnYxLkRlbGl2ZXJ5VG9rZW5zQgYKBGJvZHkiFAoEVGV4dBIMCgR1dGY4GAEgASgJIjkKB1JlY2VpcHQSIQoEa2luZBgBIAEoDjITLnFwYy52MS5SZWNlaXB0S2luZBILCgNpZHMYAiADKAwqXgoLUmVjZWlwdEtpbmQSHAoYUkVDRUlQVF9LSU5EX1VOU1BFQ0lGSUVEEAASGgoWUkVDRUlQVF9LSU5EX0RFTElWRVJFRBABEhUKEVJFQ0VJUFRfS0lORF9SRUFEEAJiBnByb3RvMw");
 
 /**
  * Outermost: what a node stores as payload.
@@ -268,42 +268,51 @@ export const NumberRangeSchema: GenMessage<NumberRange> = /*@__PURE__*/
  */
 export type Gone = Message<"qpc.v1.Gone"> & {
   /**
-   * @generated from field: bytes group_id = 1;
+   * Of the request that it answers.
+   *
+   * @generated from field: bytes request_id = 1;
+   */
+  requestId: Uint8Array;
+
+  /**
+   * MLS group id.
+   *
+   * @generated from field: bytes group_id = 2;
    */
   groupId: Uint8Array;
 
   /**
    * Device that signs (32 bytes): it alone can say so.
    *
-   * @generated from field: bytes sender = 2;
+   * @generated from field: bytes sender = 3;
    */
   sender: Uint8Array;
 
   /**
    * Whose request it answers (32 bytes).
    *
-   * @generated from field: bytes asker = 3;
+   * @generated from field: bytes asker = 4;
    */
   asker: Uint8Array;
 
   /**
    * At most 32 ranges.
    *
-   * @generated from field: repeated qpc.v1.NumberRange ranges = 4;
+   * @generated from field: repeated qpc.v1.NumberRange ranges = 5;
    */
   ranges: NumberRange[];
 
   /**
    * True: they were not for the asker, which was no member then; nothing is lost.
    *
-   * @generated from field: bool never_yours = 5;
+   * @generated from field: bool never_yours = 6;
    */
   neverYours: boolean;
 
   /**
-   * By the sender's identity key over "qpc/gone/1\0" and fields 1 to 5 in this encoding.
+   * By the sender's identity key over "qpc/gone/1\0" and fields 1 to 6 in this encoding.
    *
-   * @generated from field: bytes signature = 6;
+   * @generated from field: bytes signature = 7;
    */
   signature: Uint8Array;
 };
