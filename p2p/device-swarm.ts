@@ -1,0 +1,244 @@
+/**
+ * A device in the swarm: its endpoint record, deliveries in and out, and its places at relays. What
+ * client-lib uses of this package, with no type of libp2p in it.
+ */
+import { InvalidArgumentError, methods, type Runtime, type SigningKey } from '@quicprochat/proto';
+import type { SignedEndpointRecord } from '@quicprochat/proto/messages';
+import { DeliverClient, type Delivered, type Destination } from './deliver-client.ts';
+import {
+  serveDeliveries,
+  type Delivery,
+  type DeliveryPath,
+  type DeliverServerLimits,
+} from './deliver-server.ts';
+import { endpointLimits, signEndpointRecord, type EndpointRecord } from './endpoint-record.ts';
+import type { Host } from './host.ts';
+import { KeepUp } from './keep-up.ts';
+import { createHost, type HostLimits } from './libp2p-host.ts';
+import { parseSwarmAddress, type Reach } from './swarm-address.ts';
+import type { SwarmKey } from './swarm-key.ts';
+
+/** A record is made anew this long before it would expire, or when what it says has changed (ms). */
+const renewBeforeMs = 4 * 24 * 3_600_000;
+
+/** A message as Enqueue carries it. */
+export interface DeliverRequest {
+  /** The recipient device (32 bytes). */
+  readonly rid: Uint8Array;
+  readonly domain: string;
+  readonly mid: Uint8Array;
+  readonly payload: Uint8Array;
+  readonly ttlS: number;
+}
+
+export interface DeviceSwarmOptions {
+  readonly runtime: Runtime;
+  readonly key: SwarmKey;
+  /** The device's identity key: signs endpoint records and nothing else here. */
+  readonly device: SigningKey;
+  /** Addresses to bind, such as "/ip4/0.0.0.0/udp/0/quic-v1"; ignored with `relayOnly`. */
+  readonly listen: readonly string[];
+  /** Binds nothing and dials only relays, so that nobody but them learns the address. */
+  readonly relayOnly: boolean;
+  /** What addresses in records may be; see EndpointRules. */
+  readonly reach: readonly Reach[];
+  /** Domains of this device's mailboxes. */
+  readonly mailboxes?: readonly string[];
+  /** The last seq that was ever signed, from the store; new ones are above it and above the time. */
+  readonly lastSeq: number;
+  readonly admit: (from: EndpointRecord) => Promise<void>;
+  readonly onDelivery: (delivery: Delivery) => Promise<'stored' | 'duplicate'>;
+  /** There is a new record, to be stored and told to contacts. Called at most once a turn. */
+  readonly onRecord?: (record: SignedEndpointRecord, seq: number) => void;
+  readonly hostLimits?: Partial<HostLimits>;
+  readonly serverLimits?: Partial<DeliverServerLimits>;
+  /** False: TCP alone. */
+  readonly quic?: boolean;
+}
+
+export interface RelayState {
+  readonly address: string;
+  readonly isReserved: boolean;
+}
+
+export class DeviceSwarm implements AsyncDisposable {
+  readonly #host: Host;
+  readonly #options: DeviceSwarmOptions;
+  readonly #client: DeliverClient;
+  readonly #relays = new Map<string, KeepUp>();
+  #record: { readonly signed: SignedEndpointRecord; readonly says: string; renewMs: number };
+  #seq: number;
+
+  /** Throws TransportError `unreachable` when an address cannot be bound. */
+  static async start(options: DeviceSwarmOptions): Promise<DeviceSwarm> {
+    const { key, runtime, quic, hostLimits } = options;
+    const host = await createHost({
+      key,
+      runtime,
+      listen: options.relayOnly ? [] : options.listen,
+      ...(quic === undefined ? {} : { quic }),
+      ...(hostLimits === undefined ? {} : { limits: hostLimits }),
+    });
+    return DeviceSwarm.on(host, options);
+  }
+
+  /** On a host that is there already: the swarm ends it. */
+  static async on(host: Host, options: DeviceSwarmOptions): Promise<DeviceSwarm> {
+    const swarm = new DeviceSwarm(host, options);
+    const { runtime, device, reach, admit, onDelivery, serverLimits } = options;
+    await serveDeliveries(host, {
+      runtime,
+      device: device.publicKey,
+      record: () => swarm.record(),
+      reach,
+      admit,
+      onDelivery,
+      ...(serverLimits === undefined ? {} : { limits: serverLimits }),
+    });
+    return swarm;
+  }
+
+  private constructor(host: Host, options: DeviceSwarmOptions) {
+    this.#host = host;
+    this.#options = options;
+    this.#seq = options.lastSeq;
+    this.#record = this.#sign();
+    this.#client = new DeliverClient(host, {
+      runtime: options.runtime,
+      record: () => this.record(),
+      reach: options.reach,
+      relayOnly: options.relayOnly,
+    });
+    host.onDisconnect((peerId) => this.#relays.get(peerId)?.look());
+  }
+
+  get peerId(): string {
+    return this.#host.peerId;
+  }
+
+  /** This device's record as it is now; made anew when it got old or says something else. */
+  record(): SignedEndpointRecord {
+    const { clock } = this.#options.runtime;
+    if (clock.now() >= this.#record.renewMs || this.#facts().says !== this.#record.says) {
+      this.#record = this.#sign();
+    }
+    return this.#record.signed;
+  }
+
+  /**
+   * Hands a message to a device. Resolves when it is durable there. Throws its typed refusal, or
+   * TransportError: then the same bytes may be sent again, by any way.
+   */
+  deliver(
+    to: Destination,
+    { rid, domain, mid, payload, ttlS }: DeliverRequest,
+    options: { readonly signal?: AbortSignal; readonly budgetMs?: number } = {},
+  ): Promise<Delivered> {
+    return this.#client.deliver(to, { rid, domain, mid, payload, ttlS }, options);
+  }
+
+  /**
+   * The relays to hold a place at, at most three; each is asked again for ever. Throws
+   * InvalidArgumentError BAD_FIELD for what is no relay's address.
+   */
+  setRelays(addresses: readonly string[]): void {
+    if (addresses.length > endpointLimits.relays) {
+      throw new InvalidArgumentError('BAD_FIELD', `relays: at most ${endpointLimits.relays}`);
+    }
+    const wanted = new Map<string, string>();
+    for (const address of addresses) {
+      const { peerId } = parseSwarmAddress(address);
+      if (peerId === undefined) throw new InvalidArgumentError('BAD_FIELD', 'relay: no peer id');
+      wanted.set(peerId, address);
+    }
+    for (const [peerId, keep] of this.#relays) {
+      if (this.#relayAddresses.get(peerId) === wanted.get(peerId)) continue;
+      keep.close();
+      this.#relays.delete(peerId);
+      this.#host.keep(peerId, false);
+    }
+    this.#relayAddresses = wanted;
+    for (const [peerId, address] of wanted) {
+      if (!this.#relays.has(peerId)) this.#relays.set(peerId, this.#keepRelay(peerId, address));
+    }
+  }
+  #relayAddresses: ReadonlyMap<string, string> = new Map();
+
+  get relays(): readonly RelayState[] {
+    return [...this.#relayAddresses].map(([peerId, address]) => ({
+      address,
+      isReserved: this.#host.isReserved(peerId),
+    }));
+  }
+
+  /** Open links to devices, for people. */
+  get links(): readonly { readonly peerId: string; readonly via: DeliveryPath }[] {
+    return this.#client.links;
+  }
+
+  /** The network has changed: relays are asked at once, and the record says the new addresses. */
+  networkChanged(): void {
+    for (const relay of this.#relays.values()) {
+      relay.look();
+      relay.wake();
+    }
+    this.record();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const relay of this.#relays.values()) relay.close();
+    this.#relays.clear();
+    this.#client.close();
+    await this.#host.stop();
+  }
+
+  #keepRelay(peerId: string, address: string): KeepUp {
+    const { runtime, onRecord } = this.#options;
+    return new KeepUp({
+      runtime,
+      isUp: () => this.#host.isReserved(peerId),
+      connect: async (signal) => {
+        const isConnected = this.#host.connections(peerId).some(({ isRelayed }) => !isRelayed);
+        if (!isConnected) await this.#host.dial(address, signal);
+        await this.#host.reserve(peerId);
+      },
+      onChange: (isUp, error) => {
+        runtime.log.debug('p2p relay', { relay: peerId, isUp, error: errorText(error) });
+        if (onRecord !== undefined && isUp) this.record();
+      },
+    });
+  }
+
+  #facts() {
+    const { relayOnly, reach, mailboxes = [] } = this.#options;
+    const addresses = relayOnly
+      ? []
+      : this.#host
+          .addresses()
+          .filter((text) => reach.includes(parseSwarmAddress(text).reach))
+          .slice(0, endpointLimits.addresses);
+    // All that are wanted, not those that stand: a relay may be back before the record is renewed.
+    const relays = [...this.#relayAddresses.values()];
+    return { addresses, relays, mailboxes, says: JSON.stringify([addresses, relays, mailboxes]) };
+  }
+
+  #sign() {
+    const { runtime, key, device, onRecord } = this.#options;
+    const nowMs = runtime.clock.now();
+    const { says, ...facts } = this.#facts();
+    this.#seq = Math.max(this.#seq + 1, nowMs);
+    const expiresMs = nowMs + endpointLimits.lifetimeMs;
+    const signed = signEndpointRecord(
+      { ...facts, swarmKey: key.publicKey, seq: this.#seq, issuedMs: nowMs, expiresMs },
+      device,
+    );
+    onRecord?.(signed, this.#seq);
+    return { signed, says, renewMs: expiresMs - renewBeforeMs };
+  }
+}
+
+/** Largest request that a delivery may be (bytes). */
+export const maxDeliveryBytes = methods.enqueue.maxRequestBytes;
+
+const errorText = (error: unknown): string | undefined =>
+  error === undefined ? undefined : error instanceof Error ? error.message : 'unknown';

@@ -1,0 +1,453 @@
+/**
+ * The swarm over libp2p: QUIC first where its native code loads, TCP with noise and yamux second.
+ * Everything of libp2p that the package uses is made here, with limits from the start; no names are
+ * resolved, no addresses are told to whoever connects, and nothing redials by itself.
+ */
+import { networkInterfaces } from 'node:os';
+import { noise } from '@chainsafe/libp2p-noise';
+import { yamux } from '@chainsafe/libp2p-yamux';
+import { circuitRelayServer, type CircuitRelayService } from '@libp2p/circuit-relay-v2';
+import { privateKeyFromRaw } from '@libp2p/crypto/keys';
+import { identify } from '@libp2p/identify';
+import type { Connection, ConnectionGater, Libp2p, PeerId } from '@libp2p/interface';
+import type { TransportManager } from '@libp2p/interface-internal';
+import { peerIdFromString } from '@libp2p/peer-id';
+import { tcp } from '@libp2p/tcp';
+import { multiaddr } from '@multiformats/multiaddr';
+import { TokenBuckets, TransportError, type Runtime, type Timer } from '@quicprochat/proto';
+import { createLibp2p } from 'libp2p';
+import type { Host, HostConnection, StreamHandler } from './host.ts';
+import { byteStream, transportError } from './libp2p-stream.ts';
+import { RelayClient } from './libp2p-relay.ts';
+import type { PeerIdText } from './peer-id.ts';
+import { formatSwarmAddress, parseSwarmAddress, type SwarmAddress } from './swarm-address.ts';
+import type { SwarmKey } from './swarm-key.ts';
+
+/** Bounds of a swarm. Bytes and counts are for one swarm unless they say otherwise. */
+export interface HostLimits {
+  readonly connections: number;
+  readonly connectionsPerPeer: number;
+  /** New connections per second and address; an office is one address. */
+  readonly connectionsPerHostPerSecond: number;
+  readonly handshakes: number;
+  /** Dials under way; more wait. */
+  readonly dials: number;
+  readonly dialsWaiting: number;
+  /** Relayed connections that a client takes at a time, of one relay. */
+  readonly relayedConnections: number;
+  /** QUIC: native attempts outlive a cancelled dial until then (ms). */
+  readonly handshakeMs: number;
+  readonly idleMs: number;
+  /** A connection without streams ends after once to twice that (ms). */
+  readonly unusedMs: number;
+  /** After that a stop goes on without the engine (ms). */
+  readonly stopMs: number;
+}
+
+export const hostLimits: HostLimits = {
+  connections: 1_000,
+  connectionsPerPeer: 8,
+  connectionsPerHostPerSecond: 50,
+  handshakes: 100,
+  dials: 16,
+  dialsWaiting: 1_024,
+  relayedConnections: 64,
+  handshakeMs: 5_000,
+  idleMs: 10_000,
+  unusedMs: 60_000,
+  stopMs: 3_000,
+};
+
+/** What a relay gives to whoever may reserve. */
+export interface RelayServerOptions {
+  /** Whether the peer may reserve: a device of this node's users, or of its peers'. */
+  mayReserve(peerId: PeerIdText): Promise<boolean>;
+  readonly reservations: number;
+  /** Of one relayed connection, both directions together (bytes). */
+  readonly bytesPerConnection: number;
+  readonly connectionMs: number;
+  readonly reservationMs: number;
+  /** Connections through this relay that one peer may ask for: per minute, burst the same. */
+  readonly connectsPerPeerPerMinute: number;
+}
+
+export const relayServerDefaults: Omit<RelayServerOptions, 'mayReserve'> = {
+  reservations: 500,
+  bytesPerConnection: 16 * 1024 * 1024,
+  connectionMs: 3_600_000,
+  reservationMs: 3_600_000,
+  connectsPerPeerPerMinute: 30,
+};
+
+export interface HostOptions {
+  readonly key: SwarmKey;
+  readonly runtime: Runtime;
+  /** Addresses to listen at, in the form of swarm-address.ts but port 0 may be asked; empty: none. */
+  readonly listen: readonly string[];
+  readonly limits?: Partial<HostLimits>;
+  /** Offers relaying; without it this swarm relays for nobody. */
+  readonly relayServer?: RelayServerOptions;
+  /** False: TCP alone, as where the native code does not load. */
+  readonly quic?: boolean;
+}
+
+/** Makes and starts a swarm. Throws TransportError `unreachable` when an address cannot be bound. */
+export async function createHost(options: HostOptions): Promise<Host> {
+  const limits = { ...hostLimits, ...options.limits };
+  const relays = new RelayClient();
+  const { key, relayServer, runtime } = options;
+  const seed = key.seed();
+  const raw = Uint8Array.from([...seed, ...key.publicKey]);
+  const quic = options.quic === false ? undefined : await loadQuic(runtime);
+  const listen = options.listen.filter(
+    (address) => quic !== undefined || address.includes('/tcp/'),
+  );
+  const parts: { transportManager?: TransportManager; libp2p?: Libp2p } = {};
+  try {
+    parts.libp2p = await createLibp2p({
+      privateKey: privateKeyFromRaw(raw),
+      nodeInfo: { userAgent: 'qpc' },
+      // Addresses are location data: an endpoint record tells them, to those who may know.
+      addresses: { listen, announceFilter: () => [] },
+      transports: [
+        ...(quic === undefined
+          ? []
+          : [
+              quic({
+                handshakeTimeout: limits.handshakeMs,
+                maxIdleTimeout: limits.idleMs,
+                keepAliveInterval: limits.idleMs / 2,
+                maxConcurrentStreamLimit: 64,
+                maxStreamData: 2 * 1024 * 1024,
+                maxConnectionData: 8 * 1024 * 1024,
+              }),
+            ]),
+        tcp({ maxConnections: limits.connections }),
+        relays.factory(limits),
+      ],
+      connectionEncrypters: [noise()],
+      streamMuxers: [yamux()],
+      connectionGater: gater(options, limits, relays, () => parts.libp2p),
+      connectionManager: {
+        maxConnections: limits.connections,
+        inboundConnectionThreshold: limits.connectionsPerHostPerSecond,
+        maxIncomingPendingConnections: limits.handshakes,
+        maxDialQueueLength: limits.dialsWaiting,
+        reconnectRetries: 0,
+        resolvers: {},
+      },
+      services: {
+        identify: identify({ runOnConnectionOpen: true }),
+        // The one way to dial address by address: libp2p's own queue tries them one after another.
+        dialer: (components: { transportManager: TransportManager }) => {
+          parts.transportManager = components.transportManager;
+          return {};
+        },
+        ...(relayServer === undefined
+          ? {}
+          : {
+              relay: circuitRelayServer({
+                reservations: {
+                  maxReservations: relayServer.reservations,
+                  defaultDataLimit: BigInt(relayServer.bytesPerConnection),
+                  defaultDurationLimit: relayServer.connectionMs,
+                  reservationTtl: relayServer.reservationMs,
+                },
+              }),
+            }),
+      },
+    });
+  } catch (error) {
+    throw transportError(error);
+  } finally {
+    seed.fill(0);
+    raw.fill(0);
+  }
+  const { libp2p, transportManager } = parts;
+  if (transportManager === undefined) throw new Error('libp2p gave no transport manager');
+  return new Libp2pHost({ libp2p, transportManager, relays, listen }, runtime, limits);
+}
+
+/** The QUIC transport; undefined on a platform without its native code. */
+async function loadQuic({ log }: Runtime) {
+  try {
+    return (await import('@chainsafe/libp2p-quic')).quic;
+  } catch (error) {
+    log.warn('p2p has no quic', { error: String(error) });
+    return undefined;
+  }
+}
+
+/** Who may connect, reserve and be connected to. */
+function gater(
+  { relayServer, runtime }: HostOptions,
+  limits: HostLimits,
+  relays: RelayClient,
+  libp2p: () => Libp2p | undefined,
+): ConnectionGater {
+  const buckets = new TokenBuckets(runtime.clock);
+  const isTooMany = (peer: PeerId): boolean =>
+    (libp2p()?.getConnections(peer).length ?? 0) >= limits.connectionsPerPeer;
+  return {
+    denyInboundEncryptedConnection: isTooMany,
+    denyInboundRelayedConnection: (relay) => !relays.isAsked(relay.toString()),
+    denyInboundRelayReservation: async (peer) => {
+      if (relayServer === undefined) return true;
+      return !(await relayServer.mayReserve(peer.toString()));
+    },
+    denyOutboundRelayedConnection: (source) => {
+      const perMinute = relayServer?.connectsPerPeerPerMinute ?? 0;
+      const rate = { perSecond: perMinute / 60, burst: perMinute };
+      return perMinute === 0 || buckets.take(source.toString(), rate) > 0;
+    },
+    // Nothing that strangers say of addresses is kept.
+    filterMultiaddrForPeer: () => false,
+  };
+}
+
+interface HostParts {
+  readonly libp2p: Libp2p;
+  readonly transportManager: TransportManager;
+  readonly relays: RelayClient;
+  readonly listen: readonly string[];
+}
+
+class Libp2pHost implements Host {
+  readonly peerId: PeerIdText;
+  readonly #libp2p: Libp2p;
+  readonly #transportManager: TransportManager;
+  readonly #relays: RelayClient;
+  readonly #listen: readonly string[];
+  readonly #runtime: Runtime;
+  readonly #limits: HostLimits;
+  readonly #waiting: (() => void)[] = [];
+  readonly #kept = new Set<PeerIdText>();
+  #unused = new Set<string>();
+  #sweep: Timer | undefined;
+  #dialing = 0;
+  #stopped: Promise<void> | undefined;
+
+  constructor(parts: HostParts, runtime: Runtime, limits: HostLimits) {
+    this.peerId = parts.libp2p.peerId.toString();
+    this.#libp2p = parts.libp2p;
+    this.#transportManager = parts.transportManager;
+    this.#relays = parts.relays;
+    this.#listen = parts.listen;
+    this.#runtime = runtime;
+    this.#limits = limits;
+    this.#planSweep();
+  }
+
+  async dial(address: string, signal: AbortSignal): Promise<HostConnection> {
+    if (this.#stopped !== undefined) throw new TransportError('closed', 'the swarm has stopped');
+    await this.#slot(signal);
+    // Its own: TCP would end the connection when the caller's signal is aborted long after.
+    const cancel = new AbortController();
+    const attempt = this.#transportManager.dial(multiaddr(address), { signal: cancel.signal });
+    // QUIC's native attempt goes on after the signal; it keeps its slot, and comes to nothing.
+    const freed = attempt.finally(() => this.#free());
+    const ended = Promise.withResolvers<never>();
+    const onAbort = (): void => {
+      cancel.abort();
+      ended.reject(new TransportError('timeout', 'dial took too long'));
+    };
+    if (signal.aborted) onAbort();
+    else signal.addEventListener('abort', onAbort, { once: true });
+    try {
+      return wrap(await Promise.race([freed, ended.promise]));
+    } catch (error) {
+      attempt.then(
+        (connection) => connection.abort(new Error('dialed too late')),
+        () => undefined,
+      );
+      throw isAnotherPeer(error)
+        ? new TransportError('refusedIdentity', 'another peer answers there', { cause: error })
+        : transportError(error, signal);
+    } finally {
+      signal.removeEventListener('abort', onAbort);
+      // Handled above, or nobody waits for it any more.
+      freed.catch(() => undefined);
+      ended.promise.catch(() => undefined);
+    }
+  }
+
+  /** Waits for a free dial. */
+  async #slot(signal: AbortSignal): Promise<void> {
+    if (this.#dialing < this.#limits.dials) {
+      this.#dialing += 1;
+      return;
+    }
+    if (this.#waiting.length >= this.#limits.dialsWaiting) {
+      throw new TransportError('limit', `${this.#waiting.length} dials wait already`);
+    }
+    const turn = Promise.withResolvers<void>();
+    this.#waiting.push(turn.resolve);
+    const onAbort = (): void => {
+      const at = this.#waiting.indexOf(turn.resolve);
+      if (at >= 0) this.#waiting.splice(at, 1);
+      turn.reject(new TransportError('timeout', 'other dials took too long'));
+    };
+    signal.addEventListener('abort', onAbort, { once: true });
+    try {
+      await turn.promise;
+    } finally {
+      signal.removeEventListener('abort', onAbort);
+    }
+  }
+
+  #free(): void {
+    // The slot passes on to who waits, or becomes free.
+    const next = this.#waiting.shift();
+    if (next === undefined) this.#dialing -= 1;
+    else next();
+  }
+
+  connections(peerId: PeerIdText): readonly HostConnection[] {
+    return this.#libp2p
+      .getConnections(peerIdFromString(peerId))
+      .filter(({ status }) => status === 'open')
+      .map(wrap)
+      .sort((a, b) => Number(a.isRelayed) - Number(b.isRelayed));
+  }
+
+  async handle(protocol: string, maxStreams: number, handler: StreamHandler): Promise<void> {
+    await this.#libp2p.handle(
+      protocol,
+      (stream, connection) => handler(byteStream(stream), wrap(connection)),
+      {
+        maxInboundStreams: maxStreams,
+        maxOutboundStreams: maxStreams,
+        runOnLimitedConnection: true,
+      },
+    );
+  }
+
+  addresses(): readonly string[] {
+    const bound = this.#transportManager.getAddrs().map(String).flatMap(parsed);
+    const all = bound.flatMap((address) => {
+      const { family, transport } = address;
+      const any = `/ip${family}/${family === 4 ? '0.0.0.0' : '::'}/`;
+      const isAny = this.#listen.some(
+        (text) => text.startsWith(any) && text.includes('/udp/') === (transport === 'quic'),
+      );
+      const hosts = isAny ? interfaceHosts(family) : [address.host];
+      return hosts.map((host) => formatSwarmAddress({ ...address, host, peerId: undefined }));
+    });
+    return [...new Set(all)];
+  }
+
+  keep(peerId: PeerIdText, isKept: boolean): void {
+    if (isKept) this.#kept.add(peerId);
+    else this.#kept.delete(peerId);
+  }
+
+  /** Ends connections that had no stream at this look nor at the one before. */
+  #planSweep(): void {
+    this.#sweep = this.#runtime.clock.timer(this.#limits.unusedMs, () => {
+      const unused = this.#libp2p
+        .getConnections()
+        .filter(({ streams, remotePeer }) => streams.length === 0 && !this.#isHeld(remotePeer));
+      for (const connection of unused) {
+        if (this.#unused.has(connection.id)) void wrap(connection).close();
+      }
+      this.#unused = new Set(unused.map(({ id }) => id));
+      this.#planSweep();
+    });
+  }
+
+  #isHeld(peer: PeerId): boolean {
+    const peerId = peer.toString();
+    const { relay } = this.#libp2p.services as { readonly relay?: CircuitRelayService };
+    return (
+      this.#kept.has(peerId) ||
+      this.#relays.isReserved(peerId) ||
+      relay?.reservations.has(peer) === true
+    );
+  }
+
+  async reserve(relay: PeerIdText): Promise<void> {
+    try {
+      await this.#relays.reserve(relay);
+    } catch (error) {
+      throw transportError(error);
+    }
+  }
+
+  isReserved(relay: PeerIdText): boolean {
+    return this.#relays.isReserved(relay);
+  }
+
+  onDisconnect(listener: (peerId: PeerIdText) => void): void {
+    this.#libp2p.addEventListener('peer:disconnect', ({ detail }) => listener(detail.toString()));
+  }
+
+  stop(): Promise<void> {
+    this.#stopped ??= this.#stop();
+    return this.#stopped;
+  }
+
+  async #stop(): Promise<void> {
+    this.#sweep?.cancel();
+    const { clock, log } = this.#runtime;
+    const late = Promise.withResolvers<void>();
+    const timer = clock.timer(this.#limits.stopMs, () => {
+      log.warn('p2p engine does not stop', { afterMs: this.#limits.stopMs });
+      late.resolve();
+    });
+    const stopped = async (): Promise<void> => {
+      try {
+        await this.#libp2p.stop();
+      } catch (error) {
+        log.warn('p2p engine stopped badly', { error: String(error) });
+      }
+    };
+    await Promise.race([stopped(), late.promise]);
+    timer.cancel();
+  }
+}
+
+/** Nothing for an address that this version does not speak, such as one with an IPv6 zone. */
+function parsed(text: string): SwarmAddress[] {
+  try {
+    return [parseSwarmAddress(text)];
+  } catch {
+    return [];
+  }
+}
+
+/** Asked anew each time: libp2p-quic knows only those of its own start. */
+function interfaceHosts(family: 4 | 6): string[] {
+  const all = Object.values(networkInterfaces()).flatMap((addresses) => addresses ?? []);
+  return all.filter((one) => one.family === `IPv${family}`).map(({ address }) => address);
+}
+
+const isAnotherPeer = (error: unknown): boolean =>
+  error instanceof Error &&
+  (error.name === 'UnexpectedPeerError' || /^Dialed peer .* but connected to/.test(error.message));
+
+function wrap(connection: Connection): HostConnection {
+  return {
+    peerId: connection.remotePeer.toString(),
+    isRelayed: !connection.direct,
+    remoteAddress: connection.remoteAddr.toString(),
+    get isOpen() {
+      return connection.status === 'open';
+    },
+    async openStream(protocol, signal) {
+      try {
+        return byteStream(
+          await connection.newStream(protocol, { signal, runOnLimitedConnection: true }),
+        );
+      } catch (error) {
+        throw transportError(error, signal);
+      }
+    },
+    async close() {
+      try {
+        await connection.close();
+      } catch (error) {
+        connection.abort(error instanceof Error ? error : new Error(String(error)));
+      }
+    },
+  };
+}
