@@ -7,6 +7,7 @@ import {
   signingKeyFromSeed,
   systemRandom,
 } from '@quicprochat/proto';
+import type { RelayApplied, RelayItemIn } from '@quicprochat/federation';
 import type { ChannelPostRow } from '../channel-store.ts';
 import type { NodeStore } from '../store.ts';
 import { TestGroup } from './channel-group.ts';
@@ -16,10 +17,12 @@ import {
   dayMs,
   hex,
   minuteMs,
+  newManifest,
   smallLimits,
   storeFixture,
   type OpenStore,
 } from './fixture.ts';
+import { commitEffects } from './log-batch.ts';
 
 const red = 'red.example';
 const blue = 'blue.example';
@@ -371,6 +374,117 @@ export function channelContract(open: OpenStore): void {
       rows.map(({ kind }) => kind),
       [4],
     );
+  });
+
+  test('posts and updates of a peer land once; what it may not send is refused by item', async () => {
+    const { fixture, store } = await storeFixture(open);
+    await using _ = fixture;
+    const [alice] = await devices(store, 1);
+    const group = new TestGroup([red]);
+    const none = new Uint8Array(0);
+    const first = group.advance({ add: [{ rid: alice, token: none }] });
+    const good = group.post();
+    const itemOf = (post: ChannelPostRow): RelayItemIn => {
+      const { kind, mid, payload, ttlMs, cid, epoch, signature } = post;
+      return { kind, mid, payload, ttlMs, rids: [cid], channel: { epoch, signature } };
+    };
+    const updateOf = (payload: Uint8Array): RelayItemIn => ({
+      ...itemOf(good),
+      ...{ kind: 3, mid: systemRandom.bytes(16), payload },
+      channel: { epoch: 0, signature: none },
+    });
+    const relay = (from: string, lane: 'bulk' | 'control', items: readonly RelayItemIn[]) =>
+      store.applyRelay(from, {
+        ...{ lane, streamId: new Uint8Array(16), acked: 0, firstSeq: 1 },
+        items,
+      });
+    const verdicts = ({ rejects }: RelayApplied) =>
+      rejects.map(({ seq, rid, reason, temporary }) => [seq, hex(rid), reason, temporary]);
+    const cid = hex(group.cid);
+
+    // The post outran its update.
+    const early = await relay(blue, 'bulk', [itemOf(good)]);
+    assert.deepEqual(verdicts(early), [[1, cid, 'UNKNOWN_CHANNEL', true]]);
+    const updates = await relay(red, 'control', [
+      updateOf(first),
+      updateOf(first),
+      updateOf(systemRandom.bytes(9)),
+      updateOf(signChannelUpdate(group.update({ epoch: 2n }), group.writeKey(9))),
+      updateOf(signChannelUpdate(group.update({ epoch: 3n }), group.writeKey(1))),
+    ]);
+    assert.deepEqual(verdicts(updates), [
+      [3, cid, 'BAD_FIELD', false],
+      [4, cid, 'BAD_SIGNATURE', false],
+      [5, cid, 'UNKNOWN_CHANNEL', true],
+    ]);
+    const evil = await relay('evil.example', 'control', [updateOf(group.advance())]);
+    assert.deepEqual(verdicts(evil), [[1, cid, 'PEER_DENIED', false]]);
+    group.epoch = 1;
+    const posts = await relay('green.example', 'bulk', [
+      itemOf(good),
+      itemOf(good),
+      itemOf({ ...good, mid: systemRandom.bytes(16) }),
+      { ...itemOf(good), refused: { reason: 'TOO_LARGE', temporary: false } },
+    ]);
+    assert.deepEqual(verdicts(posts), [
+      [3, cid, 'BAD_SIGNATURE', false],
+      [4, cid, 'TOO_LARGE', false],
+    ]);
+    assert.deepEqual(await mids(store, group, alice), midsOf([good]));
+  });
+
+  test('a post that a peer refused can be sent again as it was', async () => {
+    const { fixture, store } = await storeFixture(open);
+    await using _ = fixture;
+    const { group, rids } = await channelOf(store, 1);
+    const post = group.post({ peers: [blue], sender: rids[0] });
+    await store.postToChannel(post);
+    const { streamId } = await store.outboundStream(blue, 'bulk');
+    const settle = (seq: number, reason: string, temporary: boolean) =>
+      store.settleOutbox(blue, 'bulk', streamId, seq, [{ seq, rid: post.cid, reason, temporary }]);
+    await settle(1, 'UNKNOWN_CHANNEL', true);
+    fixture.nowMs += smallLimits.deferredRetryMs;
+    await store.requeueDue();
+    await settle(2, 'BAD_SIGNATURE', false);
+    const [letter] = await store.deadLetters(0, 9);
+    assert.deepEqual([letter?.rid, letter?.reason], [post.cid, 'BAD_SIGNATURE']);
+    await store.retryDead([letter?.id ?? 0]);
+    const [row] = await store.readOutbox(blue, 'bulk', 2, 9, 9_999);
+    assert.deepEqual(
+      [row?.rids, row?.channel, row?.mid],
+      [[post.cid], { epoch: 0, signature: post.signature }, post.mid],
+    );
+    const { rows } = await store.fetch(rids[0], 0, 9, 9_999);
+    assert.deepEqual(
+      rows.map(({ kind }) => kind),
+      [4],
+      'its poster is told',
+    );
+    // A channel that stays unknown is not tried for as long as a full queue.
+    await settle(3, 'UNKNOWN_CHANNEL', true);
+    fixture.nowMs += dayMs;
+    await store.requeueDue();
+    await settle(4, 'UNKNOWN_CHANNEL', true);
+    assert.equal((await store.deadLetters(0, 9)).length, 1);
+  });
+
+  test('a device that leaves keeps nothing in its channels', async () => {
+    const { fixture, store } = await storeFixture(open);
+    await using _ = fixture;
+    const leaving = await addDevice(store, 'leaving@red.example');
+    const { group, rids } = await channelOf(store, 1);
+    const token = new Uint8Array(0);
+    await store.applyChannelUpdate(red, group.advance({ add: [{ rid: leaving, token }] }));
+    await store.postToChannel(group.post());
+    await store.ackChannel(rids[0], group.cid, 1);
+    const userId = 'leaving@red.example';
+    const manifest = newManifest();
+    await commitEffects(store, { kind: 'close', userId, manifest, manifestSeq: 1 });
+    await store.sweep();
+    const { floor } = await store.fetchChannel(rids[0], { cid: group.cid, after: 1 }, 1, 1);
+    assert.equal(floor, 2);
+    const { rids: left } = await store.channelMembers(rids[0], group.cid);
+    assert.deepEqual(left, [rids[0]]);
   });
 
   test('several logs are read at once, within common bounds', async () => {
