@@ -36,6 +36,7 @@ export class SimClient {
   #image: FileImage;
   #lives = 0;
   #life: Life | undefined;
+  #opening: Promise<QpcClient> | undefined;
   readonly #dead: Life[] = [];
   onDeath: (point: string) => void = () => {};
   onEvent: (event: ClientEvent) => void = () => {};
@@ -76,9 +77,16 @@ export class SimClient {
     return this.#life === undefined ? this.#image : imageOf(this.#life.path);
   }
 
-  /** Begins a life; not online yet. */
-  async open(): Promise<QpcClient> {
-    if (this.#life !== undefined) return this.#life.client;
+  /** Begins a life; not online yet. Who asks while one begins gets the same. */
+  open(): Promise<QpcClient> {
+    if (this.#life !== undefined) return Promise.resolve(this.#life.client);
+    this.#opening ??= this.#open().finally(() => {
+      this.#opening = undefined;
+    });
+    return this.#opening;
+  }
+
+  async #open(): Promise<QpcClient> {
     const { name, userId, storeKey } = this.parts;
     const { seed, scheduler, network, disk, trace, onLog, callFaults } = this.#around;
     this.#lives += 1;

@@ -1,7 +1,8 @@
 /**
  * What a program reaches besides its interfaces, in a simulation's hands: `Date.now`, which ts-mls reads,
  * is simulated time; threads (OPAQUE) and WebCrypto are counted. While accounts are prepared, simulated
- * time waits for those; in a run there must be none.
+ * time waits for those; in a run there must be none. Errors that nobody caught, which would end a
+ * process, are collected.
  */
 import { setTimeout as realSleep } from 'node:timers/promises';
 import type { Worker } from 'node:worker_threads';
@@ -9,24 +10,38 @@ import { epochMs } from './process.ts';
 import type { Scheduler } from './scheduler.ts';
 
 export class Outside implements Disposable {
+  /** What would have ended the process. */
+  readonly uncaught: string[] = [];
   #outstanding = 0;
   #begun = 0;
   readonly #onWorker = (worker: Worker): void => {
     this.#begin();
     worker.once('exit', () => this.#end());
   };
+  readonly #onUncaught = (error: unknown): void => {
+    this.uncaught.push(error instanceof Error ? (error.stack ?? error.message) : String(error));
+  };
   readonly #restore: (() => void)[] = [];
 
   readonly #scheduler: Scheduler;
 
-  constructor(scheduler: Scheduler) {
+  /** `isQuick`: errors have no stacks. */
+  constructor(scheduler: Scheduler, isQuick = false) {
     this.#scheduler = scheduler;
     const { now } = Date;
     Date.now = () => Math.floor(epochMs + scheduler.nowMs);
     this.#restore.push(() => {
       Date.now = now;
     });
+    // Every lost reply is an error, and half of its cost would be a stack that nobody reads.
+    const { stackTraceLimit } = Error;
+    Error.stackTraceLimit = isQuick ? 0 : stackTraceLimit;
+    this.#restore.push(() => {
+      Error.stackTraceLimit = stackTraceLimit;
+    });
     process.on('worker', this.#onWorker);
+    process.on('unhandledRejection', this.#onUncaught);
+    process.on('uncaughtException', this.#onUncaught);
     const { subtle } = globalThis.crypto;
     for (const name of ['importKey', 'sign', 'verify', 'generateKey', 'digest'] as const) {
       const original: unknown = Reflect.get(subtle, name);
@@ -69,6 +84,8 @@ export class Outside implements Disposable {
 
   [Symbol.dispose](): void {
     process.off('worker', this.#onWorker);
+    process.off('unhandledRejection', this.#onUncaught);
+    process.off('uncaughtException', this.#onUncaught);
     for (const restore of this.#restore) restore();
   }
 

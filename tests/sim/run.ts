@@ -57,7 +57,7 @@ const workMaxMs = 4 * 3600_000;
 export async function runSeed(options: RunOptions): Promise<RunResult> {
   const { world, seed, mix, operations = operationsDefault, onLine, onLog } = options;
   const scheduler = new Scheduler();
-  using outside = new Outside(scheduler);
+  using outside = new Outside(scheduler, onLine === undefined);
   using cluster = new Cluster({
     world,
     mix,
@@ -102,6 +102,7 @@ export async function runSeed(options: RunOptions): Promise<RunResult> {
   }
   if (outside.begun > 0)
     cluster.find('escaped', `${outside.begun} pieces of work left the scheduler`);
+  for (const error of outside.uncaught) cluster.find('uncaught', error);
   if (done === undefined) cluster.find('live', 'the workload did not end');
   const { history } = trace;
   return {

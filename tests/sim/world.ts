@@ -15,6 +15,7 @@ import { deviceIdOf, formatNodeAddress, type Runtime } from '@quicprochat/proto'
 import { memoryNetwork } from '@quicprochat/proto/transport';
 import { SimClient, type ClientParts } from './client.ts';
 import { Disk, imageOf, type FileImage } from './disk.ts';
+import { rememberCrypto } from './memo.ts';
 import { noCallFaults } from './network.ts';
 import { nodePort, SimNode, type NodeParts, type Surroundings } from './node.ts';
 import { Process, SimRandom } from './process.ts';
@@ -111,6 +112,7 @@ function addressOf({
 
 /** Takes some seconds. The same program makes the same world, but for what OPAQUE draws itself. */
 export async function makeWorld(): Promise<World> {
+  rememberCrypto();
   using disk = new Disk();
   const scheduler = new Scheduler();
   using outside = new Outside(scheduler);
@@ -142,6 +144,9 @@ export async function makeWorld(): Promise<World> {
     await run(Promise.all(clients.map((one) => online(one))));
     const made = await run(converse(clients));
     // All have joined, and everything is acked.
+    await scheduler.run(scheduler.nowMs + 60_000);
+    // Everybody has told everybody what it knows of the logs: runs are about messages.
+    await run(greet(clients));
     await scheduler.run(scheduler.nowMs + 60_000);
     const described = clients.map((one) => {
       const { identityPub } = one.client.whoami();
@@ -203,6 +208,12 @@ async function enrol(
 async function online(one: SimClient): Promise<void> {
   one.client.start();
   await one.client.online();
+}
+
+async function greet(clients: readonly SimClient[]): Promise<void> {
+  for (const { client } of clients) {
+    for (const { id } of client.conversations()) await client.send(id, 'hello');
+  }
 }
 
 async function converse(clients: readonly SimClient[]): Promise<WorldConversation[]> {

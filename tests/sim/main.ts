@@ -1,0 +1,162 @@
+/**
+ * `npm run sim`: runs seeds and says what happened (docs/simulator.md).
+ *   --seed N | --seeds A..B   which (default: one fresh seed)
+ *   --mix NAME                one fault mix for all (default: the seed chooses)
+ *   --operations N            client operations in a run
+ *   --workers N               processes
+ *   --twice                   each seed twice; both must leave the same trace
+ *   --trace                   every line of what happens, with the logs of nodes and clients
+ *   --json FILE               one line for each run
+ * Exits with 1 when a run had a violation.
+ */
+import { appendFileSync } from 'node:fs';
+import { fork, type ChildProcess } from 'node:child_process';
+import { randomInt } from 'node:crypto';
+import { parseArgs } from 'node:util';
+import { mixes, mixNamed, mixOfSeed } from './mixes.ts';
+import { replayCommand, Report, summaryOf, type RunSummary } from './report.ts';
+import { runSeed } from './run.ts';
+import { makeWorld, type World } from './world.ts';
+
+interface Job {
+  readonly seed: number;
+  readonly mix: string;
+  readonly operations: number | undefined;
+  readonly isTwice: boolean;
+  readonly isTraced: boolean;
+}
+
+let world: Promise<World> | undefined;
+
+async function run({ seed, mix, operations, isTwice, isTraced }: Job): Promise<RunSummary> {
+  const options = {
+    world: await (world ??= makeWorld()),
+    seed,
+    mix: mixNamed(mix),
+    ...(operations === undefined ? {} : { operations }),
+  };
+  const before = process.cpuUsage();
+  const result = await runSeed({
+    ...options,
+    ...(isTraced
+      ? {
+          onLine: (line: string) => console.log(line),
+          onLog: (who: string, level: string, event: string, fields: object) =>
+            console.log(`        ${who} ${level} ${event} ${JSON.stringify(fields)}`),
+        }
+      : {}),
+  });
+  const { user, system } = process.cpuUsage(before);
+  const summary = summaryOf(result, (user + system) / 1000);
+  if (!isTwice) return summary;
+  const again = await runSeed(options);
+  if (again.hash === result.hash) return summary;
+  const text = `the trace was ${result.hash} and then ${again.hash}`;
+  return { ...summary, violations: [...summary.violations, { checker: 'deterministic', text }] };
+}
+
+/** Runs all jobs in processes of their own; `done` hears of each. */
+async function spread(
+  jobs: Job[],
+  workers: number,
+  done: (run: RunSummary) => void,
+): Promise<void> {
+  const queue = jobs.values();
+  await Promise.all(
+    Array.from({ length: Math.min(workers, jobs.length) }, async () => {
+      let worker: ChildProcess | undefined;
+      for (const job of queue) {
+        worker ??= fork(import.meta.filename, [], { env: { ...process.env, [workerMark]: '1' } });
+        const summary = await ask(worker, job);
+        if (!worker.connected) worker = undefined;
+        done(summary);
+      }
+      worker?.disconnect();
+    }),
+  );
+}
+
+/** A worker that ends in the middle of a run is a finding about that seed. */
+function ask(worker: ChildProcess, job: Job): Promise<RunSummary> {
+  return new Promise((resolve) => {
+    const onExit = (code: number | null, signal: string | null): void => {
+      const text = `the process ended: ${signal ?? code}`;
+      resolve({ ...nothingOf(job), violations: [{ checker: 'uncaught', text }] });
+    };
+    worker.once('exit', onExit);
+    worker.once('message', (summary: RunSummary) => {
+      worker.off('exit', onExit);
+      resolve(summary);
+    });
+    worker.send(job);
+  });
+}
+
+function nothingOf({ seed, mix }: Job): RunSummary {
+  const counts = { operations: 0, sent: 0, stored: 0, gaveUp: 0, steps: 0, looks: 0 };
+  const times = { simulatedMs: 0, drainMs: 0, cpuMs: 0 };
+  return { seed, mix, hash: '', violations: [], faults: [], actions: [], ...counts, ...times };
+}
+
+const workerMark = 'QPC_SIM_WORKER';
+
+function parseSeeds(seed: string | undefined, seeds: string | undefined): number[] {
+  if (seeds === undefined) return [seed === undefined ? randomInt(2 ** 31) : Number(seed)];
+  const range = /^(\d+)\.\.(\d+)$/.exec(seeds);
+  const [from, to] = [Number(range?.[1]), Number(range?.[2])];
+  if (!(to >= from)) throw new Error(`--seeds ${seeds}: need A..B`);
+  return Array.from({ length: to - from + 1 }, (_, index) => from + index);
+}
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: {
+      seed: { type: 'string' },
+      seeds: { type: 'string' },
+      mix: { type: 'string' },
+      operations: { type: 'string' },
+      workers: { type: 'string', default: '1' },
+      json: { type: 'string' },
+      trace: { type: 'boolean', default: false },
+      twice: { type: 'boolean', default: false },
+      mixes: { type: 'boolean', default: false },
+    },
+  });
+  if (values.mixes) {
+    for (const { name, what } of mixes) console.log(`${name}: ${what}`);
+    return;
+  }
+  const jobs = parseSeeds(values.seed, values.seeds).map((seed) => ({
+    seed,
+    mix: (values.mix === undefined ? mixOfSeed(seed) : mixNamed(values.mix)).name,
+    operations: values.operations === undefined ? undefined : Number(values.operations),
+    isTwice: values.twice,
+    isTraced: values.trace,
+  }));
+  const report = new Report();
+  const done = (summary: RunSummary): void => {
+    report.add(summary);
+    if (values.json !== undefined) appendFileSync(values.json, `${JSON.stringify(summary)}\n`);
+    const { seed, mix, hash, violations, cpuMs, drainMs } = summary;
+    console.log(
+      `seed ${seed} ${mix} ${hash} ${(cpuMs / 1000).toFixed(1)} s, drained in ${Math.round(drainMs / 1000)} s`,
+    );
+    if (violations.length === 0) return;
+    for (const { checker, text } of violations.slice(0, 5)) console.log(`  ${checker}: ${text}`);
+    if (violations.length > 5) console.log(`  and ${violations.length - 5} more`);
+    console.log(`  again: ${replayCommand(summary)}`);
+  };
+  const workers = Number(values.workers);
+  if (workers <= 1) for (const job of jobs) done(await run(job));
+  else await spread(jobs, workers, done);
+  for (const line of report.lines()) console.log(line);
+  if (report.failed.length > 0) process.exitCode = 1;
+}
+
+if (process.env[workerMark] === undefined) {
+  await main();
+} else {
+  process.on('message', (job: Job) => {
+    void run(job).then((summary) => process.send?.(summary));
+  });
+}

@@ -1,0 +1,116 @@
+/** What many runs came to: faults that fired, crash points reached, work done, seeds that failed. */
+import type { Violation } from '../checkers/index.ts';
+import { clientCrashPoints } from './client-store.ts';
+import { nodeCrashPoints } from './node-store.ts';
+import type { RunResult } from './run.ts';
+
+/** A run, without what only its checkers need; plain data, to travel between processes. */
+export interface RunSummary {
+  readonly seed: number;
+  readonly mix: string;
+  readonly hash: string;
+  readonly violations: readonly Violation[];
+  readonly faults: readonly (readonly [string, number])[];
+  readonly operations: number;
+  readonly actions: readonly (readonly [string, number])[];
+  readonly sent: number;
+  /** Copies that became history of a device. */
+  readonly stored: number;
+  readonly gaveUp: number;
+  readonly steps: number;
+  readonly looks: number;
+  readonly simulatedMs: number;
+  readonly drainMs: number;
+  readonly cpuMs: number;
+}
+
+export function summaryOf(result: RunResult, cpuMs: number): RunSummary {
+  const count = (kind: string): number =>
+    result.history.filter((line) => line.kind === kind).length;
+  const { seed, mix, hash, violations, steps, looks, simulatedMs, drainMs } = result;
+  return {
+    seed,
+    mix,
+    hash,
+    violations,
+    faults: [...result.faults],
+    operations: result.work.operations,
+    actions: [...result.work.counts],
+    sent: count('sent'),
+    stored: count('stored'),
+    gaveUp: count('gaveUp'),
+    steps,
+    looks,
+    simulatedMs,
+    drainMs,
+    cpuMs,
+  };
+}
+
+export class Report {
+  readonly #runs: RunSummary[] = [];
+
+  add(run: RunSummary): void {
+    this.#runs.push(run);
+  }
+
+  get failed(): readonly RunSummary[] {
+    return this.#runs.filter(({ violations }) => violations.length > 0);
+  }
+
+  /** Crash points that no run reached. */
+  get unreached(): readonly string[] {
+    const fired = total(this.#runs.map(({ faults }) => faults));
+    return [...nodeCrashPoints, ...clientCrashPoints].filter(
+      (point) => !fired.has(`crash:${point}`),
+    );
+  }
+
+  lines(): string[] {
+    const runs = this.#runs;
+    const sum = (of: (run: RunSummary) => number): number =>
+      runs.reduce((all, run) => all + of(run), 0);
+    const faults = total(runs.map((run) => run.faults));
+    const actions = total(runs.map((run) => run.actions));
+    const mixes = Map.groupBy(runs, ({ mix }) => mix);
+    return [
+      `${runs.length} seeds, ${mixes.size} mixes, ${sum((run) => run.operations)} client operations ` +
+        `(${listed(actions)})`,
+      `${sum((run) => run.sent)} messages, ${sum((run) => run.stored)} copies delivered, ` +
+        `${sum((run) => run.gaveUp)} given up by a typed end`,
+      `faults that fired: ${listed(faults)}`,
+      `crash points not reached: ${this.unreached.join(', ') || 'none'}`,
+      `${sum((run) => run.steps)} events in ${hours(sum((run) => run.simulatedMs))} simulated hours; ` +
+        `databases compared ${sum((run) => run.looks)} times`,
+      `longest drain after the last fault: ${Math.round(Math.max(0, ...runs.map((run) => run.drainMs)) / 1000)} s`,
+      `${(sum((run) => run.cpuMs) / 1000 / Math.max(1, runs.length)).toFixed(2)} s of one core for a seed`,
+      ...[...mixes].map(([mix, of]) => {
+        const failed = of.filter(({ violations }) => violations.length > 0).length;
+        return `  ${mix}: ${of.length} seeds, ${failed} failed`;
+      }),
+      `violations: ${sum((run) => run.violations.length)} in ${this.failed.length} seeds`,
+    ];
+  }
+}
+
+/** The one command that runs a seed again. */
+export function replayCommand({ seed, mix }: Pick<RunSummary, 'seed' | 'mix'>): string {
+  return `npm run sim -- --seed ${seed} --mix ${mix} --trace`;
+}
+
+function total(counts: readonly (readonly (readonly [string, number])[])[]): Map<string, number> {
+  const sums = new Map<string, number>();
+  for (const [name, count] of counts.flat()) sums.set(name, (sums.get(name) ?? 0) + count);
+  return sums;
+}
+
+function listed(counts: ReadonlyMap<string, number>): string {
+  return [...counts]
+    .sort(([one], [other]) => one.localeCompare(other))
+    .map(([name, count]) => `${name} ${count}`)
+    .join(', ');
+}
+
+function hours(ms: number): string {
+  return (ms / 3_600_000).toFixed(1);
+}

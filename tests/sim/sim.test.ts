@@ -1,0 +1,49 @@
+/**
+ * A share of the simulator in every run of the tests: fresh seeds, printed, each with a mix that chance
+ * chooses, and the proof that a seed is a whole run: the same one leaves the same trace, byte by byte.
+ */
+import assert from 'node:assert/strict';
+import { randomInt } from 'node:crypto';
+import { before, describe, test } from 'node:test';
+import { mixNamed, mixOfSeed, mixes } from './mixes.ts';
+import { replayCommand } from './report.ts';
+import { runSeed } from './run.ts';
+import { makeWorld, type World } from './world.ts';
+
+const freshSeeds = 3;
+
+describe('a simulated cluster', () => {
+  let world: World;
+  before(async () => {
+    world = await makeWorld();
+  });
+
+  test('leaves the same trace for the same seed, and another for another', async () => {
+    const options = { world, mix: mixNamed('everything'), operations: 60 };
+    const one = await runSeed({ ...options, seed: 7 });
+    const again = await runSeed({ ...options, seed: 7 });
+    const other = await runSeed({ ...options, seed: 8 });
+    assert.equal(again.hash, one.hash);
+    assert.notEqual(other.hash, one.hash);
+    assert.deepEqual([...one.violations, ...other.violations], []);
+  });
+
+  for (let n = 0; n < freshSeeds; n += 1) {
+    const seed = randomInt(2 ** 31);
+    test(`loses nothing and shows nothing twice with seed ${seed}`, async (t) => {
+      const mix = mixOfSeed(seed);
+      t.diagnostic(replayCommand({ seed, mix: mix.name }));
+      const result = await runSeed({ world, mix, seed });
+      assert.deepEqual(result.violations, []);
+      assert(result.faults.size > 0, 'no fault fired');
+      assert(result.work.operations >= 300);
+      assert(result.history.some(({ kind }) => kind === 'stored'));
+    });
+  }
+});
+
+test('there are at least 20 fault mixes, and in each one call in twenty loses its reply', () => {
+  assert(mixes.length >= 20);
+  assert.equal(new Set(mixes.map(({ name }) => name)).size, mixes.length);
+  for (const { calls } of mixes) assert(calls.replyLost >= 0.05);
+});
