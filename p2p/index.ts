@@ -18,3 +18,4 @@ export {
 export { loadSwarmKey, makeSwarmKey, SwarmKey } from './swarm-key.ts';
 export { parseSwarmAddress, type Reach } from './swarm-address.ts';
 export { createHost, relayServerDefaults } from './libp2p-host.ts';
+export type { Host, HostConnection } from './host.ts';

@@ -421,9 +421,10 @@ function interfaceHosts(family: 4 | 6): string[] {
   return all.filter((one) => one.family === `IPv${family}`).map(({ address }) => address);
 }
 
+/** By their texts: both transports throw plain errors for it. */
 const isAnotherPeer = (error: unknown): boolean =>
   error instanceof Error &&
-  (error.name === 'UnexpectedPeerError' || /^Dialed peer .* but connected to/.test(error.message));
+  /^Dialed peer .* but connected to|^Payload identity key .* does not match/.test(error.message);
 
 function wrap(connection: Connection): HostConnection {
   return {

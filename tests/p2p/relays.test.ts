@@ -1,0 +1,111 @@
+/** Deliveries over a relay: when nothing else works, after it came back, and for nobody it must not. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { createHost, makeSwarmKey } from '@quicprochat/p2p';
+import { systemRandom } from '@quicprochat/proto';
+import { at, message, runtime, startDevice, startRelay, until, type Device } from './devices.ts';
+
+/** Retries at once: jitter is what would make the tests slow. */
+const hasty = {
+  ...runtime,
+  random: { bytes: (length: number) => new Uint8Array(length) },
+};
+
+const isReserved = ({ swarm }: Device) => swarm.relays.every((relay) => relay.isReserved);
+
+test('a device behind a relay is reached through it, by one that never dials directly', async () => {
+  await using relay = await startRelay();
+  await using anna = await startDevice({ relayOnly: true });
+  await using bert = await startDevice({ relayOnly: true });
+  bert.swarm.setRelays([relay.address]);
+  await until(() => isReserved(bert));
+  const to = bert.destination();
+  assert.deepEqual([to.record.addresses, to.record.relays], [[], [relay.address]]);
+  for (let i = 0; i < 3; i++) {
+    const { via } = await anna.swarm.deliver(to, message(bert, systemRandom.bytes(50_000)));
+    assert.equal(via, 'relay');
+  }
+  assert.equal(bert.received.length, 3);
+  assert.equal(bert.received[0]?.via, 'relay');
+  assert.deepEqual(bert.received[0]?.from.addresses, []);
+});
+
+test('a direct address that does not answer costs a second, then the relay delivers', async () => {
+  await using relay = await startRelay();
+  await using anna = await startDevice();
+  await using bert = await startDevice();
+  bert.swarm.setRelays([relay.address]);
+  await until(() => isReserved(bert));
+  // Nobody listens there: QUIC hears nothing for its whole handshake.
+  const to = at(bert.destination(), { addresses: ['/ip4/127.0.0.1/udp/9/quic-v1'] });
+  const startMs = performance.now();
+  assert.equal((await anna.swarm.deliver(to, message(bert))).via, 'relay');
+  assert.ok(performance.now() - startMs < 3_000);
+});
+
+test('a relay that comes back is found again, and so is the device', async () => {
+  const relay = await startRelay();
+  await using anna = await startDevice({ relayOnly: true });
+  await using bert = await startDevice({ relayOnly: true, runtime: hasty });
+  bert.swarm.setRelays([relay.address]);
+  await until(() => isReserved(bert));
+  const to = bert.destination();
+  await anna.swarm.deliver(to, message(bert));
+  await relay[Symbol.asyncDispose]();
+  await until(() => !isReserved(bert));
+  await assert.rejects(anna.swarm.deliver(to, message(bert), { budgetMs: 2_000 }));
+  await using again = await startRelay({ key: relay.key, port: relay.port });
+  assert.equal(again.address, relay.address);
+  await until(() => isReserved(bert));
+  assert.equal((await anna.swarm.deliver(to, message(bert))).via, 'relay');
+  assert.equal(bert.received.length, 2);
+});
+
+test('a relay gives places to those it may, and no others', async () => {
+  await using bert = await startDevice({ relayOnly: true, runtime: hasty });
+  const asked = new Set<string>();
+  await using relay = await startRelay({
+    mayReserve: (peerId) => {
+      asked.add(peerId);
+      return Promise.resolve(false);
+    },
+  });
+  bert.swarm.setRelays([relay.address]);
+  await until(() => asked.has(bert.swarm.peerId));
+  assert.equal(isReserved(bert), false);
+});
+
+test('a relay passes only so many bytes on, and the next delivery gets a new connection', async () => {
+  await using relay = await startRelay({ limits: { bytesPerConnection: 200_000 } });
+  await using anna = await startDevice({ relayOnly: true });
+  await using bert = await startDevice({ relayOnly: true });
+  bert.swarm.setRelays([relay.address]);
+  await until(() => isReserved(bert));
+  const to = bert.destination();
+  let failures = 0;
+  for (let sent = 0; sent < 8;) {
+    const one = message(bert, systemRandom.bytes(60_000));
+    try {
+      await anna.swarm.deliver(to, one);
+      sent += 1;
+    } catch {
+      failures += 1;
+      assert.ok(failures < 8);
+    }
+  }
+  assert.equal(bert.received.length >= 8, true);
+  assert.ok(failures > 0, 'the limit was never met');
+});
+
+test('who is not a relay of this device cannot hand it connections', async () => {
+  await using bert = await startDevice();
+  const host = await createHost({ key: makeSwarmKey(systemRandom), runtime, listen: [] });
+  const [address = ''] = bert.destination().record.addresses;
+  const signal = AbortSignal.timeout(5_000);
+  const connection = await host.dial(`${address}/p2p/${bert.swarm.peerId}`, signal);
+  const stream = await connection.openStream('/libp2p/circuit/relay/0.2.0/stop', signal);
+  await stream.closed;
+  assert.equal(signal.aborted, false);
+  assert.deepEqual(bert.destination().record.relays, []);
+  await host.stop();
+});
