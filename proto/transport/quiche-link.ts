@@ -6,7 +6,7 @@
 import type { RemoteInfo } from 'node:dgram';
 import type { Runtime, Timer } from '../runtime.ts';
 import { closeInfoOf, transportCode } from './quiche-native.ts';
-import type { NativeAddress, NativeConnection, Quiche } from './quiche-native.ts';
+import type { NativeAddress, NativeConnection, PathEvent, Quiche } from './quiche-native.ts';
 import type { UdpSocket } from './quiche-socket.ts';
 import type { Turn, TurnTaker } from './quiche-turn.ts';
 import type { CloseInfo } from './transport.ts';
@@ -25,6 +25,8 @@ export interface LinkOwner {
   onTakeIn(): void;
   /** Runs before packets are built; `hasReceived` when packets came since the last time. */
   onGiveOut(hasReceived: boolean): void;
+  /** The peer has a new address: what was under way to the old one may be lost for good. */
+  onMoved(): void;
   /** Once, and the last but `onGone`. */
   onEnded(info: CloseInfo): void;
   /** Once: no packet of this connection is of use any more. */
@@ -55,6 +57,7 @@ export class Link implements TurnTaker {
   #receivedAt: number;
   /** Kept because a peer sends from one address nearly always. */
   #receiveInfo: { from: NativeAddress; to: NativeAddress };
+  #hasMoved = false;
   #timer: Timer | undefined;
   #timerAt = Number.POSITIVE_INFINITY;
   #keepAlive: Timer | undefined;
@@ -85,11 +88,12 @@ export class Link implements TurnTaker {
     const isMoved = info.from.port !== from.port || info.from.host !== from.address;
     if (isMoved) {
       this.#receiveInfo = { from: { host: from.address, port: from.port }, to: info.to };
+      // The first datagram from anywhere is no move.
+      this.#hasMoved ||= info.from.port !== 0;
     }
     try {
       connection.recv(data, this.#receiveInfo);
-      // Nobody asks for them otherwise, and they would pile up.
-      for (let event: unknown = isMoved; event;) event = connection.pathEventNext();
+      if (this.#hasMoved) this.#followPaths(connection);
     } catch (error) {
       // The packet broke a rule of QUIC or TLS: quiche closed the connection and has a packet that
       // says so. What could not be a packet of this connection it has dropped without an error.
@@ -98,6 +102,17 @@ export class Link implements TurnTaker {
     this.#hasReceived = true;
     this.#receivedAt = this.#runtime.clock.monotonic();
     this.#turn.takeIn(this);
+  }
+
+  /** Takes quiche's events of paths: nobody asks for them otherwise, and they would pile up. */
+  #followPaths(connection: NativeConnection): void {
+    for (;;) {
+      // Declared as never null, and null when there is none.
+      const event = connection.pathEventNext() as PathEvent | null;
+      if (event === null) return;
+      // Our peers never probe: a new path is one that they use. 'PeerMigrated' comes a round trip later.
+      if (event.type === 'New') this.#owner.onMoved();
+    }
   }
 
   /** Has packets built and sent at the end of this turn. */

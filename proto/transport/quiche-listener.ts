@@ -363,6 +363,10 @@ class ServerSide implements LinkOwner {
     this.#session?.giveOut(hasReceived);
   }
 
+  onMoved(): void {
+    this.#session?.moved();
+  }
+
   onEnded(info: CloseInfo): void {
     this.#settle();
     if (this.#isAdmitted) this.#options.admission.leave(this.#host);

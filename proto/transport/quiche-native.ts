@@ -14,6 +14,7 @@ export type Quiche = Engine['native']['quiche'];
 export type NativeConfig = native.Config;
 export type NativeConnection = native.Connection;
 export type NativeAddress = native.Host;
+export type PathEvent = native.PathEvent;
 
 /** Length of the connection ids that we give ourselves (bytes). */
 export const connectionIdBytes = 16;

@@ -15,11 +15,14 @@ async function nat(t: TestContext, listener: Endpoint) {
   await once(front, 'listening');
   t.after(() => front.close());
   let dialerPort = 0;
+  let isDeaf = false;
   const open = async (): Promise<Socket> => {
     const socket = createSocket('udp4');
     socket.bind(0, '127.0.0.1');
     await once(socket, 'listening');
-    socket.on('message', (data) => front.send(data, dialerPort, '127.0.0.1'));
+    socket.on('message', (data) => {
+      if (!isDeaf) front.send(data, dialerPort, '127.0.0.1');
+    });
     return socket;
   };
   let back = await open();
@@ -30,6 +33,10 @@ async function nat(t: TestContext, listener: Endpoint) {
   });
   return {
     endpoint: { host: '127.0.0.1', port: front.address().port },
+    /** Whether what the listener sends gets lost. */
+    deafen(isOn: boolean) {
+      isDeaf = isOn;
+    },
     async rebind() {
       const old = back;
       back = await open();
@@ -59,6 +66,59 @@ async function rebindings(t: TestContext, make: MakeEngine): Promise<void> {
     await callEcho(accepted, round, 5000);
   }
 }
+
+test('a push stream whose packets were lost with the old address does not hang', async (t) => {
+  const rig = await Rig.listen(t, quicheEngine);
+  const path = await nat(t, rig.listener.endpoint);
+  const connection = await rig.dial({}, path.endpoint);
+  const accepted = await rig.accepted();
+  const frameBytes = 1200;
+  const streams: { read: number; end: Promise<'all' | 'broken'> }[] = [];
+  connection.onPushStream(async (frames) => {
+    const stream = { read: 0, end: Promise.resolve<'all' | 'broken'>('all') };
+    streams.push(stream);
+    stream.end = (async () => {
+      try {
+        for await (const _frame of frames) stream.read += 1;
+        return 'all';
+      } catch {
+        return 'broken';
+      }
+    })();
+    await stream.end;
+  });
+  const push = async (count: number): Promise<void> => {
+    const writer = await accepted.openPushStream();
+    for (let n = 0; n < count; n += 1) {
+      await writer.write({ eventType: 1, payload: new Uint8Array(frameBytes) });
+    }
+    await writer.close();
+  };
+  const first = await accepted.openPushStream();
+  await first.write({ eventType: 1, payload: new Uint8Array(frameBytes) });
+  await callEcho(connection);
+  const [followed] = streams;
+  assert.ok(followed?.read === 1);
+  path.deafen(true);
+  // More packets than quiche sends again for a path that nobody uses any more.
+  for (let n = 0; n < 8; n += 1) {
+    await first.write({ eventType: 1, payload: new Uint8Array(frameBytes) });
+  }
+  await rig.runtime.clock.sleep(50);
+  await path.rebind();
+  path.deafen(false);
+  await callEcho(connection);
+  await first.close().catch(() => undefined);
+  const late = rig.runtime.clock.sleep(8_000).then(() => 'hangs');
+  const end = await Promise.race([followed.end, late]);
+  // Whole, or over: whoever follows it asks for a new one.
+  assert.notEqual(end, 'hangs', `${followed.read} of 9 frames came`);
+  assert.ok(end === 'broken' || Number(followed.read) === 9);
+  await push(20);
+  await callEcho(connection);
+  assert.equal(await streams[1]?.end, 'all');
+  assert.equal(streams[1]?.read, 20);
+});
 
 test('connections of all processes are admitted by one count', async (t) => {
   const limits = { connectionsPerHost: 12 };

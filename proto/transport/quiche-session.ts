@@ -161,6 +161,16 @@ export class QuicheSession implements StreamSession, StreamHost {
     }
   }
 
+  /**
+   * Ends the streams that we have written to and not finished. quiche 0.18 sends again no more than
+   * two packets of what was under way to an address that its peer left: the stream would have a hole
+   * for ever, and its reader would wait. Whoever reads it asks anew; a finished answer that got lost
+   * ends at its call's deadline.
+   */
+  moved(): void {
+    for (const stream of [...this.#writers]) if (stream.hasWritten) stream.reset('cancelled');
+  }
+
   wake(): void {
     this.#link.wake();
   }

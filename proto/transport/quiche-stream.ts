@@ -50,6 +50,8 @@ export class QuicheStream implements ByteStream {
   readonly id: number;
   readonly #host: StreamHost;
   readonly #canWrite: boolean;
+  /** Bytes of it may be under way. */
+  hasWritten = false;
   /** No bytes are to come, or none are wanted. */
   #isReadDone: boolean;
   #readError: TransportError | undefined;
@@ -257,6 +259,7 @@ export class QuicheStream implements ByteStream {
       const taken = native.streamSend(this.id, bytes, isLast);
       this.#host.wake();
       if (taken === null) return 0;
+      this.hasWritten = true;
       if (isLast && taken === bytes.length) this.#endWriting();
       return taken;
     } catch (error) {

@@ -224,6 +224,10 @@ class ClientSide implements LinkOwner {
     this.#session?.giveOut(hasReceived);
   }
 
+  onMoved(): void {
+    this.#session?.moved();
+  }
+
   onEnded(info: CloseInfo): void {
     // Without a session the caller still waits, unless it was told better before.
     this.#dialed.reject(closedError(info));
