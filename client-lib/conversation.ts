@@ -18,7 +18,7 @@ import { checkText, encodeContent } from './content.ts';
 import type { DeliveryTokens } from './delivery-tokens.ts';
 import { envelopeKeyOf } from './envelope-key.ts';
 import type { EventBus } from './events.ts';
-import { channelCopies, hybridCopies, PrekeyError, type SealedCopy } from './fan-out.ts';
+import { channelCopies, hybridCopies, type SealedCopy } from './fan-out.ts';
 import { fetchInvitees, forgetClaims, type Invitee } from './invitation.ts';
 import type { EvidenceExchange } from './kt/evidence-exchange.ts';
 import type { Caller } from './link.ts';
@@ -34,7 +34,7 @@ import {
   type SignatureKey,
   type Wipe,
 } from './mls/index.ts';
-import { fetchPrekeys } from './prekeys.ts';
+import { withPrekeys } from './prekeys.ts';
 import { receiptLimits } from './receipts.ts';
 import { recipientsOf, sealContent } from './sealing.ts';
 import { outboxBounds } from './store/outbox-rows.ts';
@@ -190,15 +190,11 @@ export class Conversations {
   ): Promise<{ readonly id: Uint8Array; readonly messageId: number }> {
     checkText(text);
     const { groupId } = this.#conversation(conversationId);
-    for (let attempt = 0; ; attempt += 1) {
-      try {
-        return await this.#parts.writer.run((batch) => this.#seal(batch, groupId, text));
-      } catch (error) {
-        // Nothing was used up: the ratchet moves only with the transaction.
-        if (!(error instanceof PrekeyError) || attempt > 0) throw error;
-        await fetchPrekeys(this.#parts, error.userIds, signal);
-      }
-    }
+    return withPrekeys(
+      this.#parts,
+      () => this.#parts.writer.run((batch) => this.#seal(batch, groupId, text)),
+      signal,
+    );
   }
 
   /** User ids of all members, sorted. Throws NotFoundError UNKNOWN_GROUP. */

@@ -20,6 +20,7 @@ import { DeliveryTokens } from './delivery-tokens.ts';
 import type { EventBus } from './events.ts';
 import { EvidenceExchange } from './kt/evidence-exchange.ts';
 import { Holes } from './holes.ts';
+import { Housekeeping } from './housekeeping.ts';
 import { Guardian } from './kt/guardian.ts';
 import { Logs, type LogsParts } from './kt/logs.ts';
 import { OwnKeys } from './kt/own-keys.ts';
@@ -30,20 +31,15 @@ import { Outbox } from './outbox.ts';
 import { News } from './received.ts';
 import { Receipts } from './receipts.ts';
 import { Receiver } from './receiver.ts';
+import { Redelivery } from './redelivery.ts';
 import { Resender } from './resender.ts';
 import type { AccountRecord, ClientStore } from './store/store.ts';
 import { Sync } from './sync.ts';
 import { UserLookup } from './user-lookup.ts';
 import { Writer } from './writer.ts';
 
-const dayMs = 24 * 3600 * 1000;
-/**
- * How long marks of seen messages are kept (docs/protocol/delivery.md): longer than any time to live
- * and what may be sent again after it.
- */
-const seenKeptMs = 90 * dayMs;
 /** How often keys are looked after, and how soon after a failure (ms). */
-const publishEveryMs = dayMs / 4;
+const publishEveryMs = 6 * 3600 * 1000;
 const publishRetryMs = 60_000;
 
 export interface DeviceParts {
@@ -64,7 +60,6 @@ export class Device {
   readonly changes: AccountChanges;
   readonly receipts: Receipts;
   readonly news = new News();
-  readonly #store: ClientStore;
   readonly #runtime: Runtime;
   readonly #guardian: Guardian;
   /** What goes on beside calls; over when the device has stopped. */
@@ -72,6 +67,8 @@ export class Device {
   readonly #writer: Writer;
   readonly #holes: Holes;
   readonly #resender: Resender;
+  readonly #redelivery: Redelivery;
+  readonly #housekeeping: Housekeeping;
   readonly #receiver: Receiver;
   readonly #sync: Sync;
   readonly #publisher: KeyPublisher;
@@ -83,7 +80,6 @@ export class Device {
     const identity = { userId, deviceId: Device.idOf(keys) };
     const { publicKey } = keys.identityKey;
     const signatureKey = { publicKey, seed: seedOf(keys.identityKey) };
-    this.#store = store;
     this.#runtime = runtime;
     this.logs = Device.logsOf(store, runtime, record, (of, error) =>
       this.#guardian.onRefused(of, error),
@@ -148,6 +144,8 @@ export class Device {
     };
     this.receipts = new Receipts(sending);
     this.#holes = new Holes({ ...sending, events, identityKey: keys.identityKey });
+    this.#redelivery = new Redelivery({ ...sending, events, identity, outbox: this.outbox });
+    this.#housekeeping = new Housekeeping(sending);
     this.#resender = new Resender({ ...sending, identity, identityKey: keys.identityKey });
     this.tokens = new DeliveryTokens({
       store,
@@ -254,17 +252,13 @@ export class Device {
 
   /** Starts the background connection; what was left over in the store goes on. */
   start(): void {
-    const nowMs = this.#runtime.clock.now();
-    this.#store.transaction(() => {
-      this.#store.inbox.expire(nowMs - seenKeptMs);
-      this.#store.outbox.expire(nowMs);
-      this.#store.resend.expire(nowMs);
-    });
     if (this.#sync.resume()) this.link.redial('receiving again');
     this.link.start();
     this.receipts.start();
     this.#holes.start();
     this.#resender.start();
+    this.#redelivery.start();
+    this.#housekeeping.start();
     this.#logged(this.#receiver.retryParked(), 'parked rows');
   }
 
@@ -276,6 +270,8 @@ export class Device {
     await this.tokens.stop();
     await this.#holes.stop();
     await this.#resender.stop();
+    await this.#redelivery.stop();
+    await this.#housekeeping.stop();
     await Promise.all(this.#background);
     await this.#writer.idle();
     this.outbox.close();
@@ -286,6 +282,7 @@ export class Device {
     this.#sync.attach(session);
     this.#keepPublished(session);
     this.#logged(this.#guardian.watch(session), 'watching the logs');
+    this.#logged(this.#redelivery.follow(session), 'asking after copies');
   }
 
   /** Keys age and run out during a long session too. */

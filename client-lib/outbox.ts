@@ -92,6 +92,8 @@ export class Outbox {
   readonly #busy = new Set<string>();
   /** Row id up to which a device has everything, written down or not. */
   readonly #sentUpTo = new Map<string, number>();
+  /** How often older rows than these became SEALED again. */
+  #reopenings = 0;
   /** OKs that are not written down yet: row id -> acceptance. */
   readonly #marks = new Map<number, Acceptance>();
   readonly #messages = new Map<number, number>();
@@ -118,10 +120,18 @@ export class Outbox {
 
   /** Copies that another store of the node had accepted are sent once more. Returns how many. */
   storeChanged(storeId: Uint8Array): number {
-    this.writeMarks();
-    this.#sentUpTo.clear();
     const { store } = this.#parts;
-    return store.transaction(() => store.outbox.reopen(storeId));
+    return this.reopen(() => store.transaction(() => store.outbox.reopen(storeId)));
+  }
+
+  /** `work` makes rows SEALED again that had their OK, which the store must know of before. */
+  reopen<T>(work: () => T): T {
+    this.writeMarks();
+    const result = work();
+    this.#sentUpTo.clear();
+    this.#reopenings += 1;
+    this.kick();
+    return result;
   }
 
   /** New rows are there. */
@@ -137,15 +147,36 @@ export class Outbox {
       // Rows whose OK is not written down yet are still SEALED in the store.
       if (this.#busy.has(target) || newestId <= (this.#sentUpTo.get(target) ?? 0)) continue;
       this.#busy.add(target);
-      void this.#sendAll(target, session, courier).finally(() => {
-        this.#busy.delete(target);
-        // Another device may wait for the free slot, a row came at the last moment, or a newer
-        // session found this device still busy with the old one.
-        this.kick();
-        this.#settle();
-      });
+      void this.#sendTo(target, session, courier);
     }
     this.#settle();
+  }
+
+  /** Never fails: a store that does is asked again after a while, or by the next start. */
+  async #sendTo(target: string, session: Session, courier: Courier): Promise<void> {
+    const { clock, log } = this.#parts.runtime;
+    try {
+      await this.#sendAll(target, session, courier);
+      this.#busy.delete(target);
+      // Another device may wait for the free slot, a row came at the last moment, or a newer
+      // session found this device still busy with the old one.
+      this.kick();
+      this.#settle();
+    } catch (error) {
+      log.error('outbox', { error: String(error) });
+      clock.timer(outboxLimits.backOffMaxMs, () => {
+        this.#busy.delete(target);
+        this.#kickAgain();
+      });
+    }
+  }
+
+  #kickAgain(): void {
+    try {
+      this.kick();
+    } catch (error) {
+      this.#parts.runtime.log.error('outbox', { error: String(error) });
+    }
   }
 
   /** Resolves when no row is SEALED; rejects with the signal's reason, or CLOSED. */
@@ -210,10 +241,13 @@ export class Outbox {
       if (session.signal.aborted) return;
       const entry = this.#parts.store.outbox.next(target, this.#sentUpTo.get(target) ?? 0);
       if (entry === undefined) return;
+      const reopenings = this.#reopenings;
       const verdict = await this.#sendOne(entry, session, courier);
       switch (verdict) {
         case 'done':
-          this.#sentUpTo.set(target, entry.id);
+          if (reopenings === this.#reopenings) this.#sentUpTo.set(target, entry.id);
+          // An older row wants to be sent: only the store tells which ones still do.
+          else this.writeMarks();
           failures = 0;
           break;
         case 'temporary':
@@ -299,11 +333,22 @@ export class Outbox {
     this.#internalErrors.delete(entry.id);
     this.#marks.set(entry.id, { ...accepted, atMs: clock.now() });
     if (entry.messageId !== undefined) this.#messages.set(entry.id, entry.messageId);
+    this.#markIn(outboxLimits.markDelayMs);
+  }
+
+  #markIn(delayMs: number): void {
+    const { clock, log } = this.#parts.runtime;
     if (this.#isMarkTimerSet) return;
     this.#isMarkTimerSet = true;
-    clock.timer(outboxLimits.markDelayMs, () => {
+    clock.timer(delayMs, () => {
       this.#isMarkTimerSet = false;
-      this.writeMarks();
+      try {
+        this.writeMarks();
+      } catch (error) {
+        // The OKs are still here; without them the same bytes are sent again, to no effect.
+        log.error('outbox: OKs are not written down', { error: String(error) });
+        this.#markIn(outboxLimits.backOffMaxMs);
+      }
     });
   }
 

@@ -1,6 +1,7 @@
 /** Prekeys of other people's devices, fetched and checked against their verified manifests. */
 import { methods } from '@quicprochat/proto';
 import type { Contacts } from './contacts.ts';
+import { PrekeyError } from './fan-out.ts';
 import type { Caller } from './link.ts';
 
 /** Users that one call may ask for. */
@@ -31,5 +32,21 @@ export async function fetchPrekeys(
         if (isTheirs && prekey !== undefined) contacts.acceptPrekey(identityPub, prekey);
       }
     }
+  }
+}
+
+/** Runs `seal`, and once more with fresh prekeys when it lacks some. Throws what both throw. */
+export async function withPrekeys<T>(
+  parts: { readonly contacts: Contacts; readonly caller: Caller },
+  seal: () => Promise<T>,
+  signal?: AbortSignal,
+): Promise<T> {
+  try {
+    return await seal();
+  } catch (error) {
+    // Nothing was used up: a ratchet moves only with the transaction.
+    if (!(error instanceof PrekeyError)) throw error;
+    await fetchPrekeys(parts, error.userIds, signal);
+    return seal();
   }
 }

@@ -8,10 +8,9 @@ import { QpcError, type Runtime } from '@quicprochat/proto';
 import type { Contacts } from './contacts.ts';
 import { contentLimits, encodeReceipt, type ReceiptMessage } from './content.ts';
 import type { ClientEvent } from './events.ts';
-import { PrekeyError } from './fan-out.ts';
 import type { Caller } from './link.ts';
 import type { Identity, Mls, MlsGroup } from './mls/index.ts';
-import { fetchPrekeys } from './prekeys.ts';
+import { withPrekeys } from './prekeys.ts';
 import { recipientsOf, sealContent, type Sealed } from './sealing.ts';
 import type { DueReceipt } from './store/receipt-rows.ts';
 import type { ClientStore, ConversationRecord, ReceiptKind } from './store/store.ts';
@@ -106,16 +105,10 @@ export class Receipts {
 
   async #seal(conversationId: Uint8Array): Promise<void> {
     const { writer } = this.#parts;
-    for (let attempt = 0; ; attempt += 1) {
-      try {
-        const isMore = await writer.run((batch) => this.#sealDue(batch, conversationId));
-        if (isMore) this.wake(conversationId);
-        return;
-      } catch (error) {
-        if (!(error instanceof PrekeyError) || attempt > 0) throw error;
-        await fetchPrekeys(this.#parts, error.userIds);
-      }
-    }
+    const isMore = await withPrekeys(this.#parts, () =>
+      writer.run((batch) => this.#sealDue(batch, conversationId)),
+    );
+    if (isMore) this.wake(conversationId);
   }
 
   /** True when more is due than fits into one receipt. */

@@ -7,11 +7,11 @@ import { jitter, QpcError, type Runtime, type SigningKey } from '@quicprochat/pr
 import { sameBytes } from './contact.ts';
 import type { Contacts } from './contacts.ts';
 import { encodeContent } from './content.ts';
-import { hybridCopies, PrekeyError, type SealedCopy } from './fan-out.ts';
+import { hybridCopies, type SealedCopy } from './fan-out.ts';
 import type { Caller } from './link.ts';
 import type { Identity, Member, Mls, MlsGroup } from './mls/index.ts';
 import { rangesOf, without } from './number-ranges.ts';
-import { fetchPrekeys } from './prekeys.ts';
+import { withPrekeys } from './prekeys.ts';
 import {
   encodeGone,
   openEnd,
@@ -169,15 +169,7 @@ export class Resender {
 
   async #answer(duty: ResendDuty): Promise<void> {
     const { writer } = this.#parts;
-    for (let attempt = 0; ; attempt += 1) {
-      try {
-        await writer.run((batch) => this.#answerIn(batch, duty));
-        return;
-      } catch (error) {
-        if (!(error instanceof PrekeyError) || attempt > 0) throw error;
-        await fetchPrekeys(this.#parts, error.userIds);
-      }
-    }
+    await withPrekeys(this.#parts, () => writer.run((batch) => this.#answerIn(batch, duty)));
   }
 
   async #answerIn(batch: Batch, duty: ResendDuty): Promise<void> {
@@ -279,6 +271,7 @@ export class Resender {
         copies.push(...this.#toAsker(member, 'mlsMessage', kept.bytes));
         continue;
       }
+      contacts.requireUnblocked(group.members().map(({ userId }) => userId));
       const plaintext = encodeContent({ innerId, n, lamport, sentMs, text });
       const from = sealed.at(-1)?.next ?? group;
       const one = await sealContent({ mls, contacts, random }, from, plaintext, [member]);

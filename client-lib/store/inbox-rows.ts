@@ -3,6 +3,16 @@ import { InternalError } from '@quicprochat/proto';
 import type { Database, Row } from './database.ts';
 import type { InboxRows, ParkedRow, ParkReason } from './store.ts';
 
+export const inboxBounds = {
+  /**
+   * How long marks of seen messages and records of lost ones are kept (ms): longer than any time to
+   * live and what may be sent again after it.
+   */
+  keptMs: 90 * 24 * 3600 * 1000,
+  /** Records of rows that nothing opens; beyond, the oldest go. */
+  undecryptableMax: 10_000,
+} as const;
+
 const parkReasons: readonly ParkReason[] = [
   'UNKNOWN_KEY',
   'UNKNOWN_GROUP',
@@ -103,8 +113,18 @@ export function inboxRows(db: Database): InboxRows {
         to: row.number('to_seq'),
         atMs: row.number('at_ms'),
       })),
-    expire(beforeMs) {
-      db.run('DELETE FROM seen WHERE seen_ms < ?', beforeMs);
+    expire(nowMs) {
+      const { keptMs, undecryptableMax } = inboxBounds;
+      db.transaction(() => {
+        db.run('DELETE FROM seen WHERE seen_ms < ?', nowMs - keptMs);
+        db.run('DELETE FROM undecryptable WHERE at_ms < ?', nowMs - keptMs);
+        db.run(
+          `DELETE FROM undecryptable WHERE id IN
+             (SELECT id FROM undecryptable ORDER BY id DESC LIMIT -1 OFFSET ?)`,
+          undecryptableMax,
+        );
+        db.run('DELETE FROM gap WHERE at_ms < ?', nowMs - keptMs);
+      });
     },
   };
 }

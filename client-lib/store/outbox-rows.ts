@@ -257,8 +257,8 @@ export function outboxRows(db: Database): OutboxRows {
         id,
       );
     },
-    stopResending(id) {
-      db.run('UPDATE outbox SET resend_ms = NULL WHERE id = ?', id);
+    setResend(id, atMs) {
+      db.run('UPDATE outbox SET resend_ms = ? WHERE id = ?', atMs ?? null, id);
     },
     replaced(id) {
       const found = db.all('SELECT id, payload_id FROM outbox WHERE id = ?', id);

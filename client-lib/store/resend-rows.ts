@@ -10,6 +10,9 @@ export const ciphertextBounds = {
   bytesMax: 64 * 1024 * 1024,
 } as const;
 
+/** How long it is remembered that a hole ended without its messages (ms). */
+const endedKeptMs = 90 * 24 * 3600 * 1000;
+
 /** MLS bytes of a message. */
 export interface Ciphertext {
   readonly groupId: Uint8Array;
@@ -280,6 +283,7 @@ export function resendRows(db: Database): ResendRows {
       db.transaction(() => {
         db.run('DELETE FROM ciphertext WHERE at_ms < ?', nowMs - ciphertextBounds.keptMs);
         cutBytes(ciphertextBounds.bytesMax);
+        db.run('DELETE FROM hole WHERE next_ms IS NULL AND found_ms < ?', nowMs - endedKeptMs);
         db.run('DELETE FROM resend_spent WHERE hour < ?', Math.floor(nowMs / 3_600_000) - 1);
       });
     },

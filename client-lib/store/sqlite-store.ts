@@ -13,6 +13,7 @@ import { messageRows } from './message-rows.ts';
 import { outboxRows } from './outbox-rows.ts';
 import { receiptRows } from './receipt-rows.ts';
 import { resendRows } from './resend-rows.ts';
+import { skippedRows } from './skipped-rows.ts';
 import type { ClientStore } from './store.ts';
 import { tokenRows } from './token-rows.ts';
 
@@ -33,6 +34,7 @@ export function openStore(path: string, key: Uint8Array): ClientStore {
     outbox: outboxRows(db),
     receipts: receiptRows(db),
     resend: resendRows(db),
+    skipped: skippedRows(db),
     tokens: tokenRows(db),
     transaction: (work) => db.transaction(work),
     checkpoint: () => db.checkpoint(),

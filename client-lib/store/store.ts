@@ -8,6 +8,7 @@ import type { TokenRows } from './token-rows.ts';
 import type { LogRows } from './log-rows.ts';
 import type { ReceiptRows } from './receipt-rows.ts';
 import type { ResendRows } from './resend-rows.ts';
+import type { SkippedRows } from './skipped-rows.ts';
 
 /** The account of this device with every long-term secret. */
 export interface AccountRecord {
@@ -272,8 +273,8 @@ export interface InboxRows {
   undecryptable(): readonly UndecryptableRow[];
   addGap(storeId: Uint8Array, from: number, to: number, nowMs: number): void;
   gaps(): readonly { readonly from: number; readonly to: number; readonly atMs: number }[];
-  /** Forgets marks from before `beforeMs`. */
-  expire(beforeMs: number): void;
+  /** Forgets marks and records that are too old, and the oldest of too many records. */
+  expire(nowMs: number): void;
 }
 
 export interface OutboxTarget {
@@ -370,7 +371,8 @@ export interface OutboxRows {
   nextDueMs(): number | undefined;
   /** An accepted or relayed copy becomes SEALED again, same mid and bytes. */
   sendAgain(id: number): void;
-  stopResending(id: number): void;
+  /** When a copy is sent again; undefined: never. */
+  setResend(id: number, atMs: number | undefined): void;
   /** Another ciphertext took this copy's place. */
   replaced(id: number): void;
   /** Accepted since then for other domains and not known to be relayed, newest first. */
@@ -407,5 +409,6 @@ export interface ClientStore extends Disposable {
   readonly outbox: OutboxRows;
   readonly receipts: ReceiptRows;
   readonly resend: ResendRows;
+  readonly skipped: SkippedRows;
   readonly tokens: TokenRows;
 }
