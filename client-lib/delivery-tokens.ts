@@ -123,7 +123,8 @@ export class DeliveryTokens {
 
   /** Tokens that members handed out: `from` their own, in the transaction of what brought them. */
   take(tokens: readonly HandedToken[], from: Uint8Array, nowMs: number): void {
-    const { store } = this.#parts;
+    const { store, runtime } = this.#parts;
+    runtime.log.debug('delivery token taken', { count: tokens.length });
     for (const { rid, token } of tokens) {
       const isOwn = Buffer.compare(rid, from) === 0;
       if (isOwn) store.tokens.put(rid, token, true, nowMs);

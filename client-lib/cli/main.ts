@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { Command } from 'commander';
 import { silentLog, systemClock, systemRandom } from '@quicprochat/proto';
 import { addAccountCommands } from './account.ts';
+import { addBlockingCommands } from './blocking.ts';
 import type { Cli } from './cli.ts';
 import { addConversationCommands } from './conversations.ts';
 import { addDeviceCommands } from './devices.ts';
@@ -47,6 +48,7 @@ addAccountCommands(program, cli);
 addMessageCommands(program, cli);
 addConversationCommands(program, cli);
 addDeviceCommands(program, cli);
+addBlockingCommands(program, cli);
 addKeyCommands(program, cli);
 
 let exitCode = 0;

@@ -147,10 +147,11 @@ export class Rig implements AsyncDisposable {
     this.blue = blue;
   }
 
-  static async make(): Promise<Rig> {
+  /** `config`: what both nodes have beside the usual. */
+  static async make(config = ''): Promise<Rig> {
     const network = memoryNetwork(testRuntime);
-    const red = await LocalNode.create(network, 'red.example');
-    const blue = await LocalNode.create(network, 'blue.example');
+    const red = await LocalNode.create(network, 'red.example', config);
+    const blue = await LocalNode.create(network, 'blue.example', config);
     await red.start([blue]);
     await blue.start([red]);
     return new Rig(network, red, blue);
