@@ -78,22 +78,43 @@ describe('the writer', () => {
     assert(store.inbox.hasSeen(mark(2)));
   });
 
-  test('a commit that fails rejects all its jobs, and nothing is announced', async () => {
+  test('a commit that fails rejects its job, and nothing is announced', async () => {
     const { store, failNext } = watched(openMemoryStore());
     const writer = new Writer(store, testRuntime);
     let isAnnounced = false;
     failNext();
-    const jobs = [1, 2].map((n) =>
-      writer.run(async (batch) => {
-        batch.addSeen(mark(n));
-        batch.after(() => (isAnnounced = true));
-      }),
-    );
-    for (const job of jobs) await assert.rejects(job, RangeError);
+    const job = writer.run(async (batch) => {
+      batch.addSeen(mark(1));
+      batch.after(() => (isAnnounced = true));
+    });
+    await assert.rejects(job, RangeError);
     assert.equal(isAnnounced, false);
     assert.equal(store.inbox.hasSeen(mark(1)), false);
     await writer.run(async (batch) => batch.addSeen(mark(3)));
     assert(store.inbox.hasSeen(mark(3)));
+  });
+
+  test('a job that cannot be written costs the others of its transaction nothing', async () => {
+    const store = openMemoryStore();
+    const writer = new Writer(store, testRuntime);
+    const announced: number[] = [];
+    const jobs = [1, 2, 3].map((n) =>
+      writer.run(async (batch) => {
+        batch.addSeen(n === 2 ? new Uint8Array(1) : mark(n));
+        batch.after(() => announced.push(n));
+        return n;
+      }),
+    );
+    const results = await Promise.allSettled(jobs);
+    assert.deepEqual(
+      results.map(({ status }) => status),
+      ['fulfilled', 'rejected', 'fulfilled'],
+    );
+    assert.deepEqual(announced, [1, 3]);
+    assert.deepEqual(
+      [1, 3].map((n) => store.inbox.hasSeen(mark(n))),
+      [true, true],
+    );
   });
 
   test('refuses jobs beyond its bound', async () => {
@@ -154,13 +175,15 @@ describe('sealing', () => {
     const id = await alice.conversations.create('keys', [bob.userId]);
     const groupId = alice.store.groups.conversation(id)?.groupId ?? mark(0);
     const before = alice.store.groups.state(groupId);
-    // A write that SQLite refuses in the same transaction: the whole batch goes.
-    const poison = alice.writer.run(async (batch) =>
-      batch.write(() => alice.store.inbox.addSeen(new Uint8Array(1), 0)),
-    );
-    const send = alice.conversations.send(id, 'text');
-    await assert.rejects(poison);
-    await assert.rejects(send);
+    // A write that SQLite refuses in the same transaction: all of the job goes.
+    const failing = alice.writer.run(async (batch) => {
+      const group = batch.group(groupId);
+      assert(group !== undefined);
+      const sealed = await alice.mls.encrypt(group, mark(1), mark(0));
+      batch.useKeys(sealed.next, sealed.epoch, sealed.wipe);
+      batch.write(() => alice.store.inbox.addSeen(new Uint8Array(1), 0));
+    });
+    await assert.rejects(failing);
     assert.deepEqual(alice.store.groups.state(groupId), before);
     assert.deepEqual(alice.history(id), []);
     assert.equal(alice.rowsFor(bob).length, 1);

@@ -204,7 +204,8 @@ export class Writer {
   }
 
   /**
-   * Prepares a job in its turn and resolves with its result once the transaction is durable.
+   * Prepares a job in its turn and resolves with its result once the transaction is durable. It is
+   * prepared once more, alone, when that transaction cannot be written.
    * Throws what `prepare` throws, what the commit throws, or ResourceExhaustedError OVERLOADED
    * when 4096 jobs wait.
    */
@@ -243,26 +244,40 @@ export class Writer {
   }
 
   async #oneBatch(): Promise<void> {
-    const batch = new Batch(this.#store, this.#cache, this.#runtime.clock.now());
+    const batch = this.#newBatch();
     const prepared: Job[] = [];
     while (!batch.isFull && prepared.length < writerLimits.jobsPerBatch) {
       const job = this.#queue.shift();
       if (job === undefined) break;
-      try {
-        await job.prepare(batch);
-        prepared.push(job);
-      } catch (error) {
-        job.failed(error);
-      }
+      if (await prepare(job, batch)) prepared.push(job);
     }
+    const failure = this.#commit(batch, prepared);
+    if (failure === undefined) return;
+    if (prepared.length <= 1) {
+      for (const job of prepared) job.failed(failure.error);
+      return;
+    }
+    // One of them cannot be written; alone, it costs the others nothing.
+    for (const job of prepared) {
+      const own = this.#newBatch();
+      if (!(await prepare(job, own))) continue;
+      const ownFailure = this.#commit(own, [job]);
+      if (ownFailure !== undefined) job.failed(ownFailure.error);
+    }
+  }
+
+  #newBatch(): Batch {
+    return new Batch(this.#store, this.#cache, this.#runtime.clock.now());
+  }
+
+  /** Undefined, or why nothing was written: the cache still holds the old states then. */
+  #commit(batch: Batch, jobs: readonly Job[]): { readonly error: unknown } | undefined {
     try {
       batch.commit();
     } catch (error) {
-      // The cache still holds the old states: as if the batch had never been.
-      for (const job of prepared) job.failed(error);
-      return;
+      return { error };
     }
-    for (const job of prepared) job.done();
+    for (const job of jobs) job.done();
     this.#evict();
     try {
       batch.finish();
@@ -270,6 +285,7 @@ export class Writer {
       // Everything is durable; a listener that throws must not stop the queue.
       this.#runtime.log.error('after commit', { error: String(error) });
     }
+    return undefined;
   }
 
   #evict(): void {
@@ -277,6 +293,17 @@ export class Writer {
       if (this.#cache.size <= writerLimits.groupsInMemory) return;
       this.#cache.delete(key);
     }
+  }
+}
+
+/** False when it failed, and was told so. */
+async function prepare(job: Job, batch: Batch): Promise<boolean> {
+  try {
+    await job.prepare(batch);
+    return true;
+  } catch (error) {
+    job.failed(error);
+    return false;
   }
 }
 
