@@ -13,6 +13,7 @@ export * from './tag.ts';
 export * from './delivery-proof.ts';
 export * from './delivery-token.ts';
 export * from './channel.ts';
+export * from './group-log.ts';
 export * from './manifest.ts';
 export * from './manifest-chain.ts';
 export * from './node-record.ts';

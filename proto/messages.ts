@@ -7,6 +7,7 @@ export * from './gen/qpc/v1/delivery_pb.ts';
 export * from './gen/qpc/v1/device_pb.ts';
 export * from './gen/qpc/v1/endpoint_pb.ts';
 export * from './gen/qpc/v1/federation_pb.ts';
+export * from './gen/qpc/v1/group_pb.ts';
 export * from './gen/qpc/v1/keys_pb.ts';
 export * from './gen/qpc/v1/kt_pb.ts';
 export * from './gen/qpc/v1/manifest_pb.ts';

@@ -15,6 +15,8 @@ export type SignaturePrefix =
   | 'qpc/endpoint/1'
   | 'qpc/resend/1'
   | 'qpc/gone/1'
+  | 'qpc/entry/1'
+  | 'qpc/commit/1'
   | 'qpc/channel-post/1'
   | 'qpc/channel-update/1';
 
