@@ -7,7 +7,7 @@ import { memoryNetwork, type MemoryNetwork } from '@quicprochat/proto/transport'
 import { QpcError } from '@quicprochat/proto';
 import type { Violation } from '../checkers/index.ts';
 import { SimClient } from './client.ts';
-import { Disk } from './disk.ts';
+import { Disk, type FileImage } from './disk.ts';
 import { NodeLedger } from './invariants.ts';
 import type { Mix } from './mixes.ts';
 import { noCallFaults } from './network.ts';
@@ -30,6 +30,9 @@ export interface ClusterOptions {
 /** Usual time of a commit (ms), and of one on a slow disk. */
 const commitMs = { low: 0.2, high: 3, slowLow: 200, slowHigh: 1_500 } as const;
 
+/** Backups of each node that are kept, besides the oldest. */
+const backupsKept = 4;
+
 export class Cluster implements Disposable {
   readonly mix: Mix;
   readonly scheduler: Scheduler;
@@ -41,6 +44,8 @@ export class Cluster implements Disposable {
   readonly ledger = new NodeLedger();
   readonly violations: Violation[] = [];
   readonly slowDisks = new Set<string>();
+  /** Copies of the nodes' disks, oldest first; the first is what the run began with. */
+  readonly backups = new Map<string, FileImage[]>();
   readonly #disk = new Disk();
   /** Makes delays; a network of its own, as it is asked at every message. */
   readonly #delays: SimRandom;
@@ -82,6 +87,7 @@ export class Cluster implements Disposable {
         observer: this.ledger,
       });
     });
+    for (const node of this.nodes) this.backups.set(node.domain, [node.image()]);
     const names = new Map(
       world.clients.flatMap(({ name, ridHex, deviceId }) => [
         [ridHex, name],
@@ -147,6 +153,24 @@ export class Cluster implements Disposable {
 
   find(checker: string, text: string): void {
     this.violations.push({ checker, text });
+  }
+
+  /** Keeps a copy of a node's disk as it is now, of the last few. */
+  backUp(node: SimNode): void {
+    const images = this.backups.get(node.domain) ?? [];
+    images.push(node.image());
+    if (images.length > backupsKept) images.splice(1, 1);
+  }
+
+  /** A node dies, and when it comes back its disk is one of its backups. */
+  restore(node: SimNode): void {
+    node.kill('restore');
+    const images = this.backups.get(node.domain) ?? [];
+    const image = this.random.pick(images);
+    node.restore(image, this.random.chance(0.5));
+    this.ledger.restored(node);
+    // A backup that is newer than the disk is none any more.
+    images.splice(images.indexOf(image) + 1);
   }
 
   /** Some time between the mix's bounds. */

@@ -72,6 +72,11 @@ const deeds: { readonly [K in keyof Events]-?: Deed } = {
     slowDisks.add(domain);
     scheduler.after(random.between(1_000, 8_000), () => slowDisks.delete(domain));
   },
+  restoreNode: (cluster) => {
+    const node = cluster.random.pick(cluster.nodes);
+    // Not while it is dead: then the next life is planned already.
+    if (node.isUp) cluster.restore(node);
+  },
 };
 
 /** Begins the loops; they end when the cluster heals. */
@@ -88,6 +93,16 @@ export function beginFaults(cluster: Cluster): void {
     };
     next();
   }
+  if (cluster.mix.events.restoreNode !== undefined) beginBackups(cluster);
+}
+
+function beginBackups(cluster: Cluster): void {
+  cluster.scheduler.after(cluster.random.between(2_000, 10_000), () => {
+    if (cluster.isHealed) return;
+    const node = cluster.random.pick(cluster.nodes);
+    if (node.isUp) cluster.backUp(node);
+    beginBackups(cluster);
+  });
 }
 
 function pair({ random, nodes }: Cluster): [string, string] {

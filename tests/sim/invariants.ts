@@ -5,6 +5,7 @@
  */
 import type { BatchOutcome, OperationRequest } from '@quicprochat/nodes/store/simulation';
 import { openForReading } from '@quicprochat/nodes/store/simulation';
+import type { TargetOutcome } from '@quicprochat/nodes';
 import { messageTag } from '@quicprochat/proto';
 import type { Violation } from '../checkers/index.ts';
 import type { NodeObserver, SimNode } from './node.ts';
@@ -33,6 +34,11 @@ export class NodeLedger implements NodeObserver {
   readonly violations: Violation[] = [];
   /** Full looks at a database. */
   looks = 0;
+  /** Copies that a node had said OK to and that were not on its restored disk. */
+  lost = 0;
+  readonly #restored = new Set<string>();
+  /** These: one node may still say that it passed them on. What becomes of them is judged end to end. */
+  readonly #excused = new Set<Copy>();
   readonly #said = new Map<string, Said>();
 
   committed(
@@ -46,31 +52,62 @@ export class NodeLedger implements NodeObserver {
     for (const [index, request] of requests.entries()) {
       const one = outcome.outcomes[index];
       if (one?.isOk !== true) continue;
-      if (request.name === 'enqueue') {
-        const [row] = request.args;
-        said.here.add(copyOf(row.rid, messageTag(row.mid, row.payload)));
-      } else if (request.name === 'enqueueRemote') {
-        const [peer, row] = request.args;
-        const there = said.there.get(peer) ?? new Set();
-        said.there.set(peer, there);
-        there.add(copyOf(row.rid, messageTag(row.mid, row.payload)));
+      this.#note(said, request, one.value);
+    }
+  }
+
+  /** What an answered call promised. */
+  #note(said: Said, request: OperationRequest, value: unknown): void {
+    const promise = (peer: string | undefined, rid: Uint8Array, tag: Uint8Array): void => {
+      const copies = peer === undefined ? said.here : (said.there.get(peer) ?? new Set());
+      if (peer !== undefined) said.there.set(peer, copies);
+      copies.add(copyOf(rid, tag));
+    };
+    switch (request.name) {
+      case 'enqueue': {
+        const [{ rid, mid, payload }] = request.args;
+        promise(undefined, rid, messageTag(mid, payload));
+        return;
       }
+      case 'enqueueRemote': {
+        const [peer, { rid, mid, payload }] = request.args;
+        promise(peer, rid, messageTag(mid, payload));
+        return;
+      }
+      case 'enqueueBatch': {
+        const [{ payloads, targets }] = request.args;
+        // The operation of this name returned them.
+        const outcomes = value as readonly TargetOutcome[];
+        for (const [index, { peer, rid, payload }] of targets.entries()) {
+          const sealed = payloads[payload];
+          if (sealed === undefined || outcomes[index]?.outcome === 'refused') continue;
+          promise(peer, rid, messageTag(sealed.mid, sealed.payload));
+        }
+        return;
+      }
+      default:
+        break;
     }
   }
 
   opened(node: SimNode): void {
+    if (this.#restored.delete(node.domain)) this.#forget(node);
     this.look([node]);
   }
 
-  /** The disk of a node is an older one: what it lost is for the clients to bring back. Returns how much. */
-  restored(node: SimNode): number {
+  /** The next life of a node begins on an older disk: what that lacks is for the clients to bring back. */
+  restored(node: SimNode): void {
+    this.#restored.add(node.domain);
+  }
+
+  #forget(node: SimNode): void {
     const held = read(node);
-    let lost = 0;
     const forget = (copies: Set<Copy>, isThere: (copy: Copy) => boolean): void => {
       for (const copy of copies) {
         if (isThere(copy)) continue;
         copies.delete(copy);
-        lost += 1;
+        this.#excused.add(copy);
+        this.lost += 1;
       }
     };
     const { here, there } = this.#of(node.domain);
@@ -81,7 +118,6 @@ export class NodeLedger implements NodeObserver {
       const copies = sent.get(node.domain);
       if (copies !== undefined) forget(copies, has);
     }
-    return lost;
   }
 
   /** Whether nobody waits for anything at this node: inboxes acked, outboxes empty. */
@@ -112,6 +148,7 @@ export class NodeLedger implements NodeObserver {
         if (at === undefined) continue;
         for (const copy of copies) {
           const isHeld = waiting.get(peer)?.has(copy) === true;
+          if (this.#excused.has(copy)) continue;
           if (!isHeld && !at.inbox.has(copy) && !at.gone.has(copy)) {
             this.#find('I4', `${copy} is neither at ${domain} nor at ${peer}`);
           }

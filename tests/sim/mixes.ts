@@ -24,6 +24,8 @@ export interface Events {
   readonly restartNode?: number;
   /** A store that takes long for each commit, for a while. */
   readonly slowDisk?: number;
+  /** A node dies and goes on with a backup of its disk. */
+  readonly restoreNode?: number;
 }
 
 export interface Mix {
@@ -48,6 +50,11 @@ export interface Mix {
   readonly bursts: number;
   /** Largest piece of a write that travels as one (bytes). */
   readonly chunkBytes: number;
+  /**
+   * Times that everybody's clients are closed for more than a day once all is calm: what only a lost disk
+   * held is sent again after a day, and after three.
+   */
+  readonly nights: number;
 }
 
 const base: Omit<Mix, 'name' | 'what'> = {
@@ -62,6 +69,7 @@ const base: Omit<Mix, 'name' | 'what'> = {
   thinkMs: 250,
   bursts: 0.05,
   chunkBytes: Number.POSITIVE_INFINITY,
+  nights: 0,
 };
 
 function mix(
@@ -150,6 +158,14 @@ export const mixes: readonly Mix[] = [
   mix('flapping', 'links between nodes that come and go quickly', {
     events: { cutNodesOneWay: 1_500, breakConnections: 2_000 },
     downMs: [50, 3_000],
+  }),
+  mix('lost-disks', 'nodes go on with a backup of their disk', {
+    events: { restoreNode: 15_000 },
+    nights: 1,
+  }),
+  mix('lost-disks-and-kills', 'nodes go on with a backup, nodes and clients are killed', {
+    events: { restoreNode: 25_000, killNode: 12_000, killClient: 8_000 },
+    nights: 1,
   }),
   mix('everything', 'a little of all of it', {
     calls: { requestLost: 0.02, duplicate: 0.02, late: 0.02, lateMs: 20_000, dialLost: 0.03 },

@@ -51,6 +51,8 @@ const drainMaxMs = 30 * 60_000;
 /** How often it is looked whether everything has drained, and for how long that must hold (ms). */
 const drainLookMs = 2_000;
 const calmMs = 6_000;
+/** A night: so long clients are closed; a copy without a receipt is sent again after a day. */
+const nightMs = 25 * 3_600_000;
 /** A run that works no faster than this hangs (simulated ms). */
 const workMaxMs = 4 * 3600_000;
 
@@ -75,13 +77,10 @@ export async function runSeed(options: RunOptions): Promise<RunResult> {
   // A last while, so that the operations that began last have met faults too.
   await scheduler.run(scheduler.nowMs + 5_000);
   cluster.heal();
-  const healedMs = scheduler.nowMs;
-  let calmSinceMs: number | undefined;
-  while (scheduler.nowMs < healedMs + drainMaxMs) {
-    if (!isDrained(cluster)) calmSinceMs = undefined;
-    else if (calmSinceMs === undefined) calmSinceMs = scheduler.nowMs;
-    else if (scheduler.nowMs - calmSinceMs >= calmMs) break;
-    await scheduler.run(scheduler.nowMs + drainLookMs);
+  let drainMs = await drain(cluster);
+  for (let night = 0; night < mix.nights; night += 1) {
+    await sleep(cluster);
+    drainMs = Math.max(drainMs, await drain(cluster));
   }
   const up = cluster.nodes.filter((node) => node.isUp);
   if (up.length < cluster.nodes.length) cluster.find('live', 'a node is down');
@@ -116,7 +115,7 @@ export async function runSeed(options: RunOptions): Promise<RunResult> {
       ...noDup(history),
       ...noGap(history),
       ...fifo(history),
-      ...live(history, drainMaxMs),
+      ...live(history, drainMaxMs + mix.nights * (nightMs + drainMaxMs)),
       ...undecryptable(history),
     ],
     faults: trace.faults,
@@ -124,9 +123,31 @@ export async function runSeed(options: RunOptions): Promise<RunResult> {
     history,
     steps: scheduler.steps,
     simulatedMs: scheduler.nowMs,
-    drainMs: (calmSinceMs ?? scheduler.nowMs) - healedMs,
+    drainMs,
     looks: ledger.looks,
   };
+}
+
+/** Runs until nothing is on its way any more, and that lasted. Returns how long it took (ms). */
+async function drain(cluster: Cluster): Promise<number> {
+  const { scheduler } = cluster;
+  const beganMs = scheduler.nowMs;
+  let calmSinceMs: number | undefined;
+  while (scheduler.nowMs < beganMs + drainMaxMs) {
+    if (!isDrained(cluster)) calmSinceMs = undefined;
+    else if (calmSinceMs === undefined) calmSinceMs = scheduler.nowMs;
+    else if (scheduler.nowMs - calmSinceMs >= calmMs) break;
+    await scheduler.run(scheduler.nowMs + drainLookMs);
+  }
+  return (calmSinceMs ?? scheduler.nowMs) - beganMs;
+}
+
+/** Everybody's clients are closed for more than a day, and open again. */
+async function sleep(cluster: Cluster): Promise<void> {
+  const { scheduler, clients } = cluster;
+  for (const one of clients) cluster.background(one.close(), `${one.name} closes`);
+  await scheduler.run(scheduler.nowMs + nightMs);
+  cluster.start();
 }
 
 /** Nothing is on its way: no copies unsent, no rows unacked, no rows in outboxes of nodes. */
