@@ -5,6 +5,8 @@
  */
 import {
   FailedPreconditionError,
+  hasReason,
+  methods,
   PermissionDeniedError,
   QpcError,
   type Runtime,
@@ -30,13 +32,20 @@ import { laneNames, streamToWire } from './lane.ts';
 import { PeerLink, type LinkStatus } from './link.ts';
 import type { LinkSession } from './link-session.ts';
 import { LaneSender, type LaneStatus } from './outbox.ts';
-import { PeerPolicy, type Peer, type PeersFile } from './policy.ts';
+import { PeerPolicy, type FederationMode, type PeersFile } from './policy.ts';
 import { KtProxy } from './kt-proxy.ts';
 import { PeerProxy } from './proxy.ts';
 import { PeerRecords } from './records.ts';
 import { Rewinds } from './rewinds.ts';
 import type { WireMark } from './store-mark.ts';
-import type { OutboxStore, PeerRecordStore, RelayInboxStore, RewindStore } from './store.ts';
+import type {
+  OutboxStore,
+  PeerNoteStore,
+  PeerRecordStore,
+  RelayInboxStore,
+  RewindStore,
+} from './store.ts';
+import { PeerTrust, type RecordSite } from './trust.ts';
 
 /** Version of the node-to-node protocol that this code speaks. */
 export const federationVersion = 1;
@@ -47,16 +56,29 @@ export const federationLimits = {
   /** "I am back" hellos of a start: this many at once, all within this time (ms). */
   announceAtOnce: 16,
   announceSpreadMs: 10_000,
+  /** ...to peers with rows, and those that were heard within this time (ms) or never. */
+  announceHeardMs: 30 * 24 * 3_600_000,
+  /** Peers that are not in the peers file, at most. */
+  foundPeers: 10_000,
+  lostKeyMs: 72 * 3_600_000,
+  /** When a peer was heard is written down at most this often (ms). */
+  noteEveryMs: 60_000,
 } as const;
 
 export interface FederationOptions {
-  readonly store: OutboxStore & RelayInboxStore & PeerRecordStore & RewindStore;
+  readonly store: OutboxStore & RelayInboxStore & PeerRecordStore & PeerNoteStore & RewindStore;
   readonly transport: Transport;
   readonly transportLimits?: TransportLimits;
   readonly identity: NodeIdentity;
   /** This node's own domain. */
   readonly domain: string;
   readonly peers: PeersFile;
+  /** Default: `closed`. */
+  readonly mode?: FederationMode;
+  /** Asked for records that no known key has signed; undefined: such records are not found. */
+  readonly site?: RecordSite;
+  /** How long that site must show other keys before they replace lost ones (ms). Default: 72 h. */
+  readonly lostKeyMs?: number;
   /** Key of what this node says of its store (32 bytes); the same in every copy of the store. */
   readonly markKey: Uint8Array;
   /** A peer remembers more than this store has: its id is new, and cursors of clients are void. */
@@ -86,11 +108,26 @@ type HelloWords = WireMark &
   Pick<FedHelloRequest, 'remembersStoreId' | 'remembersCounter' | 'remembersProof'>;
 
 interface PeerParts {
-  readonly peer: Peer;
+  readonly domain: string;
   readonly link: PeerLink;
   readonly lanes: readonly LaneSender[];
   /** The peer was asked what it remembers, or could not be. */
   readonly asked: PromiseWithResolvers<void>;
+  /** Ends the link. */
+  readonly stop: AbortController;
+  /** Ends once the link has. */
+  running: Promise<void>;
+  /** When it was heard last: Unix ms, and by the monotonic clock of the last note. */
+  seenMs: number;
+  notedMs: number;
+}
+
+/** What a new peers file changed. */
+export interface ReloadReport {
+  readonly added: readonly string[];
+  readonly removed: readonly string[];
+  /** Rows that were given up because their peer is denied. */
+  readonly bouncedRows: number;
 }
 
 /** Throws InvalidArgumentError BAD_FIELD when the peers contradict each other or this node. */
@@ -99,7 +136,6 @@ export function createFederation(options: FederationOptions): Federation {
 }
 
 export class Federation implements AsyncDisposable {
-  readonly policy: PeerPolicy;
   /** Look-ups at peers. */
   readonly proxy: PeerProxy;
   /** Look-ups in the key logs of peers. */
@@ -110,14 +146,17 @@ export class Federation implements AsyncDisposable {
   readonly #options: FederationOptions;
   readonly #inbox: RelayInbox;
   readonly #rewinds: Rewinds;
+  readonly #trust: PeerTrust;
   readonly #peers = new Map<string, PeerParts>();
   readonly #stop = new AbortController();
-  #running: Promise<unknown> | undefined;
+  #policy: PeerPolicy;
+  #isStarted = false;
+  #sweeping: Promise<void> | undefined;
 
   constructor(options: FederationOptions) {
-    const { domain, identity, peers, store, runtime, kinds, ceilings } = options;
+    const { store, runtime, kinds, ceilings, site } = options;
     this.#options = options;
-    this.policy = new PeerPolicy(peers, { domain, pin: identity.spkiSha256 });
+    this.#policy = this.#makePolicy(options.peers);
     this.#inbox = new RelayInbox({
       store,
       runtime,
@@ -126,10 +165,19 @@ export class Federation implements AsyncDisposable {
     });
     const { markKey, onRewound = () => {} } = options;
     this.#rewinds = new Rewinds({ store, markKey, runtime, onRewound });
-    for (const peer of this.policy.peers) this.#peers.set(peer.domain, this.#makeParts(peer));
+    this.records = new PeerRecords(store, runtime);
+    const policy = (): PeerPolicy => this.#policy;
+    const { lostKeyMs = federationLimits.lostKeyMs } = options;
+    this.#trust = new PeerTrust({ policy, records: this.records, site, lostKeyMs, runtime });
+    this.records.onRecord((domain) => this.#peers.get(domain)?.link.keysChanged());
+    for (const { domain } of this.#policy.peers) this.#ensure(domain);
     this.proxy = new PeerProxy((name) => this.#require(name).link);
     this.kt = new KtProxy((name) => this.#require(name).link);
-    this.records = new PeerRecords(store, runtime);
+  }
+
+  /** The peers file and the mode, as of now. */
+  get policy(): PeerPolicy {
+    return this.#policy;
   }
 
   /** Before `start`: the service runs over every link from then on, once the record was asked for. */
@@ -138,59 +186,131 @@ export class Federation implements AsyncDisposable {
   }
 
   /**
-   * Starts the links: every peer with rows, then every other one, gets an "I am back" hello at
-   * once, so that a peer in back-off sends what it holds. Throws what the store throws.
+   * Starts the links: every peer with rows, then every other one that was heard within 30 days or
+   * never, gets an "I am back" hello at once, so that a peer in back-off sends what it holds. Rows
+   * for denied domains are given up. Throws what the store throws.
    */
   async start(): Promise<void> {
+    const { store, runtime } = this.#options;
     await this.records.load();
-    const withRows = new Set(await this.#options.store.peersWithRows());
+    await this.#bounceDenied();
+    const withRows = new Set(await store.peersWithRows());
+    for (const domain of [...this.records.found, ...withRows]) this.#ensure(domain);
+    for (const { domain, seenMs } of await store.peerNotes()) {
+      const parts = this.#peers.get(domain);
+      if (parts !== undefined) parts.seenMs = seenMs;
+    }
     const parts = [...this.#peers.values()];
+    const { announceAtOnce, announceSpreadMs, announceHeardMs } = federationLimits;
+    const sinceMs = runtime.clock.now() - announceHeardMs;
     const inTurn = [
-      ...parts.filter(({ peer }) => withRows.has(peer.domain)),
-      ...parts.filter(({ peer }) => !withRows.has(peer.domain)),
+      ...parts.filter(({ domain }) => withRows.has(domain)),
+      ...parts.filter(
+        ({ domain, seenMs }) => !withRows.has(domain) && (seenMs === 0 || seenMs >= sinceMs),
+      ),
     ];
-    const { announceAtOnce, announceSpreadMs } = federationLimits;
     const groups = Math.ceil(inTurn.length / announceAtOnce);
-    const runs = inTurn.map(({ peer, link, lanes }, index) => {
-      if (withRows.has(peer.domain)) for (const lane of lanes) lane.notify();
+    for (const [index, { domain, link, lanes }] of inTurn.entries()) {
+      if (withRows.has(domain)) for (const lane of lanes) lane.notify();
       link.announce((Math.floor(index / announceAtOnce) * announceSpreadMs) / groups);
-      return link.run(this.#stop.signal);
-    });
-    this.#running = Promise.all([...runs, this.#sweepUntilStopped()]);
+    }
+    this.#isStarted = true;
+    for (const one of parts) {
+      if (!inTurn.includes(one)) one.asked.resolve();
+      this.#run(one);
+    }
+    this.#sweeping = this.#sweepUntilStopped();
   }
 
   /** Ends calls in flight, closes the links and waits for running transactions. Idempotent. */
   async stop(): Promise<void> {
     this.#stop.abort();
-    await Promise.all([this.#running, this.#inbox.close()]);
+    const links = Array.from(this.#peers.values(), ({ running }) => running);
+    await Promise.all([...links, this.#sweeping, this.#inbox.close()]);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop();
   }
 
+  /**
+   * Takes a new peers file: new peers are greeted, links of those that are gone end, as those with a
+   * key that is not listed any more, and rows for denied domains are given up at once. Throws
+   * InvalidArgumentError BAD_FIELD when the file contradicts itself (nothing has changed then), and
+   * what the store throws.
+   */
+  async reload(file: PeersFile): Promise<ReloadReport> {
+    this.#policy = this.#makePolicy(file);
+    const removed: string[] = [];
+    for (const { domain, link } of this.#peers.values()) {
+      if (this.#policy.allows(domain)) link.keysChanged();
+      else removed.push(domain);
+    }
+    for (const domain of removed) await this.#drop(domain);
+    const added: string[] = [];
+    for (const { domain } of this.#policy.peers) {
+      if (this.#peers.has(domain)) continue;
+      added.push(domain);
+      this.#ensure(domain)?.link.announce(0);
+      this.notify(domain);
+    }
+    const bouncedRows = await this.#bounceDenied();
+    this.#options.runtime.log.info('peers file', {
+      peers: this.#policy.peers.length,
+      added: added.join(' '),
+      removed: removed.join(' '),
+      bouncedRows,
+    });
+    return { added, removed, bouncedRows };
+  }
+
   /** True for a domain that this node federates with. */
   knows(domain: string): boolean {
-    return this.#peers.has(domain);
+    if (!this.#policy.allows(domain)) return false;
+    return this.#peers.has(domain) || this.#hasRoom;
+  }
+
+  /** True when the key of a connection may speak for the domain now. */
+  isPinned(domain: string, spkiSha256: Uint8Array): boolean {
+    return this.#trust.isPinned(domain, spkiSha256);
   }
 
   /** The store added rows for the peer, or a service has work. Unknown domains are ignored. */
   notify(domain: string): void {
-    const parts = this.#peers.get(domain);
+    const parts = this.#ensure(domain);
     if (parts === undefined) return;
     for (const lane of parts.lanes) lane.notify();
     parts.link.notify();
   }
 
-  /** The peer was heard (its pinned key on a connection) or the operator asks: dial it now. */
+  /** The peer said hello, or the operator asks: dial it now, or see whether its link is alive. */
   wake(domain: string): void {
-    this.#peers.get(domain)?.link.wake();
+    this.#ensure(domain)?.link.wake();
+  }
+
+  /** Any authenticated call of the peer: it is there, so back-off ends. */
+  heard(domain: string): void {
+    const parts = this.#peers.get(domain);
+    if (parts === undefined) return;
+    this.#seen(parts);
+    const { state } = parts.link.status();
+    if (state === 'backoff' || state === 'suspended') parts.link.wake();
+  }
+
+  /** Dials every peer that is waited for, now. */
+  wakeAll(): void {
+    for (const { link } of this.#peers.values()) {
+      const { state } = link.status();
+      if (state === 'backoff' || state === 'suspended') link.wake();
+    }
   }
 
   /**
    * Answers a FedHello that came over a connection with the key `spkiSha256`; the connection is
-   * the peer's from then on. Throws PermissionDeniedError PEER_DENIED when the key is not pinned
-   * for the claimed domain, FailedPreconditionError VERSION without a common version.
+   * the peer's from then on. A key that is not known for the claimed domain is looked for in the
+   * record that the domain's own site shows. Throws PermissionDeniedError PEER_DENIED when it is not
+   * there, UnavailableError PEER_UNREACHABLE when the site was not reached, FailedPreconditionError
+   * VERSION without a common version.
    */
   async acceptHello(
     spkiSha256: Uint8Array,
@@ -198,7 +318,8 @@ export class Federation implements AsyncDisposable {
   ): Promise<MessageInitShape<typeof FedHelloResponseSchema>> {
     const { log } = this.#options.runtime;
     const { domain } = request;
-    if (!this.policy.isPinned(domain, spkiSha256)) {
+    await this.#learn(domain, spkiSha256);
+    if (!this.isPinned(domain, spkiSha256)) {
       const pin = Buffer.from(spkiSha256).toString('base64url');
       log.warn('hello refused', { peer: domain, pin, reason: 'PEER_DENIED' });
       throw new PermissionDeniedError('PEER_DENIED', 'this node does not know you by that key');
@@ -213,6 +334,8 @@ export class Federation implements AsyncDisposable {
     const streams = inOrder(await this.#options.store.inboundStreams(domain));
     const words = await this.#words(domain);
     this.wake(domain);
+    const parts = this.#ensure(domain);
+    if (parts !== undefined) this.#seen(parts);
     return {
       domain: this.#options.domain,
       version: federationVersion,
@@ -224,8 +347,7 @@ export class Federation implements AsyncDisposable {
 
   /** Answers a FedRelay of an authenticated peer; errors are those of `RelayInbox.relay`. */
   async relay(domain: string, request: FedRelayRequest): Promise<RelayReply> {
-    const { link } = this.#require(domain);
-    if (link.status().state !== 'active') link.wake();
+    this.#require(domain);
     const reply = await this.#inbox.relay(domain, request);
     return { ...reply, ...(await this.#rewinds.forReply(domain)) };
   }
@@ -248,29 +370,93 @@ export class Federation implements AsyncDisposable {
   }
 
   status(): readonly PeerStatus[] {
-    return Array.from(this.#peers.values(), ({ peer, link, lanes }) => ({
-      domain: peer.domain,
+    return Array.from(this.#peers.values(), ({ domain, link, lanes }) => ({
+      domain,
       ...link.status(),
       lanes: lanes.map((lane) => lane.status()),
     }));
   }
 
   #require(domain: string): PeerParts {
-    const parts = this.#peers.get(domain);
+    const parts = this.#ensure(domain);
     if (parts !== undefined) return parts;
     throw new PermissionDeniedError('PEER_DENIED', `this node does not federate with ${domain}`);
   }
 
-  #makeParts(peer: Peer): PeerParts {
-    const { store, runtime, transport, transportLimits, identity } = this.#options;
-    const { domain } = peer;
+  #makePolicy(file: PeersFile): PeerPolicy {
+    const { domain, identity, mode } = this.#options;
+    return new PeerPolicy(file, { domain, pin: identity.spkiSha256 }, mode);
+  }
+
+  get #hasRoom(): boolean {
+    return this.#peers.size < this.#policy.peers.length + federationLimits.foundPeers;
+  }
+
+  /** The parts of a peer, made when it may be one; undefined when it may not. */
+  #ensure(domain: string): PeerParts | undefined {
+    const found = this.#peers.get(domain);
+    if (found !== undefined) return found;
+    const isListed = this.#policy.peer(domain) !== undefined;
+    if (!this.#policy.allows(domain) || !(isListed || this.#hasRoom)) return undefined;
+    const parts = this.#makeParts(domain);
+    this.#peers.set(domain, parts);
+    if (this.#isStarted) this.#run(parts);
+    return parts;
+  }
+
+  #run(parts: PeerParts): void {
+    parts.running = parts.link.run(AbortSignal.any([this.#stop.signal, parts.stop.signal]));
+  }
+
+  async #drop(domain: string): Promise<void> {
+    const parts = this.#peers.get(domain);
+    this.#peers.delete(domain);
+    parts?.stop.abort();
+    parts?.asked.resolve();
+    await parts?.running;
+  }
+
+  /** Rows for denied domains can never be sent. Returns how many there were. */
+  async #bounceDenied(): Promise<number> {
+    const { store } = this.#options;
+    let rows = 0;
+    for (const { domain } of await store.peerNotes()) {
+      if (this.#policy.judge(domain) !== 'denied') continue;
+      for (let some = -1; some !== 0;) {
+        some = await store.bouncePeer(domain);
+        rows += some;
+      }
+    }
+    return rows;
+  }
+
+  /** An unknown key claims a domain: does the domain's own site know it? */
+  async #learn(domain: string, spkiSha256: Uint8Array): Promise<void> {
+    const { site } = this.#options;
+    if (site === undefined || this.isPinned(domain, spkiSha256)) return;
+    if (!this.#policy.allows(domain) || this.#policy.isDeniedKey(spkiSha256)) return;
+    const isKnown = this.#trust.peer(domain).pins.length > 0;
+    try {
+      await this.#trust.discover(domain);
+    } catch (error) {
+      // Of a domain with known keys this one is refused for good, not for now.
+      if (!isKnown) throw error;
+    }
+  }
+
+  #makeParts(domain: string): PeerParts {
+    const { store, runtime, transport, transportLimits, identity, site } = this.#options;
     const asked = Promise.withResolvers<void>();
     const onMark = (mark: WireMark): Promise<void> => this.#rewinds.hearReply(domain, mark);
     const lanes = laneNames.map(
       (lane) => new LaneSender({ peer: domain, lane, store, runtime, onMark }),
     );
     const link = new PeerLink({
-      peer,
+      domain,
+      peer: () => this.#trust.peer(domain),
+      prepare: async () => {
+        if (this.#trust.peer(domain).pins.length === 0) await this.#trust.discover(domain);
+      },
       transport,
       transportLimits: transportLimits ?? defaultLimits,
       identity,
@@ -279,22 +465,64 @@ export class Federation implements AsyncDisposable {
       saveState: (state) => store.setPeerState(domain, state),
       makeHello: () => this.#makeHello(domain),
       checkHello: (hello) => checkHello(hello, domain),
-      onUndialed: () => asked.resolve(),
+      onUndialed: (error) => {
+        asked.resolve();
+        const hasOtherKey = site !== undefined && hasReason(error, 'BAD_CREDENTIAL');
+        if (hasOtherKey) void this.#lookForKey(domain);
+      },
+      onState: () => void this.#note(parts),
       hasWork: () =>
         lanes.some((lane) => !lane.isIdle) ||
         this.#services.some((service) => service.hasWork(domain)),
       serve: async (session) => {
         await this.#hear(domain, session.hello).catch((error: unknown) => session.end(error));
         asked.resolve();
-        await Promise.all([serveLanes(lanes, session), this.#serveRest(peer, session)]);
+        this.#seen(parts);
+        await Promise.all([serveLanes(lanes, session), this.#serveRest(domain, session)]);
       },
     });
-    return { peer, link, lanes, asked };
+    const running = Promise.resolve();
+    const stop = new AbortController();
+    const notedMs = Number.NEGATIVE_INFINITY;
+    const parts: PeerParts = { domain, link, lanes, asked, stop, running, seenMs: 0, notedMs };
+    return parts;
   }
 
-  async #serveRest(peer: Peer, session: LinkSession): Promise<void> {
-    await this.records.refresh(peer, session);
-    await Promise.all(this.#services.map((service) => service.serve(peer.domain, session)));
+  /** The peer shows a key that is not known: maybe its site shows a record that a known key signed. */
+  async #lookForKey(domain: string): Promise<void> {
+    const before = this.#trust.peer(domain).pins.length;
+    await this.#trust.discover(domain).catch(() => undefined);
+    if (this.#trust.peer(domain).pins.length > before) this.wake(domain);
+  }
+
+  /** The peer was heard now. */
+  #seen(parts: PeerParts): void {
+    const { clock } = this.#options.runtime;
+    parts.seenMs = clock.now();
+    if (clock.monotonic() >= parts.notedMs + federationLimits.noteEveryMs) void this.#note(parts);
+  }
+
+  /** Writes down how it stands with the peer, for operators and for the next start. Never throws. */
+  async #note(parts: PeerParts): Promise<void> {
+    const { store, runtime } = this.#options;
+    parts.notedMs = runtime.clock.monotonic();
+    const { state, lastError = '' } = parts.link.status();
+    const creditItems = Math.min(...parts.lanes.map((lane) => lane.status().creditItems));
+    try {
+      const note = { seenMs: parts.seenMs, linkState: state, lastError, creditItems };
+      await store.setPeerNote(parts.domain, note);
+    } catch (error) {
+      // A stopping node closes its store while links end.
+      if (this.#stop.signal.aborted) return;
+      runtime.log.error('peer state unsaved', { peer: parts.domain, error: String(error) });
+    }
+  }
+
+  async #serveRest(domain: string, session: LinkSession): Promise<void> {
+    await this.#trust.refresh(domain, session, async () => {
+      return (await session.call(methods.getNodeRecord, { domain: '' })).record;
+    });
+    await Promise.all(this.#services.map((service) => service.serve(domain, session)));
   }
 
   async #makeHello(peer: string): Promise<MessageInitShape<typeof FedHelloRequestSchema>> {
@@ -338,6 +566,7 @@ export class Federation implements AsyncDisposable {
         const { requeuedPeers, deadRows } = await store.requeueDue();
         for (const peer of requeuedPeers) this.notify(peer);
         if (deadRows > 0) runtime.log.warn('outbox rows expired', { rows: deadRows });
+        await this.#trust.watchCandidates();
       } catch (error) {
         const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
         runtime.log.error('outbox sweep failed', { reason, error: String(error) });

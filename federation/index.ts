@@ -7,8 +7,17 @@ export {
   type FederationOptions,
   type LinkService,
   type PeerStatus,
+  type ReloadReport,
 } from './federation.ts';
-export { makePeer, parsePeersFile, PeerPolicy, type Peer, type PeersFile } from './policy.ts';
+export {
+  makePeer,
+  parsePeersFile,
+  PeerPolicy,
+  type FederationMode,
+  type Peer,
+  type PeersFile,
+} from './policy.ts';
+export type { RecordSite } from './trust.ts';
 export { KtProxy } from './kt-proxy.ts';
 export type { LinkState, LinkStatus } from './link.ts';
 export type { LinkSession } from './link-session.ts';

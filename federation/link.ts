@@ -55,7 +55,11 @@ export const linkLimits = {
 } as const;
 
 export interface LinkOptions extends Greeting {
-  readonly peer: Peer;
+  readonly domain: string;
+  /** Its keys and addresses as of now. */
+  readonly peer: () => Peer;
+  /** Runs before each dial: finds keys where none are known. What it throws is the dial's failure. */
+  readonly prepare?: () => Promise<void>;
   readonly transport: Transport;
   readonly transportLimits: TransportLimits;
   readonly identity: NodeIdentity;
@@ -64,7 +68,9 @@ export interface LinkOptions extends Greeting {
   readonly saveState: (state: PeerState) => Promise<void>;
   readonly hasWork: () => boolean;
   /** A dial or its hello failed. */
-  readonly onUndialed?: () => void;
+  readonly onUndialed?: (error: QpcError) => void;
+  /** The link came up, went down, or could not be made. */
+  readonly onState?: () => void;
   /** Runs while the link is up and returns once the session's signal is aborted. Never throws. */
   readonly serve: (session: LinkSession) => Promise<void>;
 }
@@ -170,6 +176,15 @@ export class PeerLink {
     }
   }
 
+  /** The peer's keys changed: a link whose key is none of them any more ends. */
+  keysChanged(): void {
+    const session = this.#session;
+    if (session === undefined) return;
+    const { pins } = this.#options.peer();
+    if (pins.some((pin) => Buffer.compare(pin, session.spkiSha256) === 0)) return;
+    session.end(new TransportError('closed', 'the key of this link is not valid any more'));
+  }
+
   /** Keeps the link until the signal. Never throws; the connection is closed when it resolves. */
   async run(signal: AbortSignal): Promise<void> {
     const stop = (): void => this.#wakeup.raise();
@@ -186,11 +201,11 @@ export class PeerLink {
   }
 
   async #load(): Promise<void> {
-    const { peer, runtime, loadState } = this.#options;
+    const { domain, runtime, loadState } = this.#options;
     try {
       this.#saved = await loadState();
     } catch (error) {
-      runtime.log.error('peer state unread', { peer: peer.domain, error: String(error) });
+      runtime.log.error('peer state unread', { peer: domain, error: String(error) });
     }
     // The exponent goes on where it was. The wait itself does not: a start dials everybody.
     this.#tries = this.#saved.failures;
@@ -216,7 +231,7 @@ export class PeerLink {
     } catch (error) {
       this.#dialFailedMs = this.#nowMs();
       this.#rejectDemands(error);
-      this.#options.onUndialed?.();
+      this.#options.onUndialed?.(asQpcError(error));
       if (!signal.aborted) await this.#undialed(asQpcError(error), isExtra);
     } finally {
       await connection?.close(CloseCode.Normal, 'done').catch(() => undefined);
@@ -224,8 +239,12 @@ export class PeerLink {
   }
 
   async #dial(signal: AbortSignal): Promise<Connection> {
-    const { peer, transport, transportLimits, identity, runtime } = this.#options;
-    let last: unknown;
+    const { transport, transportLimits, identity, runtime, prepare } = this.#options;
+    await prepare?.();
+    const peer = this.#options.peer();
+    // An empty list of pins must never mean that any key will do.
+    if (peer.pins.length === 0) throw this.#unreachable('no key of it is known');
+    let last: unknown = this.#unreachable('it has no address');
     for (const endpoint of peer.endpoints) {
       const limit = new AbortController();
       this.#endDial = (reason) => limit.abort(reason);
@@ -254,7 +273,7 @@ export class PeerLink {
 
   /** From the hello to the end of the connection. Throws when the hello fails, and only then. */
   async #live(connection: Connection, signal: AbortSignal): Promise<void> {
-    const { peer, runtime, serve } = this.#options;
+    const { domain, runtime, serve } = this.#options;
     const ended = new AbortController();
     const stop = (): void => ended.abort(new UnavailableError('DRAINING', 'this node is stopping'));
     signal.addEventListener('abort', stop, { once: true });
@@ -273,10 +292,11 @@ export class PeerLink {
       for (const demand of this.#demands.splice(0)) demand.resolve(session);
       const { version } = session.hello;
       runtime.log.info('peer connected', {
-        peer: peer.domain,
+        peer: domain,
         at: connection.peer.address,
         version,
       });
+      this.#options.onState?.();
       await this.#save({ failures: 0, nextTryMs: 0, failingSinceMs: 0 });
       await serve(session);
       await untilAborted(ended.signal);
@@ -291,15 +311,16 @@ export class PeerLink {
 
   /** A session ended. */
   async #lost(error: QpcError): Promise<void> {
-    const { peer, runtime, hasWork } = this.#options;
+    const { domain, runtime, hasWork } = this.#options;
     this.#lastError = error;
     if (isOperatorsMatter(error)) return this.#undialed(error, false);
     this.#setNextDial(retryDelayMs(this.#tries, retryCapMs(0), runtime.random));
     this.#tries += 1;
     this.#state = hasWork() ? 'backoff' : 'idle';
     if (this.#isWoken) this.#endBackOff();
+    this.#options.onState?.();
     runtime.log.info('peer lost', {
-      peer: peer.domain,
+      peer: domain,
       reason: error.reason,
       error: error.message,
     });
@@ -307,7 +328,7 @@ export class PeerLink {
 
   /** A dial or its hello failed. `isExtra`: it was made on demand, before the back-off was over. */
   async #undialed(error: QpcError, isExtra: boolean): Promise<void> {
-    const { peer, runtime } = this.#options;
+    const { domain, runtime } = this.#options;
     this.#lastError = error;
     if (this.#isWakeDial) {
       this.#vainWakes += 1;
@@ -327,9 +348,10 @@ export class PeerLink {
     }
     if (this.#isWoken) this.#endBackOff();
     const retryInMs = Math.max(0, Math.round(this.#nextDialMs - this.#nowMs()));
-    const fields = { peer: peer.domain, reason: error.reason, error: error.message, retryInMs };
+    const fields = { peer: domain, reason: error.reason, error: error.message, retryInMs };
     if (isSuspended) runtime.log.error('peer suspended', fields);
     else runtime.log.warn('peer unreachable', { ...fields, tries: this.#tries });
+    this.#options.onState?.();
     const nextTryMs = Math.round(runtime.clock.now() + retryInMs);
     await this.#save({ failures: Math.max(1, this.#tries), nextTryMs, failingSinceMs });
   }
@@ -379,14 +401,14 @@ export class PeerLink {
   }
 
   async #save(state: PeerState): Promise<void> {
-    const { peer, runtime, saveState } = this.#options;
+    const { domain, runtime, saveState } = this.#options;
     if (state.failures === 0 && this.#saved.failures === 0) return;
     this.#saved = state;
     try {
       await saveState(state);
     } catch (error) {
       // The back-off works from memory; only a restart would dial early.
-      runtime.log.error('peer state unsaved', { peer: peer.domain, error: String(error) });
+      runtime.log.error('peer state unsaved', { peer: domain, error: String(error) });
     }
   }
 
@@ -395,7 +417,7 @@ export class PeerLink {
   }
 
   #unreachable(cause: unknown = this.#lastError): UnavailableError {
-    const message = `${this.#options.peer.domain} cannot be reached now`;
+    const message = `${this.#options.domain} cannot be reached now`;
     return new UnavailableError('PEER_UNREACHABLE', message, { cause });
   }
 

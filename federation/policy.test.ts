@@ -1,7 +1,7 @@
 /** The peers file: what is accepted, how refusals read, and that deny always wins. */
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
-import { formatNodeAddress, hasReason, InvalidArgumentError } from '@quicprochat/proto';
+import { formatNodeAddress, InvalidArgumentError } from '@quicprochat/proto';
 import { makePeer, parsePeersFile, PeerPolicy, type PeersFile } from './policy.ts';
 
 const pinOf = (byte: number): Uint8Array => new Uint8Array(32).fill(byte);
@@ -38,18 +38,36 @@ test('a peers file lists domains with their addresses and pins', () => {
     { host: '10.0.0.2', port: 7000 },
   ]);
   assert.deepEqual(policy.peer('green.example')?.endpoints, [{ host: '::1', port: 5001 }]);
-  assert.ok(policy.isPinned('blue.example', pinOf(2)) && policy.isPinned('blue.example', pinOf(3)));
-  assert.ok(!policy.isPinned('blue.example', pinOf(4)), 'the pin of another domain');
-  assert.ok(!policy.isPinned('white.example', pinOf(2)), 'an unknown domain');
-  assert.throws(
-    () => policy.requirePeer('white.example'),
-    (error) => hasReason(error, 'PEER_DENIED'),
-  );
+  assert.deepEqual(policy.peer('blue.example')?.pins, [pinOf(2), pinOf(3)]);
+  assert.equal(policy.judge('blue.example'), 'listed');
+  assert.equal(policy.judge('white.example'), 'stranger');
+});
+
+test('the mode says who else may be found, and deny wins over it', () => {
+  const text = [
+    `peer blue.example ${address('blue.example', 2)}`,
+    'allow-domain friends.example',
+    'deny-domain evil.example',
+    'deny-domain bad.friends.example',
+  ].join('\n');
+  const judged = (['closed', 'allowlist', 'open'] as const).map((mode) => {
+    const policy = new PeerPolicy(parsePeersFile(text, 'peers'), own, mode);
+    const domains = ['blue', 'friends', 'a.friends', 'notfriends', 'bad.friends', 'x.evil', 'red'];
+    return domains.map((name) => policy.judge(`${name}.example`));
+  });
+  const [closed, allowlist, open] = judged;
+  const denied = ['denied', 'denied', 'stranger'];
+  assert.deepEqual(closed, ['listed', 'stranger', 'stranger', 'stranger', ...denied]);
+  assert.deepEqual(allowlist, ['listed', 'findable', 'findable', 'stranger', ...denied]);
+  assert.deepEqual(open, ['listed', 'findable', 'findable', 'findable', ...denied]);
 });
 
 test('a wrong line refuses the whole file and says where and what to write', () => {
   const good = `peer blue.example ${address('b', 2)}`;
-  refuses(`${good}\nfriend x`, /^peers line 2: "friend": need peer, deny-domain or deny-key$/);
+  refuses(
+    `${good}\nfriend x`,
+    /^peers line 2: "friend": need peer, allow-domain, deny-domain or deny-key$/,
+  );
   refuses('peer', /^peers line 1: domain: need a lower-case domain/);
   refuses(`peer Blue.example ${address('b', 2)}`, /line 1: domain/);
   refuses('\n\npeer blue.example', /^peers line 3: 0 addresses for blue.example.*qpcd init/);
@@ -83,7 +101,8 @@ test('deny wins over a peer, by domain suffix and by key', () => {
   };
   const policy = new PeerPolicy(file, own);
   assert.equal(policy.peer('a.evil.example'), undefined);
-  assert.ok(!policy.isPinned('a.evil.example', pinOf(2)));
+  assert.equal(policy.judge('a.evil.example'), 'denied');
+  assert.ok(policy.isDeniedKey(pinOf(5)) && !policy.isDeniedKey(pinOf(4)));
   assert.ok(policy.peer('notevil.example'), 'a suffix denies whole labels only');
   assert.deepEqual(policy.peer('blue.example')?.pins, [pinOf(4)], 'one of its keys is denied');
   assert.equal(policy.peer('green.example'), undefined, 'its only key is denied');

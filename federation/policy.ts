@@ -1,14 +1,9 @@
 /**
- * Which nodes this one federates with: the peers file (mode `closed`: nobody else) and the deny
- * list, which always wins. Strict: one wrong line refuses the whole file. No look-ups of any kind.
+ * Which domains this node federates with: the peers file, the mode (`closed`: nobody else), and the
+ * deny list, which always wins. Strict: one wrong line refuses the whole file. No look-ups of any
+ * kind: which keys speak for a domain that is not in the file says trust.ts.
  */
-import {
-  InvalidArgumentError,
-  isDomain,
-  parseNodeAddress,
-  parsePin,
-  PermissionDeniedError,
-} from '@quicprochat/proto';
+import { InvalidArgumentError, isDomain, parseNodeAddress, parsePin } from '@quicprochat/proto';
 import type { Endpoint } from '@quicprochat/proto/transport';
 
 /** One node that the operator trusts to speak for a domain. */
@@ -26,7 +21,19 @@ export interface PeersFile {
   readonly deniedDomains: readonly string[];
   /** SHA-256 SPKI (32 bytes each). */
   readonly deniedPins: readonly Uint8Array[];
+  /** In mode `allowlist`: these and everything below them may be found by their sites. */
+  readonly allowedDomains?: readonly string[];
 }
+
+/** Who may federate beside the peers of the file: nobody, domains that it allows, everybody. */
+export type FederationMode = 'closed' | 'allowlist' | 'open';
+
+/**
+ * - `listed`: in the peers file, with keys.
+ * - `findable`: not in it; the domain's own site may say its keys.
+ * - `denied`: on the deny list. `stranger`: neither.
+ */
+export type Judgement = 'listed' | 'findable' | 'denied' | 'stranger';
 
 export const peersFileLimits = { bytes: 1024 * 1024, peers: 1_000, addressesPerPeer: 8 } as const;
 
@@ -34,6 +41,7 @@ export const peersFileLimits = { bytes: 1024 * 1024, peers: 1_000, addressesPerP
  * Parses the text of a peers file. One line each, `#` starts a comment line:
  *
  *     peer blue.example qpc://blue.example:5001#<pin> [more addresses]
+ *     allow-domain example.org
  *     deny-domain evil.example
  *     deny-key <pin>
  *
@@ -47,6 +55,7 @@ export function parsePeersFile(text: string, fileName: string): PeersFile {
     );
   }
   const peers: Peer[] = [];
+  const allowedDomains: string[] = [];
   const deniedDomains: string[] = [];
   const deniedPins: Uint8Array[] = [];
   for (const [index, line] of text.split(/\r?\n/).entries()) {
@@ -54,9 +63,11 @@ export function parsePeersFile(text: string, fileName: string): PeersFile {
     if (keyword === undefined || keyword === '' || keyword.startsWith('#')) continue;
     try {
       if (keyword === 'peer') addPeer(peers, makePeer(words[0] ?? '', words.slice(1)));
-      else if (keyword === 'deny-domain') deniedDomains.push(oneDomain(words));
+      else if (keyword === 'allow-domain') allowedDomains.push(oneDomain(keyword, words));
+      else if (keyword === 'deny-domain') deniedDomains.push(oneDomain(keyword, words));
       else if (keyword === 'deny-key') deniedPins.push(onePin(words));
-      else throw wrong(`"${keyword.slice(0, 32)}": need peer, deny-domain or deny-key`);
+      else
+        throw wrong(`"${keyword.slice(0, 32)}": need peer, allow-domain, deny-domain or deny-key`);
     } catch (error) {
       if (!(error instanceof InvalidArgumentError)) throw error;
       throw new InvalidArgumentError(
@@ -66,7 +77,7 @@ export function parsePeersFile(text: string, fileName: string): PeersFile {
       );
     }
   }
-  return { peers, deniedDomains, deniedPins };
+  return { peers, allowedDomains, deniedDomains, deniedPins };
 }
 
 /**
@@ -96,9 +107,9 @@ function addPeer(peers: Peer[], peer: Peer): void {
   peers.push(peer);
 }
 
-function oneDomain(words: readonly string[]): string {
+function oneDomain(keyword: string, words: readonly string[]): string {
   const [domain = ''] = words;
-  if (words.length !== 1 || !isDomain(domain)) throw wrong('need deny-domain <domain>');
+  if (words.length !== 1 || !isDomain(domain)) throw wrong(`need ${keyword} <domain>`);
   return domain;
 }
 
@@ -111,61 +122,79 @@ function wrong(message: string): InvalidArgumentError {
   return new InvalidArgumentError('BAD_FIELD', message);
 }
 
-/** What the rest of federation asks about peers. Denied ones do not exist in it. */
+/** What the rest of federation asks about domains. Denied peers of the file do not exist in it. */
 export class PeerPolicy {
+  readonly mode: FederationMode;
   readonly #byDomain = new Map<string, Peer>();
-  readonly #domainByPin = new Map<string, string>();
+  readonly #ownDomain: string;
+  readonly #allowed: readonly string[];
+  readonly #denied: readonly string[];
+  readonly #deniedPins: ReadonlySet<string>;
 
   /**
    * Throws InvalidArgumentError BAD_FIELD when two peers share a domain or a pin, or when one is
    * this node itself (`ownDomain`, `ownPin`): each would make one node speak for another.
    */
-  constructor(file: PeersFile, own: { readonly domain: string; readonly pin: Uint8Array }) {
+  constructor(
+    file: PeersFile,
+    own: { readonly domain: string; readonly pin: Uint8Array },
+    mode: FederationMode = 'closed',
+  ) {
+    this.mode = mode;
+    this.#ownDomain = own.domain;
+    this.#allowed = file.allowedDomains ?? [];
+    this.#denied = file.deniedDomains;
+    this.#deniedPins = new Set(file.deniedPins.map(hex));
     const ownPin = hex(own.pin);
-    const deniedPins = new Set(file.deniedPins.map(hex));
+    const domainByPin = new Map<string, string>();
     for (const peer of file.peers) {
       if (peer.domain === own.domain) throw wrong(`peer ${peer.domain}: is this node's own domain`);
       if (this.#byDomain.has(peer.domain)) {
         throw wrong(`peer ${peer.domain}: listed twice; put all its addresses on one line`);
       }
-      const isDenied = file.deniedDomains.some(
-        (suffix) => peer.domain === suffix || peer.domain.endsWith(`.${suffix}`),
-      );
-      const pins = peer.pins.filter((pin) => !deniedPins.has(hex(pin)));
+      const isDenied = isBelow(peer.domain, this.#denied);
+      const pins = peer.pins.filter((pin) => !this.isDeniedKey(pin));
       for (const pin of pins.map(hex)) {
-        const other = pin === ownPin ? 'this node' : this.#domainByPin.get(pin);
+        const other = pin === ownPin ? 'this node' : domainByPin.get(pin);
         if (other !== undefined) throw wrong(`peer ${peer.domain}: has the pin of ${other}`);
-        if (!isDenied) this.#domainByPin.set(pin, peer.domain);
+        if (!isDenied) domainByPin.set(pin, peer.domain);
       }
       if (!isDenied && pins.length > 0) this.#byDomain.set(peer.domain, { ...peer, pins });
     }
   }
 
+  /** Those of the file. */
   get peers(): readonly Peer[] {
     return [...this.#byDomain.values()];
   }
 
-  /** Undefined for a domain that this node does not federate with. */
+  /** As the file lists it; undefined for a domain that it does not list. */
   peer(domain: string): Peer | undefined {
     return this.#byDomain.get(domain);
   }
 
-  /** Throws PermissionDeniedError PEER_DENIED for a domain that this node does not federate with. */
-  requirePeer(domain: string): Peer {
-    const peer = this.#byDomain.get(domain);
-    if (peer === undefined) {
-      throw new PermissionDeniedError(
-        'PEER_DENIED',
-        'this node does not federate with that domain',
-      );
-    }
-    return peer;
+  judge(domain: string): Judgement {
+    if (isBelow(domain, this.#denied)) return 'denied';
+    if (this.#byDomain.has(domain)) return 'listed';
+    const isAllowed =
+      this.mode === 'open' || (this.mode === 'allowlist' && isBelow(domain, this.#allowed));
+    return isAllowed && domain !== this.#ownDomain ? 'findable' : 'stranger';
   }
 
-  /** True when the key of a connection may speak for the domain. */
-  isPinned(domain: string, spkiSha256: Uint8Array): boolean {
-    return this.#domainByPin.get(hex(spkiSha256)) === domain;
+  /** True for a domain that rows may be sent to. */
+  allows(domain: string): boolean {
+    const judgement = this.judge(domain);
+    return judgement === 'listed' || judgement === 'findable';
   }
+
+  isDeniedKey(pin: Uint8Array): boolean {
+    return this.#deniedPins.has(hex(pin));
+  }
+}
+
+/** True for one of the domains, and for what is below one of them. */
+function isBelow(domain: string, suffixes: readonly string[]): boolean {
+  return suffixes.some((suffix) => domain === suffix || domain.endsWith(`.${suffix}`));
 }
 
 function hex(bytes: Uint8Array): string {

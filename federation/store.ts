@@ -174,10 +174,46 @@ export interface RewindStore {
   setPeerMark(peer: string, mark: ProvenMark): Promise<void>;
 }
 
-/** The newest proven NodeRecord of each peer. */
+/** What is known of the keys of a peer. */
+export interface HeldPeerRecord {
+  readonly domain: string;
+  /** Encoded SignedNodeRecord, proven; undefined when none was. */
+  readonly record: Uint8Array | undefined;
+  /** SPKI hashes (32 bytes each) that a record had once and has no longer. */
+  readonly retiredPins: readonly Uint8Array[];
+  /** Encoded SignedNodeRecord of unknown keys that the domain's site shows. */
+  readonly candidate: Uint8Array | undefined;
+  /** Since when it does (Unix ms). */
+  readonly candidateSinceMs: number;
+  /** Not from the peers file. */
+  readonly isFound: boolean;
+}
+
+/** The newest proven NodeRecord of each peer, and what else is known of its keys. */
 export interface PeerRecordStore {
-  /** Encoded SignedNodeRecords, by domain. */
-  peerRecords(): Promise<readonly { readonly domain: string; readonly record: Uint8Array }[]>;
-  /** Replaces the peer's record; durable when it resolves. The caller has verified it. */
-  putPeerRecord(domain: string, record: Uint8Array): Promise<void>;
+  peerRecords(): Promise<readonly HeldPeerRecord[]>;
+  /** Replaces all of it; durable when it resolves. The caller has verified the record. */
+  putPeerRecord(held: HeldPeerRecord): Promise<void>;
+}
+
+/** What an operator sees of a peer. */
+export interface PeerNote {
+  /** Unix ms; 0: never. */
+  readonly seenMs: number;
+  readonly linkState: string;
+  /** Reason of the last failure; empty: none. */
+  readonly lastError: string;
+  /** Items that the peer takes at once, as it said last. */
+  readonly creditItems: number;
+}
+
+export interface PeerNoteStore {
+  setPeerNote(peer: string, note: PeerNote): Promise<void>;
+  /** Every peer that is not quite forgotten. */
+  peerNotes(): Promise<readonly (PeerNote & { readonly domain: string })[]>;
+  /**
+   * Gives up what waits for a peer that is denied: dead letters and bounces with PEER_DENIED, at most
+   * 1 000 rows. Returns how many rows there were.
+   */
+  bouncePeer(peer: string): Promise<number>;
 }

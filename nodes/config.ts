@@ -6,6 +6,7 @@ import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { parse } from 'smol-toml';
 import * as v from 'valibot';
+import type { Ceilings, FederationMode } from '@quicprochat/federation';
 import { isDomain, type Rate, type Rates } from '@quicprochat/proto';
 import { isIP } from 'node:net';
 import {
@@ -95,6 +96,7 @@ const schema = v.strictObject({
       delayed_after_minutes: count(60, 60 * 24 * 7),
       key_packages_per_asker_per_hour: count(100, 1e6),
       key_packages_per_peer_and_target_per_hour: count(10, 1e6),
+      lookups_per_peer_user_per_minute: count(60, 1e6),
     }),
     {},
   ),
@@ -109,6 +111,27 @@ const schema = v.strictObject({
       lookup: rate(5, 100),
       audit: rate(2, 20),
       relay: rate(200, 1_000),
+    }),
+    {},
+  ),
+  federation: v.optional(
+    v.strictObject({
+      /** `closed`: the peers file only; `allowlist`: and domains that it allows; `open`: everybody. */
+      mode: v.optional(v.picklist(['closed', 'allowlist', 'open']), 'closed'),
+      /** What one peer may send. */
+      items_per_second: count(2_000, 1e6),
+      mib_per_second: count(50, 1e5),
+      recipients_per_minute: count(5_000, 1e7),
+      /** Permanent rejects of 10 minutes above which a peer's credit is halved (%). */
+      reject_percent: v.optional(v.pipe(v.number(), v.minValue(0.01), v.maxValue(100)), 1),
+      /** Part of the writer's capacity that all peers together get (%). */
+      writer_share_percent: count(50, 100),
+      /** How long a domain's site must show other keys before they replace lost ones. */
+      lost_key_hours: count(72, 24 * 365),
+      /** Certificate authorities (PEM) that prove the sites of domains, in the place of the usual. */
+      site_ca_file: v.optional(path),
+      /** Sites may have addresses of a private network. */
+      site_private_addresses: v.optional(v.boolean(), false),
     }),
     {},
   ),
@@ -153,6 +176,14 @@ export interface KtConfig {
   readonly publicSearch: boolean;
 }
 
+/** Who this node federates with, and what each may cost it. */
+export interface FederationConfig {
+  readonly mode: FederationMode;
+  readonly ceilings: Ceilings;
+  readonly lostKeyMs: number;
+  readonly site: { readonly caPath: string | undefined; readonly allowsPrivate: boolean };
+}
+
 export interface NodeConfig {
   readonly domain: string;
   readonly listen: Endpoint;
@@ -170,6 +201,8 @@ export interface NodeConfig {
   readonly callsInFlight: number;
   readonly singleUsePerRequesterPerHour: number;
   readonly singleUsePerPeerAndTargetPerHour: number;
+  readonly lookupsPerPeerUserPerMinute: number;
+  readonly federation: FederationConfig;
   readonly store: StoreLimits;
   readonly rates: Rates;
   readonly ratePerUser: Rate;
@@ -224,6 +257,7 @@ function resolveConfig(raw: v.InferOutput<typeof schema>, base: string): NodeCon
   const limits = v.parse(schema.entries.limits.wrapped, raw.limits);
   const rates = v.parse(schema.entries.rates.wrapped, raw.rates);
   const kt = v.parse(schema.entries.kt.wrapped, raw.kt);
+  const federation = v.parse(schema.entries.federation.wrapped, raw.federation);
   const http = v.parse(schema.entries.http.wrapped, raw.http);
   const listen = endpoint(raw.listen, 'ip');
   const transport = v.parse(schema.entries.transport.wrapped, raw.transport);
@@ -248,6 +282,25 @@ function resolveConfig(raw: v.InferOutput<typeof schema>, base: string): NodeCon
     callsInFlight: limits.calls_in_flight,
     singleUsePerRequesterPerHour: limits.key_packages_per_asker_per_hour,
     singleUsePerPeerAndTargetPerHour: limits.key_packages_per_peer_and_target_per_hour,
+    lookupsPerPeerUserPerMinute: limits.lookups_per_peer_user_per_minute,
+    federation: {
+      mode: federation.mode,
+      ceilings: {
+        itemsPerSecond: federation.items_per_second,
+        bytesPerSecond: federation.mib_per_second * 1024 ** 2,
+        recipientsPerMinute: federation.recipients_per_minute,
+        rejectPercent: federation.reject_percent,
+        writerShare: federation.writer_share_percent / 100,
+      },
+      lostKeyMs: federation.lost_key_hours * hourMs,
+      site: {
+        caPath:
+          federation.site_ca_file === undefined
+            ? undefined
+            : resolve(base, federation.site_ca_file),
+        allowsPrivate: federation.site_private_addresses,
+      },
+    },
     store: {
       inboxRows: limits.inbox_rows,
       inboxBytes: limits.inbox_mib * 1024 ** 2,

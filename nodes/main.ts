@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /** `qpcd`: arguments -> config -> node -> signals. The only file here that ends the process. */
-import { readFileSync } from 'node:fs';
+import { readFileSync, rmSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import {
   QpcError,
@@ -11,15 +11,17 @@ import {
   type Runtime,
 } from '@quicprochat/proto';
 import { transportOf } from '@quicprochat/proto/transport';
-import { parsePeersFile, type PeersFile } from '@quicprochat/federation';
+import { parsePeersFile, type PeersFile, type RecordSite } from '@quicprochat/federation';
 import { formatEndpoint, loadConfig, type NodeConfig } from './config.ts';
 import { boundAddress, initNode } from './init.ts';
 import { readKeyFile } from './key-file.ts';
 import { closeLog, openLog } from './key-log.ts';
 import { checkOwnLog, decide, evidenceByHash, peerLogs } from './kt-commands.ts';
-import { startNode } from './node.ts';
+import { startNode, type QpcNode } from './node.ts';
 import { dropDeadLetters, outboxLines, retryDeadLetters } from './outbox-commands.ts';
+import { peerLines, signalReload, writePidFile } from './peers-commands.ts';
 import { loadSecrets } from './secrets.ts';
+import { httpsSite } from './services/fed-site.ts';
 import { SetupError } from './setup-error.ts';
 import { openNodeStore } from './store/open.ts';
 import type { NodeStore } from './store/store.ts';
@@ -179,6 +181,34 @@ outbox
     }),
   );
 
+const peers = program
+  .command('peers')
+  .description('nodes that this one federates with; also while it runs');
+
+peers
+  .command('list', { isDefault: true })
+  .description('each peer: link, credit, what waits for it, last error, until when its keys last')
+  .option(...configOption)
+  .action((options: { config: string }) => {
+    const config = loadConfig(options.config);
+    const key = readKeyFile(config.databaseKeyPath);
+    for (const line of peerLines(config.databasePath, key, readPeers(config), systemClock.now())) {
+      print(line);
+    }
+  });
+
+peers
+  .command('reload')
+  .description('let the running node read its peers file again, and dial whom it waits for')
+  .option(...configOption)
+  .action((options: { config: string }) => {
+    const config = loadConfig(options.config);
+    // Its faults are found here, where somebody reads them.
+    const { peers: listed } = readPeers(config);
+    const pid = signalReload(config.databasePath);
+    print(`${listed.length} peers in the file; process ${pid} reads it now, and logs "peers file"`);
+  });
+
 function print(line: string): void {
   process.stdout.write(`${line}\n`);
 }
@@ -214,6 +244,7 @@ async function run(config: NodeConfig): Promise<void> {
     secrets,
     store,
     peers: readPeers(config),
+    site: siteOf(config),
     transport: transportOf(runtime, config.engines, { processes: config.transportProcesses }),
     runtime,
     software,
@@ -239,7 +270,14 @@ async function run(config: NodeConfig): Promise<void> {
     },
     () => undefined,
   );
+  const pidFile = writePidFile(config.databasePath);
+  process.on('SIGHUP', () => {
+    reload(config, node).catch((error: unknown) => {
+      log.error('peers file refused', { error: startError(error) });
+    });
+  });
   await stopSignal();
+  rmSync(pidFile, { force: true });
   log.info('stopping');
   await node.stop();
 }
@@ -256,6 +294,20 @@ function readPeers(config: NodeConfig): PeersFile {
     );
   }
   return parsePeersFile(text, config.peersPath);
+}
+
+async function reload(config: NodeConfig, node: QpcNode): Promise<void> {
+  await node.reloadPeers(readPeers(config));
+}
+
+function siteOf({ federation: { site } }: NodeConfig): RecordSite {
+  const { caPath, allowsPrivate } = site;
+  if (caPath === undefined) return httpsSite({ allowsPrivate });
+  try {
+    return httpsSite({ allowsPrivate, ca: readFileSync(caPath, 'utf8') });
+  } catch (cause) {
+    throw new SetupError(`${caPath}: cannot be read; correct [federation] site_ca_file`, cause);
+  }
 }
 
 function stopSignal(): Promise<void> {

@@ -24,7 +24,13 @@ import {
   type Listener,
   type Transport,
 } from '@quicprochat/proto/transport';
-import { createFederation, type Federation, type PeersFile } from '@quicprochat/federation';
+import {
+  createFederation,
+  type Federation,
+  type PeersFile,
+  type RecordSite,
+  type ReloadReport,
+} from '@quicprochat/federation';
 import { encode, heartbeat, heartbeatLimits } from '@quicprochat/kt-log';
 import { Accounts } from './accounts.ts';
 import type { NodeConfig } from './config.ts';
@@ -62,6 +68,8 @@ export interface NodeOptions {
   readonly secrets: NodeSecrets;
   readonly store: NodeStore;
   readonly peers: PeersFile;
+  /** Where domains say which keys are theirs; without it only known keys are believed. */
+  readonly site?: RecordSite;
   readonly transport: Transport;
   readonly runtime: Runtime;
   readonly software: string;
@@ -72,6 +80,8 @@ export interface QpcNode extends AsyncDisposable {
   readonly listener: Listener;
   /** Undefined where the configuration has no HTTP door. */
   readonly door: HttpDoor | undefined;
+  /** Takes a new peers file, and dials every peer that is waited for. Errors are Federation.reload's. */
+  reloadPeers(file: PeersFile): Promise<ReloadReport>;
   /** Stops accepting, tells subscribers, lets calls in flight end (10 s), closes. Idempotent. */
   stop(): Promise<void>;
 }
@@ -87,6 +97,10 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
     domain: config.domain,
     identity: secrets.identity,
     peers: options.peers,
+    mode: config.federation.mode,
+    ceilings: config.federation.ceilings,
+    lostKeyMs: config.federation.lostKeyMs,
+    ...(options.site === undefined ? {} : { site: options.site }),
     store,
     markKey: secrets.storeMarkKey,
     onRewound: () => push.storeChanged(),
@@ -117,9 +131,19 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
       rateLimit(clock, config.rates),
       deadline(clock),
       holdDevices(() => asked.promise),
+      async (call, next) => {
+        if (call.caller.class === 'peer') federation.heard(call.caller.domain);
+        return next(call);
+      },
       validate,
     ],
-    identify: (connection) => sessions.identify(connection),
+    identify: async (connection) => {
+      const caller = await sessions.identify(connection);
+      // A key that spoke for the domain when it said hello may have been given up since.
+      const { spkiSha256 } = connection.peer;
+      const isVoid = caller.class === 'peer' && !federation.isPinned(caller.domain, spkiSha256);
+      return isVoid ? { class: 'anyone' } : caller;
+    },
     runtime,
     onCall: (report) => logCall(log, report),
   });
@@ -183,7 +207,12 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
       await keyLog[Symbol.asyncDispose]();
       rowsAdded[Symbol.dispose]();
     })());
-  return { listener, door, stop, [Symbol.asyncDispose]: stop };
+  const reloadPeers = async (file: PeersFile): Promise<ReloadReport> => {
+    const report = await federation.reload(file);
+    federation.wakeAll();
+    return report;
+  };
+  return { listener, door, reloadPeers, stop, [Symbol.asyncDispose]: stop };
 }
 
 /** The node's log, with what the node says of itself and of the logs that it audits. */

@@ -62,6 +62,8 @@ export interface NodeRecordFacts {
   readonly logs?: readonly NodeRecordLog[];
   /** C2SP verifier keys of the node's own cosignatures. */
   readonly cosigners?: readonly string[];
+  /** Keys that are no longer in the record and sign it still, for whoever knows only them. */
+  readonly formerSigners?: readonly SigningKey[];
 }
 
 /** Makes and signs a record. Throws InvalidArgumentError BAD_FIELD on facts beyond the limits. */
@@ -90,10 +92,12 @@ export function signNodeRecord(facts: NodeRecordFacts): SignedNodeRecord {
   const bytes = toBinary(NodeRecordSchema, record);
   return create(SignedNodeRecordSchema, {
     record: bytes,
-    signatures: facts.keys.map(({ signing }) => ({
-      signPub: signing.publicKey,
-      signature: signStatement('qpc/node/1', bytes, signing),
-    })),
+    signatures: [...facts.keys.map(({ signing }) => signing), ...(facts.formerSigners ?? [])].map(
+      (signing) => ({
+        signPub: signing.publicKey,
+        signature: signStatement('qpc/node/1', bytes, signing),
+      }),
+    ),
   });
 }
 
@@ -109,6 +113,8 @@ export interface NodeRecordTrust {
   readonly connectionSpki?: Uint8Array;
   /** ...or when a signing key of an older trusted record signed this one (32 bytes each). */
   readonly signKeys?: readonly Uint8Array[];
+  /** ...or when the domain's own site shows it, and nothing else is known of the domain. */
+  readonly isFromSite?: boolean;
   /** Highest seq accepted so far: an older record is a replay. */
   readonly seq?: number;
   readonly nowMs: number;
@@ -116,8 +122,9 @@ export interface NodeRecordTrust {
 
 /**
  * Returns the record of a domain once it is proven: signed by every signing key that is live in
- * it, and tied to a pinned connection or an older signing key. Throws InvalidArgumentError BAD_FIELD or
- * BAD_SIGNATURE for a malformed record, UnauthenticatedError BAD_CREDENTIAL for an untrusted one.
+ * it, and tied to a pinned connection, an older signing key or the domain's own site. Throws
+ * InvalidArgumentError BAD_FIELD or BAD_SIGNATURE for a malformed record, UnauthenticatedError
+ * BAD_CREDENTIAL for an untrusted one.
  */
 export function verifyNodeRecord(signed: SignedNodeRecord, trust: NodeRecordTrust): NodeRecord {
   const record = decodeRecord(signed.record);
@@ -131,14 +138,14 @@ export function verifyNodeRecord(signed: SignedNodeRecord, trust: NodeRecordTrus
       `node record: seq ${record.seq}, at least ${trust.seq ?? 0}`,
     );
   }
-  const live = record.keys.filter((key) => isLive(key, trust.nowMs));
+  const live = liveKeys(record, trust.nowMs);
   const { connectionSpki } = trust;
   const hasPin =
     connectionSpki !== undefined &&
     trust.pins.some((pin) => sameBytes(pin, connectionSpki)) &&
     live.some((key) => sameBytes(key.spkiSha256, connectionSpki));
   const hasHeir = (trust.signKeys ?? []).some((key) => isSignedBy(signed, key));
-  if (!hasPin && !hasHeir) {
+  if (!hasPin && !hasHeir && trust.isFromSite !== true) {
     throw new UnauthenticatedError('BAD_CREDENTIAL', 'node record: no key of it is trusted here');
   }
   if (live.length === 0 || !live.every((key) => isSignedBy(signed, key.signPub))) {
@@ -213,6 +220,11 @@ function checkRecord(record: NodeRecord): void {
 /** The bounds of a verifier key; whether it is one, kt-log says. */
 function isVkey(text: string): boolean {
   return text.length > 0 && text.length <= 8192 && !/\s/u.test(text);
+}
+
+/** Keys of a record whose time is now; clocks may differ by a day. */
+export function liveKeys(record: NodeRecord, nowMs: number): readonly NodeKey[] {
+  return record.keys.filter((key) => isLive(key, nowMs));
 }
 
 function isLive(key: NodeKey, nowMs: number): boolean {

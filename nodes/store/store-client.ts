@@ -1,6 +1,8 @@
 /** NodeStore over a channel: every method is one operation, by name. */
 import type {
+  HeldPeerRecord,
   LaneName,
+  PeerNote,
   PeerState,
   ProvenMark,
   RelayBatch,
@@ -9,6 +11,7 @@ import type {
 } from '@quicprochat/federation';
 import type { AuditStore, TreeStore } from '@quicprochat/kt-log';
 import type { ChannelPostRow, LogPosition, NewChannel } from './channel-store.ts';
+import type { NewGroup, OfferedCommit } from './group-store.ts';
 import { KeyLogStore, NodeAuditStore } from './log-stores.ts';
 import type { OperationArgs, OperationName, OperationResult } from './operations.ts';
 import type { StoreReads } from './reads.ts';
@@ -161,6 +164,18 @@ export class StoreClient implements NodeStore {
   ack(rid: Uint8Array, upTo: number) {
     return this.#channel.call('ack', rid, upTo);
   }
+  createGroup(group: NewGroup) {
+    return this.#channel.call('createGroup', group);
+  }
+  submitCommit(commit: OfferedCommit) {
+    return this.#channel.call('submitCommit', commit);
+  }
+  groupLog(group: Uint8Array, after: Uint8Array, maxEntries: number) {
+    return this.#channel.call('groupLog', group, after, maxEntries);
+  }
+  groupInfo(group: Uint8Array) {
+    return this.#channel.call('groupInfo', group);
+  }
   createChannel(rid: Uint8Array, channel: NewChannel) {
     return this.#channel.call('createChannel', rid, channel);
   }
@@ -226,8 +241,17 @@ export class StoreClient implements NodeStore {
   peerRecords() {
     return this.#channel.call('peerRecords');
   }
-  putPeerRecord(peer: string, record: Uint8Array) {
-    return this.#channel.call('putPeerRecord', peer, record);
+  putPeerRecord(held: HeldPeerRecord) {
+    return this.#channel.call('putPeerRecord', held);
+  }
+  setPeerNote(peer: string, note: PeerNote) {
+    return this.#channel.call('setPeerNote', peer, note);
+  }
+  peerNotes() {
+    return this.#channel.call('peerNotes');
+  }
+  bouncePeer(peer: string) {
+    return this.#channel.call('bouncePeer', peer);
   }
 
   storeMark() {

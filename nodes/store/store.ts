@@ -6,12 +6,14 @@
  */
 import type {
   OutboxStore,
+  PeerNoteStore,
   PeerRecordStore,
   RelayInboxStore,
   RewindStore,
 } from '@quicprochat/federation';
 import type { AuditStore, TreeStore } from '@quicprochat/kt-log';
 import type { ChannelStore } from './channel-store.ts';
+import type { GroupStore } from './group-store.ts';
 import type { Reason, Status } from '@quicprochat/proto';
 
 /** Signed manifest as it travels (manifest.proto); absent fields were empty. */
@@ -304,9 +306,11 @@ export interface StoreLimits {
 export interface NodeStore
   extends
     ChannelStore,
+    GroupStore,
     OutboxStore,
     RelayInboxStore,
     PeerRecordStore,
+    PeerNoteStore,
     RewindStore,
     AsyncDisposable {
   /** Renewed when the database is created or found rewound, also while it is open (8 bytes). */

@@ -17,17 +17,28 @@ export interface Pair extends AsyncDisposable {
 /** Time that a message takes from node to node (ms). */
 export const delayMs = 20;
 
+export interface PairOptions {
+  readonly isStarted?: boolean;
+  readonly seed?: number;
+  readonly redOptions?: Partial<SimOptions>;
+}
+
 /** Makes both nodes; `blueOptions` shape blue alone. Started unless told otherwise. */
 export async function makePair(
   blueOptions: Partial<SimOptions> = {},
-  { isStarted = true, seed = 1 } = {},
+  { isStarted = true, seed = 1, redOptions = {} }: PairOptions = {},
 ): Promise<Pair> {
   const clock = new SimulatedClock();
   const runtime = { clock, random: seededRandom(seed), log: silentLog };
   const network = memoryNetwork(runtime, { delayMs: () => delayMs });
   const directory = mkdtempSync(join(tmpdir(), 'qpc-federation-'));
   const common = { directory, network, clock };
-  const red = await SimNode.make({ ...common, domain: 'red.example', seed: seed * 2 });
+  const red = await SimNode.make({
+    ...common,
+    domain: 'red.example',
+    seed: seed * 2,
+    ...redOptions,
+  });
   const blue = await SimNode.make({
     ...common,
     domain: 'blue.example',

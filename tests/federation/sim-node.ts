@@ -13,12 +13,14 @@ import {
   RowKind,
   signingKeyFromSeed,
   signNodeRecord,
+  UnavailableError,
   UnimplementedError,
   validate,
   type Handlers,
   type Log,
   type LogFields,
   type NodeRecordFacts,
+  type NodeRecordKey,
   type Random,
   type Runtime,
   type SigningKey,
@@ -42,8 +44,11 @@ import {
   createFederation,
   type Ceilings,
   type Federation,
+  type FederationMode,
   type OutboxRow,
   type Peer,
+  type PeersFile,
+  type RecordSite,
 } from '@quicprochat/federation';
 import {
   createNodeStore,
@@ -56,6 +61,8 @@ import type { SimulatedClock } from '../simulated-clock.ts';
 
 export const port = 5001;
 const key = new Uint8Array(32).fill(7);
+/** How long a simulated node waits before it believes other keys. */
+export const lostKeyHours = 8;
 /** Kinds that a simulated node takes: 1 travels in the bulk lane, 2 in the control lane. */
 const kinds = new Set([1, 2]);
 
@@ -85,6 +92,9 @@ export interface SimOptions {
   readonly inboxRows?: number;
   readonly databaseBytes?: number;
   readonly ceilings?: Partial<Ceilings>;
+  readonly mode?: FederationMode;
+  /** Bytes at `https://domain/.well-known/qpc`; throws or undefined: there is none. */
+  readonly site?: (domain: string) => Promise<Uint8Array | undefined>;
   /** Answers before the real handlers do: what it throws is the peer's fault. */
   readonly intercept?: (method: string, request: unknown) => void | Promise<void>;
 }
@@ -95,10 +105,11 @@ export class SimNode implements AsyncDisposable {
   readonly rid: Uint8Array;
   readonly log: LogLine[] = [];
   readonly #options: SimOptions;
-  readonly #identity: NodeIdentity;
-  readonly #signing: SigningKey;
+  readonly #identities = new Map<string, NodeIdentity>();
+  #identity: NodeIdentity;
+  #signing: SigningKey;
   readonly #runtime: Runtime;
-  #peers: readonly Peer[] = [];
+  #file: PeersFile = { peers: [], deniedDomains: [], deniedPins: [] };
   #store: NodeStore | undefined;
   #federation: Federation | undefined;
   #listener: Listener | undefined;
@@ -113,6 +124,7 @@ export class SimNode implements AsyncDisposable {
     this.#identity = identity;
     // Not from `random`: jitter of the tests' seeds stays what it is.
     this.#signing = signingKeyFromSeed(identity.spkiSha256);
+    this.#use(identity);
     this.#runtime = { clock: options.clock, random, log: this.#makeLog() };
   }
 
@@ -167,23 +179,26 @@ export class SimNode implements AsyncDisposable {
     return this.#store;
   }
 
-  async start(peers: readonly Peer[] = this.#peers): Promise<void> {
-    this.#peers = peers;
+  async start(peers?: readonly Peer[], more: Partial<PeersFile> = {}): Promise<void> {
+    if (peers !== undefined) this.#file = { peers, deniedDomains: [], deniedPins: [], ...more };
     const { domain } = this;
-    const { network } = this.#options;
+    const { network, ceilings, mode, site } = this.#options;
     const transport = network.transport(domain);
     const store = this.#openStore();
     const federation = createFederation({
       store,
-      markKey: this.#identity.spkiSha256,
+      markKey: key,
       onRewound: () => void (this.rewinds += 1),
       transport,
       identity: this.#identity,
       domain,
-      peers: { peers, deniedDomains: [], deniedPins: [] },
+      peers: this.#file,
       runtime: this.#runtime,
       kinds,
-      ...(this.#options.ceilings === undefined ? {} : { ceilings: this.#options.ceilings }),
+      ...(ceilings === undefined ? {} : { ceilings }),
+      ...(mode === undefined ? {} : { mode }),
+      lostKeyMs: lostKeyHours * 3_600_000,
+      ...(site === undefined ? {} : { site: recordSite(site) }),
     });
     const server = this.#makeServer(federation);
     this.#listener = await transport.listen({
@@ -198,15 +213,38 @@ export class SimNode implements AsyncDisposable {
     await federation.start();
   }
 
+  /** All its keys are lost: it goes on with new ones. Not while it runs. */
+  async loseKeys(): Promise<void> {
+    this.#use(await makeIdentity(this.#runtime.random));
+  }
+
+  /** Goes back to keys that it had once. Not while it runs. */
+  useKey({ spkiSha256 }: NodeRecordKey): void {
+    const identity = this.#identities.get(Buffer.from(spkiSha256).toString('hex'));
+    if (identity === undefined) throw new Error('it never had that key');
+    this.#use(identity);
+  }
+
+  #use(identity: NodeIdentity): void {
+    this.#identity = identity;
+    this.#signing = signingKeyFromSeed(identity.spkiSha256);
+    this.#identities.set(Buffer.from(identity.spkiSha256).toString('hex'), identity);
+  }
+
+  /** This node's keys as they stand in its record. */
+  get recordKey(): NodeRecordKey {
+    const { spkiSha256 } = this.#identity;
+    return { spkiSha256, signing: this.#signing, fromMs: 0, toMs: 0 };
+  }
+
   /** What this node says that it is. */
   makeRecord: () => SignedNodeRecord = () => this.record();
 
   /** A record with this node's keys, and parts of it replaced. */
   record(facts: Partial<NodeRecordFacts> = {}): SignedNodeRecord {
-    const { spkiSha256 } = this.#identity;
     return signNodeRecord({
       domain: this.domain,
-      keys: [{ spkiSha256, signing: this.#signing, fromMs: 0, toMs: 0 }],
+      keys: [this.recordKey],
       endpoints: [{ host: this.domain, port }],
       seq: 1,
       versionMin: 1,
@@ -384,11 +422,17 @@ export class SimNode implements AsyncDisposable {
           return next(call);
         },
         callerClass,
+        async (call, next) => {
+          if (call.caller.class === 'peer') federation.heard(call.caller.domain);
+          return next(call);
+        },
         validate,
       ],
       identify: async (connection) => {
         const domain = peers.get(connection);
-        return domain === undefined ? { class: 'anyone' } : { class: 'peer', domain };
+        const isPeer =
+          domain !== undefined && federation.isPinned(domain, connection.peer.spkiSha256);
+        return isPeer ? { class: 'peer', domain } : { class: 'anyone' };
       },
       runtime: this.#runtime,
     });
@@ -409,4 +453,14 @@ function ridOf(text: string): Uint8Array {
   const bytes = new Uint8Array(32);
   bytes.set(new TextEncoder().encode(text).subarray(0, 32));
   return bytes;
+}
+
+function recordSite(read: (domain: string) => Promise<Uint8Array | undefined>): RecordSite {
+  return {
+    async fetch(domain) {
+      const bytes = await read(domain);
+      if (bytes === undefined) throw new UnavailableError('PEER_UNREACHABLE', 'no such site');
+      return bytes;
+    },
+  };
 }

@@ -27,6 +27,8 @@ export interface OutboxExits {
     readonly requeuedPeers: readonly string[];
     readonly deadRows: number;
   };
+  /** Gives up what waits for a peer that is denied; bounded work. Returns the number of rows. */
+  bouncePeer(nowMs: number, domain: string): number;
   /** Forgets tombstones and dead letters that are past their time. */
   sweep(nowMs: number): void;
 }
@@ -94,6 +96,10 @@ export function outboxExitQueries(
   const pastRows = db.prepare<[number, number], HeldRow>(
     `SELECT ${columns} FROM outbox WHERE dead_ms <= ? ORDER BY dead_ms LIMIT ?`,
   );
+  const rowsOfPeer = db.prepare<[string, number], HeldRow>(
+    `SELECT ${columns} FROM outbox WHERE peer = (SELECT id FROM peer WHERE domain = ?)
+      ORDER BY id LIMIT ?`,
+  );
   const pruneTombs = db.prepare<[number, number, number]>(
     `DELETE FROM outbox_tomb WHERE id IN (SELECT id FROM outbox_tomb ORDER BY id LIMIT ?)
         AND (gone_ms <= ? OR gone_ms > ?)`,
@@ -115,10 +121,24 @@ export function outboxExitQueries(
     else notices.bounced(nowMs, lost, reason);
   }
 
+  /** As long as the row has been waiting already, between one and ten times the shortest wait. */
+  function deferredForMs(nowMs: number, { created_ms: createdMs }: HeldRow): number {
+    const { deferredRetryMs } = limits;
+    return Math.max(deferredRetryMs, Math.min(nowMs - createdMs, 10 * deferredRetryMs));
+  }
+
   function remove(row: HeldRow): void {
     removeRow.run(row.id);
     payloads.release(row.payload);
     peers.count(row.peer, -1, -row.size);
+  }
+
+  function giveUp(nowMs: number, row: HeldRow, reason: string): void {
+    const tokens = row.tokens === null ? [] : splitTokens(row.tokens);
+    for (const [index, rid] of splitRids(row.rids).entries()) {
+      die(nowMs, row, rid, reason, tokens[index]);
+    }
+    remove(row);
   }
 
   function refuseRow(nowMs: number, row: HeldRow, rejects: readonly Reject[]): void {
@@ -142,9 +162,9 @@ export function outboxExitQueries(
     const rids = Buffer.concat(deferred);
     // Another row may carry the same bytes for just these devices already.
     const isDone = rids.length === 0 || twin.get(row.peer, row.tag, rids, row.id) !== undefined;
+    const dueMs = nowMs + deferredForMs(nowMs, row);
     if (isDone) remove(row);
-    else
-      defer.run(rids, joinTokens(deferredTokens) ?? null, nowMs + limits.deferredRetryMs, row.id);
+    else defer.run(rids, joinTokens(deferredTokens) ?? null, dueMs, row.id);
   }
 
   return {
@@ -171,11 +191,7 @@ export function outboxExitQueries(
       const past = pastRows.all(nowMs, storeBounds.sweepRows);
       for (const row of past) {
         const reason = row.expires_ms <= nowMs ? expiredReason : 'PEER_UNREACHABLE';
-        const tokens = row.tokens === null ? [] : splitTokens(row.tokens);
-        for (const [index, rid] of splitRids(row.rids).entries()) {
-          die(nowMs, row, rid, reason, tokens[index]);
-        }
-        remove(row);
+        giveUp(nowMs, row, reason);
       }
       const requeuedPeers = new Set<string>();
       for (const row of dueRows.all(nowMs, storeBounds.sweepRows)) {
@@ -185,6 +201,12 @@ export function outboxExitQueries(
       }
       notices.tellWaiting(nowMs);
       return { requeuedPeers: [...requeuedPeers], deadRows: past.length };
+    },
+
+    bouncePeer(nowMs, domain) {
+      const rows = rowsOfPeer.all(domain, storeBounds.sweepRows);
+      for (const row of rows) giveUp(nowMs, row, 'PEER_DENIED');
+      return rows.length;
     },
 
     sweep(nowMs) {

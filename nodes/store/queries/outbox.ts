@@ -81,6 +81,7 @@ export type OutboxOperations = Pick<
   | 'deadLetters'
   | 'retryDead'
   | 'dropDead'
+  | 'bouncePeer'
 >;
 
 export function outboxQueries(
@@ -279,6 +280,7 @@ export function outboxQueries(
     deadLetters: deadLetters.deadLetters,
     retryDead: deadLetters.retryDead,
     dropDead: deadLetters.dropDead,
+    bouncePeer: (nowMs, domain) => exits.bouncePeer(nowMs, domain),
     sweep: (nowMs) => exits.sweep(nowMs),
   };
 }

@@ -23,13 +23,32 @@ interface MarkRow {
   readonly mark_proof: Uint8Array | null;
 }
 
+interface RecordRow {
+  readonly domain: string;
+  readonly record: Uint8Array | null;
+  readonly retired_pins: Uint8Array;
+  readonly candidate: Uint8Array | null;
+  readonly candidate_since_ms: number;
+  readonly is_found: number;
+}
+
+interface NoteRow {
+  readonly domain: string;
+  readonly seen_ms: number;
+  readonly link_state: string;
+  readonly last_error: string;
+  readonly credit_items: number;
+}
+
 type PeerOperations =
   | 'peerState'
   | 'setPeerState'
   | 'peerRecords'
   | 'putPeerRecord'
   | 'peerMark'
-  | 'setPeerMark';
+  | 'setPeerMark'
+  | 'setPeerNote'
+  | 'peerNotes';
 
 export interface PeerQueries extends Pick<Operations, PeerOperations> {
   peer(domain: string): PeerRow | undefined;
@@ -62,11 +81,20 @@ export function peerQueries({ db }: QueryContext): PeerQueries {
   const forgetTold = db.prepare<[number]>('DELETE FROM delay_told WHERE peer = ?');
   const resetDelay = db.prepare<[number]>('UPDATE peer SET delay_cursor = 0 WHERE id = ?');
 
-  const records = db.prepare<[], { readonly domain: string; readonly record: Uint8Array }>(
-    'SELECT domain, record FROM peer WHERE record IS NOT NULL',
+  const records = db.prepare<[], RecordRow>(
+    `SELECT domain, record, retired_pins, candidate, candidate_since_ms, is_found FROM peer
+      WHERE record IS NOT NULL OR candidate IS NOT NULL OR is_found = 1`,
   );
-  const setRecord = db.prepare<[Uint8Array, number]>('UPDATE peer SET record = ? WHERE id = ?');
-
+  const setRecord = db.prepare<[Readonly<Record<string, number | Uint8Array | null>>]>(
+    `UPDATE peer SET record = :record, retired_pins = :retired, candidate = :candidate,
+                     candidate_since_ms = :sinceMs, is_found = :isFound WHERE id = :id`,
+  );
+  const setNote = db.prepare<[number, string, string, number, number]>(
+    'UPDATE peer SET seen_ms = ?, link_state = ?, last_error = ?, credit_items = ? WHERE id = ?',
+  );
+  const notes = db.prepare<[], NoteRow>(
+    'SELECT domain, seen_ms, link_state, last_error, credit_items FROM peer ORDER BY domain',
+  );
   const markOf = db.prepare<[string], MarkRow>(
     'SELECT mark_store_id, mark_commits, mark_proof FROM peer WHERE domain = ?',
   );
@@ -105,10 +133,37 @@ export function peerQueries({ db }: QueryContext): PeerQueries {
       forgetTold.run(peer);
       resetDelay.run(peer);
     },
-    peerRecords: () => records.all(),
-    putPeerRecord(_nowMs, domain, record) {
-      setRecord.run(record, ensurePeer(domain));
+    peerRecords: () =>
+      records.all().map((row) => ({
+        domain: row.domain,
+        record: row.record ?? undefined,
+        retiredPins: splitKeys(row.retired_pins),
+        candidate: row.candidate ?? undefined,
+        candidateSinceMs: row.candidate_since_ms,
+        isFound: row.is_found === 1,
+      })),
+    putPeerRecord(_nowMs, held) {
+      for (const pin of held.retiredPins) needBytes(pin, storeBounds.keyBytes, 'retiredPins');
+      setRecord.run({
+        record: held.record ?? null,
+        retired: Buffer.concat(held.retiredPins),
+        candidate: held.candidate ?? null,
+        sinceMs: held.candidateSinceMs,
+        isFound: held.isFound ? 1 : 0,
+        id: ensurePeer(held.domain),
+      });
     },
+    setPeerNote(_nowMs, domain, { seenMs, linkState, lastError, creditItems }) {
+      setNote.run(seenMs, linkState, lastError, creditItems, ensurePeer(domain));
+    },
+    peerNotes: () =>
+      notes.all().map((row) => ({
+        domain: row.domain,
+        seenMs: row.seen_ms,
+        linkState: row.link_state,
+        lastError: row.last_error,
+        creditItems: row.credit_items,
+      })),
     peerMark(_nowMs, domain) {
       const row = markOf.get(domain);
       if (row === undefined || row.mark_store_id === null || row.mark_proof === null) {
@@ -123,4 +178,12 @@ export function peerQueries({ db }: QueryContext): PeerQueries {
       setMark.run({ storeId, commits, proof, id: ensurePeer(domain) });
     },
   };
+}
+
+/** Keys or their hashes (32 bytes each), one after the other. */
+function splitKeys(bytes: Uint8Array): Uint8Array[] {
+  const { keyBytes } = storeBounds;
+  return Array.from({ length: bytes.length / keyBytes }, (_, index) =>
+    bytes.subarray(index * keyBytes, (index + 1) * keyBytes),
+  );
 }
