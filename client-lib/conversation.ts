@@ -36,7 +36,7 @@ import {
 } from './mls/index.ts';
 import { withPrekeys } from './prekeys.ts';
 import { receiptLimits } from './receipts.ts';
-import { recipientsOf, sealContent } from './sealing.ts';
+import { recipientsOf, requireFresh, sealContent } from './sealing.ts';
 import { outboxBounds } from './store/outbox-rows.ts';
 import type { ClientStore, ConversationRecord, EnvelopeKey } from './store/store.ts';
 import type { Batch, Writer } from './writer.ts';
@@ -169,6 +169,7 @@ export class Conversations {
     for (const chunk of chunks(invitees)) {
       await writer.run(async (batch) => {
         const group = this.#group(batch, groupId);
+        requireFresh(this.#parts.store, groupId);
         const step = await this.#grow(group, chunk);
         batch.enterEpoch(step.group, step.envelopeKey, [step.wipe]);
         this.#storeGrowth(batch, [step], chunk);
@@ -228,7 +229,12 @@ export class Conversations {
     const evidence = this.#parts.evidence.next(conversation.id, members);
     const tokens = this.#parts.tokens.next(conversation.id, members);
     const plaintext = encodeContent({ ...message, evidence, tokens });
-    const sealed = await sealContent({ mls, contacts, random }, group, plaintext, recipients);
+    const sealed = await sealContent(
+      { store, mls, contacts, random },
+      group,
+      plaintext,
+      recipients,
+    );
 
     batch.useKeys(sealed.next, sealed.epoch, sealed.wipe);
     batch.advance(conversation, message.n, message.lamport);

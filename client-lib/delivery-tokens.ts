@@ -214,7 +214,12 @@ export class DeliveryTokens {
       sentMs: clock.now(),
       tokens,
     });
-    const sealed = await sealContent({ mls, contacts, random }, group, plaintext, recipients);
+    const sealed = await sealContent(
+      { store, mls, contacts, random },
+      group,
+      plaintext,
+      recipients,
+    );
     batch.useKeys(sealed.next, sealed.epoch, sealed.wipe);
     batch.write(() => {
       const about = { kind: 'RECEIPT', groupId: group.groupId, epoch: sealed.epoch } as const;

@@ -187,6 +187,7 @@ export class Device {
       events,
       receiver: this.#receiver,
       outbox: this.outbox,
+      onRowsLost: () => this.#holes.catchUp(),
       onKeyPackagesLow: (session) => this.#publish(session),
       onKeyHint: (hinted) => this.#guardian.touch(hinted),
     });

@@ -145,6 +145,12 @@ export type ClientEvent =
       readonly reason: string;
       readonly message: string;
     }
+  /**
+   * The node gave these rows to this device before, and they are not here: the device's store is an
+   * older copy (or the node lies). What is missing is asked for; conversations that exist can be read,
+   * and not be written to before somebody else changes their members.
+   */
+  | { readonly type: 'storeRestored'; readonly from: number; readonly to: number }
   /** The node's database is another one; `resent` copies are sent once more. */
   | { readonly type: 'storeChanged'; readonly resent: number }
   /** This subscriber was too slow: that many events are missing here. */

@@ -122,6 +122,7 @@ export class Receipts {
     const isOver =
       group === undefined ||
       !group.isActive ||
+      conversation.staleMs !== undefined ||
       recipients.length === 0 ||
       recipients.length >= receiptLimits.devices;
     if (isOver) {
@@ -150,7 +151,7 @@ export class Receipts {
     { lamport }: ConversationRecord,
     due: readonly DueReceipt[],
   ): Promise<readonly Sealed[]> {
-    const { mls, contacts, runtime } = this.#parts;
+    const { store, mls, contacts, runtime } = this.#parts;
     const { random, clock } = runtime;
     const read = new Set(due.filter(({ kind }) => kind === 'READ').map((one) => one.messageId));
     const idsOf = (wanted: ReceiptKind): Uint8Array[] =>
@@ -167,7 +168,7 @@ export class Receipts {
       const plaintext = encodeReceipt({ innerId, lamport, sentMs: clock.now(), kind, ids });
       const from = sealed.at(-1)?.next ?? group;
       sealed.push(
-        await sealContent({ mls, contacts, random }, from, plaintext, recipientsOf(group)),
+        await sealContent({ store, mls, contacts, random }, from, plaintext, recipientsOf(group)),
       );
     }
     return sealed;

@@ -143,6 +143,25 @@ export class Receiver {
     });
   }
 
+  /**
+   * Rows up to `to` were acknowledged in the name of this device, and are not here: this store is an
+   * older copy of itself. Recorded and passed; nothing is sealed with its keys any more. Throws like
+   * `receive`.
+   */
+  passLost(to: number, storeId: Uint8Array): Promise<void> {
+    const { store, writer } = this.#parts;
+    return writer.run(async (batch) => {
+      const next = (batch.inboxCursor()?.seq ?? 0) + 1;
+      if (to < next || !isNext(batch, storeId, next)) return;
+      batch.write(() => {
+        store.inbox.addGap(storeId, next, to, batch.nowMs);
+        store.groups.markStale(batch.nowMs);
+      });
+      batch.moveInboxCursor({ storeId, seq: to });
+      batch.after(() => this.#emit({ type: 'storeRestored', from: next, to }));
+    });
+  }
+
   /** Tries parked rows again: those that `matches`, or all. */
   async retryParked(matches: (row: ParkedRow) => boolean = () => true): Promise<void> {
     const { store, writer } = this.#parts;
@@ -332,6 +351,8 @@ export class Receiver {
     const envelopeKey = await envelopeKeyOf(mls, processed.next);
     return () => {
       batch.enterEpoch(processed.next, envelopeKey, [processed.wipe]);
+      // Its keys are new to this device, whatever a lost copy of this store used before.
+      batch.write(() => this.#parts.store.groups.clearStale(groupId));
       batch.after(() => {
         this.#membersChanged(processed);
         this.#retryFor(groupId);

@@ -242,7 +242,7 @@ export class Redelivery {
     const { random } = runtime;
     contacts.requireUnblocked(group.members().map(({ userId }) => userId));
     const sealed = await sealContent(
-      { mls, contacts, random },
+      { store, mls, contacts, random },
       group,
       encodeContent(message),
       recipients,

@@ -274,7 +274,7 @@ export class Resender {
       contacts.requireUnblocked(group.members().map(({ userId }) => userId));
       const plaintext = encodeContent({ innerId, n, lamport, sentMs, text });
       const from = sealed.at(-1)?.next ?? group;
-      const one = await sealContent({ mls, contacts, random }, from, plaintext, [member]);
+      const one = await sealContent({ store, mls, contacts, random }, from, plaintext, [member]);
       sealed.push(one);
       copies.push(...one.copies);
     }

@@ -2,7 +2,7 @@
  * One content sealed for devices of a group: the MLS message, and the envelopes that it travels in.
  * Nothing is used up until the caller writes `next` down (docs/protocol/delivery.md, "Sending, likewise").
  */
-import type { Random } from '@quicprochat/proto';
+import { QpcError, Status, type Random } from '@quicprochat/proto';
 import type { Contacts } from './contacts.ts';
 import { envelopeKeyOf } from './envelope-key.ts';
 import {
@@ -13,8 +13,25 @@ import {
   type SealedCopy,
 } from './fan-out.ts';
 import { xwingSuite, type Encrypted, type Mls, type MlsGroup } from './mls/index.ts';
+import type { ClientStore } from './store/store.ts';
+
+/**
+ * This store is an older copy of itself, so the group's next own key may have been used: a second
+ * message under it would be taken for a repeat by all members, and not be safe.
+ */
+export class StaleKeysError extends QpcError {
+  override name = 'StaleKeysError';
+  constructor() {
+    super(
+      Status.FailedPrecondition,
+      'STALE_KEYS',
+      'conversation: this device was restored from an old copy and cannot send here; begin a new one',
+    );
+  }
+}
 
 export interface SealingParts {
+  readonly store: ClientStore;
   readonly mls: Mls;
   readonly contacts: Contacts;
   readonly random: Random;
@@ -30,16 +47,22 @@ export function recipientsOf(group: MlsGroup): Recipient[] {
   return group.members().filter(({ leafIndex }) => leafIndex !== group.ownLeafIndex);
 }
 
+/** Throws StaleKeysError where nothing may be sealed. */
+export function requireFresh(store: ClientStore, groupId: Uint8Array): void {
+  if (store.groups.conversationOfGroup(groupId)?.staleMs !== undefined) throw new StaleKeysError();
+}
+
 /**
  * Seals with the group's next own key for these devices of it. Throws PrekeyError where a hybrid
- * envelope cannot be made, before a key is used; MlsError REMOVED.
+ * envelope cannot be made, before a key is used; StaleKeysError; MlsError REMOVED.
  */
 export async function sealContent(
-  { mls, contacts, random }: SealingParts,
+  { store, mls, contacts, random }: SealingParts,
   group: MlsGroup,
   plaintext: Uint8Array,
   recipients: readonly Recipient[],
 ): Promise<Sealed> {
+  requireFresh(store, group.groupId);
   const isChannel = group.suite === xwingSuite;
   const prekeyOf = (rid: Uint8Array): Uint8Array | undefined => contacts.prekey(rid);
   const missing = isChannel

@@ -49,6 +49,8 @@ export interface SyncParts {
   readonly events: EventBus;
   readonly receiver: Receiver;
   readonly outbox: Outbox;
+  /** Rows may have been lost before they came here; done when it is durable what is to be asked for. */
+  readonly onRowsLost: () => Promise<void>;
   readonly onKeyPackagesLow: (session: Session) => void;
   /** A node's hint that somebody's keys changed; undefined: the own ones. */
   readonly onKeyHint: (userId?: string) => void;
@@ -58,6 +60,8 @@ export interface SyncParts {
 export class Sync {
   readonly #parts: SyncParts;
   #isSuperseded = false;
+  /** Whether the store is known to be the newest one of this device; a file can be copied back only while it is closed. */
+  #isNewest = false;
 
   constructor(parts: SyncParts) {
     this.#parts = parts;
@@ -76,11 +80,21 @@ export class Sync {
    */
   attach(session: Session): void {
     const { log } = this.#parts.runtime;
-    const run = new SessionSync(this.#parts, session, () => {
-      this.#isSuperseded = true;
-      this.#parts.events.emit({ type: 'link', state: 'superseded', reason: 'SUPERSEDED' });
+    const run = new SessionSync(this.#parts, session, {
+      superseded: () => {
+        this.#isSuperseded = true;
+        this.#parts.events.emit({ type: 'link', state: 'superseded', reason: 'SUPERSEDED' });
+      },
+      gap: () => {
+        this.#isNewest = false;
+      },
     });
-    run.run(!this.#isSuperseded).catch((error: unknown) => {
+    const work = async (): Promise<void> => {
+      if (!this.#isNewest) await run.checkCopy();
+      this.#isNewest = true;
+      await run.run(!this.#isSuperseded);
+    };
+    work().catch((error: unknown) => {
       if (session.signal.aborted) return;
       const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
       log.warn('receiving failed', { reason, error: String(error) });
@@ -90,11 +104,18 @@ export class Sync {
   }
 }
 
+/** What a session tells whoever starts the next one. */
+interface Happenings {
+  superseded(): void;
+  /** Rows were missing without a word. */
+  gap(): void;
+}
+
 /** The inbox over one session. */
 class SessionSync {
   readonly #parts: SyncParts;
   readonly #session: Session;
-  readonly #onSuperseded: () => void;
+  readonly #on: Happenings;
   #storeId: Uint8Array = new Uint8Array(0);
   /** Resolves when the store id is known: pushes may overtake the answer to Subscribe. */
   readonly #subscribed = Promise.withResolvers<void>();
@@ -109,12 +130,38 @@ class SessionSync {
   #isAckTimerSet = false;
   #acking: Promise<void> | undefined;
 
-  constructor(parts: SyncParts, session: Session, onSuperseded: () => void) {
+  constructor(parts: SyncParts, session: Session, on: Happenings) {
     this.#parts = parts;
     this.#session = session;
-    this.#onSuperseded = onSuperseded;
+    this.#on = on;
     this.#subscribed.promise.catch(() => undefined);
     session.signal.addEventListener('abort', () => this.#subscribed.reject(session.signal.reason));
+  }
+
+  /**
+   * Asks the node what it still has behind our cursor: rows that are gone without being a gap were
+   * acknowledged by a later state of this store, which is lost.
+   */
+  async checkCopy(): Promise<void> {
+    const { store, receiver, onRowsLost } = this.#parts;
+    const cursor = store.inbox.cursor(inboxLog);
+    if (cursor === undefined) return;
+    let fetched: FetchResponse;
+    try {
+      fetched = await this.#session.call(methods.fetch, {
+        log: {},
+        after: BigInt(cursor.seq),
+        maxRows: 1,
+      });
+    } catch (error) {
+      // A cursor beyond the head: that node was rewound, not we.
+      if (hasReason(error, 'BAD_CURSOR')) return;
+      throw error;
+    }
+    const behind = startOf(fetched);
+    if (!sameBytes(fetched.storeId, cursor.storeId) || behind <= cursor.seq) return;
+    await onRowsLost();
+    await receiver.passLost(behind, cursor.storeId);
   }
 
   async run(isReceiving: boolean): Promise<void> {
@@ -149,7 +196,9 @@ class SessionSync {
             },
           ],
         });
-        if (cursor === undefined || !sameBytes(cursor.storeId, storeId)) this.#newStore(storeId, 0);
+        if (cursor === undefined || !sameBytes(cursor.storeId, storeId)) {
+          await this.#newStore(storeId, 0);
+        }
         this.#storeId = storeId;
         this.#subscribed.resolve();
         return;
@@ -170,7 +219,7 @@ class SessionSync {
     const { storeId } = fetched;
     const cursor = this.#parts.store.inbox.cursor(inboxLog);
     if (cursor === undefined || !sameBytes(cursor.storeId, storeId)) {
-      this.#newStore(storeId, startOf(fetched));
+      await this.#newStore(storeId, startOf(fetched));
     }
     this.#storeId = storeId;
     this.#breaks = syncLimits.pushBreaks + 1;
@@ -179,13 +228,15 @@ class SessionSync {
 
   async #startOver(): Promise<void> {
     const fetched = await this.#session.call(methods.fetch, { log: {}, maxRows: 1 });
-    this.#newStore(fetched.storeId, startOf(fetched));
+    await this.#newStore(fetched.storeId, startOf(fetched));
   }
 
   /** The cursor starts anew, and what the other store had accepted is sent once more. */
-  #newStore(storeId: Uint8Array, seq: number): void {
-    const { store, outbox, events } = this.#parts;
+  async #newStore(storeId: Uint8Array, seq: number): Promise<void> {
+    const { store, outbox, events, onRowsLost } = this.#parts;
     const isFirst = store.inbox.cursor(inboxLog) === undefined;
+    // First, so that a crash between the two asks again.
+    if (!isFirst) await onRowsLost();
     const resent = store.transaction(() => {
       store.inbox.putCursor(inboxLog, { storeId, seq });
       return isFirst ? 0 : outbox.storeChanged(storeId);
@@ -240,7 +291,7 @@ class SessionSync {
         // On an older stream it is the echo of our own newer Subscribe.
         if (stream < this.#subscriptions) return;
         this.#isOver = true;
-        this.#onSuperseded();
+        this.#on.superseded();
         break;
       case PushEvent.KeyPackagesLow:
         this.#parts.onKeyPackagesLow(this.#session);
@@ -276,6 +327,7 @@ class SessionSync {
   async #pass(gap: Gap, storeId: Uint8Array): Promise<void> {
     const to = seqOf(gap.to);
     await this.#parts.receiver.passGap(seqOf(gap.from), to, storeId);
+    await this.#parts.onRowsLost();
     this.#durable(to);
   }
 
@@ -289,6 +341,7 @@ class SessionSync {
   #fail(error: unknown): void {
     if (this.#isOver || this.#session.signal.aborted) return;
     this.#isOver = true;
+    if (hasReason(error, 'STREAM_GAP')) this.#on.gap();
     const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
     this.#parts.runtime.log.warn('receiving failed', { reason, error: String(error) });
     this.#session.end('receiving failed');

@@ -244,6 +244,11 @@ function noticeOf(event: ClientEvent): { line: string; record: JsonRecord } | un
         line: `-- the node no longer has messages ${event.from} to ${event.to}`,
         record: { type: 'gap', from: event.from, to: event.to },
       };
+    case 'storeRestored':
+      return {
+        line: '-- the store of this device is an old copy: messages are asked for again; to write, begin new conversations',
+        record: { type: 'storeRestored', from: event.from, to: event.to },
+      };
     case 'missing':
       return {
         line: `-- messages ${event.from} to ${event.to} of a device in ${shortId(event.conversationId)} are lost (${event.reason})`,

@@ -13,6 +13,7 @@ function conversationOf(row: Row): ConversationRecord {
     joinedMs: row.number('joined_ms'),
     sentCount: row.number('sent_count'),
     lamport: row.number('lamport'),
+    staleMs: row.maybeNumber('stale_ms'),
   };
 }
 
@@ -51,6 +52,12 @@ export function groupRows(db: Database): GroupRows {
         lamport,
         id,
       );
+    },
+    markStale(nowMs) {
+      db.run('UPDATE conversation SET stale_ms = ?', nowMs);
+    },
+    clearStale(groupId) {
+      db.run('UPDATE conversation SET stale_ms = NULL WHERE group_id = ?', groupId);
     },
     state(groupId) {
       const cold = db.get('SELECT epoch, bytes FROM mls_cold WHERE group_id = ?', groupId);

@@ -123,6 +123,11 @@ export interface ConversationRecord {
   /** `n` of the last own message; 0 = none. */
   readonly sentCount: number;
   readonly lamport: number;
+  /**
+   * When this store was found to be an older copy of itself: keys that it would seal with next may have
+   * sealed something already. Undefined: they have not, or the epoch is another one since.
+   */
+  readonly staleMs?: number | undefined;
 }
 
 /** Encoded MLS state of one group; `past` only lists what is to be written or was read. */
@@ -152,6 +157,10 @@ export interface GroupRows {
   addConversation(conversation: ConversationRecord): void;
   /** Own counter and logical clock; both only rise. */
   advance(id: Uint8Array, sentCount: number, lamport: number): void;
+  /** Every conversation is stale from now on. */
+  markStale(nowMs: number): void;
+  /** The group is in an epoch that its lost copy never was in. */
+  clearStale(groupId: Uint8Array): void;
   state(groupId: Uint8Array): StoredGroup | undefined;
   putCold(groupId: Uint8Array, epoch: bigint, bytes: Uint8Array): void;
   putHot(groupId: Uint8Array, bytes: Uint8Array): void;
