@@ -11,6 +11,7 @@ import {
   ResourceExhaustedError,
   TransportError,
   type RequestFrame,
+  type ResponseFrame,
   type Runtime,
   type Timer,
 } from '@quicprochat/proto';
@@ -29,8 +30,14 @@ export const frameServeLimits = {
   overloadRetryMs: 1_000,
 } as const;
 
-/** Answers with the payload of status 0, or throws a QpcError that becomes the error frame. */
-export type FrameHandler = (request: RequestFrame, signal: AbortSignal) => Promise<Uint8Array>;
+/**
+ * Answers with the payload of status 0, or with a status and its payload; a QpcError that it throws
+ * becomes the error frame.
+ */
+export type FrameHandler = (
+  request: RequestFrame,
+  signal: AbortSignal,
+) => Promise<Uint8Array | Pick<ResponseFrame, 'status' | 'payload'>>;
 
 /** Answers every request of the stream until it ends; never throws. */
 export function serveFrames(
@@ -65,7 +72,9 @@ export function serveFrames(
           retryAfterMs: frameServeLimits.overloadRetryMs,
         });
       }
-      answer(frame.requestId, 0, await handler(frame, signal));
+      const answered = await handler(frame, signal);
+      if (answered instanceof Uint8Array) answer(frame.requestId, 0, answered);
+      else answer(frame.requestId, answered.status, answered.payload);
     } catch (error) {
       const method = String(frame.methodId);
       const [status, payload] = errorToWire(error, { log, random, method });

@@ -52,6 +52,8 @@ export interface Host {
   isReserved(relay: PeerIdText): boolean;
   /** Called when the last connection to a peer has ended. */
   onDisconnect(listener: (peerId: PeerIdText) => void): void;
+  /** For people and alarms. */
+  counts(): { readonly connections: number; readonly reservations: number };
   /** Ends all connections and listeners. Resolves in a few seconds, whatever the engine does. */
   stop(): Promise<void>;
 }

@@ -19,3 +19,16 @@ export { loadSwarmKey, makeSwarmKey, SwarmKey } from './swarm-key.ts';
 export { parseSwarmAddress, type Reach } from './swarm-address.ts';
 export { createHost, relayServerDefaults } from './libp2p-host.ts';
 export type { Host, HostConnection } from './host.ts';
+export {
+  gossipTopics,
+  startNodeSwarm,
+  type GossipTopic,
+  type NodeSwarm,
+  type NodeSwarmEvents,
+  type NodeSwarmOptions,
+  type SwarmPeer,
+  type SwarmStats,
+} from './node-swarm.ts';
+export { SupervisedSwarm } from './supervised-swarm.ts';
+export { KtGossip, ktGossipLimits, type KtGossipNode } from './kt-gossip.ts';
+export type { Verdict } from './libp2p-gossip.ts';

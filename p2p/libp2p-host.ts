@@ -17,6 +17,7 @@ import { multiaddr } from '@multiformats/multiaddr';
 import { TokenBuckets, TransportError, type Runtime, type Timer } from '@quicprochat/proto';
 import { createLibp2p } from 'libp2p';
 import type { Host, HostConnection, StreamHandler } from './host.ts';
+import type { Gossip } from './libp2p-gossip.ts';
 import { byteStream, transportError } from './libp2p-stream.ts';
 import { RelayClient } from './libp2p-relay.ts';
 import type { PeerIdText } from './peer-id.ts';
@@ -87,6 +88,8 @@ export interface HostOptions {
   readonly limits?: Partial<HostLimits>;
   /** Offers relaying; without it this swarm relays for nobody. */
   readonly relayServer?: RelayServerOptions;
+  /** Gossip topics; without it this swarm speaks none. */
+  readonly gossip?: Gossip;
   /** False: TCP alone, as where the native code does not load. */
   readonly quic?: boolean;
 }
@@ -143,6 +146,7 @@ export async function createHost(options: HostOptions): Promise<Host> {
           parts.transportManager = components.transportManager;
           return {};
         },
+        ...(options.gossip === undefined ? {} : { gossip: options.gossip.factory() }),
         ...(relayServer === undefined
           ? {}
           : {
@@ -165,6 +169,7 @@ export async function createHost(options: HostOptions): Promise<Host> {
   }
   const { libp2p, transportManager } = parts;
   if (transportManager === undefined) throw new Error('libp2p gave no transport manager');
+  options.gossip?.subscribe();
   return new Libp2pHost({ libp2p, transportManager, relays, listen }, runtime, limits);
 }
 
@@ -357,12 +362,19 @@ class Libp2pHost implements Host {
 
   #isHeld(peer: PeerId): boolean {
     const peerId = peer.toString();
-    const { relay } = this.#libp2p.services as { readonly relay?: CircuitRelayService };
     return (
-      this.#kept.has(peerId) ||
-      this.#relays.isReserved(peerId) ||
-      relay?.reservations.has(peer) === true
+      this.#kept.has(peerId) || this.#relays.isReserved(peerId) || this.#given?.has(peer) === true
     );
+  }
+
+  /** Reservations that this swarm gave, as a relay. */
+  get #given(): CircuitRelayService['reservations'] | undefined {
+    return (this.#libp2p.services as { readonly relay?: CircuitRelayService }).relay?.reservations;
+  }
+
+  counts(): { readonly connections: number; readonly reservations: number } {
+    const { length } = this.#libp2p.getConnections();
+    return { connections: length, reservations: this.#given?.size ?? 0 };
   }
 
   async reserve(relay: PeerIdText): Promise<void> {

@@ -1,0 +1,262 @@
+/**
+ * A node in the swarm: connections to its peers that come back for ever, gossip and pulls between
+ * them, and relaying for the devices that may. Only plain data crosses this interface, since on a
+ * node it is another process that implements it (supervised-swarm.ts).
+ */
+import {
+  maxEvidenceBytes,
+  TransportError,
+  type ResponseFrame,
+  type Runtime,
+} from '@quicprochat/proto';
+import { FrameCaller } from './frame-call.ts';
+import { serveFrames } from './frame-serve.ts';
+import type { Host, HostConnection } from './host.ts';
+import { KeepUp } from './keep-up.ts';
+import { Gossip, type Verdict } from './libp2p-gossip.ts';
+import { createHost, relayServerDefaults, type RelayServerOptions } from './libp2p-host.ts';
+import type { PeerIdText } from './peer-id.ts';
+import type { SwarmKey } from './swarm-key.ts';
+
+export const pullProtocol = '/qpc/kt-heads/1';
+
+/** Topics with the largest message of each (bytes). */
+export const gossipTopics = {
+  /** Signed notes: checkpoints with cosignatures. */
+  'qpc/kt/1': 8 * 1024,
+  /** Evidence against a log; proves itself. */
+  'qpc/kt-evidence/1': 64 * 1024,
+} as const;
+export type GossipTopic = keyof typeof gossipTopics;
+
+export const nodeSwarmLimits = {
+  pullStreams: 4,
+  /** A question, or evidence that is shown (bytes); answers are bounded by frame-call.ts. */
+  pullRequestBytes: maxEvidenceBytes + 16 * 1024,
+  pullMs: 20_000,
+} as const;
+
+export interface SwarmPeer {
+  readonly peerId: PeerIdText;
+  /** Where it listens, without "/p2p/", best first. */
+  readonly addresses: readonly string[];
+}
+
+/** An answer as the wire has it: the payload of the method's response, or of Error. */
+export type PullAnswer = Pick<ResponseFrame, 'status' | 'payload'>;
+
+/** What the swarm asks and tells the node. */
+export interface NodeSwarmEvents {
+  /** A peer's connection came up or ended. */
+  onPeer(peerId: PeerIdText, isUp: boolean): void;
+  onGossip(topic: GossipTopic, from: PeerIdText, bytes: Uint8Array): Promise<Verdict>;
+  /** A listed peer asks; `methodId` is the wire's. */
+  onPull(from: PeerIdText, methodId: number, payload: Uint8Array): Promise<PullAnswer>;
+  mayReserve(peerId: PeerIdText): Promise<boolean>;
+}
+
+export interface SwarmStats {
+  readonly connections: number;
+  readonly peersUp: number;
+  readonly reservations: number;
+  /** Of the process that runs the swarm. */
+  readonly rssBytes: number;
+}
+
+export interface NodeSwarm extends AsyncDisposable {
+  /** Peers to be connected to for ever, in place of those before; others' connections end. */
+  setPeers(peers: readonly SwarmPeer[]): Promise<void>;
+  /** Returns to how many peers it was handed, which says nothing of who got it. */
+  publish(topic: GossipTopic, bytes: Uint8Array): Promise<number>;
+  /** Asks a peer. Throws TransportError when it is not connected or does not answer. */
+  pull(peerId: PeerIdText, methodId: number, payload: Uint8Array): Promise<PullAnswer>;
+  /** Where it listens, without "/p2p/". */
+  addresses(): Promise<readonly string[]>;
+  stats(): Promise<SwarmStats>;
+}
+
+export interface NodeSwarmOptions {
+  readonly key: SwarmKey;
+  readonly runtime: Runtime;
+  readonly listen: readonly string[];
+  /** False: relays for nobody. */
+  readonly relays: boolean;
+  readonly relayLimits?: Partial<Omit<RelayServerOptions, 'mayReserve'>>;
+}
+
+interface PeerState {
+  readonly peer: SwarmPeer;
+  readonly keep: KeepUp;
+  caller: { readonly connection: HostConnection; readonly frames: FrameCaller } | undefined;
+}
+
+/** Starts a node's swarm in this process. Throws TransportError `unreachable` when it cannot bind. */
+export async function startNodeSwarm(
+  options: NodeSwarmOptions,
+  events: NodeSwarmEvents,
+): Promise<NodeSwarm> {
+  const peers = new Map<PeerIdText, PeerState>();
+  const gossip = new Gossip({
+    topics: gossipTopics,
+    isPeer: (peerId) => peers.has(peerId),
+    judge: (topic, from, bytes) => events.onGossip(topic as GossipTopic, from, bytes),
+  });
+  const host = await createHost({
+    key: options.key,
+    runtime: options.runtime,
+    listen: options.listen,
+    gossip,
+    ...(options.relays
+      ? {
+          relayServer: {
+            ...relayServerDefaults,
+            ...options.relayLimits,
+            mayReserve: (peerId) => events.mayReserve(peerId),
+          },
+        }
+      : {}),
+  });
+  const swarm = new LocalNodeSwarm(host, gossip, peers, options.runtime, events);
+  await host.handle(pullProtocol, nodeSwarmLimits.pullStreams, (stream, connection) => {
+    if (!peers.has(connection.peerId)) {
+      stream.abort('pulls are for peers');
+      return;
+    }
+    serveFrames(
+      stream,
+      ({ methodId, payload }) => events.onPull(connection.peerId, methodId, payload),
+      { maxRequestBytes: () => nodeSwarmLimits.pullRequestBytes, runtime: options.runtime },
+    );
+  });
+  return swarm;
+}
+
+class LocalNodeSwarm implements NodeSwarm {
+  readonly #host: Host;
+  readonly #gossip: Gossip;
+  readonly #peers: Map<PeerIdText, PeerState>;
+  readonly #runtime: Runtime;
+  readonly #events: NodeSwarmEvents;
+
+  constructor(
+    host: Host,
+    gossip: Gossip,
+    peers: Map<PeerIdText, PeerState>,
+    runtime: Runtime,
+    events: NodeSwarmEvents,
+  ) {
+    this.#host = host;
+    this.#gossip = gossip;
+    this.#peers = peers;
+    this.#runtime = runtime;
+    this.#events = events;
+    host.onDisconnect((peerId) => peers.get(peerId)?.keep.look());
+  }
+
+  async setPeers(wanted: readonly SwarmPeer[]): Promise<void> {
+    const ended: HostConnection[] = [];
+    const next = new Map(wanted.map((peer) => [peer.peerId, peer]));
+    for (const [peerId, { peer, keep }] of this.#peers) {
+      const isSame = JSON.stringify(next.get(peerId)) === JSON.stringify(peer);
+      if (isSame) next.delete(peerId);
+      else this.#remove(peerId, keep, next.has(peerId) ? [] : ended);
+    }
+    for (const peer of next.values()) {
+      if (peer.peerId === this.#host.peerId) continue;
+      // Gossip looks at who is a peer when a connection comes up: it has to come anew.
+      const early = this.#host.connections(peer.peerId);
+      await Promise.all(early.map((connection) => connection.close()));
+      this.#host.keep(peer.peerId, true);
+      this.#peers.set(peer.peerId, { peer, keep: this.#keep(peer), caller: undefined });
+    }
+    await Promise.all(ended.map((connection) => connection.close()));
+  }
+
+  #remove(peerId: PeerIdText, keep: KeepUp, ended: HostConnection[]): void {
+    keep.close();
+    this.#peers.delete(peerId);
+    this.#host.keep(peerId, false);
+    ended.push(...this.#host.connections(peerId));
+  }
+
+  #keep(peer: SwarmPeer): KeepUp {
+    const { peerId, addresses } = peer;
+    const isUp = (): boolean => this.#host.connections(peerId).length > 0;
+    let wasUp = false;
+    return new KeepUp({
+      runtime: this.#runtime,
+      isUp,
+      connect: async (signal) => {
+        let failure: unknown = new TransportError('unreachable', 'the peer has no address');
+        for (const address of addresses) {
+          // It may have connected meanwhile.
+          if (isUp()) return;
+          try {
+            await this.#host.dial(`${address}/p2p/${peerId}`, signal);
+            return;
+          } catch (error) {
+            failure = error;
+            signal.throwIfAborted();
+          }
+        }
+        if (!isUp()) throw failure;
+      },
+      onChange: (isNowUp) => {
+        if (isNowUp === wasUp) return;
+        wasUp = isNowUp;
+        this.#events.onPeer(peerId, isNowUp);
+      },
+    });
+  }
+
+  publish(topic: GossipTopic, bytes: Uint8Array): Promise<number> {
+    return this.#gossip.publish(topic, bytes);
+  }
+
+  async pull(peerId: PeerIdText, methodId: number, payload: Uint8Array): Promise<PullAnswer> {
+    const frames = await this.#caller(peerId);
+    return frames.call(
+      { methodId, requestId: 0, payload },
+      { deadlineMs: nodeSwarmLimits.pullMs, maxResponseBytes: 1024 * 1024 },
+    );
+  }
+
+  async #caller(peerId: PeerIdText): Promise<FrameCaller> {
+    const state = this.#peers.get(peerId);
+    const [connection] = this.#host.connections(peerId);
+    if (state === undefined || connection === undefined) {
+      throw new TransportError('unreachable', 'the peer is not connected');
+    }
+    if (state.caller?.frames.isOpen === true && state.caller.connection.isOpen) {
+      return state.caller.frames;
+    }
+    const timeout = new AbortController();
+    const timer = this.#runtime.clock.timer(nodeSwarmLimits.pullMs, () => timeout.abort());
+    try {
+      const stream = await connection.openStream(pullProtocol, timeout.signal);
+      const frames = new FrameCaller(stream, this.#runtime.clock);
+      state.caller = { connection, frames };
+      return frames;
+    } finally {
+      timer.cancel();
+    }
+  }
+
+  addresses(): Promise<readonly string[]> {
+    return Promise.resolve(this.#host.addresses());
+  }
+
+  stats(): Promise<SwarmStats> {
+    return Promise.resolve({
+      ...this.#host.counts(),
+      peersUp: [...this.#peers.values()].filter(({ keep }) => keep.isUp).length,
+      rssBytes: process.memoryUsage.rss(),
+    });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const { keep } of this.#peers.values()) keep.close();
+    this.#peers.clear();
+    await this.#host.stop();
+  }
+}

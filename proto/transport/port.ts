@@ -1,0 +1,3 @@
+/** Door of what processes of one program say to each other. */
+export { ownBytes, PortRpc } from './port-rpc.ts';
+export { processPort } from './process-port.ts';
