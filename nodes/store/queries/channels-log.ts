@@ -6,8 +6,10 @@
 import {
   FailedPreconditionError,
   InvalidArgumentError,
+  RowKind,
   verifyChannelPost,
 } from '@quicprochat/proto';
+import { fromBinary, GroupControlSchema } from '@quicprochat/proto/messages';
 import type { Fetched, Peeked } from '../store.ts';
 import { needSeq, storeBounds } from '../bounds.ts';
 import type { QueryContext } from '../operations.ts';
@@ -31,6 +33,19 @@ export interface PostProof {
 }
 
 export interface ChannelLogQueries {
+  /**
+   * Whether the channel is here, once its write key of that epoch signed `signed` under `mid`. Throws
+   * InvalidArgumentError BAD_SIGNATURE, NotFoundError UNKNOWN_CHANNEL for an epoch to come.
+   */
+  isWritable(
+    nowMs: number,
+    cid: Uint8Array,
+    proof: PostProof,
+    mid: Uint8Array,
+    signed: Uint8Array,
+  ): boolean;
+  /** Writes a row whose writer was checked, behind the head; nothing where the channel is not here. */
+  append(nowMs: number, cid: Uint8Array, delivery: Delivery): void;
   /**
    * Writes the row behind the head, unless it was here already: since when (Unix ms). NotFoundError UNKNOWN_CHANNEL, InvalidArgumentError BAD_SIGNATURE before any write.
    */
@@ -135,6 +150,34 @@ export function channelLogQueries(
     trims.trim(nowMs, channel.id, upTo);
   }
 
+  function needWriter(
+    nowMs: number,
+    { id, key: cid, epoch: newest }: ChannelRow,
+    { epoch, signature }: PostProof,
+    mid: Uint8Array,
+    signed: Uint8Array,
+  ): void {
+    // The update with that epoch's key is on its way.
+    if (epoch > newest) throw unknownChannel(cid);
+    const writePub = members.writePub(nowMs, id, epoch);
+    const post = { cid, epoch, mid, payload: signed };
+    if (writePub === undefined || !verifyChannelPost(post, signature, writePub)) {
+      throw new InvalidArgumentError('BAD_SIGNATURE', 'no valid write key signed the post');
+    }
+  }
+
+  function append(nowMs: number, channel: ChannelRow, delivery: Delivery): void {
+    if (channel.empty_since_ms !== null) return;
+    if (slowest.get(channel.id) === undefined) {
+      // Nobody's lease holds. Whoever comes back finds the gap.
+      logs.skip(channel);
+      bury.run(channel.id, delivery.tag, nowMs, nowMs);
+      return;
+    }
+    makeRoom(nowMs, channel, delivery.payload.bytes.length);
+    logs.append(nowMs, channel, delivery);
+  }
+
   function touch(nowMs: number, channel: ChannelRow, cursor: CursorRow): void {
     const leftMs = cursor.lease_until_ms - nowMs;
     const isFresh = leftMs > channelBounds.leaseMs - channelBounds.renewAfterMs;
@@ -158,29 +201,26 @@ export function channelLogQueries(
   }
 
   return {
-    post(nowMs, cid, { epoch, signature }, delivery) {
+    isWritable(nowMs, cid, proof, mid, signed) {
+      const channel = members.byCid(cid);
+      if (channel !== undefined) needWriter(nowMs, channel, proof, mid, signed);
+      return channel !== undefined;
+    },
+
+    append(nowMs, cid, delivery) {
+      const channel = members.byCid(cid);
+      if (channel !== undefined) append(nowMs, channel, delivery);
+    },
+
+    post(nowMs, cid, proof, delivery) {
       const channel = members.byCid(cid);
       if (channel === undefined) throw unknownChannel(cid);
-      const { tag, mid, payload } = delivery;
+      const { tag, mid, kind, payload } = delivery;
       const known = logs.receivedMs(channel.id, tag);
       if (known !== undefined) return known;
-      // The update with that epoch's key is on its way.
-      if (epoch > channel.epoch) throw unknownChannel(cid);
-      const writePub = members.writePub(nowMs, channel.id, epoch);
-      const post = { cid, epoch, mid, payload: payload.bytes };
-      if (writePub === undefined || !verifyChannelPost(post, signature, writePub)) {
-        throw new InvalidArgumentError('BAD_SIGNATURE', 'no valid write key signed the post');
-      }
+      needWriter(nowMs, channel, proof, mid, signedPart(kind, payload.bytes));
       needRoom();
-      if (channel.empty_since_ms !== null) return undefined;
-      if (slowest.get(channel.id) === undefined) {
-        // Nobody's lease holds. Whoever comes back finds the gap.
-        logs.skip(channel);
-        bury.run(channel.id, tag, nowMs, nowMs);
-        return undefined;
-      }
-      makeRoom(nowMs, channel, payload.bytes.length);
-      logs.append(nowMs, channel, delivery);
+      append(nowMs, channel, delivery);
       return undefined;
     },
 
@@ -222,4 +262,14 @@ export function channelLogQueries(
       }
     },
   };
+}
+
+/** What the writer of a row signed: of a hub's row the commit, beside which the hub's word stands. */
+function signedPart(kind: number, payload: Uint8Array): Uint8Array {
+  if (kind !== RowKind.GroupControl) return payload;
+  try {
+    return fromBinary(GroupControlSchema, payload).commit;
+  } catch (cause) {
+    throw new InvalidArgumentError('BAD_FIELD', 'group control: does not parse', { cause });
+  }
 }

@@ -62,8 +62,8 @@ export interface ChannelMemberQueries {
   create(nowMs: number, rid: Uint8Array, channel: NewChannel): { readonly wasNew: boolean };
   /** Public half of the write key that is valid for an epoch now. */
   writePub(nowMs: number, channel: number, epoch: number): Uint8Array | undefined;
-  /** The update's effects; throws the typed refusal before any write. Returns the channel's log. */
-  update(nowMs: number, from: string, update: ParsedChannelUpdate): number | undefined;
+  /** The update's effects, to be had by a call; throws the typed refusal and writes nothing itself. */
+  prepareUpdate(nowMs: number, from: string, update: ParsedChannelUpdate): () => void;
   members(rid: Uint8Array, cid: Uint8Array): ChannelMembers;
   /** Notes whether there is a subscriber at all. */
   noteEmpty(nowMs: number, channel: number): void;
@@ -173,7 +173,7 @@ export function channelMemberQueries(
   }
 
   /** A channel that this node hears of for the first time. */
-  function first(nowMs: number, from: string, parsed: ParsedChannelUpdate): number {
+  function first(nowMs: number, from: string, parsed: ParsedChannelUpdate): () => void {
     const { cid, hubs, writePub } = parsed.update;
     if (!hubs.includes(from)) throw notHub();
     const devices = admitted(undefined, parsed);
@@ -182,15 +182,18 @@ export function channelMemberQueries(
       throw new ResourceExhaustedError('QUOTA', `${from} made too many channels here`);
     }
     needRoom();
-    const log = insert({ cid, hubs, epoch: parsed.epoch, writePub, madeBy: from });
-    for (const [device, isStranger] of devices) join(nowMs, log, 0, device, isStranger);
-    return log;
+    return () => {
+      const log = insert({ cid, hubs, epoch: parsed.epoch, writePub, madeBy: from });
+      for (const [device, isStranger] of devices) join(nowMs, log, 0, device, isStranger);
+    };
   }
 
-  function next(nowMs: number, channel: ChannelRow, parsed: ParsedChannelUpdate): number {
+  function next(nowMs: number, channel: ChannelRow, parsed: ParsedChannelUpdate): void {
     const { update, epoch } = parsed;
-    const { id: log, head } = channel;
+    const { id: log, key } = channel;
     const devices = admitted(channel, parsed);
+    // Now, and not when the update was checked: a post may have come between.
+    const head = byCid.get(key)?.head ?? channel.head;
     insertKey.run(log, epoch, update.writePub);
     dropKeys.run(log, epoch - channelBounds.keyEpochs);
     if (update.removal) killKeys.run(nowMs + channelBounds.keyGraceMs, log, epoch);
@@ -201,7 +204,6 @@ export function channelMemberQueries(
     for (const [device, isStranger] of devices) join(nowMs, log, head, device, isStranger);
     advance.run(encodeHubs(update.hubs), epoch, log);
     setEmpty.run(nowMs, log);
-    return log;
   }
 
   function need(rid: Uint8Array, cid: Uint8Array) {
@@ -247,17 +249,17 @@ export function channelMemberQueries(
 
     writePub: (nowMs, channel, epoch) => keyOf.get(channel, epoch, nowMs),
 
-    update(nowMs, from, parsed) {
+    prepareUpdate(nowMs, from, parsed) {
       const channel = byCid.get(parsed.update.cid);
       if (channel === undefined) return first(nowMs, from, parsed);
       if (!decodeHubs(channel.hubs).includes(from)) throw notHub();
-      if (parsed.epoch <= channel.epoch) return undefined;
+      if (parsed.epoch <= channel.epoch) return () => {};
       if (parsed.epoch > channel.epoch + 1) throw unknownChannel(parsed.update.cid);
       const parentKey = keyOf.get(channel.id, channel.epoch, nowMs);
       if (parentKey === undefined || !verifyChannelUpdate(parsed, parentKey)) {
         throw new InvalidArgumentError('BAD_SIGNATURE', 'not signed by the epoch before');
       }
-      return next(nowMs, channel, parsed);
+      return () => next(nowMs, channel, parsed);
     },
 
     members(rid, cid) {

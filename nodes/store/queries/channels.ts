@@ -14,8 +14,8 @@ import type { RelayItemIn } from '@quicprochat/federation';
 import type { ReadLog } from '../channel-store.ts';
 import { needBytes, needSeq, storeBounds } from '../bounds.ts';
 import type { Operations, QueryContext } from '../operations.ts';
-import { channelLogQueries } from './channels-log.ts';
-import { channelMemberQueries } from './channels-members.ts';
+import { channelLogQueries, type ChannelLogQueries } from './channels-log.ts';
+import { channelMemberQueries, type ChannelMemberQueries } from './channels-members.ts';
 import type { TokenQueries } from './delivery-tokens.ts';
 import type { InboxQueries } from './inbox.ts';
 import type { LogAppend } from './log-append.ts';
@@ -46,6 +46,10 @@ export interface ChannelQueries extends ChannelOperations {
     item: RelayItemIn,
     tag: Uint8Array,
   ): { readonly reason: string; readonly temporary: boolean } | undefined;
+  /** For the hub of a group, which checks everything before it writes anything. */
+  readonly isWritable: ChannelLogQueries['isWritable'];
+  readonly append: ChannelLogQueries['append'];
+  readonly prepareUpdate: ChannelMemberQueries['prepareUpdate'];
   sweep(nowMs: number): void;
 }
 
@@ -66,10 +70,14 @@ export function channelQueries(
   const log = channelLogQueries(context, members, logs, logReadQueries(db), logTrimQueries(db));
 
   function update(nowMs: number, from: string, payload: Uint8Array): void {
-    members.update(nowMs, from, parseChannelUpdate(payload));
+    members.prepareUpdate(nowMs, from, parseChannelUpdate(payload))();
   }
 
   return {
+    isWritable: log.isWritable,
+    append: log.append,
+    prepareUpdate: members.prepareUpdate,
+
     createChannel: (nowMs, rid, channel) => members.create(nowMs, rid, channel),
     applyChannelUpdate: update,
     channelMembers: (_nowMs, rid, cid) => members.members(rid, cid),
