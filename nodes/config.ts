@@ -15,6 +15,7 @@ import {
   type EngineName,
   type Endpoint,
 } from '@quicprochat/proto/transport';
+import type { SendLimits } from './send-quota.ts';
 import { SetupError } from './setup-error.ts';
 import type { StoreLimits } from './store/store.ts';
 
@@ -93,6 +94,15 @@ const schema = v.strictObject({
       outbox_rows_per_peer: count(1_000_000, 1e9),
       outbox_gib_per_peer: count(10, 1e4),
       outbox_age_days: count(7, 365),
+      recipients_per_sender_per_hour: count(4_096, 1e6),
+      mib_per_sender_per_minute: v.optional(whole(3, 1e5), 20),
+      /** Used part of the disk (%) at which health turns red, and nothing is taken any more. */
+      disk_red_percent: v.optional(whole(1, 100), 80),
+      disk_full_percent: v.optional(whole(1, 100), 90),
+      /** ...and at which only reads, acks and what ends rows goes on. */
+      disk_last_percent: v.optional(whole(1, 100), 95),
+      /** With so much free (GiB) the three do not count: the disk is large. */
+      disk_free_gib: count(10, 1e6),
       delayed_after_minutes: count(60, 60 * 24 * 7),
       key_packages_per_asker_per_hour: count(100, 1e6),
       key_packages_per_peer_and_target_per_hour: count(10, 1e6),
@@ -106,6 +116,7 @@ const schema = v.strictObject({
       auth: rate(2, 20),
       auth_per_user: rate(0.2, 10),
       send: rate(60, 300),
+      send_anonymous: rate(6, 30),
       read: rate(200, 1_000),
       keys: rate(2, 50),
       lookup: rate(5, 100),
@@ -206,6 +217,9 @@ export interface NodeConfig {
   readonly store: StoreLimits;
   readonly rates: Rates;
   readonly ratePerUser: Rate;
+  /** Of one device, and of one address without a login. */
+  readonly sending: SendLimits;
+  readonly sendingAnonymous: SendLimits;
   readonly kt: KtConfig;
   readonly http: { readonly listen: Endpoint | undefined };
 }
@@ -313,11 +327,18 @@ function resolveConfig(raw: v.InferOutput<typeof schema>, base: string): NodeCon
       deferredRetryMs: 60_000,
       delayedAfterMs: limits.delayed_after_minutes * 60_000,
       tombstoneMs: 72 * hourMs,
+      disk: {
+        redShare: limits.disk_red_percent / 100,
+        fullShare: limits.disk_full_percent / 100,
+        lastShare: limits.disk_last_percent / 100,
+        freeBytes: limits.disk_free_gib * 1024 ** 3,
+      },
     },
     rates: {
       cheap: bucket(rates.cheap),
       auth: bucket(rates.auth),
       send: bucket(rates.send),
+      sendAnonymous: bucket(rates.send_anonymous),
       read: bucket(rates.read),
       keys: bucket(rates.keys),
       lookup: bucket(rates.lookup),
@@ -325,6 +346,8 @@ function resolveConfig(raw: v.InferOutput<typeof schema>, base: string): NodeCon
       relay: bucket(rates.relay),
     },
     ratePerUser: bucket(rates.auth_per_user),
+    sending: sendLimits(bucket(rates.send), limits, 1),
+    sendingAnonymous: sendLimits(bucket(rates.send_anonymous), limits, 0.1),
     kt: {
       batchMs: kt.batch_ms,
       maxAheadMs: kt.max_ahead_ms,
@@ -336,6 +359,21 @@ function resolveConfig(raw: v.InferOutput<typeof schema>, base: string): NodeCon
       publicSearch: kt.public_search,
     },
     http: { listen: http.listen === undefined ? undefined : endpoint(http.listen, 'ip') },
+  };
+}
+
+function sendLimits(
+  messages: Rate,
+  limits: {
+    readonly recipients_per_sender_per_hour: number;
+    readonly mib_per_sender_per_minute: number;
+  },
+  share: number,
+): SendLimits {
+  return {
+    messages,
+    recipientsPerHour: Math.ceil(limits.recipients_per_sender_per_hour * share),
+    bytesPerMinute: limits.mib_per_sender_per_minute * 1024 ** 2 * share,
   };
 }
 

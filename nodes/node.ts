@@ -42,9 +42,10 @@ import { ExchangeTable, OpaqueServer } from './opaque.ts';
 import { PeerAudits } from './peer-audits.ts';
 import { PushHub } from './push.ts';
 import type { NodeSecrets } from './secrets.ts';
+import { SendQuota } from './send-quota.ts';
 import { authHandlers, type AuthExchange } from './services/auth.ts';
 import { channelHandlers, ChannelPosts } from './services/channels.ts';
-import { capabilities, coreHandlers, protocolVersion } from './services/core.ts';
+import { capabilities, coreHandlers, protocolVersion, type NodeHealth } from './services/core.ts';
 import { deliveryHandlers } from './services/delivery.ts';
 import { fedKtHandlers } from './services/fed-kt.ts';
 import { federationHandlers } from './services/federation.ts';
@@ -53,13 +54,14 @@ import { enqueueHandlers } from './services/enqueue.ts';
 import { deviceHandlers } from './services/devices.ts';
 import { ktHandlers } from './services/kt.ts';
 import { Sessions } from './sessions.ts';
-import type { NodeStore } from './store/store.ts';
+import type { DiskState, NodeStore } from './store/store.ts';
 import { logCall } from './telemetry.ts';
 import { LogWaiters } from './waiters.ts';
 
 /** Time that calls and pushes in flight get when the node stops (ms). */
 const drainMs = 10_000;
 const sweepMs = 60_000;
+const diskLookMs = 10_000;
 /** How long devices wait after a start for peers to tell whether the database is an older copy (ms). */
 const askedMs = 1_000;
 
@@ -120,8 +122,17 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
   const { log: own, config: ownConfig, identity } = keyLog;
   audits.start({ log: own, config: ownConfig, identity, tree: store.keyLog });
   const answers = new KeyLogAnswers({ domain: config.domain, keyLog, store });
-  const parts = { options, sessions, push, waiters, federation, drain, keyLog, answers, audits };
+  const disk: BuildParts['disk'] = { state: 'ok' };
+  const parts = {
+    ...{ options, sessions, push, waiters, federation, drain, disk, keyLog, answers, audits },
+  };
   const handlers = await buildHandlers(parts);
+  const lookAtDisk = async (): Promise<void> => {
+    const before = disk.state;
+    disk.state = await store.diskState();
+    if (disk.state !== before) log.warn('disk', { state: disk.state, before });
+  };
+  await lookAtDisk();
   const server = createServer({
     handlers,
     middleware: [
@@ -177,6 +188,7 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
   const eraseMs = Math.min(sweepMs, Math.max(1_000, config.kt.reasonableMonitoringWindowMs));
   const sweepers = [
     startSweeper(runtime, sweepMs, () => store.sweep()),
+    startSweeper(runtime, diskLookMs, lookAtDisk),
     startSweeper(runtime, eraseMs, () => keyLog.eraseClosed()),
   ];
   await federation.start();
@@ -256,6 +268,8 @@ interface BuildParts {
   readonly waiters: LogWaiters;
   readonly federation: Federation;
   readonly drain: Drain;
+  /** As it was last seen. */
+  readonly disk: { state: DiskState };
   readonly keyLog: KeyLog;
   readonly answers: KeyLogAnswers;
   readonly audits: PeerAudits;
@@ -287,7 +301,7 @@ async function buildHandlers(parts: BuildParts): Promise<Handlers> {
       clock,
       nodeRecord: () => keyLog.record,
       peers: federation,
-      health: () => (drain.isDraining ? 'draining' : 'ready'),
+      health: () => healthOf(drain.isDraining, parts.disk.state),
     }),
     ...authHandlers({
       domain,
@@ -302,7 +316,16 @@ async function buildHandlers(parts: BuildParts): Promise<Handlers> {
       sessionTtlMs,
       ratePerUser: config.ratePerUser,
     }),
-    ...enqueueHandlers({ domain, clock, store, signing: secrets.signing, channels, federation }),
+    ...enqueueHandlers({
+      quota: new SendQuota(clock, config.sending),
+      anonymousQuota: new SendQuota(clock, config.sendingAnonymous),
+      domain,
+      clock,
+      store,
+      signing: secrets.signing,
+      channels,
+      federation,
+    }),
     ...channelHandlers({ domain, store, federation }),
     ...deliveryHandlers({ clock, store, push, waiters, sessions }),
     ...keyHandlers({
@@ -329,6 +352,12 @@ function holdDevices(until: () => Promise<void>): Middleware {
     if (call.caller.class === 'device') await until();
     return next(call);
   };
+}
+
+function healthOf(isDraining: boolean, disk: DiskState): NodeHealth {
+  if (isDraining) return 'draining';
+  if (disk === 'ok') return 'ready';
+  return disk === 'red' ? 'diskRed' : 'diskFull';
 }
 
 /** Counts the calls in flight, so that a stopping node can wait for them. */

@@ -33,7 +33,17 @@ import { opaqueBytes } from './opaque-parameters.ts';
 export type CallerClass = 'anyone' | 'enrolling' | 'device' | 'peer';
 
 /** Token bucket that a call draws from; the node's configuration gives each its numbers. */
-export type RateClass = 'cheap' | 'auth' | 'send' | 'read' | 'keys' | 'lookup' | 'audit' | 'relay';
+export type RateClass =
+  | 'cheap'
+  | 'auth'
+  | 'send'
+  /** Of `send`, for callers that nobody knows. */
+  | 'sendAnonymous'
+  | 'read'
+  | 'keys'
+  | 'lookup'
+  | 'audit'
+  | 'relay';
 
 export interface Method<I extends DescMessage = DescMessage, O extends DescMessage = DescMessage> {
   readonly id: number;
@@ -45,6 +55,8 @@ export interface Method<I extends DescMessage = DescMessage, O extends DescMessa
   /** Handler's time (ms); the caller waits a little longer. */
   readonly deadlineMs: number;
   readonly maxRequestBytes: number;
+  /** The same for a caller that nobody knows: protobuf can decode to 100 times its bytes. */
+  readonly maxAnonymousBytes: number;
   readonly maxResponseBytes: number;
   /** True when a repeat of the same request has the effect of one. */
   readonly isIdempotent: boolean;
@@ -56,6 +68,7 @@ interface MethodOptions<I extends DescMessage> {
   readonly rate?: RateClass;
   readonly deadlineMs?: number;
   readonly maxRequestBytes?: number;
+  readonly maxAnonymousBytes?: number;
   readonly isIdempotent?: boolean;
   readonly rules?: FieldRules<MessageShape<I>>;
 }
@@ -77,6 +90,7 @@ function method<I extends DescMessage, O extends DescMessage>(
     rate: options.rate ?? 'cheap',
     deadlineMs: options.deadlineMs ?? 30_000,
     maxRequestBytes: options.maxRequestBytes ?? smallBytes,
+    maxAnonymousBytes: options.maxAnonymousBytes ?? options.maxRequestBytes ?? smallBytes,
     maxResponseBytes: defaultMaxPayloadBytes,
     isIdempotent: options.isIdempotent ?? true,
     rules: options.rules ?? {},
@@ -98,6 +112,8 @@ export const maxBatchPayloads = 64;
 export const batchCapability = 'batch';
 export const maxBatchTargets = 2_048;
 export const maxBatchBytes = 2 * 1024 * 1024;
+/** Of a caller that nobody knows (bytes): a tenth. */
+export const maxAnonymousBatchBytes = 204 * 1024;
 /** Headers of one Peek. */
 export const maxPeekRows = 1_000;
 /** Largest KEYTRANS request (bytes): a monitor map of some thousand labels. */
@@ -117,6 +133,8 @@ export const maxTtlS = 30 * 24 * 3600;
 
 const anyone = ['anyone', 'enrolling', 'device', 'peer'] as const;
 const device = ['device'] as const;
+/** Nobody needs to be known who has a delivery token for every target. */
+const sender = ['anyone', 'device'] as const;
 /** Reads of the log and what brings a new device in. */
 const enrolling = ['enrolling', 'device'] as const;
 const peer = ['peer'] as const;
@@ -240,8 +258,9 @@ export const methods = {
   }),
 
   enqueue: method(200, m.EnqueueRequestSchema, m.EnqueueResponseSchema, {
-    callers: device,
+    callers: sender,
     rate: 'send',
+    maxAnonymousBytes: maxMessageBytes + smallBytes,
     maxRequestBytes: maxControlBytes + smallBytes,
     rules: {
       rid: emptyOrBytes(32),
@@ -276,9 +295,10 @@ export const methods = {
     rules: { cursors: itemsBetween(1, 256, cursorRules), waitMs: atMost(maxWaitMs) },
   }),
   batchEnqueue: method(205, m.BatchEnqueueRequestSchema, m.BatchEnqueueResponseSchema, {
-    callers: device,
+    callers: sender,
     rate: 'send',
     maxRequestBytes: maxBatchBytes,
+    maxAnonymousBytes: maxAnonymousBatchBytes,
     rules: {
       payloads: itemsBetween(
         1,

@@ -14,7 +14,13 @@ import { ErrorSchema } from './gen/qpc/v1/common_pb.ts';
 import type { RequestFrame, ResponseFrame } from './frame.ts';
 import { methodById, type Method, type MethodName, type Methods } from './methods.ts';
 import type { Log, Random, Runtime } from './runtime.ts';
-import { InternalError, QpcError, Status, UnimplementedError } from './status.ts';
+import {
+  InternalError,
+  PayloadTooLargeError,
+  QpcError,
+  Status,
+  UnimplementedError,
+} from './status.ts';
 import type { Connection } from './transport/transport.ts';
 
 /** Who calls, as the node knows it from the connection's transport key. */
@@ -120,6 +126,12 @@ export function createServer(options: ServerOptions): Server {
         throw new UnimplementedError(`method ${frame.methodId} is not built`);
       }
       caller = await options.identify(connection);
+      const { maxAnonymousBytes } = found.row;
+      if (caller.class === 'anyone' && frame.payload.length > maxAnonymousBytes) {
+        throw new PayloadTooLargeError(
+          `${found.row.name}: ${frame.payload.length} bytes, at most ${maxAnonymousBytes} without login`,
+        );
+      }
       payload = await run({
         name: found.name,
         method: found.row,

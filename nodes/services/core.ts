@@ -18,6 +18,9 @@ import { pushWindow } from '../push.ts';
 export const protocolVersion = 1;
 export const capabilities: readonly string[] = ['push', batchCapability];
 
+/** What Health says; `diskRed`: the operator should look, `diskFull`: nothing new is taken. */
+export type NodeHealth = 'ready' | 'draining' | 'diskRed' | 'diskFull';
+
 export interface CoreParts {
   readonly domain: string;
   readonly software: string;
@@ -29,7 +32,7 @@ export interface CoreParts {
     knows(domain: string): boolean;
     record(domain: string): SignedNodeRecord | undefined;
   };
-  readonly health: () => 'ready' | 'draining';
+  readonly health: () => NodeHealth;
 }
 
 export function coreHandlers(

@@ -6,12 +6,14 @@
 import {
   InvalidArgumentError,
   maxTtlS,
-  PermissionDeniedError,
+  QpcError,
   RowKind,
   signDeliveryProof,
   Status,
+  type CallContext,
   type Clock,
   type Handlers,
+  type Reason,
   type SigningKey,
   type StoredTarget,
 } from '@quicprochat/proto';
@@ -23,7 +25,7 @@ import {
   type TargetStatusSchema,
 } from '@quicprochat/proto/messages';
 import type { Enqueued, NodeStore, TargetOutcome } from '../store/store.ts';
-import { deviceOf } from './caller.ts';
+import { senderKey, type SendQuota } from '../send-quota.ts';
 import type { ChannelPosts } from './channels.ts';
 
 export interface EnqueueParts {
@@ -33,6 +35,9 @@ export interface EnqueueParts {
   /** A signing key of the node's record. */
   readonly signing: SigningKey;
   readonly channels: ChannelPosts;
+  /** Of devices, and of callers that nobody knows. */
+  readonly quota: SendQuota;
+  readonly anonymousQuota: SendQuota;
   readonly federation: {
     /** True for a domain that this node relays to. */
     knows(domain: string): boolean;
@@ -43,6 +48,17 @@ export interface EnqueueParts {
 
 export function enqueueHandlers(parts: EnqueueParts): Pick<Handlers, 'enqueue' | 'batchEnqueue'> {
   const { store, signing, federation } = parts;
+
+  /** Why a target is not even asked for at the store. */
+  function refusalOf(sender: Sender, { rid, domain }: Target): Refusal | undefined {
+    if (domain !== parts.domain) {
+      // To other nodes their senders speak themselves: this one would learn who writes to whom.
+      if (sender.device === undefined) return { ...anonymousRemote };
+      if (!federation.knows(domain)) return { ...peerDenied };
+    }
+    const retryAfterMs = sender.quota.recipient(sender.key, rid);
+    return retryAfterMs === 0 ? undefined : { ...quotaUsed, retryAfterMs };
+  }
 
   /** One answer for each target; the turns between keep 2 048 signatures from holding up the node. */
   async function statusesOf(
@@ -59,30 +75,52 @@ export function enqueueHandlers(parts: EnqueueParts): Pick<Handlers, 'enqueue' |
     return statuses;
   }
 
+  /** Who pays for a call, and who is told of losses: nobody, of an anonymous one. */
+  function senderOf({ caller, connection }: CallContext): Sender {
+    const key = senderKey(caller, connection);
+    return caller.class === 'device'
+      ? { key, quota: parts.quota, device: caller.identityPub }
+      : { key, quota: parts.anonymousQuota, device: undefined };
+  }
+
   return {
     async enqueue(request, context) {
-      const { identityPub: sender } = deviceOf(context);
+      const sender = senderOf(context);
       const { rid, domain, mid, payload, token, channel } = request;
-      const ttlMs = (request.ttlS === 0 ? maxTtlS : request.ttlS) * 1000;
+      const ttlMs = ttlOf(request);
       needOneTarget(request);
+      sender.quota.take(sender.key, 0, payload.length);
       if (channel !== undefined) {
-        const posted = await parts.channels.post(channel, { mid, payload, ttlMs, sender });
+        const { device } = sender;
+        if (device === undefined) throw errorOf(anonymousRemote);
+        const posted = await parts.channels.post(channel, { mid, payload, ttlMs, sender: device });
         return answerOf(posted, mid, { cid: channel.cid }, signing);
       }
-      const row = { rid, kind: RowKind.Envelope, mid, payload, ttlMs, sender, token };
+      const refused = refusalOf(sender, request);
+      if (refused !== undefined) throw errorOf(refused);
+      const row = { kind: RowKind.Envelope, ttlMs, ...senderField(sender) };
+      if (sender.device === undefined) {
+        const [outcome] = await store.enqueueBatch({
+          payloads: [{ mid, payload }],
+          targets: [{ payload: 0, rid, token }],
+          needsTokens: true,
+          ...row,
+        });
+        if (outcome === undefined) throw new RangeError('no outcome of a target');
+        if (outcome.outcome === 'refused') throw errorOf(outcome);
+        return answerOf(outcome, mid, { rid, domain }, signing);
+      }
       if (domain === parts.domain) {
-        return answerOf(await store.enqueue(row), mid, { rid, domain }, signing);
+        const enqueued = await store.enqueue({ rid, mid, payload, token, ...row });
+        return answerOf(enqueued, mid, { rid, domain }, signing);
       }
-      if (!federation.knows(domain)) {
-        throw new PermissionDeniedError('PEER_DENIED', `${domain} is no peer of this node`);
-      }
-      const enqueued = await store.enqueueRemote(domain, row);
+      const enqueued = await store.enqueueRemote(domain, { rid, mid, payload, token, ...row });
       federation.notify(domain);
       return answerOf(enqueued, mid, { rid, domain }, signing);
     },
 
     async batchEnqueue(request, context) {
-      const { identityPub: sender } = deviceOf(context);
+      const sender = senderOf(context);
       const { payloads } = request;
       const targets = request.targets.map((target, index) => {
         const payload = payloads[target.payload];
@@ -92,9 +130,10 @@ export function enqueueHandlers(parts: EnqueueParts): Pick<Handlers, 'enqueue' |
           `targets: item ${index}: payload ${target.payload} of ${payloads.length}`,
         );
       });
-      const isKnown = ({ domain }: BatchTarget): boolean =>
-        domain === parts.domain || federation.knows(domain);
-      const taken = targets.filter(isKnown);
+      const bytes = payloads.reduce((sum, { payload }) => sum + payload.length, 0);
+      sender.quota.take(sender.key, payloads.length - 1, bytes);
+      const refusals = targets.map((target) => refusalOf(sender, target));
+      const taken = targets.filter((_, index) => refusals[index] === undefined);
       const outcomes = await store.enqueueBatch({
         payloads: payloads.map(({ mid, payload }) => ({ mid, payload })),
         targets: taken.map(({ payload, rid, domain, token }) => ({
@@ -102,20 +141,71 @@ export function enqueueHandlers(parts: EnqueueParts): Pick<Handlers, 'enqueue' |
           ...(domain === parts.domain ? {} : { peer: domain }),
         })),
         kind: RowKind.Envelope,
-        ttlMs: (request.ttlS === 0 ? maxTtlS : request.ttlS) * 1000,
-        sender,
+        ttlMs: ttlOf(request),
+        needsTokens: sender.device === undefined,
+        ...senderField(sender),
       });
       for (const domain of new Set(taken.map((target) => target.domain))) {
         if (domain !== parts.domain) federation.notify(domain);
       }
       const statuses = (await statusesOf(outcomes, taken)).values();
       return {
-        statuses: targets.map((target) =>
-          isKnown(target) ? (statuses.next().value ?? peerDenied) : peerDenied,
-        ),
+        statuses: targets.map((target, index) => {
+          const refused = refusals[index];
+          if (refused !== undefined) return statusOf(refused, target, signing);
+          const { value } = statuses.next();
+          if (value === undefined) throw new RangeError('no outcome of a target');
+          return value;
+        }),
       };
     },
   };
+}
+
+type Target = Pick<BatchTarget, 'rid' | 'domain'>;
+type Refusal = Extract<TargetOutcome, { outcome: 'refused' }>;
+
+interface Sender {
+  readonly key: string;
+  readonly quota: SendQuota;
+  /** Undefined: nobody knows who it is. */
+  readonly device: Uint8Array | undefined;
+}
+
+function senderField({ device }: Sender): { readonly sender?: Uint8Array } {
+  return device === undefined ? {} : { sender: device };
+}
+
+function ttlOf({ ttlS }: { readonly ttlS: number }): number {
+  return (ttlS === 0 ? maxTtlS : ttlS) * 1000;
+}
+
+const peerDenied = {
+  outcome: 'refused',
+  status: Status.PermissionDenied,
+  reason: 'PEER_DENIED',
+} as const;
+const anonymousRemote = {
+  outcome: 'refused',
+  status: Status.PermissionDenied,
+  reason: 'CALLER_CLASS',
+} as const;
+const quotaUsed = {
+  outcome: 'refused',
+  status: Status.ResourceExhausted,
+  reason: 'QUOTA',
+} as const;
+
+const words: Partial<Record<Reason, string>> = {
+  PEER_DENIED: 'that domain is no peer of this node',
+  CALLER_CLASS: 'without login only devices of this node can be written to',
+  BLOCKED: 'without login every target needs a valid delivery token',
+  QUOTA: 'too many recipients in an hour',
+};
+
+function errorOf({ status, reason, retryAfterMs }: Refusal): QpcError {
+  const message = words[reason] ?? 'refused';
+  return new QpcError(status, reason, message, retryAfterMs === undefined ? {} : { retryAfterMs });
 }
 
 /** A device with its domain, or a channel. */
@@ -135,8 +225,6 @@ interface Stored {
 
 /** About 4 ms. */
 const signaturesPerTurn = 128;
-
-const peerDenied = { status: Status.PermissionDenied, reason: 'PEER_DENIED' } as const;
 
 function statusOf(
   outcome: TargetOutcome,

@@ -98,7 +98,7 @@ export class StoreCore implements Disposable {
       'PRAGMA wal_checkpoint(NOOP)',
     );
     this.#meta = metaQueries(db);
-    this.#space = new SpaceWatch(db, path);
+    this.#space = new SpaceWatch(db, path, limits.disk);
     this.#storeId = this.#meta.storeId();
     this.#commits = this.#meta.commits();
     this.#operations = makeOperations({
@@ -106,6 +106,8 @@ export class StoreCore implements Disposable {
       limits,
       random,
       needRoom: () => this.#space.need(),
+      needLastRoom: () => this.#space.needLast(),
+      diskState: () => this.#space.state,
       wake: (rid) => this.#woken.add(Buffer.from(rid).toString('hex')),
     });
     this.#reads = storeReads(db);
@@ -269,13 +271,14 @@ function makeOperations(context: QueryContext): Operations {
     ...inbox,
     ...peers,
     ...outbox,
-    ...enqueueBatchQueries(context, inbox, outbox, logs),
+    ...enqueueBatchQueries(context, inbox, outbox, logs, tokens),
     setDeliveryTokens: tokens.setDeliveryTokens,
     ...relayStatusQueries(context, logs, peers),
     ...channels,
     ...relayInboxQueries(context, inbox, channels, peers),
     ...keyLogQueries(context),
     ...auditQueries(context),
+    diskState: () => context.diskState(),
     sweep(nowMs) {
       keys.sweep(nowMs);
       inbox.sweep(nowMs);

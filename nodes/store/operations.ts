@@ -5,7 +5,7 @@
 import type { AuditStore, TreeStore } from '@quicprochat/kt-log';
 import type { Random } from '@quicprochat/proto';
 import type { SqlDatabase } from './sqlite.ts';
-import type { NodeStore, StoreLimits } from './store.ts';
+import type { DiskState, NodeStore, StoreLimits } from './store.ts';
 
 /** Methods of the store that are one operation each. */
 type NodeMethods = Omit<
@@ -50,6 +50,9 @@ export interface QueryContext {
   readonly random: Random;
   /** Throws UnavailableError STORE_FULL when nothing new is taken; called before the first write. */
   readonly needRoom: () => void;
+  /** The same for what goes on longer than new rows: keys and accounts. */
+  readonly needLastRoom: () => void;
+  readonly diskState: () => DiskState;
   /** Notes that the inbox of this device got rows; forgotten when the transaction rolls back. */
   wake(rid: Uint8Array): void;
 }

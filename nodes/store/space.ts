@@ -7,6 +7,7 @@ import { dirname } from 'node:path';
 import { UnavailableError } from '@quicprochat/proto';
 import { pageBytes } from './database.ts';
 import type { SqlDatabase } from './sqlite.ts';
+import type { DiskLimits, DiskState } from './store.ts';
 
 export const spaceReserve = {
   /** Free bytes, of the file system and inside the file, below which nothing new is taken. */
@@ -17,14 +18,19 @@ export const spaceReserve = {
   databaseShare: 0.9,
 } as const;
 
+/** How long a caller waits before it tries again (ms): a disk is not emptied in a second. */
+const fullRetryMs = 30_000;
+
 export class SpaceWatch {
   readonly #folder: string;
   readonly #pageCount;
   readonly #freePageCount;
   readonly #pagesMax: number;
-  #isFull = false;
+  readonly #disk: DiskLimits | undefined;
+  #state: DiskState = 'ok';
 
-  constructor(db: SqlDatabase, path: string) {
+  constructor(db: SqlDatabase, path: string, disk: DiskLimits | undefined) {
+    this.#disk = disk;
     this.#folder = dirname(path);
     this.#pageCount = db.prepare<[], number>('PRAGMA page_count').pluck();
     this.#freePageCount = db.prepare<[], number>('PRAGMA freelist_count').pluck();
@@ -37,16 +43,41 @@ export class SpaceWatch {
   look(): void {
     const freePages = this.#freePageCount.get() ?? 0;
     const usedPages = (this.#pageCount.get() ?? 0) - freePages;
-    const { bavail, bsize } = statfsSync(this.#folder);
+    const { bavail, bfree, blocks, bsize } = statfsSync(this.#folder);
     const diskBytes = bavail * bsize;
-    this.#isFull =
+    const isFull =
       usedPages >= this.#pagesMax * spaceReserve.databaseShare ||
       diskBytes < spaceReserve.logBytes ||
       diskBytes + freePages * pageBytes < spaceReserve.freeBytes;
+    // As df counts: of what is not reserved for root.
+    const usedBlocks = blocks - bfree;
+    const step = this.#stepOf(usedBlocks / (usedBlocks + bavail), diskBytes);
+    this.#state = isFull ? 'last' : step;
+  }
+
+  get state(): DiskState {
+    return this.#state;
   }
 
   /** Throws UnavailableError STORE_FULL when nothing new is taken. */
   need(): void {
-    if (this.#isFull) throw new UnavailableError('STORE_FULL', 'the disk is full');
+    if (this.#state === 'full' || this.#state === 'last') throw storeFull();
   }
+
+  /** Throws UnavailableError STORE_FULL when nothing is taken that makes the file grow. */
+  needLast(): void {
+    if (this.#state === 'last') throw storeFull();
+  }
+
+  #stepOf(usedShare: number, freeBytes: number): DiskState {
+    const disk = this.#disk;
+    if (disk === undefined || freeBytes >= disk.freeBytes) return 'ok';
+    if (usedShare >= disk.lastShare) return 'last';
+    if (usedShare >= disk.fullShare) return 'full';
+    return usedShare >= disk.redShare ? 'red' : 'ok';
+  }
+}
+
+function storeFull(): UnavailableError {
+  return new UnavailableError('STORE_FULL', 'the disk is full', { retryAfterMs: fullRetryMs });
 }

@@ -200,6 +200,9 @@ export class StoreClient implements NodeStore {
   fetchLogs(rid: Uint8Array, positions: readonly LogPosition[], maxRows: number, maxBytes: number) {
     return this.#channel.call('fetchLogs', rid, positions, maxRows, maxBytes);
   }
+  diskState() {
+    return this.#channel.call('diskState');
+  }
   sweep() {
     return this.#channel.call('sweep');
   }

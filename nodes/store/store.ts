@@ -188,6 +188,8 @@ export interface EnqueueBatch {
   readonly targets: readonly BatchTarget[];
   readonly kind: number;
   readonly ttlMs: number;
+  /** Only for inboxes here, and only with a valid token each: others are refused BLOCKED. */
+  readonly needsTokens?: boolean;
   /** As in EnqueueRow. */
   readonly sender?: Uint8Array;
 }
@@ -281,6 +283,20 @@ export interface Peeked extends Omit<Fetched, 'rows'> {
   readonly rows: readonly InboxRowHeader[];
 }
 
+/** Used parts (0 to 1) of the file system that the database is on. */
+export interface DiskLimits {
+  /** The operator should look. */
+  readonly redShare: number;
+  /** No new rows. */
+  readonly fullShare: number;
+  /** Nothing but reads, acks and what ends rows. */
+  readonly lastShare: number;
+  /** With so many bytes free the disk is not full, whatever part of it that is. */
+  readonly freeBytes: number;
+}
+/** `red`: the operator should look. `full`: no new rows. `last`: nothing that grows. */
+export type DiskState = 'ok' | 'red' | 'full' | 'last';
+
 /** Bounds of one store; numbers are the operator's configuration. */
 export interface StoreLimits {
   readonly inboxRows: number;
@@ -299,6 +315,8 @@ export interface StoreLimits {
   readonly delayedAfterMs: number;
   /** How long a tag is remembered after its row is gone. */
   readonly tombstoneMs: number;
+  /** How full the disk may get; undefined: up to the reserve of space.ts. */
+  readonly disk?: DiskLimits | undefined;
   /** The database file may not grow beyond it (STORE_FULL); undefined: as far as the disk goes. */
   readonly databaseBytes?: number | undefined;
 }
@@ -432,6 +450,8 @@ export interface NodeStore
   ack(rid: Uint8Array, upTo: number): Promise<void>;
   /** Calls back with the device key (hex) after a commit that added rows to its inbox. */
   onRows(listener: (ridHex: string) => void): Disposable;
+  /** How full the disk is now. */
+  diskState(): Promise<DiskState>;
   /** Removes what is past its time: rows, tombstones, claims, KeyPackages. Bounded work per call. */
   sweep(): Promise<void>;
 }

@@ -61,7 +61,8 @@ function callerKey({ caller, connection }: Call): string {
 export function rateLimit(clock: Clock, rates: Rates): Middleware {
   const buckets = new TokenBuckets(clock);
   return (call, next) => {
-    const { rate } = call.method;
+    const isAnonymousSend = call.method.rate === 'send' && call.caller.class === 'anyone';
+    const rate = isAnonymousSend ? 'sendAnonymous' : call.method.rate;
     const waitMs = buckets.take(`${rate} ${callerKey(call)}`, rates[rate]);
     if (waitMs > 0) {
       throw new ResourceExhaustedError(

@@ -13,7 +13,7 @@ interface FollowedRow {
   readonly rfc6962_root: Uint8Array | null;
 }
 
-export function auditQueries({ db, needRoom }: QueryContext): AuditOperations {
+export function auditQueries({ db, needLastRoom }: QueryContext): AuditOperations {
   const followed = db.prepare<[string], FollowedRow>(
     'SELECT status, size, rfc6962_root FROM kt_followed WHERE origin = ?',
   );
@@ -64,7 +64,7 @@ export function auditQueries({ db, needRoom }: QueryContext): AuditOperations {
         }
         roots.set(size, root);
       }
-      needRoom();
+      needLastRoom();
       for (const { size, root, signature } of heads) {
         insertHead.run(origin, size, root, signature);
       }

@@ -7,11 +7,18 @@ import { messageTag, PayloadTooLargeError, Status } from '@quicprochat/proto';
 import { needBytes, storeBounds } from '../bounds.ts';
 import type { Operations, QueryContext } from '../operations.ts';
 import type { BatchTarget, TargetOutcome } from '../store.ts';
+import type { TokenQueries } from './delivery-tokens.ts';
 import type { InboxQueries } from './inbox.ts';
 import type { LogAppend } from './log-append.ts';
 import type { OutboxAppend } from './outbox.ts';
 import { IncomingPayload } from './payloads.ts';
 import { joinTokens } from './row-tokens.ts';
+
+const blocked = {
+  outcome: 'refused',
+  status: Status.PermissionDenied,
+  reason: 'BLOCKED',
+} as const;
 
 interface BatchPayload {
   readonly mid: Uint8Array;
@@ -34,9 +41,16 @@ export function enqueueBatchQueries(
   inbox: InboxQueries,
   outbox: OutboxAppend,
   logs: LogAppend,
+  tokens: TokenQueries,
 ): Pick<Operations, 'enqueueBatch'> {
+  /** A device that is not there looks like one that gave no token. */
+  function hasToken({ rid, peer, token }: BatchTarget): boolean {
+    const log = peer === undefined && token !== undefined ? logs.byKey(rid) : undefined;
+    return log !== undefined && token !== undefined && tokens.isValid(log.id, token);
+  }
+
   return {
-    enqueueBatch(nowMs, { payloads: given, targets, kind, ttlMs, sender }) {
+    enqueueBatch(nowMs, { payloads: given, targets, kind, ttlMs, sender, needsTokens }) {
       const payloads = given.map(({ mid, payload }): BatchPayload => {
         needBytes(mid, storeBounds.midBytes, 'mid');
         const { payloadBytes } = storeBounds;
@@ -56,6 +70,10 @@ export function enqueueBatchQueries(
         const payload = payloads[target.payload];
         if (payload === undefined) throw new RangeError(`payload ${target.payload} of a target`);
         const { mid, tag } = payload;
+        if (needsTokens === true && !hasToken(target)) {
+          outcomes[index] = blocked;
+          continue;
+        }
         if (target.peer === undefined) {
           const delivery = { kind, mid, tag, payload: payload.incoming, ttlMs, sender: senderLog };
           const delivered = inbox.deliver(nowMs, target.rid, delivery, target.token);

@@ -30,7 +30,7 @@ interface Growth {
 }
 
 export function keyLogQueries(context: QueryContext): KeyLogOperations {
-  const { db, needRoom } = context;
+  const { db, needLastRoom } = context;
   const effects = accountEffects(context);
   const newestSize = db.prepare<[], number | null>('SELECT max(size) FROM kt_head').pluck();
   const newestTile = db.prepare<[], number | null>('SELECT max(id) FROM kt_tile').pluck();
@@ -120,7 +120,7 @@ export function keyLogQueries(context: QueryContext): KeyLogOperations {
       const rows = batch.effects as readonly AccountEffect[];
       effects.check(rows, batch.versions);
       for (const growth of growths) needNextVersions(growth);
-      needRoom();
+      needLastRoom();
       const superseded = encodeDeltas(batch.superseded.toSorted((a, b) => a - b));
       insertEntry.run(position, entry.timestampMs, entry.prefixRoot, entry.rootTile, superseded);
       insertHead.run(head.size, head.root, head.signature, head.rfc6962Root, head.noteSignature);
@@ -139,7 +139,7 @@ export function keyLogQueries(context: QueryContext): KeyLogOperations {
     },
 
     addEvaluations(_nowMs, evaluations) {
-      if (evaluations.length > 0) needRoom();
+      if (evaluations.length > 0) needLastRoom();
       for (const { label, version, evaluation } of evaluations) {
         const known = labelRow.get(label);
         if (known !== undefined) {

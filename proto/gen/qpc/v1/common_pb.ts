@@ -221,7 +221,7 @@ export const HealthRequestSchema: GenMessage<HealthRequest> = /*@__PURE__*/
  */
 export type HealthResponse = Message<"qpc.v1.HealthResponse"> & {
   /**
-   * "ready" or "draining".
+   * "ready", "draining", "diskRed" (the disk fills) or "diskFull" (nothing new is taken).
    *
    * @generated from field: string status = 1;
    */
