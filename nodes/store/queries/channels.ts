@@ -37,7 +37,11 @@ type ChannelOperations = Pick<
   | 'fetchLogs'
 >;
 
-export interface ChannelQueries extends ChannelOperations {
+/** For the hub of a group, which checks everything before it writes anything. */
+type HubQueries = Pick<ChannelLogQueries, 'isWritable' | 'append'> &
+  Pick<ChannelMemberQueries, 'prepareUpdate'>;
+
+export interface ChannelQueries extends ChannelOperations, HubQueries {
   /** Takes an item of a peer for the channel `cid`; returns why not. Nothing is written then. */
   relay(
     nowMs: number,
@@ -46,10 +50,6 @@ export interface ChannelQueries extends ChannelOperations {
     item: RelayItemIn,
     tag: Uint8Array,
   ): { readonly reason: string; readonly temporary: boolean } | undefined;
-  /** For the hub of a group, which checks everything before it writes anything. */
-  readonly isWritable: ChannelLogQueries['isWritable'];
-  readonly append: ChannelLogQueries['append'];
-  readonly prepareUpdate: ChannelMemberQueries['prepareUpdate'];
   sweep(nowMs: number): void;
 }
 
@@ -74,9 +74,9 @@ export function channelQueries(
   }
 
   return {
-    isWritable: log.isWritable,
-    append: log.append,
-    prepareUpdate: members.prepareUpdate,
+    isWritable: (nowMs, cid, proof, mid, signed) => log.isWritable(nowMs, cid, proof, mid, signed),
+    append: (nowMs, cid, delivery) => log.append(nowMs, cid, delivery),
+    prepareUpdate: (nowMs, from, parsed) => members.prepareUpdate(nowMs, from, parsed),
 
     createChannel: (nowMs, rid, channel) => members.create(nowMs, rid, channel),
     applyChannelUpdate: update,
