@@ -18,6 +18,7 @@ export {
   type PeersFile,
 } from './policy.ts';
 export type { RecordSite } from './trust.ts';
+export type { EphemeralItemIn } from './ephemeral.ts';
 export { KtProxy } from './kt-proxy.ts';
 export type { LinkState, LinkStatus } from './link.ts';
 export type { LinkSession } from './link-session.ts';

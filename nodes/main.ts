@@ -17,6 +17,14 @@ import { boundAddress, initNode } from './init.ts';
 import { readKeyFile } from './key-file.ts';
 import { closeLog, openLog } from './key-log.ts';
 import { checkOwnLog, decide, evidenceByHash, peerLogs } from './kt-commands.ts';
+import {
+  finishRotation,
+  loadNodeKeys,
+  prepareRotation,
+  rotationMs,
+  type KeyPair,
+  type NodeKeys,
+} from './node-keys.ts';
 import { startNode, type QpcNode } from './node.ts';
 import { dropDeadLetters, outboxLines, retryDeadLetters } from './outbox-commands.ts';
 import { peerLines, signalReload, writePidFile } from './peers-commands.ts';
@@ -181,6 +189,50 @@ outbox
     }),
   );
 
+const keys = program
+  .command('keys')
+  .description("the node's TLS and signing keys, while it is stopped");
+
+keys
+  .command('show', { isDefault: true })
+  .description('keys that the node has, and how a rotation stands')
+  .option(...configOption)
+  .action((options: { config: string }) =>
+    onStore(options.config, async (store, config) => {
+      printKeys(await loadNodeKeys(store), config);
+    }),
+  );
+
+keys
+  .command('prepare')
+  .description('make new keys; from the next start on the record names both, for at least 7 days')
+  .option(...configOption)
+  .action((options: { config: string }) =>
+    onStore(options.config, async (store, config, { clock, random }) => {
+      printKeys(await prepareRotation(store, random, clock.now()), config);
+    }),
+  );
+
+keys
+  .command('finish')
+  .description('use the new keys alone from the next start on')
+  .option('--now', 'before the 7 days are over: who has not seen the new key is locked out')
+  .option(...configOption)
+  .action((options: { config: string; now?: true }) =>
+    onStore(options.config, async (store, config, { clock }) => {
+      printKeys(await finishRotation(store, clock.now(), options.now === true), config);
+    }),
+  );
+
+function printKeys({ current, next, preparedMs, generation }: NodeKeys, config: NodeConfig): void {
+  const addressOf = ({ identity }: KeyPair): string =>
+    boundAddress(config, config.listen.port, identity.spkiSha256);
+  print(`key ${generation} in use  ${addressOf(current)}`);
+  if (next === undefined) return;
+  const until = new Date(preparedMs + rotationMs).toISOString().slice(0, 16);
+  print(`key ${generation + 1} prepared  ${addressOf(next)}  finish it after ${until}Z`);
+}
+
 const peers = program
   .command('peers')
   .description('nodes that this one federates with; also while it runs');
@@ -249,6 +301,12 @@ async function run(config: NodeConfig): Promise<void> {
     runtime,
     software,
   });
+  const pidFile = writePidFile(config.databasePath);
+  process.on('SIGHUP', () => {
+    reload(config, node).catch((error: unknown) => {
+      log.error('peers file refused', { error: startError(error) });
+    });
+  });
   const { endpoint } = node.listener;
   log.info('ready', {
     domain: config.domain,
@@ -270,12 +328,6 @@ async function run(config: NodeConfig): Promise<void> {
     },
     () => undefined,
   );
-  const pidFile = writePidFile(config.databasePath);
-  process.on('SIGHUP', () => {
-    reload(config, node).catch((error: unknown) => {
-      log.error('peers file refused', { error: startError(error) });
-    });
-  });
   await stopSignal();
   rmSync(pidFile, { force: true });
   log.info('stopping');

@@ -48,6 +48,7 @@ import { channelHandlers, ChannelPosts } from './services/channels.ts';
 import { capabilities, coreHandlers, protocolVersion, type NodeHealth } from './services/core.ts';
 import { deliveryHandlers } from './services/delivery.ts';
 import { fedKtHandlers } from './services/fed-kt.ts';
+import { groupHandlers } from './services/groups.ts';
 import { federationHandlers } from './services/federation.ts';
 import { keyHandlers } from './services/keys.ts';
 import { enqueueHandlers } from './services/enqueue.ts';
@@ -233,7 +234,6 @@ function openKeyLog(
   audits: PeerAudits,
 ): Promise<KeyLog> {
   const { domain } = config;
-  const { identity, signing } = secrets;
   return KeyLog.open({
     domain,
     config: config.kt,
@@ -244,7 +244,8 @@ function openKeyLog(
     ...(peers.peers.length === 0 ? {} : { mayWrite: () => audits.mayWrite() }),
     facts: {
       domain,
-      keys: [{ spkiSha256: identity.spkiSha256, signing, fromMs: 0, toMs: 0 }],
+      keys: secrets.recordKeys,
+      formerSigners: secrets.formerSigners,
       endpoints: [config.advertise],
       versionMin: protocolVersion,
       versionMax: protocolVersion,
@@ -327,6 +328,7 @@ async function buildHandlers(parts: BuildParts): Promise<Handlers> {
       federation,
     }),
     ...channelHandlers({ domain, store, federation }),
+    ...groupHandlers({ domain, store, signing: secrets.signing, federation }),
     ...deliveryHandlers({ clock, store, push, waiters, sessions }),
     ...keyHandlers({
       domain,
@@ -336,10 +338,15 @@ async function buildHandlers(parts: BuildParts): Promise<Handlers> {
       pseudonymKey,
       singleUsePerRequesterPerHour: config.singleUsePerRequesterPerHour,
       singleUsePerPeerAndTargetPerHour: config.singleUsePerPeerAndTargetPerHour,
+      lookupsPerPeerUserPerMinute: config.lookupsPerPeerUserPerMinute,
       proxy: federation.proxy,
       answers,
     }),
-    ...federationHandlers({ federation, sessions }),
+    ...federationHandlers({
+      federation,
+      sessions,
+      onEphemeral: (rid, payload) => push.typing(rid, payload),
+    }),
     ...ktHandlers({ domain, answers, accounts, pseudonymKey, peers: federation.kt }),
     ...deviceHandlers({ clock, store, accounts, sessions, sessionTtlMs }),
     ...fedKtHandlers({ domain, clock, answers, audits, lookups: config.rates.lookup }),

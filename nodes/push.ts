@@ -13,6 +13,7 @@ import {
   NoticeSchema,
   ServerDrainingEventSchema,
   StoreChangedEventSchema,
+  TypingEventSchema,
   SupersededEventSchema,
   toBinary,
 } from '@quicprochat/proto/messages';
@@ -280,6 +281,12 @@ export class PushHub {
   keyPackagesLow(rid: Uint8Array, suite: number, singleUse: number): void {
     const event = create(KeyPackagesLowEventSchema, { suite, singleUse });
     this.hint(rid, PushEvent.KeyPackagesLow, toBinary(KeyPackagesLowEventSchema, event));
+  }
+
+  /** Somebody types; lost where nobody listens. */
+  typing(rid: Uint8Array, payload: Uint8Array): void {
+    const event = create(TypingEventSchema, { payload });
+    this.hint(rid, PushEvent.Typing, toBinary(TypingEventSchema, event));
   }
 
   /** Something that the device would find out later by itself; lost where it does not listen. */

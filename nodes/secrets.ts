@@ -5,14 +5,9 @@
  */
 import { hkdfSync } from 'node:crypto';
 import { nativeSigner, type Signer } from '@quicprochat/kt-log';
-import {
-  seedOf,
-  signingKeyFromSeed,
-  type Random,
-  type Runtime,
-  type SigningKey,
-} from '@quicprochat/proto';
-import { loadIdentity, makeIdentity, type NodeIdentity } from '@quicprochat/proto/transport';
+import type { NodeRecordKey, Random, Runtime, SigningKey } from '@quicprochat/proto';
+import type { NodeIdentity } from '@quicprochat/proto/transport';
+import { createNodeKeys, loadNodeKeys, type NodeKeys } from './node-keys.ts';
 import { OpaqueServer } from './opaque.ts';
 import { SetupError } from './setup-error.ts';
 import type { NodeStore } from './store/store.ts';
@@ -33,8 +28,12 @@ export interface KeyLogSecrets {
 
 export interface NodeSecrets {
   readonly identity: NodeIdentity;
-  /** Signs the node's record; apart from the TLS key. */
+  /** Signs the node's record and delivery proofs; apart from the TLS key. */
   readonly signing: SigningKey;
+  /** Keys of the node's record: these, and during a rotation the next ones beside them. */
+  readonly recordKeys: readonly NodeRecordKey[];
+  /** Keys that are in no record any more and sign it still. */
+  readonly formerSigners: readonly SigningKey[];
   readonly opaqueSetup: Uint8Array;
   readonly pseudonymKey: Uint8Array;
   /** Proves to this node what it said of its store (32 bytes); older copies of the store have it. */
@@ -43,9 +42,6 @@ export interface NodeSecrets {
 }
 
 const names = {
-  certificate: 'tls-certificate',
-  privateKey: 'tls-private-key',
-  signing: 'signing-seed',
   opaque: 'opaque-setup-1',
   pseudonym: 'pseudonym-key',
 } as const;
@@ -61,21 +57,16 @@ const keyLogNames = {
 /** Makes and stores all of them. Durable when it resolves. */
 export async function createSecrets(store: NodeStore, runtime: Runtime): Promise<NodeSecrets> {
   const { random } = runtime;
-  const identity = await makeIdentity(random);
-  const signing = signingKeyFromSeed(random.bytes(32));
+  const keys = await createNodeKeys(store, random);
   const opaqueSetup = await OpaqueServer.createSetup();
   const pseudonymKey = random.bytes(32);
-  const text = new TextEncoder();
   const [keyLog] = await Promise.all([
     keyLogSecrets(store, random),
-    store.putSecret(names.certificate, text.encode(identity.certificatePem)),
-    store.putSecret(names.privateKey, text.encode(identity.privateKeyPem)),
-    store.putSecret(names.signing, seedOf(signing)),
     store.putSecret(names.opaque, opaqueSetup),
     store.putSecret(names.pseudonym, pseudonymKey),
   ]);
   const storeMarkKey = storeMarkKeyOf(pseudonymKey);
-  return { identity, signing, opaqueSetup, pseudonymKey, storeMarkKey, keyLog };
+  return { ...inUse(keys), opaqueSetup, pseudonymKey, storeMarkKey, keyLog };
 }
 
 /**
@@ -90,22 +81,23 @@ export async function loadSecrets(store: NodeStore, random: Random): Promise<Nod
     }
     return value;
   };
-  const text = new TextDecoder();
-  const seed = await read(names.signing);
-  const signing = signingKeyFromSeed(seed);
-  seed.fill(0);
+  const keys = await loadNodeKeys(store);
   const pseudonymKey = await read(names.pseudonym);
   return {
-    identity: loadIdentity(
-      text.decode(await read(names.certificate)),
-      text.decode(await read(names.privateKey)),
-    ),
-    signing,
+    ...inUse(keys),
     opaqueSetup: await read(names.opaque),
     pseudonymKey,
     storeMarkKey: storeMarkKeyOf(pseudonymKey),
     keyLog: await keyLogSecrets(store, random),
   };
+}
+
+function inUse({
+  current,
+  record,
+  former,
+}: NodeKeys): Pick<NodeSecrets, 'identity' | 'signing' | 'recordKeys' | 'formerSigners'> {
+  return { ...current, recordKeys: record, formerSigners: former };
 }
 
 /** Derived, so that every copy of a database has it, however old. */

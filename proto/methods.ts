@@ -23,6 +23,7 @@ import {
   type FieldRules,
 } from './field-rules.ts';
 import { channelLimits, hubsViolation } from './channel.ts';
+import { groupLogLimits } from './group-log.ts';
 import { maxManifestBytes } from './manifest.ts';
 import { opaqueBytes } from './opaque-parameters.ts';
 
@@ -104,6 +105,12 @@ export const maxControlBytes = 512 * 1024;
 /** Bounds of one relay batch. */
 export const maxRelayItems = 256;
 export const maxRelayBytes = 768 * 1024;
+/** Bounds of one FedEphemeral, and of an item in it. */
+export const maxEphemeralItems = 256;
+export const maxEphemeralRids = 64;
+export const maxEphemeralBytes = 512;
+/** Part of a blob in one answer (bytes). */
+export const maxBlobChunkBytes = 256 * 1024;
 export const maxFetchRows = 256;
 export const maxFetchBytes = 512 * 1024;
 /** Bounds of one BatchEnqueue; the whole request has at most the bytes. */
@@ -114,6 +121,9 @@ export const maxBatchTargets = 2_048;
 export const maxBatchBytes = 2 * 1024 * 1024;
 /** Of a caller that nobody knows (bytes): a tenth. */
 export const maxAnonymousBatchBytes = 204 * 1024;
+/** A commit with its Welcomes, updates and GroupInfo (bytes); joiners of one commit. */
+export const maxCommitRequestBytes = 2 * 1024 * 1024;
+export const maxWelcomes = 64;
 /** Headers of one Peek. */
 export const maxPeekRows = 1_000;
 /** Largest KEYTRANS request (bytes): a monitor map of some thousand labels. */
@@ -160,6 +170,59 @@ const ktRequestOrNone = bytesBetween(0, maxKtRequestBytes);
 const domainOrOwn: FieldRule = (value) => (value === '' ? undefined : domainName(value));
 const hubSet: FieldRule = (value) =>
   Array.isArray(value) ? hubsViolation(value.map(String)) : 'is missing';
+const signedEntry = every(
+  present,
+  nested<m.SignedGroupEntry>({
+    entry: bytesBetween(1, groupLogLimits.entryBytes),
+    signature: exactBytes(64),
+  }),
+);
+const commitTarget = nested<m.CommitTarget>({
+  rid: exactBytes(32),
+  domain: domainName,
+  token: deliveryToken,
+});
+/** Beside it in a row stands the certificate. */
+const commitEnvelope = bytesBetween(1, maxControlBytes - 4 * groupLogLimits.entryBytes);
+const channelPost: FieldRules<m.ChannelPost> = {
+  cid: exactBytes(channelLimits.cidBytes),
+  epoch: safeSeq,
+  signature: exactBytes(64),
+  domainsHash: exactBytes(channelLimits.domainsHashBytes),
+  domains: itemsBetween(0, channelLimits.domains, domainName),
+};
+const submitRules: FieldRules<m.SubmitCommitRequest> = {
+  hub: domainOrOwn,
+  entry: signedEntry,
+  commit: commitEnvelope,
+  mid: exactBytes(16),
+  channel: nested({ ...channelPost, domains: itemsBetween(1, channelLimits.domains, domainName) }),
+  targets: itemsBetween(0, maxBatchTargets, commitTarget),
+  welcomes: itemsBetween(
+    0,
+    maxWelcomes,
+    nested<m.WelcomeTarget>({
+      target: every(present, commitTarget),
+      mid: exactBytes(16),
+      welcome: commitEnvelope,
+    }),
+  ),
+  updates: itemsBetween(
+    0,
+    channelLimits.domains,
+    nested<m.DomainUpdate>({
+      domain: domainName,
+      update: bytesBetween(1, channelLimits.updateBytes),
+    }),
+  ),
+  groupInfo: bytesBetween(0, maxControlBytes),
+};
+const groupLogRules: FieldRules<m.GroupLogRequest> = {
+  hub: domainOrOwn,
+  group: exactBytes(groupLogLimits.groupIdBytes),
+  after: emptyOrBytes(groupLogLimits.hashBytes),
+  maxEntries: atMost(64),
+};
 const checkpointNote = bytesBetween(1, maxCheckpointBytes);
 const fetchKeyPackage: FieldRules<m.FetchKeyPackageRequest> = {
   userId: userIdText,
@@ -269,13 +332,7 @@ export const methods = {
       payload: bytesBetween(1, maxControlBytes),
       ttlS: atMost(maxTtlS),
       token: deliveryToken,
-      channel: nested<m.ChannelPost>({
-        cid: exactBytes(32),
-        epoch: safeSeq,
-        signature: exactBytes(64),
-        domainsHash: exactBytes(channelLimits.domainsHashBytes),
-        domains: itemsBetween(0, channelLimits.domains, domainName),
-      }),
+      channel: nested(channelPost),
     },
   }),
   fetch: method(201, m.FetchRequestSchema, m.FetchResponseSchema, {
@@ -380,6 +437,23 @@ export const methods = {
   }),
   keyPackageCount: method(305, m.KeyPackageCountRequestSchema, m.KeyPackageCountResponseSchema, {
     callers: device,
+  }),
+
+  createGroup: method(220, m.CreateGroupRequestSchema, m.CreateGroupResponseSchema, {
+    callers: device,
+    rate: 'keys',
+    rules: { entry: signedEntry, hubs: hubSet },
+  }),
+  submitCommit: method(221, m.SubmitCommitRequestSchema, m.SubmitCommitResponseSchema, {
+    callers: device,
+    rate: 'send',
+    maxRequestBytes: maxCommitRequestBytes,
+    rules: submitRules,
+  }),
+  groupLog: method(222, m.GroupLogRequestSchema, m.GroupLogResponseSchema, {
+    callers: device,
+    rate: 'read',
+    rules: groupLogRules,
   }),
 
   createChannel: method(400, m.CreateChannelRequestSchema, m.CreateChannelResponseSchema, {
@@ -544,6 +618,42 @@ export const methods = {
       remembersProof: emptyOrBytes(16),
     },
   }),
+  fedBlob: method(917, m.FedBlobRequestSchema, m.FedBlobResponseSchema, {
+    callers: peer,
+    rate: 'relay',
+    rules: {
+      hash: exactBytes(32),
+      offset: safeSeq,
+      length: every(atMost(maxBlobChunkBytes), (value) => (value === 0 ? 'is missing' : undefined)),
+    },
+  }),
+  fedEphemeral: method(918, m.FedEphemeralRequestSchema, m.FedEphemeralResponseSchema, {
+    callers: peer,
+    rate: 'relay',
+    deadlineMs: 5_000,
+    maxRequestBytes: defaultMaxPayloadBytes,
+    rules: {
+      items: itemsBetween(
+        1,
+        maxEphemeralItems,
+        nested<m.EphemeralItem>({
+          rids: itemsBetween(1, maxEphemeralRids, exactBytes(32)),
+          payload: bytesBetween(1, maxEphemeralBytes),
+        }),
+      ),
+    },
+  }),
+  fedHubSubmit: method(911, m.FedHubSubmitRequestSchema, m.FedHubSubmitResponseSchema, {
+    callers: peer,
+    rate: 'relay',
+    maxRequestBytes: maxCommitRequestBytes + smallBytes,
+    rules: { submit: every(present, nested(submitRules)) },
+  }),
+  fedHubLog: method(914, m.FedHubLogRequestSchema, m.FedHubLogResponseSchema, {
+    callers: peer,
+    rate: 'relay',
+    rules: { log: every(present, nested(groupLogRules)) },
+  }),
   fedKt: method(916, m.FedKtRequestSchema, m.FedKtResponseSchema, {
     callers: peer,
     rate: 'relay',
@@ -603,6 +713,7 @@ export const PushEvent = {
   DeviceChange: 14,
   KeyPackagesLow: 15,
   ServerDraining: 20,
+  Typing: 10,
   StoreChanged: 21,
 } as const;
 

@@ -10,6 +10,8 @@ import {
   NotFoundError,
   parseUserId,
   PermissionDeniedError,
+  ResourceExhaustedError,
+  TokenBuckets,
   type CallContext,
   type Clock,
   type Handlers,
@@ -55,6 +57,8 @@ export interface KeyParts {
   readonly singleUsePerRequesterPerHour: number;
   /** Single-use packages of one user that a whole peer gets in an hour: it names its users itself. */
   readonly singleUsePerPeerAndTargetPerHour: number;
+  /** Users that one user of a peer may look up in a minute. */
+  readonly lookupsPerPeerUserPerMinute: number;
   /** Look-ups at peers. */
   readonly proxy: Federation['proxy'];
   /** Proofs of this node's log. */
@@ -78,6 +82,18 @@ export function keyHandlers(
   | 'proxyResolveUser'
 > {
   const { store, clock, proxy } = parts;
+  const perMinute = parts.lookupsPerPeerUserPerMinute;
+  const peerUsers = new TokenBuckets(clock);
+
+  /** Throws ResourceExhaustedError RATE_LIMITED for a user of a peer who asks too often. */
+  function admitPeerUser(requester: Uint8Array, context: CallContext): void {
+    const user = `${peerOf(context)} ${Buffer.from(requester).toString('hex')}`;
+    const rate = { perSecond: perMinute / 60, burst: perMinute };
+    const retryAfterMs = peerUsers.take(user, rate);
+    if (retryAfterMs === 0) return;
+    const message = `one of the peer's users: more than ${perMinute} look-ups in a minute`;
+    throw new ResourceExhaustedError('RATE_LIMITED', message, { retryAfterMs });
+  }
   const requesterIn = (context: CallContext): Uint8Array =>
     requesterOf(parts.pseudonymKey, context);
 
@@ -236,15 +252,18 @@ export function keyHandlers(
       return { fetched: await claimOwn(fetch, asker, parts.singleUsePerPeerAndTargetPerHour) };
     },
 
-    async proxyFetchHybridKey({ fetch }) {
+    async proxyFetchHybridKey({ fetch, requester }, context) {
       if (fetch === undefined) throw new InvalidArgumentError('BAD_FIELD', 'fetch: is missing');
       ownOnly(fetch.userId);
+      admitPeerUser(requester, context);
       return { fetched: await ownPrekeys(fetch.userId) };
     },
 
-    async proxyResolveUser({ resolve }) {
+    async proxyResolveUser({ resolve, requester }, context) {
       if (resolve === undefined) throw new InvalidArgumentError('BAD_FIELD', 'resolve: is missing');
       ownOnly(resolve.userId);
+      // Before the look: a refusal must not tell whether there is such a user.
+      admitPeerUser(requester, context);
       return { resolved: await ownUser(resolve) };
     },
   };

@@ -18,7 +18,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file qpc/v1/federation.proto.
  */
 export const file_qpc_v1_federation: GenFile = /*@__PURE__*/
-  fileDesc("ChdxcGMvdjEvZmVkZXJhdGlvbi5wcm90bxIGcXBjLnYxIusBCgpOb2RlUmVjb3JkEg4KBmRvbWFpbhgBIAEoCRIdCgRrZXlzGAIgAygLMg8ucXBjLnYxLk5vZGVLZXkSJwoJZW5kcG9pbnRzGAMgAygLMhQucXBjLnYxLk5vZGVFbmRwb2ludBILCgNzZXEYBCABKAQSEwoLdmVyc2lvbl9taW4YBSABKA0SEwoLdmVyc2lvbl9tYXgYBiABKA0SFAoMY2FwYWJpbGl0aWVzGAcgAygJEh8KAmt0GAggAygLMhMucXBjLnYxLkt0TG9nUmVjb3JkEhEKCWNvc2lnbmVycxgJIAMoCUoECAoQECI+CgtLdExvZ1JlY29yZBIOCgZjb25maWcYASABKAwSDAoEdmtleRgCIAEoCRIRCglmcm9tX3NpemUYAyABKAQiUAoHTm9kZUtleRITCgtzcGtpX3NoYTI1NhgBIAEoDBIQCghzaWduX3B1YhgCIAEoDBIPCgdmcm9tX21zGAMgASgEEg0KBXRvX21zGAQgASgEIioKDE5vZGVFbmRwb2ludBIMCgRob3N0GAEgASgJEgwKBHBvcnQYAiABKA0iTQoQU2lnbmVkTm9kZVJlY29yZBIOCgZyZWNvcmQYASABKAwSKQoKc2lnbmF0dXJlcxgCIAMoCzIVLnFwYy52MS5Ob2RlU2lnbmF0dXJlIjQKDU5vZGVTaWduYXR1cmUSEAoIc2lnbl9wdWIYASABKAwSEQoJc2lnbmF0dXJlGAIgASgMIiYKFEdldE5vZGVSZWNvcmRSZXF1ZXN0Eg4KBmRvbWFpbhgBIAEoCSJBChVHZXROb2RlUmVjb3JkUmVzcG9uc2USKAoGcmVjb3JkGAEgASgLMhgucXBjLnYxLlNpZ25lZE5vZGVSZWNvcmQiWwoLU3RyZWFtU3RhdGUSGgoEbGFuZRgBIAEoDjIMLnFwYy52MS5MYW5lEhEKCXN0cmVhbV9pZBgCIAEoDBIOCgZjdXJzb3IYAyABKAQSDQoFY2hhaW4YBCABKAwiiQIKD0ZlZEhlbGxvUmVxdWVzdBIOCgZkb21haW4YASABKAkSEwoLdmVyc2lvbl9taW4YAiABKA0SEwoLdmVyc2lvbl9tYXgYAyABKA0SFAoMY2FwYWJpbGl0aWVzGAQgAygJEiQKB3N0cmVhbXMYBSADKAsyEy5xcGMudjEuU3RyZWFtU3RhdGUSGgoScmVtZW1iZXJzX3N0b3JlX2lkGAYgASgMEhkKEXJlbWVtYmVyc19jb3VudGVyGAcgASgEEhcKD3JlbWVtYmVyc19wcm9vZhgIIAEoDBIQCghzdG9yZV9pZBgJIAEoDBIPCgdjb3VudGVyGAogASgEEg0KBXByb29mGAsgASgMIp0CChBGZWRIZWxsb1Jlc3BvbnNlEg4KBmRvbWFpbhgBIAEoCRIPCgd2ZXJzaW9uGAIgASgNEhQKDGNhcGFiaWxpdGllcxgDIAMoCRIkCgdzdHJlYW1zGAQgAygLMhMucXBjLnYxLlN0cmVhbVN0YXRlEhAKCHN0b3JlX2lkGAUgASgMEg8KB2NvdW50ZXIYBiABKAQSFAoMY3JlZGl0X2l0ZW1zGAcgASgNEhQKDGNyZWRpdF9ieXRlcxgIIAEoDRINCgVwcm9vZhgJIAEoDBIaChJyZW1lbWJlcnNfc3RvcmVfaWQYCiABKAwSGQoRcmVtZW1iZXJzX2NvdW50ZXIYCyABKAQSFwoPcmVtZW1iZXJzX3Byb29mGAwgASgMIowBCglSZWxheUl0ZW0SDAoEa2luZBgBIAEoDRILCgNtaWQYAiABKAwSDwoHcGF5bG9hZBgDIAEoDBIMCgRyaWRzGAQgAygMEg0KBXR0bF9zGAUgASgNEg4KBnRva2VucxgGIAMoDBImCgdjaGFubmVsGAcgASgLMhUucXBjLnYxLkNoYW5uZWxIZWFkZXIiLgoNRXBoZW1lcmFsSXRlbRIMCgRyaWRzGAEgAygMEg8KB3BheWxvYWQYAiABKAwihAEKD0ZlZFJlbGF5UmVxdWVzdBIaCgRsYW5lGAEgASgOMgwucXBjLnYxLkxhbmUSEQoJc3RyZWFtX2lkGAIgASgMEg0KBWFja2VkGAMgASgEEhEKCWZpcnN0X3NlcRgEIAEoBBIgCgVpdGVtcxgFIAMoCzIRLnFwYy52MS5SZWxheUl0ZW0iSgoLUmVsYXlSZWplY3QSCwoDc2VxGAEgASgEEgsKA3JpZBgCIAEoDBIOCgZyZWFzb24YAyABKAkSEQoJdGVtcG9yYXJ5GAQgASgIIs0BChBGZWRSZWxheVJlc3BvbnNlEg4KBmN1cnNvchgBIAEoBBINCgVjaGFpbhgCIAEoDBIkCgdyZWplY3RzGAMgAygLMhMucXBjLnYxLlJlbGF5UmVqZWN0EhQKDGNyZWRpdF9pdGVtcxgEIAEoDRIUCgxjcmVkaXRfYnl0ZXMYBSABKA0SFgoOcmV0cnlfYWZ0ZXJfbXMYBiABKAQSEAoIc3RvcmVfaWQYByABKAwSDwoHY291bnRlchgIIAEoBBINCgVwcm9vZhgJIAEoDCJfChtQcm94eUZldGNoS2V5UGFja2FnZVJlcXVlc3QSLQoFZmV0Y2gYASABKAsyHi5xcGMudjEuRmV0Y2hLZXlQYWNrYWdlUmVxdWVzdBIRCglyZXF1ZXN0ZXIYAiABKAwiUAocUHJveHlGZXRjaEtleVBhY2thZ2VSZXNwb25zZRIwCgdmZXRjaGVkGAEgASgLMh8ucXBjLnYxLkZldGNoS2V5UGFja2FnZVJlc3BvbnNlIl0KGlByb3h5RmV0Y2hIeWJyaWRLZXlSZXF1ZXN0EiwKBWZldGNoGAEgASgLMh0ucXBjLnYxLkZldGNoSHlicmlkS2V5UmVxdWVzdBIRCglyZXF1ZXN0ZXIYAiABKAwiTgobUHJveHlGZXRjaEh5YnJpZEtleVJlc3BvbnNlEi8KB2ZldGNoZWQYASABKAsyHi5xcGMudjEuRmV0Y2hIeWJyaWRLZXlSZXNwb25zZSJZChdQcm94eVJlc29sdmVVc2VyUmVxdWVzdBIrCgdyZXNvbHZlGAEgASgLMhoucXBjLnYxLlJlc29sdmVVc2VyUmVxdWVzdBIRCglyZXF1ZXN0ZXIYAiABKAwiSQoYUHJveHlSZXNvbHZlVXNlclJlc3BvbnNlEi0KCHJlc29sdmVkGAEgASgLMhsucXBjLnYxLlJlc29sdmVVc2VyUmVzcG9uc2UiGQoXRmVkZXJhdGlvbkhlYWx0aFJlcXVlc3QiKgoYRmVkZXJhdGlvbkhlYWx0aFJlc3BvbnNlEg4KBnN0YXR1cxgBIAEoCSo9CgRMYW5lEhQKEExBTkVfVU5TUEVDSUZJRUQQABIQCgxMQU5FX0NPTlRST0wQARINCglMQU5FX0JVTEsQAmIGcHJvdG8z", [file_qpc_v1_channel, file_qpc_v1_keys, file_qpc_v1_user]);
+  fileDesc("ChdxcGMvdjEvZmVkZXJhdGlvbi5wcm90bxIGcXBjLnYxIusBCgpOb2RlUmVjb3JkEg4KBmRvbWFpbhgBIAEoCRIdCgRrZXlzGAIgAygLMg8ucXBjLnYxLk5vZGVLZXkSJwoJZW5kcG9pbnRzGAMgAygLMhQucXBjLnYxLk5vZGVFbmRwb2ludBILCgNzZXEYBCABKAQSEwoLdmVyc2lvbl9taW4YBSABKA0SEwoLdmVyc2lvbl9tYXgYBiABKA0SFAoMY2FwYWJpbGl0aWVzGAcgAygJEh8KAmt0GAggAygLMhMucXBjLnYxLkt0TG9nUmVjb3JkEhEKCWNvc2lnbmVycxgJIAMoCUoECAoQECI+CgtLdExvZ1JlY29yZBIOCgZjb25maWcYASABKAwSDAoEdmtleRgCIAEoCRIRCglmcm9tX3NpemUYAyABKAQiUAoHTm9kZUtleRITCgtzcGtpX3NoYTI1NhgBIAEoDBIQCghzaWduX3B1YhgCIAEoDBIPCgdmcm9tX21zGAMgASgEEg0KBXRvX21zGAQgASgEIioKDE5vZGVFbmRwb2ludBIMCgRob3N0GAEgASgJEgwKBHBvcnQYAiABKA0iTQoQU2lnbmVkTm9kZVJlY29yZBIOCgZyZWNvcmQYASABKAwSKQoKc2lnbmF0dXJlcxgCIAMoCzIVLnFwYy52MS5Ob2RlU2lnbmF0dXJlIjQKDU5vZGVTaWduYXR1cmUSEAoIc2lnbl9wdWIYASABKAwSEQoJc2lnbmF0dXJlGAIgASgMIiYKFEdldE5vZGVSZWNvcmRSZXF1ZXN0Eg4KBmRvbWFpbhgBIAEoCSJBChVHZXROb2RlUmVjb3JkUmVzcG9uc2USKAoGcmVjb3JkGAEgASgLMhgucXBjLnYxLlNpZ25lZE5vZGVSZWNvcmQiWwoLU3RyZWFtU3RhdGUSGgoEbGFuZRgBIAEoDjIMLnFwYy52MS5MYW5lEhEKCXN0cmVhbV9pZBgCIAEoDBIOCgZjdXJzb3IYAyABKAQSDQoFY2hhaW4YBCABKAwiiQIKD0ZlZEhlbGxvUmVxdWVzdBIOCgZkb21haW4YASABKAkSEwoLdmVyc2lvbl9taW4YAiABKA0SEwoLdmVyc2lvbl9tYXgYAyABKA0SFAoMY2FwYWJpbGl0aWVzGAQgAygJEiQKB3N0cmVhbXMYBSADKAsyEy5xcGMudjEuU3RyZWFtU3RhdGUSGgoScmVtZW1iZXJzX3N0b3JlX2lkGAYgASgMEhkKEXJlbWVtYmVyc19jb3VudGVyGAcgASgEEhcKD3JlbWVtYmVyc19wcm9vZhgIIAEoDBIQCghzdG9yZV9pZBgJIAEoDBIPCgdjb3VudGVyGAogASgEEg0KBXByb29mGAsgASgMIp0CChBGZWRIZWxsb1Jlc3BvbnNlEg4KBmRvbWFpbhgBIAEoCRIPCgd2ZXJzaW9uGAIgASgNEhQKDGNhcGFiaWxpdGllcxgDIAMoCRIkCgdzdHJlYW1zGAQgAygLMhMucXBjLnYxLlN0cmVhbVN0YXRlEhAKCHN0b3JlX2lkGAUgASgMEg8KB2NvdW50ZXIYBiABKAQSFAoMY3JlZGl0X2l0ZW1zGAcgASgNEhQKDGNyZWRpdF9ieXRlcxgIIAEoDRINCgVwcm9vZhgJIAEoDBIaChJyZW1lbWJlcnNfc3RvcmVfaWQYCiABKAwSGQoRcmVtZW1iZXJzX2NvdW50ZXIYCyABKAQSFwoPcmVtZW1iZXJzX3Byb29mGAwgASgMIowBCglSZWxheUl0ZW0SDAoEa2luZBgBIAEoDRILCgNtaWQYAiABKAwSDwoHcGF5bG9hZBgDIAEoDBIMCgRyaWRzGAQgAygMEg0KBXR0bF9zGAUgASgNEg4KBnRva2VucxgGIAMoDBImCgdjaGFubmVsGAcgASgLMhUucXBjLnYxLkNoYW5uZWxIZWFkZXIiLgoNRXBoZW1lcmFsSXRlbRIMCgRyaWRzGAEgAygMEg8KB3BheWxvYWQYAiABKAwiOwoTRmVkRXBoZW1lcmFsUmVxdWVzdBIkCgVpdGVtcxgBIAMoCzIVLnFwYy52MS5FcGhlbWVyYWxJdGVtIhYKFEZlZEVwaGVtZXJhbFJlc3BvbnNlIj4KDkZlZEJsb2JSZXF1ZXN0EgwKBGhhc2gYASABKAwSDgoGb2Zmc2V0GAIgASgEEg4KBmxlbmd0aBgDIAEoDSItCg9GZWRCbG9iUmVzcG9uc2USDAoEZGF0YRgBIAEoDBIMCgRzaXplGAIgASgEIoQBCg9GZWRSZWxheVJlcXVlc3QSGgoEbGFuZRgBIAEoDjIMLnFwYy52MS5MYW5lEhEKCXN0cmVhbV9pZBgCIAEoDBINCgVhY2tlZBgDIAEoBBIRCglmaXJzdF9zZXEYBCABKAQSIAoFaXRlbXMYBSADKAsyES5xcGMudjEuUmVsYXlJdGVtIkoKC1JlbGF5UmVqZWN0EgsKA3NlcRgBIAEoBBILCgNyaWQYAiABKAwSDgoGcmVhc29uGAMgASgJEhEKCXRlbXBvcmFyeRgEIAEoCCLNAQoQRmVkUmVsYXlSZXNwb25zZRIOCgZjdXJzb3IYASABKAQSDQoFY2hhaW4YAiABKAwSJAoHcmVqZWN0cxgDIAMoCzITLnFwYy52MS5SZWxheVJlamVjdBIUCgxjcmVkaXRfaXRlbXMYBCABKA0SFAoMY3JlZGl0X2J5dGVzGAUgASgNEhYKDnJldHJ5X2FmdGVyX21zGAYgASgEEhAKCHN0b3JlX2lkGAcgASgMEg8KB2NvdW50ZXIYCCABKAQSDQoFcHJvb2YYCSABKAwiXwobUHJveHlGZXRjaEtleVBhY2thZ2VSZXF1ZXN0Ei0KBWZldGNoGAEgASgLMh4ucXBjLnYxLkZldGNoS2V5UGFja2FnZVJlcXVlc3QSEQoJcmVxdWVzdGVyGAIgASgMIlAKHFByb3h5RmV0Y2hLZXlQYWNrYWdlUmVzcG9uc2USMAoHZmV0Y2hlZBgBIAEoCzIfLnFwYy52MS5GZXRjaEtleVBhY2thZ2VSZXNwb25zZSJdChpQcm94eUZldGNoSHlicmlkS2V5UmVxdWVzdBIsCgVmZXRjaBgBIAEoCzIdLnFwYy52MS5GZXRjaEh5YnJpZEtleVJlcXVlc3QSEQoJcmVxdWVzdGVyGAIgASgMIk4KG1Byb3h5RmV0Y2hIeWJyaWRLZXlSZXNwb25zZRIvCgdmZXRjaGVkGAEgASgLMh4ucXBjLnYxLkZldGNoSHlicmlkS2V5UmVzcG9uc2UiWQoXUHJveHlSZXNvbHZlVXNlclJlcXVlc3QSKwoHcmVzb2x2ZRgBIAEoCzIaLnFwYy52MS5SZXNvbHZlVXNlclJlcXVlc3QSEQoJcmVxdWVzdGVyGAIgASgMIkkKGFByb3h5UmVzb2x2ZVVzZXJSZXNwb25zZRItCghyZXNvbHZlZBgBIAEoCzIbLnFwYy52MS5SZXNvbHZlVXNlclJlc3BvbnNlIhkKF0ZlZGVyYXRpb25IZWFsdGhSZXF1ZXN0IioKGEZlZGVyYXRpb25IZWFsdGhSZXNwb25zZRIOCgZzdGF0dXMYASABKAkqPQoETGFuZRIUChBMQU5FX1VOU1BFQ0lGSUVEEAASEAoMTEFORV9DT05UUk9MEAESDQoJTEFORV9CVUxLEAJiBnByb3RvMw", [file_qpc_v1_channel, file_qpc_v1_keys, file_qpc_v1_user]);
 
 /**
  * Who a domain's node is. Signed; the bytes travel as they were signed.
@@ -537,6 +537,99 @@ export const EphemeralItemSchema: GenMessage<EphemeralItem> = /*@__PURE__*/
   messageDesc(file_qpc_v1_federation, 12);
 
 /**
+ * What is worth nothing in ten seconds: taken or lost, never sent again.
+ *
+ * @generated from message qpc.v1.FedEphemeralRequest
+ */
+export type FedEphemeralRequest = Message<"qpc.v1.FedEphemeralRequest"> & {
+  /**
+   * At most 256.
+   *
+   * @generated from field: repeated qpc.v1.EphemeralItem items = 1;
+   */
+  items: EphemeralItem[];
+};
+
+/**
+ * Describes the message qpc.v1.FedEphemeralRequest.
+ * Use `create(FedEphemeralRequestSchema)` to create a new message.
+ */
+export const FedEphemeralRequestSchema: GenMessage<FedEphemeralRequest> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_federation, 13);
+
+/**
+ * Says nothing of what became of them.
+ *
+ * @generated from message qpc.v1.FedEphemeralResponse
+ */
+export type FedEphemeralResponse = Message<"qpc.v1.FedEphemeralResponse"> & {
+};
+
+/**
+ * Describes the message qpc.v1.FedEphemeralResponse.
+ * Use `create(FedEphemeralResponseSchema)` to create a new message.
+ */
+export const FedEphemeralResponseSchema: GenMessage<FedEphemeralResponse> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_federation, 14);
+
+/**
+ * Bytes of a blob of the answering node, by range; the hash is the check.
+ *
+ * @generated from message qpc.v1.FedBlobRequest
+ */
+export type FedBlobRequest = Message<"qpc.v1.FedBlobRequest"> & {
+  /**
+   * SHA-256 of the blob (32 bytes).
+   *
+   * @generated from field: bytes hash = 1;
+   */
+  hash: Uint8Array;
+
+  /**
+   * @generated from field: uint64 offset = 2;
+   */
+  offset: bigint;
+
+  /**
+   * At most 256 KiB.
+   *
+   * @generated from field: uint32 length = 3;
+   */
+  length: number;
+};
+
+/**
+ * Describes the message qpc.v1.FedBlobRequest.
+ * Use `create(FedBlobRequestSchema)` to create a new message.
+ */
+export const FedBlobRequestSchema: GenMessage<FedBlobRequest> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_federation, 15);
+
+/**
+ * @generated from message qpc.v1.FedBlobResponse
+ */
+export type FedBlobResponse = Message<"qpc.v1.FedBlobResponse"> & {
+  /**
+   * @generated from field: bytes data = 1;
+   */
+  data: Uint8Array;
+
+  /**
+   * Of the whole blob.
+   *
+   * @generated from field: uint64 size = 2;
+   */
+  size: bigint;
+};
+
+/**
+ * Describes the message qpc.v1.FedBlobResponse.
+ * Use `create(FedBlobResponseSchema)` to create a new message.
+ */
+export const FedBlobResponseSchema: GenMessage<FedBlobResponse> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_federation, 16);
+
+/**
  * @generated from message qpc.v1.FedRelayRequest
  */
 export type FedRelayRequest = Message<"qpc.v1.FedRelayRequest"> & {
@@ -577,7 +670,7 @@ export type FedRelayRequest = Message<"qpc.v1.FedRelayRequest"> & {
  * Use `create(FedRelayRequestSchema)` to create a new message.
  */
 export const FedRelayRequestSchema: GenMessage<FedRelayRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 13);
+  messageDesc(file_qpc_v1_federation, 17);
 
 /**
  * @generated from message qpc.v1.RelayReject
@@ -613,7 +706,7 @@ export type RelayReject = Message<"qpc.v1.RelayReject"> & {
  * Use `create(RelayRejectSchema)` to create a new message.
  */
 export const RelayRejectSchema: GenMessage<RelayReject> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 14);
+  messageDesc(file_qpc_v1_federation, 18);
 
 /**
  * @generated from message qpc.v1.FedRelayResponse
@@ -674,7 +767,7 @@ export type FedRelayResponse = Message<"qpc.v1.FedRelayResponse"> & {
  * Use `create(FedRelayResponseSchema)` to create a new message.
  */
 export const FedRelayResponseSchema: GenMessage<FedRelayResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 15);
+  messageDesc(file_qpc_v1_federation, 19);
 
 /**
  * @generated from message qpc.v1.ProxyFetchKeyPackageRequest
@@ -698,7 +791,7 @@ export type ProxyFetchKeyPackageRequest = Message<"qpc.v1.ProxyFetchKeyPackageRe
  * Use `create(ProxyFetchKeyPackageRequestSchema)` to create a new message.
  */
 export const ProxyFetchKeyPackageRequestSchema: GenMessage<ProxyFetchKeyPackageRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 16);
+  messageDesc(file_qpc_v1_federation, 20);
 
 /**
  * @generated from message qpc.v1.ProxyFetchKeyPackageResponse
@@ -715,7 +808,7 @@ export type ProxyFetchKeyPackageResponse = Message<"qpc.v1.ProxyFetchKeyPackageR
  * Use `create(ProxyFetchKeyPackageResponseSchema)` to create a new message.
  */
 export const ProxyFetchKeyPackageResponseSchema: GenMessage<ProxyFetchKeyPackageResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 17);
+  messageDesc(file_qpc_v1_federation, 21);
 
 /**
  * @generated from message qpc.v1.ProxyFetchHybridKeyRequest
@@ -737,7 +830,7 @@ export type ProxyFetchHybridKeyRequest = Message<"qpc.v1.ProxyFetchHybridKeyRequ
  * Use `create(ProxyFetchHybridKeyRequestSchema)` to create a new message.
  */
 export const ProxyFetchHybridKeyRequestSchema: GenMessage<ProxyFetchHybridKeyRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 18);
+  messageDesc(file_qpc_v1_federation, 22);
 
 /**
  * @generated from message qpc.v1.ProxyFetchHybridKeyResponse
@@ -754,7 +847,7 @@ export type ProxyFetchHybridKeyResponse = Message<"qpc.v1.ProxyFetchHybridKeyRes
  * Use `create(ProxyFetchHybridKeyResponseSchema)` to create a new message.
  */
 export const ProxyFetchHybridKeyResponseSchema: GenMessage<ProxyFetchHybridKeyResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 19);
+  messageDesc(file_qpc_v1_federation, 23);
 
 /**
  * @generated from message qpc.v1.ProxyResolveUserRequest
@@ -776,7 +869,7 @@ export type ProxyResolveUserRequest = Message<"qpc.v1.ProxyResolveUserRequest"> 
  * Use `create(ProxyResolveUserRequestSchema)` to create a new message.
  */
 export const ProxyResolveUserRequestSchema: GenMessage<ProxyResolveUserRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 20);
+  messageDesc(file_qpc_v1_federation, 24);
 
 /**
  * @generated from message qpc.v1.ProxyResolveUserResponse
@@ -793,7 +886,7 @@ export type ProxyResolveUserResponse = Message<"qpc.v1.ProxyResolveUserResponse"
  * Use `create(ProxyResolveUserResponseSchema)` to create a new message.
  */
 export const ProxyResolveUserResponseSchema: GenMessage<ProxyResolveUserResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 21);
+  messageDesc(file_qpc_v1_federation, 25);
 
 /**
  * @generated from message qpc.v1.FederationHealthRequest
@@ -806,7 +899,7 @@ export type FederationHealthRequest = Message<"qpc.v1.FederationHealthRequest"> 
  * Use `create(FederationHealthRequestSchema)` to create a new message.
  */
 export const FederationHealthRequestSchema: GenMessage<FederationHealthRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 22);
+  messageDesc(file_qpc_v1_federation, 26);
 
 /**
  * @generated from message qpc.v1.FederationHealthResponse
@@ -823,7 +916,7 @@ export type FederationHealthResponse = Message<"qpc.v1.FederationHealthResponse"
  * Use `create(FederationHealthResponseSchema)` to create a new message.
  */
 export const FederationHealthResponseSchema: GenMessage<FederationHealthResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 23);
+  messageDesc(file_qpc_v1_federation, 27);
 
 /**
  * @generated from enum qpc.v1.Lane
