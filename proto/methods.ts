@@ -170,6 +170,14 @@ const ktRequestOrNone = bytesBetween(0, maxKtRequestBytes);
 const domainOrOwn: FieldRule = (value) => (value === '' ? undefined : domainName(value));
 const hubSet: FieldRule = (value) =>
   Array.isArray(value) ? hubsViolation(value.map(String)) : 'is missing';
+const checkpointNote = bytesBetween(1, maxCheckpointBytes);
+const fetchKeyPackage: FieldRules<m.FetchKeyPackageRequest> = {
+  userId: userIdText,
+  claimId: exactBytes(16),
+  suites: itemsBetween(1, 4, atMost(0xffff)),
+};
+const requester = exactBytes(16);
+const deliveryToken = emptyOrBytes(deliveryTokenBytes);
 const signedEntry = every(
   present,
   nested<m.SignedGroupEntry>({
@@ -188,7 +196,7 @@ const channelPost: FieldRules<m.ChannelPost> = {
   cid: exactBytes(channelLimits.cidBytes),
   epoch: safeSeq,
   signature: exactBytes(64),
-  domainsHash: exactBytes(channelLimits.domainsHashBytes),
+  domainsHash: emptyOrBytes(channelLimits.domainsHashBytes),
   domains: itemsBetween(0, channelLimits.domains, domainName),
 };
 const submitRules: FieldRules<m.SubmitCommitRequest> = {
@@ -223,14 +231,6 @@ const groupLogRules: FieldRules<m.GroupLogRequest> = {
   after: emptyOrBytes(groupLogLimits.hashBytes),
   maxEntries: atMost(64),
 };
-const checkpointNote = bytesBetween(1, maxCheckpointBytes);
-const fetchKeyPackage: FieldRules<m.FetchKeyPackageRequest> = {
-  userId: userIdText,
-  claimId: exactBytes(16),
-  suites: itemsBetween(1, 4, atMost(0xffff)),
-};
-const requester = exactBytes(16);
-const deliveryToken = emptyOrBytes(deliveryTokenBytes);
 /** 900 and 901 are one stream and one handler: 900 is a batch of one. */
 const relayOptions: MethodOptions<typeof m.FedRelayRequestSchema> = {
   callers: peer,
@@ -332,7 +332,10 @@ export const methods = {
       payload: bytesBetween(1, maxControlBytes),
       ttlS: atMost(maxTtlS),
       token: deliveryToken,
-      channel: nested(channelPost),
+      channel: nested({
+        ...channelPost,
+        domainsHash: exactBytes(channelLimits.domainsHashBytes),
+      }),
     },
   }),
   fetch: method(201, m.FetchRequestSchema, m.FetchResponseSchema, {

@@ -14,6 +14,8 @@ import { auditQueries } from './queries/audits.ts';
 import { tokenQueries } from './queries/delivery-tokens.ts';
 import { enqueueBatchQueries } from './queries/enqueue-batch.ts';
 import { channelQueries } from './queries/channels.ts';
+import { groupDeliveryQueries } from './queries/groups-delivery.ts';
+import { groupQueries } from './queries/groups.ts';
 import { inboxQueries } from './queries/inbox.ts';
 import { keyLogQueries } from './queries/key-log.ts';
 import { keyQueries } from './queries/keys.ts';
@@ -261,6 +263,8 @@ function makeOperations(context: QueryContext): Operations {
   const inbox = inboxQueries(context, payloads, logs, notices, tokens);
   const outbox = outboxQueries(context, payloads, peers, logs, notices);
   const channels = channelQueries(context, { logs, inbox, outbox, notices, tokens });
+  const deliverGroup = groupDeliveryQueries({ logs, inbox, outbox, channels, notices });
+  const groups = groupQueries(context, payloads, deliverGroup);
   return {
     ...secretQueries(context),
     ...markQueries(context),
@@ -275,6 +279,7 @@ function makeOperations(context: QueryContext): Operations {
     setDeliveryTokens: tokens.setDeliveryTokens,
     ...relayStatusQueries(context, logs, peers),
     ...channels,
+    ...groups,
     ...relayInboxQueries(context, inbox, channels, peers),
     ...keyLogQueries(context),
     ...auditQueries(context),
@@ -284,6 +289,7 @@ function makeOperations(context: QueryContext): Operations {
       inbox.sweep(nowMs);
       outbox.sweep(nowMs);
       channels.sweep(nowMs);
+      groups.sweep(nowMs);
     },
   };
 }

@@ -4,6 +4,7 @@ import { accountContract } from './contract/accounts.ts';
 import { channelContract } from './contract/channels.ts';
 import { deadLetterContract } from './contract/dead-letters.ts';
 import type { OpenStore } from './contract/fixture.ts';
+import { groupContract } from './contract/groups.ts';
 import { inboxContract } from './contract/inbox.ts';
 import { keyContract } from './contract/keys.ts';
 import { keyLogContract } from './contract/key-log.ts';
@@ -25,6 +26,7 @@ for (const [name, open] of stores) {
     keyContract(open);
     inboxContract(open);
     channelContract(open);
+    groupContract(open);
     outboxContract(open);
     noticeContract(open);
     deadLetterContract(open);

@@ -1,0 +1,237 @@
+/** The group log through the wire: a hub at red, members at red and blue, one history. */
+import assert from 'node:assert/strict';
+import { after, before, suite, test } from 'node:test';
+import {
+  call,
+  checkEntry,
+  commitHash,
+  factsOf,
+  methods,
+  parseEntry,
+  signChannelPost,
+  systemRandom,
+  verifyCertified,
+  type ParsedEntry,
+} from '@quicprochat/proto';
+import {
+  fromBinary,
+  GroupControlSchema,
+  GroupLogResponseSchema,
+  type GroupControl,
+} from '@quicprochat/proto/messages';
+import { memoryNetwork } from '@quicprochat/proto/transport';
+import { TestGroup } from '@quicprochat/nodes/store/channel-group';
+import { TestCommitter } from '@quicprochat/nodes/store/group-committer';
+import { LocalNode, refused, TestDevice, testRuntime } from '../cluster/local-node.ts';
+
+const bytes = (length: number): Uint8Array => systemRandom.bytes(length);
+const none = new Uint8Array(0);
+const redName = 'red.example';
+const blueName = 'blue.example';
+
+suite('the group log', () => {
+  const network = memoryNetwork(testRuntime);
+  const quick = ['auth', 'send', 'read', 'keys', 'relay'].map(
+    (rate) => `[rates.${rate}]\nper_second = 10000\nburst = 10000\n`,
+  );
+  let red: LocalNode;
+  let blue: LocalNode;
+  let alice: TestDevice;
+  let bob: TestDevice;
+
+  before(async () => {
+    red = await LocalNode.create(network, redName, quick.join(''));
+    blue = await LocalNode.create(network, blueName, quick.join(''));
+    await red.start([blue]);
+    await blue.start([red]);
+    alice = await TestDevice.register(red, 'alice@red.example');
+    bob = await TestDevice.register(blue, 'bob@blue.example');
+  });
+  after(async () => {
+    for (const device of [alice, bob]) await device[Symbol.asyncDispose]();
+    await red[Symbol.asyncDispose]();
+    await blue[Symbol.asyncDispose]();
+  });
+
+  const keysOf = (domain: string) =>
+    domain === redName ? [red.secrets?.signing.publicKey ?? none] : [];
+
+  /** A member's check of what a node shows it. */
+  function certified({ entry }: Pick<GroupControl, 'entry'>, parent?: ParsedEntry): ParsedEntry {
+    assert.ok(entry !== undefined);
+    const parsed = verifyCertified(entry, [redName], keysOf);
+    checkEntry(parsed, parent && factsOf(parent));
+    return parsed;
+  }
+
+  async function createGroup() {
+    const group = new TestCommitter();
+    const entry = group.sign(undefined);
+    const hubs = [redName];
+    const made = await call(alice.connection, methods.createGroup, { entry, hubs });
+    assert.equal(made.wasNew, true);
+    return { group, first: certified(made), entry };
+  }
+
+  /** A request that tells nobody, unless `changes` say who. */
+  function commitOn(group: TestCommitter, parent: ParsedEntry, changes: object = {}) {
+    const commit = bytes(100);
+    const entry = group.sign(parent, { commitHash: commitHash(commit) });
+    return { hub: redName, entry, commit, mid: bytes(16), ...changes };
+  }
+
+  const submit = (device: TestDevice, request: object) =>
+    call(device.connection, methods.submitCommit, request);
+  const readLog = (device: TestDevice, group: TestCommitter, request: object = {}) =>
+    call(device.connection, methods.groupLog, { hub: redName, group: group.groupId, ...request });
+
+  test('a joiner of another domain is subscribed, welcomed and certified by one acceptance', async () => {
+    const { group, first } = await createGroup();
+    const channel = new TestGroup([redName]);
+    const { cid } = channel;
+    const { writePub } = channel.asNew();
+    const create = { cid, hubs: [redName], epoch: 0n, writePub };
+    await call(alice.connection, methods.createChannel, create);
+    const request = commitOn(group, first);
+    const { commit, mid } = request;
+    const signature = signChannelPost({ cid, epoch: 0, mid, payload: commit }, channel.writeKey(0));
+    channel.epoch = 1;
+    const welcome = bytes(120);
+    const groupInfo = bytes(90);
+    const answer = await submit(alice, {
+      ...request,
+      channel: { cid, epoch: 0n, signature, domains: [redName] },
+      updates: [
+        { domain: redName, update: channel.signed() },
+        {
+          domain: blueName,
+          update: channel.signed({ add: [{ rid: bob.rid, token: none }] }),
+        },
+      ],
+      welcomes: [{ target: { rid: bob.rid, domain: blueName }, mid: bytes(16), welcome }],
+      groupInfo,
+    });
+    const accepted = certified(answer, first);
+
+    const cursors = [{ log: {}, after: 0n }];
+    const { logs } = await call(bob.connection, methods.fetchWait, { cursors, waitMs: 20_000 });
+    const [row] = logs[0]?.fetched?.rows ?? [];
+    const welcomed = fromBinary(GroupControlSchema, row?.payload ?? none);
+    assert.deepEqual([row?.kind, welcomed.welcome], [2, welcome]);
+    assert.deepEqual(certified(welcomed, first).hash, accepted.hash);
+    // Bob's node knows the channel before bob has read a word.
+    const members = await call(bob.connection, methods.listGroupMembers, { cid });
+    assert.deepEqual([members.rids, members.epoch], [[bob.rid], 1n]);
+    const { rows } = await call(alice.connection, methods.fetch, { log: { cid } });
+    const posted = fromBinary(GroupControlSchema, rows[0]?.payload ?? none);
+    assert.deepEqual([rows[0]?.kind, posted.commit], [2, commit]);
+    certified(posted, first);
+
+    const log = await readLog(bob, group, { withGroupInfo: true });
+    assert.deepEqual([log.entries.length, log.hasMore, log.groupInfo], [2, false, groupInfo]);
+    assert.deepEqual(log.groupInfoEntry, accepted.hash);
+    let parent: ParsedEntry | undefined;
+    for (const control of log.entries) parent = certified(control, parent);
+    assert.deepEqual(parent?.hash, accepted.hash);
+  });
+
+  test('committers at two nodes: one wins, the other learns by what', async () => {
+    const { group, first } = await createGroup();
+    const requests = [commitOn(group, first), commitOn(group, first)] as const;
+    const outcomes = await Promise.allSettled([
+      submit(alice, requests[0]),
+      submit(bob, requests[1]),
+    ]);
+    const winner = outcomes.findIndex(({ status }) => status === 'fulfilled');
+    assert.deepEqual(
+      outcomes.map(({ status }) => status).toSorted((a, b) => a.localeCompare(b)),
+      ['fulfilled', 'rejected'],
+    );
+    const loser = winner === 0 ? bob : alice;
+    const error = await refused(submit(loser, requests[1 - winner] ?? {}), 'EPOCH_CONFLICT');
+    const { entries } = fromBinary(GroupLogResponseSchema, error.details ?? none);
+    assert.deepEqual(
+      entries.map(({ commit }) => commit),
+      [requests[winner]?.commit],
+    );
+    const won = certified(entries[0] ?? { entry: undefined }, first);
+    // It goes on from there; and a repeat of its bytes finds what was accepted.
+    const again = commitOn(group, won);
+    const accepted = certified(await submit(loser, again), won);
+    await submit(winner === 0 ? alice : bob, commitOn(group, accepted));
+    assert.deepEqual(certified(await submit(loser, again), won).hash, accepted.hash);
+    const rest = await readLog(bob, group, { after: won.hash, maxEntries: 1 });
+    assert.deepEqual([rest.entries.length, rest.hasMore], [1, true]);
+    assert.deepEqual(rest.groupInfo, none);
+  });
+
+  test('what is no commit of the group is refused by its reason', async () => {
+    const { group, first, entry } = await createGroup();
+    const good = commitOn(group, first);
+    const elsewhere = new TestCommitter();
+    const target = { rid: alice.rid, domain: redName };
+    const welcome = { target, mid: bytes(16), welcome: bytes(9) };
+    const bad: readonly (readonly [changes: object, reason: string])[] = [
+      [{ entry: undefined }, 'BAD_FIELD'],
+      [{ entry: { ...good.entry, signature: bytes(63) } }, 'BAD_FIELD'],
+      [{ entry: { ...good.entry, entry: bytes(1_025) } }, 'BAD_FIELD'],
+      [{ entry: { ...good.entry, entry: bytes(50) } }, 'BAD_FIELD'],
+      [{ entry: { ...good.entry, signature: bytes(64) } }, 'BAD_SIGNATURE'],
+      [{ entry }, 'BAD_FIELD'],
+      [
+        { entry: elsewhere.sign(parseEntry(elsewhere.sign(undefined)), { commitHash: bytes(32) }) },
+        'UNKNOWN_GROUP',
+      ],
+      [{ commit: bytes(100) }, 'BAD_FIELD'],
+      [{ commit: none }, 'BAD_FIELD'],
+      [{ commit: bytes(512 * 1024) }, 'BAD_FIELD'],
+      [{ mid: bytes(15) }, 'BAD_FIELD'],
+      [{ targets: [{ ...target, rid: bytes(31) }] }, 'BAD_FIELD'],
+      [{ targets: [{ ...target, domain: 'green.example' }] }, 'PEER_DENIED'],
+      [{ targets: [{ ...target, token: bytes(15) }] }, 'BAD_FIELD'],
+      [{ welcomes: [{ ...welcome, target: undefined }] }, 'BAD_FIELD'],
+      [{ welcomes: [{ ...welcome, mid: bytes(15) }] }, 'BAD_FIELD'],
+      [{ welcomes: Array.from({ length: 65 }, () => welcome) }, 'BAD_FIELD'],
+      [{ updates: [{ domain: redName, update: bytes(10) }] }, 'BAD_FIELD'],
+      [{ updates: [{ domain: 'green.example', update: bytes(10) }] }, 'PEER_DENIED'],
+      [{ groupInfo: bytes(512 * 1024 + 1) }, 'BAD_FIELD'],
+      [{ hub: 'Red' }, 'BAD_FIELD'],
+    ];
+    for (const [changes, reason] of bad) {
+      for (const device of [alice, bob])
+        await refused(submit(device, { ...good, ...changes }), reason);
+    }
+    for (const device of [alice, bob]) {
+      await refused(submit(device, { ...good, hub: 'green.example' }), 'PEER_DENIED');
+    }
+    // Blue is no hub of it.
+    await refused(submit(bob, { ...good, hub: blueName }), 'UNKNOWN_GROUP');
+    assert.equal((await readLog(alice, group)).entries.length, 1);
+    await submit(bob, good);
+  });
+
+  test('CreateGroup and GroupLog keep their bounds', async () => {
+    const { group, entry } = await createGroup();
+    const create = (device: TestDevice, request: object) =>
+      call(device.connection, methods.createGroup, request);
+    assert.equal((await create(alice, { entry, hubs: [redName] })).wasNew, false);
+    const rival = group.sign(undefined, { removal: true });
+    await refused(create(alice, { entry: rival, hubs: [redName] }), 'NAME_TAKEN');
+    const fresh = new TestCommitter().sign(undefined);
+    const bad: readonly (readonly [request: object, reason: string])[] = [
+      [{ hubs: [redName] }, 'BAD_FIELD'],
+      [{ entry: fresh, hubs: [] }, 'BAD_FIELD'],
+      [{ entry: fresh, hubs: [blueName] }, 'PEER_DENIED'],
+      [{ entry: fresh, hubs: [redName, blueName, 'green.example'] }, 'FEATURE_OFF'],
+      [{ entry: { ...fresh, signature: bytes(64) }, hubs: [redName] }, 'BAD_SIGNATURE'],
+    ];
+    for (const [request, reason] of bad) await refused(create(alice, request), reason);
+    for (const device of [alice, bob]) {
+      await refused(readLog(device, new TestCommitter()), 'UNKNOWN_GROUP');
+      await refused(readLog(device, group, { group: bytes(31) }), 'BAD_FIELD');
+      await refused(readLog(device, group, { after: bytes(31) }), 'BAD_FIELD');
+      await refused(readLog(device, group, { maxEntries: 65 }), 'BAD_FIELD');
+      await refused(readLog(device, group, { hub: 'green.example' }), 'PEER_DENIED');
+    }
+  });
+});
