@@ -34,6 +34,11 @@ export const storeBounds = {
   midsPerNotice: 256,
   /** A kind that the peer does not know is tried this long: it may be upgrading. */
   unknownKindMs: dayMs,
+  /**
+   * A message that was passed on so long ago goes to the peer once more when its sender repeats it:
+   * below the 24 hours after which clients send again what nobody confirmed, as it may be lost there.
+   */
+  repeatMs: 12 * hourMs,
   /** Verdicts kept for one incoming lane until its sender settles them. */
   rejectsPerLane: 16_384,
   /** Devices of one row of an outbox. */

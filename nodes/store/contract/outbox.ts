@@ -65,7 +65,7 @@ export function outboxContract(open: OpenStore): void {
     assert.deepEqual(await store.readOutbox('green.example', 'bulk', 0, 9, 9), []);
   });
 
-  test('a retry is not sent twice, also when the row is long relayed', async () => {
+  test('a retry is not sent twice, but what is sent again after half a day travels once more', async () => {
     const { fixture, store } = await storeFixture(open);
     await using _ = fixture;
     const row = newRow(systemRandom.bytes(32));
@@ -74,7 +74,7 @@ export function outboxContract(open: OpenStore): void {
     const duplicate = { outcome: 'duplicate', tag, receivedMs };
     assert.deepEqual(await store.enqueueRemote(blue, row), duplicate);
     await settle(store, 1);
-    fixture.nowMs += 72 * hourMs - 1;
+    fixture.nowMs += 12 * hourMs - 1;
     await store.sweep();
     assert.deepEqual(await store.enqueueRemote(blue, row), duplicate);
     assert.deepEqual(await read(store), []);

@@ -80,7 +80,8 @@ export function enqueueBatchQueries(
           outcomes[index] = inbox.outcomeOf(delivered, tag);
           continue;
         }
-        const receivedMs = outbox.receivedMs(target.peer, tag, target.rid);
+        const since = nowMs - storeBounds.repeatMs;
+        const receivedMs = outbox.receivedMs(target.peer, tag, target.rid, since);
         if (receivedMs === undefined) groups.add(index, target, target.peer, payload);
         else outcomes[index] = { outcome: 'duplicate', tag, receivedMs };
       }

@@ -60,7 +60,12 @@ export interface NewOutboxRow {
 
 export interface OutboxAppend {
   /** When the peer's device was written to with this tag, as far as that is remembered. */
-  receivedMs(domain: string, tag: Uint8Array, rid: Uint8Array): number | undefined;
+  receivedMs(
+    domain: string,
+    tag: Uint8Array,
+    rid: Uint8Array,
+    passedOnSinceMs?: number,
+  ): number | undefined;
   /** Why a new row of `size` payload bytes is not taken for the peer now; undefined: it is. */
   refusal(nowMs: number, domain: string, size: number): string | undefined;
   /** Writes the row, unless one with the same tag and rids is here or was: when that came. */
@@ -98,8 +103,8 @@ export function outboxQueries(
   const datesOfRows = db.prepare<[number, Uint8Array], DatedRids>(
     'SELECT rids, created_ms AS ms FROM outbox WHERE peer = ? AND tag = ?',
   );
-  const datesOfTombs = db.prepare<[number, Uint8Array], DatedRids>(
-    'SELECT rids, received_ms AS ms FROM outbox_tomb WHERE peer = ? AND tag = ?',
+  const datesOfTombs = db.prepare<[number, Uint8Array, number], DatedRids>(
+    'SELECT rids, received_ms AS ms FROM outbox_tomb WHERE peer = ? AND tag = ? AND gone_ms > ?',
   );
   const insertRow = db.prepare<[Readonly<Record<string, number | bigint | Uint8Array | null>>]>(
     `INSERT INTO outbox (peer, lane, seq, kind, mid, tag, rids, payload, size, chain, created_ms,
@@ -140,19 +145,25 @@ export function outboxQueries(
   }
 
   /** A row may be for many devices, and a retry for one of them, or for others beside it. */
-  function receivedMs(domain: string, tag: Uint8Array, rid: Uint8Array): number | undefined {
+  function receivedMs(
+    domain: string,
+    tag: Uint8Array,
+    rid: Uint8Array,
+    passedOnSinceMs = 0,
+  ): number | undefined {
     const known = peers.peer(domain);
     if (known === undefined) return undefined;
     const isFor = ({ rids }: DatedRids): boolean =>
       splitRids(rids).some((one) => Buffer.compare(one, rid) === 0);
     return (
-      datesOfRows.all(known.id, tag).find(isFor) ?? datesOfTombs.all(known.id, tag).find(isFor)
+      datesOfRows.all(known.id, tag).find(isFor) ??
+      datesOfTombs.all(known.id, tag, passedOnSinceMs).find(isFor)
     )?.ms;
   }
 
   function append(nowMs: number, domain: string, row: NewOutboxRow): number | undefined {
     const { rids, kind, mid, tag, payload, ttlMs, tokens, sender, channel } = row;
-    const known = receivedMs(domain, tag, rids);
+    const known = receivedMs(domain, tag, rids, nowMs - storeBounds.repeatMs);
     if (known !== undefined) return known;
     const size = payload.bytes.length;
     deadLetters.makeRoom(domain, size);
@@ -194,7 +205,7 @@ export function outboxQueries(
         );
       }
       const tag = messageTag(mid, payload);
-      const known = receivedMs(domain, tag, rid);
+      const known = receivedMs(domain, tag, rid, nowMs - storeBounds.repeatMs);
       if (known !== undefined) return { outcome: 'duplicate', tag, receivedMs: known };
       context.needRoom();
       const refused = refusal(nowMs, domain, payload.length);
