@@ -53,6 +53,8 @@ const drainLookMs = 2_000;
 const calmMs = 6_000;
 /** A night: so long clients are closed; a copy without a receipt is sent again after a day. */
 const nightMs = 25 * 3_600_000;
+/** After a start, and after a hole was seen: what is sent again has left by then (ms). */
+const lookAroundMs = 4 * 60_000;
 /** A run that works no faster than this hangs (simulated ms). */
 const workMaxMs = 4 * 3600_000;
 
@@ -79,7 +81,10 @@ export async function runSeed(options: RunOptions): Promise<RunResult> {
   cluster.heal();
   let drainMs = await drain(cluster);
   for (let night = 0; night < mix.nights; night += 1) {
+    // Holes are asked for after a minute, and other members answer a minute later.
+    await scheduler.run(scheduler.nowMs + lookAroundMs);
     await sleep(cluster);
+    await scheduler.run(scheduler.nowMs + lookAroundMs);
     drainMs = Math.max(drainMs, await drain(cluster));
   }
   const up = cluster.nodes.filter((node) => node.isUp);
