@@ -5,8 +5,19 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { QpcClient, type ClientEvent, type ReceivedMessage } from '@quicprochat/client-lib';
-import { systemClock, systemRandom, type Log, type LogFields } from '@quicprochat/proto';
+import {
+  QpcClient,
+  type ClientEvent,
+  type OpenOptions,
+  type ReceivedMessage,
+} from '@quicprochat/client-lib';
+import {
+  systemClock,
+  systemRandom,
+  type Clock,
+  type Log,
+  type LogFields,
+} from '@quicprochat/proto';
 import { memoryNetwork, type MemoryNetwork } from '@quicprochat/proto/transport';
 import { LocalNode, testRuntime } from '../cluster/local-node.ts';
 
@@ -63,11 +74,13 @@ export class RigClient {
   readonly node: LocalNode;
   readonly storePath: string;
   readonly storeKey = systemRandom.bytes(32);
+  readonly clock: Clock;
   readonly events = new Happenings<ClientEvent>();
   readonly logged = new Happenings<{ readonly event: string; readonly fields: LogFields }>();
   #client: QpcClient | undefined;
 
-  constructor(userId: string, node: LocalNode, directory: string) {
+  constructor(userId: string, node: LocalNode, directory: string, clock: Clock = systemClock) {
+    this.clock = clock;
     this.userId = userId;
     this.node = node;
     this.storePath = join(directory, `${userId}.db`);
@@ -78,14 +91,16 @@ export class RigClient {
     return this.#client;
   }
 
-  async open(): Promise<void> {
+  /** `options`: what the client has beside the usual. */
+  async open(options: Partial<OpenOptions> = {}): Promise<void> {
     const add = (event: string, fields: LogFields = {}): void => this.logged.add({ event, fields });
     const log: Log = { debug: add, info: add, warn: add, error: add };
     const client = await QpcClient.open({
       storePath: this.storePath,
       storeKey: this.storeKey,
-      runtime: { ...testRuntime, log },
+      runtime: { ...testRuntime, clock: this.clock, log },
       transport: this.node.network.transport(this.userId),
+      ...options,
     });
     this.#client = client;
     const events = client.events();
@@ -147,20 +162,21 @@ export class Rig implements AsyncDisposable {
     this.blue = blue;
   }
 
-  /** `config`: what both nodes have beside the usual. */
-  static async make(config = ''): Promise<Rig> {
+  /** `config`: what both nodes have beside the usual; `clock`: the time that they live in. */
+  static async make(config = '', clock: Clock = systemClock): Promise<Rig> {
     const network = memoryNetwork(testRuntime);
-    const red = await LocalNode.create(network, 'red.example', config);
-    const blue = await LocalNode.create(network, 'blue.example', config);
+    const runtime = { ...testRuntime, clock };
+    const red = await LocalNode.create(network, 'red.example', config, runtime);
+    const blue = await LocalNode.create(network, 'blue.example', config, runtime);
     await red.start([blue]);
     await blue.start([red]);
     return new Rig(network, red, blue);
   }
 
   /** A registered client that is online. */
-  async client(userId: string): Promise<RigClient> {
+  async client(userId: string, clock?: Clock): Promise<RigClient> {
     const node = userId.endsWith(this.red.domain) ? this.red : this.blue;
-    const client = new RigClient(userId, node, this.directory);
+    const client = new RigClient(userId, node, this.directory, clock);
     this.#clients.push(client);
     await client.open();
     await client.register();

@@ -25,6 +25,7 @@ import {
   silentLog,
   systemClock,
   systemRandom,
+  type Log,
   type Runtime,
   type SigningKey,
 } from '@quicprochat/proto';
@@ -51,11 +52,16 @@ export class LocalNode implements AsyncDisposable {
   readonly directory = mkdtempSync(join(tmpdir(), 'qpc-node-'));
   readonly key = systemRandom.bytes(32);
   config: NodeConfig;
+  log: Log = silentLog;
   secrets: NodeSecrets | undefined;
   store: NodeStore | undefined;
   node: QpcNode | undefined;
 
-  constructor(network: MemoryNetwork, domain: string, extraConfig = '') {
+  /** Only its own clock and log are ever another one. */
+  readonly runtime: Runtime;
+
+  constructor(network: MemoryNetwork, domain: string, extraConfig = '', runtime = testRuntime) {
+    this.runtime = runtime;
     this.network = network;
     this.domain = domain;
     // Nobody here shares an entry or a processor with others: waiting would only take time.
@@ -68,17 +74,18 @@ export class LocalNode implements AsyncDisposable {
     network: MemoryNetwork,
     domain: string,
     extraConfig = '',
+    runtime: Runtime = testRuntime,
   ): Promise<LocalNode> {
-    const local = new LocalNode(network, domain, extraConfig);
+    const local = new LocalNode(network, domain, extraConfig, runtime);
     const { databasePath: path } = local.config;
-    await createNodeStore({ path, key: local.key, runtime: testRuntime });
+    await createNodeStore({ path, key: local.key, runtime });
     local.store = await openNodeStore({
       path,
       key: local.key,
       limits: local.config.store,
-      runtime: testRuntime,
+      runtime,
     });
-    local.secrets = await createSecrets(local.store, testRuntime);
+    local.secrets = await createSecrets(local.store, runtime);
     return local;
   }
 
@@ -104,7 +111,7 @@ export class LocalNode implements AsyncDisposable {
         deniedPins: [],
       },
       transport: this.network.transport(this.domain),
-      runtime: testRuntime,
+      runtime: { ...this.runtime, log: this.log },
       software: 'test',
     });
   }
