@@ -48,6 +48,7 @@ import type {
   ClientStore,
   ConversationRecord,
   MessageRecord,
+  StoredProof,
   SendState,
   UndecryptableRow,
 } from './store/store.ts';
@@ -65,6 +66,11 @@ export interface OpenOptions {
   readonly openStore?: (path: string, key: Uint8Array) => ClientStore;
   /** Tells senders when `messages` handed their messages to the application; false unless told. */
   readonly sendsReadReceipts?: boolean;
+  /**
+   * Messages for devices whose delivery token is known go to their node without a login, so that it
+   * does not learn who sends; no node tells then when one is lost. False unless told.
+   */
+  readonly sealedSender?: boolean;
 }
 
 export interface AccountOptions {
@@ -126,7 +132,7 @@ export class QpcClient implements AsyncDisposable {
   readonly #runtime: Runtime;
   readonly #transport: Transport;
   readonly #events = new EventBus();
-  readonly #sendsReadReceipts: boolean;
+  readonly #options: Pick<OpenOptions, 'sendsReadReceipts' | 'sealedSender'>;
   #device: Device | undefined;
   #closed: Promise<void> | undefined;
 
@@ -134,9 +140,9 @@ export class QpcClient implements AsyncDisposable {
     store: ClientStore,
     runtime: Runtime,
     transport: Transport,
-    sendsReadReceipts: boolean,
+    { sendsReadReceipts = false, sealedSender = false }: OpenOptions,
   ) {
-    this.#sendsReadReceipts = sendsReadReceipts;
+    this.#options = { sendsReadReceipts, sealedSender };
     this.#store = store;
     this.#runtime = runtime;
     this.#transport = transport;
@@ -154,9 +160,8 @@ export class QpcClient implements AsyncDisposable {
     };
     const transport = options.transport ?? transportOf(runtime, ['quic', 'tls']);
     const open = options.openStore ?? openStore;
-    const { sendsReadReceipts = false } = options;
     const store = open(options.storePath, options.storeKey);
-    return new QpcClient(store, runtime, transport, sendsReadReceipts);
+    return new QpcClient(store, runtime, transport, options);
   }
 
   /**
@@ -290,7 +295,7 @@ export class QpcClient implements AsyncDisposable {
   ): AsyncIterableIterator<ReceivedMessage> {
     const { news, contacts, receipts } = this.#requireDevice();
     const onHad = (ids: readonly number[]): void => {
-      if (this.#sendsReadReceipts) receipts.addRead(ids);
+      if (this.#options.sendsReadReceipts === true) receipts.addRead(ids);
     };
     return receivedMessages(
       { store: this.#store, runtime: this.#runtime, news, contacts, onHad },
@@ -476,6 +481,15 @@ export class QpcClient implements AsyncDisposable {
     }
   }
 
+  /**
+   * What nodes signed for the copies of an own message, as long as nobody confirmed it: with the record
+   * of the own node, or of a sealed sender's recipient, anybody can check it (verifyDeliveryProof).
+   */
+  proofs(conversationId: Uint8Array, id: Uint8Array): readonly StoredProof[] {
+    const messageId = this.#store.messages.idOf(conversationId, this.whoami().deviceId, id);
+    return messageId === undefined ? [] : this.#store.outbox.proofs(messageId);
+  }
+
   /** Seals the receipts that wait for company; then `flush` sends them. */
   async sealReceipts(): Promise<void> {
     await this.#requireDevice().receipts.flush();
@@ -581,6 +595,7 @@ export class QpcClient implements AsyncDisposable {
         transport: this.#transport,
         events: this.#events,
         record,
+        sealsSender: this.#options.sealedSender === true,
       });
     }
     return this.#device;

@@ -32,11 +32,14 @@ interface Parcel extends PromiseWithResolvers<Receipt> {
   readonly token: Uint8Array;
 }
 
+/** What a courier needs of a connection. */
+export type CourierSession = Pick<Session, 'hello' | 'call'>;
+
 export class Courier {
-  readonly #session: Session;
+  readonly #session: CourierSession;
   #waiting: Parcel[] = [];
 
-  constructor(session: Session) {
+  constructor(session: CourierSession) {
     this.#session = session;
   }
 

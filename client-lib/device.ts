@@ -34,6 +34,7 @@ import { Receiver } from './receiver.ts';
 import { Redelivery } from './redelivery.ts';
 import { Resender } from './resender.ts';
 import type { AccountRecord, ClientStore } from './store/store.ts';
+import { SealedSender } from './sealed-sender.ts';
 import { Sync } from './sync.ts';
 import { UserLookup } from './user-lookup.ts';
 import { Writer } from './writer.ts';
@@ -48,6 +49,8 @@ export interface DeviceParts {
   readonly transport: Transport;
   readonly events: EventBus;
   readonly record: AccountRecord;
+  /** Copies for devices whose delivery token is known go without the sender's name. */
+  readonly sealsSender: boolean;
 }
 
 export class Device {
@@ -63,6 +66,7 @@ export class Device {
   readonly #runtime: Runtime;
   readonly #guardian: Guardian;
   /** What goes on beside calls; over when the device has stopped. */
+  readonly #sealed: SealedSender | undefined;
   readonly #background = new Set<Promise<void>>();
   readonly #writer: Writer;
   readonly #holes: Holes;
@@ -74,7 +78,7 @@ export class Device {
   readonly #publisher: KeyPublisher;
   readonly #lookup: UserLookup;
 
-  constructor({ store, runtime, transport, events, record }: DeviceParts) {
+  constructor({ store, runtime, transport, events, record, sealsSender }: DeviceParts) {
     const { userId, nodeAddress } = record;
     const keys = accountKeys(record);
     const identity = { userId, deviceId: Device.idOf(keys) };
@@ -124,7 +128,10 @@ export class Device {
     const { domain } = parseUserId(userId);
     const { pin } = parseNodeAddress(nodeAddress);
     const proofs = new DeliveryProofs({ store, runtime, own: { domain, pin } });
-    this.outbox = new Outbox({ store, runtime, events, proofs, domain });
+    const own = { domain, nodeAddress };
+    this.#sealed = sealsSender ? new SealedSender({ store, runtime, transport, own }) : undefined;
+    const sealed = this.#sealed;
+    this.outbox = new Outbox({ store, runtime, events, proofs, domain, sealed });
     this.link = new Link({
       runtime,
       transport,
@@ -266,6 +273,7 @@ export class Device {
   /** Disconnects; what is prepared gets written. Idempotent. */
   async stop(): Promise<void> {
     await this.link.stop();
+    await this.#sealed?.close();
     await this.#lookup.stop();
     await this.receipts.stop();
     await this.tokens.stop();

@@ -31,5 +31,11 @@ export { MlsError, type MlsReason } from './mls/index.ts';
 export type { ReceivedMessage } from './received.ts';
 export { StoreError } from './store/database.ts';
 export type { StoredKeyEvent } from './store/log-rows.ts';
-export type { KeySource, MessageRecord, SendState, UndecryptableRow } from './store/store.ts';
+export type {
+  KeySource,
+  MessageRecord,
+  StoredProof,
+  SendState,
+  UndecryptableRow,
+} from './store/store.ts';
 export type { Waiting } from './waiting.ts';

@@ -17,6 +17,7 @@ import type { DeliveryProofs } from './delivery-proofs.ts';
 import type { EventBus } from './events.ts';
 import { Courier } from './courier.ts';
 import { ClosedError, type Session } from './link.ts';
+import type { SealedReceipt, SealedSender } from './sealed-sender.ts';
 import type { ClientStore, OutboxEntry, SendState } from './store/store.ts';
 
 export const outboxLimits = {
@@ -26,6 +27,8 @@ export const outboxLimits = {
   /** First and longest wait after a temporary refusal (ms). */
   backOffMinMs: 200,
   backOffMaxMs: 30_000,
+  /** How long a copy of a sealed sender waits for a valid delivery token (ms). */
+  tokenWaitMs: 24 * 3600 * 1000,
   /** Internal errors of the node on one row before it counts as refused. */
   internalErrors: 8,
   /** OKs wait this long for company before they are written down (ms): a repeat is harmless. */
@@ -66,6 +69,17 @@ export function sendVerdict(error: unknown): SendVerdict {
   }
 }
 
+/**
+ * Pure: the same for a copy that went without a login. A token that is no longer valid may be followed by
+ * another one of its device; the copy does not go with the sender's name instead.
+ */
+export function sealedVerdict(error: unknown, ageMs: number): SendVerdict {
+  if (hasReason(error, 'BLOCKED', 'NOT_LOGGED_IN')) {
+    return ageMs < outboxLimits.tokenWaitMs ? 'temporary' : 'permanent';
+  }
+  return sendVerdict(error);
+}
+
 /** The node's OK to a row. */
 interface Acceptance {
   readonly storeId: Uint8Array;
@@ -78,6 +92,8 @@ export interface OutboxParts {
   /** Of the own node. */
   readonly domain: string;
   readonly proofs: Pick<DeliveryProofs, 'isProven'>;
+  /** Where senders are sealed: the way to the recipient's node without a login. */
+  readonly sealed?: SealedSender | undefined;
   readonly store: ClientStore;
   readonly runtime: Runtime;
   readonly events: EventBus;
@@ -98,6 +114,8 @@ export class Outbox {
   readonly #marks = new Map<number, Acceptance>();
   readonly #messages = new Map<number, number>();
   readonly #internalErrors = new Map<number, number>();
+  /** Rows that the recipient's own node took: there is nothing to ask the sender's node about. */
+  readonly #isWithRecipient = new Set<number>();
   /** Rows whose OK was not signed, and of which that was told. */
   readonly #unproven = new Set<number>();
   #isMarkTimerSet = false;
@@ -217,11 +235,13 @@ export class Outbox {
       for (const [id, { storeId, atMs, proof, receivedMs }] of marks) {
         store.outbox.markAccepted(id, storeId, atMs);
         store.outbox.putProof(id, proof, receivedMs);
+        if (this.#isWithRecipient.has(id)) store.outbox.markArrived(id);
       }
     });
     const messages = new Set<number>();
     for (const [id] of marks) {
       this.#marks.delete(id);
+      this.#isWithRecipient.delete(id);
       const messageId = this.#messages.get(id);
       this.#messages.delete(id);
       if (messageId !== undefined) messages.add(messageId);
@@ -272,12 +292,23 @@ export class Outbox {
     const storeId = this.#storeId;
     try {
       // STORED or DUPLICATE: both mean that the node has it, and signs for it.
-      const { proof, receivedMs } = await courier.send(entry, this.#tokenOf(entry));
-      if (!(await this.#isProven(entry, proof, receivedMs, session))) return 'temporary';
+      const token = this.#tokenOf(entry);
+      // Without a token nobody takes it from somebody unknown: an invitation, as a rule.
+      const sealed = token.length === 0 ? undefined : this.#parts.sealed;
+      const answer =
+        sealed === undefined
+          ? { ...(await courier.send(entry, token)), caller: session }
+          : await sealed.send(entry, token);
+      const { proof, receivedMs } = answer;
+      const by = sealed === undefined ? this.#parts.domain : entry.domain;
+      if (!(await this.#isProven(entry, answer, by))) return 'temporary';
+      if (sealed !== undefined) this.#isWithRecipient.add(entry.id);
       this.#accept(entry, { storeId, proof, receivedMs: Number(receivedMs) });
       return 'done';
     } catch (error) {
-      const verdict = sendVerdict(error);
+      const isSealed = this.#parts.sealed !== undefined && this.#tokenOf(entry).length > 0;
+      const ageMs = clock.now() - entry.createdMs;
+      const verdict = isSealed ? sealedVerdict(error, ageMs) : sendVerdict(error);
       const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
       log.debug('enqueue failed', { reason, verdict });
       if (verdict === 'permanent' || this.#isPoison(entry, error)) {
@@ -294,17 +325,16 @@ export class Outbox {
   /** An OK that the node did not sign is none: the row stays, and the application is told once. */
   async #isProven(
     entry: OutboxEntry,
-    proof: Uint8Array,
-    receivedMs: bigint,
-    session: Session,
+    { proof, receivedMs, caller }: SealedReceipt,
+    by: string,
   ): Promise<boolean> {
-    const { proofs, events, domain } = this.#parts;
+    const { proofs, events } = this.#parts;
     const { rid, mid, payload, messageId } = entry;
     const isSafe = receivedMs <= BigInt(Number.MAX_SAFE_INTEGER);
     const target = { rid, domain: entry.domain };
     const tag = messageTag(mid, payload);
     const statement = { mid, tag, target, receivedMs: isSafe ? Number(receivedMs) : 0 };
-    if (isSafe && (await proofs.isProven(domain, statement, proof, session))) {
+    if (isSafe && (await proofs.isProven(by, statement, proof, caller))) {
       this.#unproven.delete(entry.id);
       return true;
     }

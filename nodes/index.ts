@@ -4,5 +4,6 @@ export { initNode, type InitOptions, type InitResult } from './init.ts';
 export { readKeyFile } from './key-file.ts';
 export { startNode, type NodeOptions, type QpcNode } from './node.ts';
 export { createSecrets, loadSecrets, type NodeSecrets } from './secrets.ts';
+export { openForReading } from './store/database.ts';
 export { createNodeStore, openNodeStore, openNodeStoreInThread } from './store/open.ts';
 export type * from './store/store.ts';

@@ -24,6 +24,8 @@ export interface CommonOptions {
   readonly home: string;
   readonly json?: boolean;
   readonly passphraseFile?: string;
+  /** Of `send`: see OpenOptions.sealedSender. */
+  readonly sealed?: boolean;
 }
 
 export interface TimedOptions extends CommonOptions {
@@ -88,7 +90,7 @@ export async function withClient<T>(
 ): Promise<T> {
   const home = requireHome(options);
   const storeKey = await home.open(() => askPassphrase(cli, options, false));
-  return withStore(cli, home, storeKey, work);
+  return withStore(cli, home, storeKey, work, options.sealed === true);
 }
 
 /** Opens the client with a key that it wipes. */
@@ -97,6 +99,7 @@ export async function withStore<T>(
   home: Home,
   storeKey: Uint8Array,
   work: (client: QpcClient) => Promise<T>,
+  sealedSender = false,
 ): Promise<T> {
   let client: QpcClient;
   try {
@@ -104,6 +107,7 @@ export async function withStore<T>(
       storePath: home.storePath,
       storeKey,
       runtime: cli.runtime,
+      sealedSender,
     });
   } finally {
     storeKey.fill(0);

@@ -39,6 +39,7 @@ export function addMessageCommands(program: Command, cli: Cli): void {
       'send a text to a conversation or to user@domain; done when the own node has it on disk; ' +
         'text - reads standard input',
     )
+    .option('--sealed', 'do not tell nodes who sends, where the recipient gave a delivery token')
     .action((to: string, text: string, options: TimedOptions) => send(cli, to, text, options));
   withCommonOptions(program.command('listen'), cli)
     .description('print the messages of others as they come, those that waited first')

@@ -139,6 +139,9 @@ export function outboxRows(db: Database): OutboxRows {
         mid,
       );
     },
+    markArrived(id) {
+      db.run(`UPDATE outbox SET state = 'RELAYED' WHERE id = ? AND state = 'ACCEPTED'`, id);
+    },
     putProof(id, proof, receivedMs) {
       db.run('UPDATE outbox SET proof = ?, received_ms = ? WHERE id = ?', proof, receivedMs, id);
     },

@@ -346,6 +346,8 @@ export interface OutboxRows {
   /** Also sets when it is sent again, unless somebody confirms it. */
   markAccepted(id: number, storeId: Uint8Array, nowMs: number): void;
   markFailed(id: number, failure: string): void;
+  /** The recipient's own node took the row: it is as good as relayed. */
+  markArrived(id: number): void;
   /** The node's signature that it took the row (64 bytes), and when that was by its clock. */
   putProof(id: number, proof: Uint8Array, receivedMs: number): void;
   /** Of the copies of a message, as far as their nodes signed for them. */

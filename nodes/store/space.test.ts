@@ -1,0 +1,70 @@
+/** Steps of a filling disk: what is refused at each, and what goes on. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { addDevice, bigLimits, newRow, storeFixture, StoreFixture } from './contract/fixture.ts';
+import { openNodeStoreInThread } from './open.ts';
+import type { DiskLimits, NodeStore } from './store.ts';
+
+const never = 2;
+const noStep: DiskLimits = {
+  redShare: never,
+  fullShare: never,
+  lastShare: never,
+  freeBytes: Number.POSITIVE_INFINITY,
+};
+
+/** A store with one device that has one row, opened again on a disk that is as full as that. */
+async function storeOn(
+  disk: Partial<DiskLimits>,
+): Promise<{ fixture: StoreFixture; store: NodeStore; rid: Uint8Array }> {
+  const { fixture, store: before } = await storeFixture(openNodeStoreInThread, bigLimits);
+  const rid = await addDevice(before, 'alice');
+  await before.enqueue(newRow(rid));
+  await before[Symbol.asyncDispose]();
+  const limits = { ...bigLimits, disk: { ...noStep, ...disk } };
+  return { fixture, store: await fixture.open(openNodeStoreInThread, limits), rid };
+}
+
+const full = { name: 'UnavailableError', reason: 'STORE_FULL' };
+
+test('a disk that fills is red, and takes everything', async () => {
+  const { fixture, store, rid } = await storeOn({ redShare: 0 });
+  await using _ = fixture;
+  assert.equal(await store.diskState(), 'red');
+  assert.equal((await store.enqueue(newRow(rid))).outcome, 'stored');
+});
+
+test('a full disk takes no rows and says when to come back; the rest goes on', async () => {
+  const { fixture, store, rid } = await storeOn({ redShare: 0, fullShare: 0 });
+  await using _ = fixture;
+  assert.equal(await store.diskState(), 'full');
+  await assert.rejects(store.enqueue(newRow(rid)), (error: unknown) => {
+    assert.ok(error instanceof Error && 'retryAfterMs' in error);
+    assert.ok(Number(error.retryAfterMs) > 0);
+    return true;
+  });
+  await assert.rejects(store.enqueueRemote('blue.example', newRow(rid)), full);
+  const { mid, payload, kind, ttlMs } = newRow(rid);
+  const batch = { payloads: [{ mid, payload }], targets: [{ payload: 0, rid }], kind, ttlMs };
+  await assert.rejects(store.enqueueBatch(batch), full);
+  await addDevice(store, 'bob');
+  await store.ack(rid, 1);
+  assert.equal((await store.fetch(rid, 1, 9, 999)).rows.length, 0);
+});
+
+test('at the last step accounts stop as well, acks and reads do not', async () => {
+  const { fixture, store, rid } = await storeOn({ redShare: 0, fullShare: 0, lastShare: 0 });
+  await using _ = fixture;
+  assert.equal(await store.diskState(), 'last');
+  await assert.rejects(addDevice(store, 'bob'), full);
+  await assert.rejects(store.enqueue(newRow(rid)), full);
+  assert.equal((await store.fetch(rid, 0, 9, 999)).rows.length, 1);
+  await store.ack(rid, 1);
+});
+
+test('the steps do not count on a disk that is large enough', async () => {
+  const { fixture, store, rid } = await storeOn({ redShare: 0, fullShare: 0, freeBytes: 1 });
+  await using _ = fixture;
+  assert.equal(await store.diskState(), 'ok');
+  await store.enqueue(newRow(rid));
+});
