@@ -2,7 +2,17 @@
  * `qpcd init`: makes a node's directory (config, database key, encrypted database with the node's
  * secrets) beside its final place and moves it there whole, so that a failure leaves nothing.
  */
-import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { formatNodeAddress, type Runtime } from '@quicprochat/proto';
 import { parseConfig, type NodeConfig } from './config.ts';
@@ -42,6 +52,7 @@ export async function initNode(options: InitOptions, runtime: Runtime): Promise<
     mkdirSync(building, { recursive: true, mode: 0o700 });
     const address = await fill(building, text, config, runtime);
     renameSync(building, directory);
+    syncFolder(dirname(directory));
     return { configPath: join(directory, configFileName), address };
   } catch (error) {
     rmSync(building, { recursive: true, force: true });
@@ -61,10 +72,25 @@ async function fill(
   await using store = await openNodeStore({ path, key, limits: config.store, runtime });
   const { identity } = await createSecrets(store, runtime);
   const address = formatNodeAddress({ ...config.advertise, pin: identity.spkiSha256 });
-  writeFileSync(join(building, configFileName), text, { mode: 0o600 });
-  writeFileSync(join(building, 'peers'), peersText, { mode: 0o600 });
-  writeFileSync(join(building, 'address'), `${address}\n`, { mode: 0o644 });
+  for (const [name, content, mode] of [
+    [configFileName, text, 0o600],
+    ['peers', peersText, 0o600],
+    ['address', `${address}\n`, 0o644],
+  ] as const) {
+    writeFileSync(join(building, name), content, { mode, flush: true });
+  }
+  syncFolder(building);
   return address;
+}
+
+/** The names in a folder are on disk when this returns. */
+function syncFolder(path: string): void {
+  const folder = openSync(path, 'r');
+  try {
+    fsyncSync(folder);
+  } finally {
+    closeSync(folder);
+  }
 }
 
 function configText(options: InitOptions): string {

@@ -2,13 +2,15 @@
  * The workload of most scenarios: two federated nodes, four people on them, three MLS groups over
  * both, everybody talks. At the end all processes are closed and their stores tell the history.
  */
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Ledger } from '../cluster/client-process.ts';
 import type { Dice } from '../cluster/dice.ts';
 import type { Launch } from '../cluster/launch.ts';
-import { initCluster, type NodeProcess } from '../cluster/node-process.ts';
+import { NodeProcess } from '../cluster/node-process.ts';
 import { Recorder } from './recorder.ts';
+import type { Stage } from './scenario.ts';
 import { Talker, type Room } from './talker.ts';
 
 /** Chaos is about loss, not about how fast one device may send. */
@@ -23,14 +25,20 @@ const people = [
   ['dave', 1],
 ] as const;
 const joinMs = 60_000;
+/** A loaded machine takes its time, and a slow start is no finding (ms). */
+export const readyMs = 120_000;
 
 export interface CompanyOptions {
   readonly directory: string;
   readonly dice: Dice;
+  /** Takes what ends the processes, should the driver be stopped. */
+  readonly cleanUp: Stage['cleanUp'];
   /** Mean pause between two texts of one person (ms). */
   readonly meanPauseMs?: number;
   /** Added to the configuration of both nodes. */
   readonly config?: string;
+  /** Where the nodes' files lie, when not in `directory`. */
+  readonly nodeDirectories?: readonly [red: string, blue: string];
   /** ip:port of the nodes, where they are not on loopback. */
   readonly listen?: readonly [red: string, blue: string];
   /** How the processes of each side start: the nodes, and their people. */
@@ -39,7 +47,7 @@ export interface CompanyOptions {
   /** What people of each side dial instead of the node's own address. */
   readonly dialAddress?: (node: NodeProcess) => string;
   /** Runs between `qpcd init` and the first start. */
-  readonly prepare?: (nodes: readonly NodeProcess[]) => void;
+  readonly prepare?: (nodes: readonly NodeProcess[]) => Promise<void> | void;
 }
 
 /** Members of the chaos: `red` and `blue` are up, everybody is in all rooms. */
@@ -60,6 +68,7 @@ export class Company implements AsyncDisposable {
     this.#options = options;
     this.red = red;
     this.blue = blue;
+    mkdirSync(options.directory, { recursive: true });
     this.recorder = new Recorder(join(options.directory, 'history.jsonl'));
     this.talkers = people.map(([name, side]) => {
       const node = this.nodes[side];
@@ -76,12 +85,26 @@ export class Company implements AsyncDisposable {
   }
 
   static async gather(options: CompanyOptions): Promise<Company> {
-    const { directory, listen, launches, prepare } = options;
+    const { directory, nodeDirectories, listen, launches, prepare } = options;
     const config = unhurried + (options.config ?? '');
-    const nodes = await initCluster(directory, ['red.example', 'blue.example'], config, listen);
-    prepare?.(nodes);
-    for (const [index, node] of nodes.entries()) node.launch = launches?.[index] ?? {};
+    const nodes = await Promise.all(
+      ['red.example', 'blue.example'].map((domain, side) =>
+        NodeProcess.init(
+          domain,
+          nodeDirectories?.[side] ?? join(directory, domain),
+          config,
+          listen?.[side],
+        ),
+      ),
+    );
+    for (const node of nodes) node.federateWith(nodes.filter((other) => other !== node));
+    await prepare?.(nodes);
+    for (const [index, node] of nodes.entries()) {
+      node.launch = launches?.[index] ?? {};
+      node.readyMs = readyMs;
+    }
     const company = new Company(options, nodes);
+    options.cleanUp(() => company.#kill());
     try {
       await company.#begin();
       return company;
@@ -186,10 +209,20 @@ export class Company implements AsyncDisposable {
     await Promise.all(this.nodes.map((node) => node.kill()));
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#stop.abort();
+  async #kill(): Promise<void> {
     await Promise.all(this.talkers.map(({ process }) => process.kill()));
     await Promise.all(this.nodes.map((node) => node.kill()));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort();
+    await this.#kill();
+    for (const node of this.nodes) {
+      writeFileSync(
+        join(this.#options.directory, `${node.domain}.log`),
+        node.logLines.map((line) => `${line}\n`).join(''),
+      );
+    }
     this.recorder[Symbol.dispose]();
   }
 }

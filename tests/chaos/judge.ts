@@ -23,8 +23,8 @@ export interface Judgement {
   /** Faults by name. */
   readonly faults: Readonly<Record<string, number>>;
   /**
-   * From each start or heal of a party to the first message that this party's clients had
-   * acknowledged or took in (ms): median and longest. Undefined when nothing was started.
+   * From each start of a party, or the end of its fault, to the first message that its clients got
+   * through or took in (ms): median and longest. Undefined when nothing was to recover.
    */
   readonly recoveryMs: { readonly median: number; readonly max: number } | undefined;
   /** From the last fault to the last message taken in (ms); 0: nothing was left to drain. */
@@ -37,6 +37,8 @@ export interface JudgeOptions {
   readonly liveWithinMs: number;
   /** `sent`: also what no node acknowledged must have arrived at the end. */
   readonly promised?: 'accepted' | 'sent';
+  /** Recovery times (ms) that the scenario took itself; default: from starts, by the history. */
+  readonly recoveriesMs?: readonly number[];
 }
 
 export function judge(history: History, options: JudgeOptions): Judgement {
@@ -60,7 +62,7 @@ export function judge(history: History, options: JudgeOptions): Judgement {
     doubled: doubled.length,
     gaveUp: linesOf(history, 'gaveUp').length,
     faults: countBy(linesOf(history, 'fault').map(({ name }) => name)),
-    recoveryMs: recovery(history),
+    recoveryMs: summary(options.recoveriesMs ?? recoveries(history)),
     drainMs: Math.max(0, lastMs - healedMs),
     violations: [
       ...lost,
@@ -73,28 +75,28 @@ export function judge(history: History, options: JudgeOptions): Judgement {
   };
 }
 
-/** Names of faults that end another one: the party is to work from then on. */
-const ends = new Set(['start', 'heal']);
-
-function recovery(history: History): Judgement['recoveryMs'] {
-  // What a party did: its clients' messages got an OK, or its clients took one in.
+/** From each start of a party to the first message that its clients got through or took in (ms). */
+function recoveries(history: History): number[] {
   const signs = [...linesOf(history, 'accepted'), ...linesOf(history, 'stored')].toSorted(
     (a, b) => a.atMs - b.atMs,
   );
-  const times = linesOf(history, 'fault')
-    .filter(({ name }) => ends.has(name))
+  return linesOf(history, 'fault')
+    .filter(({ name }) => name === 'start')
     .flatMap(({ target, atMs }) => {
       const sign = signs.find(({ device, atMs: signMs }) => signMs > atMs && isOf(device, target));
       return sign === undefined ? [] : [sign.atMs - atMs];
-    })
-    .toSorted((a, b) => a - b);
-  const [median, max] = [times[Math.floor(times.length / 2)], times.at(-1)];
+    });
+}
+
+function summary(times: readonly number[]): Judgement['recoveryMs'] {
+  const sorted = times.toSorted((a, b) => a - b);
+  const [median, max] = [sorted[Math.floor(sorted.length / 2)], sorted.at(-1)];
   return median === undefined || max === undefined ? undefined : { median, max };
 }
 
-/** A device belongs to itself and to its node; `*` is everybody. */
+/** A device belongs to itself and to its node. */
 function isOf(device: string, target: string): boolean {
-  return target === '*' || device === target || device.endsWith(`@${target}`);
+  return device === target || device.endsWith(`@${target}`);
 }
 
 /** A row that nobody could open is a message that nobody can read. */

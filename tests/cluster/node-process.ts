@@ -13,8 +13,6 @@ import { launchOf, type Launch } from './launch.ts';
 
 const qpcd = fileURLToPath(new URL('../../nodes/main.ts', import.meta.url));
 const lyingMain = fileURLToPath(new URL('./lying-main.ts', import.meta.url));
-/** A node that is not ready by then failed to start (ms). */
-const readyMs = 20_000;
 const keptLogLines = 10_000;
 
 export interface CommandResult {
@@ -53,6 +51,8 @@ export class NodeProcess implements AsyncDisposable {
   readonly address: string;
   /** How `qpcd run` is started; takes effect at the next start. */
   launch: Launch = {};
+  /** A node that is not ready by then failed to start (ms). */
+  readyMs = 20_000;
   /** Standard output and error of all runs, newest lines last. */
   readonly logLines: string[] = [];
   /** Called when the process ends, once it was ready, although nobody here ended it. */
@@ -137,8 +137,8 @@ export class NodeProcess implements AsyncDisposable {
       this.#isReady = false;
     });
     const timer = setTimeout(
-      () => ready.reject(new Error(`${this.domain} was not ready in ${readyMs} ms`)),
-      readyMs,
+      () => ready.reject(new Error(`${this.domain} was not ready in ${this.readyMs} ms`)),
+      this.readyMs,
     );
     try {
       await ready.promise;
@@ -171,17 +171,14 @@ export class NodeProcess implements AsyncDisposable {
   }
 }
 
-/** Makes nodes that all federate with each other; none runs yet. `at`: ip:port of each. */
+/** Makes nodes that all federate with each other; none runs yet. */
 export async function initCluster(
   directory: string,
   domains: readonly string[],
   config = '',
-  at: readonly string[] = [],
 ): Promise<NodeProcess[]> {
   const nodes = await Promise.all(
-    domains.map((domain, index) =>
-      NodeProcess.init(domain, join(directory, domain), config, at[index]),
-    ),
+    domains.map((domain) => NodeProcess.init(domain, join(directory, domain), config)),
   );
   for (const node of nodes) node.federateWith(nodes.filter((other) => other !== node));
   return nodes;

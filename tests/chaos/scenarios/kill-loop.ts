@@ -23,8 +23,8 @@ export const killLoop: Scenario = {
   shows: 'kill -9 of both nodes and of clients under load loses and doubles nothing',
   needs: [],
   async run(stage: Stage): Promise<readonly Part[]> {
-    const { dice, directory, sizes, say } = stage;
-    await using company = await Company.gather({ directory, dice });
+    const { dice, directory, sizes, cleanUp, say } = stage;
+    await using company = await Company.gather({ directory, dice, cleanUp });
     company.talk();
     const left = { red: sizes.kills, blue: sizes.kills, clients: sizes.kills };
     const [red, blue] = company.nodes;
