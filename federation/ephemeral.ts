@@ -38,7 +38,8 @@ export class EphemeralQueue {
   }
 
   /** Sends until the session ends. Never throws. */
-  async serve({ signal, call }: LinkSession): Promise<void> {
+  async serve(session: LinkSession): Promise<void> {
+    const { signal } = session;
     const { clock } = this.#runtime;
     const stop = (): void => this.#wakeup.raise();
     signal.addEventListener('abort', stop, { once: true });
@@ -51,7 +52,7 @@ export class EphemeralQueue {
         if (items.length === 0) continue;
         const options = { deadlineMs: ephemeralLimits.answerMs };
         // Refused or lost: the next one may fare better.
-        await call(methods.fedEphemeral, { items }, options).catch(() => undefined);
+        await session.call(methods.fedEphemeral, { items }, options).catch(() => undefined);
       }
     } catch {
       // The session ended while items gathered.

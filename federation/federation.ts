@@ -4,7 +4,6 @@
  * hands it the peers' calls, and tells it when there are new rows.
  */
 import {
-  FailedPreconditionError,
   hasReason,
   methods,
   PermissionDeniedError,
@@ -13,8 +12,6 @@ import {
 } from '@quicprochat/proto';
 import type {
   FedHelloRequest,
-  FedHelloRequestSchema,
-  FedHelloResponse,
   FedHelloResponseSchema,
   FedRelayRequest,
   MessageInitShape,
@@ -28,14 +25,16 @@ import {
 } from '@quicprochat/proto/transport';
 import type { Ceilings } from './ceilings.ts';
 import { EphemeralQueue, type EphemeralItemIn } from './ephemeral.ts';
-import { inOrder, RelayInbox, type RelayReply } from './inbox.ts';
-import { laneNames, streamToWire } from './lane.ts';
+import { checkAnswer, checkVersions, Hellos } from './hellos.ts';
+import { RelayInbox, type RelayReply } from './inbox.ts';
+import { laneNames } from './lane.ts';
 import { PeerLink, type LinkStatus } from './link.ts';
 import type { LinkSession } from './link-session.ts';
 import { LaneSender, type LaneStatus } from './outbox.ts';
 import { PeerPolicy, type FederationMode, type PeersFile } from './policy.ts';
 import { HubProxy } from './hub-proxy.ts';
 import { KtProxy } from './kt-proxy.ts';
+import { PeerNotes, type PeerStanding } from './peer-notes.ts';
 import { PeerProxy } from './proxy.ts';
 import { PeerRecords } from './records.ts';
 import { Rewinds } from './rewinds.ts';
@@ -49,9 +48,6 @@ import type {
 } from './store.ts';
 import { PeerTrust, type RecordSite } from './trust.ts';
 
-/** Version of the node-to-node protocol that this code speaks. */
-export const federationVersion = 1;
-
 export const federationLimits = {
   /** Due deferred rows and rows past their age are looked for this often (ms). */
   sweepMs: 30_000,
@@ -60,11 +56,11 @@ export const federationLimits = {
   announceSpreadMs: 10_000,
   /** ...to peers with rows, and those that were heard within this time (ms) or never. */
   announceHeardMs: 30 * 24 * 3_600_000,
+  /** A link that stays up asks for the peer's record again (ms). */
+  recordEveryMs: 10 * 60_000,
   /** Peers that are not in the peers file, at most. */
   foundPeers: 10_000,
   lostKeyMs: 72 * 3_600_000,
-  /** When a peer was heard is written down at most this often (ms). */
-  noteEveryMs: 60_000,
 } as const;
 
 export interface FederationOptions {
@@ -105,10 +101,6 @@ export interface PeerStatus extends LinkStatus {
   readonly lanes: readonly LaneStatus[];
 }
 
-/** Fields of a hello, and of its answer, about both stores. */
-type HelloWords = WireMark &
-  Pick<FedHelloRequest, 'remembersStoreId' | 'remembersCounter' | 'remembersProof'>;
-
 interface PeerParts {
   readonly domain: string;
   readonly link: PeerLink;
@@ -120,9 +112,6 @@ interface PeerParts {
   readonly stop: AbortController;
   /** Ends once the link has. */
   running: Promise<void>;
-  /** When it was heard last: Unix ms, and by the monotonic clock of the last note. */
-  seenMs: number;
-  notedMs: number;
 }
 
 /** What a new peers file changed. */
@@ -151,9 +140,11 @@ export class Federation implements AsyncDisposable {
   readonly #options: FederationOptions;
   readonly #inbox: RelayInbox;
   readonly #rewinds: Rewinds;
+  readonly #hellos: Hellos;
   readonly #trust: PeerTrust;
   readonly #peers = new Map<string, PeerParts>();
   readonly #stop = new AbortController();
+  readonly #notes: PeerNotes;
   #policy: PeerPolicy;
   #isStarted = false;
   #sweeping: Promise<void> | undefined;
@@ -170,6 +161,8 @@ export class Federation implements AsyncDisposable {
     });
     const { markKey, onRewound = () => {} } = options;
     this.#rewinds = new Rewinds({ store, markKey, runtime, onRewound });
+    this.#hellos = new Hellos({ domain: options.domain, store, rewinds: this.#rewinds });
+    this.#notes = new PeerNotes(store, runtime, this.#stop.signal);
     this.records = new PeerRecords(store, runtime);
     const policy = (): PeerPolicy => this.#policy;
     const { lostKeyMs = federationLimits.lostKeyMs } = options;
@@ -202,18 +195,16 @@ export class Federation implements AsyncDisposable {
     await this.#bounceDenied();
     const withRows = new Set(await store.peersWithRows());
     for (const domain of [...this.records.found, ...withRows]) this.#ensure(domain);
-    for (const { domain, seenMs } of await store.peerNotes()) {
-      const parts = this.#peers.get(domain);
-      if (parts !== undefined) parts.seenMs = seenMs;
-    }
+    await this.#notes.load();
     const parts = [...this.#peers.values()];
     const { announceAtOnce, announceSpreadMs, announceHeardMs } = federationLimits;
     const sinceMs = runtime.clock.now() - announceHeardMs;
     const inTurn = [
       ...parts.filter(({ domain }) => withRows.has(domain)),
-      ...parts.filter(
-        ({ domain, seenMs }) => !withRows.has(domain) && (seenMs === 0 || seenMs >= sinceMs),
-      ),
+      ...parts.filter(({ domain }) => {
+        const seenMs = this.#notes.seenMs(domain);
+        return !withRows.has(domain) && (seenMs === 0 || seenMs >= sinceMs);
+      }),
     ];
     const groups = Math.ceil(inTurn.length / announceAtOnce);
     for (const [index, { domain, link, lanes }] of inTurn.entries()) {
@@ -298,7 +289,7 @@ export class Federation implements AsyncDisposable {
   heard(domain: string): void {
     const parts = this.#peers.get(domain);
     if (parts === undefined) return;
-    this.#seen(parts);
+    this.#notes.seen(domain, this.#standing(parts));
     const { state } = parts.link.status();
     if (state === 'backoff' || state === 'suspended') parts.link.wake();
   }
@@ -338,25 +329,20 @@ export class Federation implements AsyncDisposable {
       log.warn('hello refused', { peer: domain, pin, reason: 'PEER_DENIED' });
       throw new PermissionDeniedError('PEER_DENIED', 'this node does not know you by that key');
     }
-    const { versionMin, versionMax } = request;
-    if (versionMin > federationVersion || versionMax < federationVersion) {
+    try {
+      checkVersions(request);
+    } catch (error) {
+      const { versionMin, versionMax } = request;
       log.warn('hello refused', { peer: domain, reason: 'VERSION', versionMin, versionMax });
-      throw new FailedPreconditionError('VERSION', `this node speaks version ${federationVersion}`);
+      throw error;
     }
     // First of all: what follows must be said by a store that knows what it is.
-    await this.#hear(domain, request);
-    const streams = inOrder(await this.#options.store.inboundStreams(domain));
-    const words = await this.#words(domain);
+    await this.#hellos.hear(domain, request);
+    const answer = await this.#hellos.answer(domain, this.#inbox.credit(domain, 'bulk'));
     this.wake(domain);
     const parts = this.#ensure(domain);
-    if (parts !== undefined) this.#seen(parts);
-    return {
-      domain: this.#options.domain,
-      version: federationVersion,
-      streams: streams.map(streamToWire),
-      ...words,
-      ...this.#inbox.credit(domain, 'bulk'),
-    };
+    if (parts !== undefined) this.#notes.seen(domain, this.#standing(parts));
+    return answer;
   }
 
   /** Answers a FedRelay of an authenticated peer; errors are those of `RelayInbox.relay`. */
@@ -478,21 +464,23 @@ export class Federation implements AsyncDisposable {
       runtime,
       loadState: () => store.peerState(domain),
       saveState: (state) => store.setPeerState(domain, state),
-      makeHello: () => this.#makeHello(domain),
-      checkHello: (hello) => checkHello(hello, domain),
+      makeHello: () => this.#hellos.make(domain),
+      checkHello: (hello) => checkAnswer(hello, domain),
       onUndialed: (error) => {
         asked.resolve();
         const hasOtherKey = site !== undefined && hasReason(error, 'BAD_CREDENTIAL');
         if (hasOtherKey) void this.#lookForKey(domain);
       },
-      onState: () => void this.#note(parts),
+      onState: () => void this.#notes.note(domain, this.#standing(parts)),
       hasWork: () =>
         lanes.some((lane) => !lane.isIdle) ||
         this.#services.some((service) => service.hasWork(domain)),
       serve: async (session) => {
-        await this.#hear(domain, session.hello).catch((error: unknown) => session.end(error));
+        await this.#hellos
+          .hear(domain, session.hello)
+          .catch((error: unknown) => session.end(error));
         asked.resolve();
-        this.#seen(parts);
+        this.#notes.connected(domain, session.hello.creditItems, this.#standing(parts));
         await Promise.all([
           serveLanes(lanes, session),
           ephemeral.serve(session),
@@ -502,12 +490,7 @@ export class Federation implements AsyncDisposable {
     });
     const running = Promise.resolve();
     const stop = new AbortController();
-    const notedMs = Number.NEGATIVE_INFINITY;
-    const parts: PeerParts = {
-      ...{ domain, link, lanes, ephemeral, asked, stop, running },
-      seenMs: 0,
-      notedMs,
-    };
+    const parts: PeerParts = { domain, link, lanes, ephemeral, asked, stop, running };
     return parts;
   }
 
@@ -518,67 +501,32 @@ export class Federation implements AsyncDisposable {
     if (this.#trust.peer(domain).pins.length > before) this.wake(domain);
   }
 
-  /** The peer was heard now. */
-  #seen(parts: PeerParts): void {
-    const { clock } = this.#options.runtime;
-    parts.seenMs = clock.now();
-    if (clock.monotonic() >= parts.notedMs + federationLimits.noteEveryMs) void this.#note(parts);
-  }
-
-  /** Writes down how it stands with the peer, for operators and for the next start. Never throws. */
-  async #note(parts: PeerParts): Promise<void> {
-    const { store, runtime } = this.#options;
-    parts.notedMs = runtime.clock.monotonic();
-    const { state, lastError = '' } = parts.link.status();
-    const creditItems = Math.min(...parts.lanes.map((lane) => lane.status().creditItems));
-    try {
-      const note = { seenMs: parts.seenMs, linkState: state, lastError, creditItems };
-      await store.setPeerNote(parts.domain, note);
-    } catch (error) {
-      // A stopping node closes its store while links end.
-      if (this.#stop.signal.aborted) return;
-      runtime.log.error('peer state unsaved', { peer: parts.domain, error: String(error) });
-    }
+  #standing({ link, lanes }: PeerParts): PeerStanding {
+    return { link: link.status(), lanes: lanes.map((lane) => lane.status()) };
   }
 
   async #serveRest(domain: string, session: LinkSession): Promise<void> {
-    await this.#trust.refresh(domain, session, async () => {
+    await this.#refreshRecord(domain, session);
+    await Promise.all([
+      this.#keepRecordFresh(domain, session),
+      ...this.#services.map((service) => service.serve(domain, session)),
+    ]);
+  }
+
+  /** Keys may change while a link lives for weeks. */
+  async #keepRecordFresh(domain: string, session: LinkSession): Promise<void> {
+    const { clock } = this.#options.runtime;
+    while (!session.signal.aborted) {
+      // The only rejection is the session's end.
+      await clock.sleep(federationLimits.recordEveryMs, session.signal).catch(() => undefined);
+      if (!session.signal.aborted) await this.#refreshRecord(domain, session);
+    }
+  }
+
+  #refreshRecord(domain: string, session: LinkSession): Promise<void> {
+    return this.#trust.refresh(domain, session, async () => {
       return (await session.call(methods.getNodeRecord, { domain: '' })).record;
     });
-    await Promise.all(this.#services.map((service) => service.serve(domain, session)));
-  }
-
-  async #makeHello(peer: string): Promise<MessageInitShape<typeof FedHelloRequestSchema>> {
-    const streams = inOrder(await this.#options.store.inboundStreams(peer));
-    return {
-      domain: this.#options.domain,
-      versionMin: federationVersion,
-      versionMax: federationVersion,
-      streams: streams.map(streamToWire),
-      ...(await this.#words(peer)),
-    };
-  }
-
-  /** Throws what the store throws. */
-  #hear(peer: string, hello: FedHelloRequest | FedHelloResponse): Promise<void> {
-    return this.#rewinds.hear(peer, {
-      own: hello,
-      remembers: {
-        storeId: hello.remembersStoreId,
-        counter: hello.remembersCounter,
-        proof: hello.remembersProof,
-      },
-    });
-  }
-
-  async #words(peer: string): Promise<HelloWords> {
-    const { own, remembers } = await this.#rewinds.words(peer);
-    return {
-      ...own,
-      remembersStoreId: remembers.storeId,
-      remembersCounter: remembers.counter,
-      remembersProof: remembers.proof,
-    };
   }
 
   async #sweepUntilStopped(): Promise<void> {
@@ -605,16 +553,4 @@ async function serveLanes(lanes: readonly LaneSender[], session: LinkSession): P
   await Promise.all(
     lanes.map((lane) => lane.run(session).catch((error: unknown) => session.end(error))),
   );
-}
-
-function checkHello(hello: FedHelloResponse, domain: string): void {
-  if (hello.domain !== domain) {
-    throw new PermissionDeniedError(
-      'PEER_DENIED',
-      `the node there says it is ${hello.domain.slice(0, 64)}`,
-    );
-  }
-  if (hello.version !== federationVersion) {
-    throw new FailedPreconditionError('VERSION', `the peer speaks version ${hello.version}`);
-  }
 }

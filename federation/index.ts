@@ -2,7 +2,6 @@
 export * from './store.ts';
 export {
   createFederation,
-  federationVersion,
   type Federation,
   type FederationOptions,
   type LinkService,
@@ -18,6 +17,7 @@ export {
   type PeersFile,
 } from './policy.ts';
 export type { RecordSite } from './trust.ts';
+export { federationVersion } from './hellos.ts';
 export type { EphemeralItemIn } from './ephemeral.ts';
 export { KtProxy } from './kt-proxy.ts';
 export type { LinkState, LinkStatus } from './link.ts';

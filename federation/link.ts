@@ -69,7 +69,7 @@ export interface LinkOptions extends Greeting {
   readonly hasWork: () => boolean;
   /** A dial or its hello failed. */
   readonly onUndialed?: (error: QpcError) => void;
-  /** The link came up, went down, or could not be made. */
+  /** The link went down, or could not be made. */
   readonly onState?: () => void;
   /** Runs while the link is up and returns once the session's signal is aborted. Never throws. */
   readonly serve: (session: LinkSession) => Promise<void>;
@@ -296,7 +296,6 @@ export class PeerLink {
         at: connection.peer.address,
         version,
       });
-      this.#options.onState?.();
       await this.#save({ failures: 0, nextTryMs: 0, failingSinceMs: 0 });
       await serve(session);
       await untilAborted(ended.signal);
