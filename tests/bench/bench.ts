@@ -6,6 +6,7 @@ import { enqueue } from './enqueue.ts';
 import { nodeEngines } from './node-engines.ts';
 import { federatedLatency } from './federated-latency.ts';
 import { kt } from './kt.ts';
+import { p2p } from './p2p.ts';
 import { machineLine, type BenchReport } from './measure.ts';
 import { printTable, writeResults } from './report.ts';
 import { rpc } from './rpc.ts';
@@ -17,6 +18,7 @@ const benches: Readonly<Record<string, (scratch: Scratch) => Promise<BenchReport
   'node-engines': nodeEngines,
   'federated-latency': federatedLatency,
   kt,
+  p2p,
 };
 
 const asked = process.argv.slice(2);
