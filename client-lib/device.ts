@@ -36,6 +36,7 @@ import { Resender } from './resender.ts';
 import type { AccountRecord, ClientStore } from './store/store.ts';
 import { SealedSender } from './sealed-sender.ts';
 import { Sync } from './sync.ts';
+import { Typing } from './typing.ts';
 import { UserLookup } from './user-lookup.ts';
 import { Writer } from './writer.ts';
 
@@ -58,6 +59,7 @@ export class Device {
   readonly outbox: Outbox;
   readonly contacts: Contacts;
   readonly tokens: DeliveryTokens;
+  readonly typing: Typing;
   readonly conversations: Conversations;
   readonly logs: Logs;
   readonly changes: AccountChanges;
@@ -136,6 +138,7 @@ export class Device {
       runtime,
       transport,
       nodeAddress,
+      nodePins: () => this.logs.nodePins(),
       identity: keys.transport,
       events,
       onSession: (session) => this.#onSession(session),
@@ -188,7 +191,17 @@ export class Device {
       onFound: (userIds) => this.#retryFor(userIds),
       onRefused: (userIds, reason) => this.#receiver.refuseUsers(userIds, reason),
     });
+    this.typing = new Typing({
+      store,
+      runtime,
+      events,
+      writer: this.#writer,
+      mls,
+      rid: publicKey,
+      session: () => this.link.current,
+    });
     this.#sync = new Sync({
+      onTyping: (payload) => this.#logged(this.typing.take(payload), 'typing'),
       store,
       runtime,
       events,

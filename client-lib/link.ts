@@ -56,6 +56,8 @@ export interface DialParts {
   readonly transport: Transport;
   /** `qpc://host:port#pin`. */
   readonly nodeAddress: string;
+  /** Keys by which the node may show itself, as of now; without it the one of the address. */
+  readonly nodePins?: () => readonly Uint8Array[];
   readonly identity: NodeIdentity;
 }
 
@@ -64,7 +66,7 @@ export interface DialParts {
  * caller closes the connection.
  */
 export async function dialNode(
-  { transport, nodeAddress, identity }: DialParts,
+  { transport, nodeAddress, nodePins, identity }: DialParts,
   signal?: AbortSignal,
 ): Promise<{ readonly connection: Connection; readonly hello: HelloResponse }> {
   const { host, port, pin } = parseNodeAddress(nodeAddress);
@@ -74,7 +76,7 @@ export async function dialNode(
       identity,
       limits: defaultLimits,
       maxRequestBytes,
-      pins: [pin],
+      pins: nodePins?.() ?? [pin],
       ...(signal === undefined ? {} : { signal }),
     },
   );
@@ -140,6 +142,11 @@ export class Link implements Caller {
 
   get state(): LinkState {
     return this.#state;
+  }
+
+  /** The session of now, if there is one. */
+  get current(): Session | undefined {
+    return this.#session;
   }
 
   /** Starts dialling; no effect while it runs. */

@@ -51,6 +51,7 @@ import { fedKtHandlers } from './services/fed-kt.ts';
 import { groupHandlers } from './services/groups.ts';
 import { federationHandlers } from './services/federation.ts';
 import { keyHandlers } from './services/keys.ts';
+import { ephemeralHandlers } from './services/ephemeral.ts';
 import { enqueueHandlers } from './services/enqueue.ts';
 import { deviceHandlers } from './services/devices.ts';
 import { ktHandlers } from './services/kt.ts';
@@ -94,7 +95,7 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
   const { config, secrets, store, runtime, transport } = options;
   const { clock, log } = runtime;
   const sessions = new Sessions(store, clock);
-  const push = new PushHub(store, log);
+  const push = new PushHub({ store, clock, log });
   const waiters = new LogWaiters(clock);
   const federation = createFederation({
     domain: config.domain,
@@ -222,6 +223,7 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
     })());
   const reloadPeers = async (file: PeersFile): Promise<ReloadReport> => {
     const report = await federation.reload(file);
+    for (const domain of report.added) audits.follow(domain);
     federation.wakeAll();
     return report;
   };
@@ -317,6 +319,7 @@ async function buildHandlers(parts: BuildParts): Promise<Handlers> {
       sessionTtlMs,
       ratePerUser: config.ratePerUser,
     }),
+    ...ephemeralHandlers({ domain, push, federation }),
     ...enqueueHandlers({
       quota: new SendQuota(clock, config.sending),
       anonymousQuota: new SendQuota(clock, config.sendingAnonymous),

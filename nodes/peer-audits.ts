@@ -23,6 +23,7 @@ import type {
   KtHeadsRequest,
   KtHeadsResponseSchema,
   MessageInitShape,
+  NodeRecord,
 } from '@quicprochat/proto/messages';
 import type { Federation, LinkService, LinkSession } from '@quicprochat/federation';
 import type { AuditFact, CosignerFact, PeerFacts } from './http/facts.ts';
@@ -63,7 +64,7 @@ interface Own extends OwnKeyLog {
 
 export class PeerAudits implements LinkService, PeerFacts, Disposable {
   readonly #options: PeerAuditsOptions;
-  readonly #domains: readonly string[];
+  readonly #domains: string[] = [];
   readonly #followed = new Map<string, FollowedPeer>();
   readonly #evidence: EvidenceRelay;
   readonly #cosigners = new Map<string, readonly PeerCosigner[]>();
@@ -75,41 +76,52 @@ export class PeerAudits implements LinkService, PeerFacts, Disposable {
   constructor(options: PeerAuditsOptions) {
     const { federation, store, runtime } = options;
     this.#options = options;
-    this.#domains = federation.policy.peers.map(({ domain }) => domain);
+    const peers = federation.policy.peers.map(({ domain }) => domain);
     const notify = (domain: string): void => federation.notify(domain);
     const followerOf = (origin: string): Follower | undefined => this.#followerOf(origin);
     this.#evidence = new EvidenceRelay({
       store,
       runtime,
-      peers: this.#domains,
+      peers: [],
       followerOf,
       notify,
     });
-    for (const domain of this.#domains) {
-      this.#followed.set(
-        domain,
-        new FollowedPeer({
-          domain,
-          origin: originOf(domain),
-          store,
-          cosigners: cosignersOfNode(options),
-          runtime,
-          onEvidence: (record, checked) => this.#evidence.found(record, checked),
-          notify: () => notify(domain),
-        }),
-      );
-    }
-    this.#records = federation.records.onRecord((domain, record) => {
-      this.#cosigners.set(domain, cosignersOf(record));
-      this.#forLog = logCosigners(this.#allCosigners());
-      this.#followed
-        .get(domain)
-        ?.setRecord(record)
-        .catch((error: unknown) =>
-          runtime.log.error('audit failed', { peer: domain, error: String(error) }),
-        );
-    });
+    for (const domain of peers) this.follow(domain);
+    this.#records = federation.records.onRecord((domain, record) => this.#heard(domain, record));
     federation.attach(this);
+  }
+
+  /** Audits the log of a peer of the peers file from now on, also of one that came by a reload. */
+  follow(domain: string): void {
+    if (this.#followed.has(domain)) return;
+    const { federation, store, runtime } = this.#options;
+    this.#domains.push(domain);
+    this.#evidence.add(domain);
+    this.#own?.push.add(domain);
+    this.#followed.set(
+      domain,
+      new FollowedPeer({
+        domain,
+        origin: originOf(domain),
+        store,
+        cosigners: cosignersOfNode(this.#options),
+        runtime,
+        onEvidence: (record, checked) => this.#evidence.found(record, checked),
+        notify: () => federation.notify(domain),
+      }),
+    );
+    const known = federation.records.get(domain);
+    if (known !== undefined) this.#heard(domain, known.record);
+  }
+
+  #heard(domain: string, record: NodeRecord): void {
+    const { log } = this.#options.runtime;
+    this.#cosigners.set(domain, cosignersOf(record));
+    this.#forLog = logCosigners(this.#allCosigners());
+    this.#followed
+      .get(domain)
+      ?.setRecord(record)
+      .catch((error: unknown) => log.error('audit failed', { peer: domain, error: String(error) }));
   }
 
   /** The node's own log is open; before the federation starts. */

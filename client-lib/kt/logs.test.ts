@@ -71,6 +71,30 @@ describe('the own node’s log', () => {
   });
 });
 
+describe('the keys of the own node', () => {
+  test('are the address’s one, then those of its record, through a rotation', async () => {
+    const red = await make('red.example');
+    const { logs } = logsWith(red.pin);
+    assert.deepEqual(logs.nodePins(), [red.pin]);
+    const caller = callerOf(red);
+    await logs.of('red.example', caller);
+    assert.deepEqual(logs.nodePins(), [red.pin]);
+    const show = async (record: typeof red.record): Promise<void> => {
+      red.record = record;
+      await red.append('@red.example', toBinary(SignedNodeRecordSchema, record));
+      await logs.renew('red.example', caller);
+    };
+    const signing = signingKeyFromSeed(random.bytes(32));
+    const fresh = { spkiSha256: random.bytes(32), signing, fromMs: 0, toMs: 0 };
+    const [old] = red.facts.keys;
+    assert(old !== undefined);
+    await show(signNodeRecord({ ...red.facts, seq: 2, keys: [old, fresh] }));
+    assert.deepEqual(logs.nodePins(), [red.pin, fresh.spkiSha256]);
+    await show(signNodeRecord({ ...red.facts, seq: 3, keys: [fresh] }));
+    assert.deepEqual(logs.nodePins(), [fresh.spkiSha256]);
+  });
+});
+
 describe('another domain’s log', () => {
   test('is refused when it does not show the record that the node served', async () => {
     const [red, blue] = [await make('red.example'), await make('blue.example')];

@@ -12,7 +12,13 @@ import {
   type LogTransport,
   type ValueToCheck,
 } from '@quicprochat/kt-log';
-import { checkManifest, manifestOfValue, methods, type Runtime } from '@quicprochat/proto';
+import {
+  checkManifest,
+  liveKeys,
+  manifestOfValue,
+  methods,
+  type Runtime,
+} from '@quicprochat/proto';
 import { fromBinary, SignedNodeRecordSchema } from '@quicprochat/proto/messages';
 import type { Caller } from '../link.ts';
 import type { ClientStore } from '../store/store.ts';
@@ -85,6 +91,18 @@ export class Logs {
     const log = this.#logOf(domain, knownRecordOf(pinned.record));
     this.#open.set(domain, log);
     return log;
+  }
+
+  /**
+   * Keys (SHA-256 SPKI) by which the own node may show itself: the address's, until the node's record
+   * in its log names others that older ones have signed for.
+   */
+  nodePins(): readonly Uint8Array[] {
+    const { store, runtime, own } = this.#parts;
+    const pinned = store.logs.pinned(own.domain);
+    if (pinned?.isInLog !== true) return [own.pin];
+    const live = liveKeys(knownRecordOf(pinned.record).record, runtime.clock.now());
+    return live.length === 0 ? [own.pin] : live.map(({ spkiSha256 }) => spkiSha256);
   }
 
   /** Every domain whose log was checked. */

@@ -60,13 +60,13 @@ export class EvidenceRelay {
     const { runtime, peers } = options;
     this.#options = options;
     this.#buckets = new TokenBuckets(runtime.clock);
-    for (const domain of peers) {
-      this.#peers.set(domain, {
-        wakeup: new Wakeup(runtime.clock),
-        known: new Set(),
-        unsent: [],
-      });
-    }
+    for (const domain of peers) this.add(domain);
+  }
+
+  /** A peer more. */
+  add(domain: string): void {
+    const wakeup = new Wakeup(this.#options.runtime.clock);
+    this.#peers.set(domain, { wakeup, known: new Set(), unsent: [] });
   }
 
   hasWork(domain: string): boolean {

@@ -51,17 +51,20 @@ export class HeadPush implements Disposable {
   readonly #stop: () => void;
 
   constructor(options: HeadPushOptions) {
-    const { log, peers, runtime, notify } = options;
+    const { log, peers, notify } = options;
     this.#options = options;
-    for (const domain of peers) {
-      this.#peers.set(domain, { wakeup: new Wakeup(runtime.clock), cosigned: 0 });
-    }
+    for (const domain of peers) this.add(domain);
     this.#stop = log.onHead(() => {
       for (const [domain, { wakeup }] of this.#peers) {
         wakeup.raise();
         notify(domain);
       }
     });
+  }
+
+  /** A peer more. */
+  add(domain: string): void {
+    this.#peers.set(domain, { wakeup: new Wakeup(this.#options.runtime.clock), cosigned: 0 });
   }
 
   /** Newest size of each cosigner name whose signature came since the start. */
