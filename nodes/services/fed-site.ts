@@ -19,10 +19,19 @@ export interface SiteOptions {
   /** Domains may lead to addresses of a private network. Otherwise a stranger could aim us at ours. */
   readonly allowsPrivate?: boolean;
   readonly port?: number;
+  /** How names are looked up; the system's way if not given. */
+  readonly lookup?: Lookup;
 }
 
+type Lookup = NonNullable<RequestOptions['lookup']>;
+
 /** Asks over HTTPS. No redirect is followed: another place is another domain's word. */
-export function httpsSite({ ca, allowsPrivate = false, port = 443 }: SiteOptions = {}): RecordSite {
+export function httpsSite({
+  ca,
+  allowsPrivate = false,
+  port = 443,
+  lookup: find = allowsPrivate ? lookup : lookupPublic,
+}: SiteOptions = {}): RecordSite {
   return {
     fetch(domain, signal) {
       const { promise, resolve, reject } = Promise.withResolvers<Uint8Array>();
@@ -34,7 +43,7 @@ export function httpsSite({ ca, allowsPrivate = false, port = 443 }: SiteOptions
         agent: false,
         signal,
         ...(ca === undefined ? {} : { ca }),
-        ...(allowsPrivate ? {} : { lookup: lookupPublic }),
+        lookup: find,
       };
       const request = get(options, (response) => {
         const chunks: Uint8Array[] = [];
@@ -81,7 +90,6 @@ for (const [net, bits] of [
   ['::', 127],
   ['fc00::', 7],
   ['fe80::', 10],
-  ['::ffff:0:0', 96],
 ] as const) {
   privateNets.addSubnet(net, bits, 'ipv6');
 }
@@ -91,8 +99,6 @@ export function isPrivateAddress(address: string): boolean {
   const family = isIP(address);
   return family === 0 || privateNets.check(address, family === 4 ? 'ipv4' : 'ipv6');
 }
-
-type Lookup = NonNullable<RequestOptions['lookup']>;
 
 const lookupPublic: Lookup = (host, options, callback) => {
   lookup(host, { ...options, all: true }, (error, addresses: LookupAddress[]) => {

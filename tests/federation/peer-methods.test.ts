@@ -1,0 +1,112 @@
+/** Methods that a peer calls beside the stream: look-ups at their limits, typing, blobs that are not kept. */
+import assert from 'node:assert/strict';
+import { after, before, suite, test } from 'node:test';
+import { call, hasReason, methods, systemRandom } from '@quicprochat/proto';
+import { makeIdentity, memoryNetwork, type Connection } from '@quicprochat/proto/transport';
+import { LocalNode, TestDevice, testRuntime } from '../cluster/local-node.ts';
+import { makePair } from './pair.ts';
+
+const config =
+  '[kt]\nbatch_ms = 5\nvrf_threads = 0\n[rates.auth]\nper_second = 1000\nburst = 1000\n';
+const refused = (reason: string) => (error: unknown) => hasReason(error, reason);
+const requester = (byte: number): Uint8Array => new Uint8Array(16).fill(byte);
+
+suite('what a peer may ask', () => {
+  const network = memoryNetwork(testRuntime);
+  let red: LocalNode;
+  let blue: LocalNode;
+  let bob: TestDevice;
+  let peer: Connection;
+  before(async () => {
+    red = await LocalNode.create(network, 'red.example', config);
+    const limits = '[limits]\nlookups_per_peer_user_per_minute = 3\n';
+    blue = await LocalNode.create(network, 'blue.example', `${config}${limits}`);
+    await blue.start([red]);
+    await red.start([blue]);
+    bob = await TestDevice.register(blue, 'bob@blue.example');
+    peer = await blue.dial(red.identity, 'red.example');
+    await call(peer, methods.fedHello, { domain: 'red.example', versionMin: 1, versionMax: 1 });
+  });
+  after(async () => {
+    for (const one of [bob, red, blue]) await one[Symbol.asyncDispose]();
+  });
+
+  const resolve = (userId: string, by: Uint8Array) =>
+    call(peer, methods.proxyResolveUser, { resolve: { userId }, requester: by });
+
+  test('each of its users has a number of look-ups a minute, whether they find somebody or not', async () => {
+    const { resolved } = await resolve('bob@blue.example', requester(1));
+    assert.ok(resolved?.manifest !== undefined);
+    for (const name of ['nobody', 'no-one']) {
+      await assert.rejects(resolve(`${name}@blue.example`, requester(1)), refused('UNKNOWN_USER'));
+    }
+    for (const name of ['bob', 'nobody']) {
+      const asked = resolve(`${name}@blue.example`, requester(1));
+      await assert.rejects(asked, (error) => {
+        return hasReason(error, 'RATE_LIMITED') && (error.retryAfterMs ?? 0) > 0;
+      });
+    }
+    // Prekeys count too; another user, and another domain's, are told apart.
+    const fetch = { userId: 'bob@blue.example' };
+    const prekeys = call(peer, methods.proxyFetchHybridKey, { fetch, requester: requester(1) });
+    await assert.rejects(prekeys, refused('RATE_LIMITED'));
+    await resolve('bob@blue.example', requester(2));
+    await assert.rejects(resolve('eve@red.example', requester(2)), refused('PEER_DENIED'));
+  });
+
+  test('a blob is refused by a reason of its own, after its fields were checked', async () => {
+    const hash = new Uint8Array(32);
+    const ask = (fields: object) => call(peer, methods.fedBlob, { hash, length: 1, ...fields });
+    await assert.rejects(ask({}), refused('FEATURE_OFF'));
+    for (const wrong of [{ hash: new Uint8Array(31) }, { length: 0 }, { length: 256 * 1024 + 1 }]) {
+      await assert.rejects(ask(wrong), refused('BAD_FIELD'));
+    }
+  });
+
+  test('typing has bounds, says nothing of devices, and is for peers only', async () => {
+    const rids = [new Uint8Array(32)];
+    const send = (item: object, times = 1) =>
+      call(peer, methods.fedEphemeral, {
+        items: Array.from({ length: times }, () => ({ rids, payload: new Uint8Array(9), ...item })),
+      });
+    await send({});
+    await send({}, 256);
+    const wrong = [
+      send({}, 257),
+      send({ rids: [] }),
+      send({ rids: Array.from({ length: 65 }, () => rids[0]) }),
+      send({ rids: [new Uint8Array(31)] }),
+      send({ payload: new Uint8Array(0) }),
+      send({ payload: new Uint8Array(513) }),
+    ];
+    for (const one of wrong) await assert.rejects(one, refused('BAD_FIELD'));
+    const items = [{ rids, payload: new Uint8Array(9) }];
+    const stranger = await blue.dial(await makeIdentity(systemRandom), 'somewhere');
+    const asked = call(stranger, methods.fedEphemeral, { items });
+    await assert.rejects(asked, refused('CALLER_CLASS'));
+    await stranger.close(0, 'done');
+  });
+});
+
+test('typing travels in batches over a link that is up, and is lost without one', async () => {
+  const batches: number[] = [];
+  await using pair = await makePair({
+    intercept: (method, request) => {
+      if (method !== 'fedEphemeral') return;
+      batches.push((request as { readonly items: readonly unknown[] }).items.length);
+    },
+  });
+  const { red, blue, clock, network } = pair;
+  const item = { rids: [blue.rid], payload: new Uint8Array(20) };
+  const offer = (): boolean => red.federation.sendEphemeral('blue.example', item);
+  for (let key = 0; key < 10; key += 1) assert.ok(offer());
+  await clock.advance(1_000);
+  for (let key = 0; key < 300; key += 1) assert.equal(offer(), key < 256);
+  await clock.advance(1_000);
+  assert.deepEqual(batches, [10, 256]);
+  // Without an answer, the next batch goes after two seconds; without a link, nothing does.
+  network.breakConnections('red.example', 'blue.example');
+  await clock.advance(1_000);
+  assert.equal(offer(), false);
+  assert.equal(red.federation.sendEphemeral('green.example', item), false);
+});
