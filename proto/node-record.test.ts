@@ -124,3 +124,20 @@ test('malformed records are refused, made or received', () => {
   const long = new Uint8Array(16 * 1024 + 1);
   refuses(create(SignedNodeRecordSchema, { record: long }), {}, 'BAD_FIELD');
 });
+
+test('a record says where the swarm is, within bounds', () => {
+  const swarm = { swarmKey: spki(9), addresses: ['/ip4/192.0.2.1/udp/5002/quic-v1'] };
+  const record = verifyNodeRecord(signNodeRecord(facts({ swarm })), pinned);
+  assert.deepEqual(record.swarm?.addresses, swarm.addresses);
+  assert.deepEqual(record.swarm?.swarmKey, swarm.swarmKey);
+  for (const wrong of [
+    { ...swarm, swarmKey: spki(9).subarray(1) },
+    { ...swarm, addresses: Array<string>(9).fill('/ip4/192.0.2.1/tcp/1') },
+    { ...swarm, addresses: ['x'.repeat(129)] },
+  ]) {
+    assert.throws(
+      () => signNodeRecord(facts({ swarm: wrong })),
+      (error) => hasReason(error, 'BAD_FIELD'),
+    );
+  }
+});

@@ -23,6 +23,7 @@ export const nodeRecordLimits = {
   capabilities: 32,
   logs: 16,
   cosigners: 8,
+  swarmAddresses: 8,
 } as const;
 
 /** Clocks of nodes may differ by this much before a key's dates matter (ms). */
@@ -62,6 +63,8 @@ export interface NodeRecordFacts {
   readonly logs?: readonly NodeRecordLog[];
   /** C2SP verifier keys of the node's own cosignatures. */
   readonly cosigners?: readonly string[];
+  /** The node's swarm: its Ed25519 key (32 bytes) and at most 8 addresses of at most 128 bytes. */
+  readonly swarm?: { readonly swarmKey: Uint8Array; readonly addresses: readonly string[] };
   /** Keys that are no longer in the record and sign it still, for whoever knows only them. */
   readonly formerSigners?: readonly SigningKey[];
 }
@@ -87,6 +90,9 @@ export function signNodeRecord(facts: NodeRecordFacts): SignedNodeRecord {
       fromSize: BigInt(fromSize),
     })),
     cosigners: [...(facts.cosigners ?? [])],
+    ...(facts.swarm === undefined
+      ? {}
+      : { swarm: { swarmKey: facts.swarm.swarmKey, addresses: [...facts.swarm.addresses] } }),
   });
   checkRecord(record);
   const bytes = toBinary(NodeRecordSchema, record);
@@ -210,6 +216,13 @@ function checkRecord(record: NodeRecord): void {
     [
       record.cosigners.length <= nodeRecordLimits.cosigners && record.cosigners.every(isVkey),
       `cosigners: at most ${nodeRecordLimits.cosigners} verifier keys`,
+    ],
+    [
+      record.swarm === undefined ||
+        (record.swarm.swarmKey.length === 32 &&
+          record.swarm.addresses.length <= nodeRecordLimits.swarmAddresses &&
+          record.swarm.addresses.every((address) => address.length <= 128)),
+      `swarm: need a key of 32 bytes and at most ${nodeRecordLimits.swarmAddresses} addresses`,
     ],
   ];
   const broken = rules.find(([isHeld]) => !isHeld);

@@ -18,7 +18,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file qpc/v1/federation.proto.
  */
 export const file_qpc_v1_federation: GenFile = /*@__PURE__*/
-  fileDesc("ChdxcGMvdjEvZmVkZXJhdGlvbi5wcm90bxIGcXBjLnYxIusBCgpOb2RlUmVjb3JkEg4KBmRvbWFpbhgBIAEoCRIdCgRrZXlzGAIgAygLMg8ucXBjLnYxLk5vZGVLZXkSJwoJZW5kcG9pbnRzGAMgAygLMhQucXBjLnYxLk5vZGVFbmRwb2ludBILCgNzZXEYBCABKAQSEwoLdmVyc2lvbl9taW4YBSABKA0SEwoLdmVyc2lvbl9tYXgYBiABKA0SFAoMY2FwYWJpbGl0aWVzGAcgAygJEh8KAmt0GAggAygLMhMucXBjLnYxLkt0TG9nUmVjb3JkEhEKCWNvc2lnbmVycxgJIAMoCUoECAoQECI+CgtLdExvZ1JlY29yZBIOCgZjb25maWcYASABKAwSDAoEdmtleRgCIAEoCRIRCglmcm9tX3NpemUYAyABKAQiUAoHTm9kZUtleRITCgtzcGtpX3NoYTI1NhgBIAEoDBIQCghzaWduX3B1YhgCIAEoDBIPCgdmcm9tX21zGAMgASgEEg0KBXRvX21zGAQgASgEIioKDE5vZGVFbmRwb2ludBIMCgRob3N0GAEgASgJEgwKBHBvcnQYAiABKA0iTQoQU2lnbmVkTm9kZVJlY29yZBIOCgZyZWNvcmQYASABKAwSKQoKc2lnbmF0dXJlcxgCIAMoCzIVLnFwYy52MS5Ob2RlU2lnbmF0dXJlIjQKDU5vZGVTaWduYXR1cmUSEAoIc2lnbl9wdWIYASABKAwSEQoJc2lnbmF0dXJlGAIgASgMIiYKFEdldE5vZGVSZWNvcmRSZXF1ZXN0Eg4KBmRvbWFpbhgBIAEoCSJBChVHZXROb2RlUmVjb3JkUmVzcG9uc2USKAoGcmVjb3JkGAEgASgLMhgucXBjLnYxLlNpZ25lZE5vZGVSZWNvcmQiWwoLU3RyZWFtU3RhdGUSGgoEbGFuZRgBIAEoDjIMLnFwYy52MS5MYW5lEhEKCXN0cmVhbV9pZBgCIAEoDBIOCgZjdXJzb3IYAyABKAQSDQoFY2hhaW4YBCABKAwiiQIKD0ZlZEhlbGxvUmVxdWVzdBIOCgZkb21haW4YASABKAkSEwoLdmVyc2lvbl9taW4YAiABKA0SEwoLdmVyc2lvbl9tYXgYAyABKA0SFAoMY2FwYWJpbGl0aWVzGAQgAygJEiQKB3N0cmVhbXMYBSADKAsyEy5xcGMudjEuU3RyZWFtU3RhdGUSGgoScmVtZW1iZXJzX3N0b3JlX2lkGAYgASgMEhkKEXJlbWVtYmVyc19jb3VudGVyGAcgASgEEhcKD3JlbWVtYmVyc19wcm9vZhgIIAEoDBIQCghzdG9yZV9pZBgJIAEoDBIPCgdjb3VudGVyGAogASgEEg0KBXByb29mGAsgASgMIp0CChBGZWRIZWxsb1Jlc3BvbnNlEg4KBmRvbWFpbhgBIAEoCRIPCgd2ZXJzaW9uGAIgASgNEhQKDGNhcGFiaWxpdGllcxgDIAMoCRIkCgdzdHJlYW1zGAQgAygLMhMucXBjLnYxLlN0cmVhbVN0YXRlEhAKCHN0b3JlX2lkGAUgASgMEg8KB2NvdW50ZXIYBiABKAQSFAoMY3JlZGl0X2l0ZW1zGAcgASgNEhQKDGNyZWRpdF9ieXRlcxgIIAEoDRINCgVwcm9vZhgJIAEoDBIaChJyZW1lbWJlcnNfc3RvcmVfaWQYCiABKAwSGQoRcmVtZW1iZXJzX2NvdW50ZXIYCyABKAQSFwoPcmVtZW1iZXJzX3Byb29mGAwgASgMIowBCglSZWxheUl0ZW0SDAoEa2luZBgBIAEoDRILCgNtaWQYAiABKAwSDwoHcGF5bG9hZBgDIAEoDBIMCgRyaWRzGAQgAygMEg0KBXR0bF9zGAUgASgNEg4KBnRva2VucxgGIAMoDBImCgdjaGFubmVsGAcgASgLMhUucXBjLnYxLkNoYW5uZWxIZWFkZXIiLgoNRXBoZW1lcmFsSXRlbRIMCgRyaWRzGAEgAygMEg8KB3BheWxvYWQYAiABKAwiOwoTRmVkRXBoZW1lcmFsUmVxdWVzdBIkCgVpdGVtcxgBIAMoCzIVLnFwYy52MS5FcGhlbWVyYWxJdGVtIhYKFEZlZEVwaGVtZXJhbFJlc3BvbnNlIj4KDkZlZEJsb2JSZXF1ZXN0EgwKBGhhc2gYASABKAwSDgoGb2Zmc2V0GAIgASgEEg4KBmxlbmd0aBgDIAEoDSItCg9GZWRCbG9iUmVzcG9uc2USDAoEZGF0YRgBIAEoDBIMCgRzaXplGAIgASgEIoQBCg9GZWRSZWxheVJlcXVlc3QSGgoEbGFuZRgBIAEoDjIMLnFwYy52MS5MYW5lEhEKCXN0cmVhbV9pZBgCIAEoDBINCgVhY2tlZBgDIAEoBBIRCglmaXJzdF9zZXEYBCABKAQSIAoFaXRlbXMYBSADKAsyES5xcGMudjEuUmVsYXlJdGVtIkoKC1JlbGF5UmVqZWN0EgsKA3NlcRgBIAEoBBILCgNyaWQYAiABKAwSDgoGcmVhc29uGAMgASgJEhEKCXRlbXBvcmFyeRgEIAEoCCLNAQoQRmVkUmVsYXlSZXNwb25zZRIOCgZjdXJzb3IYASABKAQSDQoFY2hhaW4YAiABKAwSJAoHcmVqZWN0cxgDIAMoCzITLnFwYy52MS5SZWxheVJlamVjdBIUCgxjcmVkaXRfaXRlbXMYBCABKA0SFAoMY3JlZGl0X2J5dGVzGAUgASgNEhYKDnJldHJ5X2FmdGVyX21zGAYgASgEEhAKCHN0b3JlX2lkGAcgASgMEg8KB2NvdW50ZXIYCCABKAQSDQoFcHJvb2YYCSABKAwiXwobUHJveHlGZXRjaEtleVBhY2thZ2VSZXF1ZXN0Ei0KBWZldGNoGAEgASgLMh4ucXBjLnYxLkZldGNoS2V5UGFja2FnZVJlcXVlc3QSEQoJcmVxdWVzdGVyGAIgASgMIlAKHFByb3h5RmV0Y2hLZXlQYWNrYWdlUmVzcG9uc2USMAoHZmV0Y2hlZBgBIAEoCzIfLnFwYy52MS5GZXRjaEtleVBhY2thZ2VSZXNwb25zZSJdChpQcm94eUZldGNoSHlicmlkS2V5UmVxdWVzdBIsCgVmZXRjaBgBIAEoCzIdLnFwYy52MS5GZXRjaEh5YnJpZEtleVJlcXVlc3QSEQoJcmVxdWVzdGVyGAIgASgMIk4KG1Byb3h5RmV0Y2hIeWJyaWRLZXlSZXNwb25zZRIvCgdmZXRjaGVkGAEgASgLMh4ucXBjLnYxLkZldGNoSHlicmlkS2V5UmVzcG9uc2UiWQoXUHJveHlSZXNvbHZlVXNlclJlcXVlc3QSKwoHcmVzb2x2ZRgBIAEoCzIaLnFwYy52MS5SZXNvbHZlVXNlclJlcXVlc3QSEQoJcmVxdWVzdGVyGAIgASgMIkkKGFByb3h5UmVzb2x2ZVVzZXJSZXNwb25zZRItCghyZXNvbHZlZBgBIAEoCzIbLnFwYy52MS5SZXNvbHZlVXNlclJlc3BvbnNlIhkKF0ZlZGVyYXRpb25IZWFsdGhSZXF1ZXN0IioKGEZlZGVyYXRpb25IZWFsdGhSZXNwb25zZRIOCgZzdGF0dXMYASABKAkqPQoETGFuZRIUChBMQU5FX1VOU1BFQ0lGSUVEEAASEAoMTEFORV9DT05UUk9MEAESDQoJTEFORV9CVUxLEAJiBnByb3RvMw", [file_qpc_v1_channel, file_qpc_v1_keys, file_qpc_v1_user]);
+  fileDesc("ChdxcGMvdjEvZmVkZXJhdGlvbi5wcm90bxIGcXBjLnYxIpkCCgpOb2RlUmVjb3JkEg4KBmRvbWFpbhgBIAEoCRIdCgRrZXlzGAIgAygLMg8ucXBjLnYxLk5vZGVLZXkSJwoJZW5kcG9pbnRzGAMgAygLMhQucXBjLnYxLk5vZGVFbmRwb2ludBILCgNzZXEYBCABKAQSEwoLdmVyc2lvbl9taW4YBSABKA0SEwoLdmVyc2lvbl9tYXgYBiABKA0SFAoMY2FwYWJpbGl0aWVzGAcgAygJEh8KAmt0GAggAygLMhMucXBjLnYxLkt0TG9nUmVjb3JkEhEKCWNvc2lnbmVycxgJIAMoCRIgCgVzd2FybRgMIAEoCzIRLnFwYy52MS5Ob2RlU3dhcm1KBAgKEAtKBAgLEAxKBAgNEBAiMQoJTm9kZVN3YXJtEhEKCXN3YXJtX2tleRgBIAEoDBIRCglhZGRyZXNzZXMYAiADKAkiPgoLS3RMb2dSZWNvcmQSDgoGY29uZmlnGAEgASgMEgwKBHZrZXkYAiABKAkSEQoJZnJvbV9zaXplGAMgASgEIlAKB05vZGVLZXkSEwoLc3BraV9zaGEyNTYYASABKAwSEAoIc2lnbl9wdWIYAiABKAwSDwoHZnJvbV9tcxgDIAEoBBINCgV0b19tcxgEIAEoBCIqCgxOb2RlRW5kcG9pbnQSDAoEaG9zdBgBIAEoCRIMCgRwb3J0GAIgASgNIk0KEFNpZ25lZE5vZGVSZWNvcmQSDgoGcmVjb3JkGAEgASgMEikKCnNpZ25hdHVyZXMYAiADKAsyFS5xcGMudjEuTm9kZVNpZ25hdHVyZSI0Cg1Ob2RlU2lnbmF0dXJlEhAKCHNpZ25fcHViGAEgASgMEhEKCXNpZ25hdHVyZRgCIAEoDCImChRHZXROb2RlUmVjb3JkUmVxdWVzdBIOCgZkb21haW4YASABKAkiQQoVR2V0Tm9kZVJlY29yZFJlc3BvbnNlEigKBnJlY29yZBgBIAEoCzIYLnFwYy52MS5TaWduZWROb2RlUmVjb3JkIlsKC1N0cmVhbVN0YXRlEhoKBGxhbmUYASABKA4yDC5xcGMudjEuTGFuZRIRCglzdHJlYW1faWQYAiABKAwSDgoGY3Vyc29yGAMgASgEEg0KBWNoYWluGAQgASgMIokCCg9GZWRIZWxsb1JlcXVlc3QSDgoGZG9tYWluGAEgASgJEhMKC3ZlcnNpb25fbWluGAIgASgNEhMKC3ZlcnNpb25fbWF4GAMgASgNEhQKDGNhcGFiaWxpdGllcxgEIAMoCRIkCgdzdHJlYW1zGAUgAygLMhMucXBjLnYxLlN0cmVhbVN0YXRlEhoKEnJlbWVtYmVyc19zdG9yZV9pZBgGIAEoDBIZChFyZW1lbWJlcnNfY291bnRlchgHIAEoBBIXCg9yZW1lbWJlcnNfcHJvb2YYCCABKAwSEAoIc3RvcmVfaWQYCSABKAwSDwoHY291bnRlchgKIAEoBBINCgVwcm9vZhgLIAEoDCKdAgoQRmVkSGVsbG9SZXNwb25zZRIOCgZkb21haW4YASABKAkSDwoHdmVyc2lvbhgCIAEoDRIUCgxjYXBhYmlsaXRpZXMYAyADKAkSJAoHc3RyZWFtcxgEIAMoCzITLnFwYy52MS5TdHJlYW1TdGF0ZRIQCghzdG9yZV9pZBgFIAEoDBIPCgdjb3VudGVyGAYgASgEEhQKDGNyZWRpdF9pdGVtcxgHIAEoDRIUCgxjcmVkaXRfYnl0ZXMYCCABKA0SDQoFcHJvb2YYCSABKAwSGgoScmVtZW1iZXJzX3N0b3JlX2lkGAogASgMEhkKEXJlbWVtYmVyc19jb3VudGVyGAsgASgEEhcKD3JlbWVtYmVyc19wcm9vZhgMIAEoDCKMAQoJUmVsYXlJdGVtEgwKBGtpbmQYASABKA0SCwoDbWlkGAIgASgMEg8KB3BheWxvYWQYAyABKAwSDAoEcmlkcxgEIAMoDBINCgV0dGxfcxgFIAEoDRIOCgZ0b2tlbnMYBiADKAwSJgoHY2hhbm5lbBgHIAEoCzIVLnFwYy52MS5DaGFubmVsSGVhZGVyIi4KDUVwaGVtZXJhbEl0ZW0SDAoEcmlkcxgBIAMoDBIPCgdwYXlsb2FkGAIgASgMIjsKE0ZlZEVwaGVtZXJhbFJlcXVlc3QSJAoFaXRlbXMYASADKAsyFS5xcGMudjEuRXBoZW1lcmFsSXRlbSIWChRGZWRFcGhlbWVyYWxSZXNwb25zZSI+Cg5GZWRCbG9iUmVxdWVzdBIMCgRoYXNoGAEgASgMEg4KBm9mZnNldBgCIAEoBBIOCgZsZW5ndGgYAyABKA0iLQoPRmVkQmxvYlJlc3BvbnNlEgwKBGRhdGEYASABKAwSDAoEc2l6ZRgCIAEoBCKEAQoPRmVkUmVsYXlSZXF1ZXN0EhoKBGxhbmUYASABKA4yDC5xcGMudjEuTGFuZRIRCglzdHJlYW1faWQYAiABKAwSDQoFYWNrZWQYAyABKAQSEQoJZmlyc3Rfc2VxGAQgASgEEiAKBWl0ZW1zGAUgAygLMhEucXBjLnYxLlJlbGF5SXRlbSJKCgtSZWxheVJlamVjdBILCgNzZXEYASABKAQSCwoDcmlkGAIgASgMEg4KBnJlYXNvbhgDIAEoCRIRCgl0ZW1wb3JhcnkYBCABKAgizQEKEEZlZFJlbGF5UmVzcG9uc2USDgoGY3Vyc29yGAEgASgEEg0KBWNoYWluGAIgASgMEiQKB3JlamVjdHMYAyADKAsyEy5xcGMudjEuUmVsYXlSZWplY3QSFAoMY3JlZGl0X2l0ZW1zGAQgASgNEhQKDGNyZWRpdF9ieXRlcxgFIAEoDRIWCg5yZXRyeV9hZnRlcl9tcxgGIAEoBBIQCghzdG9yZV9pZBgHIAEoDBIPCgdjb3VudGVyGAggASgEEg0KBXByb29mGAkgASgMIl8KG1Byb3h5RmV0Y2hLZXlQYWNrYWdlUmVxdWVzdBItCgVmZXRjaBgBIAEoCzIeLnFwYy52MS5GZXRjaEtleVBhY2thZ2VSZXF1ZXN0EhEKCXJlcXVlc3RlchgCIAEoDCJQChxQcm94eUZldGNoS2V5UGFja2FnZVJlc3BvbnNlEjAKB2ZldGNoZWQYASABKAsyHy5xcGMudjEuRmV0Y2hLZXlQYWNrYWdlUmVzcG9uc2UiXQoaUHJveHlGZXRjaEh5YnJpZEtleVJlcXVlc3QSLAoFZmV0Y2gYASABKAsyHS5xcGMudjEuRmV0Y2hIeWJyaWRLZXlSZXF1ZXN0EhEKCXJlcXVlc3RlchgCIAEoDCJOChtQcm94eUZldGNoSHlicmlkS2V5UmVzcG9uc2USLwoHZmV0Y2hlZBgBIAEoCzIeLnFwYy52MS5GZXRjaEh5YnJpZEtleVJlc3BvbnNlIlkKF1Byb3h5UmVzb2x2ZVVzZXJSZXF1ZXN0EisKB3Jlc29sdmUYASABKAsyGi5xcGMudjEuUmVzb2x2ZVVzZXJSZXF1ZXN0EhEKCXJlcXVlc3RlchgCIAEoDCJJChhQcm94eVJlc29sdmVVc2VyUmVzcG9uc2USLQoIcmVzb2x2ZWQYASABKAsyGy5xcGMudjEuUmVzb2x2ZVVzZXJSZXNwb25zZSIZChdGZWRlcmF0aW9uSGVhbHRoUmVxdWVzdCIqChhGZWRlcmF0aW9uSGVhbHRoUmVzcG9uc2USDgoGc3RhdHVzGAEgASgJKj0KBExhbmUSFAoQTEFORV9VTlNQRUNJRklFRBAAEhAKDExBTkVfQ09OVFJPTBABEg0KCUxBTkVfQlVMSxACYgZwcm90bzM", [file_qpc_v1_channel, file_qpc_v1_keys, file_qpc_v1_user]);
 
 /**
  * Who a domain's node is. Signed; the bytes travel as they were signed.
@@ -76,6 +76,13 @@ export type NodeRecord = Message<"qpc.v1.NodeRecord"> & {
    * @generated from field: repeated string cosigners = 9;
    */
   cosigners: string[];
+
+  /**
+   * Where the node's swarm is (docs/protocol/p2p.md); absent where it has none.
+   *
+   * @generated from field: qpc.v1.NodeSwarm swarm = 12;
+   */
+  swarm?: NodeSwarm | undefined;
 };
 
 /**
@@ -84,6 +91,32 @@ export type NodeRecord = Message<"qpc.v1.NodeRecord"> & {
  */
 export const NodeRecordSchema: GenMessage<NodeRecord> = /*@__PURE__*/
   messageDesc(file_qpc_v1_federation, 0);
+
+/**
+ * @generated from message qpc.v1.NodeSwarm
+ */
+export type NodeSwarm = Message<"qpc.v1.NodeSwarm"> & {
+  /**
+   * Ed25519 (32 bytes); the libp2p peer id is made of it.
+   *
+   * @generated from field: bytes swarm_key = 1;
+   */
+  swarmKey: Uint8Array;
+
+  /**
+   * As in EndpointRecord; at most 8.
+   *
+   * @generated from field: repeated string addresses = 2;
+   */
+  addresses: string[];
+};
+
+/**
+ * Describes the message qpc.v1.NodeSwarm.
+ * Use `create(NodeSwarmSchema)` to create a new message.
+ */
+export const NodeSwarmSchema: GenMessage<NodeSwarm> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_federation, 1);
 
 /**
  * @generated from message qpc.v1.KtLogRecord
@@ -116,7 +149,7 @@ export type KtLogRecord = Message<"qpc.v1.KtLogRecord"> & {
  * Use `create(KtLogRecordSchema)` to create a new message.
  */
 export const KtLogRecordSchema: GenMessage<KtLogRecord> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 1);
+  messageDesc(file_qpc_v1_federation, 2);
 
 /**
  * @generated from message qpc.v1.NodeKey
@@ -152,7 +185,7 @@ export type NodeKey = Message<"qpc.v1.NodeKey"> & {
  * Use `create(NodeKeySchema)` to create a new message.
  */
 export const NodeKeySchema: GenMessage<NodeKey> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 2);
+  messageDesc(file_qpc_v1_federation, 3);
 
 /**
  * @generated from message qpc.v1.NodeEndpoint
@@ -174,7 +207,7 @@ export type NodeEndpoint = Message<"qpc.v1.NodeEndpoint"> & {
  * Use `create(NodeEndpointSchema)` to create a new message.
  */
 export const NodeEndpointSchema: GenMessage<NodeEndpoint> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 3);
+  messageDesc(file_qpc_v1_federation, 4);
 
 /**
  * @generated from message qpc.v1.SignedNodeRecord
@@ -200,7 +233,7 @@ export type SignedNodeRecord = Message<"qpc.v1.SignedNodeRecord"> & {
  * Use `create(SignedNodeRecordSchema)` to create a new message.
  */
 export const SignedNodeRecordSchema: GenMessage<SignedNodeRecord> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 4);
+  messageDesc(file_qpc_v1_federation, 5);
 
 /**
  * @generated from message qpc.v1.NodeSignature
@@ -222,7 +255,7 @@ export type NodeSignature = Message<"qpc.v1.NodeSignature"> & {
  * Use `create(NodeSignatureSchema)` to create a new message.
  */
 export const NodeSignatureSchema: GenMessage<NodeSignature> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 5);
+  messageDesc(file_qpc_v1_federation, 6);
 
 /**
  * @generated from message qpc.v1.GetNodeRecordRequest
@@ -241,7 +274,7 @@ export type GetNodeRecordRequest = Message<"qpc.v1.GetNodeRecordRequest"> & {
  * Use `create(GetNodeRecordRequestSchema)` to create a new message.
  */
 export const GetNodeRecordRequestSchema: GenMessage<GetNodeRecordRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 6);
+  messageDesc(file_qpc_v1_federation, 7);
 
 /**
  * @generated from message qpc.v1.GetNodeRecordResponse
@@ -258,7 +291,7 @@ export type GetNodeRecordResponse = Message<"qpc.v1.GetNodeRecordResponse"> & {
  * Use `create(GetNodeRecordResponseSchema)` to create a new message.
  */
 export const GetNodeRecordResponseSchema: GenMessage<GetNodeRecordResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 7);
+  messageDesc(file_qpc_v1_federation, 8);
 
 /**
  * Where the answering side stands in a stream that it receives.
@@ -296,7 +329,7 @@ export type StreamState = Message<"qpc.v1.StreamState"> & {
  * Use `create(StreamStateSchema)` to create a new message.
  */
 export const StreamStateSchema: GenMessage<StreamState> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 8);
+  messageDesc(file_qpc_v1_federation, 9);
 
 /**
  * @generated from message qpc.v1.FedHelloRequest
@@ -369,7 +402,7 @@ export type FedHelloRequest = Message<"qpc.v1.FedHelloRequest"> & {
  * Use `create(FedHelloRequestSchema)` to create a new message.
  */
 export const FedHelloRequestSchema: GenMessage<FedHelloRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 9);
+  messageDesc(file_qpc_v1_federation, 10);
 
 /**
  * @generated from message qpc.v1.FedHelloResponse
@@ -449,7 +482,7 @@ export type FedHelloResponse = Message<"qpc.v1.FedHelloResponse"> & {
  * Use `create(FedHelloResponseSchema)` to create a new message.
  */
 export const FedHelloResponseSchema: GenMessage<FedHelloResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 10);
+  messageDesc(file_qpc_v1_federation, 11);
 
 /**
  * @generated from message qpc.v1.RelayItem
@@ -506,7 +539,7 @@ export type RelayItem = Message<"qpc.v1.RelayItem"> & {
  * Use `create(RelayItemSchema)` to create a new message.
  */
 export const RelayItemSchema: GenMessage<RelayItem> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 11);
+  messageDesc(file_qpc_v1_federation, 12);
 
 /**
  * One payload of SendEphemeral for devices of the receiving node.
@@ -534,7 +567,7 @@ export type EphemeralItem = Message<"qpc.v1.EphemeralItem"> & {
  * Use `create(EphemeralItemSchema)` to create a new message.
  */
 export const EphemeralItemSchema: GenMessage<EphemeralItem> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 12);
+  messageDesc(file_qpc_v1_federation, 13);
 
 /**
  * What is worth nothing in ten seconds: taken or lost, never sent again.
@@ -555,7 +588,7 @@ export type FedEphemeralRequest = Message<"qpc.v1.FedEphemeralRequest"> & {
  * Use `create(FedEphemeralRequestSchema)` to create a new message.
  */
 export const FedEphemeralRequestSchema: GenMessage<FedEphemeralRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 13);
+  messageDesc(file_qpc_v1_federation, 14);
 
 /**
  * Says nothing of what became of them.
@@ -570,7 +603,7 @@ export type FedEphemeralResponse = Message<"qpc.v1.FedEphemeralResponse"> & {
  * Use `create(FedEphemeralResponseSchema)` to create a new message.
  */
 export const FedEphemeralResponseSchema: GenMessage<FedEphemeralResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 14);
+  messageDesc(file_qpc_v1_federation, 15);
 
 /**
  * Bytes of a blob of the answering node, by range; the hash is the check.
@@ -603,7 +636,7 @@ export type FedBlobRequest = Message<"qpc.v1.FedBlobRequest"> & {
  * Use `create(FedBlobRequestSchema)` to create a new message.
  */
 export const FedBlobRequestSchema: GenMessage<FedBlobRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 15);
+  messageDesc(file_qpc_v1_federation, 16);
 
 /**
  * @generated from message qpc.v1.FedBlobResponse
@@ -627,7 +660,7 @@ export type FedBlobResponse = Message<"qpc.v1.FedBlobResponse"> & {
  * Use `create(FedBlobResponseSchema)` to create a new message.
  */
 export const FedBlobResponseSchema: GenMessage<FedBlobResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 16);
+  messageDesc(file_qpc_v1_federation, 17);
 
 /**
  * @generated from message qpc.v1.FedRelayRequest
@@ -670,7 +703,7 @@ export type FedRelayRequest = Message<"qpc.v1.FedRelayRequest"> & {
  * Use `create(FedRelayRequestSchema)` to create a new message.
  */
 export const FedRelayRequestSchema: GenMessage<FedRelayRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 17);
+  messageDesc(file_qpc_v1_federation, 18);
 
 /**
  * @generated from message qpc.v1.RelayReject
@@ -706,7 +739,7 @@ export type RelayReject = Message<"qpc.v1.RelayReject"> & {
  * Use `create(RelayRejectSchema)` to create a new message.
  */
 export const RelayRejectSchema: GenMessage<RelayReject> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 18);
+  messageDesc(file_qpc_v1_federation, 19);
 
 /**
  * @generated from message qpc.v1.FedRelayResponse
@@ -767,7 +800,7 @@ export type FedRelayResponse = Message<"qpc.v1.FedRelayResponse"> & {
  * Use `create(FedRelayResponseSchema)` to create a new message.
  */
 export const FedRelayResponseSchema: GenMessage<FedRelayResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 19);
+  messageDesc(file_qpc_v1_federation, 20);
 
 /**
  * @generated from message qpc.v1.ProxyFetchKeyPackageRequest
@@ -791,7 +824,7 @@ export type ProxyFetchKeyPackageRequest = Message<"qpc.v1.ProxyFetchKeyPackageRe
  * Use `create(ProxyFetchKeyPackageRequestSchema)` to create a new message.
  */
 export const ProxyFetchKeyPackageRequestSchema: GenMessage<ProxyFetchKeyPackageRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 20);
+  messageDesc(file_qpc_v1_federation, 21);
 
 /**
  * @generated from message qpc.v1.ProxyFetchKeyPackageResponse
@@ -808,7 +841,7 @@ export type ProxyFetchKeyPackageResponse = Message<"qpc.v1.ProxyFetchKeyPackageR
  * Use `create(ProxyFetchKeyPackageResponseSchema)` to create a new message.
  */
 export const ProxyFetchKeyPackageResponseSchema: GenMessage<ProxyFetchKeyPackageResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 21);
+  messageDesc(file_qpc_v1_federation, 22);
 
 /**
  * @generated from message qpc.v1.ProxyFetchHybridKeyRequest
@@ -830,7 +863,7 @@ export type ProxyFetchHybridKeyRequest = Message<"qpc.v1.ProxyFetchHybridKeyRequ
  * Use `create(ProxyFetchHybridKeyRequestSchema)` to create a new message.
  */
 export const ProxyFetchHybridKeyRequestSchema: GenMessage<ProxyFetchHybridKeyRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 22);
+  messageDesc(file_qpc_v1_federation, 23);
 
 /**
  * @generated from message qpc.v1.ProxyFetchHybridKeyResponse
@@ -847,7 +880,7 @@ export type ProxyFetchHybridKeyResponse = Message<"qpc.v1.ProxyFetchHybridKeyRes
  * Use `create(ProxyFetchHybridKeyResponseSchema)` to create a new message.
  */
 export const ProxyFetchHybridKeyResponseSchema: GenMessage<ProxyFetchHybridKeyResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 23);
+  messageDesc(file_qpc_v1_federation, 24);
 
 /**
  * @generated from message qpc.v1.ProxyResolveUserRequest
@@ -869,7 +902,7 @@ export type ProxyResolveUserRequest = Message<"qpc.v1.ProxyResolveUserRequest"> 
  * Use `create(ProxyResolveUserRequestSchema)` to create a new message.
  */
 export const ProxyResolveUserRequestSchema: GenMessage<ProxyResolveUserRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 24);
+  messageDesc(file_qpc_v1_federation, 25);
 
 /**
  * @generated from message qpc.v1.ProxyResolveUserResponse
@@ -886,7 +919,7 @@ export type ProxyResolveUserResponse = Message<"qpc.v1.ProxyResolveUserResponse"
  * Use `create(ProxyResolveUserResponseSchema)` to create a new message.
  */
 export const ProxyResolveUserResponseSchema: GenMessage<ProxyResolveUserResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 25);
+  messageDesc(file_qpc_v1_federation, 26);
 
 /**
  * @generated from message qpc.v1.FederationHealthRequest
@@ -899,7 +932,7 @@ export type FederationHealthRequest = Message<"qpc.v1.FederationHealthRequest"> 
  * Use `create(FederationHealthRequestSchema)` to create a new message.
  */
 export const FederationHealthRequestSchema: GenMessage<FederationHealthRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 26);
+  messageDesc(file_qpc_v1_federation, 27);
 
 /**
  * @generated from message qpc.v1.FederationHealthResponse
@@ -916,7 +949,7 @@ export type FederationHealthResponse = Message<"qpc.v1.FederationHealthResponse"
  * Use `create(FederationHealthResponseSchema)` to create a new message.
  */
 export const FederationHealthResponseSchema: GenMessage<FederationHealthResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 27);
+  messageDesc(file_qpc_v1_federation, 28);
 
 /**
  * @generated from enum qpc.v1.Lane
