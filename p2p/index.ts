@@ -1,12 +1,7 @@
-/** Door of p2p: devices that deliver to each other, and what they tell of themselves. */
-export {
-  DeviceSwarm,
-  type DeviceSwarmOptions,
-  type DeliverRequest,
-  type RelayState,
-} from './device-swarm.ts';
-export type { Delivered, Destination } from './deliver-client.ts';
-export type { Delivery, DeliveryPath } from './deliver-server.ts';
+/**
+ * Door of p2p without libp2p: keys, addresses and records as pure functions, and a node's swarm in
+ * its own process. What loads libp2p has doors of its own.
+ */
 export {
   endpointLimits,
   signEndpointRecord,
@@ -15,20 +10,18 @@ export {
   type EndpointRecord,
   type EndpointRules,
 } from './endpoint-record.ts';
+export { peerIdOf, swarmKeyOf, type PeerIdText } from './peer-id.ts';
 export { loadSwarmKey, makeSwarmKey, SwarmKey } from './swarm-key.ts';
-export { parseSwarmAddress, type Reach } from './swarm-address.ts';
-export { createHost, relayServerDefaults } from './libp2p-host.ts';
-export type { Host, HostConnection } from './host.ts';
+export { formatSwarmAddress, parseSwarmAddress, type Reach } from './swarm-address.ts';
 export {
   gossipTopics,
-  startNodeSwarm,
   type GossipTopic,
   type NodeSwarm,
   type NodeSwarmEvents,
   type NodeSwarmOptions,
   type SwarmPeer,
   type SwarmStats,
-} from './node-swarm.ts';
+} from './swarm-of-node.ts';
 export { SupervisedSwarm } from './supervised-swarm.ts';
 export { KtGossip, ktGossipLimits, type KtGossipNode } from './kt-gossip.ts';
 export type { Verdict } from './libp2p-gossip.ts';

@@ -36,7 +36,7 @@ import {
   type NodeSwarm,
   type NodeSwarmEvents,
   type PullAnswer,
-} from './node-swarm.ts';
+} from './swarm-of-node.ts';
 
 export const ktGossipLimits = {
   /** Between two rounds of pulls (ms), and how much of it is random. */

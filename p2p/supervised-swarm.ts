@@ -15,7 +15,7 @@ import type {
   PullAnswer,
   SwarmPeer,
   SwarmStats,
-} from './node-swarm.ts';
+} from './swarm-of-node.ts';
 import type { GossipBody, LogBody, PeerBody, PullBody, SwarmStart } from './swarm-process.ts';
 
 export const supervisorLimits = {

@@ -6,14 +6,9 @@ import { systemClock, systemRandom, type Log, type Runtime } from '@quicprochat/
 import { ownBytes, PortRpc, processPort } from '@quicprochat/proto/transport/port';
 import type { Verdict } from './libp2p-gossip.ts';
 import type { RelayServerOptions } from './libp2p-host.ts';
-import {
-  startNodeSwarm,
-  type GossipTopic,
-  type NodeSwarm,
-  type PullAnswer,
-  type SwarmPeer,
-} from './node-swarm.ts';
+import { startNodeSwarm } from './node-swarm.ts';
 import { loadSwarmKey } from './swarm-key.ts';
+import type { GossipTopic, NodeSwarm, PullAnswer, SwarmPeer } from './swarm-of-node.ts';
 
 /** What the process is started with. */
 export interface SwarmStart {

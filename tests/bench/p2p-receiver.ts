@@ -1,7 +1,8 @@
 /** The receiving device of the p2p bench: what it answers is on its disk, many messages in one sync. */
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
-import { DeviceSwarm, makeSwarmKey } from '@quicprochat/p2p';
+import { makeSwarmKey } from '@quicprochat/p2p';
+import { DeviceSwarm } from '@quicprochat/p2p/device';
 import { signingKeyFromSeed, silentLog, systemClock, systemRandom } from '@quicprochat/proto';
 import type { SignedEndpointRecord } from '@quicprochat/proto/messages';
 import { answerParent } from './peer-process.ts';

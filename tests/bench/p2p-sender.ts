@@ -1,5 +1,6 @@
 /** The sending side of the p2p bench, in its own process: over libp2p to a device, or through a node. */
-import { DeviceSwarm, makeSwarmKey, verifyEndpointRecord } from '@quicprochat/p2p';
+import { makeSwarmKey, verifyEndpointRecord } from '@quicprochat/p2p';
+import { DeviceSwarm } from '@quicprochat/p2p/device';
 import {
   call,
   methods,

@@ -9,18 +9,19 @@ import {
   type SigningKey,
 } from '@quicprochat/proto';
 import {
-  createHost,
-  DeviceSwarm,
   makeSwarmKey,
-  relayServerDefaults,
   verifyEndpointRecord,
-  type Delivery,
-  type Destination,
-  type DeviceSwarmOptions,
   type EndpointRecord,
   type Reach,
   type SwarmKey,
 } from '@quicprochat/p2p';
+import {
+  DeviceSwarm,
+  type Delivery,
+  type Destination,
+  type DeviceSwarmOptions,
+} from '@quicprochat/p2p/device';
+import { createHost, relayServerDefaults } from '@quicprochat/p2p/swarm';
 
 export const runtime = { clock: systemClock, random: systemRandom, log: silentLog };
 export const everywhere: readonly Reach[] = ['loopback', 'link', 'private', 'public'];

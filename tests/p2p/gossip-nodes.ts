@@ -21,11 +21,11 @@ import { EvidenceRelay, GossipNode } from '@quicprochat/nodes/gossip';
 import {
   KtGossip,
   makeSwarmKey,
-  startNodeSwarm,
   type NodeSwarm,
   type SwarmKey,
   type SwarmPeer,
 } from '@quicprochat/p2p';
+import { startNodeSwarm } from '@quicprochat/p2p/swarm';
 import { systemClock, systemRandom } from '@quicprochat/proto';
 import { runtime } from './devices.ts';
 

@@ -1,14 +1,8 @@
 /** Hostile devices at `/qpc/deliver/1`: each refusal by its name, and nothing held for them. */
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import {
-  createHost,
-  endpointLimits,
-  makeSwarmKey,
-  signEndpointRecord,
-  type Host,
-  type SwarmKey,
-} from '@quicprochat/p2p';
+import { endpointLimits, makeSwarmKey, signEndpointRecord, type SwarmKey } from '@quicprochat/p2p';
+import { createHost, type Host } from '@quicprochat/p2p/swarm';
 import { FrameCaller } from '@quicprochat/p2p/frames';
 import { call, encodeRequest, methods, systemClock, systemRandom } from '@quicprochat/proto';
 import {

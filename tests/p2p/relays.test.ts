@@ -1,7 +1,8 @@
 /** Deliveries over a relay: when nothing else works, after it came back, and for nobody it must not. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { createHost, makeSwarmKey } from '@quicprochat/p2p';
+import { makeSwarmKey } from '@quicprochat/p2p';
+import { createHost } from '@quicprochat/p2p/swarm';
 import { systemRandom } from '@quicprochat/proto';
 import { at, message, runtime, startDevice, startRelay, until, type Device } from './devices.ts';
 

@@ -1,12 +1,8 @@
 /** A node's swarm in its own process: it relays and gossips, is started again, and takes nothing with it. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import {
-  makeSwarmKey,
-  startNodeSwarm,
-  SupervisedSwarm,
-  type NodeSwarmEvents,
-} from '@quicprochat/p2p';
+import { makeSwarmKey, SupervisedSwarm, type NodeSwarmEvents } from '@quicprochat/p2p';
+import { startNodeSwarm } from '@quicprochat/p2p/swarm';
 import { systemRandom } from '@quicprochat/proto';
 import { freePort, message, runtime, startDevice, until } from './devices.ts';
 

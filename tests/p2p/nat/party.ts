@@ -1,10 +1,6 @@
 /** A process of tests/p2p/nat in one namespace: a device, a relay or a node, told what to do by its parent. */
-import {
-  createHost,
-  loadSwarmKey,
-  relayServerDefaults,
-  verifyEndpointRecord,
-} from '@quicprochat/p2p';
+import { loadSwarmKey, verifyEndpointRecord } from '@quicprochat/p2p';
+import { createHost, relayServerDefaults } from '@quicprochat/p2p/swarm';
 import { signingKeyFromSeed } from '@quicprochat/proto';
 import type { SignedEndpointRecord } from '@quicprochat/proto/messages';
 import { everywhere, message, runtime, startDevice, type Device } from '../devices.ts';
