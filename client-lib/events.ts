@@ -151,6 +151,13 @@ export type ClientEvent =
    * and not be written to before somebody else changes their members.
    */
   | { readonly type: 'storeRestored'; readonly from: number; readonly to: number }
+  /** Somebody is writing in a conversation. Worth something for 10 s; comes again while it goes on. */
+  | {
+      readonly type: 'typing';
+      readonly conversationId: Uint8Array;
+      readonly userId: string;
+      readonly deviceId: string;
+    }
   /** The node's database is another one; `resent` copies are sent once more. */
   | { readonly type: 'storeChanged'; readonly resent: number }
   /** This subscriber was too slow: that many events are missing here. */

@@ -5,6 +5,7 @@
  */
 import {
   hasReason,
+  lanesCapability,
   maxFetchRows,
   maxWaitMs,
   methods,
@@ -20,6 +21,8 @@ import {
   GapEventSchema,
   KeyChangeEventSchema,
   MessageEventSchema,
+  StreamStartEventSchema,
+  TypingEventSchema,
   type FetchResponse,
   type Gap,
   type Row,
@@ -54,6 +57,8 @@ export interface SyncParts {
   readonly onKeyPackagesLow: (session: Session) => void;
   /** A node's hint that somebody's keys changed; undefined: the own ones. */
   readonly onKeyHint: (userId?: string) => void;
+  /** A payload of the ephemeral lane. */
+  readonly onTyping: (payload: Uint8Array) => void;
 }
 
 /** Follows the inbox over one session after the other. */
@@ -120,6 +125,7 @@ class SessionSync {
   /** Resolves when the store id is known: pushes may overtake the answer to Subscribe. */
   readonly #subscribed = Promise.withResolvers<void>();
   #subscriptions = 0;
+  readonly #hasLanes: boolean;
   #streams = 0;
   #breaks = 0;
   #isOver = false;
@@ -132,6 +138,7 @@ class SessionSync {
 
   constructor(parts: SyncParts, session: Session, on: Happenings) {
     this.#parts = parts;
+    this.#hasLanes = session.hello.capabilities.includes(lanesCapability);
     this.#session = session;
     this.#on = on;
     this.#subscribed.promise.catch(() => undefined);
@@ -195,6 +202,8 @@ class SessionSync {
               storeId: cursor?.storeId ?? new Uint8Array(0),
             },
           ],
+          ephemeralLane: this.#hasLanes,
+          subscription: this.#subscriptions,
         });
         if (cursor === undefined || !sameBytes(cursor.storeId, storeId)) {
           await this.#newStore(storeId, 0);
@@ -245,14 +254,21 @@ class SessionSync {
   }
 
   async #onStream(frames: AsyncIterable<PushFrame>): Promise<void> {
+    // A node with lanes numbers its streams; of another there is one for each subscription, in order.
     this.#streams += 1;
-    const stream = this.#streams;
+    let stream = this.#hasLanes ? Infinity : this.#streams;
+    let isEphemeral = false;
     try {
       await this.#subscribed.promise;
       for await (const frame of frames) {
         this.#session.heard();
         if (this.#isOver) return;
-        await this.#onFrame(frame, stream);
+        if (frame.eventType === PushEvent.StreamStart) {
+          const start = fromBinary(StreamStartEventSchema, frame.payload);
+          ({ subscription: stream, isEphemeral } = start);
+        } else {
+          await this.#onFrame(frame, stream);
+        }
       }
       await Promise.all(this.#inFlight);
     } catch (error) {
@@ -260,6 +276,7 @@ class SessionSync {
       this.#fail(error);
       return;
     }
+    if (isEphemeral) return;
     // An older stream ends when we subscribe anew; only the newest one matters.
     if (stream < this.#subscriptions || this.#isOver || this.#session.signal.aborted) return;
     this.#breaks += 1;
@@ -298,6 +315,9 @@ class SessionSync {
         break;
       case PushEvent.KeyChange:
         this.#parts.onKeyHint(fromBinary(KeyChangeEventSchema, frame.payload).userId);
+        break;
+      case PushEvent.Typing:
+        this.#parts.onTyping(fromBinary(TypingEventSchema, frame.payload).payload);
         break;
       case PushEvent.DeviceChange:
         this.#parts.onKeyHint();

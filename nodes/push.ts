@@ -3,7 +3,7 @@
  * under one window of unacked rows, so that nothing is buffered for a slow or silent client.
  */
 import { CloseCode, type Connection, type PushWriter } from '@quicprochat/proto/transport';
-import { hasReason, PushEvent, RowKind, type Log } from '@quicprochat/proto';
+import { hasReason, PushEvent, RowKind, type Clock, type Log } from '@quicprochat/proto';
 import {
   create,
   fromBinary,
@@ -17,6 +17,7 @@ import {
   SupersededEventSchema,
   toBinary,
 } from '@quicprochat/proto/messages';
+import { EphemeralLane, streamStart } from './ephemeral-lane.ts';
 import { LogReader, wakeKey } from './log-reader.ts';
 import type { LogPosition } from './store/channel-store.ts';
 import type { Fetched, InboxRow, NodeStore } from './store/store.ts';
@@ -38,6 +39,8 @@ export interface Subscriber {
   readonly connection: Connection;
   /** Whether the connection still is the device's: asked before each read of the store. */
   readonly isEntitled: () => Promise<boolean>;
+  /** Hints get a stream of their own, and streams begin with the caller's number. */
+  readonly lanes?: { readonly number: number } | undefined;
 }
 
 /** A one-shot signal that is armed again by each wait. */
@@ -64,6 +67,12 @@ interface PushedLog {
   readonly unacked: Sent[];
 }
 
+export interface PushParts {
+  readonly store: NodeStore;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
 class Subscription {
   readonly connection: Connection;
   readonly #rid: Uint8Array;
@@ -80,9 +89,13 @@ class Subscription {
   #writer: PushWriter | undefined;
   /** Pushes that are not rows, sent between two rows. */
   readonly #hints: { eventType: number; payload: Uint8Array }[] = [];
+  readonly #lane: EphemeralLane | undefined;
+  readonly #number: number;
 
-  constructor(subscriber: Subscriber, store: NodeStore, log: Log) {
-    const { rid, positions, connection, isEntitled } = subscriber;
+  constructor(subscriber: Subscriber, { store, log, clock }: PushParts) {
+    const { rid, positions, connection, isEntitled, lanes } = subscriber;
+    this.#lane = lanes && new EphemeralLane(connection, clock, log);
+    this.#number = lanes?.number ?? 0;
     this.#rid = rid;
     this.#logs = positions.map(({ cid, after }) => ({
       ...{ cid, key: wakeKey(rid, cid), sentSeq: after },
@@ -121,14 +134,28 @@ class Subscription {
     this.#bell.ring();
   }
 
+  /** Something that concerns the device and not its stream. */
+  ephemeral(eventType: number, payload: Uint8Array): void {
+    if (this.#lane === undefined) return this.hint(eventType, payload);
+    this.#lane.offer(eventType, payload);
+    // The durable stream looks whether the session still is the device's.
+    this.#bell.ring();
+  }
+
   close(): void {
     this.#isClosed = true;
+    this.#lane?.close();
     this.#bell.ring();
   }
 
   async run(): Promise<void> {
+    await Promise.all([this.#runDurable(), this.#lane?.run(this.#number)]);
+  }
+
+  async #runDurable(): Promise<void> {
     try {
       this.#writer = await this.connection.openPushStream();
+      if (this.#lane !== undefined) await this.#writer.write(streamStart(this.#number, false));
       while (!this.#isClosed) {
         const didWork = await this.#step(this.#writer);
         if (!didWork && !this.#isClosed) await this.#bell.wait();
@@ -230,14 +257,14 @@ function messageEvent(cid: Uint8Array, row: InboxRow, storeId: Uint8Array): Uint
 /** All subscriptions of a node, one per device. */
 export class PushHub {
   readonly #store: NodeStore;
-  readonly #log: Log;
+  readonly #parts: PushParts;
   readonly #byRid = new Map<string, Subscription>();
   readonly #byLog = new Map<string, Set<Subscription>>();
   readonly #running = new Set<Promise<void>>();
 
-  constructor(store: NodeStore, log: Log) {
-    this.#store = store;
-    this.#log = log;
+  constructor(parts: PushParts) {
+    this.#store = parts.store;
+    this.#parts = parts;
   }
 
   /** Starts pushing; the device's older subscription is told and ended. */
@@ -251,7 +278,7 @@ export class PushHub {
       );
       older.close();
     }
-    const subscription = new Subscription(subscriber, this.#store, this.#log);
+    const subscription = new Subscription(subscriber, this.#parts);
     this.#byRid.set(key, subscription);
     const { keys } = subscription;
     for (const log of keys) {
@@ -291,7 +318,7 @@ export class PushHub {
 
   /** Something that the device would find out later by itself; lost where it does not listen. */
   hint(rid: Uint8Array, eventType: number, payload: Uint8Array): void {
-    this.#byRid.get(hex(rid))?.hint(eventType, payload);
+    this.#byRid.get(hex(rid))?.ephemeral(eventType, payload);
   }
 
   /** The device logged out or left: its stream ends now, not at the next row. */

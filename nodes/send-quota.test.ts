@@ -10,7 +10,7 @@ const limits = {
   bytesPerMinute: 6_000,
 };
 
-function quotaAt(): { readonly quota: SendQuota; wait(ms: number): void } {
+function quotaAt(): { readonly quota: SendQuota; readonly wait: (ms: number) => void } {
   let nowMs = 0;
   const clock: Clock = { ...systemClock, monotonic: () => nowMs };
   return { quota: new SendQuota(clock, limits), wait: (ms) => void (nowMs += ms) };

@@ -40,6 +40,7 @@ export type RateClass =
   | 'send'
   /** Of `send`, for callers that nobody knows. */
   | 'sendAnonymous'
+  | 'ephemeral'
   | 'read'
   | 'keys'
   | 'lookup'
@@ -113,6 +114,8 @@ export const maxEphemeralBytes = 512;
 export const maxBlobChunkBytes = 256 * 1024;
 export const maxFetchRows = 256;
 export const maxFetchBytes = 512 * 1024;
+/** A node that says this in Hello has a lane of hints for those who ask for it. */
+export const lanesCapability = 'lanes';
 /** Bounds of one BatchEnqueue; the whole request has at most the bytes. */
 export const maxBatchPayloads = 64;
 /** A node that says this in Hello takes batches. */
@@ -374,6 +377,19 @@ export const methods = {
         nested<m.BatchTarget>({ rid: exactBytes(32), domain: domainName, token: deliveryToken }),
       ),
       ttlS: atMost(maxTtlS),
+    },
+  }),
+  sendEphemeral: method(209, m.SendEphemeralRequestSchema, m.SendEphemeralResponseSchema, {
+    callers: device,
+    rate: 'ephemeral',
+    deadlineMs: 5_000,
+    rules: {
+      targets: itemsBetween(
+        1,
+        maxEphemeralRids,
+        nested<m.EphemeralTarget>({ rid: exactBytes(32), domain: domainName }),
+      ),
+      payload: bytesBetween(1, maxEphemeralBytes),
     },
   }),
   setDeliveryTokens: method(
@@ -712,6 +728,7 @@ export const PushEvent = {
   Expired: 4,
   Delayed: 5,
   Superseded: 6,
+  StreamStart: 7,
   KeyChange: 13,
   DeviceChange: 14,
   KeyPackagesLow: 15,

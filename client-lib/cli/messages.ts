@@ -305,6 +305,15 @@ function noticeOf(event: ClientEvent): { line: string; record: JsonRecord } | un
     case 'unexpectedKey':
     case 'logAlarm':
       return keyNoticeOf(event);
+    case 'typing':
+      return {
+        line: `-- ${event.userId} is writing in ${shortId(event.conversationId)}`,
+        record: {
+          type: 'typing',
+          conversation: hexOf(event.conversationId),
+          userId: event.userId,
+        },
+      };
     // Of use to programs that embed the library, noise for a listener.
     case 'parked':
     case 'accepted':

@@ -1,6 +1,7 @@
 /** Handlers of the core methods: Hello, the node's signed record, health. */
 import {
   batchCapability,
+  lanesCapability,
   FailedPreconditionError,
   PermissionDeniedError,
   UnavailableError,
@@ -16,7 +17,7 @@ import { pushWindow } from '../push.ts';
 
 /** The protocol version that this code speaks; two would be supported during a step. */
 export const protocolVersion = 1;
-export const capabilities: readonly string[] = ['push', batchCapability];
+export const capabilities: readonly string[] = ['push', batchCapability, lanesCapability];
 
 /** What Health says; `diskRed`: the operator should look, `diskFull`: nothing new is taken. */
 export type NodeHealth = 'ready' | 'draining' | 'diskRed' | 'diskFull';

@@ -147,7 +147,9 @@ export function deliveryHandlers(
       await Promise.all(positions.map((position) => logs.peek(identityPub, position, 1)));
       const { connection } = context;
       const stillEntitled = (): Promise<boolean> => isEntitled(context);
-      push.subscribe({ rid: identityPub, positions, connection, isEntitled: stillEntitled });
+      const { ephemeralLane: hasLane, subscription: number } = request;
+      const lanes = hasLane ? { number } : undefined;
+      push.subscribe({ rid: identityPub, positions, connection, isEntitled: stillEntitled, lanes });
       return { storeId: store.storeId };
     },
 

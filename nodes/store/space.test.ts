@@ -1,7 +1,13 @@
 /** Steps of a filling disk: what is refused at each, and what goes on. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { addDevice, bigLimits, newRow, storeFixture, StoreFixture } from './contract/fixture.ts';
+import {
+  addDevice,
+  bigLimits,
+  newRow,
+  storeFixture,
+  type StoreFixture,
+} from './contract/fixture.ts';
 import { openNodeStoreInThread } from './open.ts';
 import type { DiskLimits, NodeStore } from './store.ts';
 

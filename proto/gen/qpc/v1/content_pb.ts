@@ -12,7 +12,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file qpc/v1/content.proto.
  */
 export const file_qpc_v1_content: GenFile = /*@__PURE__*/
-  fileDesc("ChRxcGMvdjEvY29udGVudC5wcm90bxIGcXBjLnYxInUKCEVudmVsb3BlEgkKAXYYASABKA0SKAoGaHlicmlkGAIgASgLMhYucXBjLnYxLkh5YnJpZEVudmVsb3BlSAASKgoHY2hhbm5lbBgDIAEoCzIXLnFwYy52MS5DaGFubmVsRW52ZWxvcGVIAEIICgZzZWFsZWQiSQoOSHlicmlkRW52ZWxvcGUSDgoGa2VtX2lkGAEgASgNEg4KBmtleV9pZBgCIAEoDBILCgNlbmMYAyABKAwSCgoCY3QYBCABKAwiPAoPQ2hhbm5lbEVudmVsb3BlEg4KBmtleV9pZBgBIAEoDBINCgVub25jZRgCIAEoDBIKCgJjdBgDIAEoDCKpAQoGU2VhbGVkEhUKC21sc19tZXNzYWdlGAEgASgMSAASKAoHd2VsY29tZRgCIAEoCzIVLnFwYy52MS5XZWxjb21lQnVuZGxlSAASLwoOcmVzZW5kX3JlcXVlc3QYAyABKAsyFS5xcGMudjEuUmVzZW5kUmVxdWVzdEgAEhwKBGdvbmUYBCABKAsyDC5xcGMudjEuR29uZUgAQgkKB2NvbnRlbnRKBAgFEAkiowEKDVJlc2VuZFJlcXVlc3QSCgoCaWQYASABKAwSEAoIZ3JvdXBfaWQYAiABKAwSDgoGc2VuZGVyGAMgASgMEg0KBWFza2VyGAQgASgMEgoKAnRvGAUgASgMEiMKBnJhbmdlcxgGIAMoCzITLnFwYy52MS5OdW1iZXJSYW5nZRIRCglzZWFsX2FuZXcYByABKAgSEQoJc2lnbmF0dXJlGAggASgMIicKC051bWJlclJhbmdlEgwKBGZyb20YASABKAQSCgoCdG8YAiABKAQimAEKBEdvbmUSEgoKcmVxdWVzdF9pZBgBIAEoDBIQCghncm91cF9pZBgCIAEoDBIOCgZzZW5kZXIYAyABKAwSDQoFYXNrZXIYBCABKAwSIwoGcmFuZ2VzGAUgAygLMhMucXBjLnYxLk51bWJlclJhbmdlEhMKC25ldmVyX3lvdXJzGAYgASgIEhEKCXNpZ25hdHVyZRgHIAEoDCJvCg1XZWxjb21lQnVuZGxlEg8KB3dlbGNvbWUYASABKAwSJQoIZXZpZGVuY2UYAiABKAsyEy5xcGMudjEuS2V5RXZpZGVuY2USJgoGdG9rZW5zGAMgASgLMhYucXBjLnYxLkRlbGl2ZXJ5VG9rZW5zIjcKDkRlbGl2ZXJ5VG9rZW5zEiUKBnRva2VucxgBIAMoCzIVLnFwYy52MS5EZWxpdmVyeVRva2VuIisKDURlbGl2ZXJ5VG9rZW4SCwoDcmlkGAEgASgMEg0KBXRva2VuGAIgASgMIjAKC0tleUV2aWRlbmNlEhIKCmNyZWRlbnRpYWwYASABKAwSDQoFaGVhZHMYAiADKAwi2wEKB0NvbnRlbnQSCgoCaWQYASABKAwSCQoBbhgCIAEoBBIPCgdsYW1wb3J0GAMgASgEEg8KB3NlbnRfbXMYBCABKAQSHAoEdGV4dBgFIAEoCzIMLnFwYy52MS5UZXh0SAASIgoHcmVjZWlwdBgHIAEoCzIPLnFwYy52MS5SZWNlaXB0SAASJQoIZXZpZGVuY2UYBiABKAsyEy5xcGMudjEuS2V5RXZpZGVuY2USJgoGdG9rZW5zGAggASgLMhYucXBjLnYxLkRlbGl2ZXJ5VG9rZW5zQgYKBGJvZHkiFAoEVGV4dBIMCgR1dGY4GAEgASgJIjkKB1JlY2VpcHQSIQoEa2luZBgBIAEoDjITLnFwYy52MS5SZWNlaXB0S2luZBILCgNpZHMYAiADKAwqXgoLUmVjZWlwdEtpbmQSHAoYUkVDRUlQVF9LSU5EX1VOU1BFQ0lGSUVEEAASGgoWUkVDRUlQVF9LSU5EX0RFTElWRVJFRBABEhUKEVJFQ0VJUFRfS0lORF9SRUFEEAJiBnByb3RvMw");
+  fileDesc("ChRxcGMvdjEvY29udGVudC5wcm90bxIGcXBjLnYxInUKCEVudmVsb3BlEgkKAXYYASABKA0SKAoGaHlicmlkGAIgASgLMhYucXBjLnYxLkh5YnJpZEVudmVsb3BlSAASKgoHY2hhbm5lbBgDIAEoCzIXLnFwYy52MS5DaGFubmVsRW52ZWxvcGVIAEIICgZzZWFsZWQiSQoOSHlicmlkRW52ZWxvcGUSDgoGa2VtX2lkGAEgASgNEg4KBmtleV9pZBgCIAEoDBILCgNlbmMYAyABKAwSCgoCY3QYBCABKAwiPAoPQ2hhbm5lbEVudmVsb3BlEg4KBmtleV9pZBgBIAEoDBINCgVub25jZRgCIAEoDBIKCgJjdBgDIAEoDCKpAQoGU2VhbGVkEhUKC21sc19tZXNzYWdlGAEgASgMSAASKAoHd2VsY29tZRgCIAEoCzIVLnFwYy52MS5XZWxjb21lQnVuZGxlSAASLwoOcmVzZW5kX3JlcXVlc3QYAyABKAsyFS5xcGMudjEuUmVzZW5kUmVxdWVzdEgAEhwKBGdvbmUYBCABKAsyDC5xcGMudjEuR29uZUgAQgkKB2NvbnRlbnRKBAgFEAkiowEKDVJlc2VuZFJlcXVlc3QSCgoCaWQYASABKAwSEAoIZ3JvdXBfaWQYAiABKAwSDgoGc2VuZGVyGAMgASgMEg0KBWFza2VyGAQgASgMEgoKAnRvGAUgASgMEiMKBnJhbmdlcxgGIAMoCzITLnFwYy52MS5OdW1iZXJSYW5nZRIRCglzZWFsX2FuZXcYByABKAgSEQoJc2lnbmF0dXJlGAggASgMIicKC051bWJlclJhbmdlEgwKBGZyb20YASABKAQSCgoCdG8YAiABKAQimAEKBEdvbmUSEgoKcmVxdWVzdF9pZBgBIAEoDBIQCghncm91cF9pZBgCIAEoDBIOCgZzZW5kZXIYAyABKAwSDQoFYXNrZXIYBCABKAwSIwoGcmFuZ2VzGAUgAygLMhMucXBjLnYxLk51bWJlclJhbmdlEhMKC25ldmVyX3lvdXJzGAYgASgIEhEKCXNpZ25hdHVyZRgHIAEoDCJvCg1XZWxjb21lQnVuZGxlEg8KB3dlbGNvbWUYASABKAwSJQoIZXZpZGVuY2UYAiABKAsyEy5xcGMudjEuS2V5RXZpZGVuY2USJgoGdG9rZW5zGAMgASgLMhYucXBjLnYxLkRlbGl2ZXJ5VG9rZW5zIjcKDkRlbGl2ZXJ5VG9rZW5zEiUKBnRva2VucxgBIAMoCzIVLnFwYy52MS5EZWxpdmVyeVRva2VuIisKDURlbGl2ZXJ5VG9rZW4SCwoDcmlkGAEgASgMEg0KBXRva2VuGAIgASgMIjAKC0tleUV2aWRlbmNlEhIKCmNyZWRlbnRpYWwYASABKAwSDQoFaGVhZHMYAiADKAwi2wEKB0NvbnRlbnQSCgoCaWQYASABKAwSCQoBbhgCIAEoBBIPCgdsYW1wb3J0GAMgASgEEg8KB3NlbnRfbXMYBCABKAQSHAoEdGV4dBgFIAEoCzIMLnFwYy52MS5UZXh0SAASIgoHcmVjZWlwdBgHIAEoCzIPLnFwYy52MS5SZWNlaXB0SAASJQoIZXZpZGVuY2UYBiABKAsyEy5xcGMudjEuS2V5RXZpZGVuY2USJgoGdG9rZW5zGAggASgLMhYucXBjLnYxLkRlbGl2ZXJ5VG9rZW5zQgYKBGJvZHkiFAoEVGV4dBIMCgR1dGY4GAEgASgJIj4KEUVwaGVtZXJhbEVudmVsb3BlEg4KBmtleV9pZBgBIAEoDBINCgVub25jZRgCIAEoDBIKCgJjdBgDIAEoDCJFCglFcGhlbWVyYWwSDgoGc2VuZGVyGAEgASgMEiAKBnR5cGluZxgCIAEoCzIOLnFwYy52MS5UeXBpbmdIAEIGCgRib2R5IggKBlR5cGluZyI5CgdSZWNlaXB0EiEKBGtpbmQYASABKA4yEy5xcGMudjEuUmVjZWlwdEtpbmQSCwoDaWRzGAIgAygMKl4KC1JlY2VpcHRLaW5kEhwKGFJFQ0VJUFRfS0lORF9VTlNQRUNJRklFRBAAEhoKFlJFQ0VJUFRfS0lORF9ERUxJVkVSRUQQARIVChFSRUNFSVBUX0tJTkRfUkVBRBACYgZwcm90bzM");
 
 /**
  * Outermost: what a node stores as payload.
@@ -523,6 +523,85 @@ export const TextSchema: GenMessage<Text> = /*@__PURE__*/
   messageDesc(file_qpc_v1_content, 12);
 
 /**
+ * Payload of SendEphemeral: AES-256-GCM under the MLS exporter secret "qpc ephemeral" of the epoch. The
+ * ratchet does not move for it.
+ *
+ * @generated from message qpc.v1.EphemeralEnvelope
+ */
+export type EphemeralEnvelope = Message<"qpc.v1.EphemeralEnvelope"> & {
+  /**
+   * First 8 bytes of HMAC-SHA256(key, "id").
+   *
+   * @generated from field: bytes key_id = 1;
+   */
+  keyId: Uint8Array;
+
+  /**
+   * 12 bytes, random.
+   *
+   * @generated from field: bytes nonce = 2;
+   */
+  nonce: Uint8Array;
+
+  /**
+   * An encoded Ephemeral.
+   *
+   * @generated from field: bytes ct = 3;
+   */
+  ct: Uint8Array;
+};
+
+/**
+ * Describes the message qpc.v1.EphemeralEnvelope.
+ * Use `create(EphemeralEnvelopeSchema)` to create a new message.
+ */
+export const EphemeralEnvelopeSchema: GenMessage<EphemeralEnvelope> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_content, 13);
+
+/**
+ * @generated from message qpc.v1.Ephemeral
+ */
+export type Ephemeral = Message<"qpc.v1.Ephemeral"> & {
+  /**
+   * Device identity key (32 bytes) of the sender: a member says so, no signature does.
+   *
+   * @generated from field: bytes sender = 1;
+   */
+  sender: Uint8Array;
+
+  /**
+   * @generated from oneof qpc.v1.Ephemeral.body
+   */
+  body: {
+    /**
+     * @generated from field: qpc.v1.Typing typing = 2;
+     */
+    value: Typing;
+    case: "typing";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message qpc.v1.Ephemeral.
+ * Use `create(EphemeralSchema)` to create a new message.
+ */
+export const EphemeralSchema: GenMessage<Ephemeral> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_content, 14);
+
+/**
+ * @generated from message qpc.v1.Typing
+ */
+export type Typing = Message<"qpc.v1.Typing"> & {
+};
+
+/**
+ * Describes the message qpc.v1.Typing.
+ * Use `create(TypingSchema)` to create a new message.
+ */
+export const TypingSchema: GenMessage<Typing> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_content, 15);
+
+/**
  * What became of messages of others, said to all members; answered by nothing.
  *
  * @generated from message qpc.v1.Receipt
@@ -546,7 +625,7 @@ export type Receipt = Message<"qpc.v1.Receipt"> & {
  * Use `create(ReceiptSchema)` to create a new message.
  */
 export const ReceiptSchema: GenMessage<Receipt> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 13);
+  messageDesc(file_qpc_v1_content, 16);
 
 /**
  * @generated from enum qpc.v1.ReceiptKind
