@@ -67,12 +67,12 @@ export class NodeLedger implements NodeObserver {
       case 'enqueue': {
         const [{ rid, mid, payload }] = request.args;
         promise(undefined, rid, messageTag(mid, payload));
-        return;
+        break;
       }
       case 'enqueueRemote': {
         const [peer, { rid, mid, payload }] = request.args;
         promise(peer, rid, messageTag(mid, payload));
-        return;
+        break;
       }
       case 'enqueueBatch': {
         const [{ payloads, targets }] = request.args;
@@ -83,7 +83,7 @@ export class NodeLedger implements NodeObserver {
           if (sealed === undefined || outcomes[index]?.outcome === 'refused') continue;
           promise(peer, rid, messageTag(sealed.mid, sealed.payload));
         }
-        return;
+        break;
       }
       default:
         break;
@@ -208,7 +208,7 @@ function read(node: SimNode): Held {
       inbox: new Set(entries.map(({ log, tag }) => copy(log, tag))),
       gone: new Set(tombs.map(({ log, tag }) => copy(log, tag))),
       waiting,
-      faults: seqFaults(logs, entries),
+      faults: [...seqFaults(logs, entries), ...doubles(entries, tombs, copy)],
     };
   } finally {
     db.close();
@@ -232,6 +232,21 @@ function seqFaults(
     }
   }
   return faults;
+}
+
+/** Rows with the bytes of another row of the same log, also of one that is acked. */
+function doubles(
+  entries: readonly { readonly log: number; readonly tag: Buffer }[],
+  tombs: readonly { readonly log: number; readonly tag: Buffer }[],
+  copy: (log: number, tag: Buffer) => Copy,
+): string[] {
+  const seen = new Set<Copy>();
+  return [...entries, ...tombs].flatMap(({ log, tag }) => {
+    const one = copy(log, tag);
+    if (seen.has(one)) return [`two rows of ${one}`];
+    seen.add(one);
+    return [];
+  });
 }
 
 function copyOf(rid: Uint8Array, tag: Uint8Array): Copy {

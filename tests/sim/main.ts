@@ -6,6 +6,8 @@
  *   --workers N               processes
  *   --twice                   each seed twice; both must leave the same trace
  *   --trace                   every line of what happens, with the logs of nodes and clients
+ *   --first                   ends at the first seed with a violation
+ *   --mixes                   lists the fault mixes
  *   --json FILE               one line for each run
  * Exits with 1 when a run had a violation.
  */
@@ -120,6 +122,7 @@ async function main(): Promise<void> {
       trace: { type: 'boolean', default: false },
       twice: { type: 'boolean', default: false },
       mixes: { type: 'boolean', default: false },
+      first: { type: 'boolean', default: false },
     },
   });
   if (values.mixes) {
@@ -147,8 +150,14 @@ async function main(): Promise<void> {
     console.log(`  again: ${replayCommand(summary)}`);
   };
   const workers = Number(values.workers);
-  if (workers <= 1) for (const job of jobs) done(await run(job));
-  else await spread(jobs, workers, done);
+  if (workers <= 1) {
+    for (const job of jobs) {
+      done(await run(job));
+      if (values.first && report.failed.length > 0) break;
+    }
+  } else {
+    await spread(jobs, workers, done);
+  }
   for (const line of report.lines()) console.log(line);
   if (report.failed.length > 0) process.exitCode = 1;
 }

@@ -121,7 +121,7 @@ export async function runSeed(options: RunOptions): Promise<RunResult> {
       ...noGap(history),
       ...fifo(history),
       ...live(history, drainMaxMs + mix.nights * (nightMs + drainMaxMs)),
-      ...undecryptable(history),
+      ...unexplained(history),
     ],
     faults: trace.faults,
     work: done ?? { counts: new Map(), operations: 0 },
@@ -164,11 +164,14 @@ function isDrained({ clients, nodes, ledger }: Cluster): boolean {
   return areClientsDone && nodes.every((node) => node.running !== undefined && ledger.isIdle(node));
 }
 
-/** No fault of these mixes makes a row unreadable. */
-function undecryptable(history: History): Violation[] {
-  return history.flatMap((line) =>
-    line.kind === 'missing'
-      ? [{ checker: 'readable', text: `${line.device}: ${line.what} ${line.reason}` }]
-      : [],
-  );
+/** No fault of these mixes makes a row unreadable, and none is a reason to refuse a message. */
+function unexplained(history: History): Violation[] {
+  return history.flatMap((line) => {
+    if (line.kind === 'missing') {
+      return [{ checker: 'readable', text: `${line.device}: ${line.what} ${line.reason}` }];
+    }
+    if (line.kind !== 'gaveUp') return [];
+    const text = `${line.device} was told that ${line.recipient} does not get ${line.innerId}: ${line.reason}`;
+    return [{ checker: 'taken', text }];
+  });
 }

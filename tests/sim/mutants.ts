@@ -1,0 +1,281 @@
+/**
+ * Proof that the simulator finds what it is for: deliberate bugs, each a small change of the product in a
+ * copy of the repository, and the first seed whose run has a violation there and none without the bug.
+ *   node tests/sim/mutants.ts [--only NAME] [--seeds A..B] [--dry]
+ * Takes some minutes. The list in docs/simulator.md is its output.
+ */
+import { spawnSync } from 'node:child_process';
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+} from 'node:fs';
+import { writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, relative } from 'node:path';
+import { parseArgs } from 'node:util';
+
+interface Edit {
+  readonly file: string;
+  readonly from: string;
+  readonly to: string;
+}
+
+interface Mutant {
+  readonly name: string;
+  readonly what: string;
+  /** Mixes in which it is looked for, the likeliest first. */
+  readonly mixes: readonly string[];
+  readonly edits: readonly Edit[];
+}
+
+export const mutants: readonly Mutant[] = [
+  {
+    name: 'reply-before-sync',
+    what: 'a node answers while its transaction is still open; the next one commits it',
+    mixes: ['node-crash-points', 'node-kills'],
+    edits: [
+      {
+        file: 'nodes/store/core.ts',
+        from: '    this.#begin.run();\n',
+        to: '    if (this.#db.inTransaction) this.#commit.run();\n    this.#begin.run();\n',
+      },
+      {
+        file: 'nodes/store/core.ts',
+        from: '      this.#commit.run();\n      if (hasWritten) {',
+        to: '      if (hasWritten) {',
+      },
+    ],
+  },
+  {
+    name: 'cursor-outside',
+    what: 'a client moves its cursor in a transaction of its own, before that of the message',
+    mixes: ['client-crash-points', 'client-kills'],
+    edits: [
+      {
+        file: 'client-lib/writer.ts',
+        from: '    this.write(() => this.#store.inbox.putCursor(inboxLog, cursor));',
+        to: '    this.#store.transaction(() => this.#store.inbox.putCursor(inboxLog, cursor));',
+      },
+    ],
+  },
+  {
+    name: 'no-chain-check',
+    what: 'a sending node believes a cursor without comparing the chain',
+    mixes: ['lost-disks', 'lost-disks-and-kills'],
+    edits: [
+      {
+        file: 'federation/outbox.ts',
+        from: '    const ours = await store.outboxChainAt(peer, lane, seq);\n    return ours !== undefined && sameBytes(ours, chain);',
+        to: '    const ours = await store.outboxChainAt(peer, lane, seq);\n    return ours !== undefined && chain.length > 0;',
+      },
+    ],
+  },
+  {
+    name: 'ack-before-commit',
+    what: 'a client acks a row before the transaction that takes it in',
+    mixes: ['client-kills', 'client-crash-points'],
+    edits: [
+      {
+        file: 'client-lib/sync.ts',
+        from: '    this.#track(this.#parts.receiver.receive(row, storeId).then(() => this.#durable(row.seq)));',
+        to: '    this.#durable(row.seq);\n    const { clock } = this.#parts.runtime;\n    const late = clock.sleep(300).then(() => this.#parts.receiver.receive(row, storeId));\n    this.#track(late);',
+      },
+    ],
+  },
+  {
+    name: 'forget-seen',
+    what: 'a client forgets at its start what it has seen',
+    mixes: ['lost-disks', 'lost-disks-and-kills'],
+    edits: [
+      {
+        file: 'client-lib/store/inbox-rows.ts',
+        from: "      db.run('INSERT INTO seen VALUES (?, ?) ON CONFLICT DO NOTHING', mark, nowMs);",
+        to: "      db.run('INSERT INTO seen VALUES (?, ?) ON CONFLICT DO NOTHING', mark, nowMs * 0);",
+      },
+    ],
+  },
+  {
+    name: 'no-tag-dedup',
+    what: 'a node does not notice that it has a message already',
+    mixes: ['requests', 'replies'],
+    edits: [
+      {
+        file: 'nodes/store/queries/log-append.ts',
+        from: '    receivedMs: (log, tag) => receivedOfEntry.get(log, tag) ?? receivedOfTomb.get(log, tag),',
+        to: '    receivedMs: (log, tag) => (log < 0 ? receivedOfEntry.get(log, tag) ?? receivedOfTomb.get(log, tag) : undefined),',
+      },
+      {
+        file: 'nodes/store/migrations/0001-initial.sql',
+        from: 'CREATE UNIQUE INDEX entry_tag',
+        to: 'CREATE INDEX entry_tag',
+      },
+      {
+        file: 'nodes/store/migrations/0001-initial.sql',
+        from: 'CREATE UNIQUE INDEX tomb_tag',
+        to: 'CREATE INDEX tomb_tag',
+      },
+    ],
+  },
+  {
+    name: 'relay-cursor-forgotten',
+    what: 'a receiving node takes a batch in and does not write its cursor with it',
+    mixes: ['node-kills', 'replies'],
+    edits: [
+      {
+        file: 'nodes/store/queries/relay-inbox.ts',
+        from: 'if (fresh.length > 0 || !isCurrent) putCursor',
+        to: 'if (!isCurrent) putCursor',
+      },
+    ],
+  },
+  {
+    name: 'ratchet-late',
+    what: 'a client writes its ratchets in a second transaction, after messages and cursor',
+    mixes: ['client-crash-points', 'client-kills'],
+    edits: [
+      {
+        file: 'client-lib/writer.ts',
+        from: '    this.#store.transaction(() => {\n      for (const touched of this.#groups.values()) this.#writeGroup(touched);\n      for (const write of this.#writes) write();\n    });',
+        to: '    this.#store.transaction(() => {\n      for (const write of this.#writes) write();\n    });\n    this.#store.transaction(() => {\n      for (const touched of this.#groups.values()) this.#writeGroup(touched);\n    });',
+      },
+    ],
+  },
+  {
+    name: 'outbox-before-reply',
+    what: 'a sending node deletes rows when it has sent them, before the answer',
+    mixes: ['partition', 'requests'],
+    edits: [
+      {
+        file: 'federation/outbox.ts',
+        from: '    this.#sent = batch.lastSeq;\n    const method',
+        to: '    this.#sent = batch.lastSeq;\n    const { store, peer, lane } = this.#options;\n    void store.settleOutbox(peer, lane, this.#stream.streamId, batch.lastSeq, []);\n    const method',
+      },
+    ],
+  },
+  {
+    name: 'seq-reused',
+    what: 'a node does not notice that its database is an older copy, and numbers rows again',
+    mixes: ['lost-disks', 'lost-disks-and-kills'],
+    edits: [
+      {
+        file: 'nodes/store/rewind-guard.ts',
+        from: '  isRewound(storeId: Uint8Array, commits: number): boolean {',
+        to: '  isRewound(storeId: Uint8Array, commits: number): boolean {\n    if (commits >= 0) return false;',
+      },
+    ],
+  },
+  {
+    name: 'ok-not-kept',
+    what: 'a client forgets a message as soon as its own node has been sent it',
+    mixes: ['replies', 'requests'],
+    edits: [
+      {
+        file: 'client-lib/store/outbox-rows.ts',
+        from: "        `${withPayload} WHERE o.state = 'SEALED' AND o.rid = ? AND o.id > ? ORDER BY o.id LIMIT 1`,\n        Buffer.from(ridHex, 'hex'),\n        after,\n      );",
+        to: "        `${withPayload} WHERE o.state = 'SEALED' AND o.rid = ? AND o.id > ? ORDER BY o.id LIMIT 1`,\n        Buffer.from(ridHex, 'hex'),\n        after,\n      );\n      if (row !== undefined) db.run(`UPDATE outbox SET state = 'ACCEPTED' WHERE id = ?`, row.number('id'));",
+      },
+    ],
+  },
+];
+
+const root = join(import.meta.dirname, '../..');
+const packages = ['proto', 'kt-log', 'federation', 'p2p', 'nodes', 'client-lib'];
+
+/** A copy of the sources, with the packages of this repository in it and all others from here. */
+function copyRepository(): string {
+  const copy = mkdtempSync(join(tmpdir(), 'qpc-mutant-'));
+  const skipped = new Set(['node_modules', '.git', 'docs', 'deploy']);
+  for (const name of readdirSync(root)) {
+    if (skipped.has(name)) continue;
+    cpSync(join(root, name), join(copy, name), {
+      recursive: true,
+      filter: (path) => !skipped.has(relative(root, path).split('/').at(-1) ?? ''),
+    });
+  }
+  const modules = join(copy, 'node_modules');
+  mkdirSync(join(modules, '@quicprochat'), { recursive: true });
+  for (const name of readdirSync(join(root, 'node_modules'))) {
+    if (name !== '@quicprochat') symlinkSync(join(root, 'node_modules', name), join(modules, name));
+  }
+  for (const name of packages) symlinkSync(join(copy, name), join(modules, '@quicprochat', name));
+  return copy;
+}
+
+/** Throws unless the text stands in the file exactly once. */
+function apply(copy: string, { file, from, to }: Edit): void {
+  const path = join(copy, file);
+  const text = readFileSync(path, 'utf8');
+  const places = text.split(from).length - 1;
+  if (places !== 1) throw new Error(`${file}: ${places} places for ${JSON.stringify(from)}`);
+  writeFileSync(
+    path,
+    text.replace(from, () => to),
+  );
+}
+
+/** The first seed with a violation, and what it was. */
+function hunt(
+  copy: string,
+  seeds: string,
+  mix: string,
+): { readonly seed: string; readonly text: string } | undefined {
+  const args = ['tests/sim/main.ts', '--seeds', seeds, '--mix', mix, '--first'];
+  const { stdout, stderr } = spawnSync(process.execPath, args, { cwd: copy, encoding: 'utf8' });
+  const lines = stdout.split('\n');
+  const found = lines.findIndex((line) => line.startsWith('  again: '));
+  if (found < 0) {
+    if (/violations: 0 /.test(stdout)) return undefined;
+    throw new Error(`the run broke: ${stderr.slice(-2_000)}`);
+  }
+  const seed = /--seed (\d+)/.exec(lines[found] ?? '')?.[1] ?? '';
+  const from = lines.slice(0, found).findLastIndex((line) => line.startsWith('seed '));
+  return { seed, text: (lines[from + 1] ?? '').trim() };
+}
+
+function main(): void {
+  const { values } = parseArgs({
+    options: {
+      only: { type: 'string' },
+      seeds: { type: 'string', default: '1..12' },
+      dry: { type: 'boolean', default: false },
+    },
+  });
+  let missed = 0;
+  const clean = copyRepository();
+  try {
+    for (const mutant of mutants) {
+      if (values.only !== undefined && values.only !== mutant.name) continue;
+      const copy = copyRepository();
+      try {
+        for (const edit of mutant.edits) apply(copy, edit);
+        if (values.dry) continue;
+        const line = findIn(mutant, copy, clean, values.seeds);
+        if (line === undefined) missed += 1;
+        console.log(`| \`${mutant.name}\` | ${mutant.what} | ${line ?? 'NOT FOUND'} |`);
+      } finally {
+        rmSync(copy, { recursive: true, force: true });
+      }
+    }
+  } finally {
+    rmSync(clean, { recursive: true, force: true });
+  }
+  if (missed > 0) process.exitCode = 1;
+}
+
+function findIn(mutant: Mutant, copy: string, clean: string, seeds: string): string | undefined {
+  for (const mix of mutant.mixes) {
+    const found = hunt(copy, seeds, mix);
+    if (found === undefined) continue;
+    const { seed, text } = found;
+    if (hunt(clean, `${seed}..${seed}`, mix) === undefined) return `\`${mix}\` ${seed} | ${text}`;
+    console.error(`${mutant.name}: seed ${seed} of ${mix} fails without it too`);
+  }
+  return undefined;
+}
+
+if (process.argv[1] === import.meta.filename) main();
