@@ -18,7 +18,7 @@ const rounds = 3;
 const clientCounts = [1, 16, 64];
 /** Only what is measured is lifted: rates, and the size of an inbox that nobody empties. */
 export const unboundedConfig =
-  '[limits]\ninbox_rows = 100000000\ninbox_mib = 100000\n[rates.send]\nper_second = 1000000\nburst = 1000000\n';
+  '[limits]\ninbox_rows = 100000000\ninbox_mib = 100000\nmib_per_sender_per_minute = 100000\n[rates.send]\nper_second = 1000000\nburst = 1000000\n';
 const peer = new URL('./enqueue-peer.ts', import.meta.url);
 
 /** The peer is of this folder and answers with a Round. */
