@@ -34,7 +34,7 @@ export interface PostedMessage {
   readonly mid: Uint8Array;
   readonly payload: Uint8Array;
   readonly ttlMs: number;
-  /** Device key of the calling device, to be told of domains that do not get it. */
+  /** Device key of the calling device, to be told of domains that do not get it; none: sealed. */
   readonly sender?: Uint8Array | undefined;
 }
 
@@ -50,8 +50,8 @@ export class ChannelPosts {
 
   /**
    * On disk when it resolves: in the local log and in the outbox of each other domain. Throws
-   * FailedPreconditionError DOMAINS_STALE when the domains behind the hash are not known here, and
-   * what `postToChannel` of the store throws.
+   * FailedPreconditionError DOMAINS_STALE when the domains behind the hash are not known here,
+   * PermissionDeniedError PEER_DENIED for a sealed post to a domain that is no peer, and what `postToChannel` of the store throws.
    */
   async post(post: ChannelPost, message: PostedMessage): Promise<Enqueued> {
     const { store, domain: own, federation } = this.#parts;
@@ -59,6 +59,11 @@ export class ChannelPosts {
     const { sender, ...rest } = message;
     const domains = this.#domainsOf(post).filter((domain) => domain !== own);
     const peers = domains.filter((domain) => federation.knows(domain));
+    const denied = domains.filter((domain) => !federation.knows(domain));
+    if (sender === undefined && denied.length > 0) {
+      // There is nobody who could be told of it later.
+      throw new PermissionDeniedError('PEER_DENIED', `${denied[0]} is no peer of this node`);
+    }
     const enqueued = await store.postToChannel({
       ...rest,
       cid,
@@ -66,7 +71,7 @@ export class ChannelPosts {
       signature,
       kind: RowKind.Envelope,
       peers,
-      denied: domains.filter((domain) => !federation.knows(domain)),
+      denied,
       ...(sender === undefined ? {} : { sender }),
     });
     // Only what a member signed is worth memory.

@@ -315,6 +315,20 @@ suite('channels', () => {
     assert.equal(floor, 3n, 'everybody has passed');
   });
 
+  test('a post needs no login: the write key speaks for its sender', async () => {
+    const group = await createChannel();
+    await using nobody = await TestDevice.dial(red, 'nobody@red.example');
+    const post = postOf(group);
+    assert.equal((await enqueue(nobody, post)).outcome, Outcome.STORED);
+    await refused(enqueue(nobody, { ...postOf(group), payload: bytes(9) }), 'BAD_SIGNATURE');
+    await refused(enqueue(nobody, postOf(group, [redName, 'green.example'])), 'PEER_DENIED');
+    assert.equal((await fetchFrom(alice, group)).head, 1n);
+    await refused(
+      call(nobody.connection, methods.fetch, { log: { cid: group.cid } }),
+      'NOT_LOGGED_IN',
+    );
+  });
+
   test('domains that get nothing are told to the poster', async () => {
     await using dan = await TestDevice.register(red, 'dan@red.example');
     const group = await createChannel(dan);
