@@ -79,14 +79,15 @@ suite('an anonymous Enqueue', () => {
     assert.equal(messages.size, 1);
   });
 
-  test('goes to no other node and to no channel', async () => {
+  test('goes to no other node, and to a channel by its write key alone', async () => {
     const remote = { ...request(), domain: 'blue.example' };
     await refused(call(stranger.connection, methods.enqueue, remote), 'CALLER_CLASS');
     const unknown = { ...request(), domain: 'green.example' };
     await refused(call(stranger.connection, methods.enqueue, unknown), 'CALLER_CLASS');
+    // What is taken: tests/channels.
     const channel = { cid: bytes(32), epoch: 1n, signature: bytes(64), domainsHash: bytes(16) };
     const post = { mid: bytes(16), payload: bytes(40), channel };
-    await refused(call(stranger.connection, methods.enqueue, post), 'CALLER_CLASS');
+    await refused(call(stranger.connection, methods.enqueue, post), 'DOMAINS_STALE');
   });
 
   test('may be a batch: each target is judged by its own token', async () => {
