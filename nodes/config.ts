@@ -161,6 +161,19 @@ const schema = v.strictObject({
     }),
     {},
   ),
+  p2p: v.optional(
+    v.strictObject({
+      /** Address and port, UDP and TCP, of the swarm; without it there is none. */
+      listen: v.optional(socketAddress),
+      /** Where others reach it; by default what `advertise` has for a host, if that is an IP. */
+      advertise: v.optional(v.pipe(v.array(socketAddress), v.maxLength(4))),
+      /** Whether it relays for the devices of its users. */
+      relay: v.optional(v.boolean(), true),
+      reservations: count(500, 1e5),
+      memory_mib: count(1_024, 1e6),
+    }),
+    {},
+  ),
   http: v.optional(
     v.strictObject({
       /** Address and TCP port of the read-only HTTP door; without it there is none. */
@@ -196,6 +209,17 @@ export interface FederationConfig {
   readonly site: { readonly caPath: string | undefined; readonly allowsPrivate: boolean };
 }
 
+/** The node's libp2p swarm. */
+export interface P2pConfig {
+  readonly listen: Endpoint;
+  /** In the form of p2p's addresses, without "/p2p/"; at most 8. */
+  readonly addresses: readonly string[];
+  readonly isRelay: boolean;
+  readonly reservations: number;
+  /** Its process is started anew above that (bytes). */
+  readonly rssBytesMax: number;
+}
+
 export interface NodeConfig {
   readonly domain: string;
   readonly listen: Endpoint;
@@ -222,6 +246,8 @@ export interface NodeConfig {
   readonly sending: SendLimits;
   readonly sendingAnonymous: SendLimits;
   readonly kt: KtConfig;
+  /** Undefined: no swarm. */
+  readonly p2p: P2pConfig | undefined;
   readonly http: { readonly listen: Endpoint | undefined };
 }
 
@@ -274,6 +300,7 @@ function resolveConfig(raw: v.InferOutput<typeof schema>, base: string): NodeCon
   const kt = v.parse(schema.entries.kt.wrapped, raw.kt);
   const federation = v.parse(schema.entries.federation.wrapped, raw.federation);
   const http = v.parse(schema.entries.http.wrapped, raw.http);
+  const p2p = v.parse(schema.entries.p2p.wrapped, raw.p2p);
   const listen = endpoint(raw.listen, 'ip');
   const transport = v.parse(schema.entries.transport.wrapped, raw.transport);
   const bucket = (one: { per_second: number; burst: number }) => ({
@@ -360,6 +387,7 @@ function resolveConfig(raw: v.InferOutput<typeof schema>, base: string): NodeCon
       vrfThreads: kt.vrf_threads,
       publicSearch: kt.public_search,
     },
+    p2p: resolveP2p(p2p, raw.advertise),
     http: { listen: http.listen === undefined ? undefined : endpoint(http.listen, 'ip') },
   };
 }
@@ -377,6 +405,34 @@ function sendLimits(
     recipientsPerHour: Math.ceil(limits.recipients_per_sender_per_hour * share),
     bytesPerMinute: limits.mib_per_sender_per_minute * 1024 ** 2 * share,
   };
+}
+
+/** QUIC and TCP at one port, where others reach the node's swarm. */
+function resolveP2p(
+  raw: v.InferOutput<typeof schema.entries.p2p.wrapped>,
+  advertised: string | undefined,
+): P2pConfig | undefined {
+  if (raw.listen === undefined) return undefined;
+  const listen = endpoint(raw.listen, 'ip');
+  // Swarms dial no names: without an address of its own the node is found by nobody.
+  const host = advertised === undefined ? listen.host : endpoint(advertised, 'any').host;
+  const reached = raw.advertise?.map((text) => endpoint(text, 'ip')) ?? [{ ...listen, host }];
+  const addresses = reached
+    .filter((one) => isIP(one.host) !== 0 && !['0.0.0.0', '::'].includes(one.host))
+    .flatMap((one) => swarmAddresses(one));
+  return {
+    listen,
+    addresses,
+    isRelay: raw.relay,
+    reservations: raw.reservations,
+    rssBytesMax: raw.memory_mib * 1024 ** 2,
+  };
+}
+
+/** An address and port as p2p writes them, QUIC first. */
+export function swarmAddresses({ host, port }: Endpoint): string[] {
+  const ip = `/ip${isIP(host)}/${host}`;
+  return [`${ip}/udp/${port}/quic-v1`, `${ip}/tcp/${port}`];
 }
 
 function endpoint(text: string, kind: 'ip' | 'any'): Endpoint {

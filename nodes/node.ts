@@ -33,7 +33,7 @@ import {
 } from '@quicprochat/federation';
 import { encode, heartbeat, heartbeatLimits } from '@quicprochat/kt-log';
 import { Accounts } from './accounts.ts';
-import type { NodeConfig } from './config.ts';
+import { formatEndpoint, type NodeConfig } from './config.ts';
 import { KeyLogAnswers } from './key-log-answers.ts';
 import { KeyLog, originOf } from './key-log.ts';
 import type { HttpDoor } from './http.ts';
@@ -52,11 +52,15 @@ import { groupHandlers } from './services/groups.ts';
 import { federationHandlers } from './services/federation.ts';
 import { keyHandlers } from './services/keys.ts';
 import { ephemeralHandlers } from './services/ephemeral.ts';
+import { endpointHandlers, type EndpointParts } from './services/endpoint.ts';
 import { enqueueHandlers } from './services/enqueue.ts';
 import { deviceHandlers } from './services/devices.ts';
 import { ktHandlers } from './services/kt.ts';
 import { Sessions } from './sessions.ts';
+import { SetupError } from './setup-error.ts';
 import type { DiskState, NodeStore } from './store/store.ts';
+import { NodeInSwarm, type NodeSwarmOptions } from './swarm/node-swarm.ts';
+import { Reservers } from './swarm/reservers.ts';
 import { logCall } from './telemetry.ts';
 import { LogWaiters } from './waiters.ts';
 
@@ -125,8 +129,10 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
   audits.start({ log: own, config: ownConfig, identity, tree: store.keyLog });
   const answers = new KeyLogAnswers({ domain: config.domain, keyLog, store });
   const disk: BuildParts['disk'] = { state: 'ok' };
+  const reservers = new Reservers(store, clock);
   const parts = {
     ...{ options, sessions, push, waiters, federation, drain, disk, keyLog, answers, audits },
+    reservers,
   };
   const handlers = await buildHandlers(parts);
   const lookAtDisk = async (): Promise<void> => {
@@ -187,6 +193,13 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
     await keyLog[Symbol.asyncDispose]();
     throw error;
   });
+  const joining = joinSwarm(options, { reservers, federation, audits, log: own });
+  const swarm = await joining.catch(async (error: unknown) => {
+    await door?.[Symbol.asyncDispose]();
+    await listener.close(CloseCode.Draining, 'the node does not start');
+    await keyLog[Symbol.asyncDispose]();
+    throw error;
+  });
   const eraseMs = Math.min(sweepMs, Math.max(1_000, config.kt.reasonableMonitoringWindowMs));
   const sweepers = [
     startSweeper(runtime, sweepMs, () => store.sweep()),
@@ -212,6 +225,7 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
       grace.abort();
       await Promise.all(sweepers.map((sweeper) => sweeper.stop()));
       await door?.[Symbol.asyncDispose]();
+      await swarm?.[Symbol.asyncDispose]();
       audits[Symbol.dispose]();
       await upToDate;
       await federation[Symbol.asyncDispose]();
@@ -228,6 +242,21 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
     return report;
   };
   return { listener, door, reloadPeers, stop, [Symbol.asyncDispose]: stop };
+}
+
+/** The node's swarm, if it is to have one. Throws SetupError when its port cannot be bound. */
+async function joinSwarm(
+  { config, secrets, runtime }: NodeOptions,
+  parts: Omit<NodeSwarmOptions, 'config' | 'key' | 'runtime'>,
+): Promise<NodeInSwarm | undefined> {
+  const { p2p } = config;
+  if (p2p === undefined) return undefined;
+  try {
+    return await NodeInSwarm.start({ ...parts, config: p2p, key: secrets.swarm, runtime });
+  } catch (cause) {
+    const where = formatEndpoint(p2p.listen);
+    throw new SetupError(`[p2p] listen: ${where}: the swarm does not start there`, cause);
+  }
 }
 
 /** The node's log, with what the node says of itself and of the logs that it audits. */
@@ -252,6 +281,9 @@ function openKeyLog(
       versionMin: protocolVersion,
       versionMax: protocolVersion,
       capabilities,
+      ...(config.p2p === undefined
+        ? {}
+        : { swarm: { swarmKey: secrets.swarm.publicKey, addresses: config.p2p.addresses } }),
     },
     heartbeat: async () => {
       const logs = await Promise.all(
@@ -276,6 +308,7 @@ interface BuildParts {
   readonly keyLog: KeyLog;
   readonly answers: KeyLogAnswers;
   readonly audits: PeerAudits;
+  readonly reservers: Reservers;
 }
 
 async function buildHandlers(parts: BuildParts): Promise<Handlers> {
@@ -320,6 +353,7 @@ async function buildHandlers(parts: BuildParts): Promise<Handlers> {
       ratePerUser: config.ratePerUser,
     }),
     ...ephemeralHandlers({ domain, push, federation }),
+    ...endpointHandlers({ swarm: swarmOf(config, secrets, parts.reservers) }),
     ...enqueueHandlers({
       quota: new SendQuota(clock, config.sending),
       anonymousQuota: new SendQuota(clock, config.sendingAnonymous),
@@ -354,6 +388,16 @@ async function buildHandlers(parts: BuildParts): Promise<Handlers> {
     ...deviceHandlers({ clock, store, accounts, sessions, sessionTtlMs }),
     ...fedKtHandlers({ domain, clock, answers, audits, lookups: config.rates.lookup }),
   };
+}
+
+function swarmOf(
+  { p2p }: NodeConfig,
+  { swarm }: NodeSecrets,
+  reservers: Reservers,
+): EndpointParts['swarm'] {
+  if (p2p === undefined) return undefined;
+  const addresses = p2p.isRelay ? p2p.addresses : [];
+  return { reservers, relays: addresses.map((address) => `${address}/p2p/${swarm.peerId}`) };
 }
 
 /** Devices wait for it: cursors of a store that may get a new id any moment are worth nothing. */

@@ -36,7 +36,9 @@ import {
 } from './peer-audits/cosigners.ts';
 import { EvidenceRelay } from './peer-audits/evidence-relay.ts';
 import { FollowedPeer } from './peer-audits/followed-peer.ts';
+import { GossipNode } from './peer-audits/gossip-node.ts';
 import { HeadPush } from './peer-audits/head-push.ts';
+import { headFromWire } from './peer-audits/link-source.ts';
 import { OwnHeads, type AheadOfUs } from './peer-audits/own-heads.ts';
 
 export interface PeerAuditsOptions {
@@ -70,6 +72,7 @@ export class PeerAudits implements LinkService, PeerFacts, Disposable {
   readonly #cosigners = new Map<string, readonly PeerCosigner[]>();
   readonly #records: Disposable;
   #forLog: Cosigners = { keys: [] };
+  #tell: (evidence: Uint8Array) => void = () => undefined;
   #own: Own | undefined;
 
   /** Attaches itself to the federation, which has not started yet. */
@@ -85,6 +88,7 @@ export class PeerAudits implements LinkService, PeerFacts, Disposable {
       peers: [],
       followerOf,
       notify,
+      onFound: ({ bytes }) => this.#tell(bytes),
     });
     for (const domain of peers) this.follow(domain);
     this.#records = federation.records.onRecord((domain, record) => this.#heard(domain, record));
@@ -147,6 +151,37 @@ export class PeerAudits implements LinkService, PeerFacts, Disposable {
       notify: (domain) => federation.notify(domain),
     });
     this.#own = { ...own, heads, judge, push };
+  }
+
+  /**
+   * What judges gossip from whatever swarm there is, and tells it of evidence by `tell`; once the own
+   * log is open. `domainOf` knows the peers of the swarm.
+   */
+  gossipNode(
+    domainOf: (peerId: string) => string | undefined,
+    tell: (evidence: Uint8Array) => void,
+  ): GossipNode {
+    const own = this.#own;
+    if (own === undefined) throw new Error('the own log is not open yet');
+    const { store, runtime } = this.#options;
+    this.#tell = tell;
+    const domainByOrigin = (origin: string): string | undefined =>
+      this.#domains.find((one) => originOf(one) === origin);
+    return new GossipNode({
+      store,
+      runtime,
+      origins: () => this.#domains.map(originOf),
+      followerOf: (origin) => this.#followerOf(origin),
+      evidence: this.#evidence,
+      domainOf,
+      want: (origin) => this.#followed.get(domainByOrigin(origin) ?? '')?.look(),
+      ownOrigin: own.identity.origin,
+      ownSize: () => own.log.size,
+      ownNote: async () =>
+        own.log.size === 0 ? undefined : new TextEncoder().encode(await own.log.checkpoint()),
+      ownShown: async (domain, { heads }) => own.heads.shown(domain, heads.map(headFromWire)),
+      heads: (request) => this.heads(request),
+    });
   }
 
   /** Whose cosignatures the log takes; asked anew each time. */

@@ -1,10 +1,11 @@
 /**
  * The secrets that a node holds, in the encrypted database: its TLS identity, its signing key, its
- * OPAQUE setup, the key of its users' pseudonyms, and the keys of its key-transparency log and of
- * its cosignatures on the logs of others. Made once by `qpcd init`.
+ * OPAQUE setup, the key of its users' pseudonyms, the keys of its key-transparency log and of its
+ * cosignatures on the logs of others, and the key of its swarm. Made once by `qpcd init`.
  */
 import { hkdfSync } from 'node:crypto';
 import { nativeSigner, type Signer } from '@quicprochat/kt-log';
+import { loadSwarmKey, type SwarmKey } from '@quicprochat/p2p';
 import type { NodeRecordKey, Random, Runtime, SigningKey } from '@quicprochat/proto';
 import type { NodeIdentity } from '@quicprochat/proto/transport';
 import { createNodeKeys, loadNodeKeys, type NodeKeys } from './node-keys.ts';
@@ -39,11 +40,14 @@ export interface NodeSecrets {
   /** Proves to this node what it said of its store (32 bytes); older copies of the store have it. */
   readonly storeMarkKey: Uint8Array;
   readonly keyLog: KeyLogSecrets;
+  /** Key of its libp2p swarm; the swarm's process gets it and no other. */
+  readonly swarm: SwarmKey;
 }
 
 const names = {
   opaque: 'opaque-setup-1',
   pseudonym: 'pseudonym-key',
+  swarm: 'swarm-seed',
 } as const;
 
 const keyLogNames = {
@@ -60,13 +64,14 @@ export async function createSecrets(store: NodeStore, runtime: Runtime): Promise
   const keys = await createNodeKeys(store, random);
   const opaqueSetup = await OpaqueServer.createSetup();
   const pseudonymKey = random.bytes(32);
-  const [keyLog] = await Promise.all([
+  const [keyLog, swarm] = await Promise.all([
     keyLogSecrets(store, random),
+    swarmSecret(store, random),
     store.putSecret(names.opaque, opaqueSetup),
     store.putSecret(names.pseudonym, pseudonymKey),
   ]);
   const storeMarkKey = storeMarkKeyOf(pseudonymKey);
-  return { ...inUse(keys), opaqueSetup, pseudonymKey, storeMarkKey, keyLog };
+  return { ...inUse(keys), opaqueSetup, pseudonymKey, storeMarkKey, keyLog, swarm };
 }
 
 /**
@@ -89,6 +94,7 @@ export async function loadSecrets(store: NodeStore, random: Random): Promise<Nod
     pseudonymKey,
     storeMarkKey: storeMarkKeyOf(pseudonymKey),
     keyLog: await keyLogSecrets(store, random),
+    swarm: await swarmSecret(store, random),
   };
 }
 
@@ -103,6 +109,16 @@ function inUse({
 /** Derived, so that every copy of a database has it, however old. */
 function storeMarkKeyOf(pseudonymKey: Uint8Array): Uint8Array {
   return new Uint8Array(hkdfSync('sha256', pseudonymKey, '', 'qpc store mark', 32));
+}
+
+/** Made when the database is older than it: nothing is lost with the peer id before. */
+async function swarmSecret(store: NodeStore, random: Random): Promise<SwarmKey> {
+  const known = await store.secret(names.swarm);
+  const seed = known ?? random.bytes(32);
+  if (known === undefined) await store.putSecret(names.swarm, seed);
+  const key = loadSwarmKey(seed);
+  seed.fill(0);
+  return key;
 }
 
 /** A log whose keys are gone must not get new ones unseen: its Configuration names the old ones. */

@@ -176,7 +176,7 @@ class DeliverServer {
     const sender = Buffer.from(delivery.from.device).toString('latin1');
     this.#take(`enqueue ${sender}`, this.limits.perDevice);
     const request = decode(methods.enqueue, frame);
-    if (Buffer.compare(request.rid, device) !== 0) {
+    if (request.channel !== undefined || Buffer.compare(request.rid, device) !== 0) {
       throw new NotFoundError('UNKNOWN_DEVICE', 'the inbox of another device');
     }
     const outcome = await onDelivery({ ...delivery, request });

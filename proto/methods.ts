@@ -589,6 +589,12 @@ export const methods = {
     { callers: device, rate: 'keys' },
   ),
 
+  publishEndpoint: method(800, m.PublishEndpointRequestSchema, m.PublishEndpointResponseSchema, {
+    callers: device,
+    rate: 'keys',
+    rules: { endpoint: present },
+  }),
+
   fedRelay: method(900, m.FedRelayRequestSchema, m.FedRelayResponseSchema, relayOptions),
   fedRelayBatch: method(901, m.FedRelayRequestSchema, m.FedRelayResponseSchema, relayOptions),
   proxyFetchKeyPackage: method(

@@ -40,6 +40,8 @@ export interface EvidenceRelayOptions {
   readonly followerOf: (origin: string) => Follower | undefined;
   readonly runtime: Runtime;
   readonly notify: (domain: string) => void;
+  /** Told of evidence that is durable here: other ways than the links. */
+  readonly onFound?: (record: EvidenceRecord) => void;
 }
 
 interface PeerState {
@@ -84,6 +86,7 @@ export class EvidenceRelay {
       evidence,
       explain: checked.explain,
     });
+    this.#options.onFound?.(record);
     for (const [domain, peer] of this.#peers) {
       if (peer.known.has(evidence)) continue;
       peer.unsent.push(record);

@@ -147,6 +147,11 @@ export class FollowedPeer implements Disposable {
     }
   }
 
+  /** There is more of the log than was replayed, somebody said. */
+  look(): void {
+    this.#want();
+  }
+
   #want(): void {
     this.#isDue = true;
     this.#wakeup.raise();

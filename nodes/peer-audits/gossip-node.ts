@@ -32,7 +32,7 @@ export interface GossipNodeOptions {
   readonly store: AuditStore;
   readonly runtime: Runtime;
   /** Logs that are followed here; the own one is not among them. */
-  readonly origins: readonly string[];
+  readonly origins: () => readonly string[];
   readonly followerOf: (origin: string) => Follower | undefined;
   readonly evidence: Pick<EvidenceRelay, 'shown'>;
   /** Domain of a peer id; undefined for one that is not a peer any more. */
@@ -61,7 +61,7 @@ export class GossipNode implements KtGossipNode {
   }
 
   origins(): readonly string[] {
-    return [this.#options.ownOrigin, ...this.#options.origins];
+    return [this.#options.ownOrigin, ...this.#options.origins()];
   }
 
   async heldSize(origin: string): Promise<number> {
@@ -87,10 +87,10 @@ export class GossipNode implements KtGossipNode {
     const { domainOf, followerOf, ownOrigin, ownShown } = this.#options;
     const domain = domainOf(from);
     if (domain === undefined) return;
-    if (origin === ownOrigin) return ownShown(domain, shown);
     const follower = followerOf(origin);
     if (follower === undefined || (await this.#isJudged(origin))) return;
     try {
+      if (origin === ownOrigin) return await ownShown(domain, shown);
       for (const wire of shown.heads) {
         const head = headFromWire(wire);
         if (this.#isOver(origin, await follower.observe({ type: 'head', head }))) return;

@@ -99,6 +99,11 @@ export class OwnHeads implements Disposable {
     if (this.#unasked.size === 0) this.#answered.resolve();
   }
 
+  /** Looks at heads of the own log that a peer holds. Throws as #compare. */
+  async shown(domain: string, heads: readonly SignedHead[]): Promise<void> {
+    for (const head of heads) await this.#compare(domain, head);
+  }
+
   /** Throws VerificationError for a head that this node never signed. */
   async #compare(domain: string, head: SignedHead): Promise<void> {
     const { log, config, tree } = this.#own;

@@ -126,7 +126,7 @@ export async function startNode(
     new GossipNode({
       store,
       runtime,
-      origins: [origin],
+      origins: () => [origin],
       followerOf: (name) => (name === origin ? follower : undefined),
       evidence: relay,
       domainOf: (peerId) => peerId,

@@ -13,7 +13,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file qpc/v1/endpoint.proto.
  */
 export const file_qpc_v1_endpoint: GenFile = /*@__PURE__*/
-  fileDesc("ChVxcGMvdjEvZW5kcG9pbnQucHJvdG8SBnFwYy52MSKdAQoORW5kcG9pbnRSZWNvcmQSDgoGZGV2aWNlGAEgASgMEhEKCXN3YXJtX2tleRgCIAEoDBIRCglhZGRyZXNzZXMYAyADKAkSDgoGcmVsYXlzGAQgAygJEhEKCW1haWxib3hlcxgFIAMoCRILCgNzZXEYBiABKAQSEQoJaXNzdWVkX21zGAcgASgEEhIKCmV4cGlyZXNfbXMYCCABKAQiOQoUU2lnbmVkRW5kcG9pbnRSZWNvcmQSDgoGcmVjb3JkGAEgASgMEhEKCXNpZ25hdHVyZRgCIAEoDGIGcHJvdG8z");
+  fileDesc("ChVxcGMvdjEvZW5kcG9pbnQucHJvdG8SBnFwYy52MSKdAQoORW5kcG9pbnRSZWNvcmQSDgoGZGV2aWNlGAEgASgMEhEKCXN3YXJtX2tleRgCIAEoDBIRCglhZGRyZXNzZXMYAyADKAkSDgoGcmVsYXlzGAQgAygJEhEKCW1haWxib3hlcxgFIAMoCRILCgNzZXEYBiABKAQSEQoJaXNzdWVkX21zGAcgASgEEhIKCmV4cGlyZXNfbXMYCCABKAQiSAoWUHVibGlzaEVuZHBvaW50UmVxdWVzdBIuCghlbmRwb2ludBgBIAEoCzIcLnFwYy52MS5TaWduZWRFbmRwb2ludFJlY29yZCIpChdQdWJsaXNoRW5kcG9pbnRSZXNwb25zZRIOCgZyZWxheXMYASADKAkiOQoUU2lnbmVkRW5kcG9pbnRSZWNvcmQSDgoGcmVjb3JkGAEgASgMEhEKCXNpZ25hdHVyZRgCIAEoDGIGcHJvdG8z");
 
 /**
  * Signed as it is encoded; at most 2 048 bytes.
@@ -84,6 +84,44 @@ export const EndpointRecordSchema: GenMessage<EndpointRecord> = /*@__PURE__*/
   messageDesc(file_qpc_v1_endpoint, 0);
 
 /**
+ * Tells the own node which swarm is the calling device's, so that its relay takes it.
+ *
+ * @generated from message qpc.v1.PublishEndpointRequest
+ */
+export type PublishEndpointRequest = Message<"qpc.v1.PublishEndpointRequest"> & {
+  /**
+   * @generated from field: qpc.v1.SignedEndpointRecord endpoint = 1;
+   */
+  endpoint?: SignedEndpointRecord | undefined;
+};
+
+/**
+ * Describes the message qpc.v1.PublishEndpointRequest.
+ * Use `create(PublishEndpointRequestSchema)` to create a new message.
+ */
+export const PublishEndpointRequestSchema: GenMessage<PublishEndpointRequest> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_endpoint, 1);
+
+/**
+ * @generated from message qpc.v1.PublishEndpointResponse
+ */
+export type PublishEndpointResponse = Message<"qpc.v1.PublishEndpointResponse"> & {
+  /**
+   * Where the node relays, each with "/p2p/" and its peer id; empty where it does not.
+   *
+   * @generated from field: repeated string relays = 1;
+   */
+  relays: string[];
+};
+
+/**
+ * Describes the message qpc.v1.PublishEndpointResponse.
+ * Use `create(PublishEndpointResponseSchema)` to create a new message.
+ */
+export const PublishEndpointResponseSchema: GenMessage<PublishEndpointResponse> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_endpoint, 2);
+
+/**
  * @generated from message qpc.v1.SignedEndpointRecord
  */
 export type SignedEndpointRecord = Message<"qpc.v1.SignedEndpointRecord"> & {
@@ -107,5 +145,5 @@ export type SignedEndpointRecord = Message<"qpc.v1.SignedEndpointRecord"> & {
  * Use `create(SignedEndpointRecordSchema)` to create a new message.
  */
 export const SignedEndpointRecordSchema: GenMessage<SignedEndpointRecord> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_endpoint, 1);
+  messageDesc(file_qpc_v1_endpoint, 3);
 
