@@ -55,7 +55,14 @@ export class NodeInSwarm implements AsyncDisposable {
         relays: config.isRelay,
         relayLimits: { reservations: config.reservations },
       },
-      { ...gossip.events, mayReserve: (peerId) => reservers.mayReserve(peerId) },
+      {
+        ...gossip.events,
+        onPeer: (peerId, isUp) => {
+          runtime.log.info('p2p peer', { peer: peers.domainOf(peerId), isUp });
+          gossip.events.onPeer(peerId, isUp);
+        },
+        mayReserve: (peerId) => reservers.mayReserve(peerId),
+      },
       { rssBytesMax: config.rssBytesMax },
     );
     return new NodeInSwarm(options, swarm, gossip, peers);
@@ -84,11 +91,6 @@ export class NodeInSwarm implements AsyncDisposable {
       });
     });
     this.#stops = [() => records[Symbol.dispose](), stopHeads];
-  }
-
-  /** Peers that are connected now. */
-  get peersUp(): number {
-    return this.#gossip.up.size;
   }
 
   #heard(domain: string, record: NodeRecord): void {
