@@ -3,7 +3,7 @@
  * world, and every recipient checks the same signature. Same inputs, same answers; only time is saved.
  */
 import crypto, { type KeyObject } from 'node:crypto';
-import { syncBuiltinESMExports } from 'node:module';
+import { createRequire, syncBuiltinESMExports } from 'node:module';
 
 /** Answers that are kept before all are forgotten. */
 const answersMax = 200_000;
@@ -62,3 +62,25 @@ export function rememberCrypto(): void {
   syncBuiltinESMExports();
 }
 let isInstalled = false;
+
+/**
+ * From now on, for the whole process, databases are written as plain SQLite: what is simulated is when
+ * their bytes reach the disk, not that others cannot read them. Idempotent.
+ */
+export function skipEncryption(): void {
+  const driver: unknown = createRequire(import.meta.url)('better-sqlite3-multiple-ciphers');
+  if (typeof driver !== 'function') throw new Error('sqlite driver: no class');
+  const prototype = driver.prototype as {
+    key: (key: Uint8Array) => unknown;
+    pragma: (text: string, options?: object) => unknown;
+  };
+  if (isPlain) return;
+  isPlain = true;
+  const { pragma } = prototype;
+  prototype.key = () => undefined;
+  prototype.pragma = function plain(this: unknown, text, options) {
+    if (/^(cipher|legacy|key) *=/.test(text)) return undefined;
+    return Reflect.apply(pragma, this, options === undefined ? [text] : [text, options]);
+  };
+}
+let isPlain = false;

@@ -1,7 +1,7 @@
 /**
  * Proof that the simulator finds what it is for: deliberate bugs, each a small change of the product in a
  * copy of the repository, and the first seed whose run has a violation there and none without the bug.
- *   node tests/sim/mutants.ts [--only NAME] [--seeds A..B] [--dry]
+ *   node tests/sim/mutants.ts [--only NAME] [--seeds A..B] [--operations N] [--dry]
  * Takes some minutes. The list in docs/simulator.md is its output.
  */
 import { spawnSync } from 'node:child_process';
@@ -48,6 +48,16 @@ export const mutants: readonly Mutant[] = [
         file: 'nodes/store/core.ts',
         from: '      this.#commit.run();\n      if (hasWritten) {',
         to: '      if (hasWritten) {',
+      },
+      {
+        file: 'nodes/store/core.ts',
+        from: '  checkpointIfDue(): void {\n',
+        to: '  checkpointIfDue(): void {\n    if (this.#db.inTransaction) return;\n',
+      },
+      {
+        file: 'nodes/store/core.ts',
+        from: '    if (this.#failure !== undefined || !this.#db.open) return;\n',
+        to: '    if (this.#failure !== undefined || !this.#db.open) return;\n    if (this.#db.inTransaction) this.#commit.run();\n',
       },
     ],
   },
@@ -223,13 +233,16 @@ function hunt(
   copy: string,
   seeds: string,
   mix: string,
+  operations: string,
 ): { readonly seed: string; readonly text: string } | undefined {
-  const args = ['tests/sim/main.ts', '--seeds', seeds, '--mix', mix, '--first'];
+  const what = ['--seeds', seeds, '--mix', mix, '--operations', operations];
+  const args = ['tests/sim/main.ts', ...what, '--first'];
   const { stdout, stderr } = spawnSync(process.execPath, args, { cwd: copy, encoding: 'utf8' });
   const lines = stdout.split('\n');
   const found = lines.findIndex((line) => line.startsWith('  again: '));
   if (found < 0) {
     if (/violations: 0 /.test(stdout)) return undefined;
+    // A bug that keeps the program from working at all is no proof of anything.
     throw new Error(`the run broke: ${stderr.slice(-2_000)}`);
   }
   const seed = /--seed (\d+)/.exec(lines[found] ?? '')?.[1] ?? '';
@@ -242,6 +255,7 @@ function main(): void {
     options: {
       only: { type: 'string' },
       seeds: { type: 'string', default: '1..12' },
+      operations: { type: 'string', default: '160' },
       dry: { type: 'boolean', default: false },
     },
   });
@@ -254,7 +268,12 @@ function main(): void {
       try {
         for (const edit of mutant.edits) apply(copy, edit);
         if (values.dry) continue;
-        const line = findIn(mutant, copy, clean, values.seeds);
+        let line: string | undefined;
+        try {
+          line = findIn(mutant, copy, clean, values.seeds, values.operations);
+        } catch (error) {
+          console.error(`${mutant.name}: ${String(error)}`);
+        }
         if (line === undefined) missed += 1;
         console.log(`| \`${mutant.name}\` | ${mutant.what} | ${line ?? 'NOT FOUND'} |`);
       } finally {
@@ -267,12 +286,19 @@ function main(): void {
   if (missed > 0) process.exitCode = 1;
 }
 
-function findIn(mutant: Mutant, copy: string, clean: string, seeds: string): string | undefined {
+function findIn(
+  mutant: Mutant,
+  copy: string,
+  clean: string,
+  seeds: string,
+  operations: string,
+): string | undefined {
   for (const mix of mutant.mixes) {
-    const found = hunt(copy, seeds, mix);
+    const found = hunt(copy, seeds, mix, operations);
     if (found === undefined) continue;
     const { seed, text } = found;
-    if (hunt(clean, `${seed}..${seed}`, mix) === undefined) return `\`${mix}\` ${seed} | ${text}`;
+    if (hunt(clean, `${seed}..${seed}`, mix, operations) === undefined)
+      return `\`${mix}\` ${seed} | ${text}`;
     console.error(`${mutant.name}: seed ${seed} of ${mix} fails without it too`);
   }
   return undefined;
