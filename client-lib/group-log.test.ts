@@ -1,0 +1,201 @@
+/** The walk along a group log: whatever commits win, members that read the same log are one group. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { parseEntry, signCertificate, signingKeyFromSeed, systemRandom } from '@quicprochat/proto';
+import {
+  CertifiedEntrySchema,
+  create,
+  GroupControlSchema,
+  type GroupControl,
+  type SignedGroupEntry,
+} from '@quicprochat/proto/messages';
+import {
+  firstEntry,
+  sealCommit,
+  walkLog,
+  type LogView,
+  type PendingOwn,
+  type Walk,
+} from './group-log.ts';
+import { mandatorySuite, type PendingCommit } from './mls/index.ts';
+import { groupOf, keyPackageOf, TestWorld, type TestDevice } from './mls/test-members.ts';
+
+const hub = 'red.example';
+const hubSigning = signingKeyFromSeed(systemRandom.bytes(32));
+const random = systemRandom;
+const joinPub = signingKeyFromSeed(systemRandom.bytes(32)).publicKey;
+
+function certify(entry: SignedGroupEntry, commit: Uint8Array): GroupControl {
+  const { hash } = parseEntry(entry);
+  const signatures = [signCertificate(hash, 0, { domain: hub, signing: hubSigning })];
+  const certified = create(CertifiedEntrySchema, { entry, term: 0n, signatures });
+  return create(GroupControlSchema, { entry: certified, commit });
+}
+
+interface Member {
+  readonly device: TestDevice;
+  view: LogView;
+}
+
+const walk = (
+  { device: { mls }, view }: Member,
+  controls: readonly GroupControl[],
+  own?: PendingOwn,
+): Promise<Walk> =>
+  walkLog({ mls, hubs: [hub], keysOf: () => [hubSigning.publicKey] }, view, controls, own);
+
+/** Members of one group at the entry of its epoch, whatever led there. */
+async function membersOf(...names: readonly [string, ...string[]]) {
+  const world = new TestWorld({ mayCommit: () => true });
+  const [creator, ...rest] = names.map((name) => world.device(name));
+  assert.ok(creator !== undefined);
+  const groups = await groupOf(mandatorySuite, [creator, ...rest]);
+  const [group] = groups;
+  const first = parseEntry(await firstEntry(creator.mls, group, joinPub));
+  // The log begins here: what brought the others in came before it.
+  const head = { ...first, epoch: Number(group.epoch) };
+  const members = [creator, ...rest].map((device, index): Member => {
+    const own = groups[index];
+    assert.ok(own !== undefined);
+    return { device, view: { group: own, head } };
+  });
+  const [one, ...others] = members;
+  assert.ok(one !== undefined);
+  const all: readonly [Member, ...Member[]] = [one, ...others];
+  return { world, members: all };
+}
+
+/** A commit of a member as it goes to the hub. */
+async function commitOf(
+  { device: { mls }, view: { group, head } }: Member,
+  made: PendingCommit,
+  rejects: readonly Uint8Array[] = [],
+): Promise<PendingOwn & { readonly control: GroupControl }> {
+  const { commit, pending, removed } = made;
+  const facts = { commit, pending, isRemoval: removed.length > 0, joinPub, rejects };
+  const own = await sealCommit(mls, group, head, facts, random);
+  return { own, pending, control: certify(own.entry, own.envelope) };
+}
+
+const authenticators = (members: readonly Member[]): Set<string> =>
+  new Set(members.map(({ view }) => Buffer.from(view.group.epochAuthenticator).toString('hex')));
+
+async function take(member: Member, controls: readonly GroupControl[], own?: PendingOwn) {
+  const walked = await walk(member, controls, own);
+  member.view = walked;
+  for (const wipe of walked.wipes) wipe();
+  return walked;
+}
+
+test('the loser of an epoch applies the winner, and commits again on it', async () => {
+  const { members } = await membersOf('alice', 'bob', 'carol');
+  const [alice, bob, carol] = members;
+  assert.ok(bob !== undefined && carol !== undefined);
+  const ofAlice = await commitOf(alice, await alice.device.mls.rekey(alice.view.group));
+  const ofBob = await commitOf(bob, await bob.device.mls.rekey(bob.view.group));
+  assert.equal((await take(bob, [ofAlice.control], ofBob)).hasWon, false);
+  const again = await commitOf(bob, await bob.device.mls.rekey(bob.view.group));
+  const log = [ofAlice.control, again.control];
+  assert.equal((await take(alice, log, ofAlice)).hasWon, true);
+  assert.equal((await take(bob, [...log], again)).hasWon, true);
+  const { applied } = await take(carol, log);
+  assert.equal(applied.length, 2);
+  assert.equal(authenticators(members).size, 1);
+  // What was applied before is passed over.
+  assert.deepEqual((await take(carol, log)).applied, []);
+});
+
+test('an entry that nobody can apply is passed over for the one that rejects it', async () => {
+  const { members } = await membersOf('alice', 'bob', 'carol');
+  const [alice, bob, carol] = members;
+  assert.ok(bob !== undefined && carol !== undefined);
+  const honest = [alice, carol];
+  // Bob names a key that the commit does not lead to: his commit is invalid for everybody.
+  const made = await bob.device.mls.rekey(bob.view.group);
+  const other = await bob.device.mls.rekey(bob.view.group);
+  const broken = await commitOf(bob, { ...made, pending: other.pending });
+  const junk = await commitOf(bob, { ...made, commit: systemRandom.bytes(80) });
+  const seen = await take(alice, [broken.control, junk.control]);
+  assert.deepEqual([seen.applied.length, seen.invalid.length], [0, 2]);
+  assert.equal(seen.isLeftBehind, false);
+  // Were it valid for others, they would go on behind it.
+  const onBroken: Member = {
+    device: bob.device,
+    view: { group: other.pending, head: parseEntry(broken.own.entry) },
+  };
+  const ahead = await commitOf(onBroken, await bob.device.mls.rekey(other.pending));
+  assert.equal((await walk(alice, [broken.control, ahead.control])).isLeftBehind, true);
+  const rejects = seen.invalid.map(({ hash }) => hash);
+  const mended = await commitOf(alice, await alice.device.mls.rekey(alice.view.group), rejects);
+  const log = [broken.control, junk.control, mended.control];
+  for (const member of honest) {
+    const own = member === alice ? mended : undefined;
+    assert.deepEqual((await take(member, log, own)).invalid, []);
+  }
+  assert.equal(authenticators(honest).size, 1);
+  await assert.rejects(walk(bob, log), { reason: 'OWN_MESSAGE' });
+  // A bogus rejection of a valid commit changes nothing: the first valid one stands.
+  const good = await commitOf(alice, await alice.device.mls.rekey(alice.view.group));
+  const hash = parseEntry(good.own.entry).hash;
+  const bogus = await commitOf(carol, await carol.device.mls.rekey(carol.view.group), [hash]);
+  for (const member of honest) {
+    const own = member === alice ? good : bogus;
+    const walked = await take(member, [good.control, bogus.control], own);
+    assert.deepEqual([walked.applied.length, walked.hasWon], [1, member === alice]);
+  }
+  assert.equal(authenticators(honest).size, 1);
+});
+
+test('who is added begins at its entry, who is removed ends there', async () => {
+  const { world, members } = await membersOf('alice', 'bob');
+  const [alice, bob] = members;
+  assert.ok(bob !== undefined);
+  const dave = world.device('dave');
+  const row = await keyPackageOf(dave, mandatorySuite);
+  const adding = await alice.device.mls.addMembers(alice.view.group, [row.publicBytes]);
+  const added = await commitOf(alice, adding);
+  await take(alice, [added.control], added);
+  await take(bob, [added.control]);
+  const joined = await dave.mls.joinFromWelcome(
+    adding.welcome ?? new Uint8Array(0),
+    [row],
+    dave.signatureKey,
+  );
+  const newcomer: Member = { device: dave, view: { group: joined.group, head: alice.view.head } };
+  const gone = bob.view.group.ownLeafIndex;
+  const removing = await dave.mls.removeMembers(newcomer.view.group, [gone]);
+  const removal = await commitOf(newcomer, removing);
+  assert.equal(parseEntry(removal.own.entry).entry.removal, true);
+  const after = await commitOf(
+    newcomer,
+    await dave.mls.rekey((await take(newcomer, [removal.control], removal)).group),
+  );
+  for (const member of [alice, bob]) await take(member, [removal.control, after.control]);
+  await take(newcomer, [after.control], after);
+  assert.equal(bob.view.group.isActive, false);
+  assert.equal(authenticators([alice, newcomer]).size, 1);
+  assert.equal(authenticators([alice, bob]).size, 2);
+});
+
+test('what no honest hub sends is an error, and the view stays', async () => {
+  const { members } = await membersOf('alice', 'bob');
+  const [alice, bob] = members;
+  assert.ok(bob !== undefined);
+  const good = await commitOf(bob, await bob.device.mls.rekey(bob.view.group));
+  const other = await membersOf('eve');
+  const [eve] = other.members;
+  const foreign = await commitOf(eve, await eve.device.mls.rekey(eve.view.group));
+  const { entry } = good.control;
+  assert.ok(entry !== undefined);
+  const bad: readonly (readonly [GroupControl, string])[] = [
+    [{ ...good.control, commit: systemRandom.bytes(50) }, 'BAD_FIELD'],
+    [foreign.control, 'BAD_FIELD'],
+    [create(GroupControlSchema, { commit: good.control.commit }), 'BAD_FIELD'],
+    [{ ...good.control, entry: { ...entry, signatures: [] } }, 'BAD_SIGNATURE'],
+    [{ ...good.control, entry: { ...entry, term: 7n } }, 'BAD_SIGNATURE'],
+  ];
+  for (const [control, reason] of bad) {
+    await assert.rejects(walk(alice, [control]), { reason });
+  }
+  assert.equal((await take(alice, [good.control])).applied.length, 1);
+});
