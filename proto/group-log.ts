@@ -31,6 +31,8 @@ export const groupLogLimits = {
   /** Encoded GroupEntry. */
   entryBytes: 1_024,
   hubs: channelLimits.hubsMax,
+  /** Entries of one answer to GroupLog. */
+  pageEntries: 64,
 } as const;
 
 /** An entry whose fields keep their bounds; who signed it is not decided yet. */

@@ -22,8 +22,15 @@ import {
   type FieldRule,
   type FieldRules,
 } from './field-rules.ts';
-import { channelLimits, hubsViolation } from './channel.ts';
-import { groupLogLimits } from './group-log.ts';
+import { channelLimits } from './channel.ts';
+import {
+  channelPost,
+  groupLogRules,
+  hubSet,
+  maxCommitRequestBytes,
+  signedEntry,
+  submitRules,
+} from './group-rules.ts';
 import { maxManifestBytes } from './manifest.ts';
 import { opaqueBytes } from './opaque-parameters.ts';
 
@@ -124,9 +131,6 @@ export const maxBatchTargets = 2_048;
 export const maxBatchBytes = 2 * 1024 * 1024;
 /** Of a caller that nobody knows (bytes): a tenth. */
 export const maxAnonymousBatchBytes = 204 * 1024;
-/** A commit with its Welcomes, updates and GroupInfo (bytes); joiners of one commit. */
-export const maxCommitRequestBytes = 2 * 1024 * 1024;
-export const maxWelcomes = 64;
 /** Headers of one Peek. */
 export const maxPeekRows = 1_000;
 /** Largest KEYTRANS request (bytes): a monitor map of some thousand labels. */
@@ -171,8 +175,6 @@ const signedManifest = every(
 const ktRequest = bytesBetween(1, maxKtRequestBytes);
 const ktRequestOrNone = bytesBetween(0, maxKtRequestBytes);
 const domainOrOwn: FieldRule = (value) => (value === '' ? undefined : domainName(value));
-const hubSet: FieldRule = (value) =>
-  Array.isArray(value) ? hubsViolation(value.map(String)) : 'is missing';
 const checkpointNote = bytesBetween(1, maxCheckpointBytes);
 const fetchKeyPackage: FieldRules<m.FetchKeyPackageRequest> = {
   userId: userIdText,
@@ -181,59 +183,6 @@ const fetchKeyPackage: FieldRules<m.FetchKeyPackageRequest> = {
 };
 const requester = exactBytes(16);
 const deliveryToken = emptyOrBytes(deliveryTokenBytes);
-const signedEntry = every(
-  present,
-  nested<m.SignedGroupEntry>({
-    entry: bytesBetween(1, groupLogLimits.entryBytes),
-    signature: exactBytes(64),
-  }),
-);
-const commitTarget = nested<m.CommitTarget>({
-  rid: exactBytes(32),
-  domain: domainName,
-  token: deliveryToken,
-});
-/** Beside it in a row stands the certificate. */
-const commitEnvelope = bytesBetween(1, maxControlBytes - 4 * groupLogLimits.entryBytes);
-const channelPost: FieldRules<m.ChannelPost> = {
-  cid: exactBytes(channelLimits.cidBytes),
-  epoch: safeSeq,
-  signature: exactBytes(64),
-  domainsHash: emptyOrBytes(channelLimits.domainsHashBytes),
-  domains: itemsBetween(0, channelLimits.domains, domainName),
-};
-const submitRules: FieldRules<m.SubmitCommitRequest> = {
-  hub: domainOrOwn,
-  entry: signedEntry,
-  commit: commitEnvelope,
-  mid: exactBytes(16),
-  channel: nested({ ...channelPost, domains: itemsBetween(1, channelLimits.domains, domainName) }),
-  targets: itemsBetween(0, maxBatchTargets, commitTarget),
-  welcomes: itemsBetween(
-    0,
-    maxWelcomes,
-    nested<m.WelcomeTarget>({
-      target: every(present, commitTarget),
-      mid: exactBytes(16),
-      welcome: commitEnvelope,
-    }),
-  ),
-  updates: itemsBetween(
-    0,
-    channelLimits.domains,
-    nested<m.DomainUpdate>({
-      domain: domainName,
-      update: bytesBetween(1, channelLimits.updateBytes),
-    }),
-  ),
-  groupInfo: bytesBetween(0, maxControlBytes),
-};
-const groupLogRules: FieldRules<m.GroupLogRequest> = {
-  hub: domainOrOwn,
-  group: exactBytes(groupLogLimits.groupIdBytes),
-  after: emptyOrBytes(groupLogLimits.hashBytes),
-  maxEntries: atMost(64),
-};
 /** 900 and 901 are one stream and one handler: 900 is a batch of one. */
 const relayOptions: MethodOptions<typeof m.FedRelayRequestSchema> = {
   callers: peer,
@@ -335,10 +284,7 @@ export const methods = {
       payload: bytesBetween(1, maxControlBytes),
       ttlS: atMost(maxTtlS),
       token: deliveryToken,
-      channel: nested({
-        ...channelPost,
-        domainsHash: exactBytes(channelLimits.domainsHashBytes),
-      }),
+      channel: channelPost,
     },
   }),
   fetch: method(201, m.FetchRequestSchema, m.FetchResponseSchema, {

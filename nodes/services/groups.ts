@@ -5,6 +5,7 @@
  */
 import {
   FailedPreconditionError,
+  groupLogLimits,
   InvalidArgumentError,
   maxTtlS,
   parseEntry,
@@ -34,7 +35,6 @@ import { deviceOf } from './caller.ts';
 
 /** A hub of its own accepts in the first term; others follow with takeovers. */
 const firstTerm = 0;
-const pageEntriesMax = 64;
 
 export interface GroupParts {
   readonly domain: string;
@@ -132,7 +132,7 @@ export function groupHandlers(
     request: GroupLogRequest,
   ): Promise<MessageInitShape<typeof GroupLogResponseSchema>> {
     const { group, after, maxEntries, withGroupInfo } = request;
-    const page = await store.groupLog(group, after, maxEntries || pageEntriesMax);
+    const page = await store.groupLog(group, after, maxEntries || groupLogLimits.pageEntries);
     const info = withGroupInfo ? await store.groupInfo(group) : undefined;
     return {
       entries: page.controls.map((control) => fromBinary(GroupControlSchema, control)),

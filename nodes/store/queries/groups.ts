@@ -39,7 +39,7 @@ export const groupBounds = {
   /** Groups that one device made here. */
   perCreator: 4_096,
   /** Entries and bytes of one page, and of a conflict's details. */
-  pageEntries: 64,
+  pageEntries: groupLogLimits.pageEntries,
   pageBytes: 512 * 1024,
 } as const;
 

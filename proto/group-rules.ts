@@ -1,0 +1,92 @@
+/** Field rules of channels and of the group log: what their rows of the method table check. */
+import { channelLimits, hubsViolation } from './channel.ts';
+import {
+  atMost,
+  bytesBetween,
+  domainName,
+  emptyOrBytes,
+  every,
+  exactBytes,
+  itemsBetween,
+  nested,
+  present,
+  safeSeq,
+  type FieldRule,
+  type FieldRules,
+} from './field-rules.ts';
+import { groupLogLimits } from './group-log.ts';
+import type * as m from './messages.ts';
+
+/** A commit with its Welcomes, updates and GroupInfo (bytes). */
+export const maxCommitRequestBytes = 2 * 1024 * 1024;
+const maxTargets = 2_048;
+const maxWelcomes = 64;
+const maxGroupInfoBytes = 512 * 1024;
+/** A commit or Welcome; beside it in a row of 512 KiB stands the certified entry. */
+const envelope = bytesBetween(1, 508 * 1024);
+const token = emptyOrBytes(16);
+const domainOrOwn: FieldRule = (value) => (value === '' ? undefined : domainName(value));
+
+/** The hubs of a channel or a group. */
+export const hubSet: FieldRule = (value) =>
+  Array.isArray(value) ? hubsViolation(value.map(String)) : 'is missing';
+
+export const signedEntry = every(
+  present,
+  nested<m.SignedGroupEntry>({
+    entry: bytesBetween(1, groupLogLimits.entryBytes),
+    signature: exactBytes(64),
+  }),
+);
+
+const postFields: FieldRules<m.ChannelPost> = {
+  cid: exactBytes(channelLimits.cidBytes),
+  epoch: safeSeq,
+  signature: exactBytes(64),
+};
+
+/** Of an Enqueue. */
+export const channelPost = nested<m.ChannelPost>({
+  ...postFields,
+  domainsHash: exactBytes(channelLimits.domainsHashBytes),
+  domains: itemsBetween(0, channelLimits.domains, domainName),
+});
+
+const commitTarget = nested<m.CommitTarget>({ rid: exactBytes(32), domain: domainName, token });
+
+export const submitRules: FieldRules<m.SubmitCommitRequest> = {
+  hub: domainOrOwn,
+  entry: signedEntry,
+  commit: envelope,
+  mid: exactBytes(16),
+  channel: nested<m.ChannelPost>({
+    ...postFields,
+    domains: itemsBetween(1, channelLimits.domains, domainName),
+  }),
+  targets: itemsBetween(0, maxTargets, commitTarget),
+  welcomes: itemsBetween(
+    0,
+    maxWelcomes,
+    nested<m.WelcomeTarget>({
+      target: every(present, commitTarget),
+      mid: exactBytes(16),
+      welcome: envelope,
+    }),
+  ),
+  updates: itemsBetween(
+    0,
+    channelLimits.domains,
+    nested<m.DomainUpdate>({
+      domain: domainName,
+      update: bytesBetween(1, channelLimits.updateBytes),
+    }),
+  ),
+  groupInfo: bytesBetween(0, maxGroupInfoBytes),
+};
+
+export const groupLogRules: FieldRules<m.GroupLogRequest> = {
+  hub: domainOrOwn,
+  group: exactBytes(groupLogLimits.groupIdBytes),
+  after: emptyOrBytes(groupLogLimits.hashBytes),
+  maxEntries: atMost(groupLogLimits.pageEntries),
+};
