@@ -447,6 +447,7 @@ describe('a hostile request', () => {
     clock.advance(answerLimits.othersDelayMs + answerLimits.othersJitterMs);
     await exchange(alice, bob, carol, dave);
     assert.deepEqual(dave.history(id), []);
+    assert.deepEqual(dave.store.inbox.undecryptable(), []);
   });
 
   test('cannot end a hole of others, nor one that nobody asked for', async () => {
