@@ -30,11 +30,16 @@ export class Ballast {
   leave(freeBytes: number): void {
     const before = this.#free();
     if (before < freeBytes) truncateSync(this.#file, 0);
-    // Real bytes: a hole would take no room.
     const take = Math.max(0, this.#free() - freeBytes);
+    // Real bytes: a hole would take no room. Others may take the last of it before we do.
     const chunk = Buffer.alloc(64 * 1024, 1);
-    const copies = Math.floor(take / chunk.length);
-    writeFileSync(this.#file, Buffer.alloc(copies * chunk.length, chunk), { flag: 'a' });
+    try {
+      for (let taken = 0; taken < take; taken += chunk.length) {
+        writeFileSync(this.#file, chunk.subarray(0, take - taken), { flag: 'a' });
+      }
+    } catch (error) {
+      if (!(error instanceof Error && 'code' in error && error.code === 'ENOSPC')) throw error;
+    }
   }
 
   remove(): void {

@@ -14,7 +14,7 @@ import { listenOf, Network, parties } from '../network.ts';
 import type { Part, Scenario, Stage } from '../scenario.ts';
 import { goodRoad, UdpRelay, type Road } from '../udp-relay.ts';
 
-const settleMs = 90_000;
+const settleMs = 240_000;
 /** How long each road stays as bad as it is (ms). */
 const stretchMs = 8_000;
 

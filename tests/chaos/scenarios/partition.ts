@@ -79,7 +79,7 @@ export const partition: Scenario = {
     network.build();
     const seconds = sizes.partitionSeconds;
     // After an hour's cut the nodes try again every ten minutes, unless the other one comes first.
-    const settleMs = 120_000 + Math.min(660_000, 250 * seconds);
+    const settleMs = 240_000 + Math.min(660_000, 250 * seconds);
     const people = network.launch('people');
     await using company = await Company.gather({
       directory,

@@ -4,7 +4,7 @@ import { Company } from '../company.ts';
 import { judge } from '../judge.ts';
 import type { Part, Scenario, Stage } from '../scenario.ts';
 
-const settleMs = 120_000;
+const settleMs = 240_000;
 const calmMs = 3_000;
 /** Only the first pause takes as long as asked for (s). */
 const shortSeconds = 8;
