@@ -60,6 +60,8 @@ export const federationLimits = {
   recordEveryMs: 10 * 60_000,
   /** Peers that are not in the peers file, at most. */
   foundPeers: 10_000,
+  /** Of them those that have not shown a record yet: anybody can make up domains. */
+  unprovenPeers: 1_000,
   lostKeyMs: 72 * 3_600_000,
 } as const;
 
@@ -312,7 +314,7 @@ export class Federation implements AsyncDisposable {
 
   /**
    * Answers a FedHello that came over a connection with the key `spkiSha256`; the connection is
-   * the peer's from then on. A key that is not known for the claimed domain is looked for in the
+   * the peer's from then on; `isRepeated`: it was before. A key that is not known for the claimed domain is looked for in the
    * record that the domain's own site shows. Throws PermissionDeniedError PEER_DENIED when it is not
    * there, UnavailableError PEER_UNREACHABLE when the site was not reached, FailedPreconditionError
    * VERSION without a common version.
@@ -320,6 +322,7 @@ export class Federation implements AsyncDisposable {
   async acceptHello(
     spkiSha256: Uint8Array,
     request: FedHelloRequest,
+    isRepeated = false,
   ): Promise<MessageInitShape<typeof FedHelloResponseSchema>> {
     const { log } = this.#options.runtime;
     const { domain } = request;
@@ -339,7 +342,9 @@ export class Federation implements AsyncDisposable {
     // First of all: what follows must be said by a store that knows what it is.
     await this.#hellos.hear(domain, request);
     const answer = await this.#hellos.answer(domain, this.#inbox.credit(domain, 'bulk'));
-    this.wake(domain);
+    // A hello over a known connection is the peer's own look whether we are there: looking back would
+    // make it look again, for ever.
+    if (!isRepeated) this.wake(domain);
     const parts = this.#ensure(domain);
     if (parts !== undefined) this.#notes.seen(domain, this.#standing(parts));
     return answer;
@@ -388,16 +393,32 @@ export class Federation implements AsyncDisposable {
     return new PeerPolicy(file, { domain, pin: identity.spkiSha256 }, mode);
   }
 
+  /** For one more peer that is not in the peers file. */
   get #hasRoom(): boolean {
-    return this.#peers.size < this.#policy.peers.length + federationLimits.foundPeers;
+    const { foundPeers, unprovenPeers } = federationLimits;
+    const found = [...this.#peers.keys()].filter((domain) => !this.#isListed(domain));
+    const unproven = found.filter((domain) => this.records.get(domain) === undefined);
+    return found.length < foundPeers && unproven.length < unprovenPeers;
+  }
+
+  #isListed(domain: string): boolean {
+    return this.#policy.peer(domain) !== undefined;
+  }
+
+  /** Domains that never showed a record, and for which nothing waits. */
+  async #forgetUnproven(): Promise<void> {
+    for (const { domain, lanes } of this.#peers.values()) {
+      const isKnown = this.#isListed(domain) || this.records.get(domain) !== undefined;
+      if (!isKnown && lanes.every((lane) => lane.isIdle)) await this.#drop(domain);
+    }
   }
 
   /** The parts of a peer, made when it may be one; undefined when it may not. */
   #ensure(domain: string): PeerParts | undefined {
     const found = this.#peers.get(domain);
     if (found !== undefined) return found;
-    const isListed = this.#policy.peer(domain) !== undefined;
-    if (!this.#policy.allows(domain) || !(isListed || this.#hasRoom)) return undefined;
+    if (!this.#policy.allows(domain)) return undefined;
+    if (!this.#isListed(domain) && !this.#hasRoom) return undefined;
     const parts = this.#makeParts(domain);
     this.#peers.set(domain, parts);
     if (this.#isStarted) this.#run(parts);
@@ -538,6 +559,7 @@ export class Federation implements AsyncDisposable {
         for (const peer of requeuedPeers) this.notify(peer);
         if (deadRows > 0) runtime.log.warn('outbox rows expired', { rows: deadRows });
         await this.#trust.watchCandidates();
+        await this.#forgetUnproven();
       } catch (error) {
         const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
         runtime.log.error('outbox sweep failed', { reason, error: String(error) });

@@ -30,6 +30,7 @@ export const relayItemLimits = {
   rids: 2_048,
   payloadBytes: maxControlBytes,
   reasonBytes: 64,
+  slipBytes: 64,
 } as const;
 
 /** Bytes of one item beyond payload and rids on the wire, rounded up. */
@@ -64,7 +65,8 @@ export function takeBatch(
   for (const row of rows) {
     const channelBytes = row.channel === undefined ? 0 : channelWireBytes;
     const tokenBytes = (row.tokens?.length ?? 0) * tokenWireBytes;
-    const headerBytes = itemOverheadBytes + channelBytes + tokenBytes;
+    const slipBytes = (row.slips?.length ?? 0) * (relayItemLimits.slipBytes + 2);
+    const headerBytes = itemOverheadBytes + channelBytes + tokenBytes + slipBytes;
     const withRow = bytes + row.payload.length + row.rids.length * ridWireBytes + headerBytes;
     const boundBytes = taken.length === 0 && isAlone ? maxRelayBytes : roomBytes;
     if (row.seq !== after + 1 + taken.length || withRow > Math.min(boundBytes, maxRelayBytes))
@@ -82,7 +84,8 @@ export function itemToWire(row: OutboxRow): MessageInitShape<typeof RelayItemSch
   const { kind, mid, payload, rids, channel } = row;
   const [cid] = rids;
   if (channel === undefined || cid === undefined) {
-    return { kind, mid, payload, rids: [...rids], ttlS, tokens: [...(row.tokens ?? [])] };
+    const { tokens = [], slips = [] } = row;
+    return { kind, mid, payload, rids: [...rids], ttlS, tokens: [...tokens], slips: [...slips] };
   }
   const { epoch, signature } = channel;
   return { kind, mid, payload, ttlS, channel: { cid, epoch: BigInt(epoch), signature } };
@@ -162,6 +165,11 @@ function parseItem(
   if (tokens.some(({ length }) => length !== 0 && length !== deliveryTokenBytes)) {
     throw field('tokens', `need ${deliveryTokenBytes} bytes each, or none`);
   }
+  const { slips } = item;
+  if (slips.length > rids.length) throw field('slips', `${slips.length} for ${rids.length} rids`);
+  if (slips.some(({ length }) => length > relayItemLimits.slipBytes)) {
+    throw field('slips', `at most ${relayItemLimits.slipBytes} bytes each`);
+  }
   if (ttlS === 0) throw field('ttlS', 'is missing');
   if (kind === 0 || kind > 255) throw field('kind', `${kind}, need 1-255`);
   const ttlMs = Math.min(ttlS, maxTtlS) * 1000;
@@ -170,6 +178,7 @@ function parseItem(
   return {
     ...{ kind, mid, payload, rids, ttlMs, tokens },
     ...(mark === undefined ? {} : { channel: mark }),
+    ...(slips.length === 0 ? {} : { slips }),
     ...(refused === undefined ? {} : { refused }),
   };
 }
@@ -212,4 +221,5 @@ export const acceptedKinds: ReadonlySet<number> = new Set([
   RowKind.Envelope,
   RowKind.GroupControl,
   RowKind.ChannelUpdate,
+  RowKind.Notice,
 ]);

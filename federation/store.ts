@@ -24,6 +24,8 @@ export interface OutboxRow {
   /** Recipient device keys, 32 bytes each; of a row for a channel its cid alone. */
   readonly rids: readonly Uint8Array[];
   readonly channel?: ChannelMark;
+  /** For each of these devices, what the peer gives back when the row expires there unread. */
+  readonly slips?: readonly Uint8Array[];
   /** Delivery tokens (16 bytes, or empty) of these devices, in their order. */
   readonly tokens?: readonly Uint8Array[];
   /** Milliseconds of the row's ttl that are left, by this node's clock when it was read. */
@@ -111,6 +113,8 @@ export interface RelayItemIn {
   /** Device keys; of an item for a channel its cid alone. */
   readonly rids: readonly Uint8Array[];
   readonly channel?: ChannelMark;
+  /** As in OutboxRow, of the peer (at most 64 bytes each); shorter, or undefined: none. */
+  readonly slips?: readonly Uint8Array[];
   /** As in OutboxRow; shorter, or undefined: none. */
   readonly tokens?: readonly Uint8Array[];
   readonly ttlMs: number;

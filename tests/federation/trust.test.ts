@@ -132,6 +132,19 @@ test('a key that the site of the claimed domain does not show is refused', async
   assert.equal(sites.asked, 2);
 });
 
+test('domains that nobody is at are forgotten, and their number is bounded', async () => {
+  await using found = await strangers('open');
+  const { red, clock } = found;
+  for (let number = 0; number < 1_200; number += 1) {
+    red.federation.wake(`nobody${number}.example`);
+  }
+  assert.equal(red.federation.status().length, 1_000);
+  assert.equal(red.federation.knows('one-more.example'), false);
+  await clock.advance(60_000);
+  assert.deepEqual(red.federation.status(), []);
+  assert.equal(red.federation.knows('one-more.example'), true);
+});
+
 test('what a site shows must be the record of that very domain, signed by its keys', async () => {
   await using found = await strangers('open');
   const { red, blue, sites, clock } = found;
