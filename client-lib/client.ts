@@ -40,6 +40,7 @@ import { keyHistory, type DatedChange } from './kt/key-history.ts';
 import { logStatuses, type LogStatus } from './kt/log-status.ts';
 import { labelOf } from './kt/logs.ts';
 import { callerOf, ClosedError, dialNode, type Caller } from './link.ts';
+import { missingOf, type MissingMessages } from './holes.ts';
 import { receivedMessages, type ReceivedMessage } from './received.ts';
 import type { StoredKeyEvent } from './store/log-rows.ts';
 import { openStore } from './store/sqlite-store.ts';
@@ -103,6 +104,8 @@ export interface Conversation {
   readonly isCommitter: boolean;
   readonly suite: number;
   readonly joinedMs: number;
+  /** True when this device can read and not write here: its store is an older copy of itself. */
+  readonly isStale: boolean;
 }
 
 /** How far a message can be known to have come. */
@@ -352,6 +355,15 @@ export class QpcClient implements AsyncDisposable {
     } finally {
       await connection.close(CloseCode.Normal, 'done');
     }
+  }
+
+  /** What is known to be missing in a conversation. Throws NotFoundError UNKNOWN_GROUP. */
+  missing(conversationId: Uint8Array): readonly MissingMessages[] {
+    const conversation = this.#store.groups.conversation(conversationId);
+    if (conversation === undefined) {
+      throw new NotFoundError('UNKNOWN_GROUP', 'conversation: none with this id here');
+    }
+    return missingOf(this.#store, conversation);
   }
 
   /** Rows that could never be opened. */
@@ -611,8 +623,8 @@ export class QpcClient implements AsyncDisposable {
 }
 
 function conversationOf(record: ConversationRecord): Conversation {
-  const { id, name, creator, isCommitter, suite, joinedMs } = record;
-  return { id, name, creator, isCommitter, suite, joinedMs };
+  const { id, name, creator, isCommitter, suite, joinedMs, staleMs } = record;
+  return { id, name, creator, isCommitter, suite, joinedMs, isStale: staleMs !== undefined };
 }
 
 /** True when an error says that this device must log in again. */

@@ -23,7 +23,7 @@ import {
 import { receiptLimits } from './receipts.ts';
 import { recipientsOf } from './sealing.ts';
 import type { Hole } from './store/resend-rows.ts';
-import type { ClientStore } from './store/store.ts';
+import type { ClientStore, ConversationRecord } from './store/store.ts';
 import type { Batch, Writer } from './writer.ts';
 
 const minuteMs = 60_000;
@@ -307,6 +307,35 @@ export class Holes {
       events.emit({ type: 'missing', conversationId, senderDeviceId, from, to, reason });
     }
   }
+}
+
+/** Numbers of a device's messages in a conversation that are not here. */
+export interface MissingMessages {
+  readonly conversationId: Uint8Array;
+  readonly senderDeviceId: string;
+  readonly from: number;
+  readonly to: number;
+  /** Still asked for, or ended: see the event `missing`. */
+  readonly reason: 'asked' | 'gone' | 'unanswered';
+}
+
+const reasons = { OPEN: 'asked', GONE: 'gone', UNANSWERED: 'unanswered' } as const;
+
+/** What is known to be missing; not what may follow the newest number. */
+export function missingOf(
+  store: ClientStore,
+  { id, groupId }: ConversationRecord,
+): readonly MissingMessages[] {
+  return store.resend
+    .holes()
+    .filter((hole) => sameBytes(hole.groupId, groupId) && hole.to !== openEnd)
+    .map(({ sender, from, to, state }) => ({
+      conversationId: id,
+      senderDeviceId: deviceIdOf(sender),
+      from,
+      to,
+      reason: reasons[state],
+    }));
 }
 
 function hex(bytes: Uint8Array): string {

@@ -22,6 +22,7 @@ export { conversationLimits, NotCommitterError } from './conversation.ts';
 export { ContentError, contentLimits } from './content.ts';
 export { eventLimits, type ClientEvent, type LinkState } from './events.ts';
 export { PrekeyError } from './fan-out.ts';
+export type { MissingMessages } from './holes.ts';
 export type { DatedChange } from './kt/key-history.ts';
 export { LogError } from './kt/log-record.ts';
 export type { LogStatus } from './kt/log-status.ts';
@@ -29,6 +30,7 @@ export type { VersionChange } from './kt/manifest-history.ts';
 export { ClosedError } from './link.ts';
 export { MlsError, type MlsReason } from './mls/index.ts';
 export type { ReceivedMessage } from './received.ts';
+export { StaleKeysError } from './sealing.ts';
 export { StoreError } from './store/database.ts';
 export type { StoredKeyEvent } from './store/log-rows.ts';
 export type {

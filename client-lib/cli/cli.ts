@@ -4,7 +4,7 @@
  */
 import { InvalidArgumentError as InvalidOption, Option, type Command } from 'commander';
 import type { Runtime } from '@quicprochat/proto';
-import { QpcClient } from '../index.ts';
+import { QpcClient, type OpenOptions } from '../index.ts';
 import { CommandError, exitFailed, exitSetup } from './failure.ts';
 import { Home } from './home.ts';
 import type { Output } from './output.ts';
@@ -26,6 +26,8 @@ export interface CommonOptions {
   readonly passphraseFile?: string;
   /** Of `send`: see OpenOptions.sealedSender. */
   readonly sealed?: boolean;
+  /** Of `listen`: see OpenOptions.sendsReadReceipts. */
+  readonly readReceipts?: boolean;
 }
 
 export interface TimedOptions extends CommonOptions {
@@ -90,7 +92,10 @@ export async function withClient<T>(
 ): Promise<T> {
   const home = requireHome(options);
   const storeKey = await home.open(() => askPassphrase(cli, options, false));
-  return withStore(cli, home, storeKey, work, options.sealed === true);
+  return withStore(cli, home, storeKey, work, {
+    sealedSender: options.sealed === true,
+    sendsReadReceipts: options.readReceipts === true,
+  });
 }
 
 /** Opens the client with a key that it wipes. */
@@ -99,7 +104,7 @@ export async function withStore<T>(
   home: Home,
   storeKey: Uint8Array,
   work: (client: QpcClient) => Promise<T>,
-  sealedSender = false,
+  options: Partial<Pick<OpenOptions, 'sealedSender' | 'sendsReadReceipts'>> = {},
 ): Promise<T> {
   let client: QpcClient;
   try {
@@ -107,7 +112,7 @@ export async function withStore<T>(
       storePath: home.storePath,
       storeKey,
       runtime: cli.runtime,
-      sealedSender,
+      ...options,
     });
   } finally {
     storeKey.fill(0);

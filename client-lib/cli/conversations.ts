@@ -74,7 +74,8 @@ export async function findDirect(
   client: QpcClient,
   userId: string,
 ): Promise<Conversation | undefined> {
-  const unnamed = client.conversations().filter(({ name }) => name === '');
+  // One that cannot be written to any more is not the one to write to.
+  const unnamed = client.conversations().filter(({ name, isStale }) => name === '' && !isStale);
   const direct: Conversation[] = [];
   for (const conversation of unnamed) {
     const members = await client.members(conversation.id);

@@ -13,6 +13,7 @@ import type { Cli } from './cli.ts';
 import { addConversationCommands } from './conversations.ts';
 import { addDeviceCommands } from './devices.ts';
 import { CommandError, exitFailed, failureOf } from './failure.ts';
+import { addHistoryCommand } from './history.ts';
 import { addKeyCommands } from './keys.ts';
 import { addMessageCommands } from './messages.ts';
 import { Output } from './output.ts';
@@ -46,6 +47,7 @@ const program = new Command('qpc')
   .configureOutput({ outputError: () => undefined });
 addAccountCommands(program, cli);
 addMessageCommands(program, cli);
+addHistoryCommand(program, cli);
 addConversationCommands(program, cli);
 addDeviceCommands(program, cli);
 addBlockingCommands(program, cli);

@@ -1,11 +1,12 @@
 /**
  * `qpc send`, `qpc listen` and `qpc waiting`.
  */
-import type { Command } from 'commander';
+import { Option, type Command } from 'commander';
 import { parseUserId } from '@quicprochat/proto';
 import {
   contentLimits,
   type ClientEvent,
+  type Progress,
   type QpcClient,
   type ReceivedMessage,
   type SendState,
@@ -27,6 +28,12 @@ import { findConversation, findDirect, shortId, shownName } from './conversation
 import { CommandError, exitFailed } from './failure.ts';
 import { hexOf, visible, type JsonRecord } from './output.ts';
 
+const progressStates = ['accepted', 'relayed', 'delivered', 'read'] as const;
+
+interface SendOptions extends TimedOptions {
+  readonly wait?: Progress;
+}
+
 interface ListenOptions extends CommonOptions {
   readonly count?: number;
   /** Seconds; none: for ever. */
@@ -40,20 +47,27 @@ export function addMessageCommands(program: Command, cli: Cli): void {
         'text - reads standard input',
     )
     .option('--sealed', 'do not tell nodes who sends, where the recipient gave a delivery token')
-    .action((to: string, text: string, options: TimedOptions) => send(cli, to, text, options));
+    .addOption(
+      new Option('--wait <state>', 'done when the message is so far').choices(progressStates),
+    )
+    .action((to: string, text: string, options: SendOptions) => send(cli, to, text, options));
   withCommonOptions(program.command('listen'), cli)
     .description('print the messages of others as they come, those that waited first')
     .option('--count <number>', 'end after this many messages', countOf)
     .option('--timeout <seconds>', 'end after this time', secondsOf)
+    .option('--read-receipts', 'let senders know that their messages were printed')
     .action((options: ListenOptions) => listen(cli, options));
   withTimedOptions(program.command('waiting'), cli)
     .description('how much waits for this device at its node; takes nothing')
     .action((options: TimedOptions) => waiting(cli, options));
 }
 
+/** How long `listen` stays for its last receipts. */
+const receiptsSeconds = 2;
+
 const lossStates: ReadonlySet<SendState | undefined> = new Set(['failed', 'bounced', 'expired']);
 
-async function send(cli: Cli, to: string, text: string, options: TimedOptions): Promise<void> {
+async function send(cli: Cli, to: string, text: string, options: SendOptions): Promise<void> {
   if (to.includes('@')) parseUserId(to);
   // Not before the passphrase, which may be the first line of the same input.
   const textOf = async (): Promise<string> =>
@@ -63,22 +77,19 @@ async function send(cli: Cli, to: string, text: string, options: TimedOptions): 
     const conversationId = await conversationFor(client, to, signal);
     const { id } = await client.send(conversationId, body, signal);
     await accepted(client, signal);
-    const isFailed = client
-      .history(conversationId)
-      .some(
-        (message) => Buffer.compare(message.innerId, id) === 0 && lossStates.has(message.sendState),
-      );
-    if (isFailed) {
+    const state = await reached(client, conversationId, id, options.wait, signal);
+    if (lossStates.has(state)) {
       throw new CommandError(
         exitFailed,
         'SEND_FAILED',
         'a node refused the message for at least one device; it will not arrive there',
       );
     }
-    await cli.output.result(`sent to ${shortId(conversationId)}`, {
+    await cli.output.result(`sent to ${shortId(conversationId)} (${state})`, {
       type: 'sent',
       conversation: hexOf(conversationId),
       message: hexOf(id),
+      state,
     });
   });
 }
@@ -106,6 +117,23 @@ async function accepted(client: QpcClient, signal: AbortSignal): Promise<void> {
       'the node has not confirmed the message yet; it is stored here and goes out with the next qpc command',
       { cause },
     );
+  }
+}
+
+/** Waits for others; from here on a timeout changes nothing but what is known. */
+async function reached(
+  client: QpcClient,
+  conversationId: Uint8Array,
+  id: Uint8Array,
+  wanted: Progress = 'accepted',
+  signal?: AbortSignal,
+): Promise<SendState> {
+  try {
+    return await client.reached(conversationId, id, wanted, signal);
+  } catch (cause) {
+    if (!(cause instanceof CommandError)) throw cause;
+    const message = `the node has the message; it is not ${wanted} yet. See: qpc history`;
+    throw new CommandError(exitFailed, cause.reason, message, { cause });
   }
 }
 
@@ -150,6 +178,7 @@ async function listen(cli: Cli, options: ListenOptions): Promise<void> {
       ending.abort();
       await notices;
     }
+    await sendReceipts(cli, client);
     if (options.count !== undefined && received < options.count) {
       throw new CommandError(
         exitFailed,
@@ -158,6 +187,18 @@ async function listen(cli: Cli, options: ListenOptions): Promise<void> {
       );
     }
   });
+}
+
+/** Senders hear now that their messages came, if that is quick; else with the next command. */
+async function sendReceipts(cli: Cli, client: QpcClient): Promise<void> {
+  if (cli.interrupted.aborted) return;
+  using limit = new TimeLimit(cli.interrupted, receiptsSeconds);
+  try {
+    await limit.guard(client.sealReceipts());
+    await client.flush(limit.signal);
+  } catch (error) {
+    if (!(error instanceof CommandError)) throw error;
+  }
 }
 
 async function printMessage(cli: Cli, client: QpcClient, message: ReceivedMessage): Promise<void> {
