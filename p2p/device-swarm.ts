@@ -2,7 +2,7 @@
  * A device in the swarm: its endpoint record, deliveries in and out, and its places at relays. What
  * client-lib uses of this package, with no type of libp2p in it.
  */
-import { InvalidArgumentError, methods, type Runtime, type SigningKey } from '@quicprochat/proto';
+import { InvalidArgumentError, type Runtime, type SigningKey } from '@quicprochat/proto';
 import type { SignedEndpointRecord } from '@quicprochat/proto/messages';
 import { DeliverClient, type Delivered, type Destination } from './deliver-client.ts';
 import {
@@ -40,6 +40,8 @@ export interface DeviceSwarmOptions {
   readonly listen: readonly string[];
   /** Binds nothing and dials only relays, so that nobody but them learns the address. */
   readonly relayOnly: boolean;
+  /** Tells the local network where this device is, and finds others there. */
+  readonly lan?: boolean;
   /** What addresses in records may be; see EndpointRules. */
   readonly reach: readonly Reach[];
   /** Domains of this device's mailboxes. */
@@ -76,6 +78,7 @@ export class DeviceSwarm implements AsyncDisposable {
       key,
       runtime,
       listen: options.relayOnly ? [] : options.listen,
+      lan: options.lan === true && !options.relayOnly,
       ...(quic === undefined ? {} : { quic }),
       ...(hostLimits === undefined ? {} : { limits: hostLimits }),
     });
@@ -134,7 +137,8 @@ export class DeviceSwarm implements AsyncDisposable {
     { rid, domain, mid, payload, ttlS }: DeliverRequest,
     options: { readonly signal?: AbortSignal; readonly budgetMs?: number } = {},
   ): Promise<Delivered> {
-    return this.#client.deliver(to, { rid, domain, mid, payload, ttlS }, options);
+    const lan = [...(to.lan ?? []), ...this.#host.lanAddresses(to.record.peerId)];
+    return this.#client.deliver({ ...to, lan }, { rid, domain, mid, payload, ttlS }, options);
   }
 
   /**
@@ -236,9 +240,6 @@ export class DeviceSwarm implements AsyncDisposable {
     return { signed, says, renewMs: expiresMs - renewBeforeMs };
   }
 }
-
-/** Largest request that a delivery may be (bytes). */
-export const maxDeliveryBytes = methods.enqueue.maxRequestBytes;
 
 const errorText = (error: unknown): string | undefined =>
   error === undefined ? undefined : error instanceof Error ? error.message : 'unknown';

@@ -54,6 +54,8 @@ export interface Host {
   onDisconnect(listener: (peerId: PeerIdText) => void): void;
   /** For people and alarms. */
   counts(): { readonly connections: number; readonly reservations: number };
+  /** Where a peer of the local network might be; empty unless discovery is switched on. */
+  lanAddresses(peerId: PeerIdText): readonly string[];
   /** Ends all connections and listeners. Resolves in a few seconds, whatever the engine does. */
   stop(): Promise<void>;
 }

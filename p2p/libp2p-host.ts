@@ -18,6 +18,7 @@ import { TokenBuckets, TransportError, type Runtime, type Timer } from '@quicpro
 import { createLibp2p } from 'libp2p';
 import type { Host, HostConnection, StreamHandler } from './host.ts';
 import type { Gossip } from './libp2p-gossip.ts';
+import { LanDiscovery } from './libp2p-mdns.ts';
 import { byteStream, transportError } from './libp2p-stream.ts';
 import { RelayClient } from './libp2p-relay.ts';
 import type { PeerIdText } from './peer-id.ts';
@@ -88,6 +89,8 @@ export interface HostOptions {
   readonly limits?: Partial<HostLimits>;
   /** Offers relaying; without it this swarm relays for nobody. */
   readonly relayServer?: RelayServerOptions;
+  /** Tells the local network of this swarm, and listens for others. */
+  readonly lan?: boolean;
   /** Gossip topics; without it this swarm speaks none. */
   readonly gossip?: Gossip;
   /** False: TCP alone, as where the native code does not load. */
@@ -105,7 +108,8 @@ export async function createHost(options: HostOptions): Promise<Host> {
   const listen = options.listen.filter(
     (address) => quic !== undefined || address.includes('/tcp/'),
   );
-  const parts: { transportManager?: TransportManager; libp2p?: Libp2p } = {};
+  const parts: { transportManager?: TransportManager; libp2p?: Libp2p; host?: Libp2pHost } = {};
+  const lan = options.lan === true ? new LanDiscovery(runtime.clock, key.peerId) : undefined;
   try {
     parts.libp2p = await createLibp2p({
       privateKey: privateKeyFromRaw(raw),
@@ -130,6 +134,7 @@ export async function createHost(options: HostOptions): Promise<Host> {
       ],
       connectionEncrypters: [noise()],
       streamMuxers: [yamux()],
+      peerDiscovery: lan === undefined ? [] : [lan.factory(() => parts.host?.addresses() ?? [])],
       connectionGater: gater(options, limits, relays, () => parts.libp2p),
       connectionManager: {
         maxConnections: limits.connections,
@@ -170,7 +175,8 @@ export async function createHost(options: HostOptions): Promise<Host> {
   const { libp2p, transportManager } = parts;
   if (transportManager === undefined) throw new Error('libp2p gave no transport manager');
   options.gossip?.subscribe();
-  return new Libp2pHost({ libp2p, transportManager, relays, listen }, runtime, limits);
+  parts.host = new Libp2pHost({ libp2p, transportManager, relays, listen, lan }, runtime, limits);
+  return parts.host;
 }
 
 /** The QUIC transport; undefined on a platform without its native code. */
@@ -215,6 +221,7 @@ interface HostParts {
   readonly transportManager: TransportManager;
   readonly relays: RelayClient;
   readonly listen: readonly string[];
+  readonly lan: LanDiscovery | undefined;
 }
 
 class Libp2pHost implements Host {
@@ -223,6 +230,7 @@ class Libp2pHost implements Host {
   readonly #transportManager: TransportManager;
   readonly #relays: RelayClient;
   readonly #listen: readonly string[];
+  readonly #lan: LanDiscovery | undefined;
   readonly #runtime: Runtime;
   readonly #limits: HostLimits;
   readonly #waiting: (() => void)[] = [];
@@ -238,6 +246,7 @@ class Libp2pHost implements Host {
     this.#transportManager = parts.transportManager;
     this.#relays = parts.relays;
     this.#listen = parts.listen;
+    this.#lan = parts.lan;
     this.#runtime = runtime;
     this.#limits = limits;
     this.#planSweep();
@@ -339,6 +348,10 @@ class Libp2pHost implements Host {
       return hosts.map((host) => formatSwarmAddress({ ...address, host, peerId: undefined }));
     });
     return [...new Set(all)];
+  }
+
+  lanAddresses(peerId: PeerIdText): readonly string[] {
+    return this.#lan?.addressesOf(peerId) ?? [];
   }
 
   keep(peerId: PeerIdText, isKept: boolean): void {

@@ -3,7 +3,7 @@
  * canonical form with a UDP port of QUIC v1 or a TCP port, and a relay's peer id behind it where a
  * relay is meant. No names: to resolve one would tell a stranger's server who is dialed.
  */
-import { isIPv4, isIPv6 } from 'node:net';
+import { isIP } from 'node:net';
 import { InvalidArgumentError } from '@quicprochat/proto';
 import { swarmKeyOf, type PeerIdText } from './peer-id.ts';
 
@@ -50,7 +50,7 @@ export function formatSwarmAddress(address: Omit<SwarmAddress, 'reach'>): string
 
 /** Undefined: no address of a host (unspecified, multicast, reserved), or not in canonical form. */
 function reachOf4(host: string): Reach | undefined {
-  if (!isIPv4(host)) return undefined;
+  if (isIP(host) !== 4) return undefined;
   const [a = 0, b = 0] = host.split('.').map(Number);
   if (a === 0 || a >= 224) return undefined;
   if (a === 127) return 'loopback';
@@ -65,7 +65,7 @@ function reachOf4(host: string): Reach | undefined {
 }
 
 function reachOf6(host: string): Reach | undefined {
-  if (!isIPv6(host) || new URL(`http://[${host}]/`).hostname !== `[${host}]`) return undefined;
+  if (isIP(host) !== 6 || new URL(`http://[${host}]/`).hostname !== `[${host}]`) return undefined;
   if (host === '::1') return 'loopback';
   // The rest of ::/8 is unspecified, embeds IPv4 addresses or is reserved.
   if (host.startsWith('::')) return undefined;

@@ -204,9 +204,11 @@ export const rules: readonly Rule[] = [
   ),
   forbidden(
     'process.exit',
-    // The last is the entry of a process of its own, which ends with the one that forked it.
+    // The last are entries of processes of their own, which end with the one that forked them.
     (path) =>
-      isCommand(path) || path.startsWith('tests/') || path === 'proto/transport/quiche-process.ts',
+      isCommand(path) ||
+      path.startsWith('tests/') ||
+      /^(?:proto\/transport\/quiche|p2p\/swarm)-process\.ts$/.test(path),
     { code: /\bprocess\s*\.\s*(?:exit|abort|reallyExit)\b(?!Code)/g },
     'throw a typed error; the command decides',
     { path: 'nodes/plant.ts', text: `${header}process.exit(1);\n` },

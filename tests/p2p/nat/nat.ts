@@ -70,6 +70,7 @@ async function main(network: NatNetwork, started: Process[]): Promise<void> {
   };
   for (const transport of [`udp/${port}/quic-v1`, `tcp/${port}`]) await devices(start, transport);
   await nodes(start, network);
+  await neighboursAtHome(start);
 }
 
 async function devices(start: (party: Party) => Process, transport: string): Promise<void> {
@@ -152,6 +153,29 @@ async function nodes(start: (party: Party) => Process, network: NatNetwork): Pro
   const healedMs = await until(convicted, 10_000);
   said('partition of two nodes ends: connected again', `${upMs.toFixed(0)} ms`);
   said('the fork of while they were apart: evidence at both', `${healedMs.toFixed(0)} ms later`);
+}
+
+/** Two devices on one bridge that know each other's keys, and no address. */
+async function neighboursAtHome(start: (party: Party) => Process): Promise<void> {
+  const [one, other] = [start('red'), start('blue')];
+  for (const device of [one, other]) {
+    await device.ask({ do: 'device', seed: systemRandom.bytes(32), lan: true });
+  }
+  const { record } = await other.ask({ do: 'status' });
+  assert(record !== undefined);
+  let delivered: Answer = {};
+  const foundMs = await until(async () => {
+    // Their records' own addresses are left out.
+    delivered = await one.ask({
+      do: 'deliver',
+      to: record,
+      direct: false,
+      relay: false,
+      budgetMs: 5_000,
+    });
+    return delivered.outcome === 'direct';
+  }, 30_000);
+  said('multicast DNS on a bridge: found and delivered to', `${foundMs.toFixed(0)} ms`);
 }
 
 const lacking = missing(['root', 'netns', 'iptables']);

@@ -35,6 +35,14 @@ export class NatNetwork {
       this.#space(party);
       this.#plug(party, addresses[party]);
     }
+    // A network of their own on the same bridge: multicast DNS tells private addresses only.
+    for (const [party, address] of [
+      ['red', '10.9.0.1'],
+      ['blue', '10.9.0.2'],
+    ] as const) {
+      need('ip', '-n', this.#name(party), 'addr', 'add', `${address}/24`, 'dev', 'eth0');
+      need('ip', '-n', this.#name(party), 'route', 'add', '224.0.0.0/4', 'dev', 'eth0');
+    }
     for (const { party, router, inner, outer } of homes) {
       this.#space(router);
       this.#space(party);

@@ -8,7 +8,7 @@ import { isConvictedAt, logKeys, openLog, startNode, type TestNode } from '../go
 
 /** What a party does; `seed` makes its keys. */
 export type Command =
-  | { readonly do: 'device'; readonly seed: Uint8Array }
+  | { readonly do: 'device'; readonly seed: Uint8Array; readonly lan?: boolean }
   | {
       readonly do: 'relay';
       readonly seed: Uint8Array;
@@ -57,6 +57,7 @@ async function run(command: Command): Promise<Answer> {
         device: signingKeyFromSeed(command.seed),
         listen: ['/ip4/0.0.0.0/udp/0/quic-v1', '/ip4/0.0.0.0/tcp/0'],
         reach: ['private', 'public'],
+        lan: command.lan === true,
       });
       return { peerId: device.swarm.peerId };
     case 'relay': {
