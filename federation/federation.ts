@@ -3,13 +3,7 @@
  * proxies, and the hello that both sides begin with. The node gives it a store and a transport,
  * hands it the peers' calls, and tells it when there are new rows.
  */
-import {
-  hasReason,
-  methods,
-  PermissionDeniedError,
-  QpcError,
-  type Runtime,
-} from '@quicprochat/proto';
+import { PermissionDeniedError, QpcError, type Runtime } from '@quicprochat/proto';
 import type {
   FedHelloRequest,
   FedHelloResponseSchema,
@@ -17,28 +11,27 @@ import type {
   MessageInitShape,
   SignedNodeRecord,
 } from '@quicprochat/proto/messages';
-import {
-  defaultLimits,
-  type NodeIdentity,
-  type Transport,
-  type TransportLimits,
-} from '@quicprochat/proto/transport';
+import type { NodeIdentity, Transport, TransportLimits } from '@quicprochat/proto/transport';
 import type { Ceilings } from './ceilings.ts';
-import { EphemeralQueue, type EphemeralItemIn } from './ephemeral.ts';
-import { checkAnswer, checkVersions, Hellos } from './hellos.ts';
+import type { EphemeralItemIn } from './ephemeral.ts';
+import { checkVersions, Hellos } from './hellos.ts';
 import { RelayInbox, type RelayReply } from './inbox.ts';
-import { laneNames } from './lane.ts';
-import { PeerLink, type LinkStatus } from './link.ts';
-import type { LinkSession } from './link-session.ts';
-import { LaneSender, type LaneStatus } from './outbox.ts';
+import type { LinkStatus } from './link.ts';
+import type { LaneStatus } from './outbox.ts';
 import { PeerPolicy, type FederationMode, type PeersFile } from './policy.ts';
 import { HubProxy } from './hub-proxy.ts';
 import { KtProxy } from './kt-proxy.ts';
-import { PeerNotes, type PeerStanding } from './peer-notes.ts';
+import { PeerNotes } from './peer-notes.ts';
+import {
+  makePeerParts,
+  standingOf,
+  type LinkService,
+  type PeerParts,
+  type PeerPartsOptions,
+} from './peer-parts.ts';
 import { PeerProxy } from './proxy.ts';
 import { PeerRecords } from './records.ts';
 import { Rewinds } from './rewinds.ts';
-import type { WireMark } from './store-mark.ts';
 import type {
   OutboxStore,
   PeerNoteStore,
@@ -56,8 +49,6 @@ export const federationLimits = {
   announceSpreadMs: 10_000,
   /** ...to peers with rows, and those that were heard within this time (ms) or never. */
   announceHeardMs: 30 * 24 * 3_600_000,
-  /** A link that stays up asks for the peer's record again (ms). */
-  recordEveryMs: 10 * 60_000,
   /** Peers that are not in the peers file, at most. */
   foundPeers: 10_000,
   /** Of them those that have not shown a record yet: anybody can make up domains. */
@@ -90,30 +81,9 @@ export interface FederationOptions {
   readonly ceilings?: Partial<Ceilings>;
 }
 
-/** What runs over the links beside the rows. */
-export interface LinkService {
-  /** True while the peer is worth dialing for it. */
-  hasWork(domain: string): boolean;
-  /** Runs while the link is up and returns once the session's signal is aborted. Never throws. */
-  serve(domain: string, session: LinkSession): Promise<void>;
-}
-
 export interface PeerStatus extends LinkStatus {
   readonly domain: string;
   readonly lanes: readonly LaneStatus[];
-}
-
-interface PeerParts {
-  readonly domain: string;
-  readonly link: PeerLink;
-  readonly lanes: readonly LaneSender[];
-  readonly ephemeral: EphemeralQueue;
-  /** The peer was asked what it remembers, or could not be. */
-  readonly asked: PromiseWithResolvers<void>;
-  /** Ends the link. */
-  readonly stop: AbortController;
-  /** Ends once the link has. */
-  running: Promise<void>;
 }
 
 /** What a new peers file changed. */
@@ -291,7 +261,7 @@ export class Federation implements AsyncDisposable {
   heard(domain: string): void {
     const parts = this.#peers.get(domain);
     if (parts === undefined) return;
-    this.#notes.seen(domain, this.#standing(parts));
+    this.#notes.seen(domain, standingOf(parts));
     const { state } = parts.link.status();
     if (state === 'backoff' || state === 'suspended') parts.link.wake();
   }
@@ -346,7 +316,7 @@ export class Federation implements AsyncDisposable {
     // make it look again, for ever.
     if (!isRepeated) this.wake(domain);
     const parts = this.#ensure(domain);
-    if (parts !== undefined) this.#notes.seen(domain, this.#standing(parts));
+    if (parts !== undefined) this.#notes.seen(domain, standingOf(parts));
     return answer;
   }
 
@@ -419,10 +389,22 @@ export class Federation implements AsyncDisposable {
     if (found !== undefined) return found;
     if (!this.#policy.allows(domain)) return undefined;
     if (!this.#isListed(domain) && !this.#hasRoom) return undefined;
-    const parts = this.#makeParts(domain);
+    const parts = makePeerParts(domain, this.#partsOptions());
     this.#peers.set(domain, parts);
     if (this.#isStarted) this.#run(parts);
     return parts;
+  }
+
+  #partsOptions(): PeerPartsOptions {
+    return {
+      ...this.#options,
+      trust: this.#trust,
+      rewinds: this.#rewinds,
+      hellos: this.#hellos,
+      notes: this.#notes,
+      services: this.#services,
+      wake: (domain) => this.wake(domain),
+    };
   }
 
   #run(parts: PeerParts): void {
@@ -465,91 +447,6 @@ export class Federation implements AsyncDisposable {
     }
   }
 
-  #makeParts(domain: string): PeerParts {
-    const { store, runtime, transport, transportLimits, identity, site } = this.#options;
-    const asked = Promise.withResolvers<void>();
-    const onMark = (mark: WireMark): Promise<void> => this.#rewinds.hearReply(domain, mark);
-    const lanes = laneNames.map(
-      (lane) => new LaneSender({ peer: domain, lane, store, runtime, onMark }),
-    );
-    const ephemeral = new EphemeralQueue(runtime);
-    const link = new PeerLink({
-      domain,
-      peer: () => this.#trust.peer(domain),
-      prepare: async () => {
-        if (this.#trust.peer(domain).pins.length === 0) await this.#trust.discover(domain);
-      },
-      transport,
-      transportLimits: transportLimits ?? defaultLimits,
-      identity,
-      runtime,
-      loadState: () => store.peerState(domain),
-      saveState: (state) => store.setPeerState(domain, state),
-      makeHello: () => this.#hellos.make(domain),
-      checkHello: (hello) => checkAnswer(hello, domain),
-      onUndialed: (error) => {
-        asked.resolve();
-        const hasOtherKey = site !== undefined && hasReason(error, 'BAD_CREDENTIAL');
-        if (hasOtherKey) void this.#lookForKey(domain);
-      },
-      onState: () => void this.#notes.note(domain, this.#standing(parts)),
-      hasWork: () =>
-        lanes.some((lane) => !lane.isIdle) ||
-        this.#services.some((service) => service.hasWork(domain)),
-      serve: async (session) => {
-        await this.#hellos
-          .hear(domain, session.hello)
-          .catch((error: unknown) => session.end(error));
-        asked.resolve();
-        this.#notes.connected(domain, session.hello.creditItems, this.#standing(parts));
-        await Promise.all([
-          serveLanes(lanes, session),
-          ephemeral.serve(session),
-          this.#serveRest(domain, session),
-        ]);
-      },
-    });
-    const running = Promise.resolve();
-    const stop = new AbortController();
-    const parts: PeerParts = { domain, link, lanes, ephemeral, asked, stop, running };
-    return parts;
-  }
-
-  /** The peer shows a key that is not known: maybe its site shows a record that a known key signed. */
-  async #lookForKey(domain: string): Promise<void> {
-    const before = this.#trust.peer(domain).pins.length;
-    await this.#trust.discover(domain).catch(() => undefined);
-    if (this.#trust.peer(domain).pins.length > before) this.wake(domain);
-  }
-
-  #standing({ link, lanes }: PeerParts): PeerStanding {
-    return { link: link.status(), lanes: lanes.map((lane) => lane.status()) };
-  }
-
-  async #serveRest(domain: string, session: LinkSession): Promise<void> {
-    await this.#refreshRecord(domain, session);
-    await Promise.all([
-      this.#keepRecordFresh(domain, session),
-      ...this.#services.map((service) => service.serve(domain, session)),
-    ]);
-  }
-
-  /** Keys may change while a link lives for weeks. */
-  async #keepRecordFresh(domain: string, session: LinkSession): Promise<void> {
-    const { clock } = this.#options.runtime;
-    while (!session.signal.aborted) {
-      // The only rejection is the session's end.
-      await clock.sleep(federationLimits.recordEveryMs, session.signal).catch(() => undefined);
-      if (!session.signal.aborted) await this.#refreshRecord(domain, session);
-    }
-  }
-
-  #refreshRecord(domain: string, session: LinkSession): Promise<void> {
-    return this.#trust.refresh(domain, session, async () => {
-      return (await session.call(methods.getNodeRecord, { domain: '' })).record;
-    });
-  }
-
   async #sweepUntilStopped(): Promise<void> {
     const { store, runtime } = this.#options;
     const { signal } = this.#stop;
@@ -568,11 +465,4 @@ export class Federation implements AsyncDisposable {
       await runtime.clock.sleep(federationLimits.sweepMs, signal).catch(() => undefined);
     }
   }
-}
-
-/** Both lanes until the session ends; the error of one ends it for both. */
-async function serveLanes(lanes: readonly LaneSender[], session: LinkSession): Promise<void> {
-  await Promise.all(
-    lanes.map((lane) => lane.run(session).catch((error: unknown) => session.end(error))),
-  );
 }

@@ -20,8 +20,10 @@ export function federationHandlers(
   const relay: Handlers['fedRelay'] & Handlers['fedRelayBatch'] = (request, context) =>
     parts.federation.relay(peerOf(context), request);
   return {
-    async fedHello(request, { connection }) {
-      const response = await parts.federation.acceptHello(connection.peer.spkiSha256, request);
+    async fedHello(request, { connection, caller }) {
+      const { spkiSha256 } = connection.peer;
+      const isRepeated = caller.class === 'peer' && caller.domain === request.domain;
+      const response = await parts.federation.acceptHello(spkiSha256, request, isRepeated);
       parts.sessions.bindPeer(connection, request.domain);
       return response;
     },

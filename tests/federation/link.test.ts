@@ -265,3 +265,20 @@ test('stop ends calls in flight without waiting for the peer', async () => {
   await stopped;
   assert.ok(clock.monotonic() - before < 5_000);
 });
+
+test('a node that looks whether its link is alive does not make its peer look back', async () => {
+  let hellos = 0;
+  const intercept = (method: string): void => {
+    if (method === 'fedHello') hellos += 1;
+  };
+  await using pair = await makePair({ intercept }, { redOptions: { intercept } });
+  const { red, blue, clock } = pair;
+  await red.send(blue, 'there');
+  await blue.send(red, 'back');
+  await clock.advance(1_000);
+  assert.deepEqual([linkOf(red).state, linkOf(blue).state], ['active', 'active']);
+  hellos = 0;
+  red.federation.wake('blue.example');
+  await clock.advance(minuteMs);
+  assert.equal(hellos, 1);
+});

@@ -401,7 +401,9 @@ export class SimNode implements AsyncDisposable {
     const peerOf = (connection: Connection): string => peers.get(connection) ?? '';
     const handlers: Partial<Handlers> = {
       fedHello: async (request, { connection }) => {
-        const response = await federation.acceptHello(connection.peer.spkiSha256, request);
+        const isRepeated = peers.get(connection) === request.domain;
+        const { spkiSha256 } = connection.peer;
+        const response = await federation.acceptHello(spkiSha256, request, isRepeated);
         peers.set(connection, request.domain);
         return response;
       },
