@@ -6,6 +6,7 @@
  *   --workers N               processes
  *   --twice                   each seed twice; both must leave the same trace
  *   --trace                   every line of what happens, with the logs of nodes and clients
+ *   --kept                    the seeds that found something before (seeds.ts)
  *   --first                   ends at the first seed with a violation
  *   --mixes                   lists the fault mixes
  *   --json FILE               one line for each run
@@ -18,6 +19,7 @@ import { parseArgs } from 'node:util';
 import { mixes, mixNamed, mixOfSeed } from './mixes.ts';
 import { replayCommand, Report, summaryOf, type RunSummary } from './report.ts';
 import { runSeed } from './run.ts';
+import { keptSeeds } from './seeds.ts';
 import { makeWorld, type World } from './world.ts';
 
 interface Job {
@@ -123,15 +125,19 @@ async function main(): Promise<void> {
       twice: { type: 'boolean', default: false },
       mixes: { type: 'boolean', default: false },
       first: { type: 'boolean', default: false },
+      kept: { type: 'boolean', default: false },
     },
   });
   if (values.mixes) {
     for (const { name, what } of mixes) console.log(`${name}: ${what}`);
     return;
   }
-  const jobs = parseSeeds(values.seed, values.seeds).map((seed) => ({
+  const chosen = values.kept
+    ? keptSeeds
+    : parseSeeds(values.seed, values.seeds).map((seed) => ({ seed, mix: values.mix }));
+  const jobs = chosen.map(({ seed, mix }) => ({
     seed,
-    mix: (values.mix === undefined ? mixOfSeed(seed) : mixNamed(values.mix)).name,
+    mix: (mix === undefined ? mixOfSeed(seed) : mixNamed(mix)).name,
     operations: values.operations === undefined ? undefined : Number(values.operations),
     isTwice: values.twice,
     isTraced: values.trace,

@@ -1,0 +1,32 @@
+/**
+ * Seeds that found something in the product, kept for ever; `npm run sim -- --kept` runs them again. What
+ * a seed does changes with the program and with the simulator, so the bug has a test of its own as well.
+ */
+export interface KeptSeed {
+  readonly seed: number;
+  readonly mix: string;
+  readonly found: string;
+}
+
+export const keptSeeds: readonly KeptSeed[] = [
+  {
+    seed: 1,
+    mix: 'requests',
+    found: 'a client that closed while a send was failing used its closed store',
+  },
+  {
+    seed: 1,
+    mix: 'lost-disks',
+    found: 'a copy sent again after a day was a repeat to the own node, and never left it',
+  },
+  {
+    seed: 3,
+    mix: 'lost-disks',
+    found: 'the same, for a conversation of two people',
+  },
+  {
+    seed: 5,
+    mix: 'node-kills',
+    found: 'two nodes that were back said hello to each other without end',
+  },
+];
