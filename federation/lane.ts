@@ -29,7 +29,7 @@ export function laneFromWire(lane: number): LaneName | undefined {
 /** The lane that rows of a kind travel in; undefined for a kind of a later version. */
 export function laneOfKind(kind: number): LaneName | undefined {
   if (kind === RowKind.Envelope) return 'bulk';
-  return kind >= RowKind.GroupControl && kind <= RowKind.Notice ? 'control' : undefined;
+  return kind >= RowKind.GroupControl && kind <= RowKind.ExpiredReport ? 'control' : undefined;
 }
 
 /** What a peer says of one stream, checked: exact lengths, numbers below 2^53. */

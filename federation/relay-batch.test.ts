@@ -104,6 +104,7 @@ test('a row past its time travels with one second, never with none', () => {
 
 test('every field that breaks the protocol refuses the request', () => {
   const huge = { ...goodItem, payload: new Uint8Array(maxRelayBytes / 2 + 1) };
+  const one16 = new Uint8Array(16);
   const bad: [Changes, RegExp][] = [
     [{ lane: Lane.UNSPECIFIED }, /^lane/],
     [{ streamId: new Uint8Array(15) }, /^streamId: 15 bytes/],
@@ -117,6 +118,10 @@ test('every field that breaks the protocol refuses the request', () => {
     [{ items: [{ ...goodItem, payload: new Uint8Array(0) }] }, /payload: is empty/],
     [{ items: [{ ...goodItem, rids: [] }] }, /rids: 0/],
     [{ items: [{ ...goodItem, rids: [new Uint8Array(31)] }] }, /rids: need 32/],
+    [{ items: [{ ...goodItem, tokens: [one16, one16] }] }, /tokens: 2 for 1/],
+    [{ items: [{ ...goodItem, tokens: [new Uint8Array(15)] }] }, /tokens: need 16/],
+    [{ items: [{ ...goodItem, slips: [one16, one16] }] }, /slips: 2 for 1/],
+    [{ items: [{ ...goodItem, slips: [new Uint8Array(65)] }] }, /slips: at most 64/],
     [{ items: [{ ...goodItem, ttlS: 0 }] }, /ttlS/],
     [{ items: [{ ...goodItem, kind: 0 }] }, /kind: 0/],
     [{ items: [{ ...goodItem, kind: 256 }] }, /kind: 256/],

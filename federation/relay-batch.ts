@@ -221,5 +221,5 @@ export const acceptedKinds: ReadonlySet<number> = new Set([
   RowKind.Envelope,
   RowKind.GroupControl,
   RowKind.ChannelUpdate,
-  RowKind.Notice,
+  RowKind.ExpiredReport,
 ]);

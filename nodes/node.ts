@@ -202,7 +202,11 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
   });
   const eraseMs = Math.min(sweepMs, Math.max(1_000, config.kt.reasonableMonitoringWindowMs));
   const sweepers = [
-    startSweeper(runtime, sweepMs, () => store.sweep()),
+    startSweeper(runtime, sweepMs, async () => {
+      await store.sweep();
+      // What expired here may be news for the nodes that it came from.
+      for (const domain of await store.peersWithRows()) federation.notify(domain);
+    }),
     startSweeper(runtime, diskLookMs, lookAtDisk),
     startSweeper(runtime, eraseMs, () => keyLog.eraseClosed()),
   ];

@@ -690,4 +690,10 @@ export const PushEvent = {
 } as const;
 
 /** Row kinds: all that a node sees of content. */
-export const RowKind = { Envelope: 1, GroupControl: 2, ChannelUpdate: 3, Notice: 4 } as const;
+export const RowKind = {
+  Envelope: 1,
+  GroupControl: 2,
+  ChannelUpdate: 3,
+  Notice: 4,
+  ExpiredReport: 5,
+} as const;

@@ -26,6 +26,7 @@ import { outboxQueries } from './queries/outbox.ts';
 import { payloadQueries } from './queries/payloads.ts';
 import { peerQueries } from './queries/peers.ts';
 import { relayInboxQueries } from './queries/relay-inbox.ts';
+import { expiryReports, returnSlips } from './queries/return-slips.ts';
 import { relayStatusQueries } from './queries/relay-status.ts';
 import { recoveryQueries } from './queries/recovery.ts';
 import { secretQueries } from './queries/secrets.ts';
@@ -260,8 +261,10 @@ function makeOperations(context: QueryContext): Operations {
   const logs = logAppendQueries(context, payloads);
   const notices = noticeQueries(context, logs, peers);
   const tokens = tokenQueries(context, logs);
-  const inbox = inboxQueries(context, payloads, logs, notices, tokens);
-  const outbox = outboxQueries(context, payloads, peers, logs, notices);
+  const slips = returnSlips(context, logs);
+  const outbox = outboxQueries(context, payloads, peers, logs, notices, slips);
+  const reports = expiryReports(slips, outbox, notices);
+  const inbox = inboxQueries(context, payloads, logs, notices, tokens, reports);
   const channels = channelQueries(context, { logs, inbox, outbox, notices, tokens });
   const deliverGroup = groupDeliveryQueries({ logs, inbox, outbox, channels, notices });
   const groups = groupQueries(context, payloads, deliverGroup);
@@ -280,7 +283,7 @@ function makeOperations(context: QueryContext): Operations {
     ...relayStatusQueries(context, logs, peers),
     ...channels,
     ...groups,
-    ...relayInboxQueries(context, inbox, channels, peers),
+    ...relayInboxQueries(context, inbox, channels, reports, peers),
     ...keyLogQueries(context),
     ...auditQueries(context),
     diskState: () => context.diskState(),

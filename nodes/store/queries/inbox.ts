@@ -19,6 +19,7 @@ import { logReadQueries } from './log-read.ts';
 import { logTrimQueries } from './log-trim.ts';
 import type { NoticeQueries } from './notices.ts';
 import { IncomingPayload, type PayloadQueries } from './payloads.ts';
+import type { ExpiryReports } from './return-slips.ts';
 
 interface ExpiredRow {
   readonly id: number;
@@ -29,6 +30,8 @@ interface ExpiredRow {
   readonly payload: number;
   readonly size: number;
   readonly received_ms: number;
+  readonly slip: Uint8Array | null;
+  readonly peer_domain: string | null;
 }
 
 export type Delivered =
@@ -56,12 +59,15 @@ export function inboxQueries(
   logs: LogAppend,
   notices: NoticeQueries,
   tokens: TokenQueries,
+  reports: Pick<ExpiryReports, 'send'>,
 ): InboxQueries {
   const { db, limits } = context;
   const reads = logReadQueries(db);
   const trims = logTrimQueries(db);
   const expired = db.prepare<[number, number], ExpiredRow>(
-    `SELECT id, log, mid, sender, tag, payload, size, received_ms FROM entry
+    `SELECT entry.id, log, mid, sender, tag, payload, size, received_ms, slip,
+            peer.domain AS peer_domain
+       FROM entry LEFT JOIN peer ON peer.id = entry.peer
       WHERE expires_ms <= ? ORDER BY expires_ms LIMIT ?`,
   );
   const deleteEntry = db.prepare<[number]>('DELETE FROM entry WHERE id = ?');
@@ -182,6 +188,8 @@ export function inboxQueries(
         const rid = logs.byId(row.log)?.key;
         if (rid !== undefined) {
           notices.expired(nowMs, { sender, mid, tag, rid, domain: '', createdMs });
+          const { slip, peer_domain: peer } = row;
+          if (slip !== null && peer !== null) reports.send(nowMs, { peer, mid, tag, rid, slip });
         }
       }
       pruneTombs.run(storeBounds.sweepRows, nowMs - limits.tombstoneMs, nowMs + limits.tombstoneMs);

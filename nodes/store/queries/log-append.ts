@@ -21,6 +21,8 @@ export interface Delivery {
   readonly ttlMs: number;
   /** Log of the device of this node that sent it. */
   readonly sender?: number | undefined;
+  /** Of a message of a peer: whom to tell when it expires, and what that peer gave along for it. */
+  readonly from?: { readonly peer: number; readonly slip: Uint8Array } | undefined;
   /** It came without a valid delivery token where one was asked for. */
   readonly isStranger?: boolean;
 }
@@ -53,10 +55,11 @@ export function logAppendQueries(context: QueryContext, payloads: PayloadQueries
     .pluck();
   const insertEntry = db.prepare<[Readonly<Record<string, number | bigint | Uint8Array | null>>]>(
     `INSERT INTO entry
-       (log, seq, mid, tag, kind, payload, size, received_ms, expires_ms, sender, stranger)
+       (log, seq, mid, tag, kind, payload, size, received_ms, expires_ms, sender, stranger,
+        peer, slip)
      VALUES
        (:log, :seq, :mid, :tag, :kind, :payload, :size, :receivedMs, :expiresMs, :sender,
-        :stranger)`,
+        :stranger, :peer, :slip)`,
   );
   const appendToLog = db.prepare<[number, number, number]>(
     `UPDATE log SET head = ?, row_count = row_count + 1, byte_count = byte_count + ?
@@ -68,7 +71,7 @@ export function logAppendQueries(context: QueryContext, payloads: PayloadQueries
     byKey: (rid) => byKey.get(rid),
     byId: (id) => byId.get(id),
     receivedMs: (log, tag) => receivedOfEntry.get(log, tag) ?? receivedOfTomb.get(log, tag),
-    append(nowMs, log, { kind, mid, tag, payload, ttlMs, sender, isStranger }) {
+    append(nowMs, log, { kind, mid, tag, payload, ttlMs, sender, isStranger, from }) {
       const seq = log.head + 1;
       const size = payload.bytes.length;
       insertEntry.run({
@@ -83,6 +86,8 @@ export function logAppendQueries(context: QueryContext, payloads: PayloadQueries
         expiresMs: nowMs + ttlMs,
         sender: sender ?? null,
         stranger: isStranger === true ? 1 : 0,
+        peer: from?.peer ?? null,
+        slip: from?.slip ?? null,
       });
       appendToLog.run(seq, size, log.id);
       context.wake(log.key);

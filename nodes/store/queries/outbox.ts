@@ -18,6 +18,7 @@ import { deadLetterQueries } from './dead-letters.ts';
 import type { LogAppend } from './log-append.ts';
 import type { NoticeQueries } from './notices.ts';
 import { outboxExitQueries, splitRids } from './outbox-exits.ts';
+import type { ReturnSlips } from './return-slips.ts';
 import { joinTokens, splitTokens } from './row-tokens.ts';
 import { streamQueries, type StreamRow } from './outbox-streams.ts';
 import { IncomingPayload, type PayloadQueries } from './payloads.ts';
@@ -37,6 +38,9 @@ interface ReadRow {
   readonly size: number;
   readonly chain: Uint8Array;
   readonly expires_ms: number;
+  readonly created_ms: number;
+  readonly tag: Uint8Array;
+  readonly sender: number | null;
   readonly tokens: Uint8Array | null;
   readonly channel: Uint8Array | null;
 }
@@ -95,6 +99,7 @@ export function outboxQueries(
   peers: PeerQueries,
   logs: LogAppend,
   notices: NoticeQueries,
+  slips: ReturnSlips,
 ): OutboxOperations & OutboxAppend & { sweep(nowMs: number): void } {
   const { db, limits } = context;
   const streams = streamQueries(context);
@@ -113,7 +118,8 @@ export function outboxQueries(
              :expiresMs, :deadMs, :tokens, :sender, :channel)`,
   );
   const rowsAfter = db.prepare<[number, number, number, number], ReadRow>(
-    `SELECT seq, kind, mid, rids, payload, size, chain, expires_ms, tokens, channel FROM outbox
+    `SELECT seq, kind, mid, rids, payload, size, chain, created_ms, expires_ms, tokens, channel,
+            tag, sender FROM outbox
       WHERE peer = ? AND lane = ? AND seq > ? ORDER BY seq LIMIT ?`,
   );
   const payloadBytes = db
@@ -191,6 +197,16 @@ export function outboxQueries(
     return undefined;
   }
 
+  /** Channels have no receipts of single devices, and reports are about nothing of ours. */
+  function slipsOf(
+    peer: string,
+    { mid, tag, sender, created_ms: createdMs, kind, channel }: ReadRow,
+    rids: readonly Uint8Array[],
+  ): readonly Uint8Array[] {
+    if (sender === null || channel !== null || kind === RowKind.ExpiredReport) return [];
+    return rids.flatMap((rid) => slips.seal({ peer, mid, tag, rid }, { sender, createdMs }) ?? []);
+  }
+
   return {
     receivedMs,
     refusal,
@@ -238,12 +254,15 @@ export function outboxQueries(
         if (rows.length > 0 && bytes > maxBytes) break;
         const payload = payloadBytes.get(row.payload);
         if (payload === undefined) throw new Error(`outbox: payload ${row.payload} is gone`);
+        const rids = splitRids(row.rids);
+        const sealed = slipsOf(domain, row, rids);
         rows.push({
           seq: row.seq,
           kind: row.kind,
           mid: row.mid,
           payload,
-          rids: splitRids(row.rids),
+          rids,
+          ...(sealed.length === 0 ? {} : { slips: sealed }),
           ...(row.tokens === null ? {} : { tokens: splitTokens(row.tokens) }),
           ...(row.channel === null ? {} : { channel: parseChannel(row.channel) }),
           ttlLeftMs: Math.max(0, row.expires_ms - nowMs),

@@ -8,6 +8,7 @@ import {
   InvalidArgumentError,
   messageTag,
   ResourceExhaustedError,
+  RowKind,
 } from '@quicprochat/proto';
 import type { LaneName, RelayItemIn, Reject } from '@quicprochat/federation';
 import { needBytes, needSeq, storeBounds } from '../bounds.ts';
@@ -17,6 +18,7 @@ import type { ChannelQueries } from './channels.ts';
 import type { Delivered, InboxQueries } from './inbox.ts';
 import { IncomingPayload } from './payloads.ts';
 import { laneNumbers, type PeerQueries } from './peers.ts';
+import type { ExpiryReports } from './return-slips.ts';
 
 interface CursorRow {
   readonly lane: number;
@@ -43,6 +45,7 @@ export function relayInboxQueries(
   { db, needRoom }: QueryContext,
   inbox: InboxQueries,
   channels: ChannelQueries,
+  reports: Pick<ExpiryReports, 'take'>,
   peers: PeerQueries,
 ): Pick<Operations, 'inboundStreams' | 'applyRelay'> {
   const cursorsOfPeer = db.prepare<[number], CursorRow>(
@@ -78,7 +81,7 @@ export function relayInboxQueries(
 
   function deliver(
     nowMs: number,
-    domain: string,
+    { id: peer, domain }: { readonly id: number; readonly domain: string },
     item: RelayItemIn,
     tag: Uint8Array,
     reject: (rid: Uint8Array, verdict: Verdict) => void,
@@ -91,9 +94,16 @@ export function relayInboxQueries(
       return;
     }
     const { kind, mid, ttlMs } = item;
-    const delivery = { kind, mid, tag, ttlMs, payload: new IncomingPayload(item.payload) };
+    if (kind === RowKind.ExpiredReport && item.refused === undefined) {
+      reports.take(nowMs, domain, item.payload);
+      return;
+    }
+    const payload = new IncomingPayload(item.payload);
     for (const [index, rid] of item.rids.entries()) {
       const token = item.tokens?.[index];
+      const slip = item.slips?.[index];
+      const from = slip === undefined || slip.length === 0 ? undefined : { peer, slip };
+      const delivery = { kind, mid, tag, ttlMs, payload, from };
       const verdict = item.refused ?? verdictOf(inbox.deliver(nowMs, rid, delivery, token));
       if (verdict !== undefined) reject(rid, verdict);
     }
@@ -142,7 +152,7 @@ export function relayInboxQueries(
       for (const item of fresh) {
         const tag = messageTag(item.mid, item.payload);
         const seq = cursor + 1;
-        deliver(nowMs, domain, item, tag, (rid, { reason, temporary }) => {
+        deliver(nowMs, { id: peer, domain }, item, tag, (rid, { reason, temporary }) => {
           insertReject.run(peer, lane, seq, rid, reason, temporary ? 1 : 0);
         });
         cursor = seq;

@@ -438,7 +438,8 @@ export type Row = Message<"qpc.v1.Row"> & {
   mid: Uint8Array;
 
   /**
-   * 1 envelope, 2 group control, 3 ChannelUpdate, 4 notice made by a node.
+   * 1 envelope, 2 group control, 3 ChannelUpdate, 4 notice made by a node; between nodes also 5, an
+   * ExpiredReport.
    *
    * @generated from field: uint32 kind = 3;
    */

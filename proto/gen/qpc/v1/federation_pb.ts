@@ -18,7 +18,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file qpc/v1/federation.proto.
  */
 export const file_qpc_v1_federation: GenFile = /*@__PURE__*/
-  fileDesc("ChdxcGMvdjEvZmVkZXJhdGlvbi5wcm90bxIGcXBjLnYxIpkCCgpOb2RlUmVjb3JkEg4KBmRvbWFpbhgBIAEoCRIdCgRrZXlzGAIgAygLMg8ucXBjLnYxLk5vZGVLZXkSJwoJZW5kcG9pbnRzGAMgAygLMhQucXBjLnYxLk5vZGVFbmRwb2ludBILCgNzZXEYBCABKAQSEwoLdmVyc2lvbl9taW4YBSABKA0SEwoLdmVyc2lvbl9tYXgYBiABKA0SFAoMY2FwYWJpbGl0aWVzGAcgAygJEh8KAmt0GAggAygLMhMucXBjLnYxLkt0TG9nUmVjb3JkEhEKCWNvc2lnbmVycxgJIAMoCRIgCgVzd2FybRgMIAEoCzIRLnFwYy52MS5Ob2RlU3dhcm1KBAgKEAtKBAgLEAxKBAgNEBAiMQoJTm9kZVN3YXJtEhEKCXN3YXJtX2tleRgBIAEoDBIRCglhZGRyZXNzZXMYAiADKAkiPgoLS3RMb2dSZWNvcmQSDgoGY29uZmlnGAEgASgMEgwKBHZrZXkYAiABKAkSEQoJZnJvbV9zaXplGAMgASgEIlAKB05vZGVLZXkSEwoLc3BraV9zaGEyNTYYASABKAwSEAoIc2lnbl9wdWIYAiABKAwSDwoHZnJvbV9tcxgDIAEoBBINCgV0b19tcxgEIAEoBCIqCgxOb2RlRW5kcG9pbnQSDAoEaG9zdBgBIAEoCRIMCgRwb3J0GAIgASgNIk0KEFNpZ25lZE5vZGVSZWNvcmQSDgoGcmVjb3JkGAEgASgMEikKCnNpZ25hdHVyZXMYAiADKAsyFS5xcGMudjEuTm9kZVNpZ25hdHVyZSI0Cg1Ob2RlU2lnbmF0dXJlEhAKCHNpZ25fcHViGAEgASgMEhEKCXNpZ25hdHVyZRgCIAEoDCImChRHZXROb2RlUmVjb3JkUmVxdWVzdBIOCgZkb21haW4YASABKAkiQQoVR2V0Tm9kZVJlY29yZFJlc3BvbnNlEigKBnJlY29yZBgBIAEoCzIYLnFwYy52MS5TaWduZWROb2RlUmVjb3JkIlsKC1N0cmVhbVN0YXRlEhoKBGxhbmUYASABKA4yDC5xcGMudjEuTGFuZRIRCglzdHJlYW1faWQYAiABKAwSDgoGY3Vyc29yGAMgASgEEg0KBWNoYWluGAQgASgMIokCCg9GZWRIZWxsb1JlcXVlc3QSDgoGZG9tYWluGAEgASgJEhMKC3ZlcnNpb25fbWluGAIgASgNEhMKC3ZlcnNpb25fbWF4GAMgASgNEhQKDGNhcGFiaWxpdGllcxgEIAMoCRIkCgdzdHJlYW1zGAUgAygLMhMucXBjLnYxLlN0cmVhbVN0YXRlEhoKEnJlbWVtYmVyc19zdG9yZV9pZBgGIAEoDBIZChFyZW1lbWJlcnNfY291bnRlchgHIAEoBBIXCg9yZW1lbWJlcnNfcHJvb2YYCCABKAwSEAoIc3RvcmVfaWQYCSABKAwSDwoHY291bnRlchgKIAEoBBINCgVwcm9vZhgLIAEoDCKdAgoQRmVkSGVsbG9SZXNwb25zZRIOCgZkb21haW4YASABKAkSDwoHdmVyc2lvbhgCIAEoDRIUCgxjYXBhYmlsaXRpZXMYAyADKAkSJAoHc3RyZWFtcxgEIAMoCzITLnFwYy52MS5TdHJlYW1TdGF0ZRIQCghzdG9yZV9pZBgFIAEoDBIPCgdjb3VudGVyGAYgASgEEhQKDGNyZWRpdF9pdGVtcxgHIAEoDRIUCgxjcmVkaXRfYnl0ZXMYCCABKA0SDQoFcHJvb2YYCSABKAwSGgoScmVtZW1iZXJzX3N0b3JlX2lkGAogASgMEhkKEXJlbWVtYmVyc19jb3VudGVyGAsgASgEEhcKD3JlbWVtYmVyc19wcm9vZhgMIAEoDCKMAQoJUmVsYXlJdGVtEgwKBGtpbmQYASABKA0SCwoDbWlkGAIgASgMEg8KB3BheWxvYWQYAyABKAwSDAoEcmlkcxgEIAMoDBINCgV0dGxfcxgFIAEoDRIOCgZ0b2tlbnMYBiADKAwSJgoHY2hhbm5lbBgHIAEoCzIVLnFwYy52MS5DaGFubmVsSGVhZGVyIi4KDUVwaGVtZXJhbEl0ZW0SDAoEcmlkcxgBIAMoDBIPCgdwYXlsb2FkGAIgASgMIjsKE0ZlZEVwaGVtZXJhbFJlcXVlc3QSJAoFaXRlbXMYASADKAsyFS5xcGMudjEuRXBoZW1lcmFsSXRlbSIWChRGZWRFcGhlbWVyYWxSZXNwb25zZSI+Cg5GZWRCbG9iUmVxdWVzdBIMCgRoYXNoGAEgASgMEg4KBm9mZnNldBgCIAEoBBIOCgZsZW5ndGgYAyABKA0iLQoPRmVkQmxvYlJlc3BvbnNlEgwKBGRhdGEYASABKAwSDAoEc2l6ZRgCIAEoBCKEAQoPRmVkUmVsYXlSZXF1ZXN0EhoKBGxhbmUYASABKA4yDC5xcGMudjEuTGFuZRIRCglzdHJlYW1faWQYAiABKAwSDQoFYWNrZWQYAyABKAQSEQoJZmlyc3Rfc2VxGAQgASgEEiAKBWl0ZW1zGAUgAygLMhEucXBjLnYxLlJlbGF5SXRlbSJKCgtSZWxheVJlamVjdBILCgNzZXEYASABKAQSCwoDcmlkGAIgASgMEg4KBnJlYXNvbhgDIAEoCRIRCgl0ZW1wb3JhcnkYBCABKAgizQEKEEZlZFJlbGF5UmVzcG9uc2USDgoGY3Vyc29yGAEgASgEEg0KBWNoYWluGAIgASgMEiQKB3JlamVjdHMYAyADKAsyEy5xcGMudjEuUmVsYXlSZWplY3QSFAoMY3JlZGl0X2l0ZW1zGAQgASgNEhQKDGNyZWRpdF9ieXRlcxgFIAEoDRIWCg5yZXRyeV9hZnRlcl9tcxgGIAEoBBIQCghzdG9yZV9pZBgHIAEoDBIPCgdjb3VudGVyGAggASgEEg0KBXByb29mGAkgASgMIl8KG1Byb3h5RmV0Y2hLZXlQYWNrYWdlUmVxdWVzdBItCgVmZXRjaBgBIAEoCzIeLnFwYy52MS5GZXRjaEtleVBhY2thZ2VSZXF1ZXN0EhEKCXJlcXVlc3RlchgCIAEoDCJQChxQcm94eUZldGNoS2V5UGFja2FnZVJlc3BvbnNlEjAKB2ZldGNoZWQYASABKAsyHy5xcGMudjEuRmV0Y2hLZXlQYWNrYWdlUmVzcG9uc2UiXQoaUHJveHlGZXRjaEh5YnJpZEtleVJlcXVlc3QSLAoFZmV0Y2gYASABKAsyHS5xcGMudjEuRmV0Y2hIeWJyaWRLZXlSZXF1ZXN0EhEKCXJlcXVlc3RlchgCIAEoDCJOChtQcm94eUZldGNoSHlicmlkS2V5UmVzcG9uc2USLwoHZmV0Y2hlZBgBIAEoCzIeLnFwYy52MS5GZXRjaEh5YnJpZEtleVJlc3BvbnNlIlkKF1Byb3h5UmVzb2x2ZVVzZXJSZXF1ZXN0EisKB3Jlc29sdmUYASABKAsyGi5xcGMudjEuUmVzb2x2ZVVzZXJSZXF1ZXN0EhEKCXJlcXVlc3RlchgCIAEoDCJJChhQcm94eVJlc29sdmVVc2VyUmVzcG9uc2USLQoIcmVzb2x2ZWQYASABKAsyGy5xcGMudjEuUmVzb2x2ZVVzZXJSZXNwb25zZSIZChdGZWRlcmF0aW9uSGVhbHRoUmVxdWVzdCIqChhGZWRlcmF0aW9uSGVhbHRoUmVzcG9uc2USDgoGc3RhdHVzGAEgASgJKj0KBExhbmUSFAoQTEFORV9VTlNQRUNJRklFRBAAEhAKDExBTkVfQ09OVFJPTBABEg0KCUxBTkVfQlVMSxACYgZwcm90bzM", [file_qpc_v1_channel, file_qpc_v1_keys, file_qpc_v1_user]);
+  fileDesc("ChdxcGMvdjEvZmVkZXJhdGlvbi5wcm90bxIGcXBjLnYxIpkCCgpOb2RlUmVjb3JkEg4KBmRvbWFpbhgBIAEoCRIdCgRrZXlzGAIgAygLMg8ucXBjLnYxLk5vZGVLZXkSJwoJZW5kcG9pbnRzGAMgAygLMhQucXBjLnYxLk5vZGVFbmRwb2ludBILCgNzZXEYBCABKAQSEwoLdmVyc2lvbl9taW4YBSABKA0SEwoLdmVyc2lvbl9tYXgYBiABKA0SFAoMY2FwYWJpbGl0aWVzGAcgAygJEh8KAmt0GAggAygLMhMucXBjLnYxLkt0TG9nUmVjb3JkEhEKCWNvc2lnbmVycxgJIAMoCRIgCgVzd2FybRgMIAEoCzIRLnFwYy52MS5Ob2RlU3dhcm1KBAgKEAtKBAgLEAxKBAgNEBAiMQoJTm9kZVN3YXJtEhEKCXN3YXJtX2tleRgBIAEoDBIRCglhZGRyZXNzZXMYAiADKAkiPgoLS3RMb2dSZWNvcmQSDgoGY29uZmlnGAEgASgMEgwKBHZrZXkYAiABKAkSEQoJZnJvbV9zaXplGAMgASgEIlAKB05vZGVLZXkSEwoLc3BraV9zaGEyNTYYASABKAwSEAoIc2lnbl9wdWIYAiABKAwSDwoHZnJvbV9tcxgDIAEoBBINCgV0b19tcxgEIAEoBCIqCgxOb2RlRW5kcG9pbnQSDAoEaG9zdBgBIAEoCRIMCgRwb3J0GAIgASgNIk0KEFNpZ25lZE5vZGVSZWNvcmQSDgoGcmVjb3JkGAEgASgMEikKCnNpZ25hdHVyZXMYAiADKAsyFS5xcGMudjEuTm9kZVNpZ25hdHVyZSI0Cg1Ob2RlU2lnbmF0dXJlEhAKCHNpZ25fcHViGAEgASgMEhEKCXNpZ25hdHVyZRgCIAEoDCImChRHZXROb2RlUmVjb3JkUmVxdWVzdBIOCgZkb21haW4YASABKAkiQQoVR2V0Tm9kZVJlY29yZFJlc3BvbnNlEigKBnJlY29yZBgBIAEoCzIYLnFwYy52MS5TaWduZWROb2RlUmVjb3JkIlsKC1N0cmVhbVN0YXRlEhoKBGxhbmUYASABKA4yDC5xcGMudjEuTGFuZRIRCglzdHJlYW1faWQYAiABKAwSDgoGY3Vyc29yGAMgASgEEg0KBWNoYWluGAQgASgMIokCCg9GZWRIZWxsb1JlcXVlc3QSDgoGZG9tYWluGAEgASgJEhMKC3ZlcnNpb25fbWluGAIgASgNEhMKC3ZlcnNpb25fbWF4GAMgASgNEhQKDGNhcGFiaWxpdGllcxgEIAMoCRIkCgdzdHJlYW1zGAUgAygLMhMucXBjLnYxLlN0cmVhbVN0YXRlEhoKEnJlbWVtYmVyc19zdG9yZV9pZBgGIAEoDBIZChFyZW1lbWJlcnNfY291bnRlchgHIAEoBBIXCg9yZW1lbWJlcnNfcHJvb2YYCCABKAwSEAoIc3RvcmVfaWQYCSABKAwSDwoHY291bnRlchgKIAEoBBINCgVwcm9vZhgLIAEoDCKdAgoQRmVkSGVsbG9SZXNwb25zZRIOCgZkb21haW4YASABKAkSDwoHdmVyc2lvbhgCIAEoDRIUCgxjYXBhYmlsaXRpZXMYAyADKAkSJAoHc3RyZWFtcxgEIAMoCzITLnFwYy52MS5TdHJlYW1TdGF0ZRIQCghzdG9yZV9pZBgFIAEoDBIPCgdjb3VudGVyGAYgASgEEhQKDGNyZWRpdF9pdGVtcxgHIAEoDRIUCgxjcmVkaXRfYnl0ZXMYCCABKA0SDQoFcHJvb2YYCSABKAwSGgoScmVtZW1iZXJzX3N0b3JlX2lkGAogASgMEhkKEXJlbWVtYmVyc19jb3VudGVyGAsgASgEEhcKD3JlbWVtYmVyc19wcm9vZhgMIAEoDCKbAQoJUmVsYXlJdGVtEgwKBGtpbmQYASABKA0SCwoDbWlkGAIgASgMEg8KB3BheWxvYWQYAyABKAwSDAoEcmlkcxgEIAMoDBINCgV0dGxfcxgFIAEoDRIOCgZ0b2tlbnMYBiADKAwSJgoHY2hhbm5lbBgHIAEoCzIVLnFwYy52MS5DaGFubmVsSGVhZGVyEg0KBXNsaXBzGAggAygMIkQKDUV4cGlyZWRSZXBvcnQSCwoDbWlkGAEgASgMEgsKA3RhZxgCIAEoDBILCgNyaWQYAyABKAwSDAoEc2xpcBgEIAEoDCIuCg1FcGhlbWVyYWxJdGVtEgwKBHJpZHMYASADKAwSDwoHcGF5bG9hZBgCIAEoDCI7ChNGZWRFcGhlbWVyYWxSZXF1ZXN0EiQKBWl0ZW1zGAEgAygLMhUucXBjLnYxLkVwaGVtZXJhbEl0ZW0iFgoURmVkRXBoZW1lcmFsUmVzcG9uc2UiPgoORmVkQmxvYlJlcXVlc3QSDAoEaGFzaBgBIAEoDBIOCgZvZmZzZXQYAiABKAQSDgoGbGVuZ3RoGAMgASgNIi0KD0ZlZEJsb2JSZXNwb25zZRIMCgRkYXRhGAEgASgMEgwKBHNpemUYAiABKAQihAEKD0ZlZFJlbGF5UmVxdWVzdBIaCgRsYW5lGAEgASgOMgwucXBjLnYxLkxhbmUSEQoJc3RyZWFtX2lkGAIgASgMEg0KBWFja2VkGAMgASgEEhEKCWZpcnN0X3NlcRgEIAEoBBIgCgVpdGVtcxgFIAMoCzIRLnFwYy52MS5SZWxheUl0ZW0iSgoLUmVsYXlSZWplY3QSCwoDc2VxGAEgASgEEgsKA3JpZBgCIAEoDBIOCgZyZWFzb24YAyABKAkSEQoJdGVtcG9yYXJ5GAQgASgIIs0BChBGZWRSZWxheVJlc3BvbnNlEg4KBmN1cnNvchgBIAEoBBINCgVjaGFpbhgCIAEoDBIkCgdyZWplY3RzGAMgAygLMhMucXBjLnYxLlJlbGF5UmVqZWN0EhQKDGNyZWRpdF9pdGVtcxgEIAEoDRIUCgxjcmVkaXRfYnl0ZXMYBSABKA0SFgoOcmV0cnlfYWZ0ZXJfbXMYBiABKAQSEAoIc3RvcmVfaWQYByABKAwSDwoHY291bnRlchgIIAEoBBINCgVwcm9vZhgJIAEoDCJfChtQcm94eUZldGNoS2V5UGFja2FnZVJlcXVlc3QSLQoFZmV0Y2gYASABKAsyHi5xcGMudjEuRmV0Y2hLZXlQYWNrYWdlUmVxdWVzdBIRCglyZXF1ZXN0ZXIYAiABKAwiUAocUHJveHlGZXRjaEtleVBhY2thZ2VSZXNwb25zZRIwCgdmZXRjaGVkGAEgASgLMh8ucXBjLnYxLkZldGNoS2V5UGFja2FnZVJlc3BvbnNlIl0KGlByb3h5RmV0Y2hIeWJyaWRLZXlSZXF1ZXN0EiwKBWZldGNoGAEgASgLMh0ucXBjLnYxLkZldGNoSHlicmlkS2V5UmVxdWVzdBIRCglyZXF1ZXN0ZXIYAiABKAwiTgobUHJveHlGZXRjaEh5YnJpZEtleVJlc3BvbnNlEi8KB2ZldGNoZWQYASABKAsyHi5xcGMudjEuRmV0Y2hIeWJyaWRLZXlSZXNwb25zZSJZChdQcm94eVJlc29sdmVVc2VyUmVxdWVzdBIrCgdyZXNvbHZlGAEgASgLMhoucXBjLnYxLlJlc29sdmVVc2VyUmVxdWVzdBIRCglyZXF1ZXN0ZXIYAiABKAwiSQoYUHJveHlSZXNvbHZlVXNlclJlc3BvbnNlEi0KCHJlc29sdmVkGAEgASgLMhsucXBjLnYxLlJlc29sdmVVc2VyUmVzcG9uc2UiGQoXRmVkZXJhdGlvbkhlYWx0aFJlcXVlc3QiKgoYRmVkZXJhdGlvbkhlYWx0aFJlc3BvbnNlEg4KBnN0YXR1cxgBIAEoCSo9CgRMYW5lEhQKEExBTkVfVU5TUEVDSUZJRUQQABIQCgxMQU5FX0NPTlRST0wQARINCglMQU5FX0JVTEsQAmIGcHJvdG8z", [file_qpc_v1_channel, file_qpc_v1_keys, file_qpc_v1_user]);
 
 /**
  * Who a domain's node is. Signed; the bytes travel as they were signed.
@@ -532,6 +532,14 @@ export type RelayItem = Message<"qpc.v1.RelayItem"> & {
    * @generated from field: qpc.v1.ChannelHeader channel = 7;
    */
   channel?: ChannelHeader | undefined;
+
+  /**
+   * Parallel to `rids`, opaque to the receiver, at most 64 bytes each: one comes back when the item
+   * expires unread at its device; none: nobody is to be told.
+   *
+   * @generated from field: repeated bytes slips = 8;
+   */
+  slips: Uint8Array[];
 };
 
 /**
@@ -540,6 +548,44 @@ export type RelayItem = Message<"qpc.v1.RelayItem"> & {
  */
 export const RelayItemSchema: GenMessage<RelayItem> = /*@__PURE__*/
   messageDesc(file_qpc_v1_federation, 12);
+
+/**
+ * Payload of an item of kind 5: a row that the receiving node had relayed expired unread.
+ *
+ * @generated from message qpc.v1.ExpiredReport
+ */
+export type ExpiredReport = Message<"qpc.v1.ExpiredReport"> & {
+  /**
+   * @generated from field: bytes mid = 1;
+   */
+  mid: Uint8Array;
+
+  /**
+   * @generated from field: bytes tag = 2;
+   */
+  tag: Uint8Array;
+
+  /**
+   * The device that did not take it (32 bytes).
+   *
+   * @generated from field: bytes rid = 3;
+   */
+  rid: Uint8Array;
+
+  /**
+   * As in RelayItem.
+   *
+   * @generated from field: bytes slip = 4;
+   */
+  slip: Uint8Array;
+};
+
+/**
+ * Describes the message qpc.v1.ExpiredReport.
+ * Use `create(ExpiredReportSchema)` to create a new message.
+ */
+export const ExpiredReportSchema: GenMessage<ExpiredReport> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_federation, 13);
 
 /**
  * One payload of SendEphemeral for devices of the receiving node.
@@ -567,7 +613,7 @@ export type EphemeralItem = Message<"qpc.v1.EphemeralItem"> & {
  * Use `create(EphemeralItemSchema)` to create a new message.
  */
 export const EphemeralItemSchema: GenMessage<EphemeralItem> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 13);
+  messageDesc(file_qpc_v1_federation, 14);
 
 /**
  * What is worth nothing in ten seconds: taken or lost, never sent again.
@@ -588,7 +634,7 @@ export type FedEphemeralRequest = Message<"qpc.v1.FedEphemeralRequest"> & {
  * Use `create(FedEphemeralRequestSchema)` to create a new message.
  */
 export const FedEphemeralRequestSchema: GenMessage<FedEphemeralRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 14);
+  messageDesc(file_qpc_v1_federation, 15);
 
 /**
  * Says nothing of what became of them.
@@ -603,7 +649,7 @@ export type FedEphemeralResponse = Message<"qpc.v1.FedEphemeralResponse"> & {
  * Use `create(FedEphemeralResponseSchema)` to create a new message.
  */
 export const FedEphemeralResponseSchema: GenMessage<FedEphemeralResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 15);
+  messageDesc(file_qpc_v1_federation, 16);
 
 /**
  * Bytes of a blob of the answering node, by range; the hash is the check.
@@ -636,7 +682,7 @@ export type FedBlobRequest = Message<"qpc.v1.FedBlobRequest"> & {
  * Use `create(FedBlobRequestSchema)` to create a new message.
  */
 export const FedBlobRequestSchema: GenMessage<FedBlobRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 16);
+  messageDesc(file_qpc_v1_federation, 17);
 
 /**
  * @generated from message qpc.v1.FedBlobResponse
@@ -660,7 +706,7 @@ export type FedBlobResponse = Message<"qpc.v1.FedBlobResponse"> & {
  * Use `create(FedBlobResponseSchema)` to create a new message.
  */
 export const FedBlobResponseSchema: GenMessage<FedBlobResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 17);
+  messageDesc(file_qpc_v1_federation, 18);
 
 /**
  * @generated from message qpc.v1.FedRelayRequest
@@ -703,7 +749,7 @@ export type FedRelayRequest = Message<"qpc.v1.FedRelayRequest"> & {
  * Use `create(FedRelayRequestSchema)` to create a new message.
  */
 export const FedRelayRequestSchema: GenMessage<FedRelayRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 18);
+  messageDesc(file_qpc_v1_federation, 19);
 
 /**
  * @generated from message qpc.v1.RelayReject
@@ -739,7 +785,7 @@ export type RelayReject = Message<"qpc.v1.RelayReject"> & {
  * Use `create(RelayRejectSchema)` to create a new message.
  */
 export const RelayRejectSchema: GenMessage<RelayReject> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 19);
+  messageDesc(file_qpc_v1_federation, 20);
 
 /**
  * @generated from message qpc.v1.FedRelayResponse
@@ -800,7 +846,7 @@ export type FedRelayResponse = Message<"qpc.v1.FedRelayResponse"> & {
  * Use `create(FedRelayResponseSchema)` to create a new message.
  */
 export const FedRelayResponseSchema: GenMessage<FedRelayResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 20);
+  messageDesc(file_qpc_v1_federation, 21);
 
 /**
  * @generated from message qpc.v1.ProxyFetchKeyPackageRequest
@@ -824,7 +870,7 @@ export type ProxyFetchKeyPackageRequest = Message<"qpc.v1.ProxyFetchKeyPackageRe
  * Use `create(ProxyFetchKeyPackageRequestSchema)` to create a new message.
  */
 export const ProxyFetchKeyPackageRequestSchema: GenMessage<ProxyFetchKeyPackageRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 21);
+  messageDesc(file_qpc_v1_federation, 22);
 
 /**
  * @generated from message qpc.v1.ProxyFetchKeyPackageResponse
@@ -841,7 +887,7 @@ export type ProxyFetchKeyPackageResponse = Message<"qpc.v1.ProxyFetchKeyPackageR
  * Use `create(ProxyFetchKeyPackageResponseSchema)` to create a new message.
  */
 export const ProxyFetchKeyPackageResponseSchema: GenMessage<ProxyFetchKeyPackageResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 22);
+  messageDesc(file_qpc_v1_federation, 23);
 
 /**
  * @generated from message qpc.v1.ProxyFetchHybridKeyRequest
@@ -863,7 +909,7 @@ export type ProxyFetchHybridKeyRequest = Message<"qpc.v1.ProxyFetchHybridKeyRequ
  * Use `create(ProxyFetchHybridKeyRequestSchema)` to create a new message.
  */
 export const ProxyFetchHybridKeyRequestSchema: GenMessage<ProxyFetchHybridKeyRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 23);
+  messageDesc(file_qpc_v1_federation, 24);
 
 /**
  * @generated from message qpc.v1.ProxyFetchHybridKeyResponse
@@ -880,7 +926,7 @@ export type ProxyFetchHybridKeyResponse = Message<"qpc.v1.ProxyFetchHybridKeyRes
  * Use `create(ProxyFetchHybridKeyResponseSchema)` to create a new message.
  */
 export const ProxyFetchHybridKeyResponseSchema: GenMessage<ProxyFetchHybridKeyResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 24);
+  messageDesc(file_qpc_v1_federation, 25);
 
 /**
  * @generated from message qpc.v1.ProxyResolveUserRequest
@@ -902,7 +948,7 @@ export type ProxyResolveUserRequest = Message<"qpc.v1.ProxyResolveUserRequest"> 
  * Use `create(ProxyResolveUserRequestSchema)` to create a new message.
  */
 export const ProxyResolveUserRequestSchema: GenMessage<ProxyResolveUserRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 25);
+  messageDesc(file_qpc_v1_federation, 26);
 
 /**
  * @generated from message qpc.v1.ProxyResolveUserResponse
@@ -919,7 +965,7 @@ export type ProxyResolveUserResponse = Message<"qpc.v1.ProxyResolveUserResponse"
  * Use `create(ProxyResolveUserResponseSchema)` to create a new message.
  */
 export const ProxyResolveUserResponseSchema: GenMessage<ProxyResolveUserResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 26);
+  messageDesc(file_qpc_v1_federation, 27);
 
 /**
  * @generated from message qpc.v1.FederationHealthRequest
@@ -932,7 +978,7 @@ export type FederationHealthRequest = Message<"qpc.v1.FederationHealthRequest"> 
  * Use `create(FederationHealthRequestSchema)` to create a new message.
  */
 export const FederationHealthRequestSchema: GenMessage<FederationHealthRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 27);
+  messageDesc(file_qpc_v1_federation, 28);
 
 /**
  * @generated from message qpc.v1.FederationHealthResponse
@@ -949,7 +995,7 @@ export type FederationHealthResponse = Message<"qpc.v1.FederationHealthResponse"
  * Use `create(FederationHealthResponseSchema)` to create a new message.
  */
 export const FederationHealthResponseSchema: GenMessage<FederationHealthResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_federation, 28);
+  messageDesc(file_qpc_v1_federation, 29);
 
 /**
  * @generated from enum qpc.v1.Lane
