@@ -4,7 +4,6 @@ export {
   createFederation,
   type Federation,
   type FederationOptions,
-  type LinkService,
   type PeerStatus,
   type ReloadReport,
 } from './federation.ts';
@@ -21,6 +20,7 @@ export { federationVersion } from './hellos.ts';
 export type { EphemeralItemIn } from './ephemeral.ts';
 export { KtProxy } from './kt-proxy.ts';
 export type { LinkState, LinkStatus } from './link.ts';
+export type { LinkService } from './peer-parts.ts';
 export type { LinkSession } from './link-session.ts';
 export { defaultCeilings, type Ceilings } from './ceilings.ts';
 export { RelayInbox } from './inbox.ts';
