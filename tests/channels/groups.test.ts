@@ -19,7 +19,7 @@ import {
   GroupLogResponseSchema,
   type GroupControl,
 } from '@quicprochat/proto/messages';
-import { memoryNetwork } from '@quicprochat/proto/transport';
+import { CloseCode, memoryNetwork } from '@quicprochat/proto/transport';
 import { TestGroup } from '@quicprochat/nodes/store/channel-group';
 import { TestCommitter } from '@quicprochat/nodes/store/group-committer';
 import { LocalNode, refused, TestDevice, testRuntime } from '../cluster/local-node.ts';
@@ -208,6 +208,32 @@ suite('the group log', () => {
     await refused(submit(bob, { ...good, hub: blueName }), 'UNKNOWN_GROUP');
     assert.equal((await readLog(alice, group)).entries.length, 1);
     await submit(bob, good);
+  });
+
+  test('a peer asks for its members, one hop and no further', async () => {
+    const { group, first } = await createGroup();
+    const good = commitOn(group, first);
+    const connection = await red.dial(blue.identity, 'blue');
+    const asPeer = (request: object) => call(connection, methods.fedHubSubmit, request);
+    await refused(asPeer({ submit: { ...good, hub: '' } }), 'CALLER_CLASS');
+    const hello = { domain: blueName, versionMin: 1, versionMax: 1 };
+    await call(connection, methods.fedHello, hello);
+    await refused(asPeer({}), 'BAD_FIELD');
+    await refused(asPeer({ submit: { ...good, mid: none } }), 'BAD_FIELD');
+    const log = { group: group.groupId };
+    for (const hub of [blueName, 'green.example']) {
+      await refused(asPeer({ submit: { ...good, hub } }), 'BAD_FIELD');
+      await refused(call(connection, methods.fedHubLog, { log: { ...log, hub } }), 'BAD_FIELD');
+    }
+    await refused(call(connection, methods.fedHubLog, {}), 'BAD_FIELD');
+    const { submitted } = await asPeer({ submit: { ...good, hub: redName } });
+    const accepted = certified(submitted ?? { entry: undefined }, first);
+    const { found } = await call(connection, methods.fedHubLog, { log });
+    assert.deepEqual(found?.entries.length, 2);
+    assert.deepEqual(
+      certified(found?.entries[1] ?? { entry: undefined }, first).hash,
+      accepted.hash,
+    );
   });
 
   test('CreateGroup and GroupLog keep their bounds', async () => {
