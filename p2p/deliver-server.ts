@@ -143,7 +143,10 @@ class DeliverServer {
           throw new UnimplementedError(`method ${frame.methodId} is not for devices`);
       }
     };
-    serveFrames(stream, handle, { maxRequestBytes: boundOf, runtime });
+    // Of a stranger no more is held than a Hello needs.
+    const bound = (methodId: number): number =>
+      Math.min(boundOf(methodId), from === undefined ? methods.hello.maxRequestBytes : Infinity);
+    serveFrames(stream, handle, { maxRequestBytes: bound, runtime });
   }
 
   async #hello(request: HelloRequest, { peerId }: HostConnection): Promise<EndpointRecord> {

@@ -117,6 +117,8 @@ test('versions, methods and inboxes that are not here', async () => {
 test('a length that is declared and never sent, and bytes that are no frame, end the stream', async () => {
   for (const bytes of [
     Uint8Array.of(0, 200, 0, 0, 0, 1, 0x3f, 0xff, 0xff, 0xff),
+    // An Enqueue that would fit, were its sender known: 64 KiB.
+    Uint8Array.of(0, 200, 0, 0, 0, 1, 0, 1, 0, 0),
     Uint8Array.of(3, 34, 0, 0, 0, 1, 0, 0, 0, 1, 0),
     systemRandom.bytes(64).fill(0xff),
   ]) {
