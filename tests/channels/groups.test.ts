@@ -234,6 +234,7 @@ suite('the group log', () => {
       certified(found?.entries[1] ?? { entry: undefined }, first).hash,
       accepted.hash,
     );
+    await connection.close(CloseCode.Normal, 'done');
   });
 
   test('CreateGroup and GroupLog keep their bounds', async () => {
