@@ -5,7 +5,7 @@ import { createServer, type Server } from 'node:https';
 import type { LookupFunction } from 'node:net';
 import { after, before, suite, test } from 'node:test';
 import assert from 'node:assert/strict';
-import { hasReason, systemRandom } from '@quicprochat/proto';
+import { hasReason, systemClock, systemRandom, type Timer } from '@quicprochat/proto';
 import { makeIdentity, type NodeIdentity } from '@quicprochat/proto/transport';
 import { httpsSite, isPrivateAddress, siteLimits } from './fed-site.ts';
 
@@ -33,9 +33,18 @@ suite('a site', () => {
     const address = server.address();
     port = typeof address === 'object' && address !== null ? address.port : 0;
   });
-  after(() => server.close());
+  const timers: Timer[] = [];
+  after(() => {
+    for (const timer of timers) timer.cancel();
+    server.close();
+  });
+  function within(ms: number): AbortSignal {
+    const limit = new AbortController();
+    timers.push(systemClock.timer(ms, () => limit.abort()));
+    return limit.signal;
+  }
 
-  const fetch = (domain = name, signal = AbortSignal.timeout(5_000)): Promise<Uint8Array> =>
+  const fetch = (domain = name, signal = within(5_000)): Promise<Uint8Array> =>
     httpsSite({ ca: identity.certificatePem, port, lookup: here }).fetch(domain, signal);
   const refused = (error: unknown): boolean => hasReason(error, 'PEER_UNREACHABLE');
 
@@ -53,7 +62,7 @@ suite('a site', () => {
     answer = (_, response) => response.end('x');
     await assert.rejects(fetch('blue.example'), refused);
     const usual = httpsSite({ port, lookup: here });
-    await assert.rejects(usual.fetch(name, AbortSignal.timeout(5_000)), refused);
+    await assert.rejects(usual.fetch(name, within(5_000)), refused);
   });
 
   test('that sends elsewhere, has nothing, or sends too much, is refused', async () => {
@@ -73,12 +82,12 @@ suite('a site', () => {
 
   test('that never answers is given up by whoever asks', async () => {
     answer = () => {};
-    await assert.rejects(fetch(name, AbortSignal.timeout(100)), refused);
+    await assert.rejects(fetch(name, within(100)), refused);
   });
 
   test('inside a private network is not asked, unless the operator says so', async () => {
     answer = (_, response) => response.end('inside');
-    const signal = AbortSignal.timeout(5_000);
+    const signal = within(5_000);
     const usual = httpsSite({ ca: identity.certificatePem, port });
     await assert.rejects(usual.fetch('localhost', signal), /private/);
     // The name is not in its certificate, which is another reason, and comes later.
