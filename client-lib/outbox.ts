@@ -290,11 +290,11 @@ export class Outbox {
   ): Promise<'done' | 'temporary' | 'disconnected' | 'expired'> {
     const { clock, log } = this.#parts.runtime;
     const storeId = this.#storeId;
+    const token = this.#tokenOf(entry);
+    // Without a token nobody takes it from somebody unknown: an invitation, as a rule.
+    const sealed = token.length === 0 ? undefined : this.#parts.sealed;
     try {
       // STORED or DUPLICATE: both mean that the node has it, and signs for it.
-      const token = this.#tokenOf(entry);
-      // Without a token nobody takes it from somebody unknown: an invitation, as a rule.
-      const sealed = token.length === 0 ? undefined : this.#parts.sealed;
       const answer =
         sealed === undefined
           ? { ...(await courier.send(entry, token)), caller: session }
@@ -306,9 +306,8 @@ export class Outbox {
       this.#accept(entry, { storeId, proof, receivedMs: Number(receivedMs) });
       return 'done';
     } catch (error) {
-      const isSealed = this.#parts.sealed !== undefined && this.#tokenOf(entry).length > 0;
       const ageMs = clock.now() - entry.createdMs;
-      const verdict = isSealed ? sealedVerdict(error, ageMs) : sendVerdict(error);
+      const verdict = sealed === undefined ? sendVerdict(error) : sealedVerdict(error, ageMs);
       const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
       log.debug('enqueue failed', { reason, verdict });
       if (verdict === 'permanent' || this.#isPoison(entry, error)) {
