@@ -2,23 +2,33 @@
  * `npm run bench [-- NAME...]`: runs the benches one after the other, prints one table, and keeps the
  * numbers under results/. Exit code 1 when a bench had an error: it prints no number then.
  */
+import { channels } from './channels.ts';
 import { enqueue } from './enqueue.ts';
 import { nodeEngines } from './node-engines.ts';
+import { floor } from './floor.ts';
 import { federatedLatency } from './federated-latency.ts';
 import { kt } from './kt.ts';
 import { p2p } from './p2p.ts';
+import { p2pGossip } from './p2p-gossip.ts';
 import { machineLine, type BenchReport } from './measure.ts';
 import { printTable, writeResults } from './report.ts';
+import { recovery } from './recovery.ts';
+import { relay } from './relay.ts';
 import { rpc } from './rpc.ts';
 import { Scratch } from './scratch.ts';
 
 const benches: Readonly<Record<string, (scratch: Scratch) => Promise<BenchReport>>> = {
   rpc,
   enqueue,
+  floor,
+  channels,
   'node-engines': nodeEngines,
   'federated-latency': federatedLatency,
+  relay,
+  recovery: (scratch) => recovery(scratch),
   kt,
   p2p,
+  'p2p-gossip': p2pGossip,
 };
 
 const asked = process.argv.slice(2);

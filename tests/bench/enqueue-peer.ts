@@ -14,12 +14,14 @@ import { registerAccount } from '@quicprochat/nodes/store/log-batch';
 import { deviceIdOf, silentLog, systemClock, systemRandom } from '@quicprochat/proto';
 import type { EngineName } from '@quicprochat/proto/transport';
 import { dialDevice, enqueueTo, type DeviceKeys } from './devices.ts';
+import { measureBare } from './bare-inserts.ts';
 import { measureLoad, type Round } from './measure.ts';
 import { answerParent } from './peer-process.ts';
 
 export type EnqueueJob =
   | {
-      readonly how: 'oneByOne' | 'grouped';
+      /** `bare`: no store at all, one table, `clients` rows in each commit. */
+      readonly how: 'oneByOne' | 'grouped' | 'bare';
       readonly clients: number;
       readonly directory: string;
     }
@@ -95,4 +97,8 @@ async function measureNode(job: EnqueueJob & { how: 'node' }): Promise<Round> {
   return measureLoad({ loops: clients, warmUpMs, measureMs, serverPid, step });
 }
 
-answerParent((job: EnqueueJob) => (job.how === 'node' ? measureNode(job) : measureStore(job)));
+answerParent((job: EnqueueJob) => {
+  if (job.how === 'node') return measureNode(job);
+  if (job.how === 'bare') return measureBare(job.directory, job.clients);
+  return measureStore({ ...job, how: job.how });
+});

@@ -4,6 +4,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { NodeProcess } from '../cluster/node-process.ts';
 
+/** A start on a loaded machine is slow and no error (ms). */
+const readyMs = 120_000;
+
 export class Scratch implements AsyncDisposable {
   readonly directory = mkdtempSync(join(tmpdir(), 'qpc-bench-'));
   readonly #nodes: NodeProcess[] = [];
@@ -11,6 +14,7 @@ export class Scratch implements AsyncDisposable {
   /** These nodes die with the scratch. */
   own(nodes: readonly NodeProcess[]): void {
     this.#nodes.push(...nodes);
+    for (const node of nodes) node.readyMs = readyMs;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

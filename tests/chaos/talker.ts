@@ -12,6 +12,9 @@ import type { Dice } from '../cluster/dice.ts';
 import type { NodeProcess } from '../cluster/node-process.ts';
 import type { Recorder } from './recorder.ts';
 
+/** A person waits when so many texts are not answered: a slow machine piles up no backlog. */
+const maxOpen = 20;
+
 /** A conversation as all its members see it. */
 export interface Room {
   readonly idHex: string;
@@ -37,6 +40,8 @@ export class Talker {
   /** Own texts that its node has, as far as it told, and those that were given up. */
   readonly accepted = new Set<string>();
   readonly givenUp = new Set<string>();
+  /** Texts of this life that its node has not answered. */
+  readonly #open = new Set<string>();
   readonly #listeners = new Set<() => void>();
   readonly #storePath: string;
   readonly #storeKey = new Uint8Array(randomBytes(32));
@@ -52,8 +57,10 @@ export class Talker {
     this.#recorder = recorder;
     this.process.onProgress = (progress) => {
       if ('received' in progress) this.read.add(progress.text);
-      else if (progress.fate === 'accepted') this.accepted.add(progress.text);
-      else this.givenUp.add(progress.text);
+      else {
+        (progress.fate === 'accepted' ? this.accepted : this.givenUp).add(progress.text);
+        this.#open.delete(progress.text);
+      }
       for (const listener of this.#listeners) listener();
     };
   }
@@ -68,7 +75,7 @@ export class Talker {
 
   /** Makes the account. `address` is what it dials; default: its node's own. */
   async register(address = this.node.address): Promise<void> {
-    await this.#open();
+    await this.#openStore();
     await this.process.ask({
       do: 'register',
       userId: this.userId,
@@ -109,8 +116,14 @@ export class Talker {
       await Promise.race([this.#up?.promise, aborted(stop)]);
       const room = own[dice.int(own.length)];
       if (stop.aborted || room === undefined) return;
-      await this.say(room);
-      await sleep(dice.int(2 * meanPauseMs), undefined, { signal: stop }).catch(() => undefined);
+      const life = this.#up;
+      const text = await this.say(room);
+      // The answer may have come first, or the kill.
+      const isOpen = !this.accepted.has(text) && !this.givenUp.has(text);
+      if (isOpen && this.#up === life) this.#open.add(text);
+      do {
+        await sleep(dice.int(2 * meanPauseMs), undefined, { signal: stop }).catch(() => undefined);
+      } while (!stop.aborted && this.#open.size >= maxOpen);
     }
   }
 
@@ -132,6 +145,7 @@ export class Talker {
   /** SIGKILL. */
   async kill(): Promise<void> {
     this.#up = Promise.withResolvers();
+    this.#open.clear();
     this.#recorder.fault('kill', this.userId);
     await this.process.kill();
   }
@@ -139,7 +153,7 @@ export class Talker {
   /** Starts a killed client again. */
   async restart(): Promise<void> {
     this.#recorder.fault('start', this.userId);
-    await this.#open();
+    await this.#openStore();
     await this.process.ask({ do: 'start' });
     this.#up?.resolve();
   }
@@ -218,7 +232,7 @@ export class Talker {
     return [...lines, { kind: 'rest', atMs, device, unsent, parked }];
   }
 
-  async #open(): Promise<void> {
+  async #openStore(): Promise<void> {
     this.process.start();
     await this.process.ask({
       do: 'open',

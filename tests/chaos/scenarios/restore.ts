@@ -12,7 +12,7 @@ import { judge } from '../judge.ts';
 import type { Part, Scenario, Stage } from '../scenario.ts';
 
 const talkMs = 5_000;
-const settleMs = 240_000;
+const settleMs = 400_000;
 
 export const restore: Scenario = {
   name: 'restore',
