@@ -333,6 +333,7 @@ async function buildHandlers(parts: BuildParts): Promise<Handlers> {
     registrations: config.kt.registrations,
     leaves: config.kt.leaves,
   });
+  const quota = new SendQuota(clock, config.sending);
   const channels = new ChannelPosts({ domain, store, federation });
   return {
     ...coreHandlers({
@@ -359,7 +360,7 @@ async function buildHandlers(parts: BuildParts): Promise<Handlers> {
     ...ephemeralHandlers({ domain, push, federation }),
     ...endpointHandlers({ swarm: swarmOf(config, secrets, parts.reservers) }),
     ...enqueueHandlers({
-      quota: new SendQuota(clock, config.sending),
+      quota,
       anonymousQuota: new SendQuota(clock, config.sendingAnonymous),
       domain,
       clock,
@@ -369,7 +370,7 @@ async function buildHandlers(parts: BuildParts): Promise<Handlers> {
       federation,
     }),
     ...channelHandlers({ domain, store, federation }),
-    ...groupHandlers({ domain, store, signing: secrets.signing, federation }),
+    ...groupHandlers({ domain, store, signing: secrets.signing, quota, federation }),
     ...deliveryHandlers({ clock, store, push, waiters, sessions }),
     ...keyHandlers({
       domain,

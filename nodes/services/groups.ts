@@ -10,7 +10,9 @@ import {
   maxTtlS,
   parseEntry,
   PermissionDeniedError,
+  ResourceExhaustedError,
   signCertificate,
+  type CallContext,
   type Handlers,
   type SigningKey,
 } from '@quicprochat/proto';
@@ -29,6 +31,7 @@ import {
   type SubmitCommitResponseSchema,
 } from '@quicprochat/proto/messages';
 import type { GroupLogResponse, SubmitCommitResponse } from '@quicprochat/proto/messages';
+import { senderKey, type SendQuota } from '../send-quota.ts';
 import type { GroupTarget, OfferedCommit, OfferedEntry } from '../store/group-store.ts';
 import type { NodeStore } from '../store/store.ts';
 import { deviceOf } from './caller.ts';
@@ -41,6 +44,8 @@ export interface GroupParts {
   readonly store: NodeStore;
   /** A signing key of the node's record. */
   readonly signing: SigningKey;
+  /** Of devices. */
+  readonly quota: SendQuota;
   readonly federation: {
     /** True for a domain that this node relays to. */
     knows(domain: string): boolean;
@@ -141,6 +146,19 @@ export function groupHandlers(
     };
   }
 
+  /** A commit reaches others as messages do, and costs its sender as much. */
+  function pay(request: SubmitCommitRequest, { caller, connection }: CallContext): void {
+    const key = senderKey(caller, connection);
+    const { commit, groupInfo, targets, welcomes } = request;
+    const bytes = welcomes.reduce((sum, { welcome }) => sum + welcome.length, commit.length);
+    parts.quota.take(key, welcomes.length, bytes + groupInfo.length);
+    for (const target of [...targets, ...welcomes.map((one) => one.target)]) {
+      const retryAfterMs = target === undefined ? 0 : parts.quota.recipient(key, target.rid);
+      if (retryAfterMs === 0) continue;
+      throw new ResourceExhaustedError('QUOTA', 'too many recipients in an hour', { retryAfterMs });
+    }
+  }
+
   const isHere = (hub: string): boolean => hub === '' || hub === own;
 
   return {
@@ -159,6 +177,7 @@ export function groupHandlers(
 
     async submitCommit(request, context) {
       const { identityPub } = deviceOf(context);
+      pay(request, context);
       return isHere(request.hub)
         ? submitHere(request, identityPub)
         : federation.hubs.submit(request.hub, request, context.signal);

@@ -40,7 +40,8 @@ suite('the group log', () => {
   let bob: TestDevice;
 
   before(async () => {
-    red = await LocalNode.create(network, redName, quick.join(''));
+    const limits = '[limits]\nrecipients_per_sender_per_hour = 50\n';
+    red = await LocalNode.create(network, redName, `${limits}${quick.join('')}`);
     blue = await LocalNode.create(network, blueName, quick.join(''));
     await red.start([blue]);
     await blue.start([red]);
@@ -208,6 +209,15 @@ suite('the group log', () => {
     await refused(submit(bob, { ...good, hub: blueName }), 'UNKNOWN_GROUP');
     assert.equal((await readLog(alice, group)).entries.length, 1);
     await submit(bob, good);
+  });
+
+  test('a commit costs its sender what messages cost', async () => {
+    const { group, first } = await createGroup();
+    const target = () => ({ rid: bytes(32), domain: redName });
+    const targets = Array.from({ length: 51 }, target);
+    await refused(submit(alice, commitOn(group, first, { targets })), 'QUOTA');
+    assert.equal((await readLog(alice, group)).entries.length, 1);
+    await submit(alice, commitOn(group, first));
   });
 
   test('a peer asks for its members, one hop and no further', async () => {

@@ -118,19 +118,23 @@ export function channelLogQueries(
     'DELETE FROM log WHERE id = ?',
   ].map((sql) => db.prepare<[number]>(sql));
 
-  /** Removes what every live subscriber has passed, at most `trimRows` of it at once. */
+  /**
+   * Removes what every live subscriber has passed, at most `trimRows` of it at once. Returns how many
+   * rows that were.
+   */
   function trimPassed(
     nowMs: number,
     { id, head, acked }: { readonly id: number; readonly head: number; readonly acked: number },
-  ): void {
+  ): number {
     const passed = slowest.get(id) ?? head;
     if (passed <= acked) {
       setTrimDue.run(0, id);
-      return;
+      return 0;
     }
     const bound = nthRow.get(id, passed, trimRows - 1);
-    trims.trim(nowMs, id, bound ?? passed);
+    const rows = trims.trim(nowMs, id, bound ?? passed);
     setTrimDue.run(bound === undefined || bound === passed ? 0 : 1, id);
+    return rows;
   }
 
   /** A full log loses its oldest rows, whoever still waits for them: their readers find a gap. */
@@ -253,8 +257,10 @@ export function channelLogQueries(
         lapse.run(log, device);
         setTrimDue.run(1, log);
       }
+      let left = trimRows;
       for (const log of dueLogs.all()) {
-        trimPassed(nowMs, log);
+        if (left <= 0) break;
+        left -= trimPassed(nowMs, log);
         members.noteEmpty(nowMs, log.id);
       }
       for (const log of emptyLogs.all(nowMs - channelBounds.emptyMs)) {

@@ -2,8 +2,11 @@
 import type { SqlDatabase } from '../sqlite.ts';
 
 export interface LogTrim {
-  /** Removes the rows with seq <= upTo and notes it as `acked`; upTo is beyond the old one. */
-  trim(nowMs: number, log: number, upTo: number): void;
+  /**
+   * Removes the rows with seq <= upTo and notes it as `acked`; upTo is beyond the old one. Returns how
+   * many there were.
+   */
+  trim(nowMs: number, log: number, upTo: number): number;
 }
 
 export function logTrimQueries(db: SqlDatabase): LogTrim {
@@ -41,7 +44,9 @@ export function logTrimQueries(db: SqlDatabase): LogTrim {
       releasePayloads.run(log, upTo);
       bury.run(nowMs, log, upTo);
       remove.run(log, upTo);
-      advance.run(upTo, gone?.row_count ?? 0, gone?.byte_count ?? 0, log);
+      const rows = gone?.row_count ?? 0;
+      advance.run(upTo, rows, gone?.byte_count ?? 0, log);
+      return rows;
     },
   };
 }
