@@ -5,17 +5,10 @@
  * opened is recorded. Where rows come from and when they are acked is sync's business.
  */
 import { createHash } from 'node:crypto';
-import { DataLossError, messageTag, QpcError, RowKind, type Runtime } from '@quicprochat/proto';
+import { DataLossError, messageTag, QpcError, RowKind } from '@quicprochat/proto';
 import { sameBytes } from './contact.ts';
-import {
-  ContentError,
-  parseContent,
-  type HandedToken,
-  type KeyEvidence,
-  type ParsedContent,
-  type ReceiptMessage,
-  type TextMessage,
-} from './content.ts';
+import type { HandedToken } from './content.ts';
+import { Contents, type ContentsParts } from './contents.ts';
 import {
   EnvelopeError,
   openChannel,
@@ -27,30 +20,21 @@ import {
 import type { DeliveryTokens } from './delivery-tokens.ts';
 import { envelopeKeyOf } from './envelope-key.ts';
 import type { Holes } from './holes.ts';
-import type { ClientEvent, EventBus } from './events.ts';
+import type { ClientEvent } from './events.ts';
 import {
   CredentialError,
   inspectMessage,
   inspectWelcome,
   MlsError,
-  type Identity,
   type Joined,
   type Mls,
   type Processed,
   type SignatureKey,
 } from './mls/index.ts';
 import { takeNotice } from './notices.ts';
-import { noteNumber } from './number-ranges.ts';
-import { receiptLimits, takeReceipt } from './receipts.ts';
 import { ResendError } from './resend-request.ts';
 import type { Resender } from './resender.ts';
-import type {
-  ClientStore,
-  ConversationRecord,
-  InboxRow,
-  ParkedRow,
-  ParkReason,
-} from './store/store.ts';
+import type { InboxRow, ParkedRow, ParkReason } from './store/store.ts';
 import { writerLimits, type Batch, type Writer } from './writer.ts';
 
 export const receiverLimits = {
@@ -68,40 +52,25 @@ type Verdict =
   /** Ours, or here already: nothing to show. */
   | { readonly kind: 'known' };
 
-export interface ReceiverParts {
-  readonly store: ClientStore;
-  readonly runtime: Runtime;
-  readonly events: EventBus;
+export interface ReceiverParts extends ContentsParts {
   readonly writer: Writer;
   readonly mls: Mls;
-  readonly identity: Identity;
   readonly rid: Uint8Array;
   readonly signatureKey: SignatureKey;
   readonly tokens: Pick<DeliveryTokens, 'take' | 'takeAtJoin' | 'wake'>;
+  readonly resender: Resender;
+  readonly holes: Pick<Holes, 'wake' | 'takeGone'>;
   /** Rows wait for the manifests of these users. */
   readonly onUnknownUsers: (userIds: readonly string[]) => void;
-  /** A member passed on what logs say; done when it is taken in. */
-  readonly onEvidence: (evidence: KeyEvidence) => Promise<void>;
-  /** Messages are in the store that the application has not seen. */
-  readonly onMessages: () => void;
-  readonly holes: Holes;
-  readonly resender: Resender;
-  /** Receipts are due in this conversation. */
-  readonly onReceiptsDue: (conversationId: Uint8Array) => void;
-}
-
-/** An authentic message of a group, and what it came in. */
-interface Opened {
-  readonly processed: Extract<Processed, { kind: 'application' }>;
-  readonly bytes: Uint8Array;
-  readonly row: InboxRow;
 }
 
 export class Receiver {
   readonly #parts: ReceiverParts;
+  readonly #contents: Contents;
 
   constructor(parts: ReceiverParts) {
     this.#parts = parts;
+    this.#contents = new Contents(parts, (row, reason, batch) => this.#never(row, reason, batch));
   }
 
   /**
@@ -115,7 +84,7 @@ export class Receiver {
       if (!isNext(batch, storeId, row.seq)) return;
       const tag = messageTag(row.mid, row.payload);
       if (batch.hasSeen(tag)) {
-        this.#receiptAgain(tag, batch);
+        this.#contents.again(tag, batch);
       } else {
         if (row.kind === RowKind.Notice) {
           const emit = (event: ClientEvent): void => this.#emit(event);
@@ -340,7 +309,7 @@ export class Receiver {
       throw error;
     }
     if (processed.kind === 'application') {
-      return () => this.#take({ processed, bytes, row }, batch);
+      return () => this.#contents.take({ processed, bytes, row }, batch);
     }
     if (processed.isSelfRemoved) {
       return () => {
@@ -358,143 +327,6 @@ export class Receiver {
         this.#retryFor(groupId);
       });
     };
-  }
-
-  /** An authentic message: its keys are used up even if its content is nonsense. */
-  #take(opened: Opened, batch: Batch): void {
-    const { store } = this.#parts;
-    const { next, sender, plaintext, epoch, wipe } = opened.processed;
-    const { groupId } = next;
-    batch.useKeys(next, epoch, wipe);
-    batch.write(() => store.outbox.confirmHandshakes(groupId, sender.identityPub, epoch));
-    const conversation = batch.conversationOfGroup(groupId);
-    if (conversation === undefined) return;
-    let parsed: ParsedContent;
-    try {
-      parsed = parseContent(plaintext);
-    } catch (error) {
-      if (!(error instanceof ContentError)) throw error;
-      this.#never(opened.row, error.reason, batch);
-      return;
-    }
-    const { tokens } = parsed.content;
-    if (tokens !== undefined) {
-      batch.write(() => this.#parts.tokens.take(tokens, sender.identityPub, batch.nowMs));
-    }
-    switch (parsed.type) {
-      case 'tokens':
-        break;
-      case 'text':
-        this.#show(parsed.content, conversation, opened, batch);
-        break;
-      case 'receipt':
-        this.#takeReceipt(parsed.content, conversation, opened, batch);
-        break;
-      case 'unknown':
-        this.#never(opened.row, 'UNKNOWN_CONTENT', batch);
-        this.#count(parsed.content.n, opened, batch);
-        break;
-    }
-  }
-
-  #show(
-    message: TextMessage,
-    conversation: ConversationRecord,
-    opened: Opened,
-    batch: Batch,
-  ): void {
-    const { store } = this.#parts;
-    const { bytes, row } = opened;
-    const { sender, epoch } = opened.processed;
-    this.#count(message.n, opened, batch);
-    batch.advance(
-      conversation,
-      conversation.sentCount,
-      Math.max(conversation.lamport, message.lamport),
-    );
-    const { evidence, tokens: _tokens, ...shown } = message;
-    batch.write(() => {
-      const messageId = store.messages.add({
-        conversationId: conversation.id,
-        senderUser: sender.userId,
-        senderDevice: sender.deviceId,
-        ...shown,
-        receivedMs: batch.nowMs,
-      });
-      if (messageId === undefined) {
-        this.#writeReceiptAgain(
-          store.messages.idOf(conversation.id, sender.deviceId, shown.innerId),
-          batch.nowMs,
-        );
-        return;
-      }
-      store.receipts.addDue(messageId, 'DELIVERED');
-      store.resend.addCiphertext(
-        {
-          groupId: conversation.groupId,
-          sender: sender.identityPub,
-          n: shown.n,
-          epoch: Number(epoch),
-          tag: messageTag(row.mid, row.payload),
-          messageId,
-          bytes,
-        },
-        batch.nowMs,
-      );
-    });
-    batch.after(() => {
-      this.#parts.onMessages();
-      this.#parts.onReceiptsDue(conversation.id);
-    });
-    if (evidence !== undefined) batch.after(() => this.#takeEvidence(evidence));
-  }
-
-  /** What the number of a message says about others that are missing. */
-  #count(n: number, { processed: { next, sender } }: Opened, batch: Batch): void {
-    const { store, holes } = this.#parts;
-    const numbered = { groupId: next.groupId, sender: sender.identityPub, n };
-    let isNew = false;
-    batch.write(() => {
-      isNew = noteNumber(store.resend, numbered, batch.nowMs);
-    });
-    batch.after(() => {
-      if (isNew) holes.wake();
-    });
-  }
-
-  #takeReceipt(
-    receipt: ReceiptMessage,
-    conversation: ConversationRecord,
-    { processed: { sender } }: Opened,
-    batch: Batch,
-  ): void {
-    const { store, identity } = this.#parts;
-    const { nowMs } = batch;
-    const from = { conversationId: conversation.id, rid: sender.identityPub, nowMs };
-    const events: ClientEvent[] = [];
-    batch.write(() => events.push(...takeReceipt(store, identity, receipt, from)));
-    batch.after(() => {
-      for (const event of events) this.#emit(event);
-    });
-  }
-
-  /** A row came again: its sender has no receipt, so it gets one more. */
-  #receiptAgain(tag: Uint8Array, batch: Batch): void {
-    const { store } = this.#parts;
-    batch.write(() => this.#writeReceiptAgain(store.resend.messageOfTag(tag), batch.nowMs));
-  }
-  #writeReceiptAgain(messageId: number | undefined, nowMs: number): void {
-    const { store, onReceiptsDue } = this.#parts;
-    if (messageId === undefined) return;
-    if (!store.receipts.addAgain(messageId, nowMs - receiptLimits.repeatMs)) return;
-    const conversationId = store.messages.message(messageId)?.conversationId;
-    if (conversationId !== undefined) onReceiptsDue(conversationId);
-  }
-
-  #takeEvidence(evidence: KeyEvidence): void {
-    this.#parts.onEvidence(evidence).catch((error: unknown) => {
-      this.#parts.runtime.log.error('evidence of a member', { error: String(error) });
-    });
   }
 
   #settle(verdict: Verdict, row: InboxRow, batch: Batch, parked: ParkedRow | undefined): void {
