@@ -13,7 +13,7 @@ import {
   origin,
   startNode,
   type TestNode,
-} from './gossip-nodes.ts';
+} from '../cluster/gossip-nodes.ts';
 
 test('a fork is convicted by both nodes that saw one branch each, as soon as they meet', async () => {
   const made = logKeys();

@@ -4,7 +4,13 @@ import { createHost, relayServerDefaults } from '@quicprochat/p2p/swarm';
 import { signingKeyFromSeed } from '@quicprochat/proto';
 import type { SignedEndpointRecord } from '@quicprochat/proto/messages';
 import { everywhere, message, runtime, startDevice, type Device } from '../devices.ts';
-import { isConvictedAt, logKeys, openLog, startNode, type TestNode } from '../gossip-nodes.ts';
+import {
+  isConvictedAt,
+  logKeys,
+  openLog,
+  startNode,
+  type TestNode,
+} from '../../cluster/gossip-nodes.ts';
 
 /** What a party does; `seed` makes its keys. */
 export type Command =

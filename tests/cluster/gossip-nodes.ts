@@ -26,8 +26,9 @@ import {
   type SwarmPeer,
 } from '@quicprochat/p2p';
 import { startNodeSwarm } from '@quicprochat/p2p/swarm';
-import { systemClock, systemRandom } from '@quicprochat/proto';
-import { runtime } from './devices.ts';
+import { silentLog, systemClock, systemRandom } from '@quicprochat/proto';
+
+const runtime = { clock: systemClock, random: systemRandom, log: silentLog };
 
 export const origin = 'mallory.example/kt';
 
