@@ -53,7 +53,7 @@ export function noticeContract(open: OpenStore): void {
     assert.deepEqual(woken, [hex(alice)]);
   });
 
-  test('the sender stays at this node', async () => {
+  test('the sender stays at this node: what goes along is sealed, and another one each time', async () => {
     const { fixture, store } = await storeFixture(open);
     await using _ = fixture;
     const alice = await addDevice(store, 'alice');
@@ -66,8 +66,13 @@ export function noticeContract(open: OpenStore): void {
       'payload',
       'rids',
       'seq',
+      'slips',
       'ttlLeftMs',
     ]);
+    const [slip = new Uint8Array(0)] = row?.slips ?? [];
+    assert.ok(!Buffer.from(slip).includes(Buffer.from(alice.subarray(0, 4))));
+    const [again] = await store.readOutbox(blue, 'bulk', 0, 9, 9_999);
+    assert.notDeepEqual(again?.slips?.[0], slip);
   });
 
   test('a row that is delivered or deferred tells nothing', async () => {
