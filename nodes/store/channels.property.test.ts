@@ -232,6 +232,6 @@ test('a channel is its model, whatever happens in which order', async () => {
         for (let after = 0; after <= run.model.head; after += 1) await run.fetch(index, after);
       }
     }),
-    { numRuns: 20 },
+    { numRuns: 12 },
   );
 });

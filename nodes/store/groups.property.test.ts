@@ -136,6 +136,6 @@ test('a hub keeps one history, and tells nobody of what is not in it', async () 
       for (const one of steps) await run.do(one);
       await run.check();
     }),
-    { numRuns: 15 },
+    { numRuns: 10 },
   );
 });
