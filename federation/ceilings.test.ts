@@ -116,6 +116,14 @@ test('peers get half of what the writer was seen to do, measured on large batche
   assert.equal(share.waitMs(), 0);
 });
 
+test('a writer that stood still for a minute does not stop the peers for an hour', async () => {
+  const time = standing();
+  const share = new WriterShare(time.clock, 0.5);
+  await share.run(256, async () => void (time.at += minuteMs));
+  await share.run(256, async () => undefined);
+  assert.ok(share.waitMs() < 5_000, `${share.waitMs()} ms`);
+});
+
 test('batches that the writer takes together are measured together, also when one fails', async () => {
   const time = standing();
   const share = new WriterShare(time.clock, 0.5);

@@ -223,7 +223,8 @@ export class WriterShare {
   /** Items per second that peers get; infinite as long as nothing was measured. */
   get perSecond(): number {
     const ms = this.#msPerItem;
-    return ms === undefined || ms <= 0 ? Number.POSITIVE_INFINITY : (1000 * this.#share) / ms;
+    if (ms === undefined || ms <= 0) return Number.POSITIVE_INFINITY;
+    return Math.max(leastPerSecond, (1000 * this.#share) / ms);
   }
 
   waitMs(): number {
@@ -256,3 +257,5 @@ export class WriterShare {
 }
 
 const measuredItems = 64;
+/** A disk or a process that stood still for a while says nothing about the time after it. */
+const leastPerSecond = 64;
