@@ -123,7 +123,8 @@ export class DeliverClient {
 
   /** Links that are open, and over what; for people. */
   get links(): readonly { readonly peerId: string; readonly via: DeliveryPath }[] {
-    return [...this.#links.values()].map(({ connection }) => ({
+    const open = [...this.#links.values()].filter(({ caller }) => caller.isOpen);
+    return open.map(({ connection }) => ({
       peerId: connection.peerId,
       via: pathOf(connection),
     }));

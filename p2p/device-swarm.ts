@@ -159,7 +159,7 @@ export class DeviceSwarm implements AsyncDisposable {
       if (this.#relayAddresses.get(peerId) === wanted.get(peerId)) continue;
       keep.close();
       this.#relays.delete(peerId);
-      this.#host.keep(peerId, false);
+      if (!wanted.has(peerId)) void this.#host.release(peerId);
     }
     this.#relayAddresses = wanted;
     for (const [peerId, address] of wanted) {

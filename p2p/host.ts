@@ -48,6 +48,8 @@ export interface Host {
    * until that connection ends. Throws TransportError `unreachable` when the relay refuses.
    */
   reserve(relay: PeerIdText): Promise<void>;
+  /** Gives a reservation up, with the connection that it stands on. Never rejects. */
+  release(relay: PeerIdText): Promise<void>;
   /** Whether a reservation at the relay stands. */
   isReserved(relay: PeerIdText): boolean;
   /** Called when the last connection to a peer has ended. */

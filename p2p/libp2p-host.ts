@@ -398,6 +398,11 @@ class Libp2pHost implements Host {
     }
   }
 
+  async release(relay: PeerIdText): Promise<void> {
+    this.#relays.forget(relay);
+    await Promise.all(this.connections(relay).map((connection) => connection.close()));
+  }
+
   isReserved(relay: PeerIdText): boolean {
     return this.#relays.isReserved(relay);
   }

@@ -52,6 +52,11 @@ export class RelayClient {
     await this.#transport.reservationStore.addRelay(peerIdFromString(relay), 'configured');
   }
 
+  /** It is no relay of ours any more; its reservation ends with the connection to it. */
+  forget(relay: PeerIdText): void {
+    this.#asked.delete(relay);
+  }
+
   isReserved(relay: PeerIdText): boolean {
     return this.#transport?.reservationStore.hasReservation(peerIdFromString(relay)) ?? false;
   }

@@ -144,7 +144,7 @@ export async function freePort(): Promise<number> {
 }
 
 /** Until it is true, looked at often; throws after `ms`. */
-export async function until(what: () => boolean, ms = 10_000): Promise<void> {
+export async function until(what: () => boolean, ms = 30_000): Promise<void> {
   const deadline = performance.now() + ms;
   while (!what()) {
     if (performance.now() > deadline) throw new Error(`not within ${ms} ms`);

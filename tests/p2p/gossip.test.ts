@@ -28,7 +28,7 @@ test('a fork is convicted by both nodes that saw one branch each, as soon as the
   const startMs = performance.now();
   await connect(anna, bert);
   while (!(await isConvictedAt(anna)) || !(await isConvictedAt(bert))) {
-    assert.ok(performance.now() - startMs < 5_000, 'not convicted in 5 s');
+    assert.ok(performance.now() - startMs < 20_000, 'not convicted');
     await systemClock.sleep(10);
   }
   for (const { store } of [anna, bert]) {
@@ -74,7 +74,7 @@ test('evidence reaches a node that was away when it was found, and junk does not
   assert.equal((await anna.follower.observe({ type: 'note', note })).type, 'conflict');
   await connect(anna, bert);
   await until(() => bert.gossip.up.size === 1);
-  const deadlineMs = performance.now() + 5_000;
+  const deadlineMs = performance.now() + 20_000;
   while (!(await isConvictedAt(bert))) {
     assert.ok(performance.now() < deadlineMs);
     await systemClock.sleep(10);
