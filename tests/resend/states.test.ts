@@ -36,6 +36,6 @@ test('a message is accepted, relayed, delivered and read, each when that is so',
   assert.deepEqual(await bob.texts(1), ['hello']);
   assert.equal(await reached('read'), 'read');
   const told = alice.events.all().map(({ type }) => type);
-  for (const type of ['accepted', 'relayed', 'delivered', 'read'])
-    assert(told.includes(type), type);
+  const types = ['accepted', 'relayed', 'delivered', 'read'] as const;
+  for (const type of types) assert(told.includes(type), type);
 });
