@@ -80,7 +80,8 @@ test('lost, doubled and late messages and unopened rows are counted and fail', (
     what: 'undecryptable',
     reason: 'x',
   };
-  const unopened = judge([...clean, missing], options);
+  const unopened = judge([...said(1, false), missing, healed, ...rests], options);
+  assert.deepEqual(judge([...clean, missing], options).violations, []);
   for (const { violations } of [lost, doubled, late, unopened]) assert.ok(violations.length > 0);
 });
 

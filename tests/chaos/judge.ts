@@ -99,10 +99,23 @@ function isOf(device: string, target: string): boolean {
   return device === target || device.endsWith(`@${target}`);
 }
 
-/** A row that nobody could open is a message that nobody can read. */
+/**
+ * A row that nobody could open is a message that nobody can read, unless its device has everything
+ * that was sent to it: then it was a copy too many, or was sealed anew.
+ */
 function unopened(history: History): Violation[] {
+  const has = new Set(
+    linesOf(history, 'stored').map(({ device, senderDevice, innerId }) =>
+      [device, senderDevice, innerId].join(' '),
+    ),
+  );
+  const lacking = new Set(
+    linesOf(history, 'sent').flatMap(({ device, innerId, recipients }) =>
+      recipients.filter((recipient) => !has.has([recipient, device, innerId].join(' '))),
+    ),
+  );
   return linesOf(history, 'missing')
-    .filter(({ what }) => what === 'undecryptable')
+    .filter(({ what, device }) => what === 'undecryptable' && lacking.has(device))
     .map(({ device, reason }) => ({
       checker: 'no-loss',
       text: `${device} could not open a row: ${reason}`,

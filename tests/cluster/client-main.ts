@@ -115,11 +115,7 @@ async function handle(request: ClientRequest): Promise<unknown> {
       const messages = opened()
         .conversations()
         .flatMap(({ id }) => opened().history(id, Number.MAX_SAFE_INTEGER));
-      const own = messages.filter(
-        ({ acceptedMs, sendState }) =>
-          // Its copies were all taken, and none was given up since.
-          acceptedMs !== undefined && !['failed', 'bounced', 'expired'].includes(sendState ?? ''),
-      );
+      const own = messages.filter(({ receivedMs }) => receivedMs === undefined);
       const heard = messages.filter(({ receivedMs }) => receivedMs !== undefined);
       return {
         said: own.map(({ text, conversationId }) => ({

@@ -54,7 +54,7 @@ export interface Refusal {
   readonly message: string;
 }
 export interface Ledger {
-  /** Own texts of which the own node has every copy, with their conversation (hex). */
+  /** Own texts, with their conversation (hex). */
   readonly said: readonly { readonly text: string; readonly conversationHex: string }[];
   /** Texts of others. */
   readonly heard: readonly string[];

@@ -16,8 +16,14 @@ const shortSeconds = 10;
 const fallbackSeconds = 60;
 /** From here on (s) people talk slowly: the cut is about its length, not about load. */
 const longSeconds = 120;
-/** A cut bites when what was under way has arrived (ms). */
-const biteMs = 1_000;
+/** A cut bites when what was under way has arrived: nothing for so long, or late (ms). */
+const quietMs = 2_000;
+const biteMs = 120_000;
+/**
+ * Before the first cut, so that all members of a new group have each other's delivery tokens: without
+ * them a node holds 50 rows for an inbox and bounces the rest (ms).
+ */
+const warmUpMs = 15_000;
 /** Between two cuts, so that each finds a working network (ms). */
 const calmMs = 3_000;
 
@@ -92,13 +98,15 @@ export const partition: Scenario = {
       config: '[transport]\nengines = ["quic", "tls"]\n',
     });
     company.talk();
+    await sleep(warmUpMs);
     const made: { readonly cut: Cut; readonly fromMs: number; readonly toMs: number }[] = [];
     for (const cut of cuts) {
       await sleep(calmMs);
       const { recorder } = company;
       cut.make(network);
       recorder.fault('cut', '*', cut.name);
-      const fromMs = Date.now() + biteMs;
+      if (cut.isCrossed === 'never') await noCrossing(company);
+      const fromMs = Date.now();
       await sleep(1_000 * cut.seconds(seconds));
       const toMs = Date.now();
       recorder.fault('packets dropped', '*', String(network.dropped()));
@@ -138,19 +146,41 @@ export const partition: Scenario = {
   },
 };
 
-/** Waits until somebody reads a message of the other domain that was said after the cut. */
-async function crossing(company: Company, toMs: number, timeoutMs: number): Promise<void> {
-  const came = Promise.withResolvers<void>();
-  const before = new Map(company.talkers.map((talker) => [talker, talker.read.size]));
+/** Calls `each` whenever somebody reads texts of the other domain, until `done`. */
+async function watchCrossing(
+  company: Company,
+  each: () => void,
+  done: Promise<unknown>,
+): Promise<void> {
+  const sizes = new Map(company.talkers.map((talker) => [talker, talker.read.size]));
   const look = (): void => {
     for (const talker of company.talkers) {
-      const news = [...talker.read].slice(before.get(talker));
-      if (news.some((text) => !text.includes(`@${talker.node.domain}`))) came.resolve();
+      if (talker.read.size === sizes.get(talker)) continue;
+      const news = [...talker.read].slice(sizes.get(talker));
+      sizes.set(talker, talker.read.size);
+      if (news.some((text) => !text.includes(`@${talker.node.domain}`))) each();
     }
   };
   for (const talker of company.talkers) talker.listen(look);
-  await Promise.race([came.promise, sleep(Math.max(0, toMs + timeoutMs - Date.now()))]);
+  await done;
   for (const talker of company.talkers) talker.unlisten(look);
+}
+
+/** Waits until somebody reads a message of the other domain, at most so long after the heal. */
+async function crossing(company: Company, toMs: number, timeoutMs: number): Promise<void> {
+  const came = Promise.withResolvers<void>();
+  const late = sleep(Math.max(0, toMs + timeoutMs - Date.now()), undefined, { ref: false });
+  await watchCrossing(company, came.resolve, Promise.race([came.promise, late]));
+}
+
+/** Waits until nobody reads anything of the other domain any more. */
+async function noCrossing(company: Company): Promise<void> {
+  const startMs = performance.now();
+  let lastMs = startMs;
+  const quiet = (async () => {
+    while (performance.now() < Math.min(lastMs + quietMs, startMs + biteMs)) await sleep(100);
+  })();
+  await watchCrossing(company, () => (lastMs = performance.now()), quiet);
 }
 
 /** When messages of the other domain were taken in, from `fromMs` to `toMs`, in order. */
