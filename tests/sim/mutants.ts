@@ -132,14 +132,26 @@ export const mutants: readonly Mutant[] = [
     ],
   },
   {
-    name: 'relay-cursor-forgotten',
-    what: 'a receiving node takes a batch in and does not write its cursor with it',
-    mixes: ['node-kills', 'replies'],
+    name: 'relay-skips-one',
+    what: 'a receiving node skips one row too many of a batch that it had a part of',
+    mixes: ['requests', 'node-kills'],
     edits: [
       {
         file: 'nodes/store/queries/relay-inbox.ts',
-        from: 'if (fresh.length > 0 || !isCurrent) putCursor',
-        to: 'if (!isCurrent) putCursor',
+        from: 'const fresh = items.slice(start + 1 - firstSeq);',
+        to: 'const fresh = items.slice(start + (firstSeq <= start ? 2 : 1) - firstSeq);',
+      },
+    ],
+  },
+  {
+    name: 'ack-takes-more',
+    what: 'a node deletes one row more than was acked',
+    mixes: ['replies', 'bursts'],
+    edits: [
+      {
+        file: 'nodes/store/queries/inbox.ts',
+        from: 'if (upTo > log.acked) trims.trim(nowMs, log.id, upTo);',
+        to: 'if (upTo > log.acked) trims.trim(nowMs, log.id, Math.min(log.head, upTo + 1));',
       },
     ],
   },
