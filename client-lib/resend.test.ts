@@ -413,8 +413,10 @@ describe('a hostile request', () => {
       await alice.resender.answerDue();
       answers += take(alice, bob).length;
     }
-    assert.equal(answers, answerLimits.requestsPerHour - 1);
+    // One was spent before; the first of these also lets all members hear of the keys in use.
+    assert.equal(answers, answerLimits.requestsPerHour - 1 + 1);
     // Nobody else pays for it, and an hour later the member may ask again.
+    assert.equal(take(alice, carol).length, 1);
     await ask(alice, carol, {});
     await alice.resender.answerDue();
     assert.equal(take(alice, carol).length, 1);
@@ -422,6 +424,25 @@ describe('a hostile request', () => {
     await ask(alice, bob, {});
     await alice.resender.answerDue();
     assert.equal(take(alice, bob).length, 1);
+  });
+
+  test('that uses up keys lets the other members hear of it, so that they can follow', async () => {
+    const { alice, bob, carol, id } = await company();
+    for (let n = 0; n < 32; n += 1) await say(alice, id, `text ${n}`);
+    await exchange(alice, bob, carol);
+    const heard: number[] = [];
+    for (let keys = 0; keys < answerLimits.keysPerTick + 64; keys += 32) {
+      await ask(alice, bob, { sealAnew: true });
+      await alice.resender.answerDue();
+      heard.push(await deliver(alice, carol));
+    }
+    // At the first, as nobody knows what was before the start, and then when many were used.
+    assert.deepEqual(heard, [1, ...Array.from({ length: 15 }, () => 0), 1, 0]);
+    assertHas(
+      carol,
+      id,
+      Array.from({ length: 32 }, (_, n) => `text ${n}`),
+    );
   });
 
   test('for all numbers there are costs no more than for those that exist', async () => {

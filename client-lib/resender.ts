@@ -3,11 +3,18 @@
  * checked and becomes a duty in the transaction that takes its row in; the duty leaves with the answer.
  * Only members are answered, only with what they could read then, and only so much in an hour.
  */
-import { jitter, QpcError, type Runtime, type SigningKey } from '@quicprochat/proto';
+import {
+  hasReason,
+  jitter,
+  QpcError,
+  TransportError,
+  type Runtime,
+  type SigningKey,
+} from '@quicprochat/proto';
 import { sameBytes } from './contact.ts';
 import type { Contacts } from './contacts.ts';
-import { encodeContent } from './content.ts';
-import { hybridCopies, type SealedCopy } from './fan-out.ts';
+import { contentLimits, encodeContent, encodeReceipt } from './content.ts';
+import { hybridCopies, type Recipient, type SealedCopy } from './fan-out.ts';
 import type { Caller } from './link.ts';
 import type { Identity, Member, Mls, MlsGroup } from './mls/index.ts';
 import { rangesOf, without } from './number-ranges.ts';
@@ -21,7 +28,7 @@ import {
   type NumberRange,
   type ResendRequest,
 } from './resend-request.ts';
-import { sealContent, type Sealed } from './sealing.ts';
+import { recipientsOf, sealContent, type Sealed } from './sealing.ts';
 import { outboxBounds } from './store/outbox-rows.ts';
 import type { ResendDuty } from './store/resend-rows.ts';
 import type { ClientStore, MessageRecord } from './store/store.ts';
@@ -39,6 +46,11 @@ export const answerLimits = {
   messagesPerAnswer: 128,
   messagesPerAskerHour: 1024,
   messagesPerHour: 4096,
+  /**
+   * Messages sealed anew in a group, after which one goes to all members: each uses up a key that only
+   * the asker hears of, and nobody follows a sender over more than 4 096 of them.
+   */
+  keysPerTick: 512,
   /** Messages of others wait (ms), so that their sender answers first, and then not all at once. */
   othersDelayMs: 5_000,
   othersJitterMs: 60_000,
@@ -72,6 +84,8 @@ export class Resender {
   readonly #parts: ResenderParts;
   #timer: { cancel(): void } | undefined;
   #answering: Promise<void> | undefined;
+  /** Keys used in a group (hex of its id) since all members heard of one; unknown at the start. */
+  readonly #unheardKeys = new Map<string, number>();
   #isStopped = true;
 
   constructor(parts: ResenderParts) {
@@ -133,7 +147,10 @@ export class Resender {
         const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
         runtime.log.info('a request for messages waits', { reason, error: String(error) });
         try {
-          this.#postpone(duty);
+          // Another try helps only against a network that is away.
+          if (error instanceof TransportError || hasReason(error, 'NO_PREKEY'))
+            this.#postpone(duty);
+          else store.transaction(() => store.resend.deleteDuty(duty.id));
         } catch (cause) {
           // The store itself fails: the next start goes on.
           runtime.log.error('requests for messages', { error: String(cause) });
@@ -261,23 +278,42 @@ export class Resender {
     messages: readonly MessageRecord[],
   ): Promise<Omit<Answer, 'messages'>> {
     const { store, mls, contacts, runtime } = this.#parts;
-    const { random } = runtime;
+    const { random, clock } = runtime;
     const copies: SealedCopy[] = [];
     const sealed: Sealed[] = [];
+    const isStale = store.groups.conversationOfGroup(groupId)?.staleMs !== undefined;
+    const seal = async (plaintext: Uint8Array, to: readonly Recipient[]): Promise<void> => {
+      const from = sealed.at(-1)?.next ?? group;
+      const one = await sealContent({ store, mls, contacts, random }, from, plaintext, to);
+      sealed.push(one);
+      copies.push(...one.copies);
+    };
     for (const message of messages) {
       const { innerId, n, lamport, sentMs, text } = message;
       const [kept] = sealAnew ? [] : store.resend.ciphertexts(groupId, sender, n, n, 1);
       if (kept !== undefined && group.membersAt(BigInt(kept.epoch)) !== undefined) {
         copies.push(...this.#toAsker(member, 'mlsMessage', kept.bytes));
-        continue;
+      } else if (!isStale) {
+        contacts.requireUnblocked(group.members().map(({ userId }) => userId));
+        await seal(encodeContent({ innerId, n, lamport, sentMs, text }), [member]);
       }
-      contacts.requireUnblocked(group.members().map(({ userId }) => userId));
-      const plaintext = encodeContent({ innerId, n, lamport, sentMs, text });
-      const from = sealed.at(-1)?.next ?? group;
-      const one = await sealContent({ store, mls, contacts, random }, from, plaintext, [member]);
-      sealed.push(one);
-      copies.push(...one.copies);
     }
+    const key = Buffer.from(groupId).toString('hex');
+    const { keysPerTick } = answerLimits;
+    const unheard = (this.#unheardKeys.get(key) ?? keysPerTick) + sealed.length;
+    const isTick = sealed.length > 0 && unheard >= keysPerTick;
+    if (isTick) {
+      const innerId = random.bytes(contentLimits.innerIdBytes);
+      const said = {
+        innerId,
+        lamport: 0,
+        sentMs: clock.now(),
+        kind: 'DELIVERED',
+        ids: [],
+      } as const;
+      await seal(encodeReceipt(said), recipientsOf(group));
+    }
+    if (sealed.length > 0) this.#unheardKeys.set(key, isTick ? 0 : unheard);
     return { copies, sealed };
   }
 
