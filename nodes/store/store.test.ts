@@ -2,6 +2,7 @@
 import { describe } from 'node:test';
 import { accountContract } from './contract/accounts.ts';
 import { channelContract } from './contract/channels.ts';
+import { channelLogContract } from './contract/channels-log.ts';
 import { deadLetterContract } from './contract/dead-letters.ts';
 import type { OpenStore } from './contract/fixture.ts';
 import { groupContract } from './contract/groups.ts';
@@ -26,6 +27,7 @@ for (const [name, open] of stores) {
     keyContract(open);
     inboxContract(open);
     channelContract(open);
+    channelLogContract(open);
     groupContract(open);
     outboxContract(open);
     noticeContract(open);
