@@ -40,7 +40,7 @@ describe('the numbers of a sender', () => {
           assert(from <= to && (index === 0 || from > (holes[index - 1]?.to ?? 0)), 'overlap');
         }
       }),
-      { numRuns: 200 },
+      { numRuns: 60 },
     );
   });
 

@@ -343,7 +343,7 @@ describe('copies and messages', () => {
           run.nowMs = Math.max(time, run.nowMs);
         }
       }),
-      { numRuns: 120 },
+      { numRuns: 60 },
     );
   });
 
