@@ -38,6 +38,34 @@ test('rows of strangers are counted as long as they lie in the inbox', async () 
   await assert.rejects(store.enqueue(newRow(alice)), full);
 });
 
+test('in a full inbox who has a token gets a time to come back, and other targets their rows', async () => {
+  const { fixture, store } = await storeFixture(openNodeStoreInThread, {
+    ...strangers,
+    inboxRows: 2,
+  });
+  await using _ = fixture;
+  const [alice, bob] = [await addDevice(store, 'alice'), await addDevice(store, 'bob')];
+  const token = systemRandom.bytes(16);
+  await store.setDeliveryTokens(alice, [deliveryTokenHash(token)]);
+  const payloads = [newRow(alice), newRow(alice), newRow(alice)];
+  const outcomes = await store.enqueueBatch({
+    payloads,
+    targets: [
+      { payload: 0, rid: alice, token },
+      { payload: 1, rid: alice, token },
+      { payload: 2, rid: alice, token },
+      { payload: 2, rid: alice },
+      { payload: 2, rid: bob },
+    ],
+    kind: 1,
+    ttlMs: 60_000,
+  });
+  const reasons = outcomes.map((one) => (one.outcome === 'refused' ? one.reason : one.outcome));
+  assert.deepEqual(reasons, ['stored', 'stored', 'QUEUE_FULL', 'QUEUE_FULL', 'stored']);
+  const times = outcomes.map((one) => 'retryAfterMs' in one);
+  assert.deepEqual(times, [false, false, true, false, false]);
+});
+
 test('a set is refused as a whole, and for a device that is not here', async () => {
   const { fixture, store } = await storeFixture(openNodeStoreInThread, strangers);
   await using _ = fixture;

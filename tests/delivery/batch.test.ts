@@ -174,25 +174,4 @@ suite('BatchEnqueue', () => {
     const { rows } = await call(bob.connection, methods.fetch, { log: {}, after: 0n });
     assert.equal(rows.length, 0);
   });
-
-  test('a full inbox refuses its own rows only', async () => {
-    const config = `${quick}[limits]\ninbox_rows = 2\n`;
-    await using small = await LocalNode.create(network, 'small.example', config);
-    await small.start();
-    await using eve = await TestDevice.register(small, 'eve@small.example');
-    await using frank = await TestDevice.register(small, 'frank@small.example');
-    const payloads = [fresh(), fresh(), fresh()];
-    const to = (device: TestDevice, payload: number) => ({
-      payload,
-      rid: device.rid,
-      domain: small.domain,
-    });
-    const targets = [to(eve, 0), to(eve, 1), to(eve, 2), to(frank, 2)];
-    const { statuses } = await call(eve.connection, methods.batchEnqueue, { payloads, targets });
-    assert.deepEqual(outcomes(statuses), [1, 1, 0, 1]);
-    assert.equal(statuses[2]?.reason, 'QUEUE_FULL');
-    assert.equal(statuses[2].status, 5);
-    // This inbox knows no strangers: the sender may try again.
-    assert.ok(statuses[2].retryAfterMs > 0n);
-  });
 });
