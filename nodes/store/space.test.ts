@@ -8,6 +8,8 @@ import {
   storeFixture,
   type StoreFixture,
 } from './contract/fixture.ts';
+import { TestGroup } from './contract/channel-group.ts';
+import { TestCommitter } from './contract/group-committer.ts';
 import { openNodeStoreInThread } from './open.ts';
 import type { DiskLimits, NodeStore } from './store.ts';
 
@@ -66,6 +68,32 @@ test('at the last step accounts stop as well, acks and reads do not', async () =
   await assert.rejects(store.enqueue(newRow(rid)), full);
   assert.equal((await store.fetch(rid, 0, 9, 999)).rows.length, 1);
   await store.ack(rid, 1);
+});
+
+test('on a full disk commits still come to their members, posts to a channel do not', async () => {
+  const { fixture, store: before } = await storeFixture(openNodeStoreInThread, bigLimits);
+  await using _ = fixture;
+  const rid = await addDevice(before, 'alice');
+  const committer = new TestCommitter();
+  const first = committer.newGroup(rid);
+  await before.createGroup(first);
+  const channel = new TestGroup();
+  await before.createChannel(rid, channel.asNew());
+  await before[Symbol.asyncDispose]();
+  const disk = { ...noStep, redShare: 0, fullShare: 0 };
+  const store = await fixture.open(openNodeStoreInThread, { ...bigLimits, disk });
+  await assert.rejects(store.postToChannel(channel.post()), full);
+  await assert.rejects(store.createChannel(rid, new TestGroup().asNew()), full);
+  await assert.rejects(store.createGroup(new TestCommitter().newGroup(rid)), full);
+  const targets = [{ rid, token: new Uint8Array(0) }];
+  const offer = committer.offer(first.parsed, { targets });
+  assert.equal((await store.submitCommit(offer)).isNew, true);
+  assert.equal((await store.fetch(rid, 0, 9, 9_999)).rows.length, 1);
+  await store[Symbol.asyncDispose]();
+  const last = { ...bigLimits, disk: { ...disk, lastShare: 0 } };
+  const stopped = await fixture.open(openNodeStoreInThread, last);
+  await assert.rejects(stopped.submitCommit(committer.offer(offer.parsed, { targets })), full);
+  assert.equal((await stopped.submitCommit(offer)).isNew, false, 'a repeat writes nothing');
 });
 
 test('the steps do not count on a disk that is large enough', async () => {

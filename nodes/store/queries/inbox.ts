@@ -8,6 +8,7 @@ import {
   NotFoundError,
   PayloadTooLargeError,
   ResourceExhaustedError,
+  RowKind,
   Status,
 } from '@quicprochat/proto';
 import { needBytes, needSeq, storeBounds } from '../bounds.ts';
@@ -101,7 +102,9 @@ export function inboxQueries(
     const known = logs.receivedMs(log.id, delivery.tag);
     if (known !== undefined) return { outcome: 'duplicate', receivedMs: known };
     const size = delivery.payload.bytes.length;
-    context.needRoom();
+    // A commit that was accepted is brought: without it nothing that follows can be read.
+    if (delivery.kind === RowKind.GroupControl) context.needLastRoom();
+    else context.needRoom();
     const isStranger = tokens.isStranger(log.id, token);
     const isFull =
       log.row_count >= limits.inboxRows ||
