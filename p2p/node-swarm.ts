@@ -28,6 +28,8 @@ export const nodeSwarmLimits = {
   /** A question, or evidence that is shown (bytes); answers are bounded by frame-call.ts. */
   pullRequestBytes: maxEvidenceBytes + 16 * 1024,
   pullMs: 20_000,
+  /** Of two that dial each other, the one with the greater peer id waits so long for the other (ms). */
+  dialAfterMs: 1_000,
 } as const;
 
 interface PeerState {
@@ -133,6 +135,9 @@ class LocalNodeSwarm implements NodeSwarm {
       runtime: this.#runtime,
       isUp,
       connect: async (signal) => {
+        if (this.#host.peerId > peerId) {
+          await this.#runtime.clock.sleep(nodeSwarmLimits.dialAfterMs, signal);
+        }
         let failure: unknown = new TransportError('unreachable', 'the peer has no address');
         for (const address of addresses) {
           // It may have connected meanwhile.
