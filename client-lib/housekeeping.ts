@@ -61,6 +61,7 @@ export class Housekeeping {
 
   #roundIn(delayMs: number): void {
     const { clock, random, log } = this.#parts.runtime;
+    this.#timer?.cancel();
     if (this.#isStopped) return;
     this.#timer = clock.timer(delayMs, () => {
       this.#working = this.round()

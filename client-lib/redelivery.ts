@@ -133,6 +133,7 @@ export class Redelivery {
 
   #sweepIn(delayMs: number): void {
     const { clock, random } = this.#parts.runtime;
+    this.#timer?.cancel();
     if (this.#isStopped) return;
     this.#timer = clock.timer(delayMs, () => {
       this.#sweeping = this.sweep().finally(() => {
@@ -199,8 +200,8 @@ export class Redelivery {
   /** Whether members may not be able to open a message much longer. */
   #isBehind({ messageId, groupId, epoch }: OutboxRow): boolean {
     if (messageId === undefined || groupId === undefined || epoch === undefined) return false;
-    const state = this.#parts.store.groups.state(groupId);
-    return state !== undefined && BigInt(epoch) + redeliveryLimits.epochsBehind < state.epoch;
+    const now = this.#parts.store.groups.epoch(groupId);
+    return now !== undefined && BigInt(epoch) + redeliveryLimits.epochsBehind < now;
   }
 
   /**

@@ -77,6 +77,10 @@ export function groupRows(db: Database): GroupRows {
         })),
       };
     },
+    epoch(groupId) {
+      const row = db.get('SELECT epoch FROM mls_cold WHERE group_id = ?', groupId);
+      return row === undefined ? undefined : BigInt(row.number('epoch'));
+    },
     putCold(groupId, epoch, bytes) {
       db.run('INSERT OR REPLACE INTO mls_cold VALUES (?, ?, ?)', groupId, Number(epoch), bytes);
     },

@@ -162,6 +162,8 @@ export interface GroupRows {
   /** The group is in an epoch that its lost copy never was in. */
   clearStale(groupId: Uint8Array): void;
   state(groupId: Uint8Array): StoredGroup | undefined;
+  /** Without reading the state. */
+  epoch(groupId: Uint8Array): bigint | undefined;
   putCold(groupId: Uint8Array, epoch: bigint, bytes: Uint8Array): void;
   putHot(groupId: Uint8Array, bytes: Uint8Array): void;
   putPast(groupId: Uint8Array, epoch: bigint, bytes: Uint8Array): void;
