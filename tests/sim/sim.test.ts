@@ -5,12 +5,14 @@
 import assert from 'node:assert/strict';
 import { randomInt } from 'node:crypto';
 import { before, describe, test } from 'node:test';
-import { mixNamed, mixOfSeed, mixes } from './mixes.ts';
+import { mixNamed, mixes } from './mixes.ts';
 import { replayCommand } from './report.ts';
 import { runSeed } from './run.ts';
 import { makeWorld, type World } from './world.ts';
 
 const freshSeeds = 3;
+/** A night after a lost disk costs as much as three runs: those mixes are for longer runs. */
+const shortMixes = mixes.filter(({ nights }) => nights === 0);
 
 describe('a simulated cluster', () => {
   let world: World;
@@ -31,7 +33,7 @@ describe('a simulated cluster', () => {
   for (let n = 0; n < freshSeeds; n += 1) {
     const seed = randomInt(2 ** 31);
     test(`loses nothing and shows nothing twice with seed ${seed}`, async (t) => {
-      const mix = mixOfSeed(seed);
+      const mix = shortMixes[seed % shortMixes.length] ?? mixNamed('everything');
       t.diagnostic(replayCommand({ seed, mix: mix.name }));
       const result = await runSeed({ world, mix, seed });
       assert.deepEqual(result.violations, []);
