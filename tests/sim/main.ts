@@ -3,6 +3,7 @@
  *   --seed N | --seeds A..B   which (default: one fresh seed)
  *   --mix NAME                one fault mix for all (default: the seed chooses)
  *   --operations N            client operations in a run
+ *   --nights N                nights after the run, instead of the mix's (run.ts)
  *   --workers N               processes
  *   --twice                   each seed twice; both must leave the same trace
  *   --trace                   every line of what happens, with the logs of nodes and clients
@@ -26,18 +27,20 @@ interface Job {
   readonly seed: number;
   readonly mix: string;
   readonly operations: number | undefined;
+  readonly nights: number | undefined;
   readonly isTwice: boolean;
   readonly isTraced: boolean;
 }
 
 let world: Promise<World> | undefined;
 
-async function run({ seed, mix, operations, isTwice, isTraced }: Job): Promise<RunSummary> {
+async function run({ seed, mix, operations, nights, isTwice, isTraced }: Job): Promise<RunSummary> {
   const options = {
     world: await (world ??= makeWorld()),
     seed,
     mix: mixNamed(mix),
     ...(operations === undefined ? {} : { operations }),
+    ...(nights === undefined ? {} : { nights }),
   };
   const before = process.cpuUsage();
   const result = await runSeed({
@@ -119,6 +122,7 @@ async function main(): Promise<void> {
       seeds: { type: 'string' },
       mix: { type: 'string' },
       operations: { type: 'string' },
+      nights: { type: 'string' },
       workers: { type: 'string', default: '1' },
       json: { type: 'string' },
       trace: { type: 'boolean', default: false },
@@ -139,6 +143,7 @@ async function main(): Promise<void> {
     seed,
     mix: (mix === undefined ? mixOfSeed(seed) : mixNamed(mix)).name,
     operations: values.operations === undefined ? undefined : Number(values.operations),
+    nights: values.nights === undefined ? undefined : Number(values.nights),
     isTwice: values.twice,
     isTraced: values.trace,
   }));

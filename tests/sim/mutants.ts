@@ -247,7 +247,8 @@ function hunt(
   mix: string,
   operations: string,
 ): { readonly seed: string; readonly text: string } | undefined {
-  const what = ['--seeds', seeds, '--mix', mix, '--operations', operations];
+  // A re-send in the night would mend what these bugs break.
+  const what = ['--seeds', seeds, '--mix', mix, '--operations', operations, '--nights', '0'];
   const args = ['tests/sim/main.ts', ...what, '--first'];
   const { stdout, stderr } = spawnSync(process.execPath, args, { cwd: copy, encoding: 'utf8' });
   const lines = stdout.split('\n');
