@@ -75,7 +75,8 @@ export class ChannelPosts {
       ...(sender === undefined ? {} : { sender }),
     });
     // Only what a member signed is worth memory.
-    if (post.domains.length > 0) this.#remember(post);
+    const isSigned = enqueued.outcome === 'stored';
+    if (isSigned && post.domains.length > 0) this.#remember(post);
     for (const peer of peers) federation.notify(peer);
     return enqueued;
   }

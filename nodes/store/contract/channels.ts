@@ -148,6 +148,20 @@ export function channelContract(open: OpenStore): void {
     assert.equal(head, 6);
   });
 
+  test('a repeat goes to further domains only when a live key signed it', async () => {
+    const { fixture, store } = await storeFixture(open, bigLimits);
+    await using _ = fixture;
+    const { group } = await channelOf(store, 1);
+    const post = group.post();
+    await store.postToChannel(post);
+    const signature = new Uint8Array(64);
+    const forged = await store.postToChannel({ ...post, signature, peers: [blue] });
+    assert.equal(forged.outcome, 'duplicate');
+    assert.deepEqual(await store.peersWithRows(), []);
+    assert.equal((await store.postToChannel({ ...post, peers: [blue] })).outcome, 'duplicate');
+    assert.deepEqual(await store.peersWithRows(), [blue]);
+  });
+
   test('the first update of a channel comes from a hub that it names', async () => {
     const { fixture, store } = await storeFixture(open);
     await using _ = fixture;

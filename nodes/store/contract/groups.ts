@@ -254,8 +254,8 @@ export function groupContract(open: OpenStore): void {
     const { certified } = offer;
     const control = (commit: Uint8Array): Uint8Array =>
       toBinary(GroupControlSchema, create(GroupControlSchema, { entry: certified, commit }));
-    const relay = (bytes: Uint8Array, firstSeq: number) =>
-      store.applyRelay(blue, {
+    const relay = (bytes: Uint8Array, firstSeq: number, from = blue) =>
+      store.applyRelay(from, {
         ...{ lane: 'control', streamId: new Uint8Array(16), acked: 0, firstSeq },
         items: [
           {
@@ -271,6 +271,8 @@ export function groupContract(open: OpenStore): void {
       'BAD_SIGNATURE',
       'BAD_FIELD',
     ]);
+    // Whoever has read the post could make any number of such rows: only a hub's are taken.
+    assert.deepEqual(await reasons(relay(control(offer.commit), 1, red)), ['PEER_DENIED']);
     await relay(control(offer.commit), 3);
     const { rows } = await store.fetchChannel(alice, { cid, after: 0 }, 9, 9_999);
     assert.deepEqual(

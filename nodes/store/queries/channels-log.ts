@@ -32,6 +32,12 @@ export interface PostProof {
   readonly signature: Uint8Array;
 }
 
+/** A post that was here already: since when (Unix ms), and whether a live key signed the repeat too. */
+export interface KnownPost {
+  readonly receivedMs: number;
+  readonly isSigned: boolean;
+}
+
 export interface ChannelLogQueries {
   /**
    * Whether the channel is here, once its write key of that epoch signed `signed` under `mid`. Throws
@@ -47,9 +53,10 @@ export interface ChannelLogQueries {
   /** Writes a row whose writer was checked, behind the head; nothing where the channel is not here. */
   append(nowMs: number, cid: Uint8Array, delivery: Delivery): void;
   /**
-   * Writes the row behind the head, unless it was here already: since when (Unix ms). NotFoundError UNKNOWN_CHANNEL, InvalidArgumentError BAD_SIGNATURE before any write.
+   * Writes the row behind the head, unless it was here already. NotFoundError UNKNOWN_CHANNEL,
+   * InvalidArgumentError BAD_SIGNATURE before any write.
    */
-  post(nowMs: number, cid: Uint8Array, proof: PostProof, delivery: Delivery): number | undefined;
+  post(nowMs: number, cid: Uint8Array, proof: PostProof, delivery: Delivery): KnownPost | undefined;
   fetch(
     nowMs: number,
     rid: Uint8Array,
@@ -154,20 +161,29 @@ export function channelLogQueries(
     trims.trim(nowMs, channel.id, upTo);
   }
 
+  function isSigned(
+    nowMs: number,
+    { id, key: cid }: ChannelRow,
+    { epoch, signature }: PostProof,
+    mid: Uint8Array,
+    signed: Uint8Array,
+  ): boolean {
+    const writePub = members.writePub(nowMs, id, epoch);
+    const post = { cid, epoch, mid, payload: signed };
+    return writePub !== undefined && verifyChannelPost(post, signature, writePub);
+  }
+
   function needWriter(
     nowMs: number,
-    { id, key: cid, epoch: newest }: ChannelRow,
-    { epoch, signature }: PostProof,
+    channel: ChannelRow,
+    proof: PostProof,
     mid: Uint8Array,
     signed: Uint8Array,
   ): void {
     // The update with that epoch's key is on its way.
-    if (epoch > newest) throw unknownChannel(cid);
-    const writePub = members.writePub(nowMs, id, epoch);
-    const post = { cid, epoch, mid, payload: signed };
-    if (writePub === undefined || !verifyChannelPost(post, signature, writePub)) {
-      throw new InvalidArgumentError('BAD_SIGNATURE', 'no valid write key signed the post');
-    }
+    if (proof.epoch > channel.epoch) throw unknownChannel(channel.key);
+    if (isSigned(nowMs, channel, proof, mid, signed)) return;
+    throw new InvalidArgumentError('BAD_SIGNATURE', 'no valid write key signed the post');
   }
 
   function append(nowMs: number, channel: ChannelRow, delivery: Delivery): void {
@@ -220,9 +236,12 @@ export function channelLogQueries(
       const channel = members.byCid(cid);
       if (channel === undefined) throw unknownChannel(cid);
       const { tag, mid, kind, payload } = delivery;
-      const known = logs.receivedMs(channel.id, tag);
-      if (known !== undefined) return known;
-      needWriter(nowMs, channel, proof, mid, signedPart(kind, payload.bytes));
+      const signed = signedPart(kind, payload.bytes);
+      const receivedMs = logs.receivedMs(channel.id, tag);
+      if (receivedMs !== undefined) {
+        return { receivedMs, isSigned: isSigned(nowMs, channel, proof, mid, signed) };
+      }
+      needWriter(nowMs, channel, proof, mid, signed);
       needRoom();
       append(nowMs, channel, delivery);
       return undefined;

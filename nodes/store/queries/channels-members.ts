@@ -62,6 +62,8 @@ export interface ChannelMemberQueries {
   create(nowMs: number, rid: Uint8Array, channel: NewChannel): { readonly wasNew: boolean };
   /** Public half of the write key that is valid for an epoch now. */
   writePub(nowMs: number, channel: number, epoch: number): Uint8Array | undefined;
+  /** Throws PermissionDeniedError PEER_DENIED when the channel is here and `from` is no hub of it. */
+  needHub(from: string, cid: Uint8Array): void;
   /** The update's effects, to be had by a call; throws the typed refusal and writes nothing itself. */
   prepareUpdate(nowMs: number, from: string, update: ParsedChannelUpdate): () => void;
   members(rid: Uint8Array, cid: Uint8Array): ChannelMembers;
@@ -248,6 +250,11 @@ export function channelMemberQueries(
     },
 
     writePub: (nowMs, channel, epoch) => keyOf.get(channel, epoch, nowMs),
+
+    needHub(from, cid) {
+      const channel = byCid.get(cid);
+      if (channel !== undefined && !decodeHubs(channel.hubs).includes(from)) throw notHub();
+    },
 
     prepareUpdate(nowMs, from, parsed) {
       const channel = byCid.get(parsed.update.cid);

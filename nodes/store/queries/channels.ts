@@ -96,6 +96,10 @@ export function channelQueries(
       const incoming = new IncomingPayload(payload);
       const delivery = { kind, mid, tag, payload: incoming, ttlMs };
       const known = log.post(nowMs, cid, { epoch, signature }, delivery);
+      // Whoever has read the post can repeat it, and would have it sent anywhere.
+      if (known?.isSigned === false) {
+        return { outcome: 'duplicate', tag, receivedMs: known.receivedMs };
+      }
       // A repeat may name domains that the first try did not know of: each is asked for itself.
       const sender = post.sender && logs.byKey(post.sender)?.id;
       const bounce = (domain: string, reason: string): void => {
@@ -114,7 +118,7 @@ export function channelQueries(
       for (const domain of denied) if (known === undefined) bounce(domain, 'PEER_DENIED');
       return known === undefined
         ? { outcome: 'stored', tag, receivedMs: nowMs }
-        : { outcome: 'duplicate', tag, receivedMs: known };
+        : { outcome: 'duplicate', tag, receivedMs: known.receivedMs };
     },
 
     fetchChannel(nowMs, rid, { cid, after }, maxRows, maxBytes) {
@@ -149,6 +153,9 @@ export function channelQueries(
       try {
         if (kind === RowKind.ChannelUpdate) update(nowMs, from, payload);
         else {
+          // What stands in such a row beside the signed commit is a hub's word: whoever has one
+          // signed post could make as many of them as a log holds.
+          if (kind === RowKind.GroupControl) members.needHub(from, cid);
           const delivery = { kind, mid, tag, payload: new IncomingPayload(payload), ttlMs };
           log.post(nowMs, cid, channel, delivery);
         }
