@@ -108,7 +108,7 @@ suite('qpc', () => {
 
   test('a message reaches another node, and the answer comes back in the same conversation', async () => {
     const [sent] = await json('alice', ['send', 'bob@blue.example', marks.text]);
-    assert.deepEqual(Object.keys(sent ?? {}), ['type', 'conversation', 'message']);
+    assert.deepEqual(Object.keys(sent ?? {}), ['type', 'conversation', 'message', 'state']);
     const lines = await json('bob', ['listen', '--count', '1', '--timeout', '30', ...asBob]);
     const message = lines.find(({ type }) => type === 'message');
     assert.deepEqual(Object.keys(message ?? {}), [
