@@ -39,7 +39,7 @@ import type {
   RelayInboxStore,
   RewindStore,
 } from './store.ts';
-import { PeerTrust, type RecordSite } from './trust.ts';
+import { PeerTrust, trustLimits, type RecordSite } from './trust.ts';
 
 export const federationLimits = {
   /** Due deferred rows and rows past their age are looked for this often (ms). */
@@ -50,7 +50,7 @@ export const federationLimits = {
   /** ...to peers with rows, and those that were heard within this time (ms) or never. */
   announceHeardMs: 30 * 24 * 3_600_000,
   /** Peers that are not in the peers file, at most. */
-  foundPeers: 10_000,
+  foundPeers: trustLimits.foundMax,
   /** Of them those that have not shown a record yet: anybody can make up domains. */
   unprovenPeers: 1_000,
   lostKeyMs: 72 * 3_600_000,
@@ -262,6 +262,9 @@ export class Federation implements AsyncDisposable {
     const parts = this.#peers.get(domain);
     if (parts === undefined) return;
     this.#notes.seen(domain, standingOf(parts));
+    this.#trust.spoke(domain).catch((error: unknown) => {
+      this.#options.runtime.log.error('peer keys unsaved', { peer: domain, error: String(error) });
+    });
     const { state } = parts.link.status();
     if (state === 'backoff' || state === 'suspended') parts.link.wake();
   }
@@ -302,6 +305,7 @@ export class Federation implements AsyncDisposable {
       log.warn('hello refused', { peer: domain, pin, reason: 'PEER_DENIED' });
       throw new PermissionDeniedError('PEER_DENIED', 'this node does not know you by that key');
     }
+    await this.#trust.spoke(domain);
     try {
       checkVersions(request);
     } catch (error) {

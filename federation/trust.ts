@@ -36,7 +36,9 @@ export const trustLimits = {
   sitesAtOnce: 8,
   /** Sites whose last look is remembered; the oldest go first. */
   sitesRemembered: 10_000,
-  /** How often such a site is looked at (ms). */
+  /** Domains whose records came by their sites. */
+  foundMax: 10_000,
+  /** How often a site with new keys is looked at (ms). */
   candidateEveryMs: 3_600_000,
 } as const;
 
@@ -97,15 +99,21 @@ export class PeerTrust {
   }
 
   /**
+   * A known key of the domain speaks, over whichever connection: whatever its site may show, the key
+   * is not lost. Who holds the domain's names can keep us from dialing it. Throws what the store throws.
+   */
+  async spoke(domain: string): Promise<void> {
+    if (this.records.keys(domain).candidate === undefined) return;
+    await this.#object(domain, 'the known key is in use');
+  }
+
+  /**
    * Asks the peer for its record, over a link that has just come up. A peer that has none, or one
    * that cannot be believed, keeps the record that it had: that is logged, and the link goes on.
    */
   async refresh(domain: string, session: LinkSession, ask: AskForRecord): Promise<void> {
     try {
-      // A known key speaks: whatever its site may show, the key is not lost.
-      if (this.records.keys(domain).candidate !== undefined) {
-        await this.#object(domain, 'the known key is in use');
-      }
+      await this.spoke(domain);
       const signed = await ask(session);
       if (signed !== undefined) await this.#keep(domain, signed, session.spkiSha256);
     } catch (error) {
@@ -122,6 +130,18 @@ export class PeerTrust {
     const { policy, site, runtime } = this.#options;
     if (!policy().allows(domain)) {
       throw new PermissionDeniedError('PEER_DENIED', `this node does not federate with ${domain}`);
+    }
+    // Whoever has one domain has any number of names below it, each with a site.
+    const { held, isFound } = this.records.keys(domain);
+    const isNew = held === undefined && !isFound && policy().peer(domain) === undefined;
+    if (isNew && this.records.found.length >= trustLimits.foundMax) {
+      throw new UnavailableError(
+        'PEER_UNREACHABLE',
+        'this node has found as many peers as it may',
+        {
+          retryAfterMs: trustLimits.candidateEveryMs,
+        },
+      );
     }
     const running = this.#asking.get(domain);
     if (running !== undefined) return running;

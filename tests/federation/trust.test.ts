@@ -329,6 +329,30 @@ test('open: that time begins anew with other keys, and end when the old key spea
   assert.equal(red.events('peer was pinned anew').length, 0);
 });
 
+test('open: a site takes no domain whose known key still calls, though nobody gets through to it', async () => {
+  await using found = await strangers('open');
+  const { red, blue, sites, clock } = found;
+  await send(found, 'one');
+  const old = blue.recordKey;
+  // The thief has the names: red dials him, and sees his record.
+  await blue.stop();
+  await blue.loseKeys();
+  sites.show(blue, () => blue.record({ seq: 5 }));
+  await blue.start();
+  await send(found, 'two', (lostKeyHours / 2) * hourMs);
+  assert.equal(red.events('peer shows unknown keys').length, 1);
+  await red.federation.acceptHello(old.spkiSha256, helloOf(blue));
+  assert.equal(red.events('new keys of peer dropped').length, 1);
+  await clock.advance((lostKeyHours - 1) * hourMs);
+  assert.ok(red.federation.isPinned('blue.example', old.spkiSha256));
+  // So does every call over a connection that stands.
+  red.federation.heard('blue.example');
+  await clock.advance((lostKeyHours - 1) * hourMs);
+  assert.ok(red.federation.isPinned('blue.example', old.spkiSha256));
+  assert.equal(red.events('new keys of peer dropped').length, 2);
+  assert.equal(red.events('peer was pinned anew').length, 0);
+});
+
 test('a peers file may list more addresses than a record, and both are tried', async () => {
   const dead = makePeer('blue.example', [`qpc://nowhere.example:5001#${'A'.repeat(43)}`]);
   await using pair = await makePair({}, { isStarted: false });

@@ -1,0 +1,53 @@
+/** How many domains may be found by their sites: the rest of trust is in tests/federation. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { hasReason, silentLog, systemClock, systemRandom } from '@quicprochat/proto';
+import { PeerPolicy } from './policy.ts';
+import { PeerRecords } from './records.ts';
+import type { HeldPeerRecord } from './store.ts';
+import { PeerTrust, trustLimits } from './trust.ts';
+
+const runtime = { clock: systemClock, random: systemRandom, log: silentLog };
+
+/** A node in mode `open` that has found so many domains. */
+async function trustOf(found: number) {
+  const held = Array.from({ length: found }, (_, index): HeldPeerRecord => ({
+    domain: `found${index}.example`,
+    record: undefined,
+    retiredPins: [],
+    candidate: undefined,
+    candidateSinceMs: 0,
+    isFound: true,
+  }));
+  const records = new PeerRecords(
+    { peerRecords: async () => held, putPeerRecord: async () => undefined },
+    runtime,
+  );
+  await records.load();
+  const file = { peers: [], deniedDomains: [], deniedPins: [] };
+  const own = { domain: 'red.example', pin: new Uint8Array(32) };
+  const policy = new PeerPolicy(file, own, 'open');
+  const asked: string[] = [];
+  const site = {
+    fetch: async (domain: string) => {
+      asked.push(domain);
+      return new Uint8Array(0);
+    },
+  };
+  const trust = new PeerTrust({ policy: () => policy, records, site, lostKeyMs: 1, runtime });
+  return { trust, asked };
+}
+
+test('names below a domain of a stranger do not fill the store: sites are not asked without end', async () => {
+  const { trust, asked } = await trustOf(trustLimits.foundMax);
+  const unreachable = (error: unknown): boolean => hasReason(error, 'PEER_UNREACHABLE');
+  await assert.rejects(trust.discover('one-more.example'), unreachable);
+  assert.deepEqual(asked, []);
+  // Those that are known may have new keys.
+  await assert.rejects(trust.discover('found7.example'), unreachable);
+  assert.deepEqual(asked, ['found7.example']);
+
+  const other = await trustOf(trustLimits.foundMax - 1);
+  await assert.rejects(other.trust.discover('one-more.example'), unreachable);
+  assert.deepEqual(other.asked, ['one-more.example']);
+});
