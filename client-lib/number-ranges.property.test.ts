@@ -60,6 +60,21 @@ describe('the numbers of a sender', () => {
     assert.equal(takeOut(store.resend, first, { from: 5, to: 9 }), undefined);
   });
 
+  test('that split one hole again and again are bounded alike', () => {
+    using store = openMemoryStore();
+    const { resend } = store;
+    noteNumber(resend, { groupId, sender, n: 2 ** 50 }, 0);
+    for (let n = 2; n <= 4 * holeLimits.openPerSender; n += 2) {
+      noteNumber(resend, { groupId, sender, n }, 0);
+    }
+    const holes = resend.holesOf(groupId, sender);
+    assert.equal(holes.length, 2 * holeLimits.openPerSender + 1);
+    const open = holes.filter(({ state }) => state === 'OPEN');
+    assert.equal(open.length, holeLimits.openPerSender);
+    assert.equal(open.at(-1)?.to, 2 ** 50 - 1, 'the part that is left is asked for');
+    assert(holes.every(({ state, nextMs }) => (state === 'OPEN') === (nextMs !== undefined)));
+  });
+
   test('are told apart as ranges', () => {
     const numbers = fc.uniqueArray(fc.integer({ min: 1, max: 30 }));
     fc.assert(

@@ -28,12 +28,18 @@ export function noteNumber(
   if (n === 0) return false;
   const top = rows.top(groupId, sender);
   const covering = rows.holeAt(groupId, sender, n);
+  const openHoles = (): number =>
+    rows.holesOf(groupId, sender).filter(({ state }) => state === 'OPEN').length;
   let isNew = false;
   if (covering !== undefined) {
     takeOut(rows, covering, { from: n, to: n });
+    const isSplit = covering.from < n && n < covering.to;
+    // What others answer to us is bounded: one sender must not use it up with a number here and there.
+    if (isSplit && covering.state === 'OPEN' && openHoles() > holeLimits.openPerSender) {
+      rows.putHole({ ...covering, to: n - 1, state: 'UNANSWERED', nextMs: undefined });
+    }
   } else if (n > top + 1) {
-    const open = rows.holesOf(groupId, sender).filter(({ state }) => state === 'OPEN').length;
-    isNew = open < holeLimits.openPerSender;
+    isNew = openHoles() < holeLimits.openPerSender;
     rows.putHole({
       groupId,
       sender,
