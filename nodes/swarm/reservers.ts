@@ -4,14 +4,14 @@
  */
 import type { Clock } from '@quicprochat/proto';
 import type { SignedEndpointRecord } from '@quicprochat/proto/messages';
-import { verifyEndpointRecord } from '@quicprochat/p2p';
+import { verifyEndpointRecord, type PeerIdText } from '@quicprochat/p2p';
 import type { NodeStore } from '../store/store.ts';
 
 /** Devices that are known at a time; the one that said so first goes first. */
 export const reserversMax = 100_000;
 
 interface Reserver {
-  readonly deviceHex: string;
+  readonly peerId: PeerIdText;
   readonly transportKey: Uint8Array;
   readonly seq: number;
   readonly expiresMs: number;
@@ -20,8 +20,12 @@ interface Reserver {
 export class Reservers {
   readonly #store: Pick<NodeStore, 'sessionByTransportKey'>;
   readonly #clock: Clock;
-  readonly #byPeerId = new Map<string, Reserver>();
-  readonly #peerIdOf = new Map<string, string>();
+  readonly #byDevice = new Map<string, Reserver>();
+  /**
+   * A record is signed by its device, not by the swarm that it names: what one device says of a swarm
+   * must not keep out the device whose swarm it is.
+   */
+  readonly #devicesOf = new Map<PeerIdText, Set<string>>();
 
   constructor(store: Pick<NodeStore, 'sessionByTransportKey'>, clock: Clock) {
     this.#store = store;
@@ -36,38 +40,43 @@ export class Reservers {
     endpoint: SignedEndpointRecord | undefined,
     caller: { readonly device: Uint8Array; readonly transportKey: Uint8Array },
   ): void {
-    const deviceHex = Buffer.from(caller.device).toString('hex');
-    const before = this.#peerIdOf.get(deviceHex);
-    const known = before === undefined ? undefined : this.#byPeerId.get(before);
-    const record = verifyEndpointRecord(endpoint, {
+    const device = Buffer.from(caller.device).toString('hex');
+    const known = this.#byDevice.get(device);
+    const { peerId, seq, expiresMs } = verifyEndpointRecord(endpoint, {
       nowMs: this.#clock.now(),
       device: caller.device,
       // Where the device is, is not looked at here: nobody is told.
       reach: ['loopback', 'link', 'private', 'public'],
       ...(known === undefined ? {} : { knownSeq: known.seq - 1 }),
     });
-    const owner = this.#byPeerId.get(record.peerId);
-    // Whoever holds the key of a swarm is one device: another may not take its place.
-    if (owner !== undefined && owner.deviceHex !== deviceHex) return;
-    if (before !== undefined) this.#byPeerId.delete(before);
-    const { transportKey } = caller;
-    const { seq, expiresMs, peerId } = record;
-    this.#byPeerId.set(peerId, { deviceHex, transportKey, seq, expiresMs });
-    this.#peerIdOf.set(deviceHex, peerId);
-    if (this.#byPeerId.size <= reserversMax) return;
-    for (const [oldest, { deviceHex: gone }] of this.#byPeerId) {
-      this.#byPeerId.delete(oldest);
-      this.#peerIdOf.delete(gone);
+    this.#forget(device);
+    this.#byDevice.set(device, { peerId, transportKey: caller.transportKey, seq, expiresMs });
+    this.#devicesOf.set(peerId, (this.#devicesOf.get(peerId) ?? new Set()).add(device));
+    if (this.#byDevice.size <= reserversMax) return;
+    for (const oldest of this.#byDevice.keys()) {
+      this.#forget(oldest);
       break;
     }
   }
 
-  /** Whether the peer is a device of this node whose session stands. */
-  async mayReserve(peerId: string): Promise<boolean> {
-    const known = this.#byPeerId.get(peerId);
+  /** Whether the peer is, by its word, a device of this node whose session stands. */
+  async mayReserve(peerId: PeerIdText): Promise<boolean> {
     const nowMs = this.#clock.now();
-    if (known === undefined || known.expiresMs <= nowMs) return false;
-    const session = await this.#store.sessionByTransportKey(known.transportKey);
-    return session !== undefined && session.sessionExpiresMs > nowMs;
+    for (const device of this.#devicesOf.get(peerId) ?? []) {
+      const known = this.#byDevice.get(device);
+      if (known === undefined || known.expiresMs <= nowMs) continue;
+      const session = await this.#store.sessionByTransportKey(known.transportKey);
+      if (session !== undefined && session.sessionExpiresMs > nowMs) return true;
+    }
+    return false;
+  }
+
+  #forget(device: string): void {
+    const known = this.#byDevice.get(device);
+    if (known === undefined) return;
+    this.#byDevice.delete(device);
+    const devices = this.#devicesOf.get(known.peerId);
+    devices?.delete(device);
+    if (devices?.size === 0) this.#devicesOf.delete(known.peerId);
   }
 }
