@@ -1,17 +1,6 @@
 /**
- * `npm run sim`: runs seeds and says what happened (docs/simulator.md).
- *   --seed N | --seeds A..B   which (default: one fresh seed)
- *   --mix NAME                one fault mix for all (default: the seed chooses)
- *   --operations N            client operations in a run
- *   --nights N                nights after the run, instead of the mix's (run.ts)
- *   --workers N               processes
- *   --twice                   each seed twice; both must leave the same trace
- *   --trace                   every line of what happens, with the logs of nodes and clients
- *   --kept                    the seeds that found something before (seeds.ts)
- *   --first                   ends at the first seed with a violation
- *   --mixes                   lists the fault mixes
- *   --json FILE               one line for each run
- * Exits with 1 when a run had a violation.
+ * `npm run sim`: runs seeds and says what happened (docs/simulator.md lists the options). Exits with 1
+ * when a run had a violation.
  */
 import { appendFileSync } from 'node:fs';
 import { fork, type ChildProcess } from 'node:child_process';
