@@ -12,7 +12,7 @@ import {
   type MessageShape,
 } from '@bufbuild/protobuf';
 import { ErrorSchema } from './gen/qpc/v1/common_pb.ts';
-import type { Method } from './methods.ts';
+import type { Method } from './methods/row.ts';
 import { errorFromWire, TransportError } from './status.ts';
 import type { Connection } from './transport/transport.ts';
 

@@ -12,7 +12,8 @@ import {
 } from '@bufbuild/protobuf';
 import { ErrorSchema } from './gen/qpc/v1/common_pb.ts';
 import type { RequestFrame, ResponseFrame } from './frame.ts';
-import { methodById, type Method, type MethodName, type Methods } from './methods.ts';
+import { methodById, type MethodName, type Methods } from './methods.ts';
+import type { Method } from './methods/row.ts';
 import type { Log, Random, Runtime } from './runtime.ts';
 import {
   InternalError,

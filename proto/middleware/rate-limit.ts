@@ -3,7 +3,7 @@
  * its domain, everybody else by address (IPv6: /64). The table of buckets is bounded.
  */
 import type { Clock } from '../runtime.ts';
-import type { RateClass } from '../methods.ts';
+import type { RateClass } from '../methods/row.ts';
 import type { Call, Middleware } from '../server.ts';
 import { ResourceExhaustedError } from '../status.ts';
 import { limitKey } from '../transport/admission.ts';

@@ -28,7 +28,7 @@ export function methodsPage(): string {
     .map((method) => row(method as Method));
   return `# Methods
 
-Made from the method table (\`proto/methods.ts\`) by \`npm run docs:methods\`; do not edit. Messages
+Made from the method table (\`proto/methods/\`) by \`npm run docs:methods\`; do not edit. Messages
 are \`<Name>Request\` and \`<Name>Response\` in \`proto/qpc/v1\`. "Idempotent": a repeat of the same
 request has the effect of one. "Checked fields" have rules on length, range or format, which are
 tested before the handler; a violation is \`InvalidArgument\` with reason \`BAD_FIELD\` and the name of

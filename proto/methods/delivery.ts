@@ -1,0 +1,138 @@
+/** Rows of the Delivery Service: logs of rows, and hints that no disk sees. */
+import * as m from '../messages.ts';
+import { deliveryTokenBytes, maxDeliveryTokens } from '../delivery-token.ts';
+import {
+  atMost,
+  bytesBetween,
+  domainName,
+  emptyOrBytes,
+  exactBytes,
+  itemsBetween,
+  nested,
+  safeSeq,
+} from '../field-rules.ts';
+import { channelPost } from '../group-rules.ts';
+import {
+  maxMessageBytes,
+  maxControlBytes,
+  maxEphemeralRids,
+  maxEphemeralBytes,
+  maxFetchRows,
+  maxFetchBytes,
+  maxBatchPayloads,
+  maxBatchTargets,
+  maxBatchBytes,
+  maxAnonymousBatchBytes,
+  maxPeekRows,
+  maxWaitMs,
+  maxTtlS,
+} from '../limits.ts';
+import { smallBytes, method, device, sender } from './row.ts';
+import { domainOrOwn } from './shared-rules.ts';
+
+const logRules = nested<m.LogRef>({ cid: emptyOrBytes(32) });
+const cursorRules = nested<m.LogCursor>({
+  log: logRules,
+  after: safeSeq,
+  storeId: emptyOrBytes(8),
+});
+const deliveryToken = emptyOrBytes(deliveryTokenBytes);
+
+export const deliveryMethods = {
+  enqueue: method(200, m.EnqueueRequestSchema, m.EnqueueResponseSchema, {
+    callers: sender,
+    rate: 'send',
+    maxAnonymousBytes: maxMessageBytes + smallBytes,
+    maxRequestBytes: maxControlBytes + smallBytes,
+    rules: {
+      rid: emptyOrBytes(32),
+      domain: domainOrOwn,
+      mid: exactBytes(16),
+      payload: bytesBetween(1, maxControlBytes),
+      ttlS: atMost(maxTtlS),
+      token: deliveryToken,
+      channel: channelPost,
+    },
+  }),
+  fetch: method(201, m.FetchRequestSchema, m.FetchResponseSchema, {
+    callers: device,
+    rate: 'read',
+    rules: {
+      log: logRules,
+      after: safeSeq,
+      maxRows: atMost(maxFetchRows),
+      maxBytes: atMost(maxFetchBytes),
+    },
+  }),
+  fetchWait: method(202, m.FetchWaitRequestSchema, m.FetchWaitResponseSchema, {
+    callers: device,
+    rate: 'read',
+    deadlineMs: maxWaitMs + 5_000,
+    rules: { cursors: itemsBetween(1, 256, cursorRules), waitMs: atMost(maxWaitMs) },
+  }),
+  batchEnqueue: method(205, m.BatchEnqueueRequestSchema, m.BatchEnqueueResponseSchema, {
+    callers: sender,
+    rate: 'send',
+    maxRequestBytes: maxBatchBytes,
+    maxAnonymousBytes: maxAnonymousBatchBytes,
+    rules: {
+      payloads: itemsBetween(
+        1,
+        maxBatchPayloads,
+        nested<m.BatchPayload>({
+          mid: exactBytes(16),
+          payload: bytesBetween(1, maxControlBytes),
+        }),
+      ),
+      targets: itemsBetween(
+        1,
+        maxBatchTargets,
+        nested<m.BatchTarget>({ rid: exactBytes(32), domain: domainName, token: deliveryToken }),
+      ),
+      ttlS: atMost(maxTtlS),
+    },
+  }),
+  sendEphemeral: method(209, m.SendEphemeralRequestSchema, m.SendEphemeralResponseSchema, {
+    callers: device,
+    rate: 'ephemeral',
+    deadlineMs: 5_000,
+    rules: {
+      targets: itemsBetween(
+        1,
+        maxEphemeralRids,
+        nested<m.EphemeralTarget>({ rid: exactBytes(32), domain: domainName }),
+      ),
+      payload: bytesBetween(1, maxEphemeralBytes),
+    },
+  }),
+  setDeliveryTokens: method(
+    208,
+    m.SetDeliveryTokensRequestSchema,
+    m.SetDeliveryTokensResponseSchema,
+    {
+      callers: device,
+      rate: 'keys',
+      rules: { hashes: itemsBetween(0, maxDeliveryTokens, exactBytes(32)) },
+    },
+  ),
+  peek: method(203, m.PeekRequestSchema, m.PeekResponseSchema, {
+    callers: device,
+    rate: 'read',
+    rules: { log: logRules, after: safeSeq, maxRows: atMost(maxPeekRows) },
+  }),
+  ack: method(204, m.AckRequestSchema, m.AckResponseSchema, {
+    callers: device,
+    rate: 'read',
+    rules: { log: logRules, storeId: exactBytes(8), upTo: safeSeq },
+  }),
+  subscribe: method(206, m.SubscribeRequestSchema, m.SubscribeResponseSchema, {
+    callers: device,
+    rate: 'read',
+    rules: { cursors: itemsBetween(1, 256, cursorRules) },
+  }),
+  relayStatus: method(207, m.RelayStatusRequestSchema, m.RelayStatusResponseSchema, {
+    callers: device,
+    rate: 'read',
+    rules: { domain: domainName, mids: itemsBetween(0, 256, exactBytes(16)) },
+  }),
+} as const;

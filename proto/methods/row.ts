@@ -1,0 +1,86 @@
+/** What a row of the method table says, and the classes of callers. */
+import type { DescMessage, MessageShape } from '@bufbuild/protobuf';
+import { defaultMaxPayloadBytes } from '../frame.ts';
+import type { FieldRules } from '../field-rules.ts';
+
+/**
+ * Who may call: nobody known yet, a device that has logged in but is not in its account's manifest
+ * yet, a logged-in device, a federation peer.
+ */
+export type CallerClass = 'anyone' | 'enrolling' | 'device' | 'peer';
+
+/** Token bucket that a call draws from; the node's configuration gives each its numbers. */
+export type RateClass =
+  | 'cheap'
+  | 'auth'
+  | 'send'
+  /** Of `send`, for callers that nobody knows. */
+  | 'sendAnonymous'
+  | 'ephemeral'
+  | 'read'
+  | 'keys'
+  | 'lookup'
+  | 'audit'
+  | 'relay';
+
+export interface Method<I extends DescMessage = DescMessage, O extends DescMessage = DescMessage> {
+  readonly id: number;
+  readonly name: string;
+  readonly request: I;
+  readonly response: O;
+  readonly callers: readonly CallerClass[];
+  readonly rate: RateClass;
+  /** Handler's time (ms); the caller waits a little longer. */
+  readonly deadlineMs: number;
+  readonly maxRequestBytes: number;
+  /** The same for a caller that nobody knows: protobuf can decode to 100 times its bytes. */
+  readonly maxAnonymousBytes: number;
+  readonly maxResponseBytes: number;
+  /** True when a repeat of the same request has the effect of one. */
+  readonly isIdempotent: boolean;
+  readonly rules: FieldRules<MessageShape<I>>;
+}
+
+export interface MethodOptions<I extends DescMessage> {
+  readonly callers: readonly CallerClass[];
+  readonly rate?: RateClass;
+  readonly deadlineMs?: number;
+  readonly maxRequestBytes?: number;
+  readonly maxAnonymousBytes?: number;
+  readonly isIdempotent?: boolean;
+  readonly rules?: FieldRules<MessageShape<I>>;
+}
+
+/** Bound of a request that says no other (bytes). */
+export const smallBytes = 16 * 1024;
+
+/** A row: what is not said is the default. */
+export function method<I extends DescMessage, O extends DescMessage>(
+  id: number,
+  request: I,
+  response: O,
+  options: MethodOptions<I>,
+): Method<I, O> {
+  return {
+    id,
+    name: request.name.replace(/Request$/, ''),
+    request,
+    response,
+    callers: options.callers,
+    rate: options.rate ?? 'cheap',
+    deadlineMs: options.deadlineMs ?? 30_000,
+    maxRequestBytes: options.maxRequestBytes ?? smallBytes,
+    maxAnonymousBytes: options.maxAnonymousBytes ?? options.maxRequestBytes ?? smallBytes,
+    maxResponseBytes: defaultMaxPayloadBytes,
+    isIdempotent: options.isIdempotent ?? true,
+    rules: options.rules ?? {},
+  };
+}
+
+export const anyone = ['anyone', 'enrolling', 'device', 'peer'] as const;
+export const device = ['device'] as const;
+/** Nobody needs to be known who has a delivery token for every target. */
+export const sender = ['anyone', 'device'] as const;
+/** Reads of the log and what brings a new device in. */
+export const enrolling = ['enrolling', 'device'] as const;
+export const peer = ['peer'] as const;
