@@ -10,6 +10,7 @@ import { federatedLatency } from './federated-latency.ts';
 import { kt } from './kt.ts';
 import { p2p } from './p2p.ts';
 import { p2pGossip } from './p2p-gossip.ts';
+import { idleDevices } from './idle-devices.ts';
 import { machineLine, type BenchReport } from './measure.ts';
 import { printTable, writeResults } from './report.ts';
 import { recovery } from './recovery.ts';
@@ -26,6 +27,7 @@ const benches: Readonly<Record<string, (scratch: Scratch) => Promise<BenchReport
   'federated-latency': federatedLatency,
   relay,
   recovery: (scratch) => recovery(scratch),
+  'idle-devices': (scratch) => idleDevices(scratch),
   kt,
   p2p,
   'p2p-gossip': p2pGossip,

@@ -14,6 +14,7 @@ import type { Recorder } from './recorder.ts';
 
 /** A person waits when so many texts are not answered: a slow machine piles up no backlog. */
 const maxOpen = 20;
+const registerTries = 5;
 
 /** A conversation as all its members see it. */
 export interface Room {
@@ -76,12 +77,23 @@ export class Talker {
   /** Makes the account. `address` is what it dials; default: its node's own. */
   async register(address = this.node.address): Promise<void> {
     await this.#openStore();
-    await this.process.ask({
+    const password = `password of ${this.userId}`;
+    const request = {
       do: 'register',
       userId: this.userId,
-      password: `password of ${this.userId}`,
+      password,
       nodeAddress: address,
-    });
+    } as const;
+    // Safe to repeat; on a loaded machine a handshake may come too late.
+    for (let tries = 1; ; tries += 1) {
+      try {
+        await this.process.ask(request);
+        break;
+      } catch (error) {
+        if (tries >= registerTries) throw error;
+        await sleep(1_000);
+      }
+    }
     await this.process.ask({ do: 'start' });
     this.#up?.resolve();
   }
@@ -140,6 +152,15 @@ export class Talker {
       () => this.#up !== life,
     );
     return text;
+  }
+
+  /** A person does this when the node does not know the session any more. */
+  async login(): Promise<void> {
+    await this.process.ask({
+      do: 'login',
+      userId: this.userId,
+      password: `password of ${this.userId}`,
+    });
   }
 
   /** SIGKILL. */

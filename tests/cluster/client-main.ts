@@ -75,6 +75,12 @@ async function handle(request: ClientRequest): Promise<unknown> {
         nodeAddress: request.nodeAddress,
       });
       return null;
+    case 'login':
+      await opened().login({
+        userId: request.userId,
+        password: new TextEncoder().encode(request.password),
+      });
+      return null;
     case 'start': {
       const running = opened();
       running.start();

@@ -20,6 +20,8 @@ export type ClientRequest =
       readonly password: string;
       readonly nodeAddress: string;
     }
+  /** Logs in again, for a session that the node knows no more. Answer: null. */
+  | { readonly do: 'login'; readonly userId: string; readonly password: string }
   /** Starts the background link and reads messages from then on. Answer: null. */
   | { readonly do: 'start' }
   /** Answer: conversation id (hex). */
