@@ -2,6 +2,8 @@
  * The node of the bench `idle-devices`, in a process of its own: the production node over QUIC, with
  * accounts that were put into its store instead of registered one by one.
  */
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import {
   createNodeStore,
   createSecrets,
@@ -66,6 +68,9 @@ answerParent(async ({ path, devices }: IdleNodeJob) => {
       sessionExpiresMs: systemClock.now() + sessionMs,
     });
   }
+  // What making the accounts left behind is no memory of devices.
+  setFlagsFromString('--expose-gc');
+  (runInNewContext('gc') as () => void)();
   const { host, port } = node.listener.endpoint;
   return formatNodeAddress({ host, port, pin: secrets.identity.spkiSha256 });
 });
