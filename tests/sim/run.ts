@@ -126,7 +126,8 @@ export async function runSeed(options: RunOptions): Promise<RunResult> {
       ...(areLossesJudged ? [...noLoss(history, { promised: 'sent' }), ...noGap(history)] : []),
       ...noDup(history),
       ...fifo(history),
-      ...live(history, drainMaxMs + nights * (nightMs + drainMaxMs)),
+      // A lost commit comes again with the night, and what follows it waits until then.
+      ...(areLossesJudged ? live(history, drainMaxMs + nights * (nightMs + drainMaxMs)) : []),
       ...unexplained(history),
     ],
     faults: trace.faults,
