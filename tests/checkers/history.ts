@@ -180,8 +180,6 @@ export interface Violation {
   readonly text: string;
 }
 
-export type Checker = (history: History) => readonly Violation[];
-
 /** The lines of one kind. */
 export function linesOf<K extends HistoryLine['kind']>(
   history: History,

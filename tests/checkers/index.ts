@@ -4,4 +4,4 @@ export { fifo } from './fifo.ts';
 export { live } from './live.ts';
 export { noDup } from './no-dup.ts';
 export { noGap } from './no-gap.ts';
-export { countDeliveries, noLoss, type NoLossOptions } from './no-loss.ts';
+export { noLoss } from './no-loss.ts';

@@ -4,7 +4,7 @@
  */
 import { linesOf, type History, type Violation } from './history.ts';
 
-export interface NoLossOptions {
+interface NoLossOptions {
   /**
    * `accepted`: messages whose every copy a node acknowledged (what a system without living senders
    * owes). `sent`: everything durable at its sender, whose device is running at the end.
@@ -40,19 +40,4 @@ export function noLoss(history: History, options: NoLossOptions = {}): readonly 
           text: `${recipient} lacks ${device}'s message ${n} of ${conversation} (${innerId})`,
         })),
     );
-}
-
-/** Messages that P1 speaks of, and how many copies of them are at their devices. */
-export function countDeliveries(history: History): {
-  readonly sent: number;
-  readonly accepted: number;
-  readonly delivered: number;
-  readonly gaveUp: number;
-} {
-  return {
-    sent: linesOf(history, 'sent').length,
-    accepted: linesOf(history, 'accepted').length,
-    delivered: linesOf(history, 'stored').length,
-    gaveUp: linesOf(history, 'gaveUp').length,
-  };
 }
