@@ -1,0 +1,128 @@
+/**
+ * What the model of a hub of three knows in one moment: three disks and memories, all messages that were
+ * ever sent, and what an observer of all signatures knows. Values are immutable; `keyOf` names a state.
+ */
+export type Phase = 'idle' | 'collecting' | 'replicating' | 'leading';
+
+export interface Hub {
+  /** On disk. `log` has one letter for each commit; the first `accepted` of them have had their effects. */
+  readonly promised: number;
+  readonly adopted: number;
+  readonly log: string;
+  readonly accepted: number;
+  /** The promise that survives a crash: `promised`, unless a mutant does not sync. */
+  readonly synced: number;
+  /** Term in which the last entry was first written: 0 unless a mutant looks at it. */
+  readonly entryTerm: number;
+  /** In memory: what the hub does as the owner of `term`. */
+  readonly phase: Phase;
+  readonly term: number;
+}
+
+/** Sent to both other hubs; one that never gets it is a loss. */
+export interface Replicate {
+  readonly key: string;
+  readonly term: number;
+  readonly log: string;
+  readonly accepted: number;
+  readonly entryTerm: number;
+}
+/** Answer to a promise request: the disk of `from` as it was. */
+export interface Promised {
+  readonly key: string;
+  readonly term: number;
+  readonly from: number;
+  readonly adopted: number;
+  readonly log: string;
+  readonly accepted: number;
+  readonly entryTerm: number;
+}
+/** Answer to a replicate, and the signature of `from` under every entry of `log` for `term`. */
+export interface Vote {
+  readonly key: string;
+  readonly term: number;
+  readonly from: number;
+  readonly log: string;
+}
+
+export interface State {
+  readonly hubs: readonly [Hub, Hub, Hub];
+  /** For each commit that a hub ever wrote: the letter of its parent, `.` for entry 0. */
+  readonly parents: string;
+  /** Bit t: promises were requested for term t. */
+  readonly asked: number;
+  readonly replicates: readonly Replicate[];
+  readonly promises: readonly Promised[];
+  readonly votes: readonly Vote[];
+  /** Observer: the longest certified log, and the term that certified its last entry first. */
+  readonly chain: string;
+  readonly chainTerm: number;
+  /** Observer: two children of one parent got certificates, or a hub lost what it had accepted. */
+  readonly fault: string;
+}
+
+export const ownerOf = (term: number): number => term % 3;
+/** The letter of commit `index`. */
+export const letter = (index: number): string => String.fromCodePoint(97 + index);
+
+const freshHub: Hub = {
+  promised: 0,
+  adopted: 0,
+  log: '',
+  accepted: 0,
+  synced: 0,
+  entryTerm: 0,
+  phase: 'idle',
+  term: 0,
+};
+
+/** A group that has only entry 0, which all hubs signed in term 0; hub 0 leads. */
+export const initial: State = {
+  hubs: [{ ...freshHub, phase: 'leading' }, freshHub, freshHub],
+  parents: '',
+  asked: 0,
+  replicates: [],
+  promises: [],
+  votes: [0, 1, 2].map((from) => ({ key: `0${from}`, term: 0, from, log: '' })),
+  chain: '',
+  chainTerm: 0,
+  fault: '',
+};
+
+/** `items` with `item`, ordered by key, or `items` itself when it is there already. */
+export function including<T extends { readonly key: string }>(
+  items: readonly T[],
+  item: T,
+): readonly T[] {
+  let at = 0;
+  for (; at < items.length; at++) {
+    const key = items[at]?.key ?? '';
+    if (key === item.key) return items;
+    if (key > item.key) break;
+  }
+  return [...items.slice(0, at), item, ...items.slice(at)];
+}
+
+export function withHub(state: State, index: number, change: Partial<Hub>): State {
+  const [a, b, c] = state.hubs;
+  const hubs: State['hubs'] =
+    index === 0
+      ? [{ ...a, ...change }, b, c]
+      : index === 1
+        ? [a, { ...b, ...change }, c]
+        : [a, b, { ...c, ...change }];
+  return { ...state, hubs };
+}
+
+/** The same text for the same state, another for every other one. */
+export function keyOf(state: State): string {
+  let key = `${state.parents};${state.asked};${state.chain}${state.chainTerm}${state.fault}`;
+  for (const h of state.hubs) {
+    const phase = h.phase === 'idle' ? '-' : `${h.phase[0]}${h.term}`;
+    key += `|${h.promised}${h.synced}${h.adopted}${h.log}${h.accepted}${h.entryTerm}${phase}`;
+  }
+  for (const message of state.replicates) key += `R${message.key}`;
+  for (const message of state.promises) key += `P${message.key}`;
+  for (const message of state.votes) key += `V${message.key}`;
+  return key;
+}

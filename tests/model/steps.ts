@@ -1,0 +1,286 @@
+/**
+ * All that can happen next: a hub of three takes a commit, adopts, promises, takes over, accepts, crashes.
+ * A message stays in the network for good, so it may arrive late, twice, in any order or never; an answer
+ * that exists may arrive at any moment. So each delivery is one step, and a loss is none.
+ */
+import type { Rules } from './rules.ts';
+import { isMonotone } from './rules.ts';
+import { including, letter, ownerOf, withHub } from './state.ts';
+import type { Hub, Promised, State } from './state.ts';
+
+export interface Bounds {
+  /** Terms 0 to `terms` - 1 exist. */
+  readonly terms: number;
+  /** Different commits that members submit, each with one parent. */
+  readonly commits: number;
+  /** Keeps messages that can have no effect any more: the same protocol, many more states. */
+  readonly keepsAll?: boolean;
+}
+
+export type Kind =
+  | 'crash'
+  | 'restart'
+  | 'take over'
+  | 'promise'
+  | 'choose'
+  | 'submit'
+  | 'adopt'
+  | 'accept';
+
+/** Gets each possible step: its kind, a line for a person, the state after it. */
+export type Visit = (kind: Kind, line: string, next: State) => void;
+
+/** Calls `visit` for every step that is possible in `state`. */
+export function steps(state: State, rules: Rules, bounds: Bounds, visit: Visit): void {
+  const emit: Visit =
+    isMonotone(rules) && bounds.keepsAll !== true
+      ? (kind, line, next) => visit(kind, line, forget(next))
+      : visit;
+  for (const [index, hub] of state.hubs.entries()) {
+    crash(state, index, hub, emit);
+    restart(state, rules, index, hub, emit);
+    takeOver(state, bounds, rules, index, hub, emit);
+    promise(state, bounds, rules, index, hub, emit);
+    if (hub.phase === 'collecting') choose(state, rules, index, hub, emit);
+    if (hub.phase === 'leading') submit(state, rules, bounds, index, hub, emit);
+    if (hub.phase !== 'idle') accept(state, rules, index, hub, emit);
+    adopt(state, rules, index, hub, emit);
+  }
+}
+
+/** Memory is lost. A leader that is told of a higher term steps down by the very same change. */
+function crash(state: State, index: number, hub: Hub, visit: Visit): void {
+  if (hub.phase === 'idle' && hub.promised === hub.synced) return;
+  const change = { phase: 'idle', term: 0, promised: hub.synced } as const;
+  visit('crash', `hub ${index} crashes`, withHub(state, index, change));
+}
+
+function restart(state: State, rules: Rules, index: number, hub: Hub, visit: Visit): void {
+  if (hub.phase !== 'idle') return;
+  let term = hub.promised;
+  if (rules.checksOnRestart) {
+    if (hub.adopted !== term || ownerOf(term) !== index) return;
+  } else {
+    while (term >= 0 && ownerOf(term) !== index) term--;
+    if (term < 0) return;
+  }
+  const next = withHub(state, index, { phase: 'replicating', term });
+  visit('restart', `hub ${index} goes on in term ${term}`, send(vote(next, index, term), index));
+}
+
+function takeOver(
+  state: State,
+  bounds: Bounds,
+  rules: Rules,
+  index: number,
+  hub: Hub,
+  visit: Visit,
+): void {
+  let term = hub.promised + 1;
+  while (ownerOf(term) !== index) term++;
+  if (term >= bounds.terms) return;
+  const change = { phase: 'collecting', term, promised: term } as const;
+  const next = withHub(state, index, rules.syncsPromises ? { ...change, synced: term } : change);
+  visit('take over', `hub ${index} begins term ${term}`, {
+    ...next,
+    asked: state.asked | (1 << term),
+  });
+}
+
+function promise(
+  state: State,
+  bounds: Bounds,
+  rules: Rules,
+  index: number,
+  hub: Hub,
+  visit: Visit,
+): void {
+  for (let term = hub.promised + 1; term < bounds.terms; term++) {
+    if ((state.asked & (1 << term)) === 0 || ownerOf(term) === index) continue;
+    const synced = rules.syncsPromises ? term : hub.synced;
+    const next = withHub(state, index, { promised: term, synced, ...steppedDown(rules) });
+    const { adopted, log, accepted, entryTerm } = hub;
+    const key = `${term}${index}${adopted}${log}${accepted}${entryTerm}`;
+    const answer: Promised = { key, term, from: index, adopted, log, accepted, entryTerm };
+    const promises = including(state.promises, answer);
+    visit('promise', `hub ${index} promises term ${term}`, { ...next, promises });
+  }
+}
+
+const steppedDown = (rules: Rules): Partial<Hub> =>
+  rules.stepsDown ? { phase: 'idle', term: 0 } : {};
+
+type Candidate = Pick<Hub, 'adopted' | 'log' | 'accepted' | 'entryTerm'>;
+
+/** Positive if `a` is to be taken rather than `b`. */
+function compare(rules: Rules, a: Candidate, b: Candidate): number {
+  const byLength = a.log.length - b.log.length;
+  switch (rules.choice) {
+    case 'adopted, then length':
+      return a.adopted - b.adopted || byLength;
+    case 'length':
+      return byLength;
+    case 'term of the last entry, then length':
+      return a.entryTerm - b.entryTerm || byLength;
+  }
+}
+
+/** The owner of a term has the promises of a majority, or of all, and takes a log; ties go either way. */
+function choose(state: State, rules: Rules, index: number, hub: Hub, visit: Visit): void {
+  const answers = state.promises.filter(({ term }) => term === hub.term);
+  const quorums: Candidate[][] = answers.map((answer) => [hub, answer]);
+  for (const [at, a] of answers.entries()) {
+    for (const b of answers.slice(at + 1)) if (a.from !== b.from) quorums.push([hub, a, b]);
+  }
+  for (const quorum of quorums) {
+    for (const best of quorum) {
+      if (quorum.some((other) => compare(rules, other, best) > 0)) continue;
+      const log = rules.takesPrepared ? best.log : best.log.slice(0, best.accepted);
+      const accepted = rules.replicatesFirst ? Math.max(hub.accepted, best.accepted) : log.length;
+      const { entryTerm } = best;
+      const phase = rules.replicatesFirst ? 'replicating' : 'leading';
+      const change = { adopted: hub.term, log, accepted, entryTerm, phase } as const;
+      const next = withLog(state, index, change);
+      const line = `hub ${index} takes "${log}" into term ${hub.term}`;
+      visit('choose', line, send(vote(next, index, hub.term), index));
+    }
+  }
+}
+
+/** A commit with the leader's head as its parent becomes PREPARED; all others are conflicts. */
+function submit(
+  state: State,
+  rules: Rules,
+  bounds: Bounds,
+  index: number,
+  hub: Hub,
+  visit: Visit,
+): void {
+  if (hub.accepted < hub.log.length) return;
+  const head = hub.log.at(-1) ?? '.';
+  for (let commit = 0; commit < bounds.commits; commit++) {
+    const isNew = commit === state.parents.length;
+    if (!isNew && state.parents[commit] !== head) continue;
+    const name = letter(commit);
+    if (hub.log.includes(name)) continue;
+    const entryTerm = rules.choice.startsWith('term') ? hub.term : 0;
+    const next = withHub(state, index, { log: hub.log + name, entryTerm });
+    const parents = isNew ? state.parents + head : state.parents;
+    visit(
+      'submit',
+      `hub ${index} writes ${name} behind ${head} in term ${hub.term}`,
+      send(vote({ ...next, parents }, index, hub.term), index),
+    );
+    if (isNew) return;
+  }
+}
+
+/** Enough signatures for the whole log in this term: it is accepted, with everything that follows. */
+function accept(state: State, rules: Rules, index: number, hub: Hub, visit: Visit): void {
+  if (hub.phase === 'collecting') return;
+  if (hub.phase === 'leading' && hub.accepted === hub.log.length) return;
+  const from = new Set<number>();
+  for (const signed of state.votes) {
+    if (signed.term === hub.term && signed.log.startsWith(hub.log)) from.add(signed.from);
+  }
+  if (from.size < rules.majority) return;
+  const next = withHub(state, index, { phase: 'leading', accepted: hub.log.length });
+  visit('accept', `hub ${index} accepts "${hub.log}" in term ${hub.term}`, send(next, index));
+}
+
+function adopt(state: State, rules: Rules, index: number, hub: Hub, visit: Visit): void {
+  for (const message of state.replicates) {
+    const { term, log, entryTerm } = message;
+    if (ownerOf(term) === index) continue;
+    if (rules.fencesTerms ? term < hub.promised : term < hub.adopted) continue;
+    const isShorter = term === hub.adopted && log.length < hub.log.length;
+    if (term < hub.adopted || (isShorter && rules.refusesShorter)) continue;
+    const accepted = Math.max(hub.accepted, message.accepted);
+    const promised = Math.max(hub.promised, term);
+    const synced = Math.max(hub.synced, term);
+    const stays = term <= hub.term && hub.phase !== 'idle';
+    const change = { promised, synced, adopted: term, log, accepted, entryTerm };
+    const next = withLog(state, index, stays ? change : { ...change, ...steppedDown(rules) });
+    visit('adopt', `hub ${index} adopts "${log}" of term ${term}`, vote(next, index, term));
+  }
+}
+
+/** Hub `index` replaces its log; the observer sees whether accepted entries went. */
+function withLog(state: State, index: number, change: Partial<Hub> & { log: string }): State {
+  const { log = '', accepted = 0 } = state.hubs[index] ?? {};
+  const next = withHub(state, index, change);
+  if (change.log.startsWith(log.slice(0, accepted))) return next;
+  return {
+    ...next,
+    fault: `lost: hub ${index} had accepted "${log.slice(0, accepted)}", has "${change.log}"`,
+  };
+}
+
+/** Sends what the leader `index` has to both others. */
+function send(state: State, index: number): State {
+  const hub = state.hubs[index];
+  if (hub === undefined) return state;
+  const { term, log, accepted, entryTerm } = hub;
+  const key = `${term}${log}${accepted}${entryTerm}`;
+  return {
+    ...state,
+    replicates: including(state.replicates, { key, term, log, accepted, entryTerm }),
+  };
+}
+
+/** Signs the log of hub `from` for `term`, and lets the observer see what is certified by that. */
+function vote(state: State, from: number, term: number): State {
+  const log = state.hubs[from]?.log ?? '';
+  let { chain, chainTerm, fault } = state;
+  for (const other of state.votes) {
+    if (other.term !== term || other.from === from) continue;
+    const certified = commonPrefix(other.log, log);
+    if (certified.startsWith(chain)) {
+      if (certified.length > chain.length) chainTerm = term;
+      chain = certified;
+    } else if (!chain.startsWith(certified)) {
+      fault = `fork: "${chain}" and "${certified}" both have certificates`;
+    }
+  }
+  const isKnown = state.votes.some(
+    (known) => known.term === term && known.from === from && known.log.startsWith(log),
+  );
+  const others = state.votes.filter(
+    (known) => known.term !== term || known.from !== from || !log.startsWith(known.log),
+  );
+  const votes = isKnown
+    ? state.votes
+    : including(others, { key: `${term}${from}${log}`, term, from, log });
+  return { ...state, votes, chain, chainTerm, fault };
+}
+
+function commonPrefix(a: string, b: string): string {
+  let length = 0;
+  while (length < a.length && a[length] === b[length]) length++;
+  return a.slice(0, length);
+}
+
+/** Without messages that can change nothing any more, whatever happens. Only for monotone rules. */
+export function forget(state: State): State {
+  const { hubs, chain } = state;
+  let { asked } = state;
+  for (let term = 0; asked >> term !== 0; term++) {
+    if (hubs.every(({ promised }) => promised >= term)) asked &= ~(1 << term);
+  }
+  const replicates = state.replicates.filter(({ term, log, accepted }) =>
+    hubs.some((hub, index) => {
+      if (index === ownerOf(term) || term < hub.promised) return false;
+      if (hub.adopted < term || log.length > hub.log.length) return true;
+      return log.length === hub.log.length && accepted > hub.accepted;
+    }),
+  );
+  const promises = state.promises.filter(({ term }) => {
+    const owner = hubs[ownerOf(term)];
+    return owner?.phase === 'collecting' && owner.term === term;
+  });
+  const votes = state.votes.filter(({ term, log }) => {
+    if (hubs[ownerOf(term)]?.promised === term) return true;
+    return !chain.startsWith(log) && hubs.some(({ promised }) => promised <= term);
+  });
+  return { ...state, asked, replicates, promises, votes };
+}
