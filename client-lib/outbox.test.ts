@@ -4,10 +4,18 @@ import { test } from 'node:test';
 import {
   PermissionDeniedError,
   ResourceExhaustedError,
+  silentLog,
+  systemClock,
+  systemRandom,
   TransportError,
   UnauthenticatedError,
 } from '@quicprochat/proto';
-import { outboxLimits, sealedVerdict, sendVerdict } from './outbox.ts';
+import { EventBus } from './events.ts';
+import type { Session } from './link.ts';
+import { Outbox, outboxLimits, sealedVerdict, sendVerdict } from './outbox.ts';
+import type { SealedReceipt } from './sealed-sender.ts';
+import { openMemoryStore } from './store/sqlite-store.ts';
+import type { OutboxEntry } from './store/store.ts';
 
 test('a full inbox is for good where the node names no time', () => {
   const full = (options = {}): Error => new ResourceExhaustedError('QUEUE_FULL', 'full', options);
@@ -26,4 +34,49 @@ test('a copy of a sealed sender waits a day for a token, and never ends the sess
   assert.equal(sendVerdict(blocked), 'permanent');
   assert.equal(sendVerdict(unknown), 'expired');
   assert.equal(sealedVerdict(new TransportError('closed', 'gone'), 0), 'disconnected');
+});
+
+test('the node of one recipient does not stop what goes to others', async () => {
+  using store = openMemoryStore();
+  const [first, second] = [new Uint8Array(32).fill(1), new Uint8Array(32).fill(2)];
+  store.transaction(() => {
+    for (const [index, rid] of [first, second].entries()) {
+      const [mid, payload] = [new Uint8Array(16).fill(index), Uint8Array.of(index)];
+      const targets = [{ rid, domain: 'blue.example' }];
+      store.outbox.add({ mid, payload, targets, messageId: undefined }, 0);
+      store.tokens.put(rid, new Uint8Array(16), true, 0);
+    }
+  });
+  const sent = new Map<string, number>();
+  const sealed = {
+    async send({ rid }: OutboxEntry): Promise<SealedReceipt> {
+      const key = String(rid[0]);
+      sent.set(key, (sent.get(key) ?? 0) + 1);
+      const retryAfterMs = Number.MAX_SAFE_INTEGER;
+      throw new ResourceExhaustedError('RATE_LIMITED', 'wait for ever', { retryAfterMs });
+    },
+  };
+  const runtime = { clock: systemClock, random: systemRandom, log: silentLog };
+  const ended = new AbortController();
+  const outbox = new Outbox({
+    ...{ domain: 'red.example', sealed, store, runtime, events: new EventBus() },
+    proofs: { isProven: async () => false },
+  });
+  outbox.open(
+    {
+      signal: ended.signal,
+      hello: { capabilities: [] },
+    } as unknown as Session,
+    new Uint8Array(8),
+  );
+  try {
+    const untilMs = performance.now() + 5_000;
+    while ((sent.get('1') ?? 0) < 2 || (sent.get('2') ?? 0) < 2) {
+      assert.ok(performance.now() < untilMs, 'both are tried again');
+      await systemClock.sleep(20);
+    }
+  } finally {
+    outbox.close();
+    ended.abort();
+  }
 });

@@ -93,7 +93,7 @@ export interface OutboxParts {
   readonly domain: string;
   readonly proofs: Pick<DeliveryProofs, 'isProven'>;
   /** Where senders are sealed: the way to the recipient's node without a login. */
-  readonly sealed?: SealedSender | undefined;
+  readonly sealed?: Pick<SealedSender, 'send'> | undefined;
   readonly store: ClientStore;
   readonly runtime: Runtime;
   readonly events: EventBus;
@@ -106,6 +106,9 @@ export class Outbox {
   #storeId: Uint8Array = new Uint8Array(8);
   /** Devices being sent to (hex of rid). */
   readonly #busy = new Set<string>();
+  /** Devices whose last copy did not get through, and that wait for another try: they hold no place. */
+  readonly #resting = new Set<string>();
+  readonly #failures = new Map<string, number>();
   /** Row id up to which a device has everything, written down or not. */
   readonly #sentUpTo = new Map<string, number>();
   /** How often older rows than these became SEALED again. */
@@ -163,7 +166,8 @@ export class Outbox {
     for (const { target, newestId } of store.outbox.openTargets()) {
       if (this.#busy.size >= targetsMax) return;
       // Rows whose OK is not written down yet are still SEALED in the store.
-      if (this.#busy.has(target) || newestId <= (this.#sentUpTo.get(target) ?? 0)) continue;
+      if (this.#busy.has(target) || this.#resting.has(target)) continue;
+      if (newestId <= (this.#sentUpTo.get(target) ?? 0)) continue;
       this.#busy.add(target);
       void this.#sendTo(target, session, courier);
     }
@@ -255,7 +259,6 @@ export class Outbox {
   }
 
   async #sendAll(target: string, session: Session, courier: Courier): Promise<void> {
-    let failures = 0;
     for (;;) {
       await this.#pause(session);
       if (session.signal.aborted) return;
@@ -268,14 +271,13 @@ export class Outbox {
           if (reopenings === this.#reopenings) this.#sentUpTo.set(target, entry.id);
           // An older row wants to be sent: only the store tells which ones still do.
           else this.writeMarks();
-          failures = 0;
+          this.#failures.delete(target);
           break;
         case 'temporary':
         case 'disconnected':
           // The link notices a dead connection by itself; one slow call alone is repeated here.
-          await this.#backOff(failures, session);
-          failures = Math.min(failures + 1, 16);
-          break;
+          this.#rest(target, session);
+          return;
         case 'expired':
           this.#session = undefined;
           return;
@@ -314,7 +316,9 @@ export class Outbox {
         this.#fail(entry, reason);
         return 'done';
       }
-      if (hasReason(error, 'RATE_LIMITED', 'OVERLOADED') && error.retryAfterMs !== undefined) {
+      // Only the own node speaks for everything that is sent: another one would stop it all.
+      const isAsked = sealed === undefined && hasReason(error, 'RATE_LIMITED', 'OVERLOADED');
+      if (isAsked && error.retryAfterMs !== undefined) {
         this.#pausedUntilMs = Math.max(this.#pausedUntilMs, clock.monotonic() + error.retryAfterMs);
       }
       return verdict;
@@ -394,10 +398,18 @@ export class Outbox {
     for (const wake of this.#idleWaiters) wake();
   }
 
-  async #backOff(failures: number, session: Session): Promise<void> {
+  /** Its place goes to others meanwhile: one node that is away must not hold up what is for the rest. */
+  #rest(target: string, session: Session): void {
     const { clock, random } = this.#parts.runtime;
+    const failures = this.#failures.get(target) ?? 0;
+    this.#failures.set(target, Math.min(failures + 1, 16));
+    this.#resting.add(target);
     const boundMs = Math.min(outboxLimits.backOffMaxMs, outboxLimits.backOffMinMs * 2 ** failures);
-    await clock.sleep(jitter(random, boundMs), session.signal).catch(() => undefined);
+    const rested = (): void => {
+      this.#resting.delete(target);
+      this.#kickAgain();
+    };
+    clock.sleep(jitter(random, boundMs), session.signal).then(rested, rested);
   }
 
   async #pause(session: Session): Promise<void> {

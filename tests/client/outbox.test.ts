@@ -147,6 +147,19 @@ describe('the outbox', () => {
     assert.equal(scene.node.inFlightMax.all, 32);
   });
 
+  test('many devices that cannot be reached hold nobody up', async () => {
+    const targets = Array.from({ length: 40 }, (_, n) => n);
+    await using scene = await sceneOf(targets, async ({ mid }) =>
+      mid[3] === 39 ? 'stored' : new UnavailableError('STORE_FULL', 'not now'),
+    );
+    await using client = await scene.open();
+    client.start();
+    await scene.clock.advance(10_000);
+    assert.deepEqual(storedIndexes(scene.node, 39), [39]);
+    assert.equal(scene.node.stored.size, 1);
+    assert.ok(scene.node.inFlightMax.all <= 32);
+  });
+
   test('waits as long as a rate limit says, with all devices', async () => {
     const retryAfterMs = 60_000;
     let isFirst = true;
