@@ -241,6 +241,7 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
     })());
   const reloadPeers = async (file: PeersFile): Promise<ReloadReport> => {
     const report = await federation.reload(file);
+    swarm?.policyChanged();
     for (const domain of report.added) audits.follow(domain);
     federation.wakeAll();
     return report;

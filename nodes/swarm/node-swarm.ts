@@ -3,20 +3,14 @@
  * gossip about key logs between them, and the relay for this node's devices.
  */
 import type { KtLog } from '@quicprochat/kt-log';
-import {
-  KtGossip,
-  parseSwarmAddress,
-  peerIdOf,
-  SupervisedSwarm,
-  type SwarmKey,
-  type SwarmPeer,
-} from '@quicprochat/p2p';
+import { KtGossip, SupervisedSwarm, type SwarmKey } from '@quicprochat/p2p';
 import type { Federation } from '@quicprochat/federation';
-import { QpcError, type Runtime } from '@quicprochat/proto';
+import type { Runtime } from '@quicprochat/proto';
 import type { NodeRecord } from '@quicprochat/proto/messages';
 import { swarmAddresses, type P2pConfig } from '../config.ts';
 import type { PeerAudits } from '../peer-audits.ts';
 import { neighbours } from './neighbours.ts';
+import { SwarmPeers } from './peers.ts';
 import type { Reservers } from './reservers.ts';
 
 export interface NodeSwarmOptions {
@@ -33,13 +27,13 @@ export class NodeInSwarm implements AsyncDisposable {
   readonly #options: NodeSwarmOptions;
   readonly #swarm: SupervisedSwarm;
   readonly #gossip: KtGossip;
-  readonly #peers: Peers;
+  readonly #peers: SwarmPeers;
   readonly #stops: (() => void)[];
 
   /** Throws TransportError `unreachable` when the port cannot be bound. */
   static async start(options: NodeSwarmOptions): Promise<NodeInSwarm> {
     const { config, key, reservers, audits, runtime } = options;
-    const peers = new Peers();
+    const peers = new SwarmPeers();
     const gossip = new KtGossip(
       audits.gossipNode(
         (peerId) => peers.domainOf(peerId),
@@ -72,7 +66,7 @@ export class NodeInSwarm implements AsyncDisposable {
     options: NodeSwarmOptions,
     swarm: SupervisedSwarm,
     gossip: KtGossip,
-    peers: Peers,
+    peers: SwarmPeers,
   ) {
     const { federation, log, runtime } = options;
     this.#options = options;
@@ -81,10 +75,7 @@ export class NodeInSwarm implements AsyncDisposable {
     this.#peers = peers;
     gossip.start(swarm);
     const records = federation.records.onRecord((domain, record) => this.#heard(domain, record));
-    for (const { domain } of federation.policy.peers) {
-      const known = federation.records.get(domain);
-      if (known !== undefined) this.#heard(domain, known.record);
-    }
+    if (this.#takeListed()) this.#tell();
     const stopHeads = log.onHead(() => {
       gossip.publishHead().catch((error: unknown) => {
         runtime.log.warn('p2p publish', { error: String(error) });
@@ -93,9 +84,28 @@ export class NodeInSwarm implements AsyncDisposable {
     this.#stops = [() => records[Symbol.dispose](), stopHeads];
   }
 
+  /** There is another peers file: who is denied now leaves the swarm too, who is back comes back. */
+  policyChanged(): void {
+    const { policy } = this.#options.federation;
+    const hasLost = this.#peers.keepOnly((domain) => policy.allows(domain));
+    if (this.#takeListed() || hasLost) this.#tell();
+  }
+
+  /** Whether a peer of the file has another swarm than was known. */
+  #takeListed(): boolean {
+    const { policy, records } = this.#options.federation;
+    return policy.peers
+      .map(({ domain }) => [domain, records.get(domain)] as const)
+      .map(([domain, known]) => known !== undefined && this.#peers.set(domain, known.record))
+      .includes(true);
+  }
+
   #heard(domain: string, record: NodeRecord): void {
+    if (this.#peers.set(domain, record)) this.#tell();
+  }
+
+  #tell(): void {
     const { runtime, key } = this.#options;
-    if (!this.#peers.set(domain, record)) return;
     const wanted = neighbours(key.peerId, this.#peers.all);
     this.#swarm.setPeers(wanted).catch((error: unknown) => {
       // It ends just now, and gets them when it starts again.
@@ -107,43 +117,5 @@ export class NodeInSwarm implements AsyncDisposable {
     for (const stop of this.#stops) stop();
     this.#gossip[Symbol.dispose]();
     await this.#swarm[Symbol.asyncDispose]();
-  }
-}
-
-/** The swarms that records of peers name. */
-class Peers {
-  readonly #byDomain = new Map<string, SwarmPeer>();
-  readonly #domains = new Map<string, string>();
-
-  domainOf(peerId: string): string | undefined {
-    return this.#domains.get(peerId);
-  }
-
-  get all(): readonly SwarmPeer[] {
-    return [...this.#byDomain.values()];
-  }
-
-  /** False when nothing changed. */
-  set(domain: string, { swarm }: NodeRecord): boolean {
-    const before = this.#byDomain.get(domain);
-    if (before !== undefined) this.#domains.delete(before.peerId);
-    if (swarm === undefined) return this.#byDomain.delete(domain);
-    const peer = {
-      peerId: peerIdOf(swarm.swarmKey),
-      addresses: swarm.addresses.filter((text) => isAddress(text)),
-    };
-    this.#byDomain.set(domain, peer);
-    this.#domains.set(peer.peerId, domain);
-    return JSON.stringify(before) !== JSON.stringify(peer);
-  }
-}
-
-/** A peer's record may name what this version cannot dial; the rest of it stands. */
-function isAddress(text: string): boolean {
-  try {
-    return parseSwarmAddress(text).peerId === undefined;
-  } catch (error) {
-    if (error instanceof QpcError) return false;
-    throw error;
   }
 }
