@@ -13,6 +13,7 @@ import {
   methods,
   QpcError,
   Status,
+  TransportError,
   type Runtime,
 } from '@quicprochat/proto';
 import {
@@ -40,6 +41,8 @@ export const groupCommitLimits = {
   backOffMs: 200,
   /** Questions for the outcome of a commit whose answer was lost. */
   questions: 5,
+  /** Entries that are read at once: a hub keeps 1 000 of a log. More never comes to an end. */
+  entries: 2_048,
 } as const;
 
 /** What an accepted commit is to bring along, as in SubmitCommitRequest. */
@@ -189,8 +192,13 @@ async function* pagesBehind(
 ): AsyncGenerator<readonly GroupControl[]> {
   const options = signal === undefined ? {} : { signal };
   let after = head.hash;
+  let count = 0;
   for (;;) {
     const page = await caller.call(methods.groupLog, { hub, group, after }, options);
+    count += page.entries.length;
+    if (count > groupCommitLimits.entries) {
+      throw new TransportError('protocol', `the group log has more than ${count - 1} entries`);
+    }
     yield page.entries;
     const last = page.entries.at(-1)?.entry?.entry;
     if (!page.hasMore || last === undefined) return;
