@@ -70,9 +70,9 @@ test('the node of one recipient does not stop what goes to others', async () => 
     new Uint8Array(8),
   );
   try {
-    const untilMs = performance.now() + 5_000;
+    const untilMs = systemClock.monotonic() + 5_000;
     while ((sent.get('1') ?? 0) < 2 || (sent.get('2') ?? 0) < 2) {
-      assert.ok(performance.now() < untilMs, 'both are tried again');
+      assert.ok(systemClock.monotonic() < untilMs, 'both are tried again');
       await systemClock.sleep(20);
     }
   } finally {

@@ -9,6 +9,8 @@ import { EphemeralLane, ephemeralLimits } from './ephemeral-lane.ts';
 function slowLane(): {
   readonly lane: EphemeralLane;
   readonly wait: (ms: number) => void;
+  readonly open: () => Promise<void>;
+  readonly end: () => Promise<readonly PushFrame[]>;
   readonly openAndEnd: () => Promise<readonly PushFrame[]>;
 } {
   let nowMs = 0;
@@ -25,14 +27,21 @@ function slowLane(): {
   };
   const lane = new EphemeralLane({ openPushStream } as unknown as Connection, clock, silentLog);
   const running = lane.run(1);
+  const open = async (): Promise<void> => {
+    gate.resolve();
+    await systemClock.sleep(0);
+  };
+  const end = async (): Promise<readonly PushFrame[]> => {
+    lane.close();
+    await running;
+    return frames.slice(1);
+  };
   return {
-    lane,
+    ...{ lane, open, end },
     wait: (ms) => void (nowMs += ms),
-    openAndEnd: async () => {
+    openAndEnd: () => {
       gate.resolve();
-      lane.close();
-      await running;
-      return frames.slice(1);
+      return end();
     },
   };
 }
@@ -64,4 +73,19 @@ test('typing that waited for ten seconds is not sent, other hints are', async ()
     frames.map(({ payload }) => payload[0]),
     [2, 3],
   );
+});
+
+test('a flood of typing reaches a device at a bounded rate', async () => {
+  const { lane, wait, open, end } = slowLane();
+  await open();
+  const { perSecond, burst } = ephemeralLimits.typing;
+  for (let second = 0; second < 10; second += 1) {
+    for (let n = 0; n < 1_000; n += 1) {
+      lane.offer(PushEvent.Typing, numbered(n & 0xff));
+      if (n % 32 === 31) await systemClock.sleep(0);
+    }
+    wait(1_000);
+  }
+  const { length } = await end();
+  assert.ok(length > perSecond && length <= burst + 10 * perSecond, `${length}`);
 });

@@ -2,7 +2,7 @@
  * The ephemeral lane of a subscription: hints on a stream of their own, in memory only, at most 32 at
  * a time. What does not fit, or waited for too long, is dropped: nobody misses it later.
  */
-import { PushEvent, type Clock, type Log } from '@quicprochat/proto';
+import { PushEvent, TokenBuckets, type Clock, type Log } from '@quicprochat/proto';
 import { create, StreamStartEventSchema, toBinary } from '@quicprochat/proto/messages';
 import type { Connection, PushWriter } from '@quicprochat/proto/transport';
 
@@ -11,6 +11,8 @@ export const ephemeralLimits = {
   queued: 32,
   /** How long typing is worth anything (ms). */
   typingMs: 10_000,
+  /** Typing that a device is told of, whoever sends it: peers have no other bound for one device. */
+  typing: { perSecond: 10, burst: 64 },
 } as const;
 
 interface Hint {
@@ -36,16 +38,19 @@ export class EphemeralLane {
   readonly #hints: Hint[] = [];
   #wake: () => void = () => undefined;
   #isClosed = false;
+  readonly #rate: TokenBuckets;
 
   constructor(connection: Connection, clock: Clock, log: Log) {
     this.#connection = connection;
     this.#clock = clock;
+    this.#rate = new TokenBuckets(clock);
     this.#log = log;
   }
 
   offer(eventType: number, payload: Uint8Array): void {
-    const { queued, typingMs } = ephemeralLimits;
+    const { queued, typing, typingMs } = ephemeralLimits;
     const isTyping = eventType === PushEvent.Typing;
+    if (isTyping && this.#rate.take('typing', typing) > 0) return;
     if (this.#hints.length >= queued) {
       // The oldest typing makes room for what lasts longer; typing itself never pushes anything out.
       const oldest = isTyping

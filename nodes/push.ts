@@ -312,6 +312,8 @@ export class PushHub {
 
   /** Somebody types; lost where nobody listens. */
   typing(rid: Uint8Array, payload: Uint8Array): void {
+    // Peers name many devices at once; most listen elsewhere or not at all.
+    if (!this.#byRid.has(hex(rid))) return;
     const event = create(TypingEventSchema, { payload });
     this.hint(rid, PushEvent.Typing, toBinary(TypingEventSchema, event));
   }
