@@ -16,6 +16,8 @@ export interface Rules {
   readonly refusesShorter: boolean;
   /** After a takeover nothing is accepted before a majority has the log under the new term. */
   readonly replicatesFirst: boolean;
+  /** Hubs whose promises a takeover needs, its own among them. */
+  readonly promises: number;
   /** Hubs that must have a log on disk before the leader accepts it. */
   readonly majority: number;
   /** A restarted leader goes on only if promised = adopted = its term. */
@@ -33,6 +35,7 @@ export const sound: Rules = {
   syncsPromises: true,
   refusesShorter: true,
   replicatesFirst: true,
+  promises: 2,
   majority: 2,
   checksOnRestart: true,
   takesPrepared: true,
@@ -80,6 +83,7 @@ export const mutants: readonly Mutant[] = [
     rules: { ...sound, checksOnRestart: false },
     blindTo: ['deposed'],
   },
+  { name: 'takeover without a majority', rules: { ...sound, promises: 1 } },
   { name: 'PREPARED entries dropped', rules: { ...sound, takesPrepared: false } },
   {
     name: 'old leader does not step down',

@@ -132,6 +132,7 @@ function choose(state: State, rules: Rules, index: number, hub: Hub, visit: Visi
   for (const [at, a] of answers.entries()) {
     for (const b of answers.slice(at + 1)) if (a.from !== b.from) quorums.push([hub, a, b]);
   }
+  if (rules.promises === 1) quorums.push([hub]);
   for (const quorum of quorums) {
     for (const best of quorum) {
       if (quorum.some((other) => compare(rules, other, best) > 0)) continue;
