@@ -49,6 +49,7 @@ import { capabilities, coreHandlers, protocolVersion, type NodeHealth } from './
 import { deliveryHandlers } from './services/delivery.ts';
 import { fedKtHandlers } from './services/fed-kt.ts';
 import { groupHandlers } from './services/groups.ts';
+import { typingOfPeers } from './peer-typing.ts';
 import { federationHandlers } from './services/federation.ts';
 import { keyHandlers } from './services/keys.ts';
 import { ephemeralHandlers } from './services/ephemeral.ts';
@@ -388,7 +389,7 @@ async function buildHandlers(parts: BuildParts): Promise<Handlers> {
     ...federationHandlers({
       federation,
       sessions,
-      onEphemeral: (rid, payload) => push.typing(rid, payload),
+      onTyping: typingOfPeers(clock, (rid, payload) => push.typing(rid, payload)),
     }),
     ...ktHandlers({ domain, answers, accounts, pseudonymKey, peers: federation.kt }),
     ...deviceHandlers({ clock, store, accounts, sessions, sessionTtlMs }),

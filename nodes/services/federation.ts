@@ -4,14 +4,14 @@
  */
 import { FailedPreconditionError, type Handlers } from '@quicprochat/proto';
 import type { Federation } from '@quicprochat/federation';
+import type { TypingOfPeer } from '../peer-typing.ts';
 import type { Sessions } from '../sessions.ts';
 import { peerOf } from './caller.ts';
 
 export interface FederationParts {
   readonly federation: Federation;
   readonly sessions: Sessions;
-  /** A peer has typing for a device, which may be another node's or nobody's. Never throws. */
-  readonly onEphemeral: (rid: Uint8Array, payload: Uint8Array) => void;
+  readonly onTyping: TypingOfPeer;
 }
 
 export function federationHandlers(
@@ -29,10 +29,8 @@ export function federationHandlers(
     },
     fedRelay: relay,
     fedRelayBatch: relay,
-    async fedEphemeral({ items }) {
-      for (const { rids, payload } of items) {
-        for (const rid of rids) parts.onEphemeral(rid, payload);
-      }
+    async fedEphemeral({ items }, context) {
+      parts.onTyping(peerOf(context), items);
       return {};
     },
     async fedBlob() {
