@@ -25,7 +25,7 @@ export interface ContentsParts {
   readonly runtime: Runtime;
   readonly events: EventBus;
   readonly identity: Identity;
-  readonly tokens: Pick<DeliveryTokens, 'take'>;
+  readonly tokens: Pick<DeliveryTokens, 'take' | 'changed'>;
   readonly holes: Pick<Holes, 'wake'>;
   /** A member passed on what logs say; done when it is taken in. */
   readonly onEvidence: (evidence: KeyEvidence) => Promise<void>;
@@ -75,6 +75,7 @@ export class Contents {
     const { tokens } = parsed.content;
     if (tokens !== undefined) {
       batch.write(() => this.#parts.tokens.take(tokens, sender.identityPub, batch.nowMs));
+      batch.after(() => this.#parts.tokens.changed());
     }
     switch (parsed.type) {
       case 'tokens':

@@ -252,6 +252,7 @@ export class Conversations {
         kind: 'MESSAGE',
         groupId,
         epoch: sealed.epoch,
+        generation: sealed.generation,
         resends: recipients.length < receiptLimits.devices ? 0 : resendTimes,
       } as const;
       for (const copy of sealed.copies) {
@@ -264,6 +265,7 @@ export class Conversations {
             sender: signatureKey.publicKey,
             n: message.n,
             epoch: Number(sealed.epoch),
+            generation: sealed.generation,
             tag: undefined,
             messageId,
             bytes: sealed.ciphertext,

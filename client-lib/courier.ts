@@ -13,7 +13,7 @@ import {
   Status,
   TransportError,
 } from '@quicprochat/proto';
-import type { TargetStatus } from '@quicprochat/proto/messages';
+import type { Outcome, TargetStatus } from '@quicprochat/proto/messages';
 import type { Session } from './link.ts';
 import type { OutboxEntry } from './store/store.ts';
 
@@ -23,6 +23,8 @@ const payloadBytes = 32;
 
 /** The node's OK, not checked yet. */
 export interface Receipt {
+  /** DUPLICATE: it had the copy before, with the token that came then. */
+  readonly outcome: Outcome;
   readonly proof: Uint8Array;
   readonly receivedMs: bigint;
 }

@@ -131,6 +131,11 @@ export class DeliveryTokens {
     }
   }
 
+  /** Tokens that were taken are durable, or copies came back that wait for one. */
+  changed(): void {
+    this.#parts.onOutbox();
+  }
+
   /** Those beside a Welcome, of devices that are in the group. */
   takeAtJoin(tokens: readonly HandedToken[], group: MlsGroup, nowMs: number): void {
     const { store } = this.#parts;
@@ -222,7 +227,8 @@ export class DeliveryTokens {
     );
     batch.useKeys(sealed.next, sealed.epoch, sealed.wipe);
     batch.write(() => {
-      const about = { kind: 'RECEIPT', groupId: group.groupId, epoch: sealed.epoch } as const;
+      const { epoch, generation } = sealed;
+      const about = { kind: 'RECEIPT', groupId: group.groupId, epoch, generation } as const;
       for (const copy of sealed.copies) {
         store.outbox.add({ ...copy, messageId: undefined, about }, batch.nowMs);
       }

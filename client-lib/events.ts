@@ -69,6 +69,15 @@ export type ClientEvent =
       readonly reason: string;
     }
   /**
+   * The inbox of a device takes nothing more of strangers, and its delivery token is not known here
+   * yet: the copy waits for it. `messageId` is undefined for what is no message of the history.
+   */
+  | {
+      readonly type: 'waitsForToken';
+      readonly messageId: number | undefined;
+      readonly rid: Uint8Array;
+    }
+  /**
    * The node said OK to a copy without a signature of its own that it has it (NO_PROOF), or with one
    * that is not its (BAD_PROOF). The copy does not count as accepted; it is tried again.
    */

@@ -10,6 +10,7 @@ import {
 } from '@quicprochat/proto/messages';
 import { RowKind } from '@quicprochat/proto';
 import type { ClientEvent } from './events.ts';
+import { outboxBounds } from './store/outbox-rows.ts';
 import { TestDevice, TestDirectory, testRuntime, testStoreId } from './test-devices.ts';
 import { inboxLog, type InboxRow, type SendState } from './store/store.ts';
 
@@ -83,6 +84,79 @@ describe('notices', () => {
       alice.store.outbox.failures().map(({ failure }) => failure),
       ['UNKNOWN_DEVICE'],
     );
+  });
+
+  describe('of an inbox that is full for strangers', () => {
+    const fullFor = (sent: Sent): Pick<InboxRow, 'mid' | 'payload'> => {
+      const lost = { mids: [sent.mid], rid: sent.bob.rid, domain: 'blue.example' };
+      return noticeRow({ type: NoticeType.BOUNCE, ...lost, reason: 'QUEUE_FULL' });
+    };
+    const waits = ({ alice, conversationId }: Sent): boolean | undefined =>
+      alice.history(conversationId).at(-1)?.waitsForToken;
+    const target = ({ bob }: Sent): string => Buffer.from(bob.rid).toString('hex');
+
+    test('let a copy without a token wait for one; told once, however often it comes', async () => {
+      const sent = await sentOne();
+      const { alice, bob, mid } = sent;
+      const nowMs = alice.runtime.clock.now();
+      const first = fullFor(sent);
+      await alice.receive(first, RowKind.Notice);
+      assert.deepEqual([stateOf(sent), waits(sent)], ['sealed', true]);
+      const messageId = alice.history(sent.conversationId).at(-1)?.id;
+      assert.deepEqual(toldOf(alice), [{ type: 'waitsForToken', messageId, rid: bob.rid }]);
+      const [wait] = alice.store.outbox.tokenWaits(nowMs);
+      assert.deepEqual([wait?.target, wait?.isHeld], [target(sent), true]);
+      assert.equal(alice.store.outbox.sendableCount(nowMs), 0);
+      alice.restart();
+      await alice.receive(first, RowKind.Notice);
+      await alice.receive(fullFor(sent), RowKind.Notice);
+      assert.deepEqual(toldOf(alice), []);
+      assert.deepEqual(alice.store.outbox.tokenWaits(nowMs), [wait], 'and for no longer');
+      // An OK to what went before is no OK to what is sent now.
+      const before = alice.store.outbox.next(target(sent), 0);
+      assert.deepEqual([before?.mid, before?.tokenWaits], [mid, 1]);
+      const stale = { tokenWaits: 0, withToken: false };
+      alice.store.outbox.markAccepted(before?.id ?? 0, testStoreId, nowMs, stale);
+      assert.deepEqual([stateOf(sent), waits(sent)], ['sealed', true]);
+
+      alice.store.transaction(() => alice.store.tokens.put(bob.rid, new Uint8Array(16), true, 0));
+      assert.equal(alice.store.outbox.isHeld(target(sent), nowMs), false);
+      assert.equal(alice.store.outbox.sendableCount(nowMs), 1);
+      const again = { tokenWaits: 1, withToken: true };
+      alice.store.outbox.markAccepted(before?.id ?? 0, testStoreId, nowMs, again);
+      assert.deepEqual([stateOf(sent), waits(sent)], ['accepted', false]);
+      await alice.receive(fullFor(sent), RowKind.Notice);
+      assert.equal(stateOf(sent), 'bounced', 'with a token there is nothing to wait for');
+      assert.deepEqual(
+        toldOf(alice).map(({ type }) => type),
+        ['bounced'],
+      );
+    });
+
+    test('are for good with another reason, after a month, and when too much waits', async () => {
+      const sent = await sentOne();
+      const { alice, bob, mid } = sent;
+      const { outbox } = alice.store;
+      const monthLater = alice.runtime.clock.now() + outboxBounds.bytesKeptMs;
+      assert.deepEqual(outbox.returnForToken(mid, bob.rid, monthLater), []);
+      assert.equal(stateOf(sent), 'accepted');
+      await alice.receive(fullFor(sent), RowKind.Notice);
+      toldOf(alice);
+      const gone = noticeRow({
+        ...{ type: NoticeType.BOUNCE, mids: [mid], rid: bob.rid, reason: 'UNKNOWN_DEVICE' },
+      });
+      await alice.receive(gone, RowKind.Notice);
+      assert.deepEqual([stateOf(sent), waits(sent)], ['bounced', false]);
+      assert.deepEqual(outbox.tokenWaits(0), []);
+
+      const max = outboxBounds.tokenWaitsPerDevice;
+      const targets = Array.from({ length: max + 1 }, () => ({ rid: bob.rid, domain: 'blue' }));
+      const copies = { mid: new Uint8Array(16), payload: Uint8Array.of(1), targets };
+      alice.store.transaction(() => {
+        outbox.add({ ...copies, messageId: undefined }, 1_000);
+        assert.equal(outbox.returnForToken(copies.mid, bob.rid, 1_000).length, max);
+      });
+    });
   });
 
   test('an expired message says so', async () => {

@@ -3,6 +3,7 @@
  * messages after it had taken them. State and cursor are one transaction, as with any row.
  */
 import { fromBinary, NoticeSchema, NoticeType, type Notice } from '@quicprochat/proto/messages';
+import { takeBounce } from './bounces.ts';
 import type { ClientEvent } from './events.ts';
 import type { ClientStore, InboxRow } from './store/store.ts';
 import type { Batch } from './writer.ts';
@@ -10,6 +11,8 @@ import type { Batch } from './writer.ts';
 export interface NoticeParts {
   readonly store: ClientStore;
   readonly emit: (event: ClientEvent) => void;
+  /** Copies wait for a token, which may be known already. */
+  readonly onWaits: () => void;
 }
 
 /**
@@ -17,12 +20,17 @@ export interface NoticeParts {
  * once that is durable. What a later version means by a notice, or what names no copy of this store,
  * changes nothing.
  */
-export function takeNotice({ store, emit }: NoticeParts, row: InboxRow, batch: Batch): void {
+export function takeNotice(
+  { store, emit, onWaits }: NoticeParts,
+  row: InboxRow,
+  batch: Batch,
+): void {
   const notice = parse(row.payload);
   if (notice === undefined) return;
   const events: ClientEvent[] = [];
-  batch.write(() => events.push(...apply(store, notice, row.receivedMs)));
+  batch.write(() => events.push(...apply(store, notice, row.receivedMs, batch.nowMs)));
   batch.after(() => {
+    if (events.some(({ type }) => type === 'waitsForToken')) onWaits();
     for (const event of events) emit(event);
   });
 }
@@ -36,13 +44,16 @@ function parse(payload: Uint8Array): Notice | undefined {
 }
 
 /** Changes the store and returns what is to be told; a repeat changes nothing and tells nothing. */
-function apply({ outbox }: ClientStore, notice: Notice, atMs: number): readonly ClientEvent[] {
+function apply(
+  { outbox }: ClientStore,
+  notice: Notice,
+  atMs: number,
+  nowMs: number,
+): readonly ClientEvent[] {
   const { rid, reason, domain, mids } = notice;
   switch (notice.type) {
     case NoticeType.BOUNCE:
-      return mids
-        .flatMap((mid) => outbox.markLost(mid, rid, 'bounced', reason))
-        .map((messageId) => ({ type: 'bounced', messageId, rid, reason }));
+      return mids.flatMap((mid) => takeBounce(outbox, mid, rid, reason, nowMs));
     case NoticeType.EXPIRED:
       return mids
         .flatMap((mid) => outbox.markLost(mid, rid, 'expired', 'TIMEOUT'))

@@ -13,11 +13,14 @@ import {
   TransportError,
   type Runtime,
 } from '@quicprochat/proto';
+import { Outcome } from '@quicprochat/proto/messages';
+import { fullReason } from './bounces.ts';
 import type { DeliveryProofs } from './delivery-proofs.ts';
 import type { EventBus } from './events.ts';
 import { Courier } from './courier.ts';
 import { ClosedError, type Session } from './link.ts';
 import type { SealedReceipt, SealedSender } from './sealed-sender.ts';
+import { outboxBounds } from './store/outbox-rows.ts';
 import type { ClientStore, OutboxEntry, SendState } from './store/store.ts';
 
 export const outboxLimits = {
@@ -29,6 +32,8 @@ export const outboxLimits = {
   backOffMaxMs: 30_000,
   /** How long a copy of a sealed sender waits for a valid delivery token (ms). */
   tokenWaitMs: 24 * 3600 * 1000,
+  /** Copies that waited for a token and are tried without, before the others wait on: below what an inbox takes of strangers. */
+  bareTries: 32,
   /** Internal errors of the node on one row before it counts as refused. */
   internalErrors: 8,
   /** OKs wait this long for company before they are written down (ms): a repeat is harmless. */
@@ -43,6 +48,11 @@ const arrivedStates: ReadonlySet<SendState | undefined> = new Set([
   'read',
 ]);
 
+/** The inbox has no place for strangers, which stays so for us: the node says no time to come back. */
+function isFullForStrangers(error: unknown): boolean {
+  return hasReason(error, fullReason) && error.retryAfterMs === undefined;
+}
+
 /** What an error of Enqueue means for the row. */
 export type SendVerdict = 'permanent' | 'temporary' | 'disconnected' | 'expired';
 
@@ -54,8 +64,7 @@ export function sendVerdict(error: unknown): SendVerdict {
       : 'disconnected';
   }
   if (!(error instanceof QpcError)) return 'temporary';
-  // An inbox that is full for strangers stays so for us: the node says no time to come back.
-  if (error.reason === 'QUEUE_FULL' && error.retryAfterMs === undefined) return 'permanent';
+  if (isFullForStrangers(error)) return 'permanent';
   switch (error.status) {
     case Status.Unauthenticated:
       return 'expired';
@@ -86,6 +95,9 @@ interface Acceptance {
   readonly atMs: number;
   readonly proof: Uint8Array;
   readonly receivedMs: number;
+  /** What it was when it went. */
+  readonly tokenWaits: number;
+  readonly withToken: boolean;
 }
 
 export interface OutboxParts {
@@ -122,6 +134,8 @@ export class Outbox {
   /** Rows whose OK was not signed, and of which that was told. */
   readonly #unproven = new Set<number>();
   #isMarkTimerSet = false;
+  /** For the next copies that are tried without the token that they wait for. */
+  #waitTimer: { cancel(): void } | undefined;
   /** A rate limit holds for the whole device, not for one recipient. */
   #pausedUntilMs = 0;
   readonly #idleWaiters = new Set<() => void>();
@@ -163,15 +177,43 @@ export class Outbox {
     const { store } = this.#parts;
     const { targetsInParallel, targetsInBatches } = outboxLimits;
     const targetsMax = courier.takesBatches ? targetsInBatches : targetsInParallel;
+    const held = this.#release();
     for (const { target, newestId } of store.outbox.openTargets()) {
       if (this.#busy.size >= targetsMax) return;
       // Rows whose OK is not written down yet are still SEALED in the store.
-      if (this.#busy.has(target) || this.#resting.has(target)) continue;
+      if (this.#busy.has(target) || this.#resting.has(target) || held.has(target)) continue;
       if (newestId <= (this.#sentUpTo.get(target) ?? 0)) continue;
       this.#busy.add(target);
       void this.#sendTo(target, session, courier);
     }
     this.#settle();
+  }
+
+  /**
+   * Copies that waited for a token may be older than what went since: where one is known, or it is time to
+   * try without, they are looked for from the start. Returns the devices that nothing goes to now.
+   */
+  #release(): ReadonlySet<string> {
+    const { store, runtime } = this.#parts;
+    this.#waitTimer?.cancel();
+    this.#waitTimer = undefined;
+    const nowMs = runtime.clock.now();
+    const waits = store.outbox.tokenWaits(nowMs);
+    const held = waits.filter(({ isHeld }) => isHeld);
+    const free = waits.filter(({ target, isHeld }) => !isHeld && !this.#busy.has(target));
+    // Those whose OK is not written down would be sent once more.
+    if (free.length > 0) this.writeMarks();
+    for (const { target } of free) if (this.#sentUpTo.delete(target)) this.#reopenings += 1;
+    const nextMs = Math.min(...held.map(({ atMs }) => atMs));
+    if (held.length > 0) {
+      this.#waitTimer = runtime.clock.timer(Math.max(1, nextMs - nowMs), () => this.#kickAgain());
+    }
+    return new Set(held.map(({ target }) => target));
+  }
+
+  #isHeld(target: string): boolean {
+    const { store, runtime } = this.#parts;
+    return store.outbox.isHeld(target, runtime.clock.now());
   }
 
   /** Never fails: a store that does is asked again after a while, or by the next start. */
@@ -201,13 +243,13 @@ export class Outbox {
     }
   }
 
-  /** Resolves when no row is SEALED; rejects with the signal's reason, or CLOSED. */
+  /** Resolves when no row is SEALED that can be sent: copies may wait for a token; rejects with the signal's reason, or CLOSED. */
   async flush(signal?: AbortSignal): Promise<void> {
     for (;;) {
       signal?.throwIfAborted();
       if (this.#isClosed) throw new ClosedError();
       this.writeMarks();
-      if (this.#parts.store.outbox.openCount() === 0) return;
+      if (this.#sendable() === 0) return;
       await new Promise<void>((resolve) => {
         const wake = (): void => {
           this.#idleWaiters.delete(wake);
@@ -226,6 +268,7 @@ export class Outbox {
    */
   close(): void {
     this.writeMarks();
+    this.#waitTimer?.cancel();
     this.#isClosed = true;
     for (const wake of this.#idleWaiters) wake();
   }
@@ -236,8 +279,8 @@ export class Outbox {
     if (this.#marks.size === 0 || this.#isClosed) return;
     const marks = [...this.#marks];
     store.transaction(() => {
-      for (const [id, { storeId, atMs, proof, receivedMs }] of marks) {
-        store.outbox.markAccepted(id, storeId, atMs);
+      for (const [id, { storeId, atMs, proof, receivedMs, tokenWaits, withToken }] of marks) {
+        store.outbox.markAccepted(id, storeId, atMs, { tokenWaits, withToken });
         store.outbox.putProof(id, proof, receivedMs);
         if (this.#isWithRecipient.has(id)) store.outbox.markArrived(id);
       }
@@ -259,14 +302,22 @@ export class Outbox {
   }
 
   async #sendAll(target: string, session: Session, courier: Courier): Promise<void> {
+    let bareTries = 0;
     for (;;) {
       await this.#pause(session);
       if (session.signal.aborted) return;
+      if (bareTries >= outboxLimits.bareTries) this.#postpone(target);
+      if (this.#isHeld(target)) return;
       const entry = this.#parts.store.outbox.next(target, this.#sentUpTo.get(target) ?? 0);
       if (entry === undefined) return;
       const reopenings = this.#reopenings;
+      const isBareTry = entry.tokenWaits > 0 && this.#tokenOf(entry).length === 0;
+      if (isBareTry) bareTries += 1;
       const verdict = await this.#sendOne(entry, session, courier);
       switch (verdict) {
+        case 'waits':
+          // Held now, unless its token came meanwhile.
+          break;
         case 'done':
           if (reopenings === this.#reopenings) this.#sentUpTo.set(target, entry.id);
           // An older row wants to be sent: only the store tells which ones still do.
@@ -289,7 +340,7 @@ export class Outbox {
     entry: OutboxEntry,
     session: Session,
     courier: Courier,
-  ): Promise<'done' | 'temporary' | 'disconnected' | 'expired'> {
+  ): Promise<'done' | 'waits' | 'temporary' | 'disconnected' | 'expired'> {
     const { clock, log } = this.#parts.runtime;
     const storeId = this.#storeId;
     const token = this.#tokenOf(entry);
@@ -301,17 +352,24 @@ export class Outbox {
         sealed === undefined
           ? { ...(await courier.send(entry, token)), caller: session }
           : await sealed.send(entry, token);
-      const { proof, receivedMs } = answer;
+      const { proof, receivedMs, outcome } = answer;
       const by = sealed === undefined ? this.#parts.domain : entry.domain;
       if (!(await this.#isProven(entry, answer, by))) return 'temporary';
       if (sealed !== undefined) this.#isWithRecipient.add(entry.id);
-      this.#accept(entry, { storeId, proof, receivedMs: Number(receivedMs) });
+      const { tokenWaits } = entry;
+      // The node may have had it without: only of what came back before that is known to be over.
+      const isFirst = outcome === Outcome.STORED || tokenWaits > 0;
+      const withToken = token.length > 0 && isFirst;
+      this.#accept(entry, {
+        ...{ storeId, proof, receivedMs: Number(receivedMs), tokenWaits, withToken },
+      });
       return 'done';
     } catch (error) {
       const ageMs = clock.now() - entry.createdMs;
       const verdict = sealed === undefined ? sendVerdict(error) : sealedVerdict(error, ageMs);
       const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
       log.debug('enqueue failed', { reason, verdict });
+      if (token.length === 0 && isFullForStrangers(error) && this.#wait(entry)) return 'waits';
       if (verdict === 'permanent' || this.#isPoison(entry, error)) {
         this.#fail(entry, reason);
         return 'done';
@@ -385,6 +443,28 @@ export class Outbox {
     });
   }
 
+  /** False when it has waited for a token for long enough. */
+  #wait({ id, messageId, rid, tokenWaits }: OutboxEntry): boolean {
+    const { store, events, runtime } = this.#parts;
+    const nowMs = runtime.clock.now();
+    if (!store.transaction(() => store.outbox.waitForToken(id, nowMs))) return false;
+    if (tokenWaits === 0) events.emit({ type: 'waitsForToken', messageId, rid });
+    return true;
+  }
+
+  /** What else waits for a token of this device is not tried without one for a while. */
+  #postpone(target: string): void {
+    const { store, runtime } = this.#parts;
+    this.writeMarks();
+    const atMs = runtime.clock.now() + outboxBounds.tokenWaitMinMs;
+    store.transaction(() => store.outbox.postponeTokenWaits(target, atMs));
+  }
+
+  #sendable(): number {
+    const { store, runtime } = this.#parts;
+    return store.outbox.sendableCount(runtime.clock.now());
+  }
+
   #fail(entry: OutboxEntry, reason: string): void {
     const { store, events } = this.#parts;
     this.#internalErrors.delete(entry.id);
@@ -394,7 +474,7 @@ export class Outbox {
 
   #settle(): void {
     if (this.#isClosed) return;
-    if (this.#parts.store.outbox.openCount() > this.#marks.size) return;
+    if (this.#sendable() > this.#marks.size) return;
     for (const wake of this.#idleWaiters) wake();
   }
 

@@ -133,8 +133,8 @@ export class Receipts {
     const sealed = await this.#sealEach(group, conversation, due);
     for (const { next, epoch, wipe } of sealed) batch.useKeys(next, epoch, wipe);
     batch.write(() => {
-      for (const { copies, epoch } of sealed) {
-        const about = { kind: 'RECEIPT', groupId: group.groupId, epoch } as const;
+      for (const { copies, epoch, generation } of sealed) {
+        const about = { kind: 'RECEIPT', groupId: group.groupId, epoch, generation } as const;
         for (const copy of copies) {
           store.outbox.add({ ...copy, messageId: undefined, about }, batch.nowMs);
         }

@@ -57,7 +57,7 @@ export interface ReceiverParts extends ContentsParts {
   readonly mls: Mls;
   readonly rid: Uint8Array;
   readonly signatureKey: SignatureKey;
-  readonly tokens: Pick<DeliveryTokens, 'take' | 'takeAtJoin' | 'wake'>;
+  readonly tokens: Pick<DeliveryTokens, 'take' | 'changed' | 'takeAtJoin' | 'wake'>;
   readonly resender: Resender;
   readonly holes: Pick<Holes, 'wake' | 'takeGone'>;
   /** Rows wait for the manifests of these users. */
@@ -87,8 +87,9 @@ export class Receiver {
         this.#contents.again(tag, batch);
       } else {
         if (row.kind === RowKind.Notice) {
+          const { store, tokens } = this.#parts;
           const emit = (event: ClientEvent): void => this.#emit(event);
-          takeNotice({ store: this.#parts.store, emit }, row, batch);
+          takeNotice({ store, emit, onWaits: () => tokens.changed() }, row, batch);
           batch.addSeen(tag);
         } else {
           const settle = await this.#attempt(row, batch);
@@ -256,6 +257,7 @@ export class Receiver {
       });
       batch.after(() => {
         this.#joined(joined);
+        this.#parts.tokens.changed();
         this.#parts.tokens.wake();
       });
     };

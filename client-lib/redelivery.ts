@@ -5,15 +5,16 @@
  */
 import { jitter, methods, parseUserId, QpcError, type Runtime } from '@quicprochat/proto';
 import { RelayState, type MessageStatus } from '@quicprochat/proto/messages';
+import { takeBounce } from './bounces.ts';
 import { sameBytes } from './contact.ts';
 import type { Contacts } from './contacts.ts';
 import { encodeContent } from './content.ts';
-import type { EventBus } from './events.ts';
+import type { ClientEvent, EventBus } from './events.ts';
 import type { Caller, Session } from './link.ts';
 import type { Identity, Mls } from './mls/index.ts';
 import type { Outbox } from './outbox.ts';
 import { withPrekeys } from './prekeys.ts';
-import { recipientsOf, sealContent } from './sealing.ts';
+import { isOvertaken, recipientsOf, sealContent } from './sealing.ts';
 import { outboxBounds } from './store/outbox-rows.ts';
 import type { ClientStore, OutboxRow } from './store/store.ts';
 import type { Batch, Writer } from './writer.ts';
@@ -155,7 +156,8 @@ export class Redelivery {
   #take(rows: readonly OutboxRow[], statuses: readonly MessageStatus[]): void {
     const { store, events, outbox } = this.#parts;
     const relayed = new Set<number>();
-    const bounced: { messageId: number | undefined; rid: Uint8Array; reason: string }[] = [];
+    const bounced: ClientEvent[] = [];
+    const nowMs = this.#parts.runtime.clock.now();
     outbox.reopen(() =>
       store.transaction(() => {
         for (const { mid, rid, state, reason } of statuses) {
@@ -164,9 +166,7 @@ export class Redelivery {
             if (store.outbox.markRelayed(mid, rid) === 0) continue;
             for (const { messageId } of copies) if (messageId !== undefined) relayed.add(messageId);
           } else if (state === RelayState.BOUNCED) {
-            for (const messageId of store.outbox.markLost(mid, rid, 'bounced', reason)) {
-              bounced.push({ messageId, rid, reason });
-            }
+            bounced.push(...takeBounce(store.outbox, mid, rid, reason, nowMs));
           } else if (state === RelayState.UNSPECIFIED) {
             for (const { id, resends } of copies) {
               if (resends < outboxBounds.resendAfterMs.length) store.outbox.sendAgain(id);
@@ -175,7 +175,7 @@ export class Redelivery {
         }
       }),
     );
-    for (const one of bounced) events.emit({ type: 'bounced', ...one });
+    for (const one of bounced) events.emit(one);
     for (const messageId of relayed) {
       if (store.messages.sendState(messageId) === 'relayed') {
         events.emit({ type: 'relayed', messageId });
@@ -197,11 +197,13 @@ export class Redelivery {
     outbox.kick();
   }
 
-  /** Whether members may not be able to open a message much longer. */
-  #isBehind({ messageId, groupId, epoch }: OutboxRow): boolean {
+  /** Whether its device may not be able to open a message any more, or not much longer. */
+  #isBehind({ messageId, groupId, epoch, generation, rid }: OutboxRow): boolean {
     if (messageId === undefined || groupId === undefined || epoch === undefined) return false;
-    const now = this.#parts.store.groups.epoch(groupId);
-    return now !== undefined && BigInt(epoch) + redeliveryLimits.epochsBehind < now;
+    const { store } = this.#parts;
+    const now = store.groups.epoch(groupId);
+    if (now !== undefined && BigInt(epoch) + redeliveryLimits.epochsBehind < now) return true;
+    return isOvertaken(store, { groupId, epoch, generation }, rid);
   }
 
   /**
@@ -255,6 +257,7 @@ export class Redelivery {
         kind: 'MESSAGE',
         groupId: id,
         epoch: sealed.epoch,
+        generation: sealed.generation,
         resends: resends + 1,
       } as const;
       for (const copy of copies) {

@@ -28,7 +28,7 @@ import {
   type NumberRange,
   type ResendRequest,
 } from './resend-request.ts';
-import { recipientsOf, sealContent, type Sealed } from './sealing.ts';
+import { isOvertaken, recipientsOf, sealContent, type Sealed } from './sealing.ts';
 import { outboxBounds } from './store/outbox-rows.ts';
 import type { ResendDuty } from './store/resend-rows.ts';
 import type { ClientStore, MessageRecord } from './store/store.ts';
@@ -220,8 +220,13 @@ export class Resender {
       store.resend.deleteDuty(duty.id);
       store.resend.spend(hour, asker, 0, messages);
       const about = { kind: 'RESEND', groupId, epoch: group.epoch } as const;
+      const generations = new Map(
+        sealed.flatMap((one) => one.copies.map((copy) => [copy, one.generation] as const)),
+      );
       for (const copy of copies) {
-        store.outbox.add({ ...copy, messageId: undefined, about }, batch.nowMs);
+        const generation = generations.get(copy);
+        const ofCopy = generation === undefined ? about : { ...about, generation };
+        store.outbox.add({ ...copy, messageId: undefined, about: ofCopy }, batch.nowMs);
       }
     });
     batch.after(onOutbox);
@@ -291,7 +296,11 @@ export class Resender {
     for (const message of messages) {
       const { innerId, n, lamport, sentMs, text } = message;
       const [kept] = sealAnew ? [] : store.resend.ciphertexts(groupId, sender, n, n, 1);
-      if (kept !== undefined && group.membersAt(BigInt(kept.epoch)) !== undefined) {
+      const isOpenable =
+        kept !== undefined &&
+        group.membersAt(BigInt(kept.epoch)) !== undefined &&
+        !isOvertaken(store, kept, member.identityPub, sealed.at(-1));
+      if (isOpenable) {
         copies.push(...this.#toAsker(member, 'mlsMessage', kept.bytes));
       } else if (!isStale) {
         contacts.requireUnblocked(group.members().map(({ userId }) => userId));

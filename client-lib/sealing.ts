@@ -12,7 +12,13 @@ import {
   type Recipient,
   type SealedCopy,
 } from './fan-out.ts';
-import { xwingSuite, type Encrypted, type Mls, type MlsGroup } from './mls/index.ts';
+import {
+  generationsKept,
+  xwingSuite,
+  type Encrypted,
+  type Mls,
+  type MlsGroup,
+} from './mls/index.ts';
 import type { ClientStore } from './store/store.ts';
 
 /**
@@ -50,6 +56,28 @@ export function recipientsOf(group: MlsGroup): Recipient[] {
 /** Throws StaleKeysError where nothing may be sealed. */
 export function requireFresh(store: ClientStore, groupId: Uint8Array): void {
   if (store.groups.conversationOfGroup(groupId)?.staleMs !== undefined) throw new StaleKeysError();
+}
+
+/**
+ * Whether a device has most likely dropped the key of an own message: something sealed more than 256
+ * generations later in the same epoch went to it and did not come back, or goes ahead of it (`ahead`).
+ * Then the original is of no use.
+ */
+export function isOvertaken(
+  store: ClientStore,
+  sealed: {
+    readonly groupId: Uint8Array;
+    readonly epoch: number;
+    readonly generation?: number | undefined;
+  },
+  rid: Uint8Array,
+  ahead?: Pick<Sealed, 'epoch' | 'generation'>,
+): boolean {
+  const { groupId, epoch, generation } = sealed;
+  if (generation === undefined) return false;
+  const sent = store.outbox.newestGeneration(groupId, rid, epoch) ?? 0;
+  const newest = ahead?.epoch === BigInt(epoch) ? Math.max(sent, ahead.generation) : sent;
+  return newest - generation > generationsKept;
 }
 
 /**

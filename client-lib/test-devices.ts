@@ -425,6 +425,7 @@ function buildParts(device: TestDevice, events: EventBus): Parts {
     signatureKey,
     tokens: {
       take: (...taken) => tokens.take(...taken),
+      changed: () => tokens.changed(),
       takeAtJoin: (...taken) => tokens.takeAtJoin(...taken),
       wake: () => undefined,
     },

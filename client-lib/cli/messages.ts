@@ -317,6 +317,11 @@ function noticeOf(event: ClientEvent): { line: string; record: JsonRecord } | un
           device: hexOf(event.rid),
         },
       };
+    case 'waitsForToken':
+      return {
+        line: '-- a message of this device waits until its recipient lets it in',
+        record: { type: 'waitsForToken', device: hexOf(event.rid) },
+      };
     case 'unproven':
       return {
         line: `-- the node does not prove that it has a message (${event.reason}); it is sent again`,

@@ -6,7 +6,7 @@ export type { MlsReason, CredentialFailure } from './errors.ts';
 export { credentialIdentity, parseCredentialIdentity } from './identity.ts';
 export type { Identity } from './identity.ts';
 export type { ManifestInfo, ManifestLookup } from './authentication.ts';
-export { chooseSuite, mandatorySuite, xwingSuite } from './suite.ts';
+export { chooseSuite, generationsKept, mandatorySuite, xwingSuite } from './suite.ts';
 export { isMlsSuite, mlsSuites } from '../crypto/provider.ts';
 export type { MlsSuite } from '../crypto/provider.ts';
 export type { KeyPackageInfo, MadeKeyPackage, SignatureKey } from './key-package.ts';

@@ -35,6 +35,9 @@ export const limits = {
   messageBytesMax: 2 * 1024 * 1024,
 } as const;
 
+/** Message keys of one sender and epoch that a member keeps while their messages have not come. */
+export const { generationsKept } = limits;
+
 /**
  * The suite of a new group: X-Wing when every initial device offers it and they are at most
  * 256, else suite 1. `offers` has one entry per initial device, the creator's own included.

@@ -14,6 +14,8 @@ const columns = `m.*,
   (SELECT count(*) FROM outbox o WHERE o.message_id = m.id AND ${isRemote} AND o.state = 'ACCEPTED')
     AS copies_unrelayed,
   (SELECT max(delayed_ms) FROM outbox o WHERE o.message_id = m.id) AS delayed_ms,
+  EXISTS (SELECT 1 FROM outbox o WHERE o.message_id = m.id AND o.state = 'SEALED'
+            AND o.token_wait_ms IS NOT NULL) AS waits_for_token,
   (SELECT max(accepted_ms) FROM outbox o WHERE o.message_id = m.id) AS accepted_ms`;
 
 const worstLosses: readonly SendState[] = ['failed', 'bounced', 'expired'];
@@ -55,6 +57,7 @@ function messageOf(row: Row): MessageRecord {
     sendState,
     acceptedMs: arrived.has(sendState) ? row.maybeNumber('accepted_ms') : undefined,
     delayedMs: row.maybeNumber('delayed_ms'),
+    waitsForToken: row.number('waits_for_token') === 1,
   };
 }
 

@@ -10,6 +10,12 @@ export const outboxBounds = {
   resendAfterMs: [dayMs, 2 * dayMs],
   /** How long receipts and answers to requests are kept once the node has them (ms). */
   receiptsKeptMs: 3 * dayMs,
+  /** Waits of a copy that was refused for want of a token, until it is tried without (ms); doubled each time. */
+  tokenWaitMinMs: 10 * 60_000,
+  tokenWaitMaxMs: dayMs,
+  /** Copies that wait for a token: of one device, and in all; what is beyond fails as it would without. */
+  tokenWaitsPerDevice: 8_192,
+  tokenWaitsMax: 65_536,
   /** How long the bytes of an unconfirmed copy are kept (ms), and the row itself. */
   bytesKeptMs: 30 * dayMs,
   rowsKeptMs: 45 * dayMs,
@@ -21,6 +27,8 @@ export const outboxBounds = {
 // States in which the node has a copy and nobody said that its device has it.
 const underWay = `state IN ('ACCEPTED', 'RELAYED')`;
 const unsettled = `state IN ('SEALED', 'ACCEPTED', 'RELAYED')`;
+// Not yet the time to try without a token. A wait that is longer than any is of a clock that was wrong.
+const isEarly = '(max(o.token_wait_ms) > ? AND max(o.token_wait_ms) <= ?)';
 const withPayload = `SELECT o.*, p.mid, p.bytes FROM outbox o JOIN outbox_payload p ON p.id = o.payload_id`;
 
 function entryOf(row: Row): OutboxEntry {
@@ -32,6 +40,7 @@ function entryOf(row: Row): OutboxEntry {
     payload: row.bytes('bytes'),
     messageId: row.maybeNumber('message_id'),
     createdMs: row.number('created_ms'),
+    tokenWaits: row.number('token_waits'),
   };
 }
 
@@ -41,6 +50,7 @@ function rowOf(row: Row): OutboxRow {
     userId: row.isNull('user_id') ? undefined : row.text('user_id'),
     groupId: row.maybeBytes('group_id'),
     epoch: row.maybeNumber('epoch'),
+    generation: row.maybeNumber('generation'),
     acceptedMs: row.maybeNumber('accepted_ms'),
     resends: row.number('resends'),
   };
@@ -66,6 +76,41 @@ export function outboxRows(db: Database): OutboxRows {
       );
     }
   };
+  /** A copy goes back to SEALED, to wait for a token; false if it may not. */
+  const wait = (id: number, nowMs: number): boolean => {
+    const { bytesKeptMs, receiptsKeptMs, tokenWaitMinMs, tokenWaitMaxMs } = outboxBounds;
+    const row = db.get(
+      `SELECT rid, kind, created_ms, token_waits, payload_id, token_wait_ms FROM outbox
+       WHERE id = ? AND ${unsettled}`,
+      id,
+    );
+    if (row === undefined || row.isNull('payload_id')) return false;
+    const isOfNone = row.text('kind') === 'RECEIPT' || row.text('kind') === 'RESEND';
+    const ageMs = nowMs - row.number('created_ms');
+    if (ageMs >= (isOfNone ? receiptsKeptMs : bytesKeptMs)) return false;
+    if (row.isNull('token_wait_ms')) {
+      const { inAll, ofDevice } = waiting(row.bytes('rid'));
+      if (inAll >= outboxBounds.tokenWaitsMax) return false;
+      if (ofDevice >= outboxBounds.tokenWaitsPerDevice) return false;
+    }
+    const waits = row.number('token_waits');
+    db.run(
+      `UPDATE outbox SET state = 'SEALED', resend_ms = NULL, token_waits = ?, token_wait_ms = ?
+       WHERE id = ?`,
+      waits + 1,
+      nowMs + Math.min(tokenWaitMaxMs, tokenWaitMinMs * 2 ** Math.min(waits, 16)),
+      id,
+    );
+    return true;
+  };
+  const waiting = (rid: Uint8Array): { readonly inAll: number; readonly ofDevice: number } => {
+    const row = db.get(
+      `SELECT count(*) AS in_all, coalesce(sum(rid = ?), 0) AS of_device FROM outbox
+       WHERE token_wait_ms IS NOT NULL`,
+      rid,
+    );
+    return { inAll: row?.number('in_all') ?? 0, ofDevice: row?.number('of_device') ?? 0 };
+  };
   return {
     add({ mid, payload, targets, messageId, about }, nowMs) {
       const kind = about?.kind ?? (messageId === undefined ? 'HANDSHAKE' : 'MESSAGE');
@@ -78,8 +123,8 @@ export function outboxRows(db: Database): OutboxRows {
         for (const { rid, domain, userId } of targets) {
           db.run(
             `INSERT INTO outbox (payload_id, rid, domain, user_id, kind, message_id, group_id, epoch,
-               state, created_ms, resends)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'SEALED', ?, ?)`,
+               generation, state, created_ms, resends)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'SEALED', ?, ?)`,
             payloadId ?? null,
             rid,
             domain,
@@ -88,6 +133,7 @@ export function outboxRows(db: Database): OutboxRows {
             messageId ?? null,
             about?.groupId ?? null,
             about === undefined ? null : Number(about.epoch),
+            about?.generation ?? null,
             nowMs,
             about?.resends ?? 0,
           );
@@ -109,23 +155,93 @@ export function outboxRows(db: Database): OutboxRows {
       );
       return row === undefined ? undefined : entryOf(row);
     },
-    markAccepted(id, storeId, nowMs) {
-      const row = db.get(`SELECT kind, resends FROM outbox WHERE id = ? AND state = 'SEALED'`, id);
+    markAccepted(id, storeId, nowMs, sent) {
+      const row = db.get(
+        `SELECT kind, resends, token_waits FROM outbox WHERE id = ? AND state = 'SEALED'`,
+        id,
+      );
       if (row === undefined) return;
+      if (sent !== undefined && sent.tokenWaits !== row.number('token_waits')) return;
       const isConfirmed = row.text('kind') === 'MESSAGE' || row.text('kind') === 'HANDSHAKE';
       const waitMs = isConfirmed ? outboxBounds.resendAfterMs[row.number('resends')] : undefined;
       db.run(
-        `UPDATE outbox SET state = 'ACCEPTED', accepted_ms = ?, store_id = ?, resend_ms = ?
+        `UPDATE outbox SET state = 'ACCEPTED', accepted_ms = ?, store_id = ?, resend_ms = ?,
+           token_wait_ms = NULL, with_token = max(with_token, ?)
          WHERE id = ?`,
         nowMs,
         storeId,
         waitMs === undefined ? null : nowMs + waitMs,
+        sent?.withToken === true ? 1 : 0,
         id,
       );
     },
+    waitForToken: (id, nowMs) => wait(id, nowMs),
+    returnForToken(mid, rid, nowMs) {
+      const found = db.all(
+        `SELECT id, message_id FROM outbox
+         WHERE rid = ? AND ${unsettled} AND with_token = 0 AND token_wait_ms IS NULL
+           AND payload_id IN (SELECT id FROM outbox_payload WHERE mid = ?)`,
+        rid,
+        mid,
+      );
+      return found
+        .filter((row) => wait(row.number('id'), nowMs))
+        .map((row) => row.maybeNumber('message_id'));
+    },
+    isWaitingForToken: (mid, rid) =>
+      db.get(
+        `SELECT 1 FROM outbox WHERE rid = ? AND state = 'SEALED' AND token_wait_ms IS NOT NULL
+           AND payload_id IN (SELECT id FROM outbox_payload WHERE mid = ?) LIMIT 1`,
+        rid,
+        mid,
+      ) !== undefined,
+    tokenWaits: (nowMs) =>
+      db
+        .all(
+          `SELECT lower(hex(o.rid)) AS target, t.rid IS NULL AND ${isEarly} AS held,
+             max(o.token_wait_ms) AS at
+           FROM outbox o LEFT JOIN device_token t ON t.rid = o.rid
+           WHERE o.token_wait_ms IS NOT NULL GROUP BY o.rid`,
+          nowMs,
+          nowMs + outboxBounds.tokenWaitMaxMs,
+        )
+        .map((row) => ({
+          target: row.text('target'),
+          isHeld: row.number('held') === 1,
+          atMs: row.number('at'),
+        })),
+    isHeld: (ridHex, nowMs) =>
+      db
+        .get(
+          `SELECT ${isEarly} AS held FROM outbox o
+         WHERE o.rid = ? AND o.token_wait_ms IS NOT NULL
+           AND o.rid NOT IN (SELECT rid FROM device_token)`,
+          nowMs,
+          nowMs + outboxBounds.tokenWaitMaxMs,
+          Buffer.from(ridHex, 'hex'),
+        )
+        ?.maybeNumber('held') === 1,
+    postponeTokenWaits(ridHex, atMs) {
+      db.run(
+        'UPDATE outbox SET token_wait_ms = ? WHERE rid = ? AND token_wait_ms IS NOT NULL',
+        atMs,
+        Buffer.from(ridHex, 'hex'),
+      );
+    },
+    newestGeneration: (groupId, rid, epoch) =>
+      db
+        .get(
+          `SELECT max(generation) AS newest FROM outbox
+           WHERE group_id = ? AND rid = ? AND epoch = ? AND generation IS NOT NULL
+             AND state IN ('ACCEPTED', 'RELAYED', 'DELIVERED', 'READ')`,
+          groupId,
+          rid,
+          epoch,
+        )
+        ?.maybeNumber('newest'),
     markFailed(id, failure) {
       db.run(
-        `UPDATE outbox SET state = 'FAILED', failure = ?, resend_ms = NULL
+        `UPDATE outbox SET state = 'FAILED', failure = ?, resend_ms = NULL, token_wait_ms = NULL
          WHERE id = ? AND state = 'SEALED'`,
         failure,
         id,
@@ -164,7 +280,8 @@ export function outboxRows(db: Database): OutboxRows {
     markLost: (mid, rid, notice, failure) =>
       db
         .all(
-          `UPDATE outbox SET state = 'FAILED', failure = ?, notice = ?, resend_ms = NULL
+          `UPDATE outbox SET state = 'FAILED', failure = ?, notice = ?, resend_ms = NULL,
+             token_wait_ms = NULL
            WHERE rid = ? AND ${unsettled}
              AND payload_id IN (SELECT id FROM outbox_payload WHERE mid = ?)
            RETURNING message_id`,
@@ -195,7 +312,8 @@ export function outboxRows(db: Database): OutboxRows {
         rid,
       );
       db.run(
-        `UPDATE outbox SET state = ?, resend_ms = NULL, failure = NULL, notice = NULL
+        `UPDATE outbox SET state = ?, resend_ms = NULL, failure = NULL, notice = NULL,
+           token_wait_ms = NULL
          WHERE message_id = ? AND rid = ? AND kind = 'MESSAGE' AND ${from}`,
         kind,
         messageId,
@@ -214,7 +332,8 @@ export function outboxRows(db: Database): OutboxRows {
       );
       for (const row of found) {
         db.run(
-          `UPDATE outbox SET state = 'DELIVERED', resend_ms = NULL WHERE id = ?`,
+          `UPDATE outbox SET state = 'DELIVERED', resend_ms = NULL, token_wait_ms = NULL
+           WHERE id = ?`,
           row.number('id'),
         );
       }
@@ -282,6 +401,17 @@ export function outboxRows(db: Database): OutboxRows {
         .map(rowOf),
     openCount: () =>
       db.get(`SELECT count(*) AS open FROM outbox WHERE state = 'SEALED'`)?.number('open') ?? 0,
+    sendableCount: (nowMs) =>
+      db
+        .get(
+          `SELECT count(*) AS open FROM outbox WHERE state = 'SEALED' AND rid NOT IN
+             (SELECT o.rid FROM outbox o WHERE o.token_wait_ms IS NOT NULL
+                AND o.rid NOT IN (SELECT rid FROM device_token)
+              GROUP BY o.rid HAVING ${isEarly})`,
+          nowMs,
+          nowMs + outboxBounds.tokenWaitMaxMs,
+        )
+        ?.number('open') ?? 0,
     failures: () =>
       db.all(`SELECT * FROM outbox WHERE state = 'FAILED' ORDER BY id`).map((row) => ({
         id: row.number('id'),

@@ -20,6 +20,8 @@ export interface Ciphertext {
   readonly sender: Uint8Array;
   readonly n: number;
   readonly epoch: number;
+  /** Of an own message: which key of the epoch it used, if that is known. */
+  readonly generation?: number | undefined;
   /** Of the row that it came in (16 bytes); undefined for an own message. */
   readonly tag: Uint8Array | undefined;
   readonly messageId: number;
@@ -111,6 +113,7 @@ function ciphertextOf(row: Row): Ciphertext {
     sender: row.bytes('sender'),
     n: row.number('n'),
     epoch: row.number('epoch'),
+    generation: row.maybeNumber('generation'),
     tag: row.maybeBytes('tag'),
     messageId: row.number('message_id'),
     bytes: row.bytes('bytes'),
@@ -132,14 +135,15 @@ export function resendRows(db: Database): ResendRows {
     heldBytes = countBytes();
   };
   return {
-    addCiphertext({ groupId, sender, n, epoch, tag, messageId, bytes }, nowMs) {
+    addCiphertext({ groupId, sender, n, epoch, generation, tag, messageId, bytes }, nowMs) {
       db.run(
-        `INSERT INTO ciphertext (group_id, sender, n, epoch, tag, message_id, bytes, at_ms)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+        `INSERT INTO ciphertext (group_id, sender, n, epoch, generation, tag, message_id, bytes, at_ms)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
         groupId,
         sender,
         n,
         epoch,
+        generation ?? null,
         tag ?? null,
         messageId,
         bytes,

@@ -211,6 +211,8 @@ export interface MessageRecord extends NewMessage {
   readonly acceptedMs: number | undefined;
   /** When the own node said last that a copy waits for a node that is away; it may have gone since. */
   readonly delayedMs: number | undefined;
+  /** Copies of an own message wait for a delivery token of their device. */
+  readonly waitsForToken: boolean;
 }
 
 export interface MessageRows {
@@ -306,6 +308,8 @@ export interface OutboxAbout {
   readonly epoch: bigint;
   /** How often it counts as sent again from the start; beyond the schedule: no receipt will come. */
   readonly resends?: number;
+  /** Which own key of the epoch an application message used. */
+  readonly generation?: number;
 }
 export interface OutboxEntry extends OutboxTarget {
   readonly id: number;
@@ -313,11 +317,15 @@ export interface OutboxEntry extends OutboxTarget {
   readonly payload: Uint8Array;
   readonly messageId: number | undefined;
   readonly createdMs: number;
+  /** How often it was refused for want of a delivery token. */
+  readonly tokenWaits: number;
 }
 /** A copy that the node has, with what decides on sending it again. */
 export interface OutboxRow extends OutboxEntry {
   readonly groupId: Uint8Array | undefined;
   readonly epoch: number | undefined;
+  /** See OutboxAbout. */
+  readonly generation: number | undefined;
   readonly acceptedMs: number | undefined;
   readonly resends: number;
 }
@@ -345,9 +353,48 @@ export interface OutboxRows {
   openTargets(): readonly { readonly target: string; readonly newestId: number }[];
   /** Oldest SEALED row of a device with id > after. */
   next(ridHex: string, after: number): OutboxEntry | undefined;
-  /** Also sets when it is sent again, unless somebody confirms it. */
-  markAccepted(id: number, storeId: Uint8Array, nowMs: number): void;
+  /**
+   * Also sets when it is sent again, unless somebody confirms it. An OK to what was sent before the copy
+   * came back for want of a token changes nothing: `sent` says how often it had, and with what it went.
+   */
+  markAccepted(
+    id: number,
+    storeId: Uint8Array,
+    nowMs: number,
+    sent?: { readonly tokenWaits: number; readonly withToken: boolean },
+  ): void;
   markFailed(id: number, failure: string): void;
+  /**
+   * A SEALED row was refused for want of a delivery token: it waits for one. False when it has waited
+   * for as long as that may take, or too much waits: then it is the caller's to fail.
+   */
+  waitForToken(id: number, nowMs: number): boolean;
+  /**
+   * The same for copies that came back, if they had gone without a token; same mid and bytes. Returns
+   * the message of each that was not waiting.
+   */
+  returnForToken(mid: Uint8Array, rid: Uint8Array, nowMs: number): readonly (number | undefined)[];
+  /** A copy for this device waits for a token. */
+  isWaitingForToken(mid: Uint8Array, rid: Uint8Array): boolean;
+  /**
+   * Devices (hex of rid) with copies that wait for a token. Held: none of it is known, and it is not
+   * time to try without; then nothing goes to the device, so that the order stays.
+   */
+  tokenWaits(nowMs: number): readonly {
+    readonly target: string;
+    readonly isHeld: boolean;
+    /** When it is tried without a token. */
+    readonly atMs: number;
+  }[];
+  /** Whether nothing goes to a device now (see `tokenWaits`). */
+  isHeld(ridHex: string, nowMs: number): boolean;
+  /** All copies for this device that wait for a token are not tried without one before then. */
+  postponeTokenWaits(ridHex: string, atMs: number): void;
+  /**
+   * The greatest generation of an epoch in what went to a device and did not come back; undefined
+   * for none.
+   */
+  newestGeneration(groupId: Uint8Array, rid: Uint8Array, epoch: number): number | undefined;
   /** The recipient's own node took the row: it is as good as relayed. */
   markArrived(id: number): void;
   /** The node's signature that it took the row (64 bytes), and when that was by its clock. */
@@ -391,6 +438,8 @@ export interface OutboxRows {
   /** Accepted since then for other domains and not known to be relayed, newest first. */
   unrelayed(ownDomain: string, sinceMs: number, limit: number): readonly OutboxRow[];
   openCount(): number;
+  /** SEALED rows without those of devices that are held (see `tokenWaits`). */
+  sendableCount(nowMs: number): number;
   failures(): readonly {
     readonly id: number;
     readonly messageId: number | undefined;

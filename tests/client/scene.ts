@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { QpcClient } from '@quicprochat/client-lib';
+import { QpcClient, type OpenOptions } from '@quicprochat/client-lib';
 import { openStore } from '@quicprochat/client-lib/store';
 import {
   batchCapability,
@@ -41,7 +41,8 @@ export interface Scene extends AsyncDisposable {
   /** The client is host `alice`, the node `red.example`. */
   readonly network: MemoryNetwork;
   readonly path: string;
-  open(): Promise<QpcClient>;
+  /** `options`: what the client has beside the usual. */
+  open(options?: Partial<OpenOptions>): Promise<QpcClient>;
   /** Runs simulated time until the outbox of the client is empty. */
   drain(client: QpcClient): Promise<void>;
 }
@@ -116,12 +117,13 @@ export async function makeScene(options: SceneOptions): Promise<Scene> {
     node,
     network,
     path,
-    open: () =>
+    open: (more = {}) =>
       QpcClient.open({
         storePath: path,
         storeKey,
         runtime,
         transport: network.transport('alice'),
+        ...more,
       }),
     async drain(client) {
       let isFlushed = false;

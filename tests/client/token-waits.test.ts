@@ -1,0 +1,138 @@
+/**
+ * Copies that an inbox refuses for want of a delivery token wait for it (docs/protocol/delivery.md, "Delivery
+ * tokens"): against a scripted node, and on two real ones whose link was cut before the token came.
+ */
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import type { QpcClient } from '@quicprochat/client-lib';
+import { openStore, type ClientStore } from '@quicprochat/client-lib/store';
+import { ResourceExhaustedError } from '@quicprochat/proto';
+import { testRuntime } from '../cluster/local-node.ts';
+import { JumpClock } from '../resend/jump-clock.ts';
+import { inTime, Rig } from './rig.ts';
+import { makeScene, nameOf, targetOf, type Scene } from './scene.ts';
+import type { ScriptedNode } from './scripted-node.ts';
+
+const minuteMs = 60_000;
+const dayMs = 24 * 60 * minuteMs;
+const token = new Uint8Array(16).fill(7);
+
+/** A node that takes only so many copies without a token for device 0. */
+async function sceneOf(copies: number, bareMax: number): Promise<Scene & { bareLeft: number }> {
+  const script = async ({ rid, token: given }: { rid: Uint8Array; token: Uint8Array }) => {
+    if (given.length > 0 || rid[0] !== 1) return 'stored' as const;
+    scene.bareLeft -= 1;
+    return scene.bareLeft >= 0 ? 'stored' : new ResourceExhaustedError('QUEUE_FULL', 'full');
+  };
+  const targets = [...Array.from({ length: copies }, () => 0), 1];
+  const scene = Object.assign(await makeScene({ targets, script }), { bareLeft: bareMax });
+  return scene;
+}
+
+/** The client, and its store while it is open. */
+async function opened(
+  scene: Scene,
+): Promise<{ readonly client: QpcClient; readonly store: ClientStore }> {
+  let held: ClientStore | undefined;
+  const client = await scene.open({
+    openStore: (path, key) => (held = openStore(path, key)),
+  });
+  assert(held !== undefined);
+  return { client, store: held };
+}
+
+const indexes = (node: ScriptedNode): number[] =>
+  (node.stored.get(nameOf(0)) ?? []).map(({ mid }) => mid[3] ?? 0);
+const upTo = (count: number): number[] => Array.from({ length: count }, (_, index) => index);
+
+describe('copies that are refused for want of a token', () => {
+  test('wait for it in their order, over a restart, and hold up nobody else', async () => {
+    await using scene = await sceneOf(40, 2);
+    {
+      const { client } = await opened(scene);
+      await using _client = client;
+      client.start();
+      // What waits for somebody else's token is nothing to wait for here.
+      await scene.drain(client);
+      await scene.clock.advance(minuteMs);
+      assert.deepEqual(indexes(scene.node), upTo(2));
+      assert.equal(scene.node.stored.get(nameOf(1))?.length, 1);
+      assert.equal(scene.node.calls.length, 2 + 1 + 1);
+    }
+    const { client, store } = await opened(scene);
+    await using _client = client;
+    client.start();
+    await client.online();
+    await scene.clock.advance(minuteMs);
+    assert.equal(scene.node.calls.length, 4, 'and are not tried meanwhile');
+    store.transaction(() => store.tokens.put(targetOf(0), token, true, scene.clock.now()));
+    await scene.clock.advance(10 * minuteMs);
+    await scene.drain(client);
+    assert.deepEqual(indexes(scene.node), upTo(40));
+    assert.equal(scene.node.calls.length, 4 + 38);
+  });
+
+  test('are tried without, less and less often, until a month is over', async () => {
+    await using scene = await sceneOf(3, 0);
+    const { client, store } = await opened(scene);
+    await using _client = client;
+    const events = client.events();
+    client.start();
+    await scene.clock.advance(40 * minuteMs);
+    // At once, and 10 and 30 minutes later; and one copy for somebody else.
+    assert.equal(scene.node.calls.length, 3 + 1);
+    scene.bareLeft = 1;
+    await scene.clock.advance(40 * minuteMs);
+    assert.deepEqual(indexes(scene.node), [0], 'the oldest first');
+    assert.equal(store.outbox.openCount(), 2);
+    // Those that are left are not tried for longer than anything is kept.
+    scene.clock.stepWall(30 * dayMs);
+    await scene.node.disconnect();
+    await scene.clock.advance(10 * minuteMs);
+    assert.equal(store.outbox.openCount(), 0);
+    assert.deepEqual(indexes(scene.node), [0]);
+    await client.close();
+    const told: string[] = [];
+    for await (const { type } of events) {
+      if (type === 'waitsForToken' || type === 'sendFailed') told.push(type);
+    }
+    assert.deepEqual(told, ['waitsForToken', 'waitsForToken', 'sendFailed', 'sendFailed']);
+  });
+});
+
+test('what bounced because a cut had kept a token away arrives once it has come, exactly once', async () => {
+  await using rig = await Rig.make();
+  const clock = new JumpClock();
+  const bob = await rig.client('bob@red.example');
+  const carol = await rig.client('carol@blue.example', clock);
+  const id = await bob.client.createConversation({ name: 'cut', members: [carol.userId] });
+  await carol.joined();
+  const [red, blue] = [rig.red.domain, rig.blue.domain];
+  rig.network.cut(red, blue);
+  rig.network.cut(blue, red);
+  // Carol's token leaves her, and gets as far as her node.
+  const left = async (): Promise<void> => {
+    const { store } = rig.blue;
+    assert(store !== undefined);
+    clock.jump(2_000);
+    while (!(await store.outboxPeers()).some(({ rows }) => rows > 0)) {
+      await testRuntime.clock.sleep(5);
+    }
+  };
+  await inTime(left(), 'the token of carol at her node');
+  await carol.client.flush();
+  await carol.close();
+
+  const texts = Array.from({ length: 80 }, (_, n) => `sent into the cut ${n}`);
+  for (const text of texts) await bob.client.send(id, text);
+  await bob.client.flush();
+  rig.network.heal(red, blue);
+  rig.network.heal(blue, red);
+  await bob.events.first(({ type }) => type === 'waitsForToken', 'a copy that came back');
+  await carol.open();
+  await carol.start();
+  assert.deepEqual([...(await carol.texts(texts.length))].sort(), [...texts].sort());
+  assert.deepEqual(carol.client.undecryptable(), []);
+  const states = new Set(bob.client.history(id).map(({ sendState }) => sendState));
+  assert.ok(!states.has('bounced') && !states.has('failed'), [...states].join(' '));
+});
