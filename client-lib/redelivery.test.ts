@@ -109,6 +109,21 @@ describe('a copy that nobody confirms', () => {
     assert.deepEqual(take(alice, bob), []);
   });
 
+  test('is sealed anew when its device has dropped the key, and is shown once', async () => {
+    const { clock, alice, bob, id, redelivery } = await pair();
+    const texts = Array.from({ length: 259 }, (_, n) => `text ${n}`);
+    for (const text of texts) await alice.conversations.send(id, text);
+    // The first two and those of the middle are lost; of the rest bob confirms nothing.
+    const rows = take(alice, bob);
+    const last = rows.at(-1);
+    assert(last !== undefined);
+    await bob.receive(last);
+    clock.advance(25 * hourMs);
+    await redelivery.sweep();
+    await deliver(alice, bob);
+    assertHas(bob, id, texts);
+  });
+
   test('is sealed anew when the group has moved on, and is shown once whichever comes', async () => {
     const { clock, alice, bob, id, redelivery } = await pair();
     await alice.conversations.send(id, 'hello');

@@ -247,6 +247,27 @@ describe('a hole', () => {
     assert.equal(alice.history(id).length, 2);
   });
 
+  test('is sealed anew at once when the asker has dropped its key, and else as it was', async () => {
+    const { clock, alice, bob, carol, id } = await company();
+    const texts = Array.from({ length: 260 }, (_, n) => `text ${n}`);
+    await say(alice, id, ...texts);
+    // Of everything between the first and the last one bob keeps the newest 256 keys.
+    const rows = take(alice, bob);
+    const [first, last] = [rows[0], rows.at(-1)];
+    assert(first !== undefined && last !== undefined);
+    await bob.receive(first);
+    await bob.receive(last);
+    clock.advance(holeLimits.patienceMs);
+    await exchange(alice, bob, carol);
+    assert.deepEqual(bob.store.inbox.undecryptable(), []);
+    assert.equal(bob.history(id).length, 2 + answerLimits.messagesPerAnswer);
+    for (const waitMs of askLimits.againAfterMs.slice(0, 2)) {
+      clock.advance(waitMs);
+      await exchange(alice, bob, carol);
+    }
+    assertHas(bob, id, texts);
+  });
+
   test('ends with the word of the sender that it is gone, which is told', async () => {
     const { clock, alice, bob, carol, id } = await company();
     await say(alice, id, 'one');
