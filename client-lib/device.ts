@@ -133,7 +133,8 @@ export class Device {
     const own = { domain, nodeAddress };
     this.#sealed = sealsSender ? new SealedSender({ store, runtime, transport, own }) : undefined;
     const sealed = this.#sealed;
-    this.outbox = new Outbox({ store, runtime, events, proofs, domain, sealed });
+    const onOvertaken = (): void => this.#redelivery.wake();
+    this.outbox = new Outbox({ store, runtime, events, proofs, domain, sealed, onOvertaken });
     this.link = new Link({
       runtime,
       transport,

@@ -61,6 +61,7 @@ test('the node of one recipient does not stop what goes to others', async () => 
   const outbox = new Outbox({
     ...{ domain: 'red.example', sealed, store, runtime, events: new EventBus() },
     proofs: { isProven: async () => false },
+    onOvertaken: () => undefined,
   });
   outbox.open(
     {

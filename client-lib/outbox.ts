@@ -19,9 +19,10 @@ import type { DeliveryProofs } from './delivery-proofs.ts';
 import type { EventBus } from './events.ts';
 import { Courier } from './courier.ts';
 import { ClosedError, type Session } from './link.ts';
+import { isOvertaken } from './sealing.ts';
 import type { SealedReceipt, SealedSender } from './sealed-sender.ts';
 import { outboxBounds } from './store/outbox-rows.ts';
-import type { ClientStore, OutboxEntry, SendState } from './store/store.ts';
+import type { ClientStore, OutboxEntry, OutboxRow, SendState } from './store/store.ts';
 
 export const outboxLimits = {
   /** Devices that are sent to at the same time: by single calls, and by batches. */
@@ -109,6 +110,8 @@ export interface OutboxParts {
   readonly store: ClientStore;
   readonly runtime: Runtime;
   readonly events: EventBus;
+  /** Copies that waited were overtaken meanwhile: they are due to be sealed anew. */
+  readonly onOvertaken: () => void;
 }
 
 export class Outbox {
@@ -311,6 +314,7 @@ export class Outbox {
       const entry = this.#parts.store.outbox.next(target, this.#sentUpTo.get(target) ?? 0);
       if (entry === undefined) return;
       const reopenings = this.#reopenings;
+      if (this.#handOver(entry)) continue;
       const isBareTry = entry.tokenWaits > 0 && this.#tokenOf(entry).length === 0;
       if (isBareTry) bareTries += 1;
       const verdict = await this.#sendOne(entry, session, courier);
@@ -449,6 +453,20 @@ export class Outbox {
     const nowMs = runtime.clock.now();
     if (!store.transaction(() => store.outbox.waitForToken(id, nowMs))) return false;
     if (tokenWaits === 0) events.emit({ type: 'waitsForToken', messageId, rid });
+    return true;
+  }
+
+  /**
+   * What was sent after a message that came back has its device drop the key: then another ciphertext
+   * takes its place. True if so.
+   */
+  #handOver({ id, rid, messageId, groupId, epoch, generation, tokenWaits }: OutboxRow): boolean {
+    const { store, runtime, onOvertaken } = this.#parts;
+    if (tokenWaits === 0 || messageId === undefined) return false;
+    if (groupId === undefined || epoch === undefined) return false;
+    if (!isOvertaken(store, { groupId, epoch, generation }, rid)) return false;
+    store.transaction(() => store.outbox.setResend(id, runtime.clock.now()));
+    onOvertaken();
     return true;
   }
 

@@ -2,9 +2,15 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { systemClock, type Clock, type Timer } from '@quicprochat/proto';
-import { create, RelayState, RelayStatusResponseSchema } from '@quicprochat/proto/messages';
+import {
+  create,
+  Outcome,
+  RelayState,
+  RelayStatusResponseSchema,
+} from '@quicprochat/proto/messages';
 import { EventBus, type ClientEvent } from './events.ts';
 import { Housekeeping, housekeepingLimits } from './housekeeping.ts';
+import type { Session } from './link.ts';
 import { skippedKeys } from './mls/index.ts';
 import { Outbox } from './outbox.ts';
 import { Redelivery } from './redelivery.ts';
@@ -55,6 +61,9 @@ interface Pair {
   readonly id: Uint8Array;
   readonly redelivery: Redelivery;
   readonly events: ClientEvent[];
+  readonly outbox: Outbox;
+  /** How often the outbox found that a copy was overtaken. */
+  readonly overtaken: { readonly count: number };
 }
 
 /** alice and bob in one group, and what looks after alice's copies. */
@@ -71,13 +80,17 @@ async function pair(): Promise<Pair> {
   bus.listen((event) => events.push(event));
   const { store, runtime, writer, mls, contacts, userId, deviceId } = alice;
   const proofs = { isProven: async () => true };
-  const outbox = new Outbox({ domain: 'red.example', proofs, store, runtime, events: bus });
+  const overtaken = { count: 0 };
+  const outbox = new Outbox({
+    ...{ domain: 'red.example', proofs, store, runtime, events: bus },
+    onOvertaken: () => void (overtaken.count += 1),
+  });
   const redelivery = new Redelivery({
     ...{ store, runtime, events: bus, writer, mls, contacts, outbox },
     caller: directory,
     identity: { userId, deviceId },
   });
-  return { clock, alice, bob, id, redelivery, events };
+  return { clock, alice, bob, id, redelivery, events, outbox, overtaken };
 }
 
 describe('a copy that nobody confirms', () => {
@@ -122,6 +135,42 @@ describe('a copy that nobody confirms', () => {
     await redelivery.sweep();
     await deliver(alice, bob);
     assertHas(bob, id, texts);
+  });
+
+  test('is sealed anew when it waited for a token and its device has dropped the key', async () => {
+    const { alice, bob, id, redelivery, outbox, overtaken } = await pair();
+    const texts = Array.from({ length: 261 }, (_, n) => `text ${n}`);
+    for (const text of texts) await alice.conversations.send(id, text);
+    const rows = take(alice, bob);
+    const [first, second, last] = [rows[0], rows[1], rows.at(-1)];
+    assert(first !== undefined && second !== undefined && last !== undefined);
+    await bob.receive(last);
+    const nowMs = alice.runtime.clock.now();
+    alice.store.transaction(() => {
+      for (const { mid } of [first, second]) alice.store.outbox.returnForToken(mid, bob.rid, nowMs);
+      alice.store.tokens.put(bob.rid, new Uint8Array(16), true, 0);
+    });
+    const sent: WireRow[] = [];
+    const ended = new AbortController();
+    const session = {
+      signal: ended.signal,
+      hello: { capabilities: [] },
+      async call(_method: unknown, row: WireRow) {
+        sent.push(row);
+        return { outcome: Outcome.STORED, receivedMs: 1n, proof: new Uint8Array(64) };
+      },
+    };
+    outbox.open(session as unknown as Session, testStoreId);
+    await outbox.flush();
+    assert.deepEqual([overtaken.count, sent.length], [2, 0], 'the originals do not leave');
+    await redelivery.sweep();
+    await outbox.flush();
+    ended.abort();
+    outbox.close();
+    assert.equal(sent.length, 2);
+    for (const row of sent) await bob.receive(row);
+    assertHas(bob, id, ['text 0', 'text 1', 'text 260']);
+    assert.deepEqual(alice.store.outbox.tokenWaits(nowMs), []);
   });
 
   test('is sealed anew when the group has moved on, and is shown once whichever comes', async () => {

@@ -5,7 +5,7 @@
  */
 import { jitter, methods, parseUserId, QpcError, type Runtime } from '@quicprochat/proto';
 import { RelayState, type MessageStatus } from '@quicprochat/proto/messages';
-import { takeBounce } from './bounces.ts';
+import { fullReason, takeBounce } from './bounces.ts';
 import { sameBytes } from './contact.ts';
 import type { Contacts } from './contacts.ts';
 import { encodeContent } from './content.ts';
@@ -25,6 +25,8 @@ const hourMs = 60 * minuteMs;
 export const redeliveryLimits = {
   /** How often it is looked whether a copy is to be sent again (ms). */
   sweepMs: 30 * minuteMs,
+  /** The same when copies are due at once (ms): some more may be. */
+  soonMs: 1_000,
   rowsPerSweep: 256,
   /** Epochs after which a copy is sealed anew: members keep the keys of 8. */
   epochsBehind: 4n,
@@ -56,6 +58,8 @@ export class Redelivery {
   #timer: { cancel(): void } | undefined;
   #sweeping: Promise<void> | undefined;
   #isStopped = false;
+  /** Copies became due while others are looked at. */
+  #isWoken = false;
 
   constructor(parts: RedeliveryParts) {
     this.#parts = parts;
@@ -64,6 +68,12 @@ export class Redelivery {
   start(): void {
     this.#isStopped = false;
     this.#sweepIn(jitter(this.#parts.runtime.random, minuteMs));
+  }
+
+  /** Copies are due now. */
+  wake(): void {
+    this.#isWoken = true;
+    if (this.#sweeping === undefined) this.#sweepIn(redeliveryLimits.soonMs);
   }
 
   async stop(): Promise<void> {
@@ -137,10 +147,11 @@ export class Redelivery {
     this.#timer?.cancel();
     if (this.#isStopped) return;
     this.#timer = clock.timer(delayMs, () => {
+      this.#isWoken = false;
       this.#sweeping = this.sweep().finally(() => {
         this.#sweeping = undefined;
-        const { sweepMs } = redeliveryLimits;
-        this.#sweepIn(sweepMs / 2 + jitter(random, sweepMs));
+        const { sweepMs, soonMs } = redeliveryLimits;
+        this.#sweepIn(this.#isWoken ? soonMs : sweepMs / 2 + jitter(random, sweepMs));
       });
     });
   }
@@ -225,6 +236,11 @@ export class Redelivery {
 
   async #sealAnewIn(batch: Batch, copies: readonly OutboxRow[]): Promise<void> {
     const { store, mls, contacts, runtime } = this.#parts;
+    // Nothing takes its place; one that was never with the node is over.
+    const leave = (id: number): void => {
+      store.outbox.setResend(id, undefined);
+      store.outbox.markFailed(id, fullReason);
+    };
     const [
       { messageId, groupId, resends } = { messageId: undefined, groupId: undefined, resends: 0 },
     ] = copies;
@@ -238,7 +254,7 @@ export class Redelivery {
         : [];
     if (group === undefined || message === undefined || recipients.length === 0) {
       batch.write(() => {
-        for (const { id } of copies) store.outbox.setResend(id, undefined);
+        for (const { id } of copies) leave(id);
       });
       return;
     }
@@ -264,7 +280,7 @@ export class Redelivery {
         const isReplaced = recipients.some(({ identityPub }) => sameBytes(identityPub, copy.rid));
         // Who has left gets nothing anew.
         if (isReplaced) store.outbox.replaced(copy.id);
-        else store.outbox.setResend(copy.id, undefined);
+        else leave(copy.id);
       }
       for (const copy of sealed.copies) {
         store.outbox.add({ ...copy, messageId, about }, batch.nowMs);

@@ -24,8 +24,8 @@ export const outboxBounds = {
   bytesMax: 256 * 1024 * 1024,
 } as const;
 
-// States in which the node has a copy and nobody said that its device has it.
-const underWay = `state IN ('ACCEPTED', 'RELAYED')`;
+// Nobody said that its device has it. A SEALED one that has a time (resend_ms) is to be sealed anew and
+// not sent.
 const unsettled = `state IN ('SEALED', 'ACCEPTED', 'RELAYED')`;
 // Not yet the time to try without a token. A wait that is longer than any is of a clock that was wrong.
 const isEarly = '(max(o.token_wait_ms) > ? AND max(o.token_wait_ms) <= ?)';
@@ -143,17 +143,19 @@ export function outboxRows(db: Database): OutboxRows {
     openTargets: () =>
       db
         .all(
-          `SELECT lower(hex(rid)) AS target, max(id) AS newest FROM outbox WHERE state = 'SEALED'
+          `SELECT lower(hex(rid)) AS target, max(id) AS newest FROM outbox
+           WHERE state = 'SEALED' AND resend_ms IS NULL
            GROUP BY rid ORDER BY min(id)`,
         )
         .map((row) => ({ target: row.text('target'), newestId: row.number('newest') })),
     next(ridHex, after) {
       const row = db.get(
-        `${withPayload} WHERE o.state = 'SEALED' AND o.rid = ? AND o.id > ? ORDER BY o.id LIMIT 1`,
+        `${withPayload} WHERE o.state = 'SEALED' AND o.rid = ? AND o.id > ? AND o.resend_ms IS NULL
+         ORDER BY o.id LIMIT 1`,
         Buffer.from(ridHex, 'hex'),
         after,
       );
-      return row === undefined ? undefined : entryOf(row);
+      return row === undefined ? undefined : rowOf(row);
     },
     markAccepted(id, storeId, nowMs, sent) {
       const row = db.get(
@@ -363,7 +365,7 @@ export function outboxRows(db: Database): OutboxRows {
     due: (nowMs, limit) =>
       db
         .all(
-          `${withPayload} WHERE o.resend_ms <= ? AND o.${underWay} ORDER BY o.resend_ms LIMIT ?`,
+          `${withPayload} WHERE o.resend_ms <= ? AND o.${unsettled} ORDER BY o.resend_ms LIMIT ?`,
           nowMs,
           limit,
         )
@@ -375,7 +377,7 @@ export function outboxRows(db: Database): OutboxRows {
     sendAgain(id) {
       db.run(
         `UPDATE outbox SET state = 'SEALED', resend_ms = NULL, resends = resends + 1
-         WHERE id = ? AND ${underWay} AND payload_id IS NOT NULL`,
+         WHERE id = ? AND ${unsettled} AND payload_id IS NOT NULL`,
         id,
       );
     },
@@ -404,7 +406,7 @@ export function outboxRows(db: Database): OutboxRows {
     sendableCount: (nowMs) =>
       db
         .get(
-          `SELECT count(*) AS open FROM outbox WHERE state = 'SEALED' AND rid NOT IN
+          `SELECT count(*) AS open FROM outbox WHERE state = 'SEALED' AND resend_ms IS NULL AND rid NOT IN
              (SELECT o.rid FROM outbox o WHERE o.token_wait_ms IS NOT NULL
                 AND o.rid NOT IN (SELECT rid FROM device_token)
               GROUP BY o.rid HAVING ${isEarly})`,

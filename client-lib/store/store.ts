@@ -349,10 +349,10 @@ export interface OutboxRows {
     },
     nowMs: number,
   ): void;
-  /** Devices with SEALED rows: hex of rid and id of the newest row; oldest row first. */
+  /** Devices with SEALED rows to be sent: hex of rid and id of the newest row; oldest row first. */
   openTargets(): readonly { readonly target: string; readonly newestId: number }[];
-  /** Oldest SEALED row of a device with id > after. */
-  next(ridHex: string, after: number): OutboxEntry | undefined;
+  /** Oldest SEALED row of a device with id > after, without those that are to be sealed anew. */
+  next(ridHex: string, after: number): OutboxRow | undefined;
   /**
    * Also sets when it is sent again, unless somebody confirms it. An OK to what was sent before the copy
    * came back for want of a token changes nothing: `sent` says how often it had, and with what it went.
@@ -429,16 +429,16 @@ export interface OutboxRows {
   due(nowMs: number, limit: number): readonly OutboxRow[];
   /** When the next one is; undefined for none. */
   nextDueMs(): number | undefined;
-  /** An accepted or relayed copy becomes SEALED again, same mid and bytes. */
+  /** A copy that nobody confirmed is SEALED again and sent, same mid and bytes. */
   sendAgain(id: number): void;
-  /** When a copy is sent again; undefined: never. */
+  /** When a copy is sent again; undefined: never. A SEALED one is sealed anew then, and not sent before. */
   setResend(id: number, atMs: number | undefined): void;
   /** Another ciphertext took this copy's place. */
   replaced(id: number): void;
   /** Accepted since then for other domains and not known to be relayed, newest first. */
   unrelayed(ownDomain: string, sinceMs: number, limit: number): readonly OutboxRow[];
   openCount(): number;
-  /** SEALED rows without those of devices that are held (see `tokenWaits`). */
+  /** SEALED rows to be sent, without those of devices that are held (see `tokenWaits`). */
   sendableCount(nowMs: number): number;
   failures(): readonly {
     readonly id: number;
