@@ -2,7 +2,7 @@
  * Judges a finished run from the closed stores of its clients alone: what was acknowledged must be
  * in every other member's store, once, decrypted. Nothing counted while sending is believed.
  */
-import { openStore, type ClientStore } from '@quicprochat/client-lib/store';
+import { openStore, type ClientStore, type SendState } from '@quicprochat/client-lib/store';
 
 /** Where one client's closed store lies. */
 export interface ClosedStore {
@@ -60,6 +60,14 @@ interface Evidence {
   readonly refused: number;
 }
 
+/** A receipt may come before the OK that a killed client had not written down: that counts as well. */
+const acknowledged: ReadonlySet<SendState | undefined> = new Set([
+  'accepted',
+  'relayed',
+  'delivered',
+  'read',
+]);
+
 /** Members are those whose stores are given; every message must have reached all of them. */
 export function checkDelivery(stores: readonly ClosedStore[]): Verdict {
   const evidence = stores.map(readEvidence);
@@ -86,7 +94,7 @@ function readEvidence({ userId, path, key }: ClosedStore): Evidence {
       text: message.text,
       sentMs: message.sentMs,
       receivedMs: message.receivedMs,
-      isAcknowledged: message.acceptedMs !== undefined,
+      isAcknowledged: acknowledged.has(message.sendState),
     })),
   );
   return {
