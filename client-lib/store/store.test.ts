@@ -203,7 +203,9 @@ for (const [name, open] of variants) {
       assert.equal(store.outbox.openCount(), 2);
       assert.equal(store.outbox.reopen(id(8, 1)), 0);
       assert.equal(store.outbox.reopen(id(8, 2)), 1);
-      assert.deepEqual(store.outbox.next(hexA, 0), first);
+      const { acceptedMs, ...again } = store.outbox.next(hexA, 0) ?? {};
+      assert.deepEqual({ ...again, acceptedMs: undefined }, first);
+      assert.notEqual(acceptedMs, undefined);
     });
 
     test('a message is accepted with its last copy and failed with the first refusal', () => {
