@@ -318,6 +318,8 @@ class LiveSession implements Session {
     this.#inFlight += 1;
     try {
       const response = await call(this.connection, method, request, options);
+      // Who waited for it may have a newer session by now, and must not go on over this one.
+      if (this.signal.aborted) throw new TransportError('closed', 'link: the connection ended');
       this.heard();
       return response;
     } catch (error) {

@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import type { ClientEvent, QpcClient } from '@quicprochat/client-lib';
-import { hasReason } from '@quicprochat/proto';
+import { hasReason, methods, UnavailableError } from '@quicprochat/proto';
+import type { Transport } from '@quicprochat/proto/transport';
 import { makeScene, type Scene } from './scene.ts';
 
 const host = 'red.example';
@@ -103,5 +104,57 @@ describe('the link', () => {
     await assert.rejects(online, (error) => hasReason(error, 'NOT_LOGGED_IN'));
     await scene.clock.advance(10 * minuteMs);
     assert.equal(hellos, 1);
+  });
+
+  test('an answer that comes when its session is over changes nothing for the next one', async () => {
+    const tried = Promise.withResolvers<void>();
+    const refused = Promise.withResolvers<Error>();
+    let tries = 0;
+    await using scene = await makeScene({
+      targets: [0],
+      script: async () => {
+        tries += 1;
+        if (tries > 1) return 'stored';
+        tried.resolve();
+        return refused.promise;
+      },
+    });
+    // The first Subscribe is answered, and the answer reaches its caller after the connection ended.
+    const late = Promise.withResolvers<void>();
+    const inner = scene.network.transport('alice');
+    let subscribes = 0;
+    const transport: Transport = {
+      name: inner.name,
+      listen: (options) => inner.listen(options),
+      dial: async (endpoint, options) => {
+        const connection = await inner.dial(endpoint, options);
+        const call: typeof connection.call = async (frame, callOptions) => {
+          const answer = await connection.call(frame, callOptions);
+          if (frame.methodId !== methods.subscribe.id) return answer;
+          subscribes += 1;
+          if (subscribes === 1) await late.promise;
+          return answer;
+        };
+        return new Proxy(connection, {
+          get(target, name) {
+            if (name === 'call') return call;
+            const value: unknown = Reflect.get(target, name, target);
+            const bound: unknown = typeof value === 'function' ? value.bind(target) : value;
+            return bound;
+          },
+        });
+      },
+    };
+    await using client = await scene.open({ transport });
+    client.start();
+    assert(await scene.clock.runUntil(() => subscribes === 1, minuteMs));
+    scene.network.breakConnections('alice', host);
+    assert(await scene.clock.runUntil(() => subscribes === 2 && tries === 1, minuteMs));
+    await tried.promise;
+    late.resolve();
+    await scene.clock.advance(1);
+    refused.resolve(new UnavailableError('STORE_FULL', 'not now'));
+    await scene.drain(client);
+    assert.equal(tries, 2);
   });
 });

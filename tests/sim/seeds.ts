@@ -29,4 +29,9 @@ export const keptSeeds: readonly KeptSeed[] = [
     mix: 'node-kills',
     found: 'two nodes that were back said hello to each other without end',
   },
+  {
+    seed: 1002,
+    mix: 'late',
+    found: 'an answer that came when its session was over stopped the outbox of the next one',
+  },
 ];
