@@ -216,7 +216,8 @@ class World {
 
   /** Without faults everything drains in a few rounds. */
   async drain(): Promise<void> {
-    const due = { do: 'wait', minutes: 6 } as const;
+    // Longer than a row that was refused for now ever waits: such a row is not among the peers' rows.
+    const due = { do: 'wait', minutes: 11 } as const;
     for (let round = 0; round < 60; round += 1) {
       for (const lane of lanes) await this.relay(lane, 50, 0, 'arrives');
       await this.#readInbox(0);
