@@ -27,6 +27,13 @@ import { registerAccount } from './contract/log-batch.ts';
 import { openDatabase } from './database.ts';
 import { createNodeStore, openNodeStore, openNodeStoreInThread } from './open.ts';
 import { Database, type SqlDatabase } from './sqlite.ts';
+import type { NewKeyPackage } from './store.ts';
+
+function newKeyPackage(fixture: StoreFixture, lastResort: boolean): NewKeyPackage {
+  const [notBeforeMs, notAfterMs] = [fixture.nowMs - 1_000, fixture.nowMs + 1e9];
+  const [ref, bytes] = [systemRandom.bytes(32), systemRandom.bytes(344)];
+  return { ref, suite: 1, bytes, notBeforeMs, notAfterMs, lastResort };
+}
 
 async function refusesToOpen(fixture: StoreFixture, reason: string, text: RegExp): Promise<void> {
   const before = readFileSync(fixture.path);
@@ -262,6 +269,8 @@ describe('store id', () => {
     await using _ = fixture;
     const { storeId } = store;
     const alice = await addDevice(store, 'alice');
+    const packages = [false, true].map((lastResort) => newKeyPackage(fixture, lastResort));
+    await store.addKeyPackages(alice, packages);
     await store[Symbol.asyncDispose]();
     copyFileSync(fixture.path, `${fixture.path}.old`);
     const later = await fixture.open(openNodeStore);
@@ -272,6 +281,9 @@ describe('store id', () => {
     const rewound = await fixture.open(openNodeStore);
     assert.notDeepEqual(rewound.storeId, storeId);
     assert.equal((await rewound.fetch(alice, 0, 1, 1)).head, 0);
+    // Which single-use packages went out since is not known any more: none does again.
+    const left = [{ suite: 1, singleUse: 0, hasLastResort: true, lastResortUsed: false }];
+    assert.deepEqual(await rewound.keyPackageCounts(alice), left);
     const renewed = rewound.storeId;
     await rewound[Symbol.asyncDispose]();
     assert.deepEqual((await fixture.open(openNodeStore)).storeId, renewed, 'once');

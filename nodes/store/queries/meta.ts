@@ -6,6 +6,11 @@ import type { SqlDatabase } from '../sqlite.ts';
 export interface MetaQueries {
   /** 8 bytes. */
   storeId(): Uint8Array;
+  /**
+   * The store is new, or an older copy of itself. Such a copy does not know which single-use KeyPackages
+   * went out since, and a Welcome made with one for the second time cannot be opened: they go, and their
+   * devices bring new ones.
+   */
   setStoreId(storeId: Uint8Array): void;
   commits(): number;
   /** Part of every transaction that writes. */
@@ -16,6 +21,9 @@ export function metaQueries(db: SqlDatabase): MetaQueries {
   const get = db.prepare<[string], unknown>('SELECT value FROM meta WHERE name = ?').pluck();
   const put = db.prepare<[string, Uint8Array]>(
     'INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)',
+  );
+  const dropSingleUse = db.prepare(
+    'UPDATE key_package SET gone_ms = not_before_ms WHERE gone_ms IS NULL AND last_resort = 0',
   );
   const count = db.prepare(
     `INSERT INTO meta (name, value) VALUES ('commits', 1)
@@ -31,6 +39,8 @@ export function metaQueries(db: SqlDatabase): MetaQueries {
       return new Uint8Array(value);
     },
     setStoreId(storeId) {
+      // In this order: a crash between the two does both again.
+      dropSingleUse.run();
       put.run('store_id', storeId);
     },
     commits() {
