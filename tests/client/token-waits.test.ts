@@ -96,7 +96,10 @@ describe('copies that are refused for want of a token', () => {
     for await (const { type } of events) {
       if (type === 'waitsForToken' || type === 'sendFailed') told.push(type);
     }
-    assert.deepEqual(told, ['waitsForToken', 'waitsForToken', 'sendFailed', 'sendFailed']);
+    const [waits, failed] = ['waitsForToken', 'sendFailed'];
+    assert.deepEqual(told.slice(0, 4), [waits, waits, failed, failed]);
+    // The copy that was taken may be sent once more in these minutes, and is refused then.
+    assert.ok(told.length === 4 || (told.length === 5 && told[4] === failed), told.join(' '));
   });
 });
 
