@@ -486,6 +486,7 @@ export class Outbox {
   #fail(entry: OutboxEntry, reason: string): void {
     const { store, events } = this.#parts;
     this.#internalErrors.delete(entry.id);
+    this.#unproven.delete(entry.id);
     store.transaction(() => store.outbox.markFailed(entry.id, reason));
     events.emit({ type: 'sendFailed', messageId: entry.messageId, rid: entry.rid, reason });
   }

@@ -1,7 +1,6 @@
 /** Copies after the node took them: sent again, sealed anew, asked after; and what goes with age. */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { systemClock, type Clock, type Timer } from '@quicprochat/proto';
 import {
   create,
   Outcome,
@@ -17,28 +16,10 @@ import { Redelivery } from './redelivery.ts';
 import { inboxBounds } from './store/inbox-rows.ts';
 import type { InboxRow } from './store/store.ts';
 import { assertHas, TestDevice, TestDirectory, testStoreId } from './test-devices.ts';
+import { LaterClock } from './test-later-clock.ts';
 
 type WireRow = Pick<InboxRow, 'mid' | 'payload'>;
 const hourMs = 3_600_000;
-
-class LaterClock implements Clock {
-  #aheadMs = 0;
-  now(): number {
-    return systemClock.now() + this.#aheadMs;
-  }
-  monotonic(): number {
-    return systemClock.monotonic() + this.#aheadMs;
-  }
-  async sleep(ms: number, signal?: AbortSignal): Promise<void> {
-    await systemClock.sleep(ms, signal);
-  }
-  timer(ms: number, callback: () => void): Timer {
-    return systemClock.timer(ms, callback);
-  }
-  advance(ms: number): void {
-    this.#aheadMs += ms;
-  }
-}
 
 function take(from: TestDevice, to: TestDevice): WireRow[] {
   const rows: WireRow[] = [];

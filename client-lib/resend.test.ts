@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { systemClock, systemRandom, type Clock, type Timer } from '@quicprochat/proto';
+import { systemRandom } from '@quicprochat/proto';
 import { sealHybrid } from './crypto/envelope.ts';
 import { askLimits } from './holes.ts';
 import { holeLimits } from './number-ranges.ts';
@@ -14,26 +14,7 @@ import { receiptLimits } from './receipts.ts';
 import type { InboxRow } from './store/store.ts';
 import { mandatorySuite } from './mls/index.ts';
 import { assertHas, TestDevice, TestDirectory, testStoreId } from './test-devices.ts';
-
-/** The real clock, ahead by what a test added. */
-class LaterClock implements Clock {
-  #aheadMs = 0;
-  now(): number {
-    return systemClock.now() + this.#aheadMs;
-  }
-  monotonic(): number {
-    return systemClock.monotonic() + this.#aheadMs;
-  }
-  async sleep(ms: number, signal?: AbortSignal): Promise<void> {
-    await systemClock.sleep(ms, signal);
-  }
-  timer(ms: number, callback: () => void): Timer {
-    return systemClock.timer(ms, callback);
-  }
-  advance(ms: number): void {
-    this.#aheadMs += ms;
-  }
-}
+import { LaterClock } from './test-later-clock.ts';
 
 type WireRow = Pick<InboxRow, 'mid' | 'payload'>;
 

@@ -212,7 +212,7 @@ export class StoreCore implements Disposable {
 
   #renew(random: Random): void {
     const storeId = random.bytes(storeBounds.storeIdBytes);
-    this.#meta.setStoreId(storeId);
+    this.#meta.renewStoreId(storeId);
     this.#storeId = storeId;
   }
 

@@ -107,7 +107,7 @@ export function createDatabase(path: string, key: Uint8Array, random: Random): v
         configure(db, {});
         db.pragma(`application_id = ${applicationId}`);
         migrate(db, path);
-        metaQueries(db).setStoreId(random.bytes(storeBounds.storeIdBytes));
+        metaQueries(db).renewStoreId(random.bytes(storeBounds.storeIdBytes));
       } finally {
         db.close();
       }

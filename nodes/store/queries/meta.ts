@@ -11,7 +11,7 @@ export interface MetaQueries {
    * went out since, and a Welcome made with one for the second time cannot be opened: they go, and their
    * devices bring new ones.
    */
-  setStoreId(storeId: Uint8Array): void;
+  renewStoreId(storeId: Uint8Array): void;
   commits(): number;
   /** Part of every transaction that writes. */
   countCommit(): void;
@@ -38,7 +38,7 @@ export function metaQueries(db: SqlDatabase): MetaQueries {
       }
       return new Uint8Array(value);
     },
-    setStoreId(storeId) {
+    renewStoreId(storeId) {
       // In this order: a crash between the two does both again.
       dropSingleUse.run();
       put.run('store_id', storeId);
@@ -65,7 +65,7 @@ export function markQueries({
       needBytes(storeId, storeBounds.storeIdBytes, 'storeId');
       const isOfThisStore = Buffer.compare(storeId, meta.storeId()) === 0;
       if (!isOfThisStore || commits <= meta.commits()) return false;
-      meta.setStoreId(random.bytes(storeBounds.storeIdBytes));
+      meta.renewStoreId(random.bytes(storeBounds.storeIdBytes));
       return true;
     },
   };

@@ -1,0 +1,21 @@
+/** Test support: the real clock, ahead by what a test added; its timers run in real time. */
+import { systemClock, type Clock, type Timer } from '@quicprochat/proto';
+
+export class LaterClock implements Clock {
+  #aheadMs = 0;
+  now(): number {
+    return systemClock.now() + this.#aheadMs;
+  }
+  monotonic(): number {
+    return systemClock.monotonic() + this.#aheadMs;
+  }
+  async sleep(ms: number, signal?: AbortSignal): Promise<void> {
+    await systemClock.sleep(ms, signal);
+  }
+  timer(ms: number, callback: () => void): Timer {
+    return systemClock.timer(ms, callback);
+  }
+  advance(ms: number): void {
+    this.#aheadMs += ms;
+  }
+}
