@@ -7,9 +7,7 @@ import {
   InvalidArgumentError,
   NotFoundError,
   parseUserId,
-  QpcError,
   silentLog,
-  Status,
   systemClock,
   systemRandom,
   type Runtime,
@@ -32,6 +30,15 @@ import {
   type GrantedSession,
 } from './account.ts';
 import type { OwnDevice } from './account-changes.ts';
+import {
+  conversationOf,
+  NoAccountError,
+  type AccountOptions,
+  type Conversation,
+  type OpenOptions,
+  type Progress,
+  type WhoAmI,
+} from './client-types.ts';
 import type { Contact } from './contact.ts';
 import { Device } from './device.ts';
 import { enroll } from './enrolment.ts';
@@ -47,7 +54,6 @@ import { openStore } from './store/sqlite-store.ts';
 import type {
   AccountRecord,
   ClientStore,
-  ConversationRecord,
   MessageRecord,
   StoredProof,
   SendState,
@@ -55,61 +61,6 @@ import type {
 } from './store/store.ts';
 import { waitingRows, type Waiting } from './waiting.ts';
 
-export interface OpenOptions {
-  /** The device store's file; made when it is not there. `:memory:` keeps nothing. */
-  readonly storePath: string;
-  /** Raw 32-byte key of the store; the caller wipes it. */
-  readonly storeKey: Uint8Array;
-  readonly runtime?: Runtime;
-  /** Default: QUIC, and TLS over TCP where UDP does not pass. */
-  readonly transport?: Transport;
-  /** How the store is opened; a simulation watches and breaks it. Default: the file on SQLCipher. */
-  readonly openStore?: (path: string, key: Uint8Array) => ClientStore;
-  /** Tells senders when `messages` handed their messages to the application; false unless told. */
-  readonly sendsReadReceipts?: boolean;
-  /**
-   * Messages for devices whose delivery token is known go to their node without a login, so that it
-   * does not learn who sends; no node tells then when one is lost. False unless told.
-   */
-  readonly sealedSender?: boolean;
-}
-
-export interface AccountOptions {
-  /** `name@domain`. */
-  readonly userId: string;
-  /** UTF-8; stays the caller's, to be wiped by it. */
-  readonly password: Uint8Array;
-  readonly signal?: AbortSignal;
-}
-
-/** Who this device is. */
-export interface WhoAmI {
-  readonly userId: string;
-  readonly deviceId: string;
-  /** Device identity key (32 bytes): delivery address. */
-  readonly identityPub: Uint8Array;
-  /** Account key (32 bytes): what others compare; undefined where this device does not hold it. */
-  readonly accountKey: Uint8Array | undefined;
-  readonly nodeAddress: string;
-  readonly isRegistered: boolean;
-  readonly sessionExpiresMs: number;
-}
-
-export interface Conversation {
-  /** 32 bytes. */
-  readonly id: Uint8Array;
-  readonly name: string;
-  readonly creator: string;
-  /** True when this device may add members. */
-  readonly isCommitter: boolean;
-  readonly suite: number;
-  readonly joinedMs: number;
-  /** True when this device can read and not write here: its store is an older copy of itself. */
-  readonly isStale: boolean;
-}
-
-/** How far a message can be known to have come. */
-export type Progress = 'accepted' | 'relayed' | 'delivered' | 'read';
 const progress: readonly SendState[] = ['accepted', 'relayed', 'delivered', 'read'];
 
 /** True also for a message that will not come further. */
@@ -118,14 +69,6 @@ function hasReached(state: SendState, wanted: Progress): boolean {
     state !== 'sealed' &&
     (!progress.includes(state) || progress.indexOf(state) >= progress.indexOf(wanted))
   );
-}
-
-/** The store is of no account yet. */
-export class NoAccountError extends QpcError {
-  override name = 'NoAccountError';
-  constructor() {
-    super(Status.FailedPrecondition, 'NO_ACCOUNT', 'the store has no account: register first');
-  }
 }
 
 type Exchange = (connection: Connection, credentials: Credentials) => Promise<GrantedSession>;
@@ -620,11 +563,6 @@ export class QpcClient implements AsyncDisposable {
     }
     return this.#device;
   }
-}
-
-function conversationOf(record: ConversationRecord): Conversation {
-  const { id, name, creator, isCommitter, suite, joinedMs, staleMs } = record;
-  return { id, name, creator, isCommitter, suite, joinedMs, isStale: staleMs !== undefined };
 }
 
 /** True when an error says that this device must log in again. */

@@ -1,14 +1,13 @@
 /** Door of client-lib: the client, its events and its errors. */
+export { needsLogin, QpcClient } from './client.ts';
 export {
-  needsLogin,
   NoAccountError,
-  QpcClient,
   type AccountOptions,
   type Conversation,
   type OpenOptions,
   type Progress,
   type WhoAmI,
-} from './client.ts';
+} from './client-types.ts';
 export { AccountError } from './account.ts';
 export type { OwnDevice } from './account-changes.ts';
 export {

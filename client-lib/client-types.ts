@@ -1,0 +1,73 @@
+/** What QpcClient is given and what it tells: options, results, and the error of a store without an account. */
+import { QpcError, Status, type Runtime } from '@quicprochat/proto';
+import type { Transport } from '@quicprochat/proto/transport';
+import type { ClientStore, ConversationRecord } from './store/store.ts';
+
+export interface OpenOptions {
+  /** The device store's file; made when it is not there. `:memory:` keeps nothing. */
+  readonly storePath: string;
+  /** Raw 32-byte key of the store; the caller wipes it. */
+  readonly storeKey: Uint8Array;
+  readonly runtime?: Runtime;
+  /** Default: QUIC, and TLS over TCP where UDP does not pass. */
+  readonly transport?: Transport;
+  /** How the store is opened; a simulation watches and breaks it. Default: the file on SQLCipher. */
+  readonly openStore?: (path: string, key: Uint8Array) => ClientStore;
+  /** Tells senders when `messages` handed their messages to the application; false unless told. */
+  readonly sendsReadReceipts?: boolean;
+  /**
+   * Messages for devices whose delivery token is known go to their node without a login, so that it
+   * does not learn who sends; no node tells then when one is lost. False unless told.
+   */
+  readonly sealedSender?: boolean;
+}
+
+export interface AccountOptions {
+  /** `name@domain`. */
+  readonly userId: string;
+  /** UTF-8; stays the caller's, to be wiped by it. */
+  readonly password: Uint8Array;
+  readonly signal?: AbortSignal;
+}
+
+/** Who this device is. */
+export interface WhoAmI {
+  readonly userId: string;
+  readonly deviceId: string;
+  /** Device identity key (32 bytes): delivery address. */
+  readonly identityPub: Uint8Array;
+  /** Account key (32 bytes): what others compare; undefined where this device does not hold it. */
+  readonly accountKey: Uint8Array | undefined;
+  readonly nodeAddress: string;
+  readonly isRegistered: boolean;
+  readonly sessionExpiresMs: number;
+}
+
+export interface Conversation {
+  /** 32 bytes. */
+  readonly id: Uint8Array;
+  readonly name: string;
+  readonly creator: string;
+  /** True when this device may add members. */
+  readonly isCommitter: boolean;
+  readonly suite: number;
+  readonly joinedMs: number;
+  /** True when this device can read and not write here: its store is an older copy of itself. */
+  readonly isStale: boolean;
+}
+
+export function conversationOf(record: ConversationRecord): Conversation {
+  const { id, name, creator, isCommitter, suite, joinedMs, staleMs } = record;
+  return { id, name, creator, isCommitter, suite, joinedMs, isStale: staleMs !== undefined };
+}
+
+/** How far a message can be known to have come. */
+export type Progress = 'accepted' | 'relayed' | 'delivered' | 'read';
+
+/** The store is of no account yet. */
+export class NoAccountError extends QpcError {
+  override name = 'NoAccountError';
+  constructor() {
+    super(Status.FailedPrecondition, 'NO_ACCOUNT', 'the store has no account: register first');
+  }
+}
