@@ -18,10 +18,10 @@ import {
   type ManifestSigners,
   type Runtime,
   type SigningKey,
+  sameBytes,
 } from '@quicprochat/proto';
 import type { Manifest, SignedManifest } from '@quicprochat/proto/messages';
 import { AccountError } from './account.ts';
-import { sameBytes } from './contact.ts';
 import type { Contacts } from './contacts.ts';
 import { labelOf, type Logs } from './kt/logs.ts';
 import type { OwnKeys } from './kt/own-keys.ts';

@@ -2,7 +2,7 @@
  * A person as key-transparency logs show them: what the application may know, how sure that is, and
  * how a record of the store follows the one before (docs/developer/verification.md).
  */
-import { checkManifest, manifestOfValue, QpcError, Status } from '@quicprochat/proto';
+import { checkManifest, manifestOfValue, QpcError, Status, sameBytes } from '@quicprochat/proto';
 import type { VersionChange } from './kt/manifest-history.ts';
 import type { ManifestInfo } from './mls/index.ts';
 import type { ContactRecord, KeySource } from './store/store.ts';
@@ -157,9 +157,4 @@ export function recordAfter(
     source: current?.source === 'log' && current.version === shown.version ? 'log' : shown.source,
     comparedKey: compared === undefined || isReset || wasBlocked ? compared : akPub,
   };
-}
-
-/** Equality of public bytes. */
-export function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
-  return Buffer.compare(a, b) === 0;
 }

@@ -14,6 +14,7 @@ import {
   parseUserId,
   type QpcError,
   type Runtime,
+  sameBytes,
 } from '@quicprochat/proto';
 import type { SignedManifest, SignedPrekey } from '@quicprochat/proto/messages';
 import {
@@ -21,7 +22,6 @@ import {
   contactLimits,
   loadedOf,
   recordAfter,
-  sameBytes,
   type Contact,
   type Loaded,
   type ShownVersion,

@@ -12,6 +12,7 @@ import {
   QpcError,
   Status,
   type Runtime,
+  hex,
 } from '@quicprochat/proto';
 import type { Contacts } from './contacts.ts';
 import { contentLimits, encodeTokens, type HandedToken } from './content.ts';
@@ -236,8 +237,4 @@ export class DeliveryTokens {
     });
     batch.after(onOutbox);
   }
-}
-
-function hex(bytes: Uint8Array): string {
-  return Buffer.from(bytes).toString('hex');
 }

@@ -15,9 +15,9 @@ import {
   checkManifest,
   ConflictError,
   type Runtime,
+  sameBytes,
 } from '@quicprochat/proto';
 import { AccountError, type AccountKeys } from './account.ts';
-import { sameBytes } from './contact.ts';
 import { labelOf, type Logs } from './kt/logs.ts';
 import { untilShown } from './kt/until-shown.ts';
 import type { Caller } from './link.ts';

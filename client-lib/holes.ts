@@ -3,8 +3,15 @@
  * sending device, and everything after the newest one when a node may have lost rows. The sending
  * device is asked first, then other members too, less and less often; what nobody gives is told.
  */
-import { deviceIdOf, jitter, QpcError, type Runtime, type SigningKey } from '@quicprochat/proto';
-import { sameBytes } from './contact.ts';
+import {
+  deviceIdOf,
+  jitter,
+  QpcError,
+  type Runtime,
+  type SigningKey,
+  hex,
+  sameBytes,
+} from '@quicprochat/proto';
 import type { Contacts } from './contacts.ts';
 import type { EventBus } from './events.ts';
 import { hybridCopies, PrekeyError, type Recipient } from './fan-out.ts';
@@ -336,8 +343,4 @@ export function missingOf(
       to,
       reason: reasons[state],
     }));
-}
-
-function hex(bytes: Uint8Array): string {
-  return Buffer.from(bytes).toString('hex');
 }

@@ -9,9 +9,10 @@ import {
   NotFoundError,
   type RpcOptions,
   type Runtime,
+  sameBytes,
 } from '@quicprochat/proto';
 import type { DeviceKeyPackage } from '@quicprochat/proto/messages';
-import { sameBytes, type Contact } from './contact.ts';
+import type { Contact } from './contact.ts';
 import type { Contacts } from './contacts.ts';
 import type { Recipient } from './fan-out.ts';
 import type { Caller } from './link.ts';

@@ -4,7 +4,7 @@
  * second of it together. A receipt is a content like any other, but has no number, is not shown and
  * is not receipted itself.
  */
-import { QpcError, type Runtime } from '@quicprochat/proto';
+import { QpcError, type Runtime, hex } from '@quicprochat/proto';
 import type { Contacts } from './contacts.ts';
 import { contentLimits, encodeReceipt, type ReceiptMessage } from './content.ts';
 import type { ClientEvent } from './events.ts';
@@ -199,8 +199,4 @@ export function takeReceipt(
     }
   }
   return events;
-}
-
-function hex(bytes: Uint8Array): string {
-  return Buffer.from(bytes).toString('hex');
 }

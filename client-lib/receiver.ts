@@ -5,8 +5,7 @@
  * opened is recorded. Where rows come from and when they are acked is sync's business.
  */
 import { createHash } from 'node:crypto';
-import { DataLossError, messageTag, QpcError, RowKind } from '@quicprochat/proto';
-import { sameBytes } from './contact.ts';
+import { DataLossError, messageTag, QpcError, RowKind, sameBytes } from '@quicprochat/proto';
 import type { HandedToken } from './content.ts';
 import { Contents, type ContentsParts } from './contents.ts';
 import {

@@ -3,10 +3,16 @@
  * sent again after 24 and 72 hours without a receipt, sealed anew when the group's epoch has moved on,
  * and the own node is asked, sparsely, whether it passed them on.
  */
-import { jitter, methods, parseUserId, QpcError, type Runtime } from '@quicprochat/proto';
+import {
+  jitter,
+  methods,
+  parseUserId,
+  QpcError,
+  type Runtime,
+  sameBytes,
+} from '@quicprochat/proto';
 import { RelayState, type MessageStatus } from '@quicprochat/proto/messages';
 import { fullReason, takeBounce } from './bounces.ts';
-import { sameBytes } from './contact.ts';
 import type { Contacts } from './contacts.ts';
 import { encodeContent } from './content.ts';
 import type { ClientEvent, EventBus } from './events.ts';

@@ -10,8 +10,8 @@ import {
   TransportError,
   type Runtime,
   type SigningKey,
+  sameBytes,
 } from '@quicprochat/proto';
-import { sameBytes } from './contact.ts';
 import type { Contacts } from './contacts.ts';
 import { contentLimits, encodeContent, encodeReceipt } from './content.ts';
 import { hybridCopies, type Recipient, type SealedCopy } from './fan-out.ts';

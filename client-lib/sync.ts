@@ -15,6 +15,7 @@ import {
   TransportError,
   type PushFrame,
   type Runtime,
+  sameBytes,
 } from '@quicprochat/proto';
 import {
   fromBinary,
@@ -27,7 +28,6 @@ import {
   type Gap,
   type Row,
 } from '@quicprochat/proto/messages';
-import { sameBytes } from './contact.ts';
 import type { EventBus } from './events.ts';
 import type { Session } from './link.ts';
 import type { Outbox } from './outbox.ts';

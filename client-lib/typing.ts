@@ -3,7 +3,7 @@
  * now. Sealed under a secret of the group's epoch with a random nonce, so that no ratchet moves; never
  * stored, never repeated; in small groups only.
  */
-import { methods, parseUserId, QpcError, type Runtime } from '@quicprochat/proto';
+import { methods, parseUserId, QpcError, type Runtime, hex } from '@quicprochat/proto';
 import {
   create,
   EphemeralEnvelopeSchema,
@@ -195,8 +195,4 @@ function remember<V>(into: Map<string, V> | Set<string>, key: string, value: V, 
     if (into.size <= max) return;
     into.delete(oldest);
   }
-}
-
-function hex(bytes: Uint8Array): string {
-  return Buffer.from(bytes).toString('hex');
 }

@@ -2,8 +2,7 @@
  * What waits in this device's inbox at its node, without taking it: for badges and push extensions
  * (Peek). Works beside a running client, and asks over a connection of its own.
  */
-import { hasReason, maxPeekRows, methods } from '@quicprochat/proto';
-import { sameBytes } from './contact.ts';
+import { hasReason, maxPeekRows, methods, sameBytes } from '@quicprochat/proto';
 import type { Caller } from './link.ts';
 import { inboxLog, type ClientStore } from './store/store.ts';
 

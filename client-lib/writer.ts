@@ -4,7 +4,7 @@
  * "The client's rule" and "Sending, likewise"). MLS is asynchronous and SQLite is not, so the
  * queue, not the transaction, keeps two jobs from using the same ratchet key.
  */
-import { ResourceExhaustedError, type Runtime } from '@quicprochat/proto';
+import { ResourceExhaustedError, type Runtime, hex } from '@quicprochat/proto';
 import {
   encodeCold,
   encodeHot,
@@ -305,8 +305,4 @@ async function prepare(job: Job, batch: Batch): Promise<boolean> {
     job.failed(error);
     return false;
   }
-}
-
-function hex(bytes: Uint8Array): string {
-  return Buffer.from(bytes).toString('hex');
 }

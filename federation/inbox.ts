@@ -11,6 +11,7 @@ import {
   UnavailableError,
   type Runtime,
   type Timer,
+  sameBytes,
 } from '@quicprochat/proto';
 import type {
   FedRelayRequest,
@@ -18,7 +19,7 @@ import type {
   MessageInitShape,
 } from '@quicprochat/proto/messages';
 import { defaultCeilings, PeerCeiling, WriterShare, type Ceilings } from './ceilings.ts';
-import { chainBytes, laneNames, sameBytes, streamGap } from './lane.ts';
+import { chainBytes, laneNames, streamGap } from './lane.ts';
 import { acceptedKinds, parseRelay } from './relay-batch.ts';
 import type {
   InboundStream,

@@ -71,7 +71,3 @@ export function streamFromGap(error: unknown): InboundStream | undefined {
     return undefined;
   }
 }
-
-export function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
-  return a.length === b.length && a.every((byte, index) => byte === b[index]);
-}

@@ -10,17 +10,11 @@ import {
   QpcError,
   TransportError,
   type Runtime,
+  sameBytes,
 } from '@quicprochat/proto';
 import type { FedRelayResponse } from '@quicprochat/proto/messages';
 import { retryCapMs, retryDelayMs } from './back-off.ts';
-import {
-  chainBytes,
-  laneToWire,
-  sameBytes,
-  streamFromGap,
-  streamFromWire,
-  streamGap,
-} from './lane.ts';
+import { chainBytes, laneToWire, streamFromGap, streamFromWire, streamGap } from './lane.ts';
 import type { LinkSession } from './link-session.ts';
 import { PoisonWatch, relayFault } from './poison.ts';
 import { itemToWire, rejectsFromWire, takeBatch, type OutBatch } from './relay-batch.ts';

@@ -3,7 +3,13 @@
  * deny list, which always wins. Strict: one wrong line refuses the whole file. No look-ups of any
  * kind: which keys speak for a domain that is not in the file says trust.ts.
  */
-import { InvalidArgumentError, isDomain, parseNodeAddress, parsePin } from '@quicprochat/proto';
+import {
+  InvalidArgumentError,
+  isDomain,
+  parseNodeAddress,
+  parsePin,
+  hex,
+} from '@quicprochat/proto';
 import type { Endpoint } from '@quicprochat/proto/transport';
 
 /** One node that the operator trusts to speak for a domain. */
@@ -195,8 +201,4 @@ export class PeerPolicy {
 /** True for one of the domains, and for what is below one of them. */
 function isBelow(domain: string, suffixes: readonly string[]): boolean {
   return suffixes.some((suffix) => domain === suffix || domain.endsWith(`.${suffix}`));
-}
-
-function hex(bytes: Uint8Array): string {
-  return Buffer.from(bytes).toString('hex');
 }

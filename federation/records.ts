@@ -3,7 +3,7 @@
  * of its keys (docs/protocol/federation.md). Who proves one is trust.ts; what stands in a record
  * (logs, cosigners) is for others to judge.
  */
-import { liveKeys, UnauthenticatedError, type Runtime } from '@quicprochat/proto';
+import { liveKeys, UnauthenticatedError, type Runtime, sameBytes } from '@quicprochat/proto';
 import {
   fromBinary,
   NodeRecordSchema,
@@ -12,7 +12,6 @@ import {
   type NodeRecord,
   type SignedNodeRecord,
 } from '@quicprochat/proto/messages';
-import { sameBytes } from './lane.ts';
 import type { HeldPeerRecord, PeerRecordStore } from './store.ts';
 
 /** Retired keys of a peer that are remembered; it changes one in a year. */

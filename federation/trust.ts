@@ -9,13 +9,13 @@ import {
   UnavailableError,
   verifyNodeRecord,
   type Runtime,
+  sameBytes,
 } from '@quicprochat/proto';
 import {
   fromBinary,
   SignedNodeRecordSchema,
   type SignedNodeRecord,
 } from '@quicprochat/proto/messages';
-import { sameBytes } from './lane.ts';
 import { asQpcError, type LinkSession } from './link-session.ts';
 import { peersFileLimits, type Peer, type PeerPolicy } from './policy.ts';
 import {

@@ -18,6 +18,7 @@ import {
   type Clock,
   type ManifestChange,
   type Rate,
+  sameBytes,
 } from '@quicprochat/proto';
 import {
   create,
@@ -334,5 +335,3 @@ function deviceChanged(): Uint8Array {
 function keyChanged(userId: string): Uint8Array {
   return toBinary(KeyChangeEventSchema, create(KeyChangeEventSchema, { userId }));
 }
-
-const sameBytes = (a: Uint8Array, b: Uint8Array): boolean => Buffer.compare(a, b) === 0;

@@ -13,6 +13,7 @@ import {
   type Clock,
   type Random,
   type Timer,
+  hex,
 } from '@quicprochat/proto';
 
 /** Size of a server setup: OPRF seed, static private key, key of fake records (bytes). */
@@ -267,8 +268,4 @@ function bytes(value: string, length?: number): Uint8Array {
     throw new InternalError(`opaque: ${decoded.length} bytes of the library, need ${length}`);
   }
   return decoded;
-}
-
-function hex(handle: Uint8Array): string {
-  return Buffer.from(handle.buffer, handle.byteOffset, handle.byteLength).toString('hex');
 }

@@ -3,7 +3,7 @@
  * under one window of unacked rows, so that nothing is buffered for a slow or silent client.
  */
 import { CloseCode, type Connection, type PushWriter } from '@quicprochat/proto/transport';
-import { hasReason, PushEvent, RowKind, type Clock, type Log } from '@quicprochat/proto';
+import { hasReason, PushEvent, RowKind, type Clock, type Log, hex } from '@quicprochat/proto';
 import {
   create,
   fromBinary,
@@ -348,8 +348,4 @@ export class PushHub {
     }
     await Promise.allSettled(this.#running);
   }
-}
-
-function hex(bytes: Uint8Array): string {
-  return Buffer.from(bytes).toString('hex');
 }

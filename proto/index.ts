@@ -1,5 +1,6 @@
 /** Door of proto: errors, runtime interfaces, frames, method table, client and server, addresses. */
 export * from './status.ts';
+export * from './bytes.ts';
 export * from './runtime.ts';
 export * from './field-rules.ts';
 export * from './frame.ts';

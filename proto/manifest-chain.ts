@@ -3,6 +3,7 @@
  * have signed it. The node applies this before it logs a version, the client to every version that
  * the log shows. A version's value in the log is the encoded SignedManifest.
  */
+import { hex, sameBytes } from './bytes.ts';
 import { createHash } from 'node:crypto';
 import { create, fromBinary, toBinary, type MessageInitShape } from '@bufbuild/protobuf';
 import {
@@ -190,7 +191,5 @@ function need(isHeld: boolean, rule: string): void {
   if (!isHeld) throw new InvalidArgumentError('BAD_FIELD', `manifest: broken rule: ${rule}`);
 }
 
-const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');
-const sameBytes = (a: Uint8Array, b: Uint8Array): boolean => Buffer.compare(a, b) === 0;
 const keysOf = (list: readonly { readonly identityPub: Uint8Array }[]): Set<string> =>
   new Set(list.map(({ identityPub }) => hex(identityPub)));

@@ -3,6 +3,7 @@
  * (docs/protocol/federation.md). Says nothing about where a record was found, and pins nothing:
  * the caller brings what it trusts already.
  */
+import { sameBytes } from './bytes.ts';
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { isDomain } from './address.ts';
 import {
@@ -255,5 +256,3 @@ function isSignedBy(signed: SignedNodeRecord, signPub: Uint8Array): boolean {
         verifyStatement('qpc/node/1', signed.record, one.signature, signPub),
     );
 }
-
-const sameBytes = (a: Uint8Array, b: Uint8Array): boolean => Buffer.compare(a, b) === 0;

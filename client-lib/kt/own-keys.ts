@@ -8,8 +8,9 @@ import {
   manifestOfValue,
   signingKeyFromSeed,
   type Runtime,
+  sameBytes,
 } from '@quicprochat/proto';
-import { ContactError, sameBytes, type ShownVersion } from '../contact.ts';
+import { ContactError, type ShownVersion } from '../contact.ts';
 import type { EventBus } from '../events.ts';
 import type { AccountRecord, ClientStore } from '../store/store.ts';
 import { describeChange, type VersionChange } from './manifest-history.ts';

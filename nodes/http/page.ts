@@ -2,6 +2,7 @@
  * The page /kt/ for people: plain HTML that reads without script. Script is only in the look-up,
  * and comes from the door's own module files.
  */
+import { hex } from '@quicprochat/proto';
 import { configuration, encode, formatVkey, isConvicted } from '@quicprochat/kt-log';
 import { severity, type PageFacts } from './facts.ts';
 import type { LogOfPage } from './look-up.ts';
@@ -27,7 +28,6 @@ const escapes: Readonly<Record<string, string>> = {
   "'": '&#39;',
 };
 const escape = (text: string): string => text.replace(/[&<>"']/g, (found) => escapes[found] ?? '');
-const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');
 const base64 = (bytes: Uint8Array): string => Buffer.from(bytes).toString('base64');
 
 /** "3 minutes": the largest unit of which there are at least two. */

@@ -12,7 +12,7 @@ import {
   type KtService,
   type MirrorFile,
 } from '@quicprochat/kt-log';
-import { NotFoundError, type Clock } from '@quicprochat/proto';
+import { NotFoundError, type Clock, hex } from '@quicprochat/proto';
 import {
   SignedNodeRecordSchema,
   toBinary,
@@ -172,5 +172,4 @@ export class Routes {
   }
 }
 
-const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');
 const nothing = (): Reply => refusal(404, 'there is nothing here');

@@ -19,6 +19,7 @@ import {
   ResourceExhaustedError,
   TokenBuckets,
   type Runtime,
+  hex,
 } from '@quicprochat/proto';
 import { Wakeup, type LinkSession } from '@quicprochat/federation';
 
@@ -50,8 +51,6 @@ interface PeerState {
   readonly known: Set<string>;
   unsent: EvidenceRecord[];
 }
-
-const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');
 
 export class EvidenceRelay {
   readonly #options: EvidenceRelayOptions;

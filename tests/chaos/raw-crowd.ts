@@ -4,7 +4,7 @@
  * what it acknowledged and does not have is lost.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { messageTag, methods } from '@quicprochat/proto';
+import { messageTag, methods, hex } from '@quicprochat/proto';
 import { CrashingNode, RawDevice } from '../cluster/crashing-node.ts';
 import type { Dice } from '../cluster/dice.ts';
 import type { NodeProcess } from '../cluster/node-process.ts';
@@ -168,8 +168,4 @@ export class RawCrowd implements AsyncDisposable {
     this.#stop.abort();
     await this.node[Symbol.asyncDispose]();
   }
-}
-
-function hex(bytes: Uint8Array): string {
-  return Buffer.from(bytes).toString('hex');
 }

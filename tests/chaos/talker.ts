@@ -5,7 +5,7 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { openStore } from '@quicprochat/client-lib/store';
-import { signingKeyFromSeed } from '@quicprochat/proto';
+import { signingKeyFromSeed, hex } from '@quicprochat/proto';
 import type { HistoryLine } from '../checkers/index.ts';
 import { ClientProcess } from '../cluster/client-process.ts';
 import type { Dice } from '../cluster/dice.ts';
@@ -261,10 +261,6 @@ export class Talker {
       storeKeyHex: hex(this.#storeKey),
     });
   }
-}
-
-function hex(bytes: Uint8Array): string {
-  return Buffer.from(bytes).toString('hex');
 }
 
 async function aborted(signal: AbortSignal): Promise<void> {

@@ -1,6 +1,6 @@
 /** The process behind client-process.ts: a QpcClient that does what its parent asks. */
 import { QpcClient } from '@quicprochat/client-lib';
-import { QpcError } from '@quicprochat/proto';
+import { QpcError, hex } from '@quicprochat/proto';
 import type {
   ClientProgress,
   ClientReply,
@@ -153,10 +153,6 @@ async function handle(request: ClientRequest): Promise<unknown> {
       await opened().close();
       return null;
   }
-}
-
-function hex(bytes: Uint8Array): string {
-  return Buffer.from(bytes).toString('hex');
 }
 
 process.on('message', ({ id, request }: { id: number; request: ClientRequest }) => {

@@ -11,7 +11,7 @@ import { join } from 'node:path';
 import { after, before, suite, test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { openStore } from '@quicprochat/client-lib/store';
-import { call, methods } from '@quicprochat/proto';
+import { call, methods, hex } from '@quicprochat/proto';
 import { CloseCode, loadIdentity } from '@quicprochat/proto/transport';
 import { ClientProcess } from '../cluster/client-process.ts';
 import { dialNode } from '../cluster/crashing-node.ts';
@@ -283,8 +283,4 @@ function messagesOf({ path, key }: ClosedStore) {
 function gapsOf({ path, key }: ClosedStore) {
   using store = openStore(path, key);
   return store.inbox.gaps();
-}
-
-function hex(bytes: Uint8Array): string {
-  return Buffer.from(bytes).toString('hex');
 }

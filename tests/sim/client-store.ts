@@ -2,6 +2,7 @@
  * The store of a simulated client: the one of production, watched. What a transaction did becomes
  * history when it is durable, and at the points around it the process can die.
  */
+import { hex } from '@quicprochat/proto';
 import type { ClientStore } from '@quicprochat/client-lib/store';
 import type { HistoryLine } from '../checkers/index.ts';
 import type { Process } from './process.ts';
@@ -156,8 +157,4 @@ export function watchedStore(parts: WatchedParts): ClientStore {
       },
     },
   };
-}
-
-function hex(bytes: Uint8Array): string {
-  return Buffer.from(bytes).toString('hex');
 }
