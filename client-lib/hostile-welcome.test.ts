@@ -10,7 +10,7 @@ import { unsafeTestingAuthenticationService } from 'ts-mls';
 import { sealHybrid } from './crypto/envelope.ts';
 import { createMlsCryptoProvider } from './crypto/provider.ts';
 import { encodeMessage } from './mls/commit.ts';
-import { groupContextExtensions } from './mls/group-extension.ts';
+import { groupContextExtensions } from './mls/group-extensions.ts';
 import { mandatorySuite } from './mls/index.ts';
 import { decodeKeyPackage, decodePrivateKeyPackage } from './mls/key-package.ts';
 import { createCommit, createGroup, defaultProposalTypes } from './mls/library.ts';
@@ -57,10 +57,15 @@ async function forgedWelcome(
     keyPackage: keys.keyPackage,
     privateKeyPackage: { ...keys, signaturePrivateKey: signatureKey.seed },
     extensions: groupContextExtensions({
-      conversationId,
-      creator: identity,
-      name: 'forged',
-      policyVersion: 1,
+      info: {
+        conversationId,
+        name: 'forged',
+        roles: [{ userId: identity.userId, role: 'owner' }],
+        expirySeconds: 0,
+        joinKeyHash: undefined,
+        policyVersion: 1,
+      },
+      hubs: ['red.example'],
     }),
   });
   const { welcome } = await createCommit({

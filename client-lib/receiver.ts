@@ -262,7 +262,7 @@ export class Receiver {
     };
   }
 
-  #storeJoined({ group, ref, isLastResort }: Joined, nowMs: number): void {
+  #storeJoined({ group, ref, isLastResort, inviter }: Joined, nowMs: number): void {
     const { store } = this.#parts;
     if (!isLastResort) store.keys.consumeKeyPackage(ref, nowMs);
     store.groups.addConversation({
@@ -270,7 +270,7 @@ export class Receiver {
       groupId: group.groupId,
       suite: group.suite,
       name: group.info.name,
-      creator: group.info.creator.userId,
+      creator: inviter.userId,
       isCommitter: false,
       joinedMs: nowMs,
       sentCount: 0,
@@ -278,9 +278,9 @@ export class Receiver {
     });
   }
 
-  #joined({ group }: Joined): void {
-    const { name, creator, conversationId } = group.info;
-    this.#emit({ type: 'joined', conversationId, name, creator: creator.userId });
+  #joined({ group, inviter }: Joined): void {
+    const { name, conversationId } = group.info;
+    this.#emit({ type: 'joined', conversationId, name, creator: inviter.userId });
     this.#retryFor(group.groupId);
   }
 

@@ -1,11 +1,9 @@
-/** The adapter's own small codecs and choices: qpc_group, identities, vectors, suite, padding. */
+/** The adapter's own small codecs and choices: identities, vectors, suite, padding. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { systemRandom } from '@quicprochat/proto';
-import { decodeQpcGroup, encodeQpcGroup } from './group-extension.ts';
 import {
-  MlsError,
   chooseSuite,
   credentialIdentity,
   mandatorySuite,
@@ -14,68 +12,22 @@ import {
 } from './index.ts';
 import { Reader, vector } from './presentation.ts';
 import { paddedLength } from './suite.ts';
-import { refused } from './test-members.ts';
+import { encodesBack, refused } from './test-members.ts';
 
-const info = {
-  conversationId: systemRandom.bytes(32),
-  creator: { userId: 'alice@red.example', deviceId: 'abcdefghij234567' },
-  name: 'Grüße 🌊',
-  policyVersion: 1,
-};
+const identity = { userId: 'alice@red.example', deviceId: 'abcdefghij234567' };
 
-test('qpc_group: round trip, and every cut, over-length and foreign version is refused', () => {
-  const encoded = encodeQpcGroup(info);
-  assert.deepEqual(decodeQpcGroup(encoded), info);
-  assert.deepEqual(decodeQpcGroup(encodeQpcGroup({ ...info, name: '' })), { ...info, name: '' });
-  for (let cut = 0; cut < encoded.length; cut++) {
-    assert.throws(() => decodeQpcGroup(encoded.subarray(0, cut)), refused('MALFORMED'));
-  }
-  const longer = new Uint8Array(encoded.length + 1);
-  longer.set(encoded);
-  assert.throws(() => decodeQpcGroup(longer), refused('MALFORMED'));
-  assert.throws(() => decodeQpcGroup(encoded.with(0, 2)), refused('MALFORMED'));
-  const nameAt = encoded.length - 2 - new TextEncoder().encode(info.name).length;
-  assert.throws(() => decodeQpcGroup(encoded.with(nameAt, 0xff)), refused('MALFORMED'));
-  assert.throws(() => encodeQpcGroup({ ...info, name: 'x'.repeat(257) }), refused('MALFORMED'));
-  assert.throws(
-    () => encodeQpcGroup({ ...info, conversationId: new Uint8Array(31) }),
-    refused('MALFORMED'),
-  );
-});
-
-test('qpc_group and identities: arbitrary bytes give a value that encodes back, or MALFORMED', () => {
-  const check = (decode: () => Uint8Array, bytes: Uint8Array): void => {
-    let again: Uint8Array;
-    try {
-      again = decode();
-    } catch (error) {
-      assert.ok(error instanceof MlsError && error.reason === 'MALFORMED', String(error));
-      return;
-    }
-    assert.deepEqual(again, bytes);
-  };
-  const valid = encodeQpcGroup(info);
+test('identities: arbitrary bytes give a value that encodes back, or MALFORMED', () => {
+  const valid = credentialIdentity(identity.userId, identity.deviceId);
   const near = fc
     .tuple(fc.nat({ max: valid.length - 1 }), fc.nat({ max: 255 }))
     .map(([at, byte]) => valid.with(at, byte));
   fc.assert(
     fc.property(fc.oneof(fc.uint8Array(), near), (input) => {
       const bytes = Uint8Array.from(input);
-      check(() => encodeQpcGroup(decodeQpcGroup(bytes)), bytes);
-    }),
-    { numRuns: 2000 },
-  );
-  const identity = credentialIdentity(info.creator.userId, info.creator.deviceId);
-  const nearIdentity = fc
-    .tuple(fc.nat({ max: identity.length - 1 }), fc.nat({ max: 255 }))
-    .map(([at, byte]) => identity.with(at, byte));
-  fc.assert(
-    fc.property(fc.oneof(fc.uint8Array(), nearIdentity), (input) => {
-      const bytes = Uint8Array.from(input);
-      check(() => {
+      encodesBack(bytes, () => {
         const { userId, deviceId } = parseCredentialIdentity(bytes);
         return credentialIdentity(userId, deviceId);
-      }, bytes);
+      });
     }),
     { numRuns: 2000 },
   );

@@ -5,13 +5,15 @@
  * next one is kept beside it. Exactly one commit may be made per epoch, and it is re-sent as
  * the same bytes: a second one would seal with the same handshake key and nonce again.
  */
+import { parseUserId } from '@quicprochat/proto';
 import type { ClientState, MlsFramedMessage, MlsWelcomeMessage, Proposal } from 'ts-mls';
 import type { MlsSuite } from '../crypto/provider.ts';
 import { authenticated } from './authentication.ts';
 import { mlsContext } from './context.ts';
 import type { MlsParts } from './context.ts';
 import { MlsError } from './errors.ts';
-import { conversationIdLength, groupContextExtensions } from './group-extension.ts';
+import { groupContextExtensions, groupLimits } from './group-extensions.ts';
+import type { GroupContextInfo, QpcGroupInfo } from './group-extensions.ts';
 import { MlsGroup, leafAt, memberAt, stateOf } from './group.ts';
 import type { Member } from './group.ts';
 import type { Identity } from './identity.ts';
@@ -24,13 +26,16 @@ import {
   encode,
   mlsMessageEncoder,
 } from './library.ts';
+import { ruleBroken } from './policy.ts';
+import type { CommitEffects } from './policy.ts';
 import { limits, sameBytes, sameClient } from './suite.ts';
 import { wipeEpoch } from './wipe.ts';
 import type { Wipe } from './wipe.ts';
 
 /**
- * A new group with one member, at epoch 0. The group id is the conversation id: 32 random
- * bytes. Nobody else is told; the caller stores it, then adds members.
+ * A new group with one member, its owner, at epoch 0. The group id is the conversation id: 32 random
+ * bytes. `hubs` are the domains that will order its commits; unless given, the creator's own. Nobody
+ * else is told; the caller stores it, then adds members. Throws MlsError MALFORMED.
  */
 export async function createGroup(
   parts: MlsParts,
@@ -39,16 +44,20 @@ export async function createGroup(
     readonly identity: Identity;
     readonly signatureKey: SignatureKey;
     readonly name: string;
+    readonly hubs?: readonly string[];
   },
 ): Promise<MlsGroup> {
-  const conversationId = parts.random.bytes(conversationIdLength);
-  const { userId, deviceId } = request.identity;
-  const info = {
+  const conversationId = parts.random.bytes(groupLimits.conversationIdBytes);
+  const { userId, domain } = parseUserId(request.identity.userId);
+  const info: QpcGroupInfo = {
     conversationId,
-    creator: { userId, deviceId },
     name: request.name,
+    roles: [{ userId, role: 'owner' }],
+    expirySeconds: 0,
+    joinKeyHash: undefined,
     policyVersion: 1,
   };
+  const extensions = groupContextExtensions({ info, hubs: request.hubs ?? [domain] });
   const own = await generate(parts, request, lifetimeFromNow(parts.clock.now()));
   const state = await authenticated(parts.manifests, async (service) =>
     createLibraryGroup({
@@ -56,7 +65,7 @@ export async function createGroup(
       groupId: conversationId,
       keyPackage: own.publicPackage,
       privateKeyPackage: own.privatePackage,
-      extensions: groupContextExtensions(info),
+      extensions,
     }),
   );
   return new MlsGroup(state);
@@ -68,6 +77,8 @@ export interface Change {
   readonly add?: readonly Uint8Array[];
   /** Leaf indexes to remove, not the committer's own. */
   readonly remove?: readonly number[];
+  /** What our context extensions become; they stay unless given. Not together with Adds. */
+  readonly context?: Partial<GroupContextInfo>;
   /** Travels readable to every member, authenticated; empty unless given. */
   readonly authenticatedData?: Uint8Array;
 }
@@ -86,7 +97,7 @@ export interface PendingCommit {
 
 /**
  * Makes a commit. `group` is unchanged and stays in use until the commit is accepted.
- * Throws MlsError REMOVED, NOT_COMMITTER, TOO_MANY_ADDS, UNKNOWN_MEMBER, ALREADY_MEMBER,
+ * Throws MlsError REMOVED, NOT_ALLOWED (the rules of policy.ts), TOO_MANY_ADDS, UNKNOWN_MEMBER, ALREADY_MEMBER,
  * MALFORMED, BAD_KEY_PACKAGE, INVALID_COMMIT, or CredentialError.
  */
 export async function commit(
@@ -95,15 +106,18 @@ export async function commit(
   change: Change,
 ): Promise<PendingCommit> {
   const state = stateOf(group);
-  requireCommitter(parts, group);
+  requireActive(group);
   const removed = (change.remove ?? []).map((leafIndex) => removable(group, state, leafIndex));
-  const adds = await additions(parts, group, change.add ?? [], new Set(change.remove));
+  const { adds, added } = await additions(parts, group, change.add ?? [], new Set(change.remove));
+  const context = change.context && { info: group.info, hubs: group.hubs, ...change.context };
+  requireAllowed(parts, group, { added, removed, context });
   const proposals: Proposal[] = [
     ...removed.map(({ leafIndex }) => ({
       proposalType: defaultProposalTypes.remove,
       remove: { removed: leafIndex },
     })),
     ...adds,
+    ...(context === undefined ? [] : [contextProposal(context)]),
   ];
   const result = await authenticated(parts.manifests, async (service) => {
     const context = await mlsContext(parts, group.suite, service);
@@ -163,12 +177,22 @@ export function requireActive(group: MlsGroup): void {
   if (!group.isActive) throw new MlsError('REMOVED', 'group: this device has been removed');
 }
 
-function requireCommitter(parts: MlsParts, group: MlsGroup): void {
-  requireActive(group);
+function requireAllowed(parts: MlsParts, group: MlsGroup, effects: CommitEffects): void {
   const own = memberAt(stateOf(group).ratchetTree, group.ownLeafIndex);
-  if (own === undefined || !parts.mayCommit(group, own)) {
-    throw new MlsError('NOT_COMMITTER', 'commit: this device may not change this group');
+  if (own === undefined || !parts.mayCommit(group, own, effects)) {
+    const broken = own === undefined ? undefined : ruleBroken(group, own.userId, effects);
+    throw new MlsError(
+      'NOT_ALLOWED',
+      `commit: ${broken ?? 'this device may not change this group'}`,
+    );
   }
+}
+
+function contextProposal(context: GroupContextInfo): Proposal {
+  return {
+    proposalType: defaultProposalTypes.group_context_extensions,
+    groupContextExtensions: { extensions: groupContextExtensions(context) },
+  };
 }
 
 function removable(group: MlsGroup, state: ClientState, leafIndex: number): Member {
@@ -182,12 +206,16 @@ function removable(group: MlsGroup, state: ClientState, leafIndex: number): Memb
 
 type AddProposal = Extract<Proposal, { add: unknown }>;
 
+export function isAdd(proposal: Proposal): proposal is AddProposal {
+  return 'add' in proposal;
+}
+
 async function additions(
   parts: MlsParts,
   group: MlsGroup,
   keyPackages: readonly Uint8Array[],
   removed: ReadonlySet<number>,
-): Promise<AddProposal[]> {
+): Promise<{ readonly adds: AddProposal[]; readonly added: Identity[] }> {
   if (keyPackages.length > limits.addsPerCommitMax) {
     throw new MlsError(
       'TOO_MANY_ADDS',
@@ -197,6 +225,7 @@ async function additions(
   const { ratchetTree } = stateOf(group);
   const staying = membersStaying(group, removed);
   const adds: AddProposal[] = [];
+  const added: Identity[] = [];
   for (const bytes of keyPackages) {
     const { info, keyPackage } = await checkedKeyPackage(parts, bytes);
     if (info.suite !== group.suite) {
@@ -209,8 +238,9 @@ async function additions(
     const twice = adds.some(({ add }) => sameClient(add.keyPackage.leafNode, keyPackage.leafNode));
     if (here || twice) throw new MlsError('ALREADY_MEMBER', 'add: the client is in the group');
     adds.push({ proposalType: defaultProposalTypes.add, add: { keyPackage } });
+    added.push({ userId: info.userId, deviceId: info.deviceId });
   }
-  return adds;
+  return { adds, added };
 }
 
 function membersStaying(group: MlsGroup, removed: ReadonlySet<number>): number[] {

@@ -5,7 +5,7 @@ import { systemRandom } from '@quicprochat/proto';
 import { createGroup, unsafeTestingAuthenticationService } from 'ts-mls';
 import { createMlsCryptoProvider } from '../crypto/provider.ts';
 import { encodeMessage } from './commit.ts';
-import { groupContextExtensions } from './group-extension.ts';
+import { groupContextExtensions } from './group-extensions.ts';
 import { MlsGroup, stateOf } from './group.ts';
 import { CredentialError, acceptCommit, mandatorySuite, xwingSuite } from './index.ts';
 import type { CredentialFailure } from './index.ts';
@@ -129,10 +129,15 @@ async function forgedGroup(
     keyPackage: own.keyPackage,
     privateKeyPackage: { ...own, signaturePrivateKey: maker.signatureKey.seed },
     extensions: groupContextExtensions({
-      conversationId: groupId,
-      creator: creator.identity,
-      name: 'not by alice',
-      policyVersion: 1,
+      info: {
+        conversationId: groupId,
+        name: 'not by alice',
+        roles: [{ userId: creator.identity.userId, role: 'owner' }],
+        expirySeconds: 0,
+        joinKeyHash: undefined,
+        policyVersion: 1,
+      },
+      hubs: ['red.example'],
     }),
   });
   const { welcome } = await createCommit({

@@ -29,10 +29,8 @@ export const mlsReasons = {
   DECRYPT_FAILED: Status.InvalidArgument,
   /** A commit that RFC 9420 section 12.4.2 refuses. */
   INVALID_COMMIT: Status.InvalidArgument,
-  /** A well-formed handshake that the group's policy does not allow. */
+  /** A well-formed handshake that the group's rules do not allow its author, this device included. */
   NOT_ALLOWED: Status.PermissionDenied,
-  /** This member may not commit in this group. */
-  NOT_COMMITTER: Status.PermissionDenied,
   /** A credential is known to be wrong; see {@link CredentialError}. */
   BAD_CREDENTIAL: Status.Unauthenticated,
   /** Manifests are missing: fetch them and try again; see {@link CredentialError}. */

@@ -7,8 +7,8 @@ import { isMlsSuite } from '../crypto/provider.ts';
 import type { MlsSuite } from '../crypto/provider.ts';
 import { identityOf } from './authentication.ts';
 import { MlsError } from './errors.ts';
-import { qpcGroupOf } from './group-extension.ts';
-import type { QpcGroupInfo } from './group-extension.ts';
+import { groupContextOf } from './group-extensions.ts';
+import type { QpcGroupInfo } from './group-extensions.ts';
 import type { Identity } from './identity.ts';
 import { nodeTypes } from './library.ts';
 
@@ -27,8 +27,10 @@ export class MlsGroup {
   readonly suite: MlsSuite;
   readonly groupId: Uint8Array;
   readonly epoch: bigint;
-  /** Conversation, creator, name, policy version. */
+  /** Conversation, name, roles, timer. */
   readonly info: QpcGroupInfo;
+  /** Domains whose nodes order its commits: 1 or 3. */
+  readonly hubs: readonly string[];
 
   static {
     read = (group) => group.#state;
@@ -42,7 +44,7 @@ export class MlsGroup {
     this.suite = cipherSuite;
     this.groupId = groupId;
     this.epoch = epoch;
-    this.info = qpcGroupOf(extensions);
+    ({ info: this.info, hubs: this.hubs } = groupContextOf(extensions));
   }
 
   /** False once this member has been removed: nothing can be sent any more. */

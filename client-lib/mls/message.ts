@@ -12,7 +12,7 @@ import type {
   RatchetTree,
 } from 'ts-mls';
 import { authenticated } from './authentication.ts';
-import { addedMembers, encodeMessage, requireActive } from './commit.ts';
+import { addedMembers, encodeMessage, isAdd, requireActive } from './commit.ts';
 import { cipherSuite, decodeExactly, mlsContext } from './context.ts';
 import type { MlsParts } from './context.ts';
 import { MlsError } from './errors.ts';
@@ -21,8 +21,6 @@ import type { Member } from './group.ts';
 import {
   contentTypes,
   createApplicationMessage,
-  defaultProposalTypes,
-  isDefaultProposal,
   mlsMessageDecoder,
   mlsMessageEncoder,
   nodeTypes,
@@ -30,7 +28,8 @@ import {
   protocolVersions,
   wireformats,
 } from './library.ts';
-import { proposalsAllowed } from './policy.ts';
+import { effectsOf } from './policy.ts';
+import type { CommitEffects } from './policy.ts';
 import { checkGeneration, nextGeneration, openSenderData } from './sender-data.ts';
 import type { SenderData } from './sender-data.ts';
 import { sameBytes } from './suite.ts';
@@ -225,33 +224,22 @@ async function applyCommit(
   sender: Sender,
 ): Promise<Processed> {
   const state = stateOf(group);
-  if (!parts.mayCommit(group, sender)) {
-    // Its signature is unchecked here: not allowed either way, and cheaper.
-    throw new MlsError('NOT_ALLOWED', 'commit: from a member who may not commit');
-  }
   let proposals: readonly Proposal[] = [];
+  let effects: CommitEffects | undefined;
   const judge: IncomingMessageCallback = (incoming) => {
     if (incoming.kind !== 'commit' || incoming.senderLeafIndex !== sender.leafIndex)
       return 'reject';
     proposals = incoming.proposals.map(({ proposal }) => proposal);
-    return proposalsAllowed(incoming.proposals) ? 'accept' : 'reject';
+    effects = effectsOf(group.members(), incoming.proposals);
+    return effects !== undefined && parts.mayCommit(group, sender, effects) ? 'accept' : 'reject';
   };
   const result = await runLibrary(parts, group, message, judge, 'INVALID_COMMIT');
   if (result.kind !== 'newState') throw new MlsError('INVALID_COMMIT', 'commit: another content');
   if (result.actionTaken === 'reject') {
-    throw new MlsError('NOT_ALLOWED', 'commit: proposals that this group does not allow');
+    throw new MlsError('NOT_ALLOWED', 'commit: not allowed by the rules of the group');
   }
   requireSuccessor(state, result.newState, sender.leafIndex);
-  const removed: Member[] = [];
-  const adds: Parameters<typeof addedMembers>[1][number][] = [];
-  for (const proposal of proposals) {
-    if (!isDefaultProposal(proposal)) continue;
-    if (proposal.proposalType === defaultProposalTypes.add) adds.push(proposal);
-    if (proposal.proposalType === defaultProposalTypes.remove) {
-      const member = memberAt(state.ratchetTree, proposal.remove.removed);
-      if (member !== undefined) removed.push(member);
-    }
-  }
+  const adds = proposals.filter(isAdd);
   const isSelfRemoved = result.newState.groupActiveState.kind === 'removedFromGroup';
   return {
     kind: 'commit',
@@ -260,7 +248,7 @@ async function applyCommit(
     epoch: message.epoch,
     // A removed member does not learn the new tree, so it cannot say who was added.
     added: isSelfRemoved ? [] : addedMembers(result.newState, adds),
-    removed,
+    removed: effects?.removed ?? [],
     isSelfRemoved,
     next: new MlsGroup(result.newState),
     wipe: isSelfRemoved

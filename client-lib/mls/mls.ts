@@ -18,7 +18,7 @@ import type { KeyPackageInfo, MadeKeyPackage, SignatureKey } from './key-package
 import { mlsExporter } from './library.ts';
 import { encrypt, process } from './message.ts';
 import type { Encrypted, Processed } from './message.ts';
-import { creatorCommits } from './policy.ts';
+import { rolesAllow } from './policy.ts';
 import type { CommitPolicy } from './policy.ts';
 import { joinFromWelcome } from './welcome.ts';
 import type { Joined, KeyPackageRow } from './welcome.ts';
@@ -28,7 +28,7 @@ export interface Mls {
   makeKeyPackage(request: Parameters<typeof makeKeyPackage>[1]): Promise<MadeKeyPackage>;
   inspectKeyPackage(bytes: Uint8Array): Promise<KeyPackageInfo>;
   createGroup(request: Parameters<typeof createGroup>[1]): Promise<MlsGroup>;
-  /** Any mix of Adds and Removes in one commit. */
+  /** Any mix of Adds, Removes and new context extensions that the rules of policy.ts allow. */
   commit(group: MlsGroup, change: Change): Promise<PendingCommit>;
   addMembers(group: MlsGroup, keyPackages: readonly Uint8Array[]): Promise<PendingCommit>;
   removeMembers(group: MlsGroup, leafIndexes: readonly number[]): Promise<PendingCommit>;
@@ -55,7 +55,7 @@ export interface Mls {
 
 /**
  * Builds the adapter. `manifests` answers from a cache of verified manifests, own account
- * included. `provider` and `mayCommit` default to node:crypto and to "the creator commits".
+ * included. `provider` and `mayCommit` default to node:crypto and to the rules of policy.ts.
  */
 export function createMls(options: {
   readonly clock: Clock;
@@ -64,7 +64,7 @@ export function createMls(options: {
   readonly provider?: CryptoProvider;
   readonly mayCommit?: CommitPolicy;
 }): Mls {
-  const { clock, random, manifests, mayCommit = creatorCommits } = options;
+  const { clock, random, manifests, mayCommit = rolesAllow } = options;
   const provider = options.provider ?? createMlsCryptoProvider({ random });
   const parts: MlsParts = { provider, clock, random, manifests, mayCommit };
   return {

@@ -55,6 +55,10 @@ export class Reader {
     return this.take(length);
   }
 
+  get isAtEnd(): boolean {
+    return this.#offset === this.#bytes.length;
+  }
+
   /** All that is left. */
   rest(): Uint8Array {
     return this.take(this.#bytes.length - this.#offset);
@@ -62,7 +66,7 @@ export class Reader {
 
   /** Throws MlsError MALFORMED unless everything has been read. */
   end(): void {
-    if (this.#offset !== this.#bytes.length) {
+    if (!this.isAtEnd) {
       throw new MlsError('MALFORMED', `structure: ${this.#bytes.length - this.#offset} bytes over`);
     }
   }

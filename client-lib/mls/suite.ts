@@ -15,10 +15,11 @@ import { MlsError } from './errors.ts';
 import { defaultCredentialTypes, protocolVersions } from './library.ts';
 
 /**
- * Extension type of `qpc_group`, from the private-use range 0xF000-0xFFFF of RFC 9420
- * section 17.3. A GroupContext extension; its body is in group-extension.ts.
+ * Our GroupContext extensions, from the private-use range 0xF000-0xFFFF of RFC 9420 section 17.3;
+ * their bodies are in group-extensions.ts.
  */
 export const qpcGroupExtensionType = 0xf0c0;
+export const qpcHubExtensionType = 0xf0c1;
 /** `last_resort`, a KeyPackage extension without a body. draft-ietf-mls-extensions. */
 export const lastResortExtensionType = 0x000a;
 
@@ -55,7 +56,7 @@ export function capabilities(): Capabilities {
   return {
     versions: [protocolVersions.mls10],
     ciphersuites: [xwingSuite, mandatorySuite],
-    extensions: [lastResortExtensionType, qpcGroupExtensionType],
+    extensions: [lastResortExtensionType, qpcGroupExtensionType, qpcHubExtensionType],
     proposals: [],
     credentials: [defaultCredentialTypes.basic],
   };
@@ -64,7 +65,7 @@ export function capabilities(): Capabilities {
 /** What a group of ours requires of its members. RFC 9420 section 7.2. */
 export function requiredCapabilities(): RequiredCapabilities {
   return {
-    extensionTypes: [qpcGroupExtensionType],
+    extensionTypes: [qpcGroupExtensionType, qpcHubExtensionType],
     proposalTypes: [],
     credentialTypes: [defaultCredentialTypes.basic],
   };

@@ -164,6 +164,18 @@ export function refused(reason: MlsReason): (error: unknown) => true {
   };
 }
 
+/** The decoder's value has `bytes` as its one encoding, or they are refused as MALFORMED. */
+export function encodesBack(bytes: Uint8Array, recode: () => Uint8Array): void {
+  let again: Uint8Array;
+  try {
+    again = recode();
+  } catch (error) {
+    refused('MALFORMED')(error);
+    return;
+  }
+  assert.deepEqual(again, bytes);
+}
+
 /** Identity bytes of a device. */
 export function identityBytes({ identity }: TestDevice): Uint8Array {
   return credentialIdentity(identity.userId, identity.deviceId);

@@ -78,7 +78,9 @@ export async function joinFromWelcome(
   initPrivateKey.fill(0);
   const group = new MlsGroup(state);
   const inviter = memberAt(state.ratchetTree, signerLeafIndex);
-  if (inviter === undefined || !parts.mayCommit(group, inviter)) {
+  const own = memberAt(state.ratchetTree, group.ownLeafIndex);
+  const effects = { added: own === undefined ? [] : [own], removed: [], context: undefined };
+  if (inviter === undefined || !parts.mayCommit(group, inviter, effects)) {
     throw new MlsError('NOT_ALLOWED', 'welcome: from a member who may not add any');
   }
   const isLastResort = keyPackage.extensions.some(
