@@ -19,6 +19,8 @@ import type * as m from './messages.ts';
 
 /** A commit with its Welcomes, updates and GroupInfo (bytes). */
 export const maxCommitRequestBytes = 2 * 1024 * 1024;
+/** What hubs of one group tell each other: such a commit, or a page of the log with its GroupInfo. */
+export const maxHubBytes = 4 * 1024 * 1024;
 const maxTargets = 2_048;
 const maxWelcomes = 64;
 const maxGroupInfoBytes = 512 * 1024;
@@ -84,9 +86,53 @@ export const submitRules: FieldRules<m.SubmitCommitRequest> = {
   groupInfo: bytesBetween(0, maxGroupInfoBytes),
 };
 
+const hashOrNone = emptyOrBytes(groupLogLimits.hashBytes);
+const group = exactBytes(groupLogLimits.groupIdBytes);
+
+/** What a hub wrote down: a commit as it was submitted, or entry 0 alone. */
+const prepared = nested<m.SubmitCommitRequest>({
+  ...submitRules,
+  commit: bytesBetween(0, 508 * 1024),
+  mid: emptyOrBytes(16),
+});
+
+export const takeoverRules: FieldRules<m.GroupTakeoverRequest> = {
+  hub: domainOrOwn,
+  group,
+  submit: nested(submitRules),
+};
+
+export const replicateRules: FieldRules<m.FedHubReplicateRequest> = {
+  group,
+  hubs: hubSet,
+  term: safeSeq,
+  position: safeSeq,
+  head: hashOrNone,
+  prepared,
+};
+
+export const promiseRules: FieldRules<m.FedHubPromiseRequest> = { group, term: safeSeq };
+
+export const installRules: FieldRules<m.FedHubInstallRequest> = {
+  group,
+  hubs: hubSet,
+  position: every(safeSeq, (value) => (value === 0n ? 'is missing' : undefined)),
+  entries: itemsBetween(
+    1,
+    groupLogLimits.pageEntries,
+    nested<m.GroupControl>({
+      entry: every(present, nested<m.CertifiedEntry>({ entry: signedEntry })),
+      commit: bytesBetween(0, 508 * 1024),
+      welcome: bytesBetween(0, 0),
+    }),
+  ),
+  groupInfo: bytesBetween(0, maxGroupInfoBytes),
+  groupInfoEntry: hashOrNone,
+};
+
 export const groupLogRules: FieldRules<m.GroupLogRequest> = {
   hub: domainOrOwn,
-  group: exactBytes(groupLogLimits.groupIdBytes),
-  after: emptyOrBytes(groupLogLimits.hashBytes),
+  group,
+  after: hashOrNone,
   maxEntries: atMost(groupLogLimits.pageEntries),
 };

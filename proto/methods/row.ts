@@ -47,6 +47,7 @@ export interface MethodOptions<I extends DescMessage> {
   readonly deadlineMs?: number;
   readonly maxRequestBytes?: number;
   readonly maxAnonymousBytes?: number;
+  readonly maxResponseBytes?: number;
   readonly isIdempotent?: boolean;
   readonly rules?: FieldRules<MessageShape<I>>;
 }
@@ -71,7 +72,7 @@ export function method<I extends DescMessage, O extends DescMessage>(
     deadlineMs: options.deadlineMs ?? 30_000,
     maxRequestBytes: options.maxRequestBytes ?? smallBytes,
     maxAnonymousBytes: options.maxAnonymousBytes ?? options.maxRequestBytes ?? smallBytes,
-    maxResponseBytes: defaultMaxPayloadBytes,
+    maxResponseBytes: options.maxResponseBytes ?? defaultMaxPayloadBytes,
     isIdempotent: options.isIdempotent ?? true,
     rules: options.rules ?? {},
   };

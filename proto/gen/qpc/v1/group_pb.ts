@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file qpc/v1/group.proto.
  */
 export const file_qpc_v1_group: GenFile = /*@__PURE__*/
-  fileDesc("ChJxcGMvdjEvZ3JvdXAucHJvdG8SBnFwYy52MSKjAQoKR3JvdXBFbnRyeRINCgVncm91cBgBIAEoDBIOCgZwYXJlbnQYAiABKAwSDQoFZXBvY2gYAyABKAQSEwoLY29tbWl0X2hhc2gYBCABKAwSFwoPbmV4dF9jb21taXRfcHViGAUgASgMEhcKD2pvaW5fY29tbWl0X3B1YhgGIAEoDBIPCgdyZW1vdmFsGAcgASgIEg8KB3JlamVjdHMYCCADKAwiNAoQU2lnbmVkR3JvdXBFbnRyeRINCgVlbnRyeRgBIAEoDBIRCglzaWduYXR1cmUYAiABKAwicQoOQ2VydGlmaWVkRW50cnkSJwoFZW50cnkYASABKAsyGC5xcGMudjEuU2lnbmVkR3JvdXBFbnRyeRIMCgR0ZXJtGAIgASgEEigKCnNpZ25hdHVyZXMYAyADKAsyFC5xcGMudjEuSHViU2lnbmF0dXJlIkMKDEh1YlNpZ25hdHVyZRIOCgZkb21haW4YASABKAkSEAoIc2lnbl9wdWIYAiABKAwSEQoJc2lnbmF0dXJlGAMgASgMIlYKDEdyb3VwQ29udHJvbBIlCgVlbnRyeRgBIAEoCzIWLnFwYy52MS5DZXJ0aWZpZWRFbnRyeRIOCgZjb21taXQYAiABKAwSDwoHd2VsY29tZRgDIAEoDCJLChJDcmVhdGVHcm91cFJlcXVlc3QSJwoFZW50cnkYASABKAsyGC5xcGMudjEuU2lnbmVkR3JvdXBFbnRyeRIMCgRodWJzGAIgAygJIk0KE0NyZWF0ZUdyb3VwUmVzcG9uc2USJQoFZW50cnkYASABKAsyFi5xcGMudjEuQ2VydGlmaWVkRW50cnkSDwoHd2FzX25ldxgCIAEoCCKZAgoTU3VibWl0Q29tbWl0UmVxdWVzdBILCgNodWIYASABKAkSJwoFZW50cnkYAiABKAsyGC5xcGMudjEuU2lnbmVkR3JvdXBFbnRyeRIOCgZjb21taXQYAyABKAwSCwoDbWlkGAQgASgMEiQKB2NoYW5uZWwYBSABKAsyEy5xcGMudjEuQ2hhbm5lbFBvc3QSJQoHdGFyZ2V0cxgGIAMoCzIULnFwYy52MS5Db21taXRUYXJnZXQSJwoId2VsY29tZXMYByADKAsyFS5xcGMudjEuV2VsY29tZVRhcmdldBIlCgd1cGRhdGVzGAggAygLMhQucXBjLnYxLkRvbWFpblVwZGF0ZRISCgpncm91cF9pbmZvGAkgASgMIjoKDENvbW1pdFRhcmdldBILCgNyaWQYASABKAwSDgoGZG9tYWluGAIgASgJEg0KBXRva2VuGAMgASgMIlMKDVdlbGNvbWVUYXJnZXQSJAoGdGFyZ2V0GAEgASgLMhQucXBjLnYxLkNvbW1pdFRhcmdldBILCgNtaWQYAiABKAwSDwoHd2VsY29tZRgDIAEoDCIuCgxEb21haW5VcGRhdGUSDgoGZG9tYWluGAEgASgJEg4KBnVwZGF0ZRgCIAEoDCI9ChRTdWJtaXRDb21taXRSZXNwb25zZRIlCgVlbnRyeRgBIAEoCzIWLnFwYy52MS5DZXJ0aWZpZWRFbnRyeSJqCg9Hcm91cExvZ1JlcXVlc3QSCwoDaHViGAEgASgJEg0KBWdyb3VwGAIgASgMEg0KBWFmdGVyGAMgASgMEhMKC21heF9lbnRyaWVzGAQgASgNEhcKD3dpdGhfZ3JvdXBfaW5mbxgFIAEoCCJ5ChBHcm91cExvZ1Jlc3BvbnNlEiUKB2VudHJpZXMYASADKAsyFC5xcGMudjEuR3JvdXBDb250cm9sEhAKCGhhc19tb3JlGAIgASgIEhIKCmdyb3VwX2luZm8YAyABKAwSGAoQZ3JvdXBfaW5mb19lbnRyeRgEIAEoDCJCChNGZWRIdWJTdWJtaXRSZXF1ZXN0EisKBnN1Ym1pdBgBIAEoCzIbLnFwYy52MS5TdWJtaXRDb21taXRSZXF1ZXN0IkcKFEZlZEh1YlN1Ym1pdFJlc3BvbnNlEi8KCXN1Ym1pdHRlZBgBIAEoCzIcLnFwYy52MS5TdWJtaXRDb21taXRSZXNwb25zZSI4ChBGZWRIdWJMb2dSZXF1ZXN0EiQKA2xvZxgBIAEoCzIXLnFwYy52MS5Hcm91cExvZ1JlcXVlc3QiPAoRRmVkSHViTG9nUmVzcG9uc2USJwoFZm91bmQYASABKAsyGC5xcGMudjEuR3JvdXBMb2dSZXNwb25zZWIGcHJvdG8z", [file_qpc_v1_channel]);
+  fileDesc("ChJxcGMvdjEvZ3JvdXAucHJvdG8SBnFwYy52MSKjAQoKR3JvdXBFbnRyeRINCgVncm91cBgBIAEoDBIOCgZwYXJlbnQYAiABKAwSDQoFZXBvY2gYAyABKAQSEwoLY29tbWl0X2hhc2gYBCABKAwSFwoPbmV4dF9jb21taXRfcHViGAUgASgMEhcKD2pvaW5fY29tbWl0X3B1YhgGIAEoDBIPCgdyZW1vdmFsGAcgASgIEg8KB3JlamVjdHMYCCADKAwiNAoQU2lnbmVkR3JvdXBFbnRyeRINCgVlbnRyeRgBIAEoDBIRCglzaWduYXR1cmUYAiABKAwicQoOQ2VydGlmaWVkRW50cnkSJwoFZW50cnkYASABKAsyGC5xcGMudjEuU2lnbmVkR3JvdXBFbnRyeRIMCgR0ZXJtGAIgASgEEigKCnNpZ25hdHVyZXMYAyADKAsyFC5xcGMudjEuSHViU2lnbmF0dXJlIkMKDEh1YlNpZ25hdHVyZRIOCgZkb21haW4YASABKAkSEAoIc2lnbl9wdWIYAiABKAwSEQoJc2lnbmF0dXJlGAMgASgMIlYKDEdyb3VwQ29udHJvbBIlCgVlbnRyeRgBIAEoCzIWLnFwYy52MS5DZXJ0aWZpZWRFbnRyeRIOCgZjb21taXQYAiABKAwSDwoHd2VsY29tZRgDIAEoDCJLChJDcmVhdGVHcm91cFJlcXVlc3QSJwoFZW50cnkYASABKAsyGC5xcGMudjEuU2lnbmVkR3JvdXBFbnRyeRIMCgRodWJzGAIgAygJIk0KE0NyZWF0ZUdyb3VwUmVzcG9uc2USJQoFZW50cnkYASABKAsyFi5xcGMudjEuQ2VydGlmaWVkRW50cnkSDwoHd2FzX25ldxgCIAEoCCKZAgoTU3VibWl0Q29tbWl0UmVxdWVzdBILCgNodWIYASABKAkSJwoFZW50cnkYAiABKAsyGC5xcGMudjEuU2lnbmVkR3JvdXBFbnRyeRIOCgZjb21taXQYAyABKAwSCwoDbWlkGAQgASgMEiQKB2NoYW5uZWwYBSABKAsyEy5xcGMudjEuQ2hhbm5lbFBvc3QSJQoHdGFyZ2V0cxgGIAMoCzIULnFwYy52MS5Db21taXRUYXJnZXQSJwoId2VsY29tZXMYByADKAsyFS5xcGMudjEuV2VsY29tZVRhcmdldBIlCgd1cGRhdGVzGAggAygLMhQucXBjLnYxLkRvbWFpblVwZGF0ZRISCgpncm91cF9pbmZvGAkgASgMIjoKDENvbW1pdFRhcmdldBILCgNyaWQYASABKAwSDgoGZG9tYWluGAIgASgJEg0KBXRva2VuGAMgASgMIlMKDVdlbGNvbWVUYXJnZXQSJAoGdGFyZ2V0GAEgASgLMhQucXBjLnYxLkNvbW1pdFRhcmdldBILCgNtaWQYAiABKAwSDwoHd2VsY29tZRgDIAEoDCIuCgxEb21haW5VcGRhdGUSDgoGZG9tYWluGAEgASgJEg4KBnVwZGF0ZRgCIAEoDCI9ChRTdWJtaXRDb21taXRSZXNwb25zZRIlCgVlbnRyeRgBIAEoCzIWLnFwYy52MS5DZXJ0aWZpZWRFbnRyeSJqCg9Hcm91cExvZ1JlcXVlc3QSCwoDaHViGAEgASgJEg0KBWdyb3VwGAIgASgMEg0KBWFmdGVyGAMgASgMEhMKC21heF9lbnRyaWVzGAQgASgNEhcKD3dpdGhfZ3JvdXBfaW5mbxgFIAEoCCKdAQoQR3JvdXBMb2dSZXNwb25zZRIlCgdlbnRyaWVzGAEgAygLMhQucXBjLnYxLkdyb3VwQ29udHJvbBIQCghoYXNfbW9yZRgCIAEoCBISCgpncm91cF9pbmZvGAMgASgMEhgKEGdyb3VwX2luZm9fZW50cnkYBCABKAwSEAoIcHJlcGFyZWQYBSABKAwSEAoIcG9zaXRpb24YBiABKAQiXwoUR3JvdXBUYWtlb3ZlclJlcXVlc3QSCwoDaHViGAEgASgJEg0KBWdyb3VwGAIgASgMEisKBnN1Ym1pdBgDIAEoCzIbLnFwYy52MS5TdWJtaXRDb21taXRSZXF1ZXN0ImYKFUdyb3VwVGFrZW92ZXJSZXNwb25zZRIOCgZsZWFkZXIYASABKAkSDAoEdGVybRgCIAEoBBIvCglzdWJtaXR0ZWQYAyABKAsyHC5xcGMudjEuU3VibWl0Q29tbWl0UmVzcG9uc2UihAEKE0ZlZEh1YlN1Ym1pdFJlcXVlc3QSKwoGc3VibWl0GAEgASgLMhsucXBjLnYxLlN1Ym1pdENvbW1pdFJlcXVlc3QSLgoIdGFrZW92ZXIYAiABKAsyHC5xcGMudjEuR3JvdXBUYWtlb3ZlclJlcXVlc3QSEAoIZnJvbV9odWIYAyABKAgiegoURmVkSHViU3VibWl0UmVzcG9uc2USLwoJc3VibWl0dGVkGAEgASgLMhwucXBjLnYxLlN1Ym1pdENvbW1pdFJlc3BvbnNlEjEKCnRha2VuX292ZXIYAiABKAsyHS5xcGMudjEuR3JvdXBUYWtlb3ZlclJlc3BvbnNlIjgKEEZlZEh1YkxvZ1JlcXVlc3QSJAoDbG9nGAEgASgLMhcucXBjLnYxLkdyb3VwTG9nUmVxdWVzdCI8ChFGZWRIdWJMb2dSZXNwb25zZRInCgVmb3VuZBgBIAEoCzIYLnFwYy52MS5Hcm91cExvZ1Jlc3BvbnNlIpIBChZGZWRIdWJSZXBsaWNhdGVSZXF1ZXN0Eg0KBWdyb3VwGAEgASgMEgwKBGh1YnMYAiADKAkSDAoEdGVybRgDIAEoBBIQCghwb3NpdGlvbhgEIAEoBBIMCgRoZWFkGAUgASgMEi0KCHByZXBhcmVkGAYgASgLMhsucXBjLnYxLlN1Ym1pdENvbW1pdFJlcXVlc3QidQoXRmVkSHViUmVwbGljYXRlUmVzcG9uc2USEQoJaXNfYmVoaW5kGAEgASgIEhAKCHBvc2l0aW9uGAIgASgEEgwKBGhlYWQYAyABKAwSJwoJc2lnbmF0dXJlGAQgASgLMhQucXBjLnYxLkh1YlNpZ25hdHVyZSIzChRGZWRIdWJQcm9taXNlUmVxdWVzdBINCgVncm91cBgBIAEoDBIMCgR0ZXJtGAIgASgEIncKFUZlZEh1YlByb21pc2VSZXNwb25zZRIPCgdhZG9wdGVkGAEgASgEEhAKCHBvc2l0aW9uGAIgASgEEgwKBGhlYWQYAyABKAwSLQoIcHJlcGFyZWQYBCABKAsyGy5xcGMudjEuU3VibWl0Q29tbWl0UmVxdWVzdCKaAQoURmVkSHViSW5zdGFsbFJlcXVlc3QSDQoFZ3JvdXAYASABKAwSDAoEaHVicxgCIAMoCRIQCghwb3NpdGlvbhgDIAEoBBIlCgdlbnRyaWVzGAQgAygLMhQucXBjLnYxLkdyb3VwQ29udHJvbBISCgpncm91cF9pbmZvGAUgASgMEhgKEGdyb3VwX2luZm9fZW50cnkYBiABKAwiNwoVRmVkSHViSW5zdGFsbFJlc3BvbnNlEhAKCHBvc2l0aW9uGAEgASgEEgwKBGhlYWQYAiABKAwiHAoISHViRmVuY2USEAoIcHJvbWlzZWQYASABKARiBnByb3RvMw", [file_qpc_v1_channel]);
 
 /**
  * One commit of a group, as its committer signs it. Its hash is SHA-256("qpc-entry" || the bytes).
@@ -221,7 +221,7 @@ export type CreateGroupRequest = Message<"qpc.v1.CreateGroupRequest"> & {
   entry?: SignedGroupEntry | undefined;
 
   /**
-   * As the group's members agree on them; this node alone.
+   * As the group's members agree on them: this node alone, or three with this node first.
    *
    * @generated from field: repeated string hubs = 2;
    */
@@ -505,6 +505,20 @@ export type GroupLogResponse = Message<"qpc.v1.GroupLogResponse"> & {
    * @generated from field: bytes group_info_entry = 4;
    */
   groupInfoEntry: Uint8Array;
+
+  /**
+   * Hash of the entry that is written down and not decided yet (32 bytes); empty = none.
+   *
+   * @generated from field: bytes prepared = 5;
+   */
+  prepared: Uint8Array;
+
+  /**
+   * Place of the first of the entries in the log; entry 0 has place 1.
+   *
+   * @generated from field: uint64 position = 6;
+   */
+  position: bigint;
 };
 
 /**
@@ -515,7 +529,71 @@ export const GroupLogResponseSchema: GenMessage<GroupLogResponse> = /*@__PURE__*
   messageDesc(file_qpc_v1_group, 13);
 
 /**
- * Node to node: what a member's client asks of a hub elsewhere.
+ * A member reached no leader of the group for 30 s: it asks the next hub to lead.
+ *
+ * @generated from message qpc.v1.GroupTakeoverRequest
+ */
+export type GroupTakeoverRequest = Message<"qpc.v1.GroupTakeoverRequest"> & {
+  /**
+   * As in SubmitCommitRequest.
+   *
+   * @generated from field: string hub = 1;
+   */
+  hub: string;
+
+  /**
+   * @generated from field: bytes group = 2;
+   */
+  group: Uint8Array;
+
+  /**
+   * The commit that its sender could not bring in; a hub that reaches the leader passes it on instead.
+   *
+   * @generated from field: qpc.v1.SubmitCommitRequest submit = 3;
+   */
+  submit?: SubmitCommitRequest | undefined;
+};
+
+/**
+ * Describes the message qpc.v1.GroupTakeoverRequest.
+ * Use `create(GroupTakeoverRequestSchema)` to create a new message.
+ */
+export const GroupTakeoverRequestSchema: GenMessage<GroupTakeoverRequest> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_group, 14);
+
+/**
+ * @generated from message qpc.v1.GroupTakeoverResponse
+ */
+export type GroupTakeoverResponse = Message<"qpc.v1.GroupTakeoverResponse"> & {
+  /**
+   * Who leads now, and in which term.
+   *
+   * @generated from field: string leader = 1;
+   */
+  leader: string;
+
+  /**
+   * @generated from field: uint64 term = 2;
+   */
+  term: bigint;
+
+  /**
+   * Of the commit that came along.
+   *
+   * @generated from field: qpc.v1.SubmitCommitResponse submitted = 3;
+   */
+  submitted?: SubmitCommitResponse | undefined;
+};
+
+/**
+ * Describes the message qpc.v1.GroupTakeoverResponse.
+ * Use `create(GroupTakeoverResponseSchema)` to create a new message.
+ */
+export const GroupTakeoverResponseSchema: GenMessage<GroupTakeoverResponse> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_group, 15);
+
+/**
+ * Node to node: what a member's client asks of a hub elsewhere; one of the two.
  *
  * @generated from message qpc.v1.FedHubSubmitRequest
  */
@@ -524,6 +602,18 @@ export type FedHubSubmitRequest = Message<"qpc.v1.FedHubSubmitRequest"> & {
    * @generated from field: qpc.v1.SubmitCommitRequest submit = 1;
    */
   submit?: SubmitCommitRequest | undefined;
+
+  /**
+   * @generated from field: qpc.v1.GroupTakeoverRequest takeover = 2;
+   */
+  takeover?: GroupTakeoverRequest | undefined;
+
+  /**
+   * Passed on by a hub that does not lead: it goes no further.
+   *
+   * @generated from field: bool from_hub = 3;
+   */
+  fromHub: boolean;
 };
 
 /**
@@ -531,7 +621,7 @@ export type FedHubSubmitRequest = Message<"qpc.v1.FedHubSubmitRequest"> & {
  * Use `create(FedHubSubmitRequestSchema)` to create a new message.
  */
 export const FedHubSubmitRequestSchema: GenMessage<FedHubSubmitRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 14);
+  messageDesc(file_qpc_v1_group, 16);
 
 /**
  * @generated from message qpc.v1.FedHubSubmitResponse
@@ -541,6 +631,11 @@ export type FedHubSubmitResponse = Message<"qpc.v1.FedHubSubmitResponse"> & {
    * @generated from field: qpc.v1.SubmitCommitResponse submitted = 1;
    */
   submitted?: SubmitCommitResponse | undefined;
+
+  /**
+   * @generated from field: qpc.v1.GroupTakeoverResponse taken_over = 2;
+   */
+  takenOver?: GroupTakeoverResponse | undefined;
 };
 
 /**
@@ -548,7 +643,7 @@ export type FedHubSubmitResponse = Message<"qpc.v1.FedHubSubmitResponse"> & {
  * Use `create(FedHubSubmitResponseSchema)` to create a new message.
  */
 export const FedHubSubmitResponseSchema: GenMessage<FedHubSubmitResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 15);
+  messageDesc(file_qpc_v1_group, 17);
 
 /**
  * @generated from message qpc.v1.FedHubLogRequest
@@ -565,7 +660,7 @@ export type FedHubLogRequest = Message<"qpc.v1.FedHubLogRequest"> & {
  * Use `create(FedHubLogRequestSchema)` to create a new message.
  */
 export const FedHubLogRequestSchema: GenMessage<FedHubLogRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 16);
+  messageDesc(file_qpc_v1_group, 18);
 
 /**
  * @generated from message qpc.v1.FedHubLogResponse
@@ -582,5 +677,247 @@ export type FedHubLogResponse = Message<"qpc.v1.FedHubLogResponse"> & {
  * Use `create(FedHubLogResponseSchema)` to create a new message.
  */
 export const FedHubLogResponseSchema: GenMessage<FedHubLogResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 17);
+  messageDesc(file_qpc_v1_group, 19);
+
+/**
+ * The leader of a term to the other hubs: its log up to `position` is accepted, and one entry may be
+ * written down behind that.
+ *
+ * @generated from message qpc.v1.FedHubReplicateRequest
+ */
+export type FedHubReplicateRequest = Message<"qpc.v1.FedHubReplicateRequest"> & {
+  /**
+   * @generated from field: bytes group = 1;
+   */
+  group: Uint8Array;
+
+  /**
+   * All three, in the order that decides who owns a term.
+   *
+   * @generated from field: repeated string hubs = 2;
+   */
+  hubs: string[];
+
+  /**
+   * @generated from field: uint64 term = 3;
+   */
+  term: bigint;
+
+  /**
+   * Of the newest accepted entry; 0 = none is.
+   *
+   * @generated from field: uint64 position = 4;
+   */
+  position: bigint;
+
+  /**
+   * Its hash (32 bytes), or empty.
+   *
+   * @generated from field: bytes head = 5;
+   */
+  head: Uint8Array;
+
+  /**
+   * What is to be accepted next, as it was submitted; of entry 0 the entry alone.
+   *
+   * @generated from field: qpc.v1.SubmitCommitRequest prepared = 6;
+   */
+  prepared?: SubmitCommitRequest | undefined;
+};
+
+/**
+ * Describes the message qpc.v1.FedHubReplicateRequest.
+ * Use `create(FedHubReplicateRequestSchema)` to create a new message.
+ */
+export const FedHubReplicateRequestSchema: GenMessage<FedHubReplicateRequest> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_group, 20);
+
+/**
+ * @generated from message qpc.v1.FedHubReplicateResponse
+ */
+export type FedHubReplicateResponse = Message<"qpc.v1.FedHubReplicateResponse"> & {
+  /**
+   * This hub lacks accepted entries, and took nothing: they have to be installed first.
+   *
+   * @generated from field: bool is_behind = 1;
+   */
+  isBehind: boolean;
+
+  /**
+   * Of its newest accepted entry, and its hash.
+   *
+   * @generated from field: uint64 position = 2;
+   */
+  position: bigint;
+
+  /**
+   * @generated from field: bytes head = 3;
+   */
+  head: Uint8Array;
+
+  /**
+   * Over the newest entry of the log, prepared or accepted, for this term; it is on disk.
+   *
+   * @generated from field: qpc.v1.HubSignature signature = 4;
+   */
+  signature?: HubSignature | undefined;
+};
+
+/**
+ * Describes the message qpc.v1.FedHubReplicateResponse.
+ * Use `create(FedHubReplicateResponseSchema)` to create a new message.
+ */
+export const FedHubReplicateResponseSchema: GenMessage<FedHubReplicateResponse> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_group, 21);
+
+/**
+ * @generated from message qpc.v1.FedHubPromiseRequest
+ */
+export type FedHubPromiseRequest = Message<"qpc.v1.FedHubPromiseRequest"> & {
+  /**
+   * @generated from field: bytes group = 1;
+   */
+  group: Uint8Array;
+
+  /**
+   * Owned by the caller, and above all that this hub promised.
+   *
+   * @generated from field: uint64 term = 2;
+   */
+  term: bigint;
+};
+
+/**
+ * Describes the message qpc.v1.FedHubPromiseRequest.
+ * Use `create(FedHubPromiseRequestSchema)` to create a new message.
+ */
+export const FedHubPromiseRequestSchema: GenMessage<FedHubPromiseRequest> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_group, 22);
+
+/**
+ * @generated from message qpc.v1.FedHubPromiseResponse
+ */
+export type FedHubPromiseResponse = Message<"qpc.v1.FedHubPromiseResponse"> & {
+  /**
+   * Term of the last log that this hub took, and what it has.
+   *
+   * @generated from field: uint64 adopted = 1;
+   */
+  adopted: bigint;
+
+  /**
+   * @generated from field: uint64 position = 2;
+   */
+  position: bigint;
+
+  /**
+   * @generated from field: bytes head = 3;
+   */
+  head: Uint8Array;
+
+  /**
+   * @generated from field: qpc.v1.SubmitCommitRequest prepared = 4;
+   */
+  prepared?: SubmitCommitRequest | undefined;
+};
+
+/**
+ * Describes the message qpc.v1.FedHubPromiseResponse.
+ * Use `create(FedHubPromiseResponseSchema)` to create a new message.
+ */
+export const FedHubPromiseResponseSchema: GenMessage<FedHubPromiseResponse> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_group, 23);
+
+/**
+ * Accepted entries for a hub that lacks them; their certificates prove themselves.
+ *
+ * @generated from message qpc.v1.FedHubInstallRequest
+ */
+export type FedHubInstallRequest = Message<"qpc.v1.FedHubInstallRequest"> & {
+  /**
+   * @generated from field: bytes group = 1;
+   */
+  group: Uint8Array;
+
+  /**
+   * @generated from field: repeated string hubs = 2;
+   */
+  hubs: string[];
+
+  /**
+   * Of the first of the entries.
+   *
+   * @generated from field: uint64 position = 3;
+   */
+  position: bigint;
+
+  /**
+   * @generated from field: repeated qpc.v1.GroupControl entries = 4;
+   */
+  entries: GroupControl[];
+
+  /**
+   * As in GroupLogResponse; empty = none.
+   *
+   * @generated from field: bytes group_info = 5;
+   */
+  groupInfo: Uint8Array;
+
+  /**
+   * @generated from field: bytes group_info_entry = 6;
+   */
+  groupInfoEntry: Uint8Array;
+};
+
+/**
+ * Describes the message qpc.v1.FedHubInstallRequest.
+ * Use `create(FedHubInstallRequestSchema)` to create a new message.
+ */
+export const FedHubInstallRequestSchema: GenMessage<FedHubInstallRequest> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_group, 24);
+
+/**
+ * @generated from message qpc.v1.FedHubInstallResponse
+ */
+export type FedHubInstallResponse = Message<"qpc.v1.FedHubInstallResponse"> & {
+  /**
+   * Of the newest accepted entry now, and its hash.
+   *
+   * @generated from field: uint64 position = 1;
+   */
+  position: bigint;
+
+  /**
+   * @generated from field: bytes head = 2;
+   */
+  head: Uint8Array;
+};
+
+/**
+ * Describes the message qpc.v1.FedHubInstallResponse.
+ * Use `create(FedHubInstallResponseSchema)` to create a new message.
+ */
+export const FedHubInstallResponseSchema: GenMessage<FedHubInstallResponse> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_group, 25);
+
+/**
+ * Details of TERM_FENCED.
+ *
+ * @generated from message qpc.v1.HubFence
+ */
+export type HubFence = Message<"qpc.v1.HubFence"> & {
+  /**
+   * The highest term that the hub promised.
+   *
+   * @generated from field: uint64 promised = 1;
+   */
+  promised: bigint;
+};
+
+/**
+ * Describes the message qpc.v1.HubFence.
+ * Use `create(HubFenceSchema)` to create a new message.
+ */
+export const HubFenceSchema: GenMessage<HubFence> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_group, 26);
 
