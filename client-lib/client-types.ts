@@ -1,7 +1,7 @@
 /** What QpcClient is given and what it tells: options, results, and the error of a store without an account. */
 import { QpcError, Status, type Runtime } from '@quicprochat/proto';
 import type { Transport } from '@quicprochat/proto/transport';
-import type { ClientStore, ConversationRecord } from './store/store.ts';
+import type { ClientStore, ConversationEnd, ConversationRecord } from './store/store.ts';
 
 export interface OpenOptions {
   /** The device store's file; made when it is not there. `:memory:` keeps nothing. */
@@ -48,17 +48,17 @@ export interface Conversation {
   readonly id: Uint8Array;
   readonly name: string;
   readonly creator: string;
-  /** True when this device may add members. */
-  readonly isCommitter: boolean;
   readonly suite: number;
   readonly joinedMs: number;
   /** True when this device can read and not write here: its store is an older copy of itself. */
   readonly isStale: boolean;
+  /** Why nothing can be sent here any more; undefined: this device is a member. */
+  readonly ended: ConversationEnd | undefined;
 }
 
 export function conversationOf(record: ConversationRecord): Conversation {
-  const { id, name, creator, isCommitter, suite, joinedMs, staleMs } = record;
-  return { id, name, creator, isCommitter, suite, joinedMs, isStale: staleMs !== undefined };
+  const { id, name, creator, suite, joinedMs, staleMs, ended } = record;
+  return { id, name, creator, suite, joinedMs, isStale: staleMs !== undefined, ended };
 }
 
 /** How far a message can be known to have come. */

@@ -212,7 +212,7 @@ export class QpcClient implements AsyncDisposable {
     return conversations.create(options.name, options.members, signal);
   }
 
-  /** See Conversations.addMembers. Throws NotCommitterError for everybody but the creator. */
+  /** See Conversations.addMembers. */
   async addMembers(
     conversationId: Uint8Array,
     members: readonly string[],

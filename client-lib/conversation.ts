@@ -8,8 +8,6 @@ import {
   InvalidArgumentError,
   NotFoundError,
   parseUserId,
-  QpcError,
-  Status,
   type Runtime,
 } from '@quicprochat/proto';
 import { ContactError } from './contact.ts';
@@ -50,18 +48,6 @@ export const conversationLimits = {
 
 /** As if sent again often enough: in groups without receipts nobody says that a copy arrived. */
 const resendTimes = outboxBounds.resendAfterMs.length;
-
-/** Only the creator changes a conversation's members (no group log yet). */
-export class NotCommitterError extends QpcError {
-  override name = 'NotCommitterError';
-  constructor() {
-    super(
-      Status.FailedPrecondition,
-      'NOT_COMMITTER',
-      'conversation: only the device that created it can change its members',
-    );
-  }
-}
 
 export interface ConversationParts {
   readonly store: ClientStore;
@@ -134,7 +120,6 @@ export class Conversations {
           suite,
           name,
           creator: identity.userId,
-          isCommitter: true,
           joinedMs: batch.nowMs,
           sentCount: 0,
           lamport: 0,
@@ -147,8 +132,7 @@ export class Conversations {
 
   /**
    * Adds every device of these users. Durable on return. Throws NotFoundError UNKNOWN_GROUP,
-   * NotCommitterError unless this device created the conversation, MlsError ALREADY_MEMBER, and
-   * what fetchInvitees throws.
+   * MlsError NOT_ALLOWED or ALREADY_MEMBER, and what fetchInvitees throws.
    */
   async addMembers(
     conversationId: Uint8Array,
@@ -156,8 +140,7 @@ export class Conversations {
     signal?: AbortSignal,
   ): Promise<void> {
     const { writer, identity, caller } = this.#parts;
-    const { groupId, suite, isCommitter } = this.#conversation(conversationId);
-    if (!isCommitter) throw new NotCommitterError();
+    const { groupId, suite } = this.#conversation(conversationId);
     const groupSuite = suite === xwingSuite ? xwingSuite : mandatorySuite;
     const invitees: Invitee[] = [];
     for (const userId of othersOf(userIds, identity)) {

@@ -17,7 +17,7 @@ export {
   type ContactDevice,
   type Verification,
 } from './contact.ts';
-export { conversationLimits, NotCommitterError } from './conversation.ts';
+export { conversationLimits } from './conversation.ts';
 export { ContentError, contentLimits } from './content.ts';
 export { eventLimits, type ClientEvent, type LinkState } from './events.ts';
 export { PrekeyError } from './fan-out.ts';

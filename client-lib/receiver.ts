@@ -271,7 +271,6 @@ export class Receiver {
       suite: group.suite,
       name: group.info.name,
       creator: inviter.userId,
-      isCommitter: false,
       joinedMs: nowMs,
       sentCount: 0,
       lamport: 0,
@@ -356,7 +355,7 @@ export class Receiver {
     let isParked = false;
     // Judged where it is written: earlier rows of this transaction count too.
     batch.write(() => {
-      const { rows, bytes } = store.inbox.parkedSize();
+      const { rows, bytes } = store.inbox.parkedSize('all');
       isParked =
         rows < receiverLimits.parkedRows &&
         bytes + row.payload.length <= receiverLimits.parkedBytes;

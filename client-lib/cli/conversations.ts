@@ -91,7 +91,7 @@ function isIdPrefix(text: string): boolean {
 async function list(cli: Cli, options: CommonOptions): Promise<void> {
   await withClient(cli, options, async (client) => {
     for (const conversation of client.conversations()) {
-      const { id, name, creator, isCommitter, joinedMs } = conversation;
+      const { id, name, creator, joinedMs } = conversation;
       const members = await client.members(id);
       await cli.output.result(
         `${shortId(id)}  ${name === '' ? '-' : visible(name)}  ${members.join(' ')}`,
@@ -101,7 +101,6 @@ async function list(cli: Cli, options: CommonOptions): Promise<void> {
           name,
           creator,
           members,
-          mayAdd: isCommitter,
           joinedMs,
         },
       );

@@ -1,6 +1,6 @@
 /** Tables `conversation`, `mls_*` and `envelope_key` of the device store. */
 import type { Database, Row } from './database.ts';
-import type { ConversationRecord, GroupRows } from './store.ts';
+import type { ConversationEnd, ConversationRecord, GroupRows } from './store.ts';
 
 function conversationOf(row: Row): ConversationRecord {
   return {
@@ -9,11 +9,11 @@ function conversationOf(row: Row): ConversationRecord {
     suite: row.number('suite'),
     name: row.text('name'),
     creator: row.text('creator'),
-    isCommitter: row.number('is_committer') === 1,
     joinedMs: row.number('joined_ms'),
     sentCount: row.number('sent_count'),
     lamport: row.number('lamport'),
     staleMs: row.maybeNumber('stale_ms'),
+    ended: row.isNull('ended') ? undefined : (row.text('ended') as ConversationEnd),
   };
 }
 
@@ -31,14 +31,13 @@ export function groupRows(db: Database): GroupRows {
     },
     addConversation(conversation) {
       db.run(
-        `INSERT INTO conversation (id, group_id, suite, name, creator, is_committer, joined_ms,
-           sent_count, lamport) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+        `INSERT INTO conversation (id, group_id, suite, name, creator, joined_ms,
+           sent_count, lamport) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
         conversation.id,
         conversation.groupId,
         conversation.suite,
         conversation.name,
         conversation.creator,
-        conversation.isCommitter ? 1 : 0,
         conversation.joinedMs,
         conversation.sentCount,
         conversation.lamport,
@@ -52,6 +51,17 @@ export function groupRows(db: Database): GroupRows {
         lamport,
         id,
       );
+    },
+    rejoin({ id, suite, name }) {
+      db.run(
+        `UPDATE conversation SET suite = ?, name = ?, ended = NULL, stale_ms = NULL WHERE id = ?`,
+        suite,
+        name,
+        id,
+      );
+    },
+    setEnded(id, ended) {
+      db.run('UPDATE conversation SET ended = ? WHERE id = ?', ended, id);
     },
     markStale(nowMs) {
       db.run('UPDATE conversation SET stale_ms = ?', nowMs);
@@ -94,6 +104,7 @@ export function groupRows(db: Database): GroupRows {
       const below = Number(epoch);
       db.run('DELETE FROM mls_past WHERE group_id = ? AND epoch < ?', groupId, below);
       db.run('DELETE FROM envelope_key WHERE group_id = ? AND epoch < ?', groupId, below);
+      db.run('DELETE FROM group_head WHERE group_id = ? AND epoch < ?', groupId, below);
     },
     putEnvelopeKey({ keyId, groupId, epoch, key }) {
       db.run(

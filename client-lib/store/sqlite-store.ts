@@ -5,6 +5,7 @@
 import { accountRows } from './account-rows.ts';
 import { contactRows } from './contact-rows.ts';
 import { openDatabase } from './database.ts';
+import { groupLogRows } from './group-log-rows.ts';
 import { groupRows } from './group-rows.ts';
 import { inboxRows } from './inbox-rows.ts';
 import { keyRows } from './key-rows.ts';
@@ -29,6 +30,7 @@ export function openStore(path: string, key: Uint8Array): ClientStore {
     contacts: contactRows(db),
     logs: logRows(db),
     groups: groupRows(db),
+    groupLog: groupLogRows(db),
     messages: messageRows(db),
     inbox: inboxRows(db),
     outbox: outboxRows(db),

@@ -5,6 +5,7 @@
  * conversation).
  */
 import type { TokenRows } from './token-rows.ts';
+import type { GroupLogRows } from './group-log-rows.ts';
 import type { LogRows } from './log-rows.ts';
 import type { ReceiptRows } from './receipt-rows.ts';
 import type { ResendRows } from './resend-rows.ts';
@@ -116,9 +117,8 @@ export interface ConversationRecord {
   readonly groupId: Uint8Array;
   readonly suite: number;
   readonly name: string;
-  /** User id of who created it: the only one who commits. */
+  /** User id of who created it, or, where this device was invited, of who did that. */
   readonly creator: string;
-  readonly isCommitter: boolean;
   readonly joinedMs: number;
   /** `n` of the last own message; 0 = none. */
   readonly sentCount: number;
@@ -128,7 +128,14 @@ export interface ConversationRecord {
    * sealed something already. Undefined: they have not, or the epoch is another one since.
    */
   readonly staleMs?: number | undefined;
+  /** Why nothing can be sent here any more; undefined: this device is a member. */
+  readonly ended?: ConversationEnd | undefined;
 }
+/**
+ * REMOVED by somebody, LEFT by the own will, BEHIND: the others went on behind a commit that this device
+ * cannot apply, OLD: from before group logs.
+ */
+export type ConversationEnd = 'REMOVED' | 'LEFT' | 'BEHIND' | 'OLD';
 
 /** Encoded MLS state of one group; `past` only lists what is to be written or was read. */
 export interface StoredGroup {
@@ -157,6 +164,9 @@ export interface GroupRows {
   addConversation(conversation: ConversationRecord): void;
   /** Own counter and logical clock; both only rise. */
   advance(id: Uint8Array, sentCount: number, lamport: number): void;
+  /** Who was removed and invited again goes on: history and counters stay. */
+  rejoin(conversation: Pick<ConversationRecord, 'id' | 'suite' | 'name'>): void;
+  setEnded(id: Uint8Array, ended: ConversationEnd): void;
   /** Every conversation is stale from now on. */
   markStale(nowMs: number): void;
   /** The group is in an epoch that its lost copy never was in. */
@@ -167,7 +177,7 @@ export interface GroupRows {
   putCold(groupId: Uint8Array, epoch: bigint, bytes: Uint8Array): void;
   putHot(groupId: Uint8Array, bytes: Uint8Array): void;
   putPast(groupId: Uint8Array, epoch: bigint, bytes: Uint8Array): void;
-  /** Forgets past epochs and envelope keys of epochs below `epoch`. */
+  /** Forgets past epochs, envelope keys and log entries of epochs below `epoch`. */
   dropEpochsBelow(groupId: Uint8Array, epoch: bigint): void;
   putEnvelopeKey(key: EnvelopeKey): void;
   envelopeKeys(keyId: Uint8Array): readonly EnvelopeKey[];
@@ -188,6 +198,14 @@ export type SendState =
   | 'bounced'
   | 'expired';
 
+/**
+ * How a message came here, or a copy of an own one left: through the own node, straight to the
+ * recipient's node, or to the device itself, directly or over a relay.
+ */
+export type Path = 'node' | 'guest' | PeerPath;
+/** Past all nodes. */
+export type PeerPath = 'direct' | 'relay';
+
 export interface NewMessage {
   readonly conversationId: Uint8Array;
   readonly senderUser: string;
@@ -200,6 +218,8 @@ export interface NewMessage {
   readonly sentMs: number;
   /** Undefined for an own message. */
   readonly receivedMs: number | undefined;
+  /** By which path it came: undefined from the own node, and for an own message. */
+  readonly via?: PeerPath | undefined;
 }
 export interface MessageRecord extends NewMessage {
   /** Local order of arrival. */
@@ -245,6 +265,8 @@ export interface InboxRow {
   readonly kind: number;
   readonly payload: Uint8Array;
   readonly receivedMs: number;
+  /** Undefined: from the own node. On other paths there is no seq: it is 0. */
+  readonly via?: PeerPath | undefined;
 }
 /** What a parked row waits for. */
 export type ParkReason = 'UNKNOWN_KEY' | 'UNKNOWN_GROUP' | 'FUTURE_EPOCH' | 'UNKNOWN_USER';
@@ -277,8 +299,8 @@ export interface InboxRows {
   putCursor(log: Uint8Array, cursor: Cursor): void;
   park(row: InboxRow, reason: ParkReason, waitsFor: string, nowMs: number): number;
   parked(): readonly ParkedRow[];
-  /** Number of parked rows, and bytes of their payloads. */
-  parkedSize(): { readonly rows: number; readonly bytes: number };
+  /** Number of parked rows, and bytes of their payloads: of all, or of those that no node brought. */
+  parkedSize(of: 'all' | 'peers'): { readonly rows: number; readonly bytes: number };
   isParked(id: number): boolean;
   unpark(id: number): void;
   setParkReason(id: number, reason: ParkReason, waitsFor: string): void;
@@ -356,13 +378,35 @@ export interface OutboxRows {
   /**
    * Also sets when it is sent again, unless somebody confirms it. An OK to what was sent before the copy
    * came back for want of a token changes nothing: `sent` says how often it had, and with what it went.
+   * True if it was SEALED.
    */
   markAccepted(
     id: number,
     storeId: Uint8Array,
     nowMs: number,
-    sent?: { readonly tokenWaits: number; readonly withToken: boolean },
-  ): void;
+    sent?: {
+      readonly tokenWaits: number;
+      readonly withToken: boolean;
+      readonly via?: 'node' | 'guest';
+    },
+  ): boolean;
+  /** The device has the copy: its bytes go. */
+  markDelivered(id: number, nowMs: number, via: PeerPath): void;
+  /** By which paths the copies of a message left first, sorted, as far as they have. */
+  paths(messageId: number): readonly Path[];
+  /**
+   * Devices (hex of rid) with rows after `afterId` that are not known to have come to them, and the
+   * newest id of any row.
+   */
+  undeliveredTargets(afterId: number): {
+    readonly targets: readonly { readonly target: string; readonly domain: string }[];
+    readonly newestId: number;
+  };
+  /**
+   * The oldest such row of a device with id > after; at a `node`, without what its own node has already.
+   * Receipts and requests count only while SEALED: nobody waits for a second copy of them.
+   */
+  undelivered(ridHex: string, after: number, at: 'node' | 'device'): OutboxRow | undefined;
   markFailed(id: number, failure: string): void;
   /**
    * A SEALED row was refused for want of a delivery token: it waits for one. False when it has waited
@@ -466,6 +510,7 @@ export interface ClientStore extends Disposable {
   readonly contacts: ContactRows;
   readonly logs: LogRows;
   readonly groups: GroupRows;
+  readonly groupLog: GroupLogRows;
   readonly messages: MessageRows;
   readonly inbox: InboxRows;
   readonly outbox: OutboxRows;

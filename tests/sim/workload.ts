@@ -69,7 +69,7 @@ const actions: readonly Action[] = [
     name: 'add',
     weight: 0.4,
     async run({ cluster, one, client }) {
-      const own = client.conversations().filter(({ isCommitter }) => isCommitter);
+      const own = client.conversations().filter(({ creator }) => creator === one.parts.userId);
       if (own.length === 0) return;
       const { id } = cluster.random.pick(own);
       const members = await client.members(id);
