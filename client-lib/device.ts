@@ -134,7 +134,7 @@ export class Device {
     this.#sealed = sealsSender ? new SealedSender({ store, runtime, transport, own }) : undefined;
     const sealed = this.#sealed;
     const onOvertaken = (): void => this.#redelivery.wake();
-    this.outbox = new Outbox({ store, runtime, events, proofs, domain, sealed, onOvertaken });
+    this.outbox = new Outbox({ store, runtime, events, proofs, userId, sealed, onOvertaken });
     this.link = new Link({
       runtime,
       transport,

@@ -3,7 +3,7 @@
  * out as async iterators. Events are notices; everything that must not be lost also stands in the
  * store (messages, undecryptable rows, gaps, failed sends).
  */
-import type { ParkReason } from './store/store.ts';
+import type { ParkReason, Path } from './store/store.ts';
 
 /** Where the connection to the own node stands. */
 export type LinkState =
@@ -55,8 +55,13 @@ export type ClientEvent =
       readonly to: number;
       readonly reason: 'gone' | 'unanswered';
     }
-  /** The own node has the last copy of an own message. */
-  | { readonly type: 'accepted'; readonly messageId: number }
+  /** The last copy of an own message is with the own node or past it; by these paths. */
+  | { readonly type: 'accepted'; readonly messageId: number; readonly via: readonly Path[] }
+  /**
+   * The own node does not answer for so long that messages go past it, or is back. Told only where ways
+   * past it are switched on.
+   */
+  | { readonly type: 'ownNode'; readonly isAway: boolean }
   /** The nodes of all recipients have their copies of an own message. */
   | { readonly type: 'relayed'; readonly messageId: number }
   /** A device of every other member has an own message; or one of each showed it to its person. */

@@ -12,7 +12,8 @@ import {
 } from '@quicprochat/proto';
 import { EventBus } from './events.ts';
 import type { Session } from './link.ts';
-import { Outbox, outboxLimits, sealedVerdict, sendVerdict } from './outbox.ts';
+import { Outbox } from './outbox.ts';
+import { sealedTokenWaitMs, sealedVerdict, sendVerdict } from './send-verdict.ts';
 import type { SealedReceipt } from './sealed-sender.ts';
 import { openMemoryStore } from './store/sqlite-store.ts';
 import type { OutboxEntry } from './store/store.ts';
@@ -29,7 +30,7 @@ test('a copy of a sealed sender waits a day for a token, and never ends the sess
   const unknown = new UnauthenticatedError('NOT_LOGGED_IN', 'who are you');
   for (const error of [blocked, unknown]) {
     assert.equal(sealedVerdict(error, 0), 'temporary');
-    assert.equal(sealedVerdict(error, outboxLimits.tokenWaitMs), 'permanent');
+    assert.equal(sealedVerdict(error, sealedTokenWaitMs), 'permanent');
   }
   assert.equal(sendVerdict(blocked), 'permanent');
   assert.equal(sendVerdict(unknown), 'expired');
@@ -59,7 +60,7 @@ test('the node of one recipient does not stop what goes to others', async () => 
   const runtime = { clock: systemClock, random: systemRandom, log: silentLog };
   const ended = new AbortController();
   const outbox = new Outbox({
-    ...{ domain: 'red.example', sealed, store, runtime, events: new EventBus() },
+    ...{ userId: 'a@red.example', sealed, store, runtime, events: new EventBus() },
     proofs: { isProven: async () => false },
     onOvertaken: () => undefined,
   });

@@ -7,22 +7,28 @@
 import {
   hasReason,
   jitter,
-  messageTag,
+  parseUserId,
   QpcError,
   Status,
   TransportError,
   type Runtime,
 } from '@quicprochat/proto';
 import { Outcome } from '@quicprochat/proto/messages';
-import { fullReason } from './bounces.ts';
 import type { DeliveryProofs } from './delivery-proofs.ts';
 import type { EventBus } from './events.ts';
 import { Courier } from './courier.ts';
 import { ClosedError, type Session } from './link.ts';
-import { isOvertaken } from './sealing.ts';
+import { OutboxMarks } from './outbox-marks.ts';
+import { ProvenOk } from './proven-ok.ts';
 import type { SealedReceipt, SealedSender } from './sealed-sender.ts';
-import { outboxBounds } from './store/outbox-rows.ts';
-import type { ClientStore, OutboxEntry, OutboxRow, SendState } from './store/store.ts';
+import {
+  isFullForStrangers,
+  sealedVerdict,
+  sendVerdict,
+  type SendVerdict,
+} from './send-verdict.ts';
+import type { ClientStore, OutboxEntry, PeerPath } from './store/store.ts';
+import { bareTriesMax, TokenWaits } from './token-waits.ts';
 
 export const outboxLimits = {
   /** Devices that are sent to at the same time: by single calls, and by batches. */
@@ -31,79 +37,13 @@ export const outboxLimits = {
   /** First and longest wait after a temporary refusal (ms). */
   backOffMinMs: 200,
   backOffMaxMs: 30_000,
-  /** How long a copy of a sealed sender waits for a valid delivery token (ms). */
-  tokenWaitMs: 24 * 3600 * 1000,
-  /** Copies that waited for a token and are tried without, before the others wait on: below what an inbox takes of strangers. */
-  bareTries: 32,
   /** Internal errors of the node on one row before it counts as refused. */
   internalErrors: 8,
-  /** OKs wait this long for company before they are written down (ms): a repeat is harmless. */
-  markDelayMs: 10,
 } as const;
 
-/** The node has every copy, and maybe more is known by now. */
-const arrivedStates: ReadonlySet<SendState | undefined> = new Set([
-  'accepted',
-  'relayed',
-  'delivered',
-  'read',
-]);
-
-/** The inbox has no place for strangers, which stays so for us: the node says no time to come back. */
-function isFullForStrangers(error: unknown): boolean {
-  return hasReason(error, fullReason) && error.retryAfterMs === undefined;
-}
-
-/** What an error of Enqueue means for the row. */
-export type SendVerdict = 'permanent' | 'temporary' | 'disconnected' | 'expired';
-
-/** Pure: the verdict on an error of Enqueue. */
-export function sendVerdict(error: unknown): SendVerdict {
-  if (error instanceof TransportError) {
-    return error.failure === 'protocol' || error.failure === 'internal'
-      ? 'temporary'
-      : 'disconnected';
-  }
-  if (!(error instanceof QpcError)) return 'temporary';
-  if (isFullForStrangers(error)) return 'permanent';
-  switch (error.status) {
-    case Status.Unauthenticated:
-      return 'expired';
-    case Status.Unavailable:
-    case Status.DeadlineExceeded:
-    case Status.ResourceExhausted:
-    case Status.Internal:
-      return 'temporary';
-    default:
-      return 'permanent';
-  }
-}
-
-/**
- * Pure: the same for a copy that went without a login. A token that is no longer valid may be followed by
- * another one of its device; the copy does not go with the sender's name instead.
- */
-export function sealedVerdict(error: unknown, ageMs: number): SendVerdict {
-  if (hasReason(error, 'BLOCKED', 'NOT_LOGGED_IN')) {
-    return ageMs < outboxLimits.tokenWaitMs ? 'temporary' : 'permanent';
-  }
-  return sendVerdict(error);
-}
-
-/** The node's OK to a row. */
-interface Acceptance {
-  readonly storeId: Uint8Array;
-  readonly atMs: number;
-  readonly proof: Uint8Array;
-  readonly receivedMs: number;
-  /** What it was when it went. */
-  readonly tokenWaits: number;
-  readonly withToken: boolean;
-}
-
 export interface OutboxParts {
-  /** Of the own node. */
-  readonly domain: string;
+  /** Of the own account; its domain is the own node's. */
+  readonly userId: string;
   readonly proofs: Pick<DeliveryProofs, 'isProven'>;
   /** Where senders are sealed: the way to the recipient's node without a login. */
   readonly sealed?: Pick<SealedSender, 'send'> | undefined;
@@ -116,6 +56,10 @@ export interface OutboxParts {
 
 export class Outbox {
   readonly #parts: OutboxParts;
+  readonly #domain: string;
+  readonly #marks: OutboxMarks;
+  readonly #proven: ProvenOk;
+  readonly #waits: TokenWaits;
   #session: Session | undefined;
   #courier: Courier | undefined;
   #storeId: Uint8Array = new Uint8Array(8);
@@ -128,24 +72,21 @@ export class Outbox {
   readonly #sentUpTo = new Map<string, number>();
   /** How often older rows than these became SEALED again. */
   #reopenings = 0;
-  /** OKs that are not written down yet: row id -> acceptance. */
-  readonly #marks = new Map<number, Acceptance>();
-  readonly #messages = new Map<number, number>();
   readonly #internalErrors = new Map<number, number>();
-  /** Rows that the recipient's own node took: there is nothing to ask the sender's node about. */
-  readonly #isWithRecipient = new Set<number>();
-  /** Rows whose OK was not signed, and of which that was told. */
-  readonly #unproven = new Set<number>();
-  #isMarkTimerSet = false;
-  /** For the next copies that are tried without the token that they wait for. */
-  #waitTimer: { cancel(): void } | undefined;
   /** A rate limit holds for the whole device, not for one recipient. */
   #pausedUntilMs = 0;
   readonly #idleWaiters = new Set<() => void>();
   #isClosed = false;
 
   constructor(parts: OutboxParts) {
+    const { store, runtime, events, userId, onOvertaken } = parts;
     this.#parts = parts;
+    this.#domain = parseUserId(userId).domain;
+    this.#proven = new ProvenOk(parts.proofs, events);
+    const onWritten = (): void => this.#settle();
+    this.#marks = new OutboxMarks({ store, runtime, events, userId, onWritten });
+    const onDue = (): void => this.#kickAgain();
+    this.#waits = new TokenWaits({ store, runtime, events, onDue, onOvertaken });
   }
 
   /** Sends over this session; `storeId` names the node's store that its OKs are about. */
@@ -193,30 +134,16 @@ export class Outbox {
   }
 
   /**
-   * Copies that waited for a token may be older than what went since: where one is known, or it is time to
-   * try without, they are looked for from the start. Returns the devices that nothing goes to now.
+   * Copies that waited for a token may be older than what went since: where the wait is over, they are
+   * looked for from the start. Returns the devices that nothing goes to now.
    */
   #release(): ReadonlySet<string> {
-    const { store, runtime } = this.#parts;
-    this.#waitTimer?.cancel();
-    this.#waitTimer = undefined;
-    const nowMs = runtime.clock.now();
-    const waits = store.outbox.tokenWaits(nowMs);
-    const held = waits.filter(({ isHeld }) => isHeld);
-    const free = waits.filter(({ target, isHeld }) => !isHeld && !this.#busy.has(target));
+    const { held, free } = this.#waits.look();
+    const idle = free.filter((target) => !this.#busy.has(target));
     // Those whose OK is not written down would be sent once more.
-    if (free.length > 0) this.writeMarks();
-    for (const { target } of free) if (this.#sentUpTo.delete(target)) this.#reopenings += 1;
-    const nextMs = Math.min(...held.map(({ atMs }) => atMs));
-    if (held.length > 0) {
-      this.#waitTimer = runtime.clock.timer(Math.max(1, nextMs - nowMs), () => this.#kickAgain());
-    }
-    return new Set(held.map(({ target }) => target));
-  }
-
-  #isHeld(target: string): boolean {
-    const { store, runtime } = this.#parts;
-    return store.outbox.isHeld(target, runtime.clock.now());
+    if (idle.length > 0) this.writeMarks();
+    for (const target of idle) if (this.#sentUpTo.delete(target)) this.#reopenings += 1;
+    return held;
   }
 
   /** Never fails: a store that does is asked again after a while, or by the next start. */
@@ -270,38 +197,42 @@ export class Outbox {
    * do not touch the store any more; an OK that comes now is asked for again.
    */
   close(): void {
-    this.writeMarks();
-    this.#waitTimer?.cancel();
+    this.#marks.close();
+    this.#waits.close();
     this.#isClosed = true;
     for (const wake of this.#idleWaiters) wake();
   }
 
   /** Writes down the OKs that came in. Durable on return. */
   writeMarks(): void {
-    const { store, events } = this.#parts;
-    if (this.#marks.size === 0 || this.#isClosed) return;
-    const marks = [...this.#marks];
-    store.transaction(() => {
-      for (const [id, { storeId, atMs, proof, receivedMs, tokenWaits, withToken }] of marks) {
-        store.outbox.markAccepted(id, storeId, atMs, { tokenWaits, withToken });
-        store.outbox.putProof(id, proof, receivedMs);
-        if (this.#isWithRecipient.has(id)) store.outbox.markArrived(id);
-      }
+    this.#marks.write();
+  }
+
+  /**
+   * The recipient's own node said OK to a copy, past the own one. False for an OK that it did not sign:
+   * then nothing has changed. Throws what a look-up of that node's record throws.
+   */
+  async guestAccepted(entry: OutboxEntry, receipt: SealedReceipt): Promise<boolean> {
+    const storeId = this.#storeId;
+    if (!(await this.#proven.check(entry, receipt, entry.domain))) return false;
+    const { proof, receivedMs } = receipt;
+    const { tokenWaits } = entry;
+    this.#marks.accepted(entry, {
+      ...{
+        storeId,
+        proof,
+        receivedMs: Number(receivedMs),
+        tokenWaits,
+        withToken: true,
+        via: 'guest',
+      },
     });
-    const messages = new Set<number>();
-    for (const [id] of marks) {
-      this.#marks.delete(id);
-      this.#isWithRecipient.delete(id);
-      const messageId = this.#messages.get(id);
-      this.#messages.delete(id);
-      if (messageId !== undefined) messages.add(messageId);
-    }
-    for (const messageId of messages) {
-      if (arrivedStates.has(store.messages.sendState(messageId))) {
-        events.emit({ type: 'accepted', messageId });
-      }
-    }
-    this.#settle();
+    return true;
+  }
+
+  /** The device itself has a copy on its disk. */
+  delivered(entry: OutboxEntry, via: PeerPath): void {
+    this.#marks.delivered(entry, via);
   }
 
   async #sendAll(target: string, session: Session, courier: Courier): Promise<void> {
@@ -309,12 +240,15 @@ export class Outbox {
     for (;;) {
       await this.#pause(session);
       if (session.signal.aborted) return;
-      if (bareTries >= outboxLimits.bareTries) this.#postpone(target);
-      if (this.#isHeld(target)) return;
+      if (bareTries >= bareTriesMax) {
+        this.writeMarks();
+        this.#waits.postpone(target);
+      }
+      if (this.#waits.isHeld(target)) return;
       const entry = this.#parts.store.outbox.next(target, this.#sentUpTo.get(target) ?? 0);
       if (entry === undefined) return;
       const reopenings = this.#reopenings;
-      if (this.#handOver(entry)) continue;
+      if (this.#waits.handOver(entry)) continue;
       const isBareTry = entry.tokenWaits > 0 && this.#tokenOf(entry).length === 0;
       if (isBareTry) bareTries += 1;
       const verdict = await this.#sendOne(entry, session, courier);
@@ -344,7 +278,7 @@ export class Outbox {
     entry: OutboxEntry,
     session: Session,
     courier: Courier,
-  ): Promise<'done' | 'waits' | 'temporary' | 'disconnected' | 'expired'> {
+  ): Promise<'done' | 'waits' | Exclude<SendVerdict, 'permanent'>> {
     const { clock, log } = this.#parts.runtime;
     const storeId = this.#storeId;
     const token = this.#tokenOf(entry);
@@ -357,15 +291,16 @@ export class Outbox {
           ? { ...(await courier.send(entry, token)), caller: session }
           : await sealed.send(entry, token);
       const { proof, receivedMs, outcome } = answer;
-      const by = sealed === undefined ? this.#parts.domain : entry.domain;
-      if (!(await this.#isProven(entry, answer, by))) return 'temporary';
-      if (sealed !== undefined) this.#isWithRecipient.add(entry.id);
+      const by = sealed === undefined ? this.#domain : entry.domain;
+      if (!(await this.#proven.check(entry, answer, by))) return 'temporary';
       const { tokenWaits } = entry;
       // The node may have had it without: only of what came back before that is known to be over.
       const isFirst = outcome === Outcome.STORED || tokenWaits > 0;
       const withToken = token.length > 0 && isFirst;
-      this.#accept(entry, {
-        ...{ storeId, proof, receivedMs: Number(receivedMs), tokenWaits, withToken },
+      this.#internalErrors.delete(entry.id);
+      const via = sealed === undefined ? 'node' : 'guest';
+      this.#marks.accepted(entry, {
+        ...{ storeId, proof, receivedMs: Number(receivedMs), tokenWaits, withToken, via },
       });
       return 'done';
     } catch (error) {
@@ -373,7 +308,8 @@ export class Outbox {
       const verdict = sealed === undefined ? sendVerdict(error) : sealedVerdict(error, ageMs);
       const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
       log.debug('enqueue failed', { reason, verdict });
-      if (token.length === 0 && isFullForStrangers(error) && this.#wait(entry)) return 'waits';
+      if (token.length === 0 && isFullForStrangers(error) && this.#waits.wait(entry))
+        return 'waits';
       if (verdict === 'permanent' || this.#isPoison(entry, error)) {
         this.#fail(entry, reason);
         return 'done';
@@ -385,30 +321,6 @@ export class Outbox {
       }
       return verdict;
     }
-  }
-
-  /** An OK that the node did not sign is none: the row stays, and the application is told once. */
-  async #isProven(
-    entry: OutboxEntry,
-    { proof, receivedMs, caller }: SealedReceipt,
-    by: string,
-  ): Promise<boolean> {
-    const { proofs, events } = this.#parts;
-    const { rid, mid, payload, messageId } = entry;
-    const isSafe = receivedMs <= BigInt(Number.MAX_SAFE_INTEGER);
-    const target = { rid, domain: entry.domain };
-    const tag = messageTag(mid, payload);
-    const statement = { mid, tag, target, receivedMs: isSafe ? Number(receivedMs) : 0 };
-    if (isSafe && (await proofs.isProven(by, statement, proof, caller))) {
-      this.#unproven.delete(entry.id);
-      return true;
-    }
-    if (!this.#unproven.has(entry.id)) {
-      this.#unproven.add(entry.id);
-      const reason = proof.length === 0 ? 'NO_PROOF' : 'BAD_PROOF';
-      events.emit({ type: 'unproven', messageId, rid, reason });
-    }
-    return false;
   }
 
   #tokenOf({ rid }: OutboxEntry): Uint8Array {
@@ -423,61 +335,6 @@ export class Outbox {
     return count >= outboxLimits.internalErrors;
   }
 
-  #accept(entry: OutboxEntry, accepted: Omit<Acceptance, 'atMs'>): void {
-    const { clock } = this.#parts.runtime;
-    this.#internalErrors.delete(entry.id);
-    this.#marks.set(entry.id, { ...accepted, atMs: clock.now() });
-    if (entry.messageId !== undefined) this.#messages.set(entry.id, entry.messageId);
-    this.#markIn(outboxLimits.markDelayMs);
-  }
-
-  #markIn(delayMs: number): void {
-    const { clock, log } = this.#parts.runtime;
-    if (this.#isMarkTimerSet) return;
-    this.#isMarkTimerSet = true;
-    clock.timer(delayMs, () => {
-      this.#isMarkTimerSet = false;
-      try {
-        this.writeMarks();
-      } catch (error) {
-        // The OKs are still here; without them the same bytes are sent again, to no effect.
-        log.error('outbox: OKs are not written down', { error: String(error) });
-        this.#markIn(outboxLimits.backOffMaxMs);
-      }
-    });
-  }
-
-  /** False when it has waited for a token for long enough. */
-  #wait({ id, messageId, rid, tokenWaits }: OutboxEntry): boolean {
-    const { store, events, runtime } = this.#parts;
-    const nowMs = runtime.clock.now();
-    if (!store.transaction(() => store.outbox.waitForToken(id, nowMs))) return false;
-    if (tokenWaits === 0) events.emit({ type: 'waitsForToken', messageId, rid });
-    return true;
-  }
-
-  /**
-   * What was sent after a message that came back has its device drop the key: then another ciphertext
-   * takes its place. True if so.
-   */
-  #handOver({ id, rid, messageId, groupId, epoch, generation, tokenWaits }: OutboxRow): boolean {
-    const { store, runtime, onOvertaken } = this.#parts;
-    if (tokenWaits === 0 || messageId === undefined) return false;
-    if (groupId === undefined || epoch === undefined) return false;
-    if (!isOvertaken(store, { groupId, epoch, generation }, rid)) return false;
-    store.transaction(() => store.outbox.setResend(id, runtime.clock.now()));
-    onOvertaken();
-    return true;
-  }
-
-  /** What else waits for a token of this device is not tried without one for a while. */
-  #postpone(target: string): void {
-    const { store, runtime } = this.#parts;
-    this.writeMarks();
-    const atMs = runtime.clock.now() + outboxBounds.tokenWaitMinMs;
-    store.transaction(() => store.outbox.postponeTokenWaits(target, atMs));
-  }
-
   #sendable(): number {
     const { store, runtime } = this.#parts;
     return store.outbox.sendableCount(runtime.clock.now());
@@ -486,7 +343,7 @@ export class Outbox {
   #fail(entry: OutboxEntry, reason: string): void {
     const { store, events } = this.#parts;
     this.#internalErrors.delete(entry.id);
-    this.#unproven.delete(entry.id);
+    this.#proven.forget(entry.id);
     store.transaction(() => store.outbox.markFailed(entry.id, reason));
     events.emit({ type: 'sendFailed', messageId: entry.messageId, rid: entry.rid, reason });
   }

@@ -189,14 +189,38 @@ export function takeReceipt(
   for (const innerId of ids) {
     const messageId = store.messages.idOf(from.conversationId, own.deviceId, innerId);
     if (messageId === undefined || !store.outbox.confirm(messageId, from.rid, kind)) continue;
-    const isComplete = (what: ReceiptKind): boolean =>
-      store.outbox.usersWithout(messageId, what).every((userId) => userId === own.userId);
     for (const what of ['READ', 'DELIVERED'] as const) {
-      if ((what === 'READ' && kind !== 'READ') || !isComplete(what)) continue;
+      if (what === 'READ' && kind !== 'READ') continue;
+      if (!isComplete(store, own.userId, messageId, what)) continue;
       if (!store.receipts.markComplete(messageId, what, from.nowMs)) break;
       events.push({ type: what === 'READ' ? 'read' : 'delivered', messageId });
       break;
     }
   }
   return events;
+}
+
+/**
+ * After a copy of a message arrived: whether a device of every other member has it now, which is written
+ * down then. True if that was news.
+ */
+export function completed(
+  store: ClientStore,
+  ownUserId: string,
+  messageId: number,
+  nowMs: number,
+): boolean {
+  return (
+    isComplete(store, ownUserId, messageId, 'DELIVERED') &&
+    store.receipts.markComplete(messageId, 'DELIVERED', nowMs)
+  );
+}
+
+function isComplete(
+  store: ClientStore,
+  ownUserId: string,
+  messageId: number,
+  what: ReceiptKind,
+): boolean {
+  return store.outbox.usersWithout(messageId, what).every((userId) => userId === ownUserId);
 }

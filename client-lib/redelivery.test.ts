@@ -63,7 +63,7 @@ async function pair(): Promise<Pair> {
   const proofs = { isProven: async () => true };
   const overtaken = { count: 0 };
   const outbox = new Outbox({
-    ...{ domain: 'red.example', proofs, store, runtime, events: bus },
+    ...{ userId, proofs, store, runtime, events: bus },
     onOvertaken: () => void (overtaken.count += 1),
   });
   const redelivery = new Redelivery({

@@ -303,6 +303,13 @@ function noticeOf(event: ClientEvent): { line: string; record: JsonRecord } | un
           reason: event.reason,
         },
       };
+    case 'ownNode':
+      return {
+        line: event.isAway
+          ? '-- the own node does not answer; messages go past it where they can'
+          : '-- the own node is back',
+        record: { type: 'ownNode', isAway: event.isAway },
+      };
     case 'sendFailed':
       return {
         line: `-- a node refused a message of this device (${event.reason})`,

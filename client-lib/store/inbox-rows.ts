@@ -1,6 +1,7 @@
 /** Tables `seen`, `parked`, `undecryptable`, `gap` and `cursor` of the device store. */
 import { InternalError } from '@quicprochat/proto';
 import type { Database, Row } from './database.ts';
+import { peerPathOf } from './paths.ts';
 import type { InboxRows, ParkedRow, ParkReason } from './store.ts';
 
 export const inboxBounds = {
@@ -33,6 +34,7 @@ function parkedOf(row: Row): ParkedRow {
     reason,
     waitsFor: row.text('waits_for'),
     parkedMs: row.number('parked_ms'),
+    via: row.isNull('via') ? undefined : peerPathOf(row.text('via')),
   };
 }
 
@@ -52,8 +54,8 @@ export function inboxRows(db: Database): InboxRows {
     },
     park(row, reason, waitsFor, nowMs) {
       const id = db.insert(
-        `INSERT INTO parked (mid, kind, payload, seq, received_ms, reason, waits_for, parked_ms)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+        `INSERT INTO parked (mid, kind, payload, seq, received_ms, reason, waits_for, parked_ms, via)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
         row.mid,
         row.kind,
         row.payload,
@@ -62,14 +64,16 @@ export function inboxRows(db: Database): InboxRows {
         reason,
         waitsFor,
         nowMs,
+        row.via ?? null,
       );
       if (id === undefined) throw new InternalError('store: a row was not parked');
       return id;
     },
     parked: () => db.all('SELECT * FROM parked ORDER BY id').map(parkedOf),
-    parkedSize() {
+    parkedSize(of) {
       const size = db.get(
-        'SELECT count(*) AS rows, coalesce(sum(length(payload)), 0) AS bytes FROM parked',
+        `SELECT count(*) AS rows, coalesce(sum(length(payload)), 0) AS bytes FROM parked
+         WHERE ${of === 'all' ? '1' : 'via IS NOT NULL'}`,
       );
       return { rows: size?.number('rows') ?? 0, bytes: size?.number('bytes') ?? 0 };
     },

@@ -1,5 +1,6 @@
 /** Table `message` of the device store: the history, and what of it the application has not seen. */
 import type { Database, Row } from './database.ts';
+import { peerPathOf } from './paths.ts';
 import type { MessageRecord, MessageRows, SendState } from './store.ts';
 
 const isRemote = `o.domain <> substr(m.sender_user, instr(m.sender_user, '@') + 1)`;
@@ -53,6 +54,7 @@ function messageOf(row: Row): MessageRecord {
     text: row.text('text'),
     sentMs: row.number('sent_ms'),
     receivedMs: row.maybeNumber('received_ms'),
+    via: row.isNull('via') ? undefined : peerPathOf(row.text('via')),
     displayedMs: row.maybeNumber('displayed_ms'),
     sendState,
     acceptedMs: arrived.has(sendState) ? row.maybeNumber('accepted_ms') : undefined,
@@ -66,8 +68,8 @@ export function messageRows(db: Database): MessageRows {
     add: (message) =>
       db.insert(
         `INSERT INTO message (conversation_id, sender_user, sender_device, inner_id, n,
-           lamport, text, sent_ms, received_ms, displayed_ms)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+           lamport, text, sent_ms, received_ms, displayed_ms, via)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
         message.conversationId,
         message.senderUser,
         message.senderDevice,
@@ -79,6 +81,7 @@ export function messageRows(db: Database): MessageRows {
         message.receivedMs ?? null,
         // Own messages are on screen already.
         message.receivedMs === undefined ? message.sentMs : null,
+        message.via ?? null,
       ),
     history: (conversationId, limit) =>
       db

@@ -1,6 +1,7 @@
 /** Tables `outbox` and `outbox_payload` of the device store. */
 import { messageTag } from '@quicprochat/proto';
 import type { Database, Row } from './database.ts';
+import { pathOf } from './paths.ts';
 import type { OutboxEntry, OutboxRow, OutboxRows } from './store.ts';
 
 const dayMs = 24 * 3600 * 1000;
@@ -162,20 +163,63 @@ export function outboxRows(db: Database): OutboxRows {
         `SELECT kind, resends, token_waits FROM outbox WHERE id = ? AND state = 'SEALED'`,
         id,
       );
-      if (row === undefined) return;
-      if (sent !== undefined && sent.tokenWaits !== row.number('token_waits')) return;
+      if (row === undefined) return false;
+      if (sent !== undefined && sent.tokenWaits !== row.number('token_waits')) return false;
       const isConfirmed = row.text('kind') === 'MESSAGE' || row.text('kind') === 'HANDSHAKE';
       const waitMs = isConfirmed ? outboxBounds.resendAfterMs[row.number('resends')] : undefined;
       db.run(
         `UPDATE outbox SET state = 'ACCEPTED', accepted_ms = ?, store_id = ?, resend_ms = ?,
-           token_wait_ms = NULL, with_token = max(with_token, ?)
+           token_wait_ms = NULL, with_token = max(with_token, ?), via = coalesce(via, ?)
          WHERE id = ?`,
         nowMs,
         storeId,
         waitMs === undefined ? null : nowMs + waitMs,
         sent?.withToken === true ? 1 : 0,
+        sent?.via ?? null,
         id,
       );
+      return true;
+    },
+    markDelivered(id, nowMs, via) {
+      const found = db.all(`SELECT id, payload_id FROM outbox WHERE id = ? AND ${unsettled}`, id);
+      db.run(
+        `UPDATE outbox SET state = 'DELIVERED', resend_ms = NULL, token_wait_ms = NULL,
+           accepted_ms = coalesce(accepted_ms, ?), via = coalesce(via, ?)
+         WHERE id = ? AND ${unsettled}`,
+        nowMs,
+        via,
+        id,
+      );
+      releaseBytes(found);
+    },
+    paths: (messageId) =>
+      db
+        .all(
+          `SELECT DISTINCT via FROM outbox WHERE message_id = ? AND via IS NOT NULL ORDER BY via`,
+          messageId,
+        )
+        .map((row) => pathOf(row.text('via'))),
+    undeliveredTargets: (afterId) => ({
+      targets: db
+        .all(
+          `SELECT DISTINCT lower(hex(rid)) AS target, domain FROM outbox
+           WHERE id > ? AND ${unsettled}`,
+          afterId,
+        )
+        .map((row) => ({ target: row.text('target'), domain: row.text('domain') })),
+      newestId: db.get('SELECT max(id) AS newest FROM outbox')?.maybeNumber('newest') ?? 0,
+    }),
+    undelivered(ridHex, after, at) {
+      const taken = at === 'node' ? `'ACCEPTED'` : `'ACCEPTED', 'RELAYED'`;
+      const row = db.get(
+        `${withPayload} WHERE o.rid = ? AND o.id > ? AND o.${unsettled} AND
+           (o.state = 'SEALED' AND o.resend_ms IS NULL
+            OR o.state IN (${taken}) AND o.kind IN ('MESSAGE', 'HANDSHAKE'))
+         ORDER BY o.id LIMIT 1`,
+        Buffer.from(ridHex, 'hex'),
+        after,
+      );
+      return row === undefined ? undefined : rowOf(row);
     },
     waitForToken: (id, nowMs) => wait(id, nowMs),
     returnForToken(mid, rid, nowMs) {

@@ -21,7 +21,7 @@ test('an OK that cannot be written down is written later, and costs no second me
       const markAccepted: typeof store.outbox.markAccepted = (...mark) => {
         failures -= 1;
         if (failures >= 0) throw new RangeError('disk full');
-        store.outbox.markAccepted(...mark);
+        return store.outbox.markAccepted(...mark);
       };
       return { ...store, outbox: { ...store.outbox, markAccepted } };
     },

@@ -1,0 +1,46 @@
+/** What an error of Enqueue means for the copy that it was about: sent again, given up, or log in first. */
+import { hasReason, QpcError, Status, TransportError } from '@quicprochat/proto';
+import { fullReason } from './bounces.ts';
+
+/** How long a copy of a sealed sender waits for a valid delivery token (ms). */
+export const sealedTokenWaitMs = 24 * 3600 * 1000;
+
+export type SendVerdict = 'permanent' | 'temporary' | 'disconnected' | 'expired';
+
+/** The inbox has no place for strangers, which stays so for us: the node says no time to come back. */
+export function isFullForStrangers(error: unknown): boolean {
+  return hasReason(error, fullReason) && error.retryAfterMs === undefined;
+}
+
+/** Pure: the verdict on an error of Enqueue. */
+export function sendVerdict(error: unknown): SendVerdict {
+  if (error instanceof TransportError) {
+    return error.failure === 'protocol' || error.failure === 'internal'
+      ? 'temporary'
+      : 'disconnected';
+  }
+  if (!(error instanceof QpcError)) return 'temporary';
+  if (isFullForStrangers(error)) return 'permanent';
+  switch (error.status) {
+    case Status.Unauthenticated:
+      return 'expired';
+    case Status.Unavailable:
+    case Status.DeadlineExceeded:
+    case Status.ResourceExhausted:
+    case Status.Internal:
+      return 'temporary';
+    default:
+      return 'permanent';
+  }
+}
+
+/**
+ * Pure: the same for a copy that went without a login. A token that is no longer valid may be followed by
+ * another one of its device; the copy does not go with the sender's name instead.
+ */
+export function sealedVerdict(error: unknown, ageMs: number): SendVerdict {
+  if (hasReason(error, 'BLOCKED', 'NOT_LOGGED_IN')) {
+    return ageMs < sealedTokenWaitMs ? 'temporary' : 'permanent';
+  }
+  return sendVerdict(error);
+}
