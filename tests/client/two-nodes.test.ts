@@ -1,7 +1,7 @@
 /** Clients through their public interface, on two real federated nodes. */
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { hasReason, QpcError, Status } from '@quicprochat/proto';
+import { hasReason } from '@quicprochat/proto';
 import { NoAccountError, QpcClient } from '@quicprochat/client-lib';
 import { openStore, type AccountRecord } from '@quicprochat/client-lib/store';
 import { loadIdentity } from '@quicprochat/proto/transport';
