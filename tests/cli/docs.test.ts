@@ -19,7 +19,7 @@ import { tmpdir } from 'node:os';
 import { delimiter, dirname, join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, suite, test } from 'node:test';
-import { freePort } from '../cluster/node-process.ts';
+import { freePort } from '../cluster/free-port.ts';
 import { runQpc } from './qpc-process.ts';
 
 const repository = resolve(import.meta.dirname, '../..');

@@ -3,12 +3,12 @@
  * them, on loopback. Used by the demo, the crash tests, the chaos suite and the benches.
  */
 import { spawn, type ChildProcess } from 'node:child_process';
-import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import { freePort } from './free-port.ts';
 import { launchOf, type Launch } from './launch.ts';
 
 const qpcd = fileURLToPath(new URL('../../nodes/main.ts', import.meta.url));
@@ -30,17 +30,6 @@ export async function runQpcd(args: readonly string[]): Promise<CommandResult> {
   child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
   const [code] = (await once(child, 'close')) as [number | null];
   return { code, stdout, stderr };
-}
-
-/** A UDP port of 127.0.0.1 that is free now. */
-export async function freePort(): Promise<number> {
-  const socket = createSocket('udp4');
-  socket.bind(0, '127.0.0.1');
-  await once(socket, 'listening');
-  const { port } = socket.address();
-  socket.close();
-  await once(socket, 'close');
-  return port;
 }
 
 /** One node: its directory stays, its process comes and goes. */

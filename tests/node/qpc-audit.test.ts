@@ -3,11 +3,11 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, mkdtempSync, openSync, rmSync } from 'node:fs';
-import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { freePort } from '../cluster/free-port.ts';
 import { NodeProcess } from '../cluster/node-process.ts';
 
 const main = fileURLToPath(new URL('../../kt-log/main.ts', import.meta.url));
@@ -20,16 +20,6 @@ async function audit(...args: readonly string[]): Promise<{ code: number; out: s
   }
   const [code] = (await once(child, 'close')) as [number];
   return { code, out };
-}
-
-/** A TCP port that is free now. */
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
 }
 
 test('a node is audited over QUIC and over HTTP, with the same result', async (t) => {

@@ -1,6 +1,4 @@
 /** Devices with real swarms on loopback, and relays for them: what the tests of p2p share. */
-import { once } from 'node:events';
-import { createServer } from 'node:net';
 import {
   silentLog,
   signingKeyFromSeed,
@@ -22,6 +20,7 @@ import {
   type DeviceSwarmOptions,
 } from '@quicprochat/p2p/device';
 import { createHost, relayServerDefaults } from '@quicprochat/p2p/swarm';
+import { freePort } from '../cluster/free-port.ts';
 
 export const runtime = { clock: systemClock, random: systemRandom, log: silentLog };
 export const everywhere: readonly Reach[] = ['loopback', 'link', 'private', 'public'];
@@ -130,17 +129,6 @@ export async function startRelay(
     address: `${address}/p2p/${key.peerId}`,
     [Symbol.asyncDispose]: () => host.stop(),
   };
-}
-
-/** A TCP port that was free a moment ago. */
-export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const address = server.address();
-  server.close();
-  await once(server, 'close');
-  if (address === null || typeof address === 'string') throw new Error('no port');
-  return address.port;
 }
 
 /** Until it is true, looked at often; throws after `ms`. */

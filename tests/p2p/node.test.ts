@@ -10,7 +10,8 @@ import { call, methods, parseNodeAddress, systemClock, systemRandom } from '@qui
 import { maxRequestBytes } from '@quicprochat/proto';
 import { defaultLimits, makeIdentity, quicTransport } from '@quicprochat/proto/transport';
 import { NodeProcess } from '../cluster/node-process.ts';
-import { freePort, makeDeviceKey, message, runtime, startDevice, until } from './devices.ts';
+import { freePort } from '../cluster/free-port.ts';
+import { makeDeviceKey, message, runtime, startDevice, until } from './devices.ts';
 
 /** Retries at once. */
 const hasty = { ...runtime, random: { bytes: (length: number) => new Uint8Array(length) } };

@@ -4,7 +4,8 @@ import { test } from 'node:test';
 import { makeSwarmKey, SupervisedSwarm, type NodeSwarmEvents } from '@quicprochat/p2p';
 import { startNodeSwarm } from '@quicprochat/p2p/swarm';
 import { systemRandom } from '@quicprochat/proto';
-import { freePort, message, runtime, startDevice, until } from './devices.ts';
+import { freePort } from '../cluster/free-port.ts';
+import { message, runtime, startDevice, until } from './devices.ts';
 
 /** Pauses of no time. */
 const hasty = { ...runtime, random: { bytes: (length: number) => new Uint8Array(length) } };
