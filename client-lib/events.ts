@@ -3,6 +3,7 @@
  * out as async iterators. Events are notices; everything that must not be lost also stands in the
  * store (messages, undecryptable rows, gaps, failed sends).
  */
+import type { Role } from './mls/index.ts';
 import type { ParkReason, Path } from './store/store.ts';
 
 /** Where the connection to the own node stands. */
@@ -37,6 +38,52 @@ export type ClientEvent =
       /** User ids of all members now. */
       readonly members: readonly string[];
     }
+  /** `by`, here and in the next two: user id of who committed it. */
+  | {
+      readonly type: 'renamed';
+      readonly conversationId: Uint8Array;
+      readonly name: string;
+      readonly by: string;
+    }
+  | {
+      readonly type: 'roleChanged';
+      readonly conversationId: Uint8Array;
+      readonly userId: string;
+      readonly role: Role;
+      readonly by: string;
+    }
+  /** Messages sent from now on disappear after so many seconds; 0: they stay. */
+  | {
+      readonly type: 'timerChanged';
+      readonly conversationId: Uint8Array;
+      readonly expirySeconds: number;
+      readonly by: string;
+    }
+  /** Somebody removed this device from a conversation, maybe because its user wanted to leave. */
+  | { readonly type: 'removed'; readonly conversationId: Uint8Array; readonly by: string }
+  /**
+   * What this device wanted changed in a conversation is done, was done by somebody else (`superseded`),
+   * or was refused: by the group's rules, by its hub (its reason), or after six lost races
+   * (EPOCH_CONFLICT).
+   */
+  | {
+      readonly type: 'groupChange';
+      readonly conversationId: Uint8Array;
+      readonly intentId: number;
+      readonly kind: string;
+      readonly outcome: 'done' | 'superseded' | 'refused';
+      readonly reason: string | undefined;
+    }
+  /** The hubs signed two histories of a conversation; both certificates are kept as evidence. */
+  | {
+      readonly type: 'fork';
+      readonly conversationId: Uint8Array;
+      readonly epoch: number;
+      /** Domains that signed both. */
+      readonly hubs: readonly string[];
+    }
+  /** The others went on behind a commit that this device cannot apply: it has to be invited anew. */
+  | { readonly type: 'leftBehind'; readonly conversationId: Uint8Array; readonly epoch: number }
   /** A row cannot be opened yet; it is kept and tried again. */
   | { readonly type: 'parked'; readonly reason: ParkReason; readonly mid: Uint8Array }
   /** A row can never be opened; it is recorded in the store. */

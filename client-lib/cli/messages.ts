@@ -23,6 +23,7 @@ import {
   type CommonOptions,
   type TimedOptions,
 } from './cli.ts';
+import { groupNoticeOf } from './groups.ts';
 import { keyNoticeOf } from './keys.ts';
 import { findConversation, findDirect, shortId, shownName } from './conversations.ts';
 import { CommandError, exitFailed } from './failure.ts';
@@ -276,6 +277,14 @@ function noticeOf(event: ClientEvent): { line: string; record: JsonRecord } | un
           members: event.members,
         },
       };
+    case 'renamed':
+    case 'roleChanged':
+    case 'timerChanged':
+    case 'removed':
+    case 'groupChange':
+    case 'fork':
+    case 'leftBehind':
+      return groupNoticeOf(event);
     case 'undecryptable':
       return {
         line: `-- a message cannot be read (${event.reason})`,

@@ -31,6 +31,8 @@ export const mlsReasons = {
   INVALID_COMMIT: Status.InvalidArgument,
   /** A well-formed handshake that the group's rules do not allow its author, this device included. */
   NOT_ALLOWED: Status.PermissionDenied,
+  /** A group has an owner: the last one makes somebody else one first. */
+  LAST_OWNER: Status.FailedPrecondition,
   /** A credential is known to be wrong; see {@link CredentialError}. */
   BAD_CREDENTIAL: Status.Unauthenticated,
   /** Manifests are missing: fetch them and try again; see {@link CredentialError}. */

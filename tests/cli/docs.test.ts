@@ -149,6 +149,7 @@ suite('docs/developer', () => {
       'blocking',
       'conversations',
       'devices',
+      'groups',
       'history',
       'keys',
       'messages',

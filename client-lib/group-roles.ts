@@ -1,0 +1,147 @@
+/**
+ * What people change in a group besides who joins, as what a commit has to carry for it in the group as
+ * it is now. Who may do what is judged where commits are (mls/policy.ts); here are the changes that keep
+ * those rules: whoever goes leaves no role behind.
+ */
+import { InvalidArgumentError } from '@quicprochat/proto';
+import {
+  groupLimits,
+  MlsError,
+  roleOf,
+  ruleBroken,
+  type Change,
+  type GroupContextInfo,
+  type Member,
+  type QpcGroupInfo,
+  type Role,
+  type RoleEntry,
+} from './mls/index.ts';
+
+/** What of a group decides. */
+export interface GroupView extends GroupContextInfo {
+  members(): readonly Member[];
+}
+
+/** Undefined, here and below: the group is that way already. */
+export function renaming(group: GroupView, name: string): Change | undefined {
+  checkName(name);
+  return contextChange(group, { name });
+}
+
+/** `seconds`: 0 for messages that stay. Throws InvalidArgumentError BAD_FIELD. */
+export function settingTimer(group: GroupView, seconds: number): Change | undefined {
+  checkTimer(seconds);
+  return contextChange(group, { expirySeconds: seconds });
+}
+
+/**
+ * Throws MlsError UNKNOWN_MEMBER, LAST_OWNER when nobody else owns the group,
+ * InvalidArgumentError BAD_FIELD for the 33rd user with a role.
+ */
+export function settingRole(group: GroupView, userId: string, role: Role): Change | undefined {
+  requireMember(group, userId);
+  const others = group.info.roles.filter((entry) => entry.userId !== userId);
+  const roles = role === 'member' ? others : sorted([...others, { userId, role }]);
+  if (roles.length > groupLimits.roles) {
+    throw new InvalidArgumentError(
+      'BAD_FIELD',
+      `group: at most ${groupLimits.roles} owners and admins`,
+    );
+  }
+  if (!roles.some((entry) => entry.role === 'owner')) {
+    throw new MlsError(
+      'LAST_OWNER',
+      `group: ${userId} is its only owner; make somebody else one first`,
+    );
+  }
+  return contextChange(group, { roles });
+}
+
+/**
+ * Takes out all devices of users (`alice@red.example`) and single ones (`alice@red.example/<device id>`),
+ * and the roles of whoever has none left.
+ */
+export function removing(group: GroupView, targets: readonly string[]): Change | undefined {
+  const members = group.members();
+  const gone = members.filter((member) => targets.some((target) => isTarget(member, target)));
+  if (gone.length === 0) return undefined;
+  const staying = new Set(
+    members.filter((member) => !gone.includes(member)).map(({ userId }) => userId),
+  );
+  const roles = group.info.roles.filter(({ userId }) => staying.has(userId));
+  const remove = gone.map(({ leafIndex }) => leafIndex);
+  return { remove, ...contextChange(group, { roles }) };
+}
+
+const isTarget = ({ userId, deviceId }: Member, target: string): boolean =>
+  target === userId || target === `${userId}/${deviceId}`;
+
+/** The rule that keeps a user from it, in words; undefined: it may commit that. `change` adds nobody. */
+export function whyNot(group: GroupView, userId: string, change: Change): string | undefined {
+  const leaves = new Set(change.remove);
+  return ruleBroken(group, userId, {
+    added: [],
+    removed: group.members().filter(({ leafIndex }) => leaves.has(leafIndex)),
+    context: change.context && { info: group.info, hubs: group.hubs, ...change.context },
+  });
+}
+
+/** Throws MlsError UNKNOWN_MEMBER unless a device of the user, or this device, is in the group. */
+export function requireMember(group: Pick<GroupView, 'members'>, target: string): void {
+  if (group.members().some((member) => isTarget(member, target))) return;
+  throw new MlsError('UNKNOWN_MEMBER', `group: ${target} is not in it`);
+}
+
+/** Throws InvalidArgumentError BAD_FIELD above 256 bytes of UTF-8, and for what is no Unicode. */
+export function checkName(name: string): void {
+  const bytes = Buffer.byteLength(name);
+  if (bytes <= groupLimits.nameBytes && name.isWellFormed()) return;
+  throw new InvalidArgumentError(
+    'BAD_FIELD',
+    `conversation name: ${bytes} bytes, at most ${groupLimits.nameBytes} of UTF-8`,
+  );
+}
+
+/** Throws InvalidArgumentError BAD_FIELD unless it is 0 to 31 622 400 (a year and a day). */
+export function checkTimer(seconds: number): void {
+  const max = groupLimits.expirySeconds;
+  if (Number.isInteger(seconds) && seconds >= 0 && seconds <= max) return;
+  throw new InvalidArgumentError('BAD_FIELD', `timer: need whole seconds, 0 to ${max}`);
+}
+
+/** Throws InvalidArgumentError BAD_FIELD for what is no role. */
+export function parseRole(text: string): Role {
+  if (text === 'owner' || text === 'admin' || text === 'member') return text;
+  throw new InvalidArgumentError('BAD_FIELD', 'role: need owner, admin or member');
+}
+
+/** A user of a group with its devices. */
+export interface GroupMember {
+  readonly userId: string;
+  readonly role: Role;
+  readonly deviceIds: readonly string[];
+}
+
+/** All users of a group by user id, each with its devices by device id. */
+export function groupMembers(group: GroupView): readonly GroupMember[] {
+  const byUser = Map.groupBy(group.members(), ({ userId }) => userId);
+  return [...byUser.keys()].sort().map((userId) => ({
+    userId,
+    role: roleOf(group.info, userId),
+    deviceIds: (byUser.get(userId) ?? []).map(({ deviceId }) => deviceId).sort(),
+  }));
+}
+
+function contextChange(group: GroupView, part: Partial<QpcGroupInfo>): Change | undefined {
+  const info = { ...group.info, ...part };
+  return isSame(group.info, info) ? undefined : { context: { info } };
+}
+
+function isSame(a: QpcGroupInfo, b: QpcGroupInfo): boolean {
+  const said = ({ name, roles, expirySeconds }: QpcGroupInfo): string =>
+    JSON.stringify([name, roles.map(({ userId, role }) => [userId, role]), expirySeconds]);
+  return said(a) === said(b);
+}
+
+const sorted = (roles: readonly RoleEntry[]): RoleEntry[] =>
+  roles.toSorted((a, b) => (a.userId < b.userId ? -1 : 1));
