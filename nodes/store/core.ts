@@ -15,6 +15,8 @@ import { tokenQueries } from './queries/delivery-tokens.ts';
 import { enqueueBatchQueries } from './queries/enqueue-batch.ts';
 import { channelQueries } from './queries/channels.ts';
 import { groupDeliveryQueries } from './queries/groups-delivery.ts';
+import { groupLogQueries } from './queries/groups-log.ts';
+import { groupSetQueries } from './queries/groups-set.ts';
 import { groupQueries } from './queries/groups.ts';
 import { inboxQueries } from './queries/inbox.ts';
 import { keyLogQueries } from './queries/key-log.ts';
@@ -267,7 +269,9 @@ function makeOperations(context: QueryContext): Operations {
   const inbox = inboxQueries(context, payloads, logs, notices, tokens, reports);
   const channels = channelQueries(context, { logs, inbox, outbox, notices, tokens });
   const deliverGroup = groupDeliveryQueries({ logs, inbox, outbox, channels, notices });
-  const groups = groupQueries(context, payloads, deliverGroup);
+  const groupLog = groupLogQueries(context, payloads);
+  const { begin, ...groups } = groupQueries(context, groupLog, deliverGroup);
+  const hubSet = groupSetQueries(context, groupLog, begin, deliverGroup);
   return {
     ...secretQueries(context),
     ...markQueries(context),
@@ -283,6 +287,7 @@ function makeOperations(context: QueryContext): Operations {
     ...relayStatusQueries(context, logs, peers),
     ...channels,
     ...groups,
+    ...hubSet,
     ...relayInboxQueries(context, inbox, channels, reports, peers),
     ...keyLogQueries(context),
     ...auditQueries(context),
@@ -292,7 +297,7 @@ function makeOperations(context: QueryContext): Operations {
       inbox.sweep(nowMs);
       outbox.sweep(nowMs);
       channels.sweep(nowMs);
-      groups.sweep(nowMs);
+      groupLog.sweep(nowMs);
     },
   };
 }

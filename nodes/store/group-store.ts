@@ -62,9 +62,13 @@ export interface AcceptedCommit {
 }
 
 export interface GroupLogPage {
+  /** Place in the log of the first of them; 0 when there is none. */
+  readonly position: number;
   /** Encoded GroupControls, in the order of their acceptance. */
   readonly controls: readonly Uint8Array[];
   readonly hasMore: boolean;
+  /** Hash of the entry that is written down and not decided yet. */
+  readonly prepared?: Uint8Array;
 }
 
 export interface GroupInfo {
@@ -73,7 +77,130 @@ export interface GroupInfo {
   readonly bytes: Uint8Array;
 }
 
-export interface GroupStore {
+/** An entry that is written down and not decided yet. */
+export interface PreparedEntry {
+  readonly hash: Uint8Array;
+  /** Encoded SubmitCommitRequest; of entry 0 the entry alone. */
+  readonly submit: Uint8Array;
+  /** Device of this node that submitted it here. */
+  readonly sender?: Uint8Array;
+}
+
+/** All that a hub has on disk of a group with three hubs, but for the older entries. */
+export interface HubState {
+  /** The owner of term t is `hubs[t mod 3]`. */
+  readonly hubs: readonly string[];
+  /** The highest term that it promised; it takes nothing of lower ones. */
+  readonly promised: number;
+  /** Of the last log that it took. */
+  readonly adopted: number;
+  /** It does not remember what it promised: it has no say until both others told. */
+  readonly isLearner: boolean;
+  /** Of the newest accepted entry; 0 and empty: none is. */
+  readonly position: number;
+  readonly head: Uint8Array;
+  readonly prepared?: PreparedEntry;
+}
+
+/** A commit whose outcome is not known yet. */
+export type PreparedCommit = Omit<OfferedCommit, 'certified'> & {
+  /** As in PreparedEntry. */
+  readonly submit: Uint8Array;
+};
+
+/** What became of an entry at the hub that leads. */
+export type Preparation =
+  /** It had been accepted before. */
+  | { readonly outcome: 'accepted'; readonly control: Uint8Array }
+  /** It is written down, now or from before. */
+  | { readonly outcome: 'prepared' }
+  /** Another one is, or nothing may be yet. */
+  | { readonly outcome: 'busy' };
+
+/** The log of a term's owner, as it reaches another hub. */
+export interface LeaderLog {
+  readonly group: Uint8Array;
+  readonly hubs: readonly string[];
+  /** The caller, which owns the term. */
+  readonly from: string;
+  readonly term: number;
+  readonly position: number;
+  readonly head: Uint8Array;
+  readonly prepared?: PreparedCommit;
+}
+
+export interface LogEnd {
+  /** Of the newest accepted entry; 0 = none is. */
+  readonly position: number;
+  readonly head: Uint8Array;
+}
+
+/** Entries whose certificates were verified. */
+export interface InstalledEntries {
+  readonly group: Uint8Array;
+  readonly hubs: readonly string[];
+  readonly from: string;
+  /** Of the first of them. */
+  readonly position: number;
+  readonly entries: readonly CertifiedCommit[];
+  /** Empty: none. */
+  readonly groupInfo: Uint8Array;
+  readonly groupInfoEntry: Uint8Array;
+}
+export interface CertifiedCommit extends OfferedEntry {
+  /** Of entry 0 empty. */
+  readonly commit: Uint8Array;
+}
+
+/** The disk of one hub of three (docs: protocol/group-log, reference/hub-model). */
+export interface HubSetStore {
+  /** Undefined: the group is not here. */
+  hubState(group: Uint8Array): Promise<HubState | undefined>;
+  /** Groups with a PREPARED entry, at most 4 096. */
+  preparedGroups(): Promise<readonly Uint8Array[]>;
+  /** Entry 0 of a group with three hubs; errors are those of `createGroup`. */
+  prepareGroup(
+    group: Omit<NewGroup, 'certified'> & { readonly submit: Uint8Array },
+  ): Promise<Preparation>;
+  /**
+   * Writes a commit down behind the newest accepted entry. `mayWrite` false: only tells whether it
+   * is accepted or PREPARED. Throws as `submitCommit`, and FailedPreconditionError TERM_FENCED (details:
+   * HubFence) unless this hub promised and adopted exactly `term`.
+   */
+  prepareCommit(term: number, commit: PreparedCommit, mayWrite: boolean): Promise<Preparation>;
+  /**
+   * A majority has the PREPARED entry under `term`: accepted, with all that follows. The own channel's
+   * refusals do not count any more. Throws FailedPreconditionError TERM_FENCED unless this hub
+   * promised and adopted exactly `term` and this entry is PREPARED or accepted.
+   */
+  acceptPrepared(term: number, commit: OfferedCommit): Promise<AcceptedCommit>;
+  /**
+   * Takes the log of a term's owner; undefined: this hub lacks accepted entries, and took nothing.
+   * Throws FailedPreconditionError TERM_FENCED (details: HubFence), ConflictError SEQ_CONFLICT when
+   * that log lacks what this hub accepted or signed, UnavailableError HUB_UNAVAILABLE for a learner,
+   * InvalidArgumentError and ConflictError as `submitCommit`, ResourceExhaustedError QUOTA.
+   */
+  adoptLog(log: LeaderLog): Promise<LogEnd | undefined>;
+  /** Promises a term above all before it. Throws TERM_FENCED, HUB_UNAVAILABLE (a learner), UNKNOWN_GROUP. */
+  promiseTerm(group: Uint8Array, term: number, isOwn: boolean): Promise<HubState>;
+  /**
+   * The owner of a promised term takes a log into it: of at least `position` accepted entries, with
+   * what is PREPARED here (`keeps`), another entry, or none. Throws TERM_FENCED, SEQ_CONFLICT.
+   */
+  takeLog(
+    group: Uint8Array,
+    term: number,
+    position: number,
+    prepared: PreparedCommit | 'keeps' | undefined,
+  ): Promise<void>;
+  /**
+   * Takes certified entries, whatever the term. Throws ConflictError SEQ_CONFLICT when they contradict
+   * what is here, InvalidArgumentError, ResourceExhaustedError QUOTA.
+   */
+  installEntries(installed: InstalledEntries): Promise<LogEnd>;
+}
+
+export interface GroupStore extends HubSetStore {
   /**
    * Entry 0 of a group. Throws InvalidArgumentError BAD_FIELD or BAD_SIGNATURE, ConflictError
    * NAME_TAKEN when another entry 0 is there, ResourceExhaustedError QUOTA, UnavailableError

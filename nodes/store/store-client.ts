@@ -11,7 +11,13 @@ import type {
 } from '@quicprochat/federation';
 import type { AuditStore, TreeStore } from '@quicprochat/kt-log';
 import type { ChannelPostRow, LogPosition, NewChannel } from './channel-store.ts';
-import type { NewGroup, OfferedCommit } from './group-store.ts';
+import type {
+  InstalledEntries,
+  LeaderLog,
+  NewGroup,
+  OfferedCommit,
+  PreparedCommit,
+} from './group-store.ts';
 import { KeyLogStore, NodeAuditStore } from './log-stores.ts';
 import type { OperationArgs, OperationName, OperationResult } from './operations.ts';
 import type { StoreReads } from './reads.ts';
@@ -175,6 +181,38 @@ export class StoreClient implements NodeStore {
   }
   groupInfo(group: Uint8Array) {
     return this.#channel.call('groupInfo', group);
+  }
+  hubState(group: Uint8Array) {
+    return this.#channel.call('hubState', group);
+  }
+  preparedGroups() {
+    return this.#channel.call('preparedGroups');
+  }
+  prepareGroup(group: Omit<NewGroup, 'certified'> & { readonly submit: Uint8Array }) {
+    return this.#channel.call('prepareGroup', group);
+  }
+  prepareCommit(term: number, commit: PreparedCommit, mayWrite: boolean) {
+    return this.#channel.call('prepareCommit', term, commit, mayWrite);
+  }
+  acceptPrepared(term: number, commit: OfferedCommit) {
+    return this.#channel.call('acceptPrepared', term, commit);
+  }
+  adoptLog(log: LeaderLog) {
+    return this.#channel.call('adoptLog', log);
+  }
+  promiseTerm(group: Uint8Array, term: number, isOwn: boolean) {
+    return this.#channel.call('promiseTerm', group, term, isOwn);
+  }
+  takeLog(
+    group: Uint8Array,
+    term: number,
+    position: number,
+    prepared: PreparedCommit | 'keeps' | undefined,
+  ) {
+    return this.#channel.call('takeLog', group, term, position, prepared);
+  }
+  installEntries(installed: InstalledEntries) {
+    return this.#channel.call('installEntries', installed);
   }
   createChannel(rid: Uint8Array, channel: NewChannel) {
     return this.#channel.call('createChannel', rid, channel);

@@ -3,7 +3,13 @@
  * listed devices, Welcomes for joiners, and a ChannelUpdate for each domain. First everything that
  * can refuse it is checked, then all of it is written. Who cannot be reached is told to the committer.
  */
-import { InvalidArgumentError, messageTag, parseChannelUpdate, RowKind } from '@quicprochat/proto';
+import {
+  InvalidArgumentError,
+  messageTag,
+  parseChannelUpdate,
+  QpcError,
+  RowKind,
+} from '@quicprochat/proto';
 import { create, fromBinary, GroupControlSchema, toBinary } from '@quicprochat/proto/messages';
 import { needBytes, storeBounds } from '../bounds.ts';
 import type { GroupTarget, OfferedCommit } from '../group-store.ts';
@@ -21,8 +27,15 @@ export interface PreparedDelivery {
 }
 
 export interface GroupDelivery {
-  /** Throws InvalidArgumentError BAD_FIELD or BAD_SIGNATURE; writes nothing. */
-  prepare(nowMs: number, offered: OfferedCommit): PreparedDelivery;
+  /**
+   * Throws InvalidArgumentError BAD_FIELD or BAD_SIGNATURE; writes nothing. `isDecided`: a majority of
+   * hubs has the commit, so what this node's own channel refuses it does without.
+   */
+  prepare(
+    nowMs: number,
+    offered: Omit<OfferedCommit, 'certified'>,
+    isDecided?: boolean,
+  ): PreparedDelivery;
 }
 
 export interface GroupDeliveryParts {
@@ -41,7 +54,11 @@ export function groupDeliveryQueries({
   notices,
 }: GroupDeliveryParts): GroupDelivery {
   /** The committer's own checks of what it sent along; returns the own node's update, if any. */
-  function checkUpdates(nowMs: number, offered: OfferedCommit): (() => void) | undefined {
+  function checkUpdates(
+    nowMs: number,
+    offered: Omit<OfferedCommit, 'certified'>,
+    isDecided: boolean,
+  ): (() => void) | undefined {
     const { parsed, channel, updates, domain } = offered;
     let own: (() => void) | undefined;
     for (const { peer, payload } of updates) {
@@ -55,13 +72,13 @@ export function groupDeliveryQueries({
       if (!isOfCommit) throw bad('updates: one is not of this commit');
       if (peer !== undefined) continue;
       if (own !== undefined) throw bad('updates: two for this node');
-      own = channels.prepareUpdate(nowMs, domain, update);
+      own = tolerate(isDecided, () => channels.prepareUpdate(nowMs, domain, update));
     }
     return own;
   }
 
   return {
-    prepare(nowMs, offered) {
+    prepare(nowMs, offered, isDecided = false) {
       const { parsed, commit, mid, channel, targets, welcomes, updates, ttlMs, sender } = offered;
       needBytes(mid, storeBounds.midBytes, 'mid');
       for (const { rid } of targets) needBytes(rid, storeBounds.ridBytes, 'rid');
@@ -71,9 +88,12 @@ export function groupDeliveryQueries({
       }
       if (channel !== undefined) {
         if (channel.epoch !== parsed.epoch - 1) throw bad('channel: not of the parent epoch');
-        channels.isWritable(nowMs, channel.cid, channel, mid, commit);
       }
-      const ownUpdate = checkUpdates(nowMs, offered);
+      const isPosted =
+        channel !== undefined &&
+        tolerate(isDecided, () => channels.isWritable(nowMs, channel.cid, channel, mid, commit)) ===
+          true;
+      const ownUpdate = checkUpdates(nowMs, offered, isDecided);
       const senderLog = sender && logs.byKey(sender)?.id;
       const kind = RowKind.GroupControl;
 
@@ -135,7 +155,7 @@ export function groupDeliveryQueries({
           if (channel !== undefined) {
             const { cid, epoch, signature, peers, denied } = channel;
             // Before the update, so that who leaves may still read why.
-            channels.append(nowMs, cid, sent);
+            if (isPosted) channels.append(nowMs, cid, sent);
             const mark = encodeChannel(epoch, signature);
             for (const peer of peers) relay(peer, sent, [cid], { channel: mark });
             for (const peer of denied) bounce(sent, cid, peer, 'PEER_DENIED');
@@ -160,6 +180,16 @@ export function groupDeliveryQueries({
       };
     },
   };
+}
+
+/** Undefined for a refusal, where that does not matter any more. */
+function tolerate<T>(isTolerant: boolean, work: () => T): T | undefined {
+  try {
+    return work();
+  } catch (error) {
+    if (!isTolerant || !(error instanceof QpcError)) throw error;
+    return undefined;
+  }
 }
 
 function bad(what: string): InvalidArgumentError {
