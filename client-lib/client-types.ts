@@ -1,6 +1,7 @@
 /** What QpcClient is given and what it tells: options, results, and the error of a store without an account. */
 import { QpcError, Status, type Runtime } from '@quicprochat/proto';
 import type { Transport } from '@quicprochat/proto/transport';
+import type { FallbackOptions } from './peers/peer-swarm.ts';
 import type { ClientStore, ConversationEnd, ConversationRecord } from './store/store.ts';
 
 export interface OpenOptions {
@@ -20,6 +21,11 @@ export interface OpenOptions {
    * does not learn who sends; no node tells then when one is lost. False unless told.
    */
   readonly sealedSender?: boolean;
+  /**
+   * Ways past the own node while it, or that of a recipient, does not answer: those nodes, and perhaps
+   * the devices themselves, learn this device's address then. Absent: messages wait.
+   */
+  readonly fallback?: FallbackOptions | undefined;
 }
 
 export interface AccountOptions {

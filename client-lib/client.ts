@@ -78,7 +78,7 @@ export class QpcClient implements AsyncDisposable {
   readonly #runtime: Runtime;
   readonly #transport: Transport;
   readonly #events = new EventBus();
-  readonly #options: Pick<OpenOptions, 'sendsReadReceipts' | 'sealedSender'>;
+  readonly #options: Pick<OpenOptions, 'sendsReadReceipts' | 'sealedSender' | 'fallback'>;
   #device: Device | undefined;
   #closed: Promise<void> | undefined;
 
@@ -86,9 +86,9 @@ export class QpcClient implements AsyncDisposable {
     store: ClientStore,
     runtime: Runtime,
     transport: Transport,
-    { sendsReadReceipts = false, sealedSender = false }: OpenOptions,
+    { sendsReadReceipts = false, sealedSender = false, fallback }: OpenOptions,
   ) {
-    this.#options = { sendsReadReceipts, sealedSender };
+    this.#options = { sendsReadReceipts, sealedSender, fallback };
     this.#store = store;
     this.#runtime = runtime;
     this.#transport = transport;
@@ -239,8 +239,9 @@ export class QpcClient implements AsyncDisposable {
   messages(
     options: { readonly signal?: AbortSignal } = {},
   ): AsyncIterableIterator<ReceivedMessage> {
-    const { news, contacts, receipts } = this.#requireDevice();
+    const { news, contacts, receipts, disappearing } = this.#requireDevice();
     const onHad = (ids: readonly number[]): void => {
+      disappearing.wake();
       if (this.#options.sendsReadReceipts === true) receipts.addRead(ids);
     };
     return receivedMessages(
@@ -274,6 +275,7 @@ export class QpcClient implements AsyncDisposable {
     if (this.#store.groups.conversation(conversationId) === undefined) {
       throw new NotFoundError('UNKNOWN_GROUP', 'conversation: none with this id here');
     }
+    this.#device?.disappearing.sweep();
     return this.#store.messages.history(conversationId, limit);
   }
 
@@ -559,6 +561,7 @@ export class QpcClient implements AsyncDisposable {
         events: this.#events,
         record,
         sealsSender: this.#options.sealedSender === true,
+        fallback: this.#options.fallback,
       });
     }
     return this.#device;

@@ -1,7 +1,7 @@
 /**
  * What members say to each other inside MLS (docs/protocol/cryptography.md, `Content` of
  * proto/qpc/v1/content.proto): built with bounds, parsed with the same bounds. Text, receipts, delivery
- * tokens, and what members pass on from logs.
+ * tokens, endpoint records, and what members pass on from logs.
  */
 import {
   deliveryTokenBytes,
@@ -15,6 +15,7 @@ import {
   create,
   fromBinary,
   ReceiptKind as WireReceiptKind,
+  SignedEndpointRecordSchema,
   toBinary,
   type KeyEvidence as KeyEvidenceMessage,
   type Content as ContentMessage,
@@ -22,7 +23,9 @@ import {
   type DeliveryTokensSchema,
   type KeyEvidenceSchema,
   type MessageInitShape,
+  type SignedEndpointRecord,
 } from '@quicprochat/proto/messages';
+import { groupLimits } from './mls/index.ts';
 import type { ReceiptKind } from './store/store.ts';
 
 export const contentLimits = {
@@ -37,13 +40,23 @@ export const contentLimits = {
   receiptIds: 256,
   /** Delivery tokens that travel together. */
   tokens: 256,
+  /** Bytes of an endpoint record. */
+  endpointBytes: 2_048,
 } as const;
 
 /** A logical clock beyond this is nonsense, and would leave no room for later messages. */
 const lamportMax = 2 ** 48;
 
+/** What may travel beside every content. */
+export interface ContentExtras {
+  /** Delivery tokens that the sender hands out. */
+  readonly tokens?: readonly HandedToken[] | undefined;
+  /** Where the sending device is reached without a node; not checked here. */
+  readonly endpoint?: SignedEndpointRecord | undefined;
+}
+
 /** What every content begins with. */
-export interface ContentHeader {
+export interface ContentHeader extends ContentExtras {
   /** Inner id (16 bytes), once per message as the user sees it. */
   readonly innerId: Uint8Array;
   /** 1, 2, 3 .. per conversation and sending device; 0 for what may be missing, such as receipts. */
@@ -51,8 +64,6 @@ export interface ContentHeader {
   readonly lamport: number;
   /** Sender's wall clock (ms); a claim. */
   readonly sentMs: number;
-  /** Delivery tokens that the sender hands out. */
-  readonly tokens?: readonly HandedToken[] | undefined;
 }
 
 /** A delivery token (16 bytes) of the device `rid` (32 bytes). */
@@ -64,6 +75,8 @@ export interface HandedToken {
 /** A message as its sender wrote it. */
 export interface TextMessage extends ContentHeader {
   readonly text: string;
+  /** The text goes so long after it was sent (at its author) or shown; 0, and unless told: it stays. */
+  readonly expirySeconds?: number | undefined;
   /** What the sender passes on from key-transparency logs, if anything. */
   readonly evidence?: KeyEvidence | undefined;
 }
@@ -86,8 +99,10 @@ export interface ReceiptMessage extends ContentHeader {
 export type ParsedContent =
   | { readonly type: 'text'; readonly content: TextMessage }
   | { readonly type: 'receipt'; readonly content: ReceiptMessage }
+  /** The sender's user wants to leave. */
+  | { readonly type: 'leave'; readonly content: ContentHeader }
   /** Nothing but what its header brings. */
-  | { readonly type: 'tokens'; readonly content: ContentHeader }
+  | { readonly type: 'extras'; readonly content: ContentHeader }
   /** Of a kind that a later version knows; its number counts. */
   | { readonly type: 'unknown'; readonly content: ContentHeader };
 
@@ -117,22 +132,47 @@ export function encodeContent(message: TextMessage): Uint8Array {
       lamport: BigInt(message.lamport),
       sentMs: BigInt(message.sentMs),
       body: { case: 'text', value: { utf8: message.text } },
+      expirySeconds: message.expirySeconds ?? 0,
       ...(message.evidence === undefined ? {} : { evidence: evidenceMessage(message.evidence) }),
-      ...(message.tokens === undefined ? {} : { tokens: tokensMessage(message.tokens) }),
+      ...extrasMessage(message),
     }),
   );
 }
 
-/** Delivery tokens alone; not counted, like a receipt. */
-export function encodeTokens(header: Omit<ContentHeader, 'n'>): Uint8Array {
-  const { innerId, lamport, sentMs, tokens = [] } = header;
+/** Extras alone; not counted, like a receipt. */
+export function encodeExtras(header: Omit<ContentHeader, 'n'>): Uint8Array {
+  const { innerId, lamport, sentMs } = header;
   return toBinary(
     ContentSchema,
     create(ContentSchema, {
       id: innerId,
       lamport: BigInt(lamport),
       sentMs: BigInt(sentMs),
-      tokens: tokensMessage(tokens),
+      ...extrasMessage(header),
+    }),
+  );
+}
+
+function extrasMessage({
+  tokens,
+  endpoint,
+}: ContentExtras): Pick<MessageInitShape<typeof ContentSchema>, 'tokens' | 'endpoint'> {
+  return {
+    ...(tokens === undefined ? {} : { tokens: tokensMessage(tokens) }),
+    ...(endpoint === undefined ? {} : { endpoint }),
+  };
+}
+
+/** The own user wants to leave; not counted, like a receipt. */
+export function encodeLeave(header: Omit<ContentHeader, 'n'>): Uint8Array {
+  const { innerId, lamport, sentMs } = header;
+  return toBinary(
+    ContentSchema,
+    create(ContentSchema, {
+      id: innerId,
+      lamport: BigInt(lamport),
+      sentMs: BigInt(sentMs),
+      body: { case: 'leave', value: {} },
     }),
   );
 }
@@ -177,7 +217,8 @@ export function parseContent(bytes: Uint8Array): ParsedContent {
         throw new ContentError(`text above ${contentLimits.textBytes} bytes`);
       }
       const evidence = parseEvidence(content.evidence);
-      return { type: 'text', content: { ...header, text: utf8, evidence } };
+      const expirySeconds = Math.min(content.expirySeconds, groupLimits.expirySeconds);
+      return { type: 'text', content: { ...header, text: utf8, evidence, expirySeconds } };
     }
     case 'receipt': {
       const { kind, ids } = body.value;
@@ -191,8 +232,13 @@ export function parseContent(bytes: Uint8Array): ParsedContent {
       const said = kind === WireReceiptKind.READ ? 'READ' : 'DELIVERED';
       return { type: 'receipt', content: { ...header, kind: said, ids } };
     }
+    case 'leave':
+      return { type: 'leave', content: header };
     case undefined:
-      return { type: header.tokens === undefined ? 'unknown' : 'tokens', content: header };
+      return {
+        type: header.tokens === undefined && header.endpoint === undefined ? 'unknown' : 'extras',
+        content: header,
+      };
   }
 }
 
@@ -206,6 +252,7 @@ function headerOf(content: ContentMessage): ContentHeader {
     lamport: bounded(content.lamport, lamportMax, 'lamport'),
     sentMs: bounded(content.sentMs, Number.MAX_SAFE_INTEGER, 'sent_ms'),
     tokens: parseTokens(content.tokens),
+    endpoint: parseEndpoint(content.endpoint),
   };
 }
 
@@ -230,6 +277,19 @@ export function parseTokens(
     rid: Uint8Array.from(rid),
     token: Uint8Array.from(token),
   }));
+}
+
+/** Undefined for none, and for what is beyond its bounds: it is an extra and costs no message. */
+function parseEndpoint(
+  message: SignedEndpointRecord | undefined,
+): SignedEndpointRecord | undefined {
+  if (message === undefined) return undefined;
+  const { record, signature } = message;
+  if (record.length > contentLimits.endpointBytes || signature.length !== 64) return undefined;
+  return create(SignedEndpointRecordSchema, {
+    record: Uint8Array.from(record),
+    signature: Uint8Array.from(signature),
+  });
 }
 
 /** For the wire. */

@@ -3,6 +3,7 @@
  * in silently. All of it is part of the transaction that uses up the message's key.
  */
 import { messageTag, type Runtime } from '@quicprochat/proto';
+import type { SignedEndpointRecord } from '@quicprochat/proto/messages';
 import {
   ContentError,
   parseContent,
@@ -29,6 +30,8 @@ export interface ContentsParts {
   readonly holes: Pick<Holes, 'wake'>;
   /** A member passed on what logs say; done when it is taken in. */
   readonly onEvidence: (evidence: KeyEvidence) => Promise<void>;
+  /** A device said where it is reached without a node, in the transaction of what brought it. */
+  readonly onEndpoint: (endpoint: SignedEndpointRecord, from: Uint8Array) => void;
   /** Messages are in the store that the application has not seen. */
   readonly onMessages: () => void;
   /** Receipts are due in this conversation. */
@@ -72,13 +75,16 @@ export class Contents {
       this.#unreadable(opened.row, error.reason, batch);
       return;
     }
-    const { tokens } = parsed.content;
+    const { tokens, endpoint } = parsed.content;
     if (tokens !== undefined) {
       batch.write(() => this.#parts.tokens.take(tokens, sender.identityPub, batch.nowMs));
       batch.after(() => this.#parts.tokens.changed());
     }
+    if (endpoint !== undefined) {
+      batch.write(() => this.#parts.onEndpoint(endpoint, sender.identityPub));
+    }
     switch (parsed.type) {
-      case 'tokens':
+      case 'extras':
         break;
       case 'text':
         this.#show(parsed.content, conversation, opened, batch);
@@ -108,7 +114,7 @@ export class Contents {
       conversation.sentCount,
       Math.max(conversation.lamport, message.lamport),
     );
-    const { evidence, tokens: _tokens, ...shown } = message;
+    const { evidence, tokens: _tokens, endpoint: _endpoint, ...shown } = message;
     batch.write(() => {
       const messageId = store.messages.add({
         conversationId: conversation.id,
@@ -116,6 +122,7 @@ export class Contents {
         senderDevice: sender.deviceId,
         ...shown,
         receivedMs: batch.nowMs,
+        via: row.via,
       });
       if (messageId === undefined) {
         this.#writeReceiptAgain(

@@ -16,6 +16,7 @@ import { checkText, encodeContent } from './content.ts';
 import type { DeliveryTokens } from './delivery-tokens.ts';
 import { envelopeKeyOf } from './envelope-key.ts';
 import type { EventBus } from './events.ts';
+import type { Extras } from './extras.ts';
 import { channelCopies, hybridCopies, type SealedCopy } from './fan-out.ts';
 import { fetchInvitees, forgetClaims, type Invitee } from './invitation.ts';
 import type { EvidenceExchange } from './kt/evidence-exchange.ts';
@@ -55,7 +56,8 @@ export interface ConversationParts {
   readonly events: EventBus;
   readonly contacts: Contacts;
   readonly evidence: EvidenceExchange;
-  readonly tokens: Pick<DeliveryTokens, 'next' | 'mark' | 'forInvitees'>;
+  readonly tokens: Pick<DeliveryTokens, 'forInvitees'>;
+  readonly extras: Pick<Extras, 'next'>;
   readonly writer: Writer;
   readonly mls: Mls;
   readonly caller: Caller;
@@ -63,6 +65,8 @@ export interface ConversationParts {
   readonly signatureKey: SignatureKey;
   /** The outbox got rows. */
   readonly onOutbox: () => void;
+  /** A text was sent that disappears. */
+  readonly onTimed: () => void;
 }
 
 /** A group that grew by one commit, with what has to leave for it. */
@@ -205,13 +209,14 @@ export class Conversations {
       lamport: conversation.lamport + 1,
       sentMs: runtime.clock.now(),
       text,
+      expirySeconds: group.info.expirySeconds,
     };
     const recipients = recipientsOf(group);
     const members = recipients.map(({ userId }) => userId);
     contacts.requireUnblocked(members);
     const evidence = this.#parts.evidence.next(conversation.id, members);
-    const tokens = this.#parts.tokens.next(conversation.id, members);
-    const plaintext = encodeContent({ ...message, evidence, tokens });
+    const extras = this.#parts.extras.next(conversation.id, members);
+    const plaintext = encodeContent({ ...message, evidence, ...extras.content });
     const sealed = await sealContent(
       { store, mls, contacts, random },
       group,
@@ -257,9 +262,10 @@ export class Conversations {
         );
       }
       if (evidence !== undefined) this.#parts.evidence.mark(conversation.id, evidence);
-      if (tokens !== undefined) this.#parts.tokens.mark(conversation.id);
+      extras.mark();
     });
     batch.after(onOutbox);
+    if (message.expirySeconds > 0) batch.after(this.#parts.onTimed);
     return sent;
   }
 

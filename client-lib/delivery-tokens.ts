@@ -1,7 +1,7 @@
 /**
  * Delivery tokens of this device (docs/protocol/delivery.md, "Delivery tokens"): one at a time, told to
  * the own node, and handed to the members of conversations inside MLS: with a Welcome, with a text,
- * or by themselves soon after something changed. Blocking somebody makes a new one that goes to
+ * or by themselves soon after something changed (extras.ts). Blocking somebody makes a new one that goes to
  * everybody else. Whose tokens go on which copy is the outbox's business.
  */
 import {
@@ -14,42 +14,25 @@ import {
   type Runtime,
   hex,
 } from '@quicprochat/proto';
-import type { Contacts } from './contacts.ts';
-import { contentLimits, encodeTokens, type HandedToken } from './content.ts';
-import { PrekeyError } from './fan-out.ts';
+import { contentLimits, type HandedToken } from './content.ts';
+import type { Extra } from './extras.ts';
 import type { Caller } from './link.ts';
-import type { Mls, MlsGroup } from './mls/index.ts';
-import { fetchPrekeys } from './prekeys.ts';
-import { recipientsOf, sealContent } from './sealing.ts';
+import type { MlsGroup } from './mls/index.ts';
+import { recipientsOf } from './sealing.ts';
 import type { ClientStore } from './store/store.ts';
-import type { Batch, Writer } from './writer.ts';
-
-export const tokenLimits = {
-  /** Devices of a group, beyond which a token waits for the next text: each would go to all others. */
-  devices: 64,
-  /** A change waits this long for a text that takes the token along (ms). */
-  delayMs: 2_000,
-  /** After a failure, such as a prekey that cannot be fetched (ms). */
-  retryMs: 60_000,
-} as const;
 
 export interface DeliveryTokensParts {
   readonly store: ClientStore;
   readonly runtime: Runtime;
-  readonly writer: Writer;
-  readonly mls: Mls;
-  readonly contacts: Contacts;
-  readonly caller: Caller;
   readonly rid: Uint8Array;
   /** The outbox got rows. */
   readonly onOutbox: () => void;
+  /** Conversations are to get the own token soon. */
+  readonly onDue: () => void;
 }
 
-export class DeliveryTokens {
+export class DeliveryTokens implements Extra {
   readonly #parts: DeliveryTokensParts;
-  #isTimed = false;
-  #isStopped = false;
-  #working: Promise<void> = Promise.resolve();
 
   constructor(parts: DeliveryTokensParts) {
     this.#parts = parts;
@@ -94,12 +77,15 @@ export class DeliveryTokens {
     this.wake();
   }
 
-  /** For a text: the own token, if it is new to this conversation. `mark` when it is written. */
-  next(conversationId: Uint8Array, members: readonly string[]): readonly HandedToken[] | undefined {
+  /** The own token, if it is new to this conversation. */
+  next(
+    conversationId: Uint8Array,
+    members: readonly string[],
+  ): { readonly tokens: readonly HandedToken[] } | undefined {
     const { tokens } = this.#parts.store;
     const own = tokens.own();
     const isDue = own?.isTold === true && !tokens.isTold(conversationId, own.id);
-    return isDue && this.#mayHave(members) ? this.#own() : undefined;
+    return isDue && this.#mayHave(members) ? { tokens: this.#own() } : undefined;
   }
 
   /** The members have the own token, in the transaction that stores what brings it. */
@@ -107,6 +93,12 @@ export class DeliveryTokens {
     const { tokens } = this.#parts.store;
     const own = tokens.own();
     if (own !== undefined) tokens.markTold(conversationId, own.id);
+  }
+
+  due(): readonly Uint8Array[] {
+    const { tokens } = this.#parts.store;
+    const own = tokens.own();
+    return own?.isTold === true ? tokens.untold(own.id) : [];
   }
 
   /** Beside a Welcome: the own token and those of the members, as far as they are known. */
@@ -147,18 +139,8 @@ export class DeliveryTokens {
   }
 
   /** Conversations that do not have the own token get it soon. */
-  wake(delayMs: number = tokenLimits.delayMs): void {
-    if (this.#isTimed || this.#isStopped) return;
-    this.#isTimed = true;
-    this.#parts.runtime.clock.timer(delayMs, () => {
-      this.#isTimed = false;
-      if (!this.#isStopped) this.#working = this.#working.then(() => this.#handOut());
-    });
-  }
-
-  async stop(): Promise<void> {
-    this.#isStopped = true;
-    await this.#working;
+  wake(): void {
+    this.#parts.onDue();
   }
 
   #make(): void {
@@ -174,67 +156,5 @@ export class DeliveryTokens {
   #mayHave(members: readonly string[]): boolean {
     const blocked = this.#parts.store.tokens.blocked();
     return !members.some((userId) => blocked.includes(userId));
-  }
-
-  /** Never fails: what cannot be sealed now is tried again. */
-  async #handOut(): Promise<void> {
-    const { store, runtime, writer } = this.#parts;
-    const own = store.tokens.own();
-    if (own?.isTold !== true) return;
-    for (const conversationId of store.tokens.untold(own.id)) {
-      try {
-        await this.#withPrekeys(() => writer.run((batch) => this.#seal(batch, conversationId)));
-      } catch (error) {
-        const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
-        runtime.log.info('a delivery token waits', { reason, error: String(error) });
-        this.wake(tokenLimits.retryMs);
-      }
-    }
-  }
-
-  async #withPrekeys(work: () => Promise<void>): Promise<void> {
-    try {
-      await work();
-    } catch (error) {
-      if (!(error instanceof PrekeyError)) throw error;
-      await fetchPrekeys(this.#parts, error.userIds);
-      await work();
-    }
-  }
-
-  async #seal(batch: Batch, conversationId: Uint8Array): Promise<void> {
-    const { store, runtime, mls, contacts, onOutbox } = this.#parts;
-    const { random, clock } = runtime;
-    const conversation = store.groups.conversation(conversationId);
-    const group = conversation === undefined ? undefined : batch.group(conversation.groupId);
-    if (conversation === undefined || group?.isActive !== true) return;
-    const recipients = recipientsOf(group);
-    const members = recipients.map(({ userId }) => userId);
-    const tokens = this.next(conversationId, members);
-    const isWanted = recipients.length > 0 && recipients.length < tokenLimits.devices;
-    if (tokens === undefined || !isWanted) return;
-    contacts.requireUnblocked(members);
-    const plaintext = encodeTokens({
-      innerId: random.bytes(contentLimits.innerIdBytes),
-      lamport: conversation.lamport,
-      sentMs: clock.now(),
-      tokens,
-    });
-    const sealed = await sealContent(
-      { store, mls, contacts, random },
-      group,
-      plaintext,
-      recipients,
-    );
-    batch.useKeys(sealed.next, sealed.epoch, sealed.wipe);
-    batch.write(() => {
-      const { epoch, generation } = sealed;
-      const about = { kind: 'RECEIPT', groupId: group.groupId, epoch, generation } as const;
-      for (const copy of sealed.copies) {
-        store.outbox.add({ ...copy, messageId: undefined, about }, batch.nowMs);
-      }
-      this.mark(conversationId);
-    });
-    batch.after(onOutbox);
   }
 }

@@ -17,10 +17,13 @@ import { Contacts } from './contacts.ts';
 import { Conversations } from './conversation.ts';
 import { DeliveryProofs } from './delivery-proofs.ts';
 import { DeliveryTokens } from './delivery-tokens.ts';
+import { Extras } from './extras.ts';
 import type { EventBus } from './events.ts';
+import { Disappearing } from './disappearing.ts';
 import { EvidenceExchange } from './kt/evidence-exchange.ts';
 import { Holes } from './holes.ts';
 import { Housekeeping } from './housekeeping.ts';
+import { Fallback } from './ladder/fallback.ts';
 import { Guardian } from './kt/guardian.ts';
 import { Logs, type LogsParts } from './kt/logs.ts';
 import { OwnKeys } from './kt/own-keys.ts';
@@ -28,6 +31,7 @@ import { KeyPublisher } from './key-publisher.ts';
 import { Link, type Caller, type Session } from './link.ts';
 import { createMls } from './mls/index.ts';
 import { Outbox } from './outbox.ts';
+import type { FallbackOptions } from './peers/peer-swarm.ts';
 import { News } from './received.ts';
 import { Receipts } from './receipts.ts';
 import { Receiver } from './receiver.ts';
@@ -52,6 +56,8 @@ export interface DeviceParts {
   readonly record: AccountRecord;
   /** Copies for devices whose delivery token is known go without the sender's name. */
   readonly sealsSender: boolean;
+  /** Ways past the own node; undefined: none. */
+  readonly fallback: FallbackOptions | undefined;
 }
 
 export class Device {
@@ -64,12 +70,15 @@ export class Device {
   readonly logs: Logs;
   readonly changes: AccountChanges;
   readonly receipts: Receipts;
+  readonly disappearing: Disappearing;
   readonly news = new News();
   readonly #runtime: Runtime;
   readonly #guardian: Guardian;
   /** What goes on beside calls; over when the device has stopped. */
   readonly #sealed: SealedSender | undefined;
   readonly #background = new Set<Promise<void>>();
+  readonly #fallback: Fallback | undefined;
+  readonly #extras: Extras;
   readonly #writer: Writer;
   readonly #holes: Holes;
   readonly #resender: Resender;
@@ -80,7 +89,7 @@ export class Device {
   readonly #publisher: KeyPublisher;
   readonly #lookup: UserLookup;
 
-  constructor({ store, runtime, transport, events, record, sealsSender }: DeviceParts) {
+  constructor({ store, runtime, transport, events, record, ...options }: DeviceParts) {
     const { userId, nodeAddress } = record;
     const keys = accountKeys(record);
     const identity = { userId, deviceId: Device.idOf(keys) };
@@ -90,6 +99,7 @@ export class Device {
     this.logs = Device.logsOf(store, runtime, record, (of, error) =>
       this.#guardian.onRefused(of, error),
     );
+    this.disappearing = new Disappearing({ store, runtime, events });
     const ownKeys = new OwnKeys({ store, runtime, events, userId });
     this.contacts = new Contacts({
       store,
@@ -131,10 +141,30 @@ export class Device {
     const { pin } = parseNodeAddress(nodeAddress);
     const proofs = new DeliveryProofs({ store, runtime, own: { domain, pin } });
     const own = { domain, nodeAddress };
-    this.#sealed = sealsSender ? new SealedSender({ store, runtime, transport, own }) : undefined;
+    this.#sealed = options.sealsSender
+      ? new SealedSender({ store, runtime, transport, own })
+      : undefined;
     const sealed = this.#sealed;
-    const onOvertaken = (): void => this.#redelivery.wake();
-    this.outbox = new Outbox({ store, runtime, events, proofs, userId, sealed, onOvertaken });
+    this.outbox = new Outbox({
+      ...{ store, runtime, events, proofs, userId, sealed },
+      onOvertaken: () => this.#redelivery.wake(),
+      onUnreachable: (away) => this.#fallback?.unreachable(away),
+    });
+    this.#fallback =
+      options.fallback === undefined
+        ? undefined
+        : new Fallback({
+            ...{ store, runtime, transport, events, own, options: options.fallback },
+            writer: this.#writer,
+            outbox: this.outbox,
+            identityKey: keys.identityKey,
+            receive: (row) => this.#receiver.receivePeer(row),
+            onDue: (delayMs) => this.#extras.wake(delayMs),
+          });
+    const onOutbox = (): void => {
+      this.outbox.kick();
+      this.#fallback?.kick();
+    };
     this.link = new Link({
       runtime,
       transport,
@@ -151,23 +181,24 @@ export class Device {
       mls,
       contacts,
       caller: this.link,
-      onOutbox: () => this.outbox.kick(),
+      onOutbox,
     };
     this.receipts = new Receipts(sending);
     this.#holes = new Holes({ ...sending, events, identityKey: keys.identityKey });
-    this.#redelivery = new Redelivery({ ...sending, events, identity, outbox: this.outbox });
+    this.#redelivery = new Redelivery({
+      ...{ ...sending, events, identity, outbox: this.outbox },
+      onAway: (away, sinceMs) => this.#fallback?.away(away, sinceMs),
+    });
     this.#housekeeping = new Housekeeping(sending);
     this.#resender = new Resender({ ...sending, identity, identityKey: keys.identityKey });
     this.tokens = new DeliveryTokens({
       store,
       runtime,
-      writer: this.#writer,
-      mls,
-      contacts,
-      caller: this.link,
       rid: publicKey,
-      onOutbox: () => this.outbox.kick(),
+      onOutbox,
+      onDue: () => this.#extras.wake(),
     });
+    this.#extras = new Extras(sending, [this.tokens, ...(this.#fallback?.extras ?? [])]);
     this.#receiver = new Receiver({
       tokens: this.tokens,
       store,
@@ -180,6 +211,7 @@ export class Device {
       signatureKey,
       onUnknownUsers: (userIds) => this.#lookup.want(userIds),
       onEvidence: (taken) => evidence.take(taken),
+      onEndpoint: (signed, from) => this.#fallback?.take(signed, from),
       onMessages: () => this.news.ring(),
       holes: this.#holes,
       resender: this.#resender,
@@ -222,6 +254,7 @@ export class Device {
     });
     this.conversations = new Conversations({
       tokens: this.tokens,
+      extras: this.#extras,
       store,
       runtime,
       events,
@@ -232,7 +265,8 @@ export class Device {
       caller: this.link,
       identity,
       signatureKey,
-      onOutbox: () => this.outbox.kick(),
+      onOutbox,
+      onTimed: () => this.disappearing.wake(),
     });
   }
 
@@ -281,16 +315,20 @@ export class Device {
     this.#resender.start();
     this.#redelivery.start();
     this.#housekeeping.start();
+    this.disappearing.start();
+    this.#fallback?.start();
     this.#logged(this.#receiver.retryParked(), 'parked rows');
   }
 
   /** Disconnects; what is prepared gets written. Idempotent. */
   async stop(): Promise<void> {
+    this.disappearing.stop();
     await this.link.stop();
+    await this.#fallback?.stop();
     await this.#sealed?.close();
     await this.#lookup.stop();
     await this.receipts.stop();
-    await this.tokens.stop();
+    await this.#extras.stop();
     await this.#holes.stop();
     await this.#resender.stop();
     await this.#redelivery.stop();
@@ -303,6 +341,7 @@ export class Device {
 
   #onSession(session: Session): void {
     this.#sync.attach(session);
+    this.#fallback?.follow(session);
     this.#keepPublished(session);
     this.#logged(this.#guardian.watch(session), 'watching the logs');
     this.#logged(this.#redelivery.follow(session), 'asking after copies');

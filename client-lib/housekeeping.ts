@@ -1,6 +1,7 @@
 /**
  * What a device throws away because of its age (docs/protocol/delivery.md): marks, settled copies, kept
- * ciphertexts, records, and keys that were skipped. Once at the start and then again and again.
+ * ciphertexts, records, endpoints of others, and keys that were skipped. Once at the start and then
+ * again and again.
  */
 import { jitter, type Runtime } from '@quicprochat/proto';
 import { dropSkippedKeys, skippedKeys, type SkippedKey } from './mls/index.ts';
@@ -52,6 +53,7 @@ export class Housekeeping {
       store.inbox.expire(nowMs);
       store.outbox.expire(nowMs);
       store.resend.expire(nowMs);
+      store.endpoints.expire(nowMs);
     });
     for (const { groupId } of store.groups.conversations()) {
       if (this.#isStopped && this.#working !== undefined) return;

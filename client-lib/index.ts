@@ -28,6 +28,7 @@ export type { LogStatus } from './kt/log-status.ts';
 export type { VersionChange } from './kt/manifest-history.ts';
 export { ClosedError } from './link.ts';
 export { MlsError, type MlsReason } from './mls/index.ts';
+export type { FallbackOptions, PeerSwarm } from './peers/peer-swarm.ts';
 export type { ReceivedMessage } from './received.ts';
 export { StaleKeysError } from './sealing.ts';
 export { StoreError } from './store/database.ts';
@@ -35,6 +36,8 @@ export type { StoredKeyEvent } from './store/log-rows.ts';
 export type {
   KeySource,
   MessageRecord,
+  Path,
+  PeerPath,
   StoredProof,
   SendState,
   UndecryptableRow,

@@ -52,6 +52,8 @@ export interface OutboxParts {
   readonly events: EventBus;
   /** Copies that waited were overtaken meanwhile: they are due to be sealed anew. */
   readonly onOvertaken: () => void;
+  /** The own node says that it cannot reach a domain. */
+  readonly onUnreachable?: (domain: string) => void;
 }
 
 export class Outbox {
@@ -308,6 +310,7 @@ export class Outbox {
       const verdict = sealed === undefined ? sendVerdict(error) : sealedVerdict(error, ageMs);
       const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
       log.debug('enqueue failed', { reason, verdict });
+      if (reason === 'PEER_UNREACHABLE') this.#parts.onUnreachable?.(entry.domain);
       if (token.length === 0 && isFullForStrangers(error) && this.#waits.wait(entry))
         return 'waits';
       if (verdict === 'permanent' || this.#isPoison(entry, error)) {

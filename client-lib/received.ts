@@ -5,7 +5,7 @@
 import type { Runtime } from '@quicprochat/proto';
 import type { Verification } from './contact.ts';
 import type { Contacts } from './contacts.ts';
-import type { ClientStore, MessageRecord } from './store/store.ts';
+import type { ClientStore, MessageRecord, PeerPath } from './store/store.ts';
 
 export const receivedLimits = {
   /** Messages read from the store at once, and marked as had at once. */
@@ -26,6 +26,8 @@ export interface ReceivedMessage {
   readonly receivedMs: number;
   /** Order on screen: (lamport, id). */
   readonly lamport: number;
+  /** By which path it came. */
+  readonly via: 'node' | PeerPath;
   /** How sure we are of the sender's keys now. */
   readonly verification: Verification;
 }
@@ -113,6 +115,7 @@ function receivedOf(row: MessageRecord, contacts: Contacts): ReceivedMessage {
     sentMs: row.sentMs,
     receivedMs: row.receivedMs ?? row.sentMs,
     lamport: row.lamport,
+    via: row.via ?? 'node',
     verification: contacts.verificationOf(row.senderUser, row.senderDevice),
   };
 }

@@ -5,7 +5,15 @@
  * opened is recorded. Where rows come from and when they are acked is sync's business.
  */
 import { createHash } from 'node:crypto';
-import { DataLossError, messageTag, QpcError, RowKind, sameBytes } from '@quicprochat/proto';
+import {
+  DataLossError,
+  InvalidArgumentError,
+  messageTag,
+  QpcError,
+  ResourceExhaustedError,
+  RowKind,
+  sameBytes,
+} from '@quicprochat/proto';
 import type { HandedToken } from './content.ts';
 import { Contents, type ContentsParts } from './contents.ts';
 import {
@@ -33,13 +41,16 @@ import {
 import { takeNotice } from './notices.ts';
 import { ResendError } from './resend-request.ts';
 import type { Resender } from './resender.ts';
-import type { InboxRow, ParkedRow, ParkReason } from './store/store.ts';
+import type { InboxRow, ParkedRow, ParkReason, PeerPath } from './store/store.ts';
 import { writerLimits, type Batch, type Writer } from './writer.ts';
 
 export const receiverLimits = {
   /** Rows and payload bytes that may wait; what goes beyond is recorded as undecryptable. */
   parkedRows: 4096,
   parkedBytes: 64 * 1024 * 1024,
+  /** The same for what no node brought; beyond, it is refused. */
+  peerRows: 512,
+  peerBytes: 8 * 1024 * 1024,
   /** How long a row may wait (ms): a Welcome lives 30 days at a node. */
   parkedMs: 31 * 24 * 3600 * 1000,
 } as const;
@@ -50,6 +61,9 @@ type Verdict =
   | { readonly kind: 'never'; readonly reason: string }
   /** Ours, or here already: nothing to show. */
   | { readonly kind: 'known' };
+
+/** Makes the changes, told the parked row that this was, if it was one. */
+type Settle = (parked: ParkedRow | undefined) => void;
 
 export interface ReceiverParts extends ContentsParts {
   readonly writer: Writer;
@@ -98,6 +112,47 @@ export class Receiver {
       }
       batch.moveInboxCursor({ storeId, seq: row.seq });
     });
+  }
+
+  /**
+   * Takes in a message that no node brought; only what authenticates itself is written down. Resolves
+   * when it is durable, and says whether it was here already. Throws InvalidArgumentError BAD_FIELD for
+   * what can never be opened, ResourceExhaustedError QUEUE_FULL when too much of that kind waits: then
+   * nothing has changed, and a node's copy of it is judged by itself.
+   */
+  receivePeer({
+    mid,
+    payload,
+    via,
+  }: Pick<InboxRow, 'mid' | 'payload'> & { readonly via: PeerPath }): Promise<
+    'stored' | 'duplicate'
+  > {
+    return this.#parts.writer.run(async (batch) => {
+      const { nowMs } = batch;
+      const row = { mid, payload, via, seq: 0, kind: RowKind.Envelope, receivedMs: nowMs };
+      const tag = messageTag(mid, payload);
+      if (batch.hasSeen(tag)) {
+        this.#contents.again(tag, batch);
+        return 'duplicate';
+      }
+      const { verdict, settle } = await this.#judge(row, batch);
+      if (verdict?.kind === 'known') return 'duplicate';
+      if (verdict?.kind === 'never') {
+        throw new InvalidArgumentError('BAD_FIELD', `nobody can open this: ${verdict.reason}`);
+      }
+      if (verdict?.kind === 'park') this.#requirePlace(payload.length);
+      batch.addSeen(tag);
+      settle(undefined);
+      return 'stored';
+    });
+  }
+
+  /** What no node brought is parked in a place of its own, so that it takes none from other rows. */
+  #requirePlace(length: number): void {
+    const { rows, bytes } = this.#parts.store.inbox.parkedSize('peers');
+    const { peerRows, peerBytes } = receiverLimits;
+    if (rows < peerRows && bytes + length <= peerBytes) return;
+    throw new ResourceExhaustedError('QUEUE_FULL', `${rows} messages wait for what they need`);
   }
 
   /** Rows that the node no longer holds: recorded and passed. Throws like `receive`. */
@@ -171,7 +226,15 @@ export class Receiver {
    * Everything about a row that can fail or wait; the result makes the changes, told the parked
    * row that this is, if it is one.
    */
-  async #attempt(row: InboxRow, batch: Batch): Promise<(parked: ParkedRow | undefined) => void> {
+  async #attempt(row: InboxRow, batch: Batch): Promise<Settle> {
+    return (await this.#judge(row, batch)).settle;
+  }
+
+  /** The same, with what is wrong with the row, if something is. */
+  async #judge(
+    row: InboxRow,
+    batch: Batch,
+  ): Promise<{ readonly verdict: Verdict | undefined; readonly settle: Settle }> {
     try {
       if (row.kind !== RowKind.Envelope) throw never(`ROW_KIND_${row.kind}`);
       const content = this.#open(row);
@@ -179,15 +242,16 @@ export class Receiver {
       if (batch.hasSeen(mark)) throw new Unopened({ kind: 'known' });
       if (content.evidence !== undefined) await this.#parts.onEvidence(content.evidence);
       const apply = await this.#prepare(content, row, batch);
-      return (parked) => {
+      const settle: Settle = (parked) => {
         batch.addSeen(mark);
         apply();
         if (parked !== undefined) batch.unpark(parked.id);
       };
+      return { verdict: undefined, settle };
     } catch (error) {
       const verdict = verdictOf(error);
       if (verdict === undefined) throw error;
-      return (parked) => this.#settle(verdict, row, batch, parked);
+      return { verdict, settle: (parked) => this.#settle(verdict, row, batch, parked) };
     }
   }
 

@@ -57,6 +57,8 @@ export interface RedeliveryParts {
   readonly caller: Caller;
   readonly identity: Identity;
   readonly outbox: Pick<Outbox, 'reopen' | 'kick' | 'writeMarks'>;
+  /** The own node has not reached a domain since then, by its clock (ms); 0: it does. */
+  readonly onAway?: (domain: string, sinceMs: number) => void;
 }
 
 export class Redelivery {
@@ -124,12 +126,13 @@ export class Redelivery {
     );
     for (const [domain, rows] of byDomain) {
       const mids = uniqueMids(rows);
-      const { statuses } = await session.call(
+      const { statuses, awaySinceMs } = await session.call(
         methods.relayStatus,
         { domain, mids },
         { signal: session.signal },
       );
       this.#take(rows, statuses);
+      this.#parts.onAway?.(domain, Number(awaySinceMs));
     }
   }
 
@@ -258,7 +261,8 @@ export class Redelivery {
             copies.some(({ rid }) => sameBytes(rid, identityPub)),
           )
         : [];
-    if (group === undefined || message === undefined || recipients.length === 0) {
+    const hasText = message !== undefined && message.goneMs === undefined;
+    if (group === undefined || !hasText || recipients.length === 0) {
       batch.write(() => {
         for (const { id } of copies) leave(id);
       });

@@ -47,6 +47,7 @@ import {
 } from './mls/index.ts';
 import { Holes } from './holes.ts';
 import { DeliveryTokens } from './delivery-tokens.ts';
+import { Extras } from './extras.ts';
 import { EvidenceExchange } from './kt/evidence-exchange.ts';
 import { Logs } from './kt/logs.ts';
 import { TestLog, type TestLogOptions } from './test-logs.ts';
@@ -411,7 +412,8 @@ function buildParts(device: TestDevice, events: EventBus): Parts {
   };
   const { identityKey } = device;
   const receipts = new Receipts(sending);
-  const tokens = new DeliveryTokens({ ...sending, rid: device.rid });
+  const tokens = new DeliveryTokens({ ...sending, rid: device.rid, onDue: () => undefined });
+  const extras = new Extras(sending, [tokens]);
   const holes = new Holes({ ...sending, events, identityKey });
   const resender = new Resender({ ...sending, identity, identityKey });
   const receiver = new Receiver({
@@ -431,6 +433,7 @@ function buildParts(device: TestDevice, events: EventBus): Parts {
     },
     onUnknownUsers: (userIds) => lookup.want(userIds),
     onEvidence: (taken) => evidence.take(taken),
+    onEndpoint: () => undefined,
     onMessages: () => undefined,
     holes,
     resender,
@@ -450,6 +453,7 @@ function buildParts(device: TestDevice, events: EventBus): Parts {
     contacts,
     evidence,
     tokens,
+    extras,
     writer,
     mls,
     caller: directory,

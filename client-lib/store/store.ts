@@ -6,6 +6,7 @@
  */
 import type { TokenRows } from './token-rows.ts';
 import type { GroupLogRows } from './group-log-rows.ts';
+import type { EndpointRows } from './endpoint-rows.ts';
 import type { LogRows } from './log-rows.ts';
 import type { ReceiptRows } from './receipt-rows.ts';
 import type { ResendRows } from './resend-rows.ts';
@@ -220,11 +221,16 @@ export interface NewMessage {
   readonly receivedMs: number | undefined;
   /** By which path it came: undefined from the own node, and for an own message. */
   readonly via?: PeerPath | undefined;
+  /** Its text goes so long after it was sent (an own one) or shown; 0, and unless told: it stays. */
+  readonly expirySeconds?: number | undefined;
 }
 export interface MessageRecord extends NewMessage {
   /** Local order of arrival. */
   readonly id: number;
   readonly displayedMs: number | undefined;
+  readonly expirySeconds: number;
+  /** When its text went: it is empty then. */
+  readonly goneMs: number | undefined;
   /** Undefined for a received message. */
   readonly sendState: SendState | undefined;
   /** When the own node confirmed the last copy; undefined before. */
@@ -242,7 +248,15 @@ export interface MessageRows {
   history(conversationId: Uint8Array, limit: number): readonly MessageRecord[];
   /** Received and not displayed, id > after, in order of arrival. */
   undisplayed(after: number, limit: number): readonly MessageRecord[];
+  /** From now on the time of texts that disappear runs. */
   markDisplayed(ids: readonly number[], nowMs: number): void;
+  /** Removes the text of messages whose time is over, at most so many, the longest due ones first. */
+  expire(
+    nowMs: number,
+    limit: number,
+  ): readonly Pick<MessageRecord, 'conversationId' | 'innerId'>[];
+  /** When the next text goes; undefined: none does. */
+  nextExpiryMs(): number | undefined;
   /** Own messages of a device by their numbers, ascending. */
   ownByNumber(
     conversationId: Uint8Array,
@@ -518,4 +532,5 @@ export interface ClientStore extends Disposable {
   readonly resend: ResendRows;
   readonly skipped: SkippedRows;
   readonly tokens: TokenRows;
+  readonly endpoints: EndpointRows;
 }

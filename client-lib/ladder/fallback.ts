@@ -1,0 +1,101 @@
+/**
+ * Ways past the own node, wired: the ladder, its way to recipients' nodes, and, where devices may deliver
+ * to each other, the swarm with what it needs. Only where the application switched it on.
+ */
+import type { Runtime, SigningKey } from '@quicprochat/proto';
+import type { SignedEndpointRecord } from '@quicprochat/proto/messages';
+import type { Transport } from '@quicprochat/proto/transport';
+import type { EventBus } from '../events.ts';
+import type { Extra } from '../extras.ts';
+import type { Session } from '../link.ts';
+import type { Outbox } from '../outbox.ts';
+import { Acquaintances } from '../peers/acquaintances.ts';
+import { Endpoints } from '../peers/endpoints.ts';
+import type { FallbackOptions } from '../peers/peer-swarm.ts';
+import { Peers, type PeersParts } from '../peers/peers.ts';
+import { SealedSender } from '../sealed-sender.ts';
+import type { ClientStore } from '../store/store.ts';
+import type { Writer } from '../writer.ts';
+import { Ladder, ladderLimits } from './ladder.ts';
+
+export interface FallbackParts {
+  readonly options: FallbackOptions;
+  readonly store: ClientStore;
+  readonly runtime: Runtime;
+  readonly transport: Transport;
+  readonly events: EventBus;
+  readonly writer: Writer;
+  readonly outbox: Outbox;
+  readonly identityKey: SigningKey;
+  readonly own: { readonly domain: string; readonly nodeAddress: string };
+  readonly receive: PeersParts['receive'];
+  /** Something is to be told to conversations soon. */
+  readonly onDue: (delayMs?: number) => void;
+}
+
+export class Fallback {
+  readonly #runtime: Runtime;
+  readonly #guest: SealedSender;
+  readonly #endpoints: Endpoints | undefined;
+  readonly #peers: Peers | undefined;
+  readonly #ladder: Ladder;
+
+  constructor({ options, receive, identityKey, onDue, ...parts }: FallbackParts) {
+    const { store, runtime, events, own } = parts;
+    const swarm = options.peers;
+    this.#runtime = runtime;
+    this.#guest = new SealedSender(parts);
+    if (swarm !== undefined) {
+      const onLearned = (target: string): void => this.#ladder.learned(target);
+      const { reach } = swarm;
+      const endpoints = new Endpoints({ store, runtime, events, reach, onDue, onLearned });
+      const acquaintances = new Acquaintances(parts);
+      this.#endpoints = endpoints;
+      this.#peers = new Peers({
+        ...{ store, runtime, swarm, identityKey, receive, endpoints, acquaintances },
+      });
+    }
+    const { domain } = own;
+    this.#ladder = new Ladder({ ...parts, domain, guest: this.#guest, peers: this.#peers });
+  }
+
+  /** What conversations are told. */
+  get extras(): readonly Extra[] {
+    return this.#endpoints === undefined ? [] : [this.#endpoints];
+  }
+
+  start(): void {
+    this.#peers?.start();
+  }
+
+  async stop(): Promise<void> {
+    await this.#ladder.stop();
+    await this.#peers?.stop();
+    await this.#guest.close();
+  }
+
+  /** Rows are in the outbox. */
+  kick(): void {
+    this.#ladder.kick();
+  }
+
+  follow(session: Session): void {
+    this.#peers?.follow(session);
+  }
+
+  /** See ContentsParts. */
+  take(signed: SignedEndpointRecord, from: Uint8Array): void {
+    this.#endpoints?.take(signed, from);
+  }
+
+  /** The own node has not reached a domain since then, by its clock (ms); 0: it does. */
+  away(domain: string, sinceMs: number): void {
+    if (sinceMs === 0) this.#ladder.reached(domain);
+    else this.#ladder.unreachable(domain, this.#runtime.clock.now() - sinceMs);
+  }
+
+  /** The own node refused to take something along to a domain. */
+  unreachable(domain: string): void {
+    this.#ladder.unreachable(domain, ladderLimits.backOffMs);
+  }
+}

@@ -1,0 +1,295 @@
+/**
+ * Ways past the own node (docs/protocol/p2p.md, "The ladder"): while it, or the node of a recipient, does
+ * not answer, each device's copies go to its own node as a guest's, or to the device itself; the same id
+ * and bytes on every rung. Each way carries everything that is not known to be behind it already, in order,
+ * so that no message of a sender overtakes another. What the own node has, it keeps: a lower rung adds
+ * copies, and cancels nothing.
+ */
+import { hasReason, jitter, QpcError, TransportError, type Runtime } from '@quicprochat/proto';
+import type { EventBus } from '../events.ts';
+import type { Outbox } from '../outbox.ts';
+import type { Peers } from '../peers/peers.ts';
+import type { SealedSender } from '../sealed-sender.ts';
+import type { ClientStore, OutboxEntry, OutboxRow } from '../store/store.ts';
+import { OwnNode } from './own-node.ts';
+
+export const ladderLimits = {
+  /** Devices that are served at the same time. */
+  targetsInParallel: 32,
+  /** An OK of a recipient's node is waited for so long (ms); then its devices are tried beside it. */
+  guestMs: 3_000,
+  /** A way that failed is tried again after this time and at most half of it more (ms). */
+  retryMs: 30_000,
+  /** How long a domain counts as away after the own node last said so (ms). */
+  awayMs: 10 * 60_000,
+  /** Waiting of the own node for another one from which on its devices are tried past it (ms). */
+  backOffMs: 30_000,
+} as const;
+
+export interface LadderParts {
+  /** Domain of the own node. */
+  readonly domain: string;
+  readonly store: ClientStore;
+  readonly runtime: Runtime;
+  readonly events: EventBus;
+  readonly outbox: Pick<Outbox, 'guestAccepted' | 'delivered' | 'writeMarks'>;
+  /** The way to a recipient's node without a login. */
+  readonly guest: Pick<SealedSender, 'send'>;
+  readonly peers?: Pick<Peers, 'deliver' | 'record'> | undefined;
+}
+
+/** A way to a device. */
+interface Rung {
+  /** What it may leave out: what the device's node has, or only what the device has. */
+  readonly at: 'node' | 'device';
+  /** One attempt. False: it is not known to have arrived, and this way is not tried now. */
+  readonly send: (row: OutboxRow) => Promise<boolean>;
+}
+
+export class Ladder {
+  readonly #parts: LadderParts;
+  readonly #ownNode: OwnNode;
+  readonly #ended = new AbortController();
+  /** Domains that the own node cannot reach, until when (monotonic ms). */
+  readonly #awayUntil = new Map<string, number>();
+  /** Ways that failed, until when: "guest domain", "token rid", "peer rid". */
+  readonly #restsUntil = new Map<string, number>();
+  /** Devices (hex) to be looked at, and their domains. */
+  readonly #wanted = new Map<string, string>();
+  readonly #busy = new Set<string>();
+  /** Devices that wait until one of their ways may work again. */
+  readonly #waiting = new Map<string, { readonly domain: string; cancel(): void }>();
+  readonly #working = new Set<Promise<void>>();
+  /** Rows above it were not looked at. */
+  #seenId = 0;
+
+  constructor(parts: LadderParts) {
+    this.#parts = parts;
+    const { events, runtime } = parts;
+    this.#ownNode = new OwnNode(runtime.clock, events, (isAway) => {
+      events.emit({ type: 'ownNode', isAway });
+      this.#seenId = 0;
+      this.kick();
+    });
+  }
+
+  async stop(): Promise<void> {
+    this.#ended.abort(new TransportError('closed', 'ladder: stopped'));
+    this.#ownNode.stop();
+    for (const waiting of this.#waiting.values()) waiting.cancel();
+    await Promise.all(this.#working);
+  }
+
+  /** The own node said that it cannot reach a domain, or has not for `waitMs`. */
+  unreachable(domain: string, waitMs: number): void {
+    if (domain === this.#parts.domain || waitMs < ladderLimits.backOffMs) return;
+    if (!this.#awayUntil.has(domain)) this.#seenId = 0;
+    this.#awayUntil.set(domain, this.#nowMs() + ladderLimits.awayMs);
+    this.kick();
+  }
+
+  /** The own node brought something there. */
+  reached(domain: string): void {
+    this.#awayUntil.delete(domain);
+  }
+
+  /** It is known anew where a device (hex) is. */
+  learned(target: string): void {
+    this.#restsUntil.delete(`peer ${target}`);
+    this.#want(target);
+    this.kick();
+  }
+
+  /** Rows are there, or something has changed. Never fails. */
+  kick(): void {
+    if (this.#ended.signal.aborted) return;
+    try {
+      this.#look();
+      this.#serveWanted();
+    } catch (error) {
+      this.#parts.runtime.log.error('ladder', { error: String(error) });
+    }
+  }
+
+  #look(): void {
+    // What was accepted before counts too: it may lie in a node that is away.
+    if (!this.#ownNode.isAway && this.#awayUntil.size === 0) return;
+    const { targets, newestId } = this.#parts.store.outbox.undeliveredTargets(this.#seenId);
+    this.#seenId = newestId;
+    for (const { target, domain } of targets) this.#wanted.set(target, domain);
+  }
+
+  #isWanted(domain: string): boolean {
+    if (this.#ended.signal.aborted) return false;
+    if (this.#ownNode.isAway) return true;
+    const untilMs = this.#awayUntil.get(domain);
+    if (untilMs === undefined) return false;
+    if (untilMs > this.#nowMs()) return true;
+    this.#awayUntil.delete(domain);
+    return false;
+  }
+
+  #serveWanted(): void {
+    for (const [target, domain] of this.#wanted) {
+      if (this.#busy.size >= ladderLimits.targetsInParallel) return;
+      if (this.#busy.has(target)) continue;
+      this.#wanted.delete(target);
+      if (!this.#isWanted(domain)) continue;
+      this.#busy.add(target);
+      const work = this.#serve(target, domain).finally(() => {
+        this.#working.delete(work);
+        this.#busy.delete(target);
+        this.kick();
+      });
+      this.#working.add(work);
+    }
+  }
+
+  /** Brings a device what it has not, by the best way that works. Never fails. */
+  async #serve(target: string, domain: string): Promise<void> {
+    const { log } = this.#parts.runtime;
+    try {
+      for (const rung of this.#rungs(target, domain)) {
+        if (await this.#climb(rung, target, domain)) return;
+      }
+    } catch (error) {
+      log.error('ladder', { error: String(error) });
+    }
+    // Nobody knows that everything is there: asked again when a way may work again.
+    if (this.#isWanted(domain)) this.#later(target, domain);
+  }
+
+  #rungs(target: string, domain: string): readonly Rung[] {
+    const { store, peers } = this.#parts;
+    const rid = Buffer.from(target, 'hex');
+    const isGuest = domain !== this.#parts.domain && store.tokens.of(rid) !== undefined;
+    return [
+      ...(isGuest ? [{ at: 'node', send: (row: OutboxRow) => this.#asGuest(row) } as const] : []),
+      ...(peers === undefined
+        ? []
+        : [{ at: 'device', send: (row: OutboxRow) => this.#toDevice(row, peers) } as const]),
+    ];
+  }
+
+  /** Everything by one way, in order; false when it does not work. */
+  async #climb(rung: Rung, target: string, domain: string): Promise<boolean> {
+    const { store, outbox } = this.#parts;
+    outbox.writeMarks();
+    for (let after = 0; ;) {
+      if (!this.#isWanted(domain)) return true;
+      const row = store.outbox.undelivered(target, after, rung.at);
+      if (row === undefined) return true;
+      if (!(await rung.send(row))) return false;
+      after = row.id;
+    }
+  }
+
+  async #asGuest(row: OutboxRow): Promise<boolean> {
+    const { store, guest, outbox, runtime } = this.#parts;
+    const { rid, domain } = row;
+    const [node, device] = [`guest ${domain}`, `token ${nameOf(row)}`];
+    if (this.#rests(node) || this.#rests(device)) return false;
+    const token = store.tokens.of(rid);
+    if (token === undefined) return false;
+    const sending = (async (): Promise<boolean> => {
+      const isProven = await outbox.guestAccepted(row, await guest.send(row, token));
+      if (!isProven) this.#rest(node);
+      return isProven;
+    })().catch((error: unknown) => {
+      // A refusal is about this device's token or inbox; everything else about the node.
+      this.#rest(isRefusal(error) ? device : node);
+      runtime.log.debug('not as a guest', { domain, reason: reasonOf(error) });
+      return false;
+    });
+    const patience = new AbortController();
+    const late = runtime.clock
+      .sleep(ladderLimits.guestMs, patience.signal)
+      .then(() => {
+        // An OK that comes later still counts.
+        this.#rest(node);
+        return false;
+      })
+      .catch(() => false);
+    try {
+      return await Promise.race([sending, late]);
+    } finally {
+      patience.abort(new TransportError('cancelled', 'answered'));
+    }
+  }
+
+  async #toDevice(row: OutboxRow, peers: Pick<Peers, 'deliver'>): Promise<boolean> {
+    const { runtime, outbox } = this.#parts;
+    const device = `peer ${nameOf(row)}`;
+    if (this.#rests(device)) return false;
+    try {
+      outbox.delivered(row, await peers.deliver(row, this.#ended.signal));
+      return true;
+    } catch (error) {
+      runtime.log.debug('not to the device', { reason: reasonOf(error), error: String(error) });
+      // One that nobody can open there is no reason to hold up the others: it goes by the nodes.
+      if (hasReason(error, 'BAD_FIELD', 'TOO_LARGE')) return true;
+      this.#rest(device, error instanceof QpcError ? error.retryAfterMs : undefined);
+      return false;
+    }
+  }
+
+  #rests(way: string): boolean {
+    const untilMs = this.#restsUntil.get(way);
+    if (untilMs === undefined) return false;
+    if (untilMs > this.#nowMs()) return true;
+    this.#restsUntil.delete(way);
+    return false;
+  }
+
+  #rest(way: string, retryMs: number = ladderLimits.retryMs): void {
+    const { random } = this.#parts.runtime;
+    this.#restsUntil.set(way, this.#nowMs() + retryMs + jitter(random, retryMs / 2));
+  }
+
+  /** When the first of its ways may work again. */
+  #later(target: string, domain: string): void {
+    const { clock, random } = this.#parts.runtime;
+    const untilMs = [`guest ${domain}`, `token ${target}`, `peer ${target}`].flatMap(
+      (way) => this.#restsUntil.get(way) ?? [],
+    );
+    const { retryMs } = ladderLimits;
+    const waitMs =
+      untilMs.length === 0
+        ? retryMs + jitter(random, retryMs / 2)
+        : Math.max(1, Math.min(...untilMs) - this.#nowMs());
+    this.#waiting.get(target)?.cancel();
+    const timer = clock.timer(waitMs, () => {
+      this.#want(target);
+      this.kick();
+    });
+    this.#waiting.set(target, { domain, cancel: () => timer.cancel() });
+  }
+
+  /** A device that waits does so no longer. */
+  #want(target: string): void {
+    const waiting = this.#waiting.get(target);
+    if (waiting === undefined) return;
+    waiting.cancel();
+    this.#waiting.delete(target);
+    this.#wanted.set(target, waiting.domain);
+  }
+
+  #nowMs(): number {
+    return this.#parts.runtime.clock.monotonic();
+  }
+}
+
+const nameOf = ({ rid }: OutboxEntry): string => Buffer.from(rid).toString('hex');
+
+/** The node answered, and does not want it. */
+function isRefusal(error: unknown): boolean {
+  return (
+    error instanceof QpcError &&
+    !(error instanceof TransportError) &&
+    !hasReason(error, 'PEER_UNREACHABLE', 'DRAINING', 'OVERLOADED')
+  );
+}
+
+function reasonOf(error: unknown): string {
+  return error instanceof QpcError ? error.reason : 'INTERNAL';
+}

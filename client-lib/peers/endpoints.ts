@@ -1,0 +1,140 @@
+/**
+ * Endpoint records (docs/protocol/p2p.md): the own one goes to the members of conversations inside MLS,
+ * theirs are kept, so that devices find each other when no node answers. They are location data: only
+ * who was written to here gets the own one, and only a device's own word about itself is kept.
+ */
+import { verifyEndpointRecord, type EndpointRecord, type Reach } from '@quicprochat/p2p';
+import { hex, jitter, QpcError, type Runtime } from '@quicprochat/proto';
+import type { SignedEndpointRecord } from '@quicprochat/proto/messages';
+import type { EventBus } from '../events.ts';
+import type { Extra } from '../extras.ts';
+import type { ClientStore } from '../store/store.ts';
+
+const hourMs = 3_600_000;
+
+export const endpointRules = {
+  /** A conversation gets a changed record at most so often (ms). Every 3 days it is a new one anyway. */
+  changeMs: hourMs,
+  /** New members are told within this time (ms), not all at once. */
+  joinJitterMs: 10_000,
+  /** Checked records in memory. */
+  checked: 512,
+} as const;
+
+export interface EndpointsParts {
+  readonly store: ClientStore;
+  readonly runtime: Runtime;
+  readonly events: EventBus;
+  /** What addresses of others may be. */
+  readonly reach: readonly Reach[];
+  /** Something is to be told soon. */
+  readonly onDue: (delayMs?: number) => void;
+  /** A newer record of a device (hex) is kept. */
+  readonly onLearned: (target: string) => void;
+}
+
+export class Endpoints implements Extra {
+  readonly #parts: EndpointsParts;
+  readonly #watching: Disposable;
+  #own: { readonly signed: SignedEndpointRecord; readonly seq: number } | undefined;
+  /** By device (hex), in the order of their use. */
+  readonly #checked = new Map<string, EndpointRecord>();
+
+  constructor(parts: EndpointsParts) {
+    this.#parts = parts;
+    const { store, runtime, onDue } = parts;
+    this.#watching = parts.events.listen((event) => {
+      if (event.type !== 'membersChanged') return;
+      store.transaction(() => store.endpoints.markTold(event.conversationId, 0, 0));
+      onDue(jitter(runtime.random, endpointRules.joinJitterMs));
+    });
+  }
+
+  stop(): void {
+    this.#watching[Symbol.dispose]();
+  }
+
+  /** The own record is another one. */
+  changed(signed: SignedEndpointRecord, seq: number): void {
+    const { store, onDue } = this.#parts;
+    store.transaction(() => store.endpoints.putOwnSeq(seq));
+    this.#own = { signed, seq };
+    onDue();
+  }
+
+  /** Nothing is told any more: the swarm has stopped. */
+  gone(): void {
+    this.#own = undefined;
+  }
+
+  next(
+    conversationId: Uint8Array,
+    members: readonly string[],
+  ): { readonly endpoint: SignedEndpointRecord } | undefined {
+    const { store } = this.#parts;
+    const own = this.#own;
+    if (own === undefined || !store.endpoints.isDue(conversationId, own.seq, this.#changedMs())) {
+      return undefined;
+    }
+    const blocked = store.tokens.blocked();
+    if (members.some((userId) => blocked.includes(userId))) return undefined;
+    return { endpoint: own.signed };
+  }
+
+  mark(conversationId: Uint8Array): void {
+    const { store, runtime } = this.#parts;
+    if (this.#own === undefined) return;
+    store.endpoints.markTold(conversationId, this.#own.seq, runtime.clock.now());
+  }
+
+  due(): readonly Uint8Array[] {
+    const { store } = this.#parts;
+    return this.#own === undefined ? [] : store.endpoints.due(this.#own.seq, this.#changedMs());
+  }
+
+  /** A record that the device `from` sent inside MLS. What breaks a rule, or is not newer, is dropped. */
+  take(signed: SignedEndpointRecord, from: Uint8Array): void {
+    const { store, runtime, reach, onLearned } = this.#parts;
+    const nowMs = runtime.clock.now();
+    const knownSeq = store.endpoints.get(from)?.seq;
+    try {
+      const record = verifyEndpointRecord(signed, {
+        ...{ nowMs, device: from, reach },
+        ...(knownSeq === undefined ? {} : { knownSeq }),
+      });
+      store.endpoints.put(from, signed, record);
+      this.#checked.delete(hex(from));
+      onLearned(hex(from));
+    } catch (error) {
+      if (!(error instanceof QpcError)) throw error;
+      runtime.log.debug('endpoint record dropped', { reason: error.reason, error: error.message });
+    }
+  }
+
+  /** Where a device (hex) is, if a record of it is kept that has not expired. */
+  of(target: string): EndpointRecord | undefined {
+    const { store, runtime, reach } = this.#parts;
+    const nowMs = runtime.clock.now();
+    const known = this.#checked.get(target);
+    if (known !== undefined && known.expiresMs > nowMs) return known;
+    this.#checked.delete(target);
+    const stored = store.endpoints.get(Buffer.from(target, 'hex'));
+    if (stored === undefined || stored.expiresMs <= nowMs) return undefined;
+    // Addresses that could be reached when it came may be out of reach by another configuration.
+    try {
+      const record = verifyEndpointRecord(stored.signed, { nowMs, reach });
+      this.#checked.set(target, record);
+      for (const oldest of this.#checked.keys()) {
+        if (this.#checked.size <= endpointRules.checked) break;
+        this.#checked.delete(oldest);
+      }
+      return record;
+    } catch {
+      return undefined;
+    }
+  }
+
+  #changedMs(): number {
+    return this.#parts.runtime.clock.now() - endpointRules.changeMs;
+  }
+}

@@ -1,0 +1,146 @@
+/**
+ * The swarm of this device (docs/protocol/p2p.md): started and stopped with it, with a key of its own
+ * from the store, told to the own node for its relay, and its deliveries handed to the receiver.
+ */
+import { loadSwarmKey, makeSwarmKey, type EndpointRecord } from '@quicprochat/p2p';
+import {
+  hasReason,
+  methods,
+  TransportError,
+  UnauthenticatedError,
+  type Runtime,
+  type SigningKey,
+} from '@quicprochat/proto';
+import type { Session } from '../link.ts';
+import type { Receiver } from '../receiver.ts';
+import type { ClientStore, OutboxEntry, PeerPath } from '../store/store.ts';
+import type { Acquaintances } from './acquaintances.ts';
+import type { Endpoints } from './endpoints.ts';
+import type { PeerDelivery, PeerSwarm } from './peer-swarm.ts';
+
+/** Wait before a swarm that did not start is tried again (ms). */
+const startRetryMs = 60_000;
+
+export interface PeersParts {
+  readonly store: ClientStore;
+  readonly runtime: Runtime;
+  readonly swarm: PeerSwarm;
+  readonly identityKey: SigningKey;
+  /** Takes a message in; see Receiver.receivePeer. */
+  readonly receive: Receiver['receivePeer'];
+  readonly endpoints: Endpoints;
+  readonly acquaintances: Acquaintances;
+}
+
+export class Peers {
+  readonly #parts: PeersParts;
+  #running: PeerDelivery | undefined;
+  #starting: Promise<void> = Promise.resolve();
+  #session: Session | undefined;
+  #isStopped = false;
+  #isStarted = false;
+
+  constructor(parts: PeersParts) {
+    this.#parts = parts;
+  }
+
+  /** No effect while it runs. */
+  start(): void {
+    if (this.#isStarted) return;
+    this.#isStarted = true;
+    this.#starting = this.#start();
+  }
+
+  async stop(): Promise<void> {
+    this.#isStopped = true;
+    const { endpoints, acquaintances } = this.#parts;
+    await this.#starting;
+    endpoints.gone();
+    endpoints.stop();
+    acquaintances.stop();
+    await this.#running?.[Symbol.asyncDispose]();
+    this.#running = undefined;
+  }
+
+  /** The own node is there: its relay takes this device once it knows its swarm. */
+  follow(session: Session): void {
+    this.#session = session;
+    void this.#publish();
+  }
+
+  /**
+   * Hands a copy to its device. Resolves when it is durable there. Throws its typed refusal, or
+   * TransportError, `unreachable` when it is not known where the device is.
+   */
+  async deliver(entry: OutboxEntry, signal: AbortSignal): Promise<PeerPath> {
+    const { rid, domain, mid, payload } = entry;
+    const record = this.record(entry);
+    if (this.#running === undefined || record === undefined) {
+      throw new TransportError('unreachable', 'no endpoint record of the device');
+    }
+    const { via } = await this.#running.deliver(
+      { record },
+      { rid, domain, mid, payload, ttlS: 0 },
+      { signal },
+    );
+    return via;
+  }
+
+  record({ rid }: Pick<OutboxEntry, 'rid'>): EndpointRecord | undefined {
+    return this.#parts.endpoints.of(Buffer.from(rid).toString('hex'));
+  }
+
+  async #start(): Promise<void> {
+    const { store, runtime, swarm, identityKey, endpoints, acquaintances } = this.#parts;
+    if (this.#isStopped) return;
+    try {
+      const own = store.endpoints.own() ?? this.#makeKey();
+      const key = loadSwarmKey(own.seed);
+      own.seed.fill(0);
+      const running = await swarm.start({
+        runtime,
+        key,
+        device: identityKey,
+        lastSeq: own.seq,
+        admit: ({ device }) => acquaintances.admit(device),
+        onDelivery: async ({ request: { mid, payload }, via }) => {
+          if (this.#isStopped) throw new UnauthenticatedError('NOT_LOGGED_IN', 'closing');
+          return this.#parts.receive({ mid, payload, via });
+        },
+        onRecord: (signed, seq) => {
+          endpoints.changed(signed, seq);
+          void this.#publish();
+        },
+      });
+      this.#running = running;
+      void this.#publish();
+    } catch (error) {
+      runtime.log.warn('the swarm does not start', { error: String(error) });
+      runtime.clock.timer(startRetryMs, () => {
+        if (!this.#isStopped) this.#starting = this.#start();
+      });
+    }
+  }
+
+  #makeKey(): { readonly seed: Uint8Array; readonly seq: number } {
+    const { store, runtime } = this.#parts;
+    const seed = makeSwarmKey(runtime.random).seed();
+    store.transaction(() => store.endpoints.putOwn(seed));
+    return { seed, seq: 0 };
+  }
+
+  /** Never fails: a node without relays has none. */
+  async #publish(): Promise<void> {
+    const [session, running] = [this.#session, this.#running];
+    if (session === undefined || session.signal.aborted || running === undefined) return;
+    try {
+      const { relays } = await session.call(methods.publishEndpoint, {
+        endpoint: running.record(),
+      });
+      if (!this.#isStopped) running.setRelays(relays.slice(0, 3));
+    } catch (error) {
+      if (hasReason(error, 'FEATURE_OFF', 'UNIMPLEMENTED')) return;
+      this.#parts.runtime.log.debug('endpoint not published', { error: String(error) });
+    }
+  }
+}
