@@ -138,7 +138,9 @@ export class Federation implements AsyncDisposable {
     this.records = new PeerRecords(store, runtime);
     const policy = (): PeerPolicy => this.#policy;
     const { lostKeyMs = federationLimits.lostKeyMs } = options;
-    this.#trust = new PeerTrust({ policy, records: this.records, site, lostKeyMs, runtime });
+    const heardMs = (domain: string): number => this.#notes.seenMs(domain);
+    const { records } = this;
+    this.#trust = new PeerTrust({ policy, records, site, lostKeyMs, heardMs, runtime });
     this.records.onRecord((domain) => this.#peers.get(domain)?.link.keysChanged());
     for (const { domain } of this.#policy.peers) this.#ensure(domain);
     this.proxy = new PeerProxy((name) => this.#require(name).link);

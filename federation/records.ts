@@ -128,6 +128,12 @@ export class PeerRecords {
     await this.#put(domain, { ...this.keys(domain), candidate });
   }
 
+  /** A found domain is as unknown as before it was found. */
+  async forget(domain: string): Promise<void> {
+    await this.#put(domain, nothing);
+    this.#byDomain.delete(domain);
+  }
+
   async #put(domain: string, keys: PeerKeys): Promise<void> {
     const { held, retiredPins, candidate, isFound } = keys;
     const encode = (one: PeerRecord | undefined): Uint8Array | undefined =>

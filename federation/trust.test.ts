@@ -10,7 +10,7 @@ import { PeerTrust, trustLimits } from './trust.ts';
 const runtime = { clock: systemClock, random: systemRandom, log: silentLog };
 
 /** A node in mode `open` that has found so many domains. */
-async function trustOf(found: number) {
+async function trustOf(found: number, heardMs = (_domain: string): number => systemClock.now()) {
   const held = Array.from({ length: found }, (_, index): HeldPeerRecord => ({
     domain: `found${index}.example`,
     record: undefined,
@@ -34,8 +34,15 @@ async function trustOf(found: number) {
       return new Uint8Array(0);
     },
   };
-  const trust = new PeerTrust({ policy: () => policy, records, site, lostKeyMs: 1, runtime });
-  return { trust, asked };
+  const trust = new PeerTrust({
+    policy: () => policy,
+    records,
+    site,
+    lostKeyMs: 1,
+    heardMs,
+    runtime,
+  });
+  return { trust, asked, records };
 }
 
 test('names below a domain of a stranger do not fill the store: sites are not asked without end', async () => {
@@ -50,4 +57,26 @@ test('names below a domain of a stranger do not fill the store: sites are not as
   const other = await trustOf(trustLimits.foundMax - 1);
   await assert.rejects(other.trust.discover('one-more.example'), unreachable);
   assert.deepEqual(other.asked, ['one-more.example']);
+});
+
+test('a domain that was not heard for long makes room for a new one', async () => {
+  const unreachable = (error: unknown): boolean => hasReason(error, 'PEER_UNREACHABLE');
+  const nowMs = systemClock.now();
+  const heard = new Map([
+    ['found3.example', nowMs - trustLimits.forgetMs - 2],
+    ['found4.example', nowMs - trustLimits.forgetMs - 1],
+  ]);
+  const old = await trustOf(trustLimits.foundMax, (domain) => heard.get(domain) ?? nowMs);
+  await assert.rejects(old.trust.discover('one-more.example'), unreachable);
+  assert.deepEqual(old.asked, ['one-more.example']);
+  assert.equal(old.records.keys('found3.example').isFound, false, 'the one heard least lately');
+  assert.equal(old.records.found.length, trustLimits.foundMax - 1);
+
+  // Names that were never heard at all go first: each costs a stranger a line in its own zone.
+  const silent = await trustOf(trustLimits.foundMax, (domain) =>
+    domain === 'found9.example' ? 0 : (heard.get(domain) ?? nowMs),
+  );
+  await assert.rejects(silent.trust.discover('one-more.example'), unreachable);
+  assert.equal(silent.records.keys('found9.example').isFound, false);
+  assert.equal(silent.records.keys('found3.example').isFound, true);
 });

@@ -38,6 +38,8 @@ export const trustLimits = {
   sitesRemembered: 10_000,
   /** Domains whose records came by their sites. */
   foundMax: 10_000,
+  /** One of them that was not heard for so long (ms) makes room for a new one. */
+  forgetMs: 90 * 86_400_000,
   /** How often a site with new keys is looked at (ms). */
   candidateEveryMs: 3_600_000,
 } as const;
@@ -56,6 +58,8 @@ export interface PeerTrustOptions {
   readonly site: RecordSite | undefined;
   /** How long a site must show the same new keys before they take the place of lost ones (ms). */
   readonly lostKeyMs: number;
+  /** When a peer was heard last (Unix ms); 0: never. */
+  readonly heardMs: (domain: string) => number;
   readonly runtime: Runtime;
 }
 
@@ -134,15 +138,7 @@ export class PeerTrust {
     // Whoever has one domain has any number of names below it, each with a site.
     const { held, isFound } = this.records.keys(domain);
     const isNew = held === undefined && !isFound && policy().peer(domain) === undefined;
-    if (isNew && this.records.found.length >= trustLimits.foundMax) {
-      throw new UnavailableError(
-        'PEER_UNREACHABLE',
-        'this node has found as many peers as it may',
-        {
-          retryAfterMs: trustLimits.candidateEveryMs,
-        },
-      );
-    }
+    if (isNew) await this.#makeRoom();
     const running = this.#asking.get(domain);
     if (running !== undefined) return running;
     const askedMs = this.#askedMs.get(domain) ?? Number.NEGATIVE_INFINITY;
@@ -167,6 +163,22 @@ export class PeerTrust {
       if (runtime.clock.monotonic() < askedMs + trustLimits.candidateEveryMs) continue;
       await this.discover(domain).catch(() => undefined);
     }
+  }
+
+  /** Throws UnavailableError PEER_UNREACHABLE while every place is taken by a domain that is alive. */
+  async #makeRoom(): Promise<void> {
+    const { heardMs, runtime } = this.#options;
+    const { found } = this.records;
+    if (found.length < trustLimits.foundMax) return;
+    const lastHeard = found
+      .map((domain) => ({ domain, ms: heardMs(domain) }))
+      .reduce((one, other) => (other.ms < one.ms ? other : one));
+    if (lastHeard.ms > runtime.clock.now() - trustLimits.forgetMs) {
+      const message = 'this node has found as many peers as it may';
+      const { candidateEveryMs: retryAfterMs } = trustLimits;
+      throw new UnavailableError('PEER_UNREACHABLE', message, { retryAfterMs });
+    }
+    await this.records.forget(lastHeard.domain);
   }
 
   async #ask(domain: string, site: RecordSite): Promise<void> {
