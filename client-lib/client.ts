@@ -275,7 +275,7 @@ export class QpcClient implements AsyncDisposable {
     if (this.#store.groups.conversation(conversationId) === undefined) {
       throw new NotFoundError('UNKNOWN_GROUP', 'conversation: none with this id here');
     }
-    this.#device?.disappearing.sweep();
+    this.#requireDevice().disappearing.sweep();
     return this.#store.messages.history(conversationId, limit);
   }
 

@@ -59,6 +59,12 @@ export type ClientEvent =
       readonly expirySeconds: number;
       readonly by: string;
     }
+  /** The texts of these messages are gone (inner ids): their time was over. */
+  | {
+      readonly type: 'disappeared';
+      readonly conversationId: Uint8Array;
+      readonly ids: readonly Uint8Array[];
+    }
   /** Somebody removed this device from a conversation, maybe because its user wanted to leave. */
   | { readonly type: 'removed'; readonly conversationId: Uint8Array; readonly by: string }
   /**

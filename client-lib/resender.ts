@@ -246,10 +246,11 @@ export class Resender {
     const wanted: MessageRecord[] = [];
     const gone: NumberRange[] = [];
     const before: number[] = [];
+    const vanished: number[] = [];
     for (const range of request.ranges) {
       const to = range.to === openEnd ? conversation.sentCount : range.to;
       if (to < range.from) continue;
-      const left = room - wanted.length - before.length;
+      const left = room - wanted.length - before.length - vanished.length;
       if (left <= 0) break;
       const { id, sentCount } = conversation;
       const last = Math.min(to, sentCount);
@@ -257,7 +258,8 @@ export class Resender {
       // What lies beyond the last one that fits is left for the next request.
       const end = found.length < left ? to : (found.at(-1)?.n ?? to);
       for (const message of found) {
-        if (store.outbox.wasSentTo(message.id, request.asker)) wanted.push(message);
+        if (message.goneMs !== undefined) vanished.push(message.n);
+        else if (store.outbox.wasSentTo(message.id, request.asker)) wanted.push(message);
         else if (nowMs - message.sentMs < outboxBounds.rowsKeptMs) before.push(message.n);
         else gone.push({ from: message.n, to: message.n });
       }
@@ -269,7 +271,7 @@ export class Resender {
       );
     }
     const notices = [
-      ...this.#gone(member, request, gone, false),
+      ...this.#gone(member, request, [...gone, ...rangesOf(vanished)], false),
       ...this.#gone(member, request, rangesOf(before), true),
     ];
     const { copies, sealed } = await this.#sealAll(group, member, request, wanted);
@@ -294,7 +296,7 @@ export class Resender {
       copies.push(...one.copies);
     };
     for (const message of messages) {
-      const { innerId, n, lamport, sentMs, text } = message;
+      const { innerId, n, lamport, sentMs, text, expirySeconds } = message;
       const [kept] = sealAnew ? [] : store.resend.ciphertexts(groupId, sender, n, n, 1);
       const isOpenable =
         kept !== undefined &&
@@ -304,7 +306,7 @@ export class Resender {
         copies.push(...this.#toAsker(member, 'mlsMessage', kept.bytes));
       } else if (!isStale) {
         contacts.requireUnblocked(group.members().map(({ userId }) => userId));
-        await seal(encodeContent({ innerId, n, lamport, sentMs, text }), [member]);
+        await seal(encodeContent({ innerId, n, lamport, sentMs, text, expirySeconds }), [member]);
       }
     }
     const key = Buffer.from(groupId).toString('hex');

@@ -460,6 +460,7 @@ function buildParts(device: TestDevice, events: EventBus): Parts {
     identity,
     signatureKey,
     onOutbox: () => undefined,
+    onTimed: () => undefined,
   });
   return {
     logs,

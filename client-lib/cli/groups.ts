@@ -10,6 +10,7 @@ type GroupNotice = Extract<
       | 'renamed'
       | 'roleChanged'
       | 'timerChanged'
+      | 'disappeared'
       | 'removed'
       | 'groupChange'
       | 'fork'
@@ -41,6 +42,13 @@ export function groupNoticeOf(event: GroupNotice): { line: string; record: JsonR
       return {
         line: `-- messages in ${shown} ${timerText(expirySeconds)}, says ${by}`,
         record: { type: 'timerChanged', conversation, expirySeconds, by },
+      };
+    }
+    case 'disappeared': {
+      const messages = event.ids.map(hexOf);
+      return {
+        line: `-- ${messages.length} messages in ${shown} are gone`,
+        record: { type: 'disappeared', conversation, messages },
       };
     }
     case 'removed':

@@ -26,9 +26,10 @@ async function history(cli: Cli, name: string, options: HistoryOptions): Promise
 
 async function print(cli: Cli, message: MessageRecord): Promise<void> {
   const { conversationId, innerId, senderUser, senderDevice, text, sentMs, receivedMs } = message;
+  const shown = message.goneMs === undefined ? visible(text) : '(gone, as its timer said)';
   const when = new Date(receivedMs ?? sentMs).toISOString();
   const state = message.sendState === undefined ? '' : ` (${message.sendState})`;
-  await cli.output.result(`${when} ${senderUser}${state}: ${visible(text)}`, {
+  await cli.output.result(`${when} ${senderUser}${state}: ${shown}`, {
     type: 'history',
     conversation: hexOf(conversationId),
     message: hexOf(innerId),
@@ -38,6 +39,7 @@ async function print(cli: Cli, message: MessageRecord): Promise<void> {
     sentMs,
     receivedMs: receivedMs ?? null,
     state: message.sendState ?? null,
+    goneMs: message.goneMs ?? null,
   });
 }
 

@@ -280,6 +280,7 @@ function noticeOf(event: ClientEvent): { line: string; record: JsonRecord } | un
     case 'renamed':
     case 'roleChanged':
     case 'timerChanged':
+    case 'disappeared':
     case 'removed':
     case 'groupChange':
     case 'fork':

@@ -56,6 +56,8 @@ function messageOf(row: Row): MessageRecord {
     receivedMs: row.maybeNumber('received_ms'),
     via: row.isNull('via') ? undefined : peerPathOf(row.text('via')),
     displayedMs: row.maybeNumber('displayed_ms'),
+    expirySeconds: row.number('expiry_seconds'),
+    goneMs: row.maybeNumber('gone_ms'),
     sendState,
     acceptedMs: arrived.has(sendState) ? row.maybeNumber('accepted_ms') : undefined,
     delayedMs: row.maybeNumber('delayed_ms'),
@@ -65,11 +67,12 @@ function messageOf(row: Row): MessageRecord {
 
 export function messageRows(db: Database): MessageRows {
   return {
-    add: (message) =>
-      db.insert(
-        `INSERT INTO message (conversation_id, sender_user, sender_device, inner_id, n,
-           lamport, text, sent_ms, received_ms, displayed_ms, via)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+    add({ expirySeconds = 0, ...message }) {
+      const isOwn = message.receivedMs === undefined;
+      return db.insert(
+        `INSERT INTO message (conversation_id, sender_user, sender_device, inner_id, n, lamport, text,
+           sent_ms, received_ms, displayed_ms, via, expiry_seconds, expires_ms)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
         message.conversationId,
         message.senderUser,
         message.senderDevice,
@@ -80,9 +83,12 @@ export function messageRows(db: Database): MessageRows {
         message.sentMs,
         message.receivedMs ?? null,
         // Own messages are on screen already.
-        message.receivedMs === undefined ? message.sentMs : null,
+        isOwn ? message.sentMs : null,
         message.via ?? null,
-      ),
+        expirySeconds,
+        isOwn && expirySeconds > 0 ? message.sentMs + expirySeconds * 1000 : null,
+      );
+    },
     history: (conversationId, limit) =>
       db
         .all(
@@ -135,12 +141,32 @@ export function messageRows(db: Database): MessageRows {
       db.transaction(() => {
         for (const id of ids) {
           db.run(
-            'UPDATE message SET displayed_ms = ? WHERE id = ? AND displayed_ms IS NULL',
+            `UPDATE message SET displayed_ms = ?1,
+               expires_ms = CASE WHEN expiry_seconds > 0 THEN ?1 + expiry_seconds * 1000 END
+             WHERE id = ?2 AND displayed_ms IS NULL`,
             nowMs,
             id,
           );
         }
       });
     },
+    expire: (nowMs, limit) =>
+      db
+        .all(
+          `UPDATE message SET text = '', expires_ms = NULL, gone_ms = ? WHERE id IN
+             (SELECT id FROM message WHERE expires_ms <= ? ORDER BY expires_ms LIMIT ?)
+           RETURNING conversation_id, inner_id`,
+          nowMs,
+          nowMs,
+          limit,
+        )
+        .map((row) => ({
+          conversationId: row.bytes('conversation_id'),
+          innerId: row.bytes('inner_id'),
+        })),
+    nextExpiryMs: () =>
+      db
+        .get('SELECT min(expires_ms) AS next_ms FROM message WHERE expires_ms IS NOT NULL')
+        ?.maybeNumber('next_ms'),
   };
 }
