@@ -12,6 +12,9 @@ export function toBase64(bytes: Uint8Array): string {
 /** The bytes, or undefined for anything but the one canonical encoding of some bytes. */
 export function fromBase64(text: string): Uint8Array | undefined {
   if (!form.test(text)) return undefined;
-  const bytes = Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
-  return toBase64(bytes) === text ? bytes : undefined;
+  const binary = atob(text);
+  if (btoa(binary) !== text) return undefined;
+  const bytes = new Uint8Array(binary.length);
+  for (let i = 0; i < bytes.length; i += 1) bytes[i] = binary.charCodeAt(i);
+  return bytes;
 }

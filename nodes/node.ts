@@ -60,7 +60,7 @@ import { ktHandlers } from './services/kt.ts';
 import { Sessions } from './sessions.ts';
 import { SetupError } from './setup-error.ts';
 import type { DiskState, NodeStore } from './store/store.ts';
-import { NodeInSwarm, type NodeSwarmOptions } from './swarm/node-swarm.ts';
+import { NodeInSwarm, type NodeInSwarmOptions } from './swarm/node-swarm.ts';
 import { Reservers } from './swarm/reservers.ts';
 import { logCall } from './telemetry.ts';
 import { LogWaiters } from './waiters.ts';
@@ -253,7 +253,7 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
 /** The node's swarm, if it is to have one. Throws SetupError when its port cannot be bound. */
 async function joinSwarm(
   { config, secrets, runtime }: NodeOptions,
-  parts: Omit<NodeSwarmOptions, 'config' | 'key' | 'runtime'>,
+  parts: Omit<NodeInSwarmOptions, 'config' | 'key' | 'runtime'>,
 ): Promise<NodeInSwarm | undefined> {
   const { p2p } = config;
   if (p2p === undefined) return undefined;

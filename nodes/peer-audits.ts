@@ -25,7 +25,7 @@ import type {
   MessageInitShape,
   NodeRecord,
 } from '@quicprochat/proto/messages';
-import type { Federation, LinkService, LinkSession } from '@quicprochat/federation';
+import type { LinkService, LinkSession, PeerPolicy, PeerRecords } from '@quicprochat/federation';
 import type { AuditFact, CosignerFact, PeerFacts } from './http/facts.ts';
 import { originOf } from './key-log.ts';
 import {
@@ -38,12 +38,22 @@ import { EvidenceRelay } from './peer-audits/evidence-relay.ts';
 import { FollowedPeer } from './peer-audits/followed-peer.ts';
 import { GossipNode } from './peer-audits/gossip-node.ts';
 import { HeadPush } from './peer-audits/head-push.ts';
+import { HeadsPull } from './peer-audits/heads-pull.ts';
 import { headFromWire } from './peer-audits/link-source.ts';
 import { OwnHeads, type AheadOfUs } from './peer-audits/own-heads.ts';
 
+/** What of federation the audits and gossip need. */
+export interface AuditLinks {
+  readonly policy: Pick<PeerPolicy, 'peers' | 'allows'>;
+  readonly records: Pick<PeerRecords, 'get' | 'onRecord'>;
+  /** There is something to do for a peer. */
+  notify(domain: string): void;
+  attach(service: LinkService): void;
+}
+
 export interface PeerAuditsOptions {
   readonly domain: string;
-  readonly federation: Federation;
+  readonly federation: AuditLinks;
   readonly store: AuditStore;
   readonly secrets: { readonly witness: Signer; readonly auditor: Signer };
   readonly runtime: Runtime;
@@ -60,6 +70,7 @@ export interface OwnKeyLog {
 interface Own extends OwnKeyLog {
   readonly heads: OwnHeads;
   readonly push: HeadPush;
+  readonly pull: HeadsPull;
   /** Judges evidence against this very log. */
   readonly judge: Follower;
 }
@@ -150,7 +161,10 @@ export class PeerAudits implements LinkService, PeerFacts, Disposable {
       runtime,
       notify: (domain) => federation.notify(domain),
     });
-    this.#own = { ...own, heads, judge, push };
+    const ownOrigin = identity.origin;
+    const node = this.#nodeFor({ ...own, heads }, (peer) => peer);
+    const pull = new HeadsPull({ node, runtime, originOf, ownOrigin });
+    this.#own = { ...own, heads, judge, push, pull };
   }
 
   /**
@@ -163,8 +177,16 @@ export class PeerAudits implements LinkService, PeerFacts, Disposable {
   ): GossipNode {
     const own = this.#own;
     if (own === undefined) throw new Error('the own log is not open yet');
-    const { store, runtime } = this.#options;
     this.#tell = tell;
+    return this.#nodeFor(own, domainOf);
+  }
+
+  /** What judges what peers show, over links or in a swarm; `domainOf` knows who shows it. */
+  #nodeFor(
+    own: OwnKeyLog & Pick<Own, 'heads'>,
+    domainOf: (peer: string) => string | undefined,
+  ): GossipNode {
+    const { store, runtime } = this.#options;
     const domainByOrigin = (origin: string): string | undefined =>
       this.#domains.find((one) => originOf(one) === origin);
     return new GossipNode({
@@ -222,6 +244,7 @@ export class PeerAudits implements LinkService, PeerFacts, Disposable {
     await Promise.all([
       guard(this.#followed.get(domain)?.serve(session)),
       guard(pushed()),
+      guard(this.#own?.pull.serve(domain, session)),
       guard(this.#evidence.serve(domain, session)),
     ]);
   }

@@ -3,35 +3,51 @@
  * gossip about key logs between them, and the relay for this node's devices.
  */
 import type { KtLog } from '@quicprochat/kt-log';
-import { KtGossip, SupervisedSwarm, type SwarmKey } from '@quicprochat/p2p';
-import type { Federation } from '@quicprochat/federation';
+import {
+  KtGossip,
+  SupervisedSwarm,
+  type NodeSwarm,
+  type NodeSwarmEvents,
+  type NodeSwarmOptions,
+  type SwarmKey,
+} from '@quicprochat/p2p';
 import type { Runtime } from '@quicprochat/proto';
 import type { NodeRecord } from '@quicprochat/proto/messages';
 import { swarmAddresses, type P2pConfig } from '../config.ts';
-import type { PeerAudits } from '../peer-audits.ts';
+import type { AuditLinks, PeerAudits } from '../peer-audits.ts';
 import { neighbours } from './neighbours.ts';
 import { SwarmPeers } from './peers.ts';
 import type { Reservers } from './reservers.ts';
 
-export interface NodeSwarmOptions {
+export interface NodeInSwarmOptions {
   readonly config: P2pConfig;
   readonly key: SwarmKey;
-  readonly reservers: Reservers;
-  readonly federation: Federation;
+  readonly reservers: Pick<Reservers, 'mayReserve'>;
+  readonly federation: Pick<AuditLinks, 'policy' | 'records'>;
   readonly audits: PeerAudits;
-  readonly log: KtLog;
+  readonly log: Pick<KtLog, 'onHead'>;
   readonly runtime: Runtime;
 }
 
+/** Starts the swarm; as SupervisedSwarm.start. */
+export type StartSwarm = (
+  options: NodeSwarmOptions,
+  events: NodeSwarmEvents,
+  limits: { readonly rssBytesMax: number },
+) => Promise<NodeSwarm>;
+
 export class NodeInSwarm implements AsyncDisposable {
-  readonly #options: NodeSwarmOptions;
-  readonly #swarm: SupervisedSwarm;
+  readonly #options: NodeInSwarmOptions;
+  readonly #swarm: NodeSwarm;
   readonly #gossip: KtGossip;
   readonly #peers: SwarmPeers;
   readonly #stops: (() => void)[];
 
   /** Throws TransportError `unreachable` when the port cannot be bound. */
-  static async start(options: NodeSwarmOptions): Promise<NodeInSwarm> {
+  static async start(
+    options: NodeInSwarmOptions,
+    startSwarm: StartSwarm = (...given) => SupervisedSwarm.start(...given),
+  ): Promise<NodeInSwarm> {
     const { config, key, reservers, audits, runtime } = options;
     const peers = new SwarmPeers();
     const gossip = new KtGossip(
@@ -41,7 +57,7 @@ export class NodeInSwarm implements AsyncDisposable {
       ),
       runtime,
     );
-    const swarm = await SupervisedSwarm.start(
+    const swarm = await startSwarm(
       {
         key,
         runtime,
@@ -63,8 +79,8 @@ export class NodeInSwarm implements AsyncDisposable {
   }
 
   private constructor(
-    options: NodeSwarmOptions,
-    swarm: SupervisedSwarm,
+    options: NodeInSwarmOptions,
+    swarm: NodeSwarm,
     gossip: KtGossip,
     peers: SwarmPeers,
   ) {
