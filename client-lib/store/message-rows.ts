@@ -141,9 +141,10 @@ export function messageRows(db: Database): MessageRows {
       db.transaction(() => {
         for (const id of ids) {
           db.run(
-            `UPDATE message SET displayed_ms = ?1,
-               expires_ms = CASE WHEN expiry_seconds > 0 THEN ?1 + expiry_seconds * 1000 END
-             WHERE id = ?2 AND displayed_ms IS NULL`,
+            `UPDATE message SET displayed_ms = ?,
+               expires_ms = CASE WHEN expiry_seconds > 0 THEN ? + expiry_seconds * 1000 END
+             WHERE id = ? AND displayed_ms IS NULL`,
+            nowMs,
             nowMs,
             id,
           );
