@@ -4,7 +4,7 @@
  * who was written to here gets the own one, and only a device's own word about itself is kept.
  */
 import { verifyEndpointRecord, type EndpointRecord, type Reach } from '@quicprochat/p2p';
-import { hex, jitter, QpcError, type Runtime } from '@quicprochat/proto';
+import { deviceIdOf, hex, jitter, QpcError, type Runtime } from '@quicprochat/proto';
 import type { SignedEndpointRecord } from '@quicprochat/proto/messages';
 import type { EventBus } from '../events.ts';
 import type { Extra } from '../extras.ts';
@@ -104,6 +104,7 @@ export class Endpoints implements Extra {
       });
       store.endpoints.put(from, signed, record);
       this.#checked.delete(hex(from));
+      runtime.log.debug('endpoint kept', { of: deviceIdOf(from), seq: record.seq });
       onLearned(hex(from));
     } catch (error) {
       if (!(error instanceof QpcError)) throw error;

@@ -174,11 +174,15 @@ export class Rig implements AsyncDisposable {
   }
 
   /** A registered client that is online. */
-  async client(userId: string, clock?: Clock): Promise<RigClient> {
+  async client(
+    userId: string,
+    clock?: Clock,
+    options: Partial<OpenOptions> = {},
+  ): Promise<RigClient> {
     const node = userId.endsWith(this.red.domain) ? this.red : this.blue;
     const client = new RigClient(userId, node, this.directory, clock);
     this.#clients.push(client);
-    await client.open();
+    await client.open(options);
     await client.register();
     await client.start();
     return client;
