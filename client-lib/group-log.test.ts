@@ -1,7 +1,13 @@
 /** The walk along a group log: whatever commits win, members that read the same log are one group. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { parseEntry, signCertificate, signingKeyFromSeed, systemRandom } from '@quicprochat/proto';
+import {
+  commitHash,
+  parseEntry,
+  signCertificate,
+  signingKeyFromSeed,
+  systemRandom,
+} from '@quicprochat/proto';
 import {
   CertifiedEntrySchema,
   create,
@@ -14,10 +20,10 @@ import {
   sealCommit,
   walkLog,
   type LogView,
-  type PendingOwn,
+  type OwnCommit,
   type Walk,
 } from './group-log.ts';
-import { mandatorySuite, type PendingCommit } from './mls/index.ts';
+import { mandatorySuite, type MlsGroup, type PendingCommit } from './mls/index.ts';
 import { groupOf, keyPackageOf, TestWorld, type TestDevice } from './mls/test-members.ts';
 
 const hub = 'red.example';
@@ -37,12 +43,31 @@ interface Member {
   view: LogView;
 }
 
+/** A commit of a member, with the group after it. */
+interface PendingOwn {
+  readonly own: OwnCommit;
+  readonly pending: MlsGroup;
+}
+
+const hasWon = ({ steps }: Walk): boolean => steps.some(({ isOwn }) => isOwn);
+
 const walk = (
   { device: { mls }, view }: Member,
   controls: readonly GroupControl[],
   own?: PendingOwn,
 ): Promise<Walk> =>
-  walkLog({ mls, hubs: [hub], keysOf: () => [hubSigning.publicKey] }, view, controls, own);
+  walkLog(
+    {
+      mls,
+      keysOf: () => [hubSigning.publicKey],
+      pendingOf: (hash) =>
+        own !== undefined && Buffer.compare(commitHash(own.own.envelope), hash) === 0
+          ? own.pending
+          : undefined,
+    },
+    view,
+    controls,
+  );
 
 /** Members of one group at the entry of its epoch, whatever led there. */
 async function membersOf(...names: readonly [string, ...string[]]) {
@@ -83,7 +108,7 @@ const authenticators = (members: readonly Member[]): Set<string> =>
 async function take(member: Member, controls: readonly GroupControl[], own?: PendingOwn) {
   const walked = await walk(member, controls, own);
   member.view = walked;
-  for (const wipe of walked.wipes) wipe();
+  for (const { wipe } of walked.steps) wipe();
   return walked;
 }
 
@@ -93,16 +118,16 @@ test('the loser of an epoch applies the winner, and commits again on it', async 
   assert.ok(bob !== undefined && carol !== undefined);
   const ofAlice = await commitOf(alice, await alice.device.mls.rekey(alice.view.group));
   const ofBob = await commitOf(bob, await bob.device.mls.rekey(bob.view.group));
-  assert.equal((await take(bob, [ofAlice.control], ofBob)).hasWon, false);
+  assert.equal(hasWon(await take(bob, [ofAlice.control], ofBob)), false);
   const again = await commitOf(bob, await bob.device.mls.rekey(bob.view.group));
   const log = [ofAlice.control, again.control];
-  assert.equal((await take(alice, log, ofAlice)).hasWon, true);
-  assert.equal((await take(bob, [...log], again)).hasWon, true);
-  const { applied } = await take(carol, log);
-  assert.equal(applied.length, 2);
+  assert.equal(hasWon(await take(alice, log, ofAlice)), true);
+  assert.equal(hasWon(await take(bob, [...log], again)), true);
+  const { steps } = await take(carol, log);
+  assert.equal(steps.length, 2);
   assert.equal(authenticators(members).size, 1);
   // What was applied before is passed over.
-  assert.deepEqual((await take(carol, log)).applied, []);
+  assert.deepEqual((await take(carol, log)).steps, []);
 });
 
 test('an entry that nobody can apply is passed over for the one that rejects it', async () => {
@@ -116,7 +141,7 @@ test('an entry that nobody can apply is passed over for the one that rejects it'
   const broken = await commitOf(bob, { ...made, pending: other.pending });
   const junk = await commitOf(bob, { ...made, commit: systemRandom.bytes(80) });
   const seen = await take(alice, [broken.control, junk.control]);
-  assert.deepEqual([seen.applied.length, seen.invalid.length], [0, 2]);
+  assert.deepEqual([seen.steps.length, seen.invalid.length], [0, 2]);
   assert.equal(seen.isLeftBehind, false);
   // Were it valid for others, they would go on behind it.
   const onBroken: Member = {
@@ -141,7 +166,7 @@ test('an entry that nobody can apply is passed over for the one that rejects it'
   for (const member of honest) {
     const own = member === alice ? good : bogus;
     const walked = await take(member, [good.control, bogus.control], own);
-    assert.deepEqual([walked.applied.length, walked.hasWon], [1, member === alice]);
+    assert.deepEqual([walked.steps.length, hasWon(walked)], [1, member === alice]);
   }
   assert.equal(authenticators(honest).size, 1);
 });
@@ -197,5 +222,5 @@ test('what no honest hub sends is an error, and the view stays', async () => {
   for (const [control, reason] of bad) {
     await assert.rejects(walk(alice, [control]), { reason });
   }
-  assert.equal((await take(alice, [good.control])).applied.length, 1);
+  assert.equal((await take(alice, [good.control])).steps.length, 1);
 });

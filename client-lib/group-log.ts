@@ -21,12 +21,20 @@ import {
 import {
   create,
   GroupEntrySchema,
+  type CertifiedEntry,
   type GroupControl,
   type SignedGroupEntry,
 } from '@quicprochat/proto/messages';
 import { openChannel, parseEnvelope, sealChannel } from './crypto/envelope.ts';
 import { envelopeKeyOf } from './envelope-key.ts';
-import { acceptCommit, MlsError, type Mls, type MlsGroup, type Wipe } from './mls/index.ts';
+import {
+  acceptCommit,
+  CredentialError,
+  MlsError,
+  type Mls,
+  type MlsGroup,
+  type Wipe,
+} from './mls/index.ts';
 
 /** The key that signs commits of the group's current epoch, equal on all members. */
 export async function commitKeyOf(mls: Mls, group: MlsGroup): Promise<SigningKey> {
@@ -93,6 +101,17 @@ export async function sealCommit(
   return { envelope, entry: signEntry(entry, await commitKeyOf(mls, group)) };
 }
 
+/** The same commit once more, for what other entries are in its way by now. */
+export async function rejectingEntry(
+  mls: Mls,
+  group: MlsGroup,
+  { entry }: ParsedEntry,
+  rejects: readonly Uint8Array[],
+): Promise<SignedGroupEntry> {
+  const again = create(GroupEntrySchema, { ...entry, rejects: [...rejects] });
+  return signEntry(again, await commitKeyOf(mls, group));
+}
+
 /** Where a member stands. */
 export interface LogView {
   readonly group: MlsGroup;
@@ -100,22 +119,34 @@ export interface LogView {
   readonly head: ParsedEntry;
 }
 
-/** A commit of this device that the hub has not answered, or not yet. */
-export interface PendingOwn {
-  readonly own: OwnCommit;
-  readonly pending: MlsGroup;
-}
-
 export interface WalkParts {
   readonly mls: Mls;
-  /** The group's hubs, as its members agreed on them, and their signing keys. */
-  readonly hubs: readonly string[];
   readonly keysOf: HubKeys;
+  /** The group after an own commit, by the hash of that commit as it travels. */
+  readonly pendingOf: (commitHash: Uint8Array) => MlsGroup | undefined;
+  /**
+   * The manifests were looked up just now: a credential that they do not vouch for makes a commit
+   * invalid. Unless told, it is thrown, so that they can be looked up.
+   */
+  readonly isFresh?: boolean;
+}
+
+/** One entry on the way. */
+export interface Step {
+  readonly entry: ParsedEntry;
+  readonly control: GroupControl;
+  /** For who was removed: the group as it was, and not active. */
+  readonly next: MlsGroup;
+  /** To be called once the new state is durable. */
+  readonly wipe: Wipe;
+  readonly isOwn: boolean;
+  /** User id of who committed. */
+  readonly by: string;
 }
 
 export interface Walk extends LogView {
   /** Entries that were applied, oldest first. */
-  readonly applied: readonly ParsedEntry[];
+  readonly steps: readonly Step[];
   /** Children of the new head that cannot be applied: what a next commit has to reject. */
   readonly invalid: readonly ParsedEntry[];
   /**
@@ -123,59 +154,66 @@ export interface Walk extends LogView {
    * only a new leaf helps (RFC 9420 section 16.12).
    */
   readonly isLeftBehind: boolean;
-  /** Whether the own commit is among the applied ones; false: another one won its epoch. */
-  readonly hasWon: boolean;
-  /** To be called once the new state is durable. */
-  readonly wipes: readonly Wipe[];
+  /** Of a later epoch than the new head's children: what lies between is not among these. */
+  readonly isBeyond: boolean;
+  /** Certified entries of epochs that were passed already. */
+  readonly passed: readonly { readonly entry: ParsedEntry; readonly certified: CertifiedEntry }[];
 }
 
 /**
  * Applies certified entries in log order: for each parent the first one that is valid, and none of
- * its siblings. Entries behind other parents are passed over. Throws InvalidArgumentError
- * BAD_SIGNATURE or BAD_FIELD for what no honest hub sends, CredentialError UNKNOWN_CREDENTIAL when
- * manifests have to be fetched first, MlsError OWN_MESSAGE for an own commit that `own` is not; the
- * view given stays as it was.
+ * its siblings. Throws InvalidArgumentError BAD_SIGNATURE or BAD_FIELD for what no honest hub sends,
+ * CredentialError when manifests have to be looked up first, MlsError OWN_MESSAGE for an own commit that
+ * is not known here any more; the view given stays as it was.
  */
 export async function walkLog(
   parts: WalkParts,
   view: LogView,
   controls: readonly GroupControl[],
-  own?: PendingOwn,
 ): Promise<Walk> {
   let { group, head } = view;
   let invalid: ParsedEntry[] = [];
-  let hasWon = false;
   let isLeftBehind = false;
-  const applied: ParsedEntry[] = [];
-  const wipes: Wipe[] = [];
+  let isBeyond = false;
+  const steps: Step[] = [];
+  const passed: Walk['passed'][number][] = [];
   for (const control of controls) {
-    const entry = certifiedEntry(parts, group, control);
+    const { entry, certified } = certifiedEntry(parts, group, control);
+    if (entry.epoch <= head.epoch) {
+      passed.push({ entry, certified });
+      continue;
+    }
     isLeftBehind ||= invalid.some(({ hash }) => same(hash, entry.entry.parent));
-    if (!same(entry.entry.parent, head.hash) || !group.isActive) continue;
+    if (!group.isActive) continue;
+    if (!same(entry.entry.parent, head.hash)) {
+      isBeyond ||= entry.epoch > head.epoch + 1;
+      continue;
+    }
     checkEntry(entry, factsOf(head));
-    const step = await stepTo(parts.mls, group, entry, control, own);
+    const step = await stepTo(parts, group, entry, control);
     if (step === undefined) {
       invalid.push(entry);
       continue;
     }
-    hasWon ||= step.isOwn;
-    wipes.push(step.wipe);
-    applied.push(entry);
+    steps.push(step);
     ({ group, head } = { group: step.next, head: entry });
     invalid = [];
+    // Whatever stood behind the invalid ones, it is not what the others went on with.
+    isLeftBehind = false;
+    isBeyond = false;
   }
-  return { group, head, applied, invalid, isLeftBehind, hasWon, wipes };
+  return { group, head, steps, invalid, isLeftBehind, isBeyond, passed };
 }
 
-interface Step {
-  readonly next: MlsGroup;
-  readonly wipe: Wipe;
-  readonly isOwn: boolean;
-}
-
-function certifiedEntry(parts: WalkParts, group: MlsGroup, control: GroupControl): ParsedEntry {
-  if (control.entry === undefined) throw new InvalidArgumentError('BAD_FIELD', 'entry: is missing');
-  const entry = verifyCertified(control.entry, parts.hubs, parts.keysOf);
+/** The entry of a control, certified by the group's hubs and beside its own commit. Throws like `walkLog`. */
+function certifiedEntry(
+  { keysOf }: WalkParts,
+  group: MlsGroup,
+  control: GroupControl,
+): { readonly entry: ParsedEntry; readonly certified: CertifiedEntry } {
+  const certified = control.entry;
+  if (certified === undefined) throw new InvalidArgumentError('BAD_FIELD', 'entry: is missing');
+  const entry = verifyCertified(certified, group.hubs, keysOf);
   if (!same(entry.entry.group, group.groupId)) {
     throw new InvalidArgumentError('BAD_FIELD', 'entry: of another group');
   }
@@ -183,42 +221,44 @@ function certifiedEntry(parts: WalkParts, group: MlsGroup, control: GroupControl
   if (!isFirst && !same(entry.entry.commitHash, commitHash(control.commit))) {
     throw new InvalidArgumentError('BAD_FIELD', 'entry: beside another commit');
   }
-  return entry;
+  return { entry, certified };
 }
 
 /** Undefined: nobody can apply it. */
 async function stepTo(
-  mls: Mls,
+  { mls, pendingOf, isFresh = false }: WalkParts,
   group: MlsGroup,
   entry: ParsedEntry,
-  { commit }: GroupControl,
-  own: PendingOwn | undefined,
+  control: GroupControl,
 ): Promise<Step | undefined> {
-  if (own !== undefined && same(own.own.envelope, commit)) {
-    return { ...acceptCommit(group, own.pending), isOwn: true };
+  const pending = pendingOf(entry.entry.commitHash);
+  if (pending !== undefined) {
+    const by = group.members().find(({ leafIndex }) => leafIndex === group.ownLeafIndex);
+    const { userId = '' } = by ?? {};
+    return { entry, control, ...acceptCommit(group, pending), isOwn: true, by: userId };
   }
   try {
     const { key, keyId } = await envelopeKeyOf(mls, group);
-    const sealed = parseEnvelope(commit);
+    const sealed = parseEnvelope(control.commit);
     if (sealed.mode !== 'channel') return undefined;
     const opened = openChannel(sealed, (id) => (same(id, keyId) ? key : undefined));
     if (opened.kind !== 'mlsMessage') return undefined;
     const done = await mls.process(group, opened.bytes);
     if (done.kind !== 'commit') return undefined;
-    const { next, wipe, isSelfRemoved } = done;
+    const { next, wipe, isSelfRemoved, sender } = done;
+    const step = { entry, control, next, wipe, isOwn: false, by: sender.userId };
     // Who is removed cannot make the next key, and needs none.
-    if (isSelfRemoved) return { next, wipe, isOwn: false };
+    if (isSelfRemoved) return step;
     const { publicKey } = await commitKeyOf(mls, next);
-    return same(publicKey, entry.entry.nextCommitPub) ? { next, wipe, isOwn: false } : undefined;
+    return same(publicKey, entry.entry.nextCommitPub) ? step : undefined;
   } catch (error) {
-    if (isOursToMend(error) || !(error instanceof QpcError)) throw error;
+    if (error instanceof CredentialError && !isFresh) throw error;
+    // The commit may be valid; what is missing is missing here.
+    const isMissing =
+      error instanceof MlsError && ['UNKNOWN_CREDENTIAL', 'OWN_MESSAGE'].includes(error.reason);
+    if (isMissing || !(error instanceof QpcError)) throw error;
     return undefined;
   }
-}
-
-/** The commit may be valid; what is missing is missing here: a manifest, or the own pending commit. */
-function isOursToMend(error: unknown): boolean {
-  return error instanceof MlsError && ['UNKNOWN_CREDENTIAL', 'OWN_MESSAGE'].includes(error.reason);
 }
 
 const same = (a: Uint8Array, b: Uint8Array): boolean => Buffer.compare(a, b) === 0;

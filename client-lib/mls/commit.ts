@@ -157,11 +157,13 @@ export function acceptCommit(
   if (!sameBytes(current.groupId, pending.groupId) || pending.epoch !== current.epoch + 1n) {
     throw new MlsError('BAD_STATE', 'pending commit: not of this group and epoch');
   }
-  const history = new Map(accepted.historicalReceiverData);
-  for (const [epoch, data] of history) {
-    const secretTree =
-      epoch === current.epoch ? old.secretTree : old.historicalReceiverData.get(epoch)?.secretTree;
-    if (secretTree !== undefined) history.set(epoch, { ...data, secretTree });
+  // One that comes from the store has its parent's epoch alone; older ones are as they are now.
+  const history = new Map(old.historicalReceiverData);
+  const parent = accepted.historicalReceiverData.get(current.epoch);
+  if (parent !== undefined) history.set(current.epoch, { ...parent, secretTree: old.secretTree });
+  for (const epoch of [...history.keys()].sort((a, b) => (a < b ? -1 : 1))) {
+    if (history.size <= limits.epochsKept) break;
+    history.delete(epoch);
   }
   const next: ClientState = { ...accepted, historicalReceiverData: history };
   return { next: new MlsGroup(next), wipe: wipeEpoch(old, next, []) };

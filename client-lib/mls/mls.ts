@@ -20,6 +20,7 @@ import { encrypt, process } from './message.ts';
 import type { Encrypted, Processed } from './message.ts';
 import { rolesAllow } from './policy.ts';
 import type { CommitPolicy } from './policy.ts';
+import { spendHandshakeKey } from './spent-handshake.ts';
 import { joinFromWelcome } from './welcome.ts';
 import type { Joined, KeyPackageRow } from './welcome.ts';
 
@@ -33,6 +34,8 @@ export interface Mls {
   addMembers(group: MlsGroup, keyPackages: readonly Uint8Array[]): Promise<PendingCommit>;
   removeMembers(group: MlsGroup, leafIndexes: readonly number[]): Promise<PendingCommit>;
   rekey(group: MlsGroup): Promise<PendingCommit>;
+  /** The next commit of this epoch takes another key: one that took the last was refused. */
+  spendHandshakeKey(group: MlsGroup): ReturnType<typeof spendHandshakeKey>;
   joinFromWelcome(
     welcome: Uint8Array,
     rows: readonly KeyPackageRow[],
@@ -75,6 +78,7 @@ export function createMls(options: {
     addMembers: (group, add) => commit(parts, group, { add }),
     removeMembers: (group, remove) => commit(parts, group, { remove }),
     rekey: (group) => commit(parts, group, {}),
+    spendHandshakeKey: (group) => spendHandshakeKey(parts, group),
     joinFromWelcome: (welcome, rows, key) => joinFromWelcome(parts, welcome, rows, key),
     encrypt: (group, plaintext, aad) => encrypt(parts, group, plaintext, aad),
     process: (group, message) => process(parts, group, message),

@@ -14,7 +14,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file qpc/v1/content.proto.
  */
 export const file_qpc_v1_content: GenFile = /*@__PURE__*/
-  fileDesc("ChRxcGMvdjEvY29udGVudC5wcm90bxIGcXBjLnYxInUKCEVudmVsb3BlEgkKAXYYASABKA0SKAoGaHlicmlkGAIgASgLMhYucXBjLnYxLkh5YnJpZEVudmVsb3BlSAASKgoHY2hhbm5lbBgDIAEoCzIXLnFwYy52MS5DaGFubmVsRW52ZWxvcGVIAEIICgZzZWFsZWQiSQoOSHlicmlkRW52ZWxvcGUSDgoGa2VtX2lkGAEgASgNEg4KBmtleV9pZBgCIAEoDBILCgNlbmMYAyABKAwSCgoCY3QYBCABKAwiPAoPQ2hhbm5lbEVudmVsb3BlEg4KBmtleV9pZBgBIAEoDBINCgVub25jZRgCIAEoDBIKCgJjdBgDIAEoDCKpAQoGU2VhbGVkEhUKC21sc19tZXNzYWdlGAEgASgMSAASKAoHd2VsY29tZRgCIAEoCzIVLnFwYy52MS5XZWxjb21lQnVuZGxlSAASLwoOcmVzZW5kX3JlcXVlc3QYAyABKAsyFS5xcGMudjEuUmVzZW5kUmVxdWVzdEgAEhwKBGdvbmUYBCABKAsyDC5xcGMudjEuR29uZUgAQgkKB2NvbnRlbnRKBAgFEAkiowEKDVJlc2VuZFJlcXVlc3QSCgoCaWQYASABKAwSEAoIZ3JvdXBfaWQYAiABKAwSDgoGc2VuZGVyGAMgASgMEg0KBWFza2VyGAQgASgMEgoKAnRvGAUgASgMEiMKBnJhbmdlcxgGIAMoCzITLnFwYy52MS5OdW1iZXJSYW5nZRIRCglzZWFsX2FuZXcYByABKAgSEQoJc2lnbmF0dXJlGAggASgMIicKC051bWJlclJhbmdlEgwKBGZyb20YASABKAQSCgoCdG8YAiABKAQimAEKBEdvbmUSEgoKcmVxdWVzdF9pZBgBIAEoDBIQCghncm91cF9pZBgCIAEoDBIOCgZzZW5kZXIYAyABKAwSDQoFYXNrZXIYBCABKAwSIwoGcmFuZ2VzGAUgAygLMhMucXBjLnYxLk51bWJlclJhbmdlEhMKC25ldmVyX3lvdXJzGAYgASgIEhEKCXNpZ25hdHVyZRgHIAEoDCJvCg1XZWxjb21lQnVuZGxlEg8KB3dlbGNvbWUYASABKAwSJQoIZXZpZGVuY2UYAiABKAsyEy5xcGMudjEuS2V5RXZpZGVuY2USJgoGdG9rZW5zGAMgASgLMhYucXBjLnYxLkRlbGl2ZXJ5VG9rZW5zIjcKDkRlbGl2ZXJ5VG9rZW5zEiUKBnRva2VucxgBIAMoCzIVLnFwYy52MS5EZWxpdmVyeVRva2VuIisKDURlbGl2ZXJ5VG9rZW4SCwoDcmlkGAEgASgMEg0KBXRva2VuGAIgASgMIjAKC0tleUV2aWRlbmNlEhIKCmNyZWRlbnRpYWwYASABKAwSDQoFaGVhZHMYAiADKAwiowIKB0NvbnRlbnQSCgoCaWQYASABKAwSCQoBbhgCIAEoBBIPCgdsYW1wb3J0GAMgASgEEg8KB3NlbnRfbXMYBCABKAQSHAoEdGV4dBgFIAEoCzIMLnFwYy52MS5UZXh0SAASIgoHcmVjZWlwdBgHIAEoCzIPLnFwYy52MS5SZWNlaXB0SAASJQoIZXZpZGVuY2UYBiABKAsyEy5xcGMudjEuS2V5RXZpZGVuY2USJgoGdG9rZW5zGAggASgLMhYucXBjLnYxLkRlbGl2ZXJ5VG9rZW5zEi4KCGVuZHBvaW50GAogASgLMhwucXBjLnYxLlNpZ25lZEVuZHBvaW50UmVjb3JkEhYKDmV4cGlyeV9zZWNvbmRzGAsgASgNQgYKBGJvZHkiFAoEVGV4dBIMCgR1dGY4GAEgASgJIj4KEUVwaGVtZXJhbEVudmVsb3BlEg4KBmtleV9pZBgBIAEoDBINCgVub25jZRgCIAEoDBIKCgJjdBgDIAEoDCJFCglFcGhlbWVyYWwSDgoGc2VuZGVyGAEgASgMEiAKBnR5cGluZxgCIAEoCzIOLnFwYy52MS5UeXBpbmdIAEIGCgRib2R5IggKBlR5cGluZyI5CgdSZWNlaXB0EiEKBGtpbmQYASABKA4yEy5xcGMudjEuUmVjZWlwdEtpbmQSCwoDaWRzGAIgAygMKl4KC1JlY2VpcHRLaW5kEhwKGFJFQ0VJUFRfS0lORF9VTlNQRUNJRklFRBAAEhoKFlJFQ0VJUFRfS0lORF9ERUxJVkVSRUQQARIVChFSRUNFSVBUX0tJTkRfUkVBRBACYgZwcm90bzM", [file_qpc_v1_endpoint]);
+  fileDesc("ChRxcGMvdjEvY29udGVudC5wcm90bxIGcXBjLnYxInUKCEVudmVsb3BlEgkKAXYYASABKA0SKAoGaHlicmlkGAIgASgLMhYucXBjLnYxLkh5YnJpZEVudmVsb3BlSAASKgoHY2hhbm5lbBgDIAEoCzIXLnFwYy52MS5DaGFubmVsRW52ZWxvcGVIAEIICgZzZWFsZWQiSQoOSHlicmlkRW52ZWxvcGUSDgoGa2VtX2lkGAEgASgNEg4KBmtleV9pZBgCIAEoDBILCgNlbmMYAyABKAwSCgoCY3QYBCABKAwiPAoPQ2hhbm5lbEVudmVsb3BlEg4KBmtleV9pZBgBIAEoDBINCgVub25jZRgCIAEoDBIKCgJjdBgDIAEoDCKpAQoGU2VhbGVkEhUKC21sc19tZXNzYWdlGAEgASgMSAASKAoHd2VsY29tZRgCIAEoCzIVLnFwYy52MS5XZWxjb21lQnVuZGxlSAASLwoOcmVzZW5kX3JlcXVlc3QYAyABKAsyFS5xcGMudjEuUmVzZW5kUmVxdWVzdEgAEhwKBGdvbmUYBCABKAsyDC5xcGMudjEuR29uZUgAQgkKB2NvbnRlbnRKBAgFEAkiowEKDVJlc2VuZFJlcXVlc3QSCgoCaWQYASABKAwSEAoIZ3JvdXBfaWQYAiABKAwSDgoGc2VuZGVyGAMgASgMEg0KBWFza2VyGAQgASgMEgoKAnRvGAUgASgMEiMKBnJhbmdlcxgGIAMoCzITLnFwYy52MS5OdW1iZXJSYW5nZRIRCglzZWFsX2FuZXcYByABKAgSEQoJc2lnbmF0dXJlGAggASgMIicKC051bWJlclJhbmdlEgwKBGZyb20YASABKAQSCgoCdG8YAiABKAQimAEKBEdvbmUSEgoKcmVxdWVzdF9pZBgBIAEoDBIQCghncm91cF9pZBgCIAEoDBIOCgZzZW5kZXIYAyABKAwSDQoFYXNrZXIYBCABKAwSIwoGcmFuZ2VzGAUgAygLMhMucXBjLnYxLk51bWJlclJhbmdlEhMKC25ldmVyX3lvdXJzGAYgASgIEhEKCXNpZ25hdHVyZRgHIAEoDCJvCg1XZWxjb21lQnVuZGxlEg8KB3dlbGNvbWUYASABKAwSJQoIZXZpZGVuY2UYAiABKAsyEy5xcGMudjEuS2V5RXZpZGVuY2USJgoGdG9rZW5zGAMgASgLMhYucXBjLnYxLkRlbGl2ZXJ5VG9rZW5zIjcKDkRlbGl2ZXJ5VG9rZW5zEiUKBnRva2VucxgBIAMoCzIVLnFwYy52MS5EZWxpdmVyeVRva2VuIisKDURlbGl2ZXJ5VG9rZW4SCwoDcmlkGAEgASgMEg0KBXRva2VuGAIgASgMIjAKC0tleUV2aWRlbmNlEhIKCmNyZWRlbnRpYWwYASABKAwSDQoFaGVhZHMYAiADKAwiwwIKB0NvbnRlbnQSCgoCaWQYASABKAwSCQoBbhgCIAEoBBIPCgdsYW1wb3J0GAMgASgEEg8KB3NlbnRfbXMYBCABKAQSHAoEdGV4dBgFIAEoCzIMLnFwYy52MS5UZXh0SAASIgoHcmVjZWlwdBgHIAEoCzIPLnFwYy52MS5SZWNlaXB0SAASHgoFbGVhdmUYCSABKAsyDS5xcGMudjEuTGVhdmVIABIlCghldmlkZW5jZRgGIAEoCzITLnFwYy52MS5LZXlFdmlkZW5jZRImCgZ0b2tlbnMYCCABKAsyFi5xcGMudjEuRGVsaXZlcnlUb2tlbnMSLgoIZW5kcG9pbnQYCiABKAsyHC5xcGMudjEuU2lnbmVkRW5kcG9pbnRSZWNvcmQSFgoOZXhwaXJ5X3NlY29uZHMYCyABKA1CBgoEYm9keSIHCgVMZWF2ZSIUCgRUZXh0EgwKBHV0ZjgYASABKAkiPgoRRXBoZW1lcmFsRW52ZWxvcGUSDgoGa2V5X2lkGAEgASgMEg0KBW5vbmNlGAIgASgMEgoKAmN0GAMgASgMIkUKCUVwaGVtZXJhbBIOCgZzZW5kZXIYASABKAwSIAoGdHlwaW5nGAIgASgLMg4ucXBjLnYxLlR5cGluZ0gAQgYKBGJvZHkiCAoGVHlwaW5nIjkKB1JlY2VpcHQSIQoEa2luZBgBIAEoDjITLnFwYy52MS5SZWNlaXB0S2luZBILCgNpZHMYAiADKAwqXgoLUmVjZWlwdEtpbmQSHAoYUkVDRUlQVF9LSU5EX1VOU1BFQ0lGSUVEEAASGgoWUkVDRUlQVF9LSU5EX0RFTElWRVJFRBABEhUKEVJFQ0VJUFRfS0lORF9SRUFEEAJiBnByb3RvMw", [file_qpc_v1_endpoint]);
 
 /**
  * Outermost: what a node stores as payload.
@@ -481,6 +481,14 @@ export type Content = Message<"qpc.v1.Content"> & {
      */
     value: Receipt;
     case: "receipt";
+  } | {
+    /**
+     * Not counted either.
+     *
+     * @generated from field: qpc.v1.Leave leave = 9;
+     */
+    value: Leave;
+    case: "leave";
   } | { case: undefined; value?: undefined };
 
   /**
@@ -520,6 +528,21 @@ export const ContentSchema: GenMessage<Content> = /*@__PURE__*/
   messageDesc(file_qpc_v1_content, 11);
 
 /**
+ * The sender's user wants to leave: whoever may, removes all devices of it.
+ *
+ * @generated from message qpc.v1.Leave
+ */
+export type Leave = Message<"qpc.v1.Leave"> & {
+};
+
+/**
+ * Describes the message qpc.v1.Leave.
+ * Use `create(LeaveSchema)` to create a new message.
+ */
+export const LeaveSchema: GenMessage<Leave> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_content, 12);
+
+/**
  * @generated from message qpc.v1.Text
  */
 export type Text = Message<"qpc.v1.Text"> & {
@@ -536,7 +559,7 @@ export type Text = Message<"qpc.v1.Text"> & {
  * Use `create(TextSchema)` to create a new message.
  */
 export const TextSchema: GenMessage<Text> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 12);
+  messageDesc(file_qpc_v1_content, 13);
 
 /**
  * Payload of SendEphemeral: AES-256-GCM under the MLS exporter secret "qpc ephemeral" of the epoch. The
@@ -572,7 +595,7 @@ export type EphemeralEnvelope = Message<"qpc.v1.EphemeralEnvelope"> & {
  * Use `create(EphemeralEnvelopeSchema)` to create a new message.
  */
 export const EphemeralEnvelopeSchema: GenMessage<EphemeralEnvelope> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 13);
+  messageDesc(file_qpc_v1_content, 14);
 
 /**
  * @generated from message qpc.v1.Ephemeral
@@ -602,7 +625,7 @@ export type Ephemeral = Message<"qpc.v1.Ephemeral"> & {
  * Use `create(EphemeralSchema)` to create a new message.
  */
 export const EphemeralSchema: GenMessage<Ephemeral> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 14);
+  messageDesc(file_qpc_v1_content, 15);
 
 /**
  * @generated from message qpc.v1.Typing
@@ -615,7 +638,7 @@ export type Typing = Message<"qpc.v1.Typing"> & {
  * Use `create(TypingSchema)` to create a new message.
  */
 export const TypingSchema: GenMessage<Typing> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 15);
+  messageDesc(file_qpc_v1_content, 16);
 
 /**
  * What became of messages of others, said to all members; answered by nothing.
@@ -641,7 +664,7 @@ export type Receipt = Message<"qpc.v1.Receipt"> & {
  * Use `create(ReceiptSchema)` to create a new message.
  */
 export const ReceiptSchema: GenMessage<Receipt> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 16);
+  messageDesc(file_qpc_v1_content, 17);
 
 /**
  * @generated from enum qpc.v1.ReceiptKind

@@ -1,0 +1,572 @@
+/**
+ * Carries out what this device wants changed in its groups (docs/protocol/group-log.md, "At a member"): one
+ * intent at a time in each group. The commit with the state after it is on disk before its first byte leaves;
+ * it is merged when it comes back certified, by whatever way, and made anew when another one won its
+ * epoch. What cannot be reached waits, also over restarts.
+ */
+import {
+  commitHash,
+  hasReason,
+  hex,
+  jitter,
+  methods,
+  parseEntry,
+  PayloadTooLargeError,
+  QpcError,
+  signingKeyFromSeed,
+  Status,
+  TransportError,
+  type Runtime,
+} from '@quicprochat/proto';
+import {
+  create,
+  fromBinary,
+  GroupControlSchema,
+  SubmitCommitRequestSchema,
+  toBinary,
+} from '@quicprochat/proto/messages';
+import type { Contacts } from './contacts.ts';
+import type { DeliveryTokens } from './delivery-tokens.ts';
+import type { EventBus } from './events.ts';
+import { hybridCopies, type Recipient } from './fan-out.ts';
+import {
+  decodeIntent,
+  encodeIntent,
+  GroupChangeError,
+  invitedBy,
+  planOf,
+  type GroupIntent,
+  type IntentPlan,
+} from './group-intents.ts';
+import { rejectingEntry, sealCommit, type LogView, type Walk } from './group-log.ts';
+import type { GroupPull } from './group-pull.ts';
+import { controlOf, headOf, type GroupWalker } from './group-walker.ts';
+import { callCreateGroup, callSubmit, logBehind } from './hub-calls.ts';
+import { fetchInvitees, type Invitee } from './invitation.ts';
+import type { EvidenceExchange } from './kt/evidence-exchange.ts';
+import { refreshKeys } from './fresh-keys.ts';
+import type { Leaves } from './leaves.ts';
+import { ClosedError, type Caller } from './link.ts';
+import {
+  encodeCold,
+  encodeHot,
+  encodePast,
+  isMlsSuite,
+  type Mls,
+  type PendingCommit,
+} from './mls/index.ts';
+import { recipientsOf, requireFresh, StaleKeysError } from './sealing.ts';
+import type { IntentRow, PendingRow } from './store/group-log-rows.ts';
+import type { ClientStore } from './store/store.ts';
+import type { Batch, Writer } from './writer.ts';
+
+export const committerLimits = {
+  /** First and longest wait after a failure that may pass (ms). */
+  backOffMinMs: 500,
+  backOffMaxMs: 60_000,
+  /** Groups that are worked at together. */
+  groups: 8,
+  /** Adds in one commit, before its size is looked at. */
+  addsPerCommit: 64,
+} as const;
+
+export interface CommitterParts {
+  readonly store: ClientStore;
+  readonly runtime: Runtime;
+  readonly events: EventBus;
+  readonly writer: Writer;
+  readonly mls: Mls;
+  readonly contacts: Contacts;
+  readonly evidence: Pick<EvidenceExchange, 'own'>;
+  readonly tokens: Pick<DeliveryTokens, 'forInvitees'>;
+  readonly caller: Caller;
+  readonly walker: GroupWalker;
+  readonly pull: GroupPull;
+  readonly leaves: Leaves;
+  readonly userId: string;
+}
+
+/** What became of one attempt: what to do next, or how long to rest (ms). */
+type Outcome = 'again' | 'idle' | number;
+
+export class Committer {
+  readonly #parts: CommitterParts;
+  /** Groups that are worked at, or rest, by id in hex. */
+  readonly #working = new Map<string, Promise<void>>();
+  readonly #resting = new Map<string, { cancel(): void }>();
+  readonly #failures = new Map<string, number>();
+  /** Why an intent ended, for whoever waits for it. */
+  readonly #errors = new Map<number, QpcError>();
+  /** KeyPackages that were fetched for an intent: a lost race burns no others. */
+  readonly #fetched = new Map<number, readonly Invitee[]>();
+  readonly #waiting = new Set<() => void>();
+  #stop = new AbortController();
+  #isStarted = false;
+
+  constructor(parts: CommitterParts) {
+    this.#parts = parts;
+  }
+
+  /** What was left over goes on. */
+  start(): void {
+    if (this.#isStarted) return;
+    this.#isStarted = true;
+    this.#stop = new AbortController();
+    this.kick();
+  }
+
+  /** There are new intents, or the network is back. */
+  kick(): void {
+    if (!this.#isStarted) return;
+    for (const [key, timer] of this.#resting) {
+      timer.cancel();
+      this.#resting.delete(key);
+    }
+    this.#failures.clear();
+    for (const groupId of this.#parts.store.groupLog.busyGroups()) this.#work(groupId);
+  }
+
+  get isIdle(): boolean {
+    return this.#working.size === 0;
+  }
+  /** Resolves when nothing is being committed; intents may rest. */
+  async idle(): Promise<void> {
+    while (this.#working.size > 0) await Promise.all(this.#working.values());
+  }
+
+  async stop(): Promise<void> {
+    this.#isStarted = false;
+    this.#stop.abort(new ClosedError());
+    for (const timer of this.#resting.values()) timer.cancel();
+    this.#resting.clear();
+    for (const wake of this.#waiting) wake();
+    await this.idle();
+  }
+
+  /** Part of a batch: the id of the row. `fetched`: KeyPackages that are at hand. */
+  addIn(
+    batch: Batch,
+    groupId: Uint8Array,
+    intent: GroupIntent,
+    fetched?: readonly Invitee[],
+  ): { readonly id: () => number } {
+    const { groupLog } = this.#parts.store;
+    let id = 0;
+    batch.write(() => {
+      const row = { groupId, dueMs: batch.nowMs, ...encodeIntent(intent) };
+      id = groupLog.addIntent(row, batch.nowMs);
+    });
+    batch.after(() => {
+      if (fetched !== undefined) this.#fetched.set(id, fetched);
+      this.#work(groupId);
+    });
+    return { id: () => id };
+  }
+
+  /** Durable on return: the id of the intent. */
+  async add(groupId: Uint8Array, intent: GroupIntent): Promise<number> {
+    const { writer } = this.#parts;
+    const { id } = await writer.run(async (batch) => this.addIn(batch, groupId, intent));
+    return id();
+  }
+
+  /**
+   * Resolves when the intent is done, by this device or another one. Throws why it was refused, the
+   * signal's reason, or ClosedError; in the last two cases it goes on, now or at the next start.
+   */
+  async ended(id: number, signal?: AbortSignal): Promise<void> {
+    const { store, events } = this.#parts;
+    const change = Promise.withResolvers<void>();
+    let { promise, resolve } = change;
+    const wake = (): void => {
+      resolve();
+      ({ promise, resolve } = Promise.withResolvers<void>());
+    };
+    this.#waiting.add(wake);
+    signal?.addEventListener('abort', wake);
+    using _listening = events.listen(({ type }) => {
+      if (type === 'groupChange') wake();
+    });
+    try {
+      for (;;) {
+        signal?.throwIfAborted();
+        const intent = store.groupLog.intent(id);
+        if (intent?.state === 'DONE' || intent?.state === 'SUPERSEDED') return;
+        if (intent?.state !== 'OPEN') {
+          throw this.#errors.get(id) ?? new GroupChangeError(intent?.reason ?? 'UNKNOWN_GROUP');
+        }
+        if (this.#stop.signal.aborted) throw new ClosedError();
+        await promise;
+      }
+    } finally {
+      this.#waiting.delete(wake);
+      signal?.removeEventListener('abort', wake);
+      this.#errors.delete(id);
+    }
+  }
+
+  #work(groupId: Uint8Array): void {
+    const key = hex(groupId);
+    if (!this.#isStarted || this.#working.has(key)) return;
+    if (this.#working.size >= committerLimits.groups) return;
+    this.#resting.get(key)?.cancel();
+    this.#resting.delete(key);
+    const working = this.#run(groupId, key)
+      .catch((error: unknown) => {
+        this.#parts.runtime.log.error('committing', { error: String(error) });
+      })
+      .finally(() => {
+        this.#working.delete(key);
+        // Others may have waited for a place.
+        for (const other of this.#parts.store.groupLog.busyGroups()) {
+          if (!this.#resting.has(hex(other)) && hex(other) !== key) this.#work(other);
+        }
+      });
+    this.#working.set(key, working);
+  }
+
+  async #run(groupId: Uint8Array, key: string): Promise<void> {
+    const { clock } = this.#parts.runtime;
+    for (;;) {
+      // Asked for inside of a transaction's end: whoever did that goes on first.
+      await Promise.resolve();
+      if (!this.#isStarted) return;
+      const outcome = await this.#step(groupId, key);
+      if (outcome === 'idle' || !this.#isStarted) return;
+      if (outcome === 'again') continue;
+      this.#resting.set(
+        key,
+        clock.timer(outcome, () => {
+          this.#resting.delete(key);
+          this.#work(groupId);
+        }),
+      );
+      return;
+    }
+  }
+
+  /** One attempt at the oldest intent that is due. Fails only where nothing can be written. */
+  async #step(groupId: Uint8Array, key: string): Promise<Outcome> {
+    const { store, runtime } = this.#parts;
+    const pending = store.groupLog.pendings(groupId).find(({ isRefused }) => !isRefused);
+    const nowMs = runtime.clock.now();
+    const open = store.groupLog.openIntents(groupId);
+    const intent =
+      pending === undefined
+        ? open.find(({ dueMs }) => dueMs <= nowMs)
+        : store.groupLog.intent(pending.intentId);
+    if (intent === undefined) {
+      for (const id of this.#fetched.keys()) {
+        if (store.groupLog.intent(id)?.state !== 'OPEN') this.#fetched.delete(id);
+      }
+      if (open.length === 0) return 'idle';
+      return Math.max(0, Math.min(...open.map(({ dueMs }) => dueMs)) - nowMs);
+    }
+    try {
+      const outcome =
+        pending === undefined ? await this.#begin(intent) : await this.#submit(pending);
+      this.#failures.delete(key);
+      return outcome;
+    } catch (error) {
+      if (!this.#isStarted) return 'idle';
+      const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
+      runtime.log.info('a change of a group waits', { reason, error: String(error) });
+      if (!isTemporary(error)) return this.#refuse(intent, pending, error);
+      return this.#rest(key, error);
+    }
+  }
+
+  #rest(key: string, error: unknown): number {
+    const { random } = this.#parts.runtime;
+    const failures = this.#failures.get(key) ?? 0;
+    this.#failures.set(key, Math.min(failures + 1, 16));
+    const { backOffMinMs, backOffMaxMs } = committerLimits;
+    const boundMs = Math.min(backOffMaxMs, backOffMinMs * 2 ** failures);
+    const askedMs = error instanceof QpcError ? (error.retryAfterMs ?? 0) : 0;
+    // Half of the bound at least: without a connection each try fails at once.
+    return askedMs + boundMs / 2 + jitter(random, boundMs / 2);
+  }
+
+  async #refuse(
+    intent: IntentRow,
+    pending: PendingRow | undefined,
+    error: unknown,
+  ): Promise<Outcome> {
+    const { store, writer, walker, events, mls } = this.#parts;
+    const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
+    if (error instanceof QpcError) this.#errors.set(intent.id, error);
+    this.#fetched.delete(intent.id);
+    await writer.run(async (batch) => {
+      const group = batch.group(intent.groupId);
+      // The refused commit used a key: the next one of this epoch takes another.
+      const spent =
+        pending !== undefined && group?.isActive === true
+          ? await mls.spendHandshakeKey(group)
+          : undefined;
+      if (spent !== undefined) batch.useKeys(spent.next, spent.next.epoch, spent.wipe);
+      batch.write(() => {
+        if (pending !== undefined) store.groupLog.refusePending(pending.commitHash);
+        const told = walker.end(intent.id, 'REFUSED', reason, batch.nowMs);
+        batch.after(() => {
+          for (const event of told) events.emit(event);
+        });
+      });
+    });
+    return 'again';
+  }
+
+  async #begin(intent: IntentRow): Promise<Outcome> {
+    const { leaves } = this.#parts;
+    const wanted = decodeIntent(intent);
+    const { groupId } = intent;
+    if (wanted.kind === 'leave') {
+      await leaves.ask(intent);
+      return 'again';
+    }
+    const view = await this.#parts.pull.view(groupId);
+    if (view === undefined) throw new GroupChangeError('UNKNOWN_GROUP');
+    await this.#register(view);
+    const invitees = await this.#gather(intent, wanted, view);
+    // MLS judges every leaf that comes, and the own one.
+    await refreshKeys(this.#parts, [this.#parts.userId], this.#stop.signal);
+    for (let addsMax: number = committerLimits.addsPerCommit; ; addsMax = Math.ceil(addsMax / 2)) {
+      try {
+        await this.#make(intent, wanted, invitees, addsMax);
+        return 'again';
+      } catch (error) {
+        if (!(error instanceof PayloadTooLargeError) || addsMax <= 1) throw error;
+      }
+    }
+  }
+
+  /** The group's log begins with the creator. */
+  async #register({ group, head }: LogView): Promise<void> {
+    const { store, caller } = this.#parts;
+    const { groupId, hubs } = group;
+    const stored = store.groupLog.head(groupId);
+    const entry = stored && controlOf(stored).entry;
+    if (entry?.entry === undefined || entry.signatures.length > 0) return;
+    const certified = await callCreateGroup(caller, entry.entry, hubs, this.#stop.signal);
+    const isSame = Buffer.compare(parseEntry(certified.entry).hash, head.hash) === 0;
+    if (!isSame) throw new TransportError('protocol', 'the hub certified another entry');
+    store.transaction(() => {
+      store.groupLog.putHead(
+        groupId,
+        headOf(head, create(GroupControlSchema, { entry: certified })),
+      );
+    });
+  }
+
+  async #gather(
+    { id }: IntentRow,
+    wanted: GroupIntent,
+    { group }: LogView,
+  ): Promise<readonly Invitee[]> {
+    const fetched = this.#fetched.get(id);
+    if (fetched !== undefined) return fetched;
+    const { suite } = group;
+    const members = new Set(group.members().map(({ userId }) => userId));
+    const invitees: Invitee[] = [];
+    for (const userId of invitedBy(wanted)) {
+      // Who is here with all devices costs nobody a KeyPackage; the plan finds out.
+      const skip = members.has(userId) ? group.members().map((one) => one.identityPub) : [];
+      const options = { skip, signal: this.#stop.signal };
+      const suites = isMlsSuite(suite) ? [suite] : [];
+      const { caller } = this.#parts;
+      invitees.push(...(await fetchInvitees(this.#parts, caller, userId, suites, options)));
+    }
+    this.#fetched.set(id, invitees);
+    return invitees;
+  }
+
+  /** The commit, written down; or the intent's end, if the group is that way already. */
+  async #make(
+    { id, groupId }: IntentRow,
+    wanted: GroupIntent,
+    invitees: readonly Invitee[],
+    addsMax: number,
+  ): Promise<void> {
+    const { store, writer, walker, mls, events, userId } = this.#parts;
+    await writer.run(async (batch) => {
+      const row = store.groupLog.intent(id);
+      if (row?.state !== 'OPEN') return;
+      const view = walker.view(batch, groupId);
+      if (view === undefined || !view.group.isActive) throw new GroupChangeError('REMOVED');
+      requireFresh(store, groupId);
+      const plan = planOf(wanted, view.group, { invitees, addsMax, ownUserId: userId });
+      if (plan === undefined) {
+        batch.write(() => {
+          const state = row.commits > 0 ? 'DONE' : 'SUPERSEDED';
+          const told = walker.end(id, state, undefined, batch.nowMs);
+          batch.after(() => {
+            for (const event of told) events.emit(event);
+          });
+        });
+        return;
+      }
+      const made = await mls.commit(view.group, plan.change);
+      const pending = await this.#pendingOf(view, plan, made, id);
+      batch.write(() => store.groupLog.putPending(pending));
+    });
+  }
+
+  async #pendingOf(
+    view: LogView,
+    plan: IntentPlan,
+    made: PendingCommit,
+    intentId: number,
+  ): Promise<PendingRow> {
+    const { mls, runtime, store } = this.#parts;
+    const { random } = runtime;
+    const { group, head } = view;
+    const facts = {
+      commit: made.commit,
+      pending: made.pending,
+      isRemoval: made.removed.length > 0,
+      // Nobody joins without an invitation yet: a key that nobody has.
+      joinPub: signingKeyFromSeed(random.bytes(32)).publicKey,
+    };
+    const { envelope, entry } = await sealCommit(mls, group, head, facts, random);
+    const target = ({ identityPub: rid, userId }: Recipient) => {
+      const token = store.tokens.of(rid) ?? new Uint8Array(0);
+      return { rid, domain: domainOf(userId), token };
+    };
+    const request = toBinary(
+      SubmitCommitRequestSchema,
+      create(SubmitCommitRequestSchema, {
+        hub: group.hubs[0] ?? '',
+        entry,
+        commit: envelope,
+        mid: random.bytes(16),
+        targets: recipientsOf(group).map(target),
+        welcomes: this.#welcomes(view, plan, made).map(({ mid, payload, invitee }) => ({
+          mid,
+          welcome: payload,
+          target: target(invitee),
+        })),
+      }),
+    );
+    if (request.length > methods.submitCommit.maxRequestBytes) {
+      throw new PayloadTooLargeError(`a commit with its Welcomes: ${request.length} bytes`);
+    }
+    return {
+      commitHash: commitHash(envelope),
+      groupId: group.groupId,
+      intentId,
+      parent: head.hash,
+      request,
+      isLast: plan.isLast,
+      isRefused: false,
+      cold: encodeCold(made.pending),
+      hot: encodeHot(made.pending),
+      past: encodePast(made.pending, group.epoch),
+    };
+  }
+
+  #welcomes({ group }: LogView, { invitees = [] }: IntentPlan, { welcome }: PendingCommit) {
+    const { contacts, evidence, tokens, runtime } = this.#parts;
+    if (welcome === undefined) return [];
+    const invited = invitees.map(({ userId }) => userId);
+    const content = {
+      kind: 'welcome',
+      bytes: welcome,
+      evidence: evidence.own(invited),
+      tokens: tokens.forInvitees(group, invited),
+    } as const;
+    const prekeyOf = (rid: Uint8Array): Uint8Array | undefined => contacts.prekey(rid);
+    return invitees.flatMap((invitee) =>
+      hybridCopies(content, [invitee], prekeyOf, runtime.random).map((copy) => ({
+        ...copy,
+        invitee,
+      })),
+    );
+  }
+
+  /** Asks the hub once, with the same bytes as ever, and applies what it answers. */
+  async #submit(pending: PendingRow): Promise<Outcome> {
+    const { caller, pull } = this.#parts;
+    const { groupId } = pending;
+    const { signal } = this.#stop;
+    const answer = await callSubmit(caller, pending.request, signal);
+    const walk = await pull.take(groupId, answer.controls, signal);
+    if (walk === undefined) return 'again';
+    if (walk.steps.length > 0) {
+      if (answer.hasMore) await pull.pull(groupId, signal);
+      return 'again';
+    }
+    if (answer.isAccepted)
+      throw new TransportError('protocol', 'the certificate is of another entry');
+    if (walk.invalid.length > 0) return this.#reject(pending, walk);
+    await this.#mend(pending, walk);
+    return 'again';
+  }
+
+  /** Entries stand in the way that nobody can apply: the same commit, in an entry that says so. */
+  async #reject(pending: PendingRow, walk: Walk): Promise<Outcome> {
+    const { store, writer, mls, walker } = this.#parts;
+    if (walk.isLeftBehind) throw new StaleKeysError();
+    const rejects = walk.invalid.map(({ hash }) => hash);
+    await writer.run(async (batch) => {
+      const view = walker.view(batch, pending.groupId);
+      if (view === undefined || Buffer.compare(view.head.hash, pending.parent) !== 0) return;
+      const request = fromBinary(SubmitCommitRequestSchema, pending.request);
+      const entry = await rejectingEntry(mls, view.group, parseEntry(request.entry), rejects);
+      const bytes = toBinary(SubmitCommitRequestSchema, { ...request, entry });
+      batch.write(() => store.groupLog.putPending({ ...pending, request: bytes }));
+    });
+    return 'again';
+  }
+
+  /**
+   * The hub does not know the entry that this device stands at: it was restored from an older copy. It
+   * gets back what is kept here, and certifies the same entries again.
+   */
+  async #mend(pending: PendingRow, { head }: Walk): Promise<void> {
+    const { store, caller, runtime } = this.#parts;
+    const { groupId } = pending;
+    const { signal } = this.#stop;
+    const { hub } = fromBinary(SubmitCommitRequestSchema, pending.request);
+    let known = -1;
+    const place = { hub, groupId, after: head.hash };
+    for await (const page of logBehind(caller, place, signal)) {
+      for (const { entry } of page) known = Math.max(known, parseEntry(entry?.entry).epoch);
+    }
+    // It went on meanwhile: then its next answer is a conflict like any other.
+    if (known >= head.epoch) return;
+    for (let epoch = known + 1; epoch <= head.epoch; epoch += 1) {
+      const kept = store.groupLog.headAt(groupId, epoch);
+      const control = kept && controlOf(kept);
+      if (control?.entry?.entry === undefined || control.commit.length === 0) {
+        throw new TransportError(
+          'protocol',
+          `the hub lost entry ${epoch}, which is not here either`,
+        );
+      }
+      const { entry } = control.entry;
+      const { commit } = control;
+      const request = { hub, entry, commit, mid: runtime.random.bytes(16) };
+      const bytes = toBinary(SubmitCommitRequestSchema, create(SubmitCommitRequestSchema, request));
+      const { isAccepted } = await callSubmit(caller, bytes, signal);
+      if (!isAccepted) return;
+    }
+    runtime.log.warn('a hub got entries back', { hub, from: known + 1, to: head.epoch });
+  }
+}
+
+const domainOf = (userId: string): string => userId.slice(userId.indexOf('@') + 1);
+
+/** Whether the same step may succeed later, without anybody's doing. */
+function isTemporary(error: unknown): boolean {
+  if (error instanceof ClosedError || error instanceof StaleKeysError) return true;
+  if (error instanceof TransportError) return true;
+  if (!(error instanceof QpcError)) return true;
+  const { status } = error;
+  if (hasReason(error, 'UNKNOWN_HUB', 'UNKNOWN_CREDENTIAL', 'BAD_STATE')) return true;
+  return [
+    Status.Unavailable,
+    Status.DeadlineExceeded,
+    Status.ResourceExhausted,
+    Status.Internal,
+    Status.Unauthenticated,
+  ].some((passing) => passing === status);
+}

@@ -1,0 +1,107 @@
+/**
+ * What somebody wants changed in a group: one durable row until it is done, superseded or refused
+ * (docs/protocol/group-log.md, "At a member"). An intent says what is wanted and not how: the commit for
+ * it is made for the state that the group has by then, and made anew after a lost race. A new kind is a
+ * member of `GroupIntent` and a case of `planOf`.
+ */
+import { QpcError, Status } from '@quicprochat/proto';
+import { removing } from './group-roles.ts';
+import type { Invitee } from './invitation.ts';
+import type { Change, MlsGroup } from './mls/index.ts';
+import type { IntentEnd, IntentRow } from './store/group-log-rows.ts';
+
+export type GroupIntent =
+  /** Every device of these users that is not in the group yet. */
+  | { readonly kind: 'add'; readonly userIds: readonly string[] }
+  /** Every device of these users. `isDuty`: they asked for it, and whoever is online does it. */
+  | { readonly kind: 'remove'; readonly userIds: readonly string[]; readonly isDuty?: boolean }
+  /** The members are asked to remove all devices of this device's user. */
+  | { readonly kind: 'leave' }
+  /** Fresh keys for this device and the group. `isDuty`: by the schedule. */
+  | { readonly kind: 'rekey'; readonly isDuty?: boolean };
+
+/** A commit that an intent asks for. */
+export interface IntentPlan {
+  readonly change: Change;
+  /** Of `change.add`, in that order: they get Welcomes. */
+  readonly invitees?: readonly Invitee[];
+  /** False: another commit follows for the same intent. */
+  readonly isLast: boolean;
+}
+
+/** What the plan of an intent is made of, besides the group. */
+export interface PlanParts {
+  /** User id of this device. */
+  readonly ownUserId: string;
+  /** Invitees of an `add`: all devices of its users. */
+  readonly invitees: readonly Invitee[];
+  /** Most Adds in one commit. */
+  readonly addsMax: number;
+}
+
+/** Why a change of a group did not happen. */
+export class GroupChangeError extends QpcError {
+  override name = 'GroupChangeError';
+  constructor(reason: string) {
+    super(Status.FailedPrecondition, reason, `the change of the group was refused: ${reason}`);
+  }
+}
+
+/** Users whose KeyPackages the plan needs. */
+export function invitedBy(intent: GroupIntent): readonly string[] {
+  return intent.kind === 'add' ? intent.userIds : [];
+}
+
+/**
+ * The commit for an intent in the group as it is now; undefined: the group is that way already. Pure.
+ * Whether the rules of the group allow it, the commit itself finds out.
+ */
+export function planOf(
+  intent: GroupIntent,
+  group: MlsGroup,
+  { invitees, addsMax, ownUserId }: PlanParts,
+): IntentPlan | undefined {
+  switch (intent.kind) {
+    case 'add': {
+      const members = new Set(group.members().map(({ identityPub }) => keyOf(identityPub)));
+      const missing = invitees.filter(({ identityPub }) => !members.has(keyOf(identityPub)));
+      const now = missing.slice(0, addsMax);
+      if (now.length === 0) return undefined;
+      const add = now.map(({ keyPackage }) => keyPackage);
+      return { change: { add }, invitees: now, isLast: now.length === missing.length };
+    }
+    case 'remove': {
+      const change = removing(group, intent.userIds);
+      return change && { change, isLast: true };
+    }
+    case 'leave':
+      // Nobody can remove the own leaf: others do, once they were asked.
+      throw new Error(`${ownUserId} cannot commit its own leave`);
+    case 'rekey':
+      return { change: {}, isLast: true };
+  }
+}
+
+/** Whether people wait for its end: then it is told by an event. */
+export function isWish(intent: GroupIntent): boolean {
+  return !('isDuty' in intent) || intent.isDuty !== true;
+}
+
+export function encodeIntent(intent: GroupIntent): Pick<IntentRow, 'kind' | 'body'> {
+  const { kind, ...body } = intent;
+  return { kind, body: JSON.stringify(body) };
+}
+
+/** Of the own store, which wrote it with `encodeIntent`. */
+export function decodeIntent({ kind, body }: Pick<IntentRow, 'kind' | 'body'>): GroupIntent {
+  return { kind, ...(JSON.parse(body) as object) } as GroupIntent;
+}
+
+/** As events say it. */
+export const intentOutcomes = {
+  DONE: 'done',
+  SUPERSEDED: 'superseded',
+  REFUSED: 'refused',
+} as const satisfies Record<IntentEnd, string>;
+
+const keyOf = (rid: Uint8Array): string => Buffer.from(rid).toString('hex');

@@ -1,0 +1,181 @@
+/**
+ * Reads group logs to their end when a row shows that something is missing (docs/protocol/group-log.md, "At
+ * a member"), and mends what keeps entries from being applied: a hub's record, somebody's manifest. One
+ * reading for each group at a time; what cannot be reached is tried again.
+ */
+import { hasReason, hex, jitter, QpcError, type Runtime } from '@quicprochat/proto';
+import type { GroupControl } from '@quicprochat/proto/messages';
+import type { Contacts } from './contacts.ts';
+import { resolveKeys } from './fresh-keys.ts';
+import type { GroupWalker } from './group-walker.ts';
+import type { LogView, Walk } from './group-log.ts';
+import { logBehind } from './hub-calls.ts';
+import { UnknownHubError, type HubKeys } from './hub-keys.ts';
+import type { Caller } from './link.ts';
+import { CredentialError } from './mls/index.ts';
+import type { ClientStore } from './store/store.ts';
+import type { Writer } from './writer.ts';
+
+export const pullLimits = {
+  /** First and longest wait after a failure (ms). */
+  backOffMinMs: 1_000,
+  backOffMaxMs: 5 * 60_000,
+  /** All groups are read once because of an unknown key, at most this often (ms). */
+  allEveryMs: 30_000,
+} as const;
+
+export interface GroupPullParts {
+  readonly store: ClientStore;
+  readonly runtime: Runtime;
+  readonly writer: Writer;
+  readonly walker: GroupWalker;
+  readonly contacts: Contacts;
+  readonly hubKeys: HubKeys;
+  readonly caller: Caller;
+}
+
+export class GroupPull {
+  readonly #parts: GroupPullParts;
+  readonly #wanted = new Map<string, Uint8Array>();
+  readonly #stop = new AbortController();
+  #running: Promise<void> | undefined;
+  #failures = 0;
+  #allMs: number | undefined;
+  #allTimer: { cancel(): void } | undefined;
+
+  constructor(parts: GroupPullParts) {
+    this.#parts = parts;
+  }
+
+  /** Something is missing of this group. */
+  want(groupId: Uint8Array): void {
+    this.#wanted.set(hex(groupId), groupId);
+    if (!this.#stop.signal.aborted) this.#running ??= this.#run();
+  }
+
+  /** Something is missing of a group, and it is not known of which. */
+  wantAll(): void {
+    const { clock } = this.#parts.runtime;
+    if (this.#allTimer !== undefined || this.#stop.signal.aborted) return;
+    const waitMs =
+      this.#allMs === undefined ? 0 : this.#allMs + pullLimits.allEveryMs - clock.monotonic();
+    if (waitMs > 0) {
+      this.#allTimer = clock.timer(waitMs, () => {
+        this.#allTimer = undefined;
+        this.wantAll();
+      });
+      return;
+    }
+    this.#allMs = clock.monotonic();
+    for (const { groupId, ended } of this.#parts.store.groups.conversations()) {
+      if (ended === undefined) this.want(groupId);
+    }
+  }
+
+  get isIdle(): boolean {
+    return this.#running === undefined;
+  }
+  /** Resolves when nothing is read. */
+  async idle(): Promise<void> {
+    while (this.#running !== undefined) await this.#running;
+  }
+
+  async stop(): Promise<void> {
+    this.#stop.abort();
+    this.#allTimer?.cancel();
+    await this.idle();
+  }
+
+  /**
+   * The log of a group to its end, applied. Throws what the hub and look-ups answer, and what walkLog
+   * throws of a hub that lies.
+   */
+  async pull(groupId: Uint8Array, signal: AbortSignal = this.#stop.signal): Promise<void> {
+    const { caller } = this.#parts;
+    const view = await this.view(groupId);
+    const hub = view?.group.hubs[0];
+    if (view === undefined || hub === undefined || !view.group.isActive) return;
+    const place = { hub, groupId, after: view.head.hash };
+    for await (const page of logBehind(caller, place, signal)) {
+      await this.take(groupId, page, signal);
+    }
+  }
+
+  /** Where this device stands. */
+  view(groupId: Uint8Array): Promise<LogView | undefined> {
+    const { writer, walker } = this.#parts;
+    return writer.run(async (batch) => walker.view(batch, groupId));
+  }
+
+  /**
+   * Applies entries, after looking up what that needs. Undefined for a group that this device is not in
+   * any more. Throws like `pull`.
+   */
+  async take(
+    groupId: Uint8Array,
+    controls: readonly GroupControl[],
+    signal: AbortSignal = this.#stop.signal,
+  ): Promise<Walk | undefined> {
+    const { writer, walker, hubKeys, caller } = this.#parts;
+    let isFresh = false;
+    for (;;) {
+      try {
+        return await writer.run(async (batch) => {
+          const prepared = await walker.prepare(batch, groupId, controls, isFresh);
+          prepared?.apply();
+          return prepared?.walk;
+        });
+      } catch (error) {
+        if (error instanceof UnknownHubError && !hubKeys.isFresh(error.domain)) {
+          await hubKeys.learn(error.domain, caller);
+        } else if (error instanceof CredentialError && !isFresh) {
+          await this.#lookUp(error, signal);
+          isFresh = true;
+        } else {
+          throw error;
+        }
+      }
+    }
+  }
+
+  async #lookUp(error: CredentialError, signal: AbortSignal): Promise<void> {
+    for (const userId of new Set(error.failures.map((failure) => failure.userId))) {
+      if (userId !== '') await resolveKeys(this.#parts, userId, signal);
+    }
+  }
+
+  async #run(): Promise<void> {
+    const { clock, random, log } = this.#parts.runtime;
+    const { signal } = this.#stop;
+    // Asked for inside of an event: whoever did that goes on first.
+    await Promise.resolve();
+    while (this.#wanted.size > 0 && !signal.aborted) {
+      let hasFailed = false;
+      for (const [key, groupId] of [...this.#wanted]) {
+        this.#wanted.delete(key);
+        try {
+          await this.pull(groupId);
+        } catch (error) {
+          if (signal.aborted) break;
+          const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
+          log.info('reading a group log failed', { reason, error: String(error) });
+          if (!isWorthAnother(error)) continue;
+          this.#wanted.set(key, groupId);
+          hasFailed = true;
+        }
+      }
+      this.#failures = hasFailed ? Math.min(this.#failures + 1, 16) : 0;
+      if (!hasFailed) continue;
+      const { backOffMinMs, backOffMaxMs } = pullLimits;
+      const boundMs = Math.min(backOffMaxMs, backOffMinMs * 2 ** this.#failures);
+      // Half of the bound at least: without a connection each try fails at once.
+      await clock.sleep(boundMs / 2 + jitter(random, boundMs / 2), signal).catch(() => undefined);
+    }
+    this.#running = undefined;
+  }
+}
+
+/** Whether the same question may have another answer soon. */
+function isWorthAnother(error: unknown): boolean {
+  return !hasReason(error, 'UNKNOWN_GROUP', 'BAD_FIELD', 'BAD_SIGNATURE', 'PEER_DENIED');
+}

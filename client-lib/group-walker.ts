@@ -1,0 +1,278 @@
+/**
+ * Takes certified entries of a group's log into the store (docs/protocol/group-log.md, "At a member"): the
+ * walk, and in one transaction with the new state everything that follows from it: the entry, the fate of
+ * own commits and of the intents that they are for, evidence against a hub. Rows, answers of a hub and the
+ * log itself all come this way, so that it does not matter by which of them an entry comes first.
+ */
+import { checkEvidence, jitter, parseEntry, type Runtime } from '@quicprochat/proto';
+import {
+  CertifiedEntrySchema,
+  fromBinary,
+  GroupControlSchema,
+  toBinary,
+  type CertifiedEntry,
+  type GroupControl,
+} from '@quicprochat/proto/messages';
+import { envelopeKeyOf } from './envelope-key.ts';
+import type { ClientEvent, EventBus } from './events.ts';
+import { groupEvents } from './group-events.ts';
+import { decodeIntent, intentOutcomes, invitedBy, isWish } from './group-intents.ts';
+import { walkLog, type LogView, type Step, type Walk } from './group-log.ts';
+import { forgetClaims } from './invitation.ts';
+import { UnknownHubError, type HubKeys } from './hub-keys.ts';
+import { restoreGroup, type Mls, type MlsGroup } from './mls/index.ts';
+import { nextRekey } from './rekeys.ts';
+import type { IntentEnd, StoredHead } from './store/group-log-rows.ts';
+import type { ClientStore, EnvelopeKey } from './store/store.ts';
+import type { Batch } from './writer.ts';
+
+export const walkerLimits = {
+  /** Epochs in a row that an intent may lose to others before it is refused. */
+  lostRaces: 6,
+  /** Longest wait after the first lost race (ms); it doubles with each. */
+  lostBackOffMs: 200,
+} as const;
+
+export interface GroupWalkerParts {
+  readonly store: ClientStore;
+  readonly runtime: Runtime;
+  readonly events: EventBus;
+  readonly mls: Mls;
+  readonly hubKeys: Pick<HubKeys, 'of' | 'isFresh'>;
+  /** A group is in a new epoch, or its state changed otherwise: what waited for that may go on. */
+  readonly onMoved: (groupId: Uint8Array) => void;
+}
+
+/** A walk whose changes can be made. */
+export interface Prepared {
+  readonly walk: Walk;
+  /** Part of the batch that it was prepared in. */
+  apply(): void;
+}
+
+export class GroupWalker {
+  readonly #parts: GroupWalkerParts;
+
+  constructor(parts: GroupWalkerParts) {
+    this.#parts = parts;
+  }
+
+  /** Where this device stands; undefined for a group that it is not in. */
+  view(batch: Batch, groupId: Uint8Array): LogView | undefined {
+    const group = batch.group(groupId);
+    const head = this.#parts.store.groupLog.head(groupId);
+    if (group === undefined || head === undefined) return undefined;
+    return { group, head: parseEntry(controlOf(head).entry?.entry) };
+  }
+
+  /**
+   * Everything about these entries that can fail or wait. Undefined for a group that this device is not
+   * in. Throws what walkLog throws; UnknownHubError when a certificate fits no known key of the hub and
+   * its record should be asked for.
+   */
+  async prepare(
+    batch: Batch,
+    groupId: Uint8Array,
+    controls: readonly GroupControl[],
+    isFresh = false,
+  ): Promise<Prepared | undefined> {
+    const { store, mls, hubKeys } = this.#parts;
+    const view = this.view(batch, groupId);
+    if (view === undefined || !view.group.isActive) return undefined;
+    // Judged before the walk: one key that is not known here makes everything behind it unreadable.
+    for (const hub of view.group.hubs) {
+      const isShort = controls.some(({ entry }) => !this.#isSignedBy(entry, hub));
+      if (isShort && !hubKeys.isFresh(hub)) throw new UnknownHubError(hub);
+    }
+    const pendings = store.groupLog.pendings(groupId);
+    const pendingOf = (hash: Uint8Array): MlsGroup | undefined => {
+      const found = pendings.find(({ commitHash }) => Buffer.compare(commitHash, hash) === 0);
+      return found && restoreGroup({ cold: found.cold, hot: found.hot, past: [found.past] });
+    };
+    const parts = { mls, keysOf: hubKeys.of, pendingOf, isFresh };
+    const walk = await walkLog(parts, view, controls);
+    const keys: EnvelopeKey[] = [];
+    for (const { next } of walk.steps) {
+      if (next.isActive) keys.push(await envelopeKeyOf(mls, next));
+    }
+    return { walk, apply: () => this.#apply(batch, view, walk, keys) };
+  }
+
+  #isSignedBy(certified: CertifiedEntry | undefined, hub: string): boolean {
+    const keys = this.#parts.hubKeys.of(hub);
+    return (certified?.signatures ?? []).some(
+      ({ domain, signPub }) =>
+        domain === hub && keys.some((key) => Buffer.compare(key, signPub) === 0),
+    );
+  }
+
+  #apply(batch: Batch, view: LogView, walk: Walk, keys: readonly EnvelopeKey[]): void {
+    this.#judge(batch, view, walk);
+    const active = walk.steps.filter(({ next }) => next.isActive);
+    const removal = walk.steps.find(({ next }) => !next.isActive);
+    const last = active.at(-1);
+    const key = keys.at(-1);
+    if (last !== undefined && key !== undefined) {
+      batch.enterEpoch(
+        last.next,
+        key,
+        active.map(({ wipe }) => wipe),
+      );
+      this.#enter(batch, view.group, active, keys);
+    }
+    if (removal !== undefined) this.#leave(batch, removal);
+    if (walk.isLeftBehind && walk.steps.length === 0) this.#tellBehind(batch, view.group);
+  }
+
+  #enter(
+    batch: Batch,
+    before: MlsGroup,
+    steps: readonly Step[],
+    keys: readonly EnvelopeKey[],
+  ): void {
+    const { store, runtime, events, onMoved } = this.#parts;
+    const last = steps.at(-1);
+    if (last === undefined) return;
+    const { groupId } = last.next;
+    const told: ClientEvent[] = steps.flatMap(({ next, by }, index) =>
+      groupEvents(steps[index - 1]?.next ?? before, next, by),
+    );
+    batch.write(() => {
+      for (const envelopeKey of keys) store.groups.putEnvelopeKey(envelopeKey);
+      for (const { entry, control } of steps) {
+        store.groupLog.putHead(groupId, headOf(entry, control));
+      }
+      // Its keys are new to this device, whatever a lost copy of this store used before.
+      store.groups.clearStale(groupId);
+      told.push(...this.#settlePendings(groupId, steps, batch.nowMs));
+      if (steps.some(({ isOwn }) => isOwn)) {
+        const sentCount = batch.conversationOfGroup(groupId)?.sentCount ?? 0;
+        store.groupLog.putRekey(nextRekey(groupId, sentCount, batch.nowMs, runtime.random));
+      }
+    });
+    batch.after(() => {
+      for (const event of told) events.emit(event);
+      onMoved(groupId);
+    });
+  }
+
+  /** Commits of the epochs that are over: one of them won, or none did. */
+  #settlePendings(groupId: Uint8Array, steps: readonly Step[], nowMs: number): ClientEvent[] {
+    const { groupLog } = this.#parts.store;
+    const { random } = this.#parts.runtime;
+    const ended: ClientEvent[] = [];
+    for (const { commitHash, intentId, isLast, isRefused } of groupLog.pendings(groupId)) {
+      const hasWon = steps.some(
+        ({ entry }) => Buffer.compare(entry.entry.commitHash, commitHash) === 0,
+      );
+      if (hasWon) {
+        groupLog.addCommit(intentId);
+        const intent = groupLog.intent(intentId);
+        // Their KeyPackages are used up.
+        if (intent !== undefined) forgetClaims(this.#parts.store, invitedBy(decodeIntent(intent)));
+        if (isLast) ended.push(...this.end(intentId, 'DONE', undefined, nowMs));
+      } else if (!isRefused) {
+        const { lost = 0 } = groupLog.intent(intentId) ?? {};
+        const { lostRaces, lostBackOffMs } = walkerLimits;
+        groupLog.addLost(intentId, nowMs + jitter(random, lostBackOffMs * 2 ** lost));
+        if (lost + 1 >= lostRaces) {
+          ended.push(...this.end(intentId, 'REFUSED', 'EPOCH_CONFLICT', nowMs));
+        }
+      }
+    }
+    groupLog.deletePendings(groupId);
+    return ended;
+  }
+
+  /** This device was removed. */
+  #leave(batch: Batch, { next, wipe, by, entry, control }: Step): void {
+    const { store, events, onMoved } = this.#parts;
+    const { groupId } = next;
+    const { conversationId } = next.info;
+    batch.useKeys(next, next.epoch, wipe);
+    const ended: ClientEvent[] = [];
+    batch.write(() => {
+      store.groupLog.putHead(groupId, headOf(entry, control));
+      store.groupLog.deletePendings(groupId);
+      store.groupLog.deleteRekey(groupId);
+      let hasLeft = false;
+      for (const { id, kind } of store.groupLog.openIntents(groupId)) {
+        const isLeave = kind === 'leave';
+        hasLeft ||= isLeave;
+        const [state, reason] = isLeave ? (['DONE'] as const) : (['REFUSED', 'REMOVED'] as const);
+        ended.push(...this.end(id, state, reason, batch.nowMs));
+      }
+      store.groups.setEnded(conversationId, hasLeft ? 'LEFT' : 'REMOVED');
+    });
+    batch.after(() => {
+      events.emit({ type: 'removed', conversationId, by });
+      for (const event of ended) events.emit(event);
+      onMoved(groupId);
+    });
+  }
+
+  /** Part of a transaction; what is to be told once it is durable. */
+  end(
+    intentId: number,
+    state: IntentEnd,
+    reason: string | undefined,
+    nowMs: number,
+  ): readonly ClientEvent[] {
+    const { groupLog, groups } = this.#parts.store;
+    const intent = groupLog.intent(intentId);
+    if (intent?.state !== 'OPEN') return [];
+    groupLog.endIntent(intentId, state, reason, nowMs);
+    const conversationId = groups.conversationOfGroup(intent.groupId)?.id;
+    const isTold = isWish(decodeIntent(intent)) && conversationId !== undefined;
+    if (!isTold) return [];
+    const { kind } = intent;
+    const outcome = intentOutcomes[state];
+    return [{ type: 'groupChange', conversationId, intentId, kind, outcome, reason }];
+  }
+
+  /** Whether an entry of a passed epoch contradicts the one that was applied. */
+  #judge(batch: Batch, { group }: LogView, { passed }: Walk): void {
+    const { store, events, hubKeys } = this.#parts;
+    const { groupId } = group;
+    for (const { entry, certified } of passed) {
+      const ours = store.groupLog.headAt(groupId, entry.epoch);
+      if (ours === undefined || Buffer.compare(ours.hash, entry.hash) === 0) continue;
+      const own = controlOf(ours).entry;
+      if (own === undefined) continue;
+      const hubs = checkEvidence(own, certified, group.hubs, hubKeys.of);
+      if (hubs.length === 0) continue;
+      let isNews = false;
+      batch.write(() => {
+        isNews = store.groupLog.addFork({
+          groupId,
+          one: toBinary(CertifiedEntrySchema, own),
+          other: toBinary(CertifiedEntrySchema, certified),
+          hubs,
+          atMs: batch.nowMs,
+        });
+      });
+      const { conversationId } = group.info;
+      batch.after(() => {
+        if (isNews) events.emit({ type: 'fork', conversationId, epoch: entry.epoch, hubs });
+      });
+    }
+  }
+
+  #tellBehind(batch: Batch, { info: { conversationId }, epoch }: MlsGroup): void {
+    const { events } = this.#parts;
+    batch.after(() => events.emit({ type: 'leftBehind', conversationId, epoch: Number(epoch) }));
+  }
+}
+
+/** As the store keeps it. */
+export function headOf(
+  { epoch, hash }: { readonly epoch: number; readonly hash: Uint8Array },
+  control: GroupControl,
+): StoredHead {
+  return { epoch, hash, control: toBinary(GroupControlSchema, control) };
+}
+
+/** Of the own store, which wrote it with `headOf`. */
+export function controlOf({ control }: Pick<StoredHead, 'control'>): GroupControl {
+  return fromBinary(GroupControlSchema, control);
+}
