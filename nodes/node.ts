@@ -48,6 +48,7 @@ import { channelHandlers, ChannelPosts } from './services/channels.ts';
 import { capabilities, coreHandlers, protocolVersion, type NodeHealth } from './services/core.ts';
 import { deliveryHandlers } from './services/delivery.ts';
 import { fedKtHandlers } from './services/fed-kt.ts';
+import { withPurposes } from './services/group-purposes.ts';
 import { groupHandlers } from './services/groups.ts';
 import { typingOfPeers } from './peer-typing.ts';
 import { federationHandlers } from './services/federation.ts';
@@ -372,7 +373,9 @@ async function buildHandlers(parts: BuildParts): Promise<Handlers> {
       federation,
     }),
     ...channelHandlers({ domain, store, federation }),
-    ...groupHandlers({ domain, store, signing: secrets.signing, quota, federation }),
+    ...withPurposes(
+      groupHandlers({ domain, store, signing: secrets.signing, quota, federation }),
+    ),
     ...deliveryHandlers({ clock, store, push, waiters, sessions }),
     ...keyHandlers({
       domain,

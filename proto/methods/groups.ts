@@ -11,18 +11,24 @@ import {
 } from '../group-rules.ts';
 import { method, device } from './row.ts';
 
+const submitting = {
+  callers: device,
+  rate: 'send',
+  maxRequestBytes: maxCommitRequestBytes,
+  rules: submitRules,
+} as const;
+
+/** SubmitCommit for one purpose, which the node is told, and which the entry must not contradict. */
+const submittingFor = <Id extends number>(id: Id, name: string) =>
+  method(id, m.SubmitCommitRequestSchema, m.SubmitCommitResponseSchema, { ...submitting, name });
+
 export const groupsMethods = {
   createGroup: method(220, m.CreateGroupRequestSchema, m.CreateGroupResponseSchema, {
     callers: device,
     rate: 'keys',
     rules: { entry: signedEntry, hubs: hubSet },
   }),
-  submitCommit: method(221, m.SubmitCommitRequestSchema, m.SubmitCommitResponseSchema, {
-    callers: device,
-    rate: 'send',
-    maxRequestBytes: maxCommitRequestBytes,
-    rules: submitRules,
-  }),
+  submitCommit: method(221, m.SubmitCommitRequestSchema, m.SubmitCommitResponseSchema, submitting),
   groupLog: method(222, m.GroupLogRequestSchema, m.GroupLogResponseSchema, {
     callers: device,
     rate: 'read',
@@ -38,6 +44,9 @@ export const groupsMethods = {
       writePub: exactBytes(32),
     },
   }),
+  removeMember: submittingFor(410, 'RemoveMember'),
+  updateGroupMetadata: submittingFor(411, 'UpdateGroupMetadata'),
+  rotateKeys: submittingFor(413, 'RotateKeys'),
   listGroupMembers: method(412, m.ListGroupMembersRequestSchema, m.ListGroupMembersResponseSchema, {
     callers: device,
     rate: 'read',

@@ -42,6 +42,8 @@ export interface Method<I extends DescMessage = DescMessage, O extends DescMessa
 }
 
 export interface MethodOptions<I extends DescMessage> {
+  /** Unless told: the request's, without the word. */
+  readonly name?: string;
   readonly callers: readonly CallerClass[];
   readonly rate?: RateClass;
   readonly deadlineMs?: number;
@@ -64,7 +66,7 @@ export function method<I extends DescMessage, O extends DescMessage>(
 ): Method<I, O> {
   return {
     id,
-    name: request.name.replace(/Request$/, ''),
+    name: options.name ?? request.name.replace(/Request$/, ''),
     request,
     response,
     callers: options.callers,

@@ -211,6 +211,40 @@ suite('the group log', () => {
     await submit(bob, good);
   });
 
+  test('a commit whose purpose is said is one like any other, and of that purpose only', async () => {
+    const { group, first } = await createGroup();
+    const removal = (parent: ParsedEntry) => {
+      const commit = bytes(100);
+      const entry = group.sign(parent, { commitHash: commitHash(commit), removal: true });
+      return { hub: redName, entry, commit, mid: bytes(16) };
+    };
+    const { removeMember, updateGroupMetadata, rotateKeys } = methods;
+    const welcome = {
+      target: { rid: bob.rid, domain: blueName },
+      mid: bytes(16),
+      welcome: bytes(9),
+    };
+    for (const method of [updateGroupMetadata, rotateKeys]) {
+      await refused(call(bob.connection, method, removal(first)), 'BAD_FIELD');
+      const adding = commitOn(group, first, { welcomes: [welcome] });
+      await refused(call(bob.connection, method, adding), 'BAD_FIELD');
+      await refused(
+        call(bob.connection, method, { ...adding, welcomes: [], mid: none }),
+        'BAD_FIELD',
+      );
+    }
+    await refused(call(bob.connection, removeMember, commitOn(group, first)), 'BAD_FIELD');
+    let parent = first;
+    for (const [device, method, request] of [
+      [bob, removeMember, removal],
+      [alice, updateGroupMetadata, (head: ParsedEntry) => commitOn(group, head)],
+      [bob, rotateKeys, (head: ParsedEntry) => commitOn(group, head)],
+    ] as const) {
+      parent = certified(await call(device.connection, method, request(parent)), parent);
+    }
+    assert.equal((await readLog(bob, group)).entries.length, 4);
+  });
+
   test('a commit costs its sender what messages cost', async () => {
     const { group, first } = await createGroup();
     const target = () => ({ rid: bytes(32), domain: redName });
@@ -259,7 +293,7 @@ suite('the group log', () => {
       [{ hubs: [redName] }, 'BAD_FIELD'],
       [{ entry: fresh, hubs: [] }, 'BAD_FIELD'],
       [{ entry: fresh, hubs: [blueName] }, 'PEER_DENIED'],
-      [{ entry: fresh, hubs: [redName, blueName, 'green.example'] }, 'FEATURE_OFF'],
+      [{ entry: fresh, hubs: [redName, blueName, 'green.example'] }, 'PEER_DENIED'],
       [{ entry: { ...fresh, signature: bytes(64) }, hubs: [redName] }, 'BAD_SIGNATURE'],
     ];
     for (const [request, reason] of bad) await refused(create(alice, request), reason);
