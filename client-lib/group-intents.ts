@@ -5,16 +5,23 @@
  * member of `GroupIntent` and a case of `planOf`.
  */
 import { QpcError, Status } from '@quicprochat/proto';
-import { removing } from './group-roles.ts';
+import { removing, renaming, settingRole, settingTimer } from './group-roles.ts';
 import type { Invitee } from './invitation.ts';
-import type { Change, MlsGroup } from './mls/index.ts';
+import type { Change, MlsGroup, Role } from './mls/index.ts';
 import type { IntentEnd, IntentRow } from './store/group-log-rows.ts';
 
 export type GroupIntent =
   /** Every device of these users that is not in the group yet. */
   | { readonly kind: 'add'; readonly userIds: readonly string[] }
-  /** Every device of these users. `isDuty`: they asked for it, and whoever is online does it. */
+  /**
+   * Every device of these users, and single ones (`alice@red.example/<device id>`). `isDuty`: they asked
+   * for it, and whoever is online does it.
+   */
   | { readonly kind: 'remove'; readonly userIds: readonly string[]; readonly isDuty?: boolean }
+  | { readonly kind: 'rename'; readonly name: string }
+  | { readonly kind: 'setRole'; readonly userId: string; readonly role: Role }
+  /** Messages sent from then on disappear after so many seconds; 0: they stay. */
+  | { readonly kind: 'setTimer'; readonly expirySeconds: number }
   /** The members are asked to remove all devices of this device's user. */
   | { readonly kind: 'leave' }
   /** Fresh keys for this device and the group. `isDuty`: by the schedule. */
@@ -54,7 +61,8 @@ export function invitedBy(intent: GroupIntent): readonly string[] {
 
 /**
  * The commit for an intent in the group as it is now; undefined: the group is that way already. Pure.
- * Whether the rules of the group allow it, the commit itself finds out.
+ * Whether the rules of the group allow it, the commit itself finds out. Throws what the functions of
+ * group-roles.ts throw.
  */
 export function planOf(
   intent: GroupIntent,
@@ -70,10 +78,14 @@ export function planOf(
       const add = now.map(({ keyPackage }) => keyPackage);
       return { change: { add }, invitees: now, isLast: now.length === missing.length };
     }
-    case 'remove': {
-      const change = removing(group, intent.userIds);
-      return change && { change, isLast: true };
-    }
+    case 'remove':
+      return lastOf(removing(group, intent.userIds));
+    case 'rename':
+      return lastOf(renaming(group, intent.name));
+    case 'setRole':
+      return lastOf(settingRole(group, intent.userId, intent.role));
+    case 'setTimer':
+      return lastOf(settingTimer(group, intent.expirySeconds));
     case 'leave':
       // Nobody can remove the own leaf: others do, once they were asked.
       throw new Error(`${ownUserId} cannot commit its own leave`);
@@ -81,6 +93,9 @@ export function planOf(
       return { change: {}, isLast: true };
   }
 }
+
+const lastOf = (change: Change | undefined): IntentPlan | undefined =>
+  change && { change, isLast: true };
 
 /** Whether people wait for its end: then it is told by an event. */
 export function isWish(intent: GroupIntent): boolean {
