@@ -48,6 +48,7 @@ import { channelHandlers, ChannelPosts } from './services/channels.ts';
 import { capabilities, coreHandlers, protocolVersion, type NodeHealth } from './services/core.ts';
 import { deliveryHandlers } from './services/delivery.ts';
 import { fedKtHandlers } from './services/fed-kt.ts';
+import { ktHeardHandlers } from './services/kt-heard.ts';
 import { withPurposes } from './services/group-purposes.ts';
 import { groupHandlers } from './services/groups.ts';
 import { typingOfPeers } from './peer-typing.ts';
@@ -129,6 +130,8 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
   const keyLog = await openKeyLog(options, audits);
   const { log: own, config: ownConfig, identity } = keyLog;
   audits.start({ log: own, config: ownConfig, identity, tree: store.keyLog });
+  // Devices ask for it themselves, but hours later.
+  audits.onEvidence(({ origin }) => push.keyLogEvidence(origin));
   const answers = new KeyLogAnswers({ domain: config.domain, keyLog, store });
   const disk: BuildParts['disk'] = { state: 'ok' };
   const reservers = new Reservers(store, clock);
@@ -396,6 +399,7 @@ async function buildHandlers(parts: BuildParts): Promise<Handlers> {
     }),
     ...ktHandlers({ domain, answers, accounts, pseudonymKey, peers: federation.kt }),
     ...deviceHandlers({ clock, store, accounts, sessions, sessionTtlMs }),
+    ...ktHeardHandlers(audits),
     ...fedKtHandlers({ domain, clock, answers, audits, lookups: config.rates.lookup }),
   };
 }

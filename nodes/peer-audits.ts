@@ -12,6 +12,7 @@ import {
   type Configuration,
   type Cosigner,
   type Cosigners,
+  type EvidenceRecord,
   type KtLog,
   type LogIdentity,
   type Signer,
@@ -20,6 +21,7 @@ import {
 } from '@quicprochat/kt-log';
 import { InvalidArgumentError, maxKtHeads, type Runtime } from '@quicprochat/proto';
 import type {
+  KtHeardSchema,
   KtHeadsRequest,
   KtHeadsResponseSchema,
   MessageInitShape,
@@ -34,7 +36,7 @@ import {
   policyTextOf,
   type PeerCosigner,
 } from './peer-audits/cosigners.ts';
-import { EvidenceRelay } from './peer-audits/evidence-relay.ts';
+import { evidenceLimits, EvidenceRelay } from './peer-audits/evidence-relay.ts';
 import { FollowedPeer } from './peer-audits/followed-peer.ts';
 import { GossipNode } from './peer-audits/gossip-node.ts';
 import { HeadPush } from './peer-audits/head-push.ts';
@@ -83,7 +85,7 @@ export class PeerAudits implements LinkService, PeerFacts, Disposable {
   readonly #cosigners = new Map<string, readonly PeerCosigner[]>();
   readonly #records: Disposable;
   #forLog: Cosigners = { keys: [] };
-  #tell: (evidence: Uint8Array) => void = () => undefined;
+  readonly #listeners = new Set<(record: EvidenceRecord) => void>();
   #own: Own | undefined;
 
   /** Attaches itself to the federation, which has not started yet. */
@@ -99,7 +101,9 @@ export class PeerAudits implements LinkService, PeerFacts, Disposable {
       peers: [],
       followerOf,
       notify,
-      onFound: ({ bytes }) => this.#tell(bytes),
+      onFound: (record) => {
+        for (const listener of this.#listeners) listener(record);
+      },
     });
     for (const domain of peers) this.follow(domain);
     this.#records = federation.records.onRecord((domain, record) => this.#heard(domain, record));
@@ -177,7 +181,7 @@ export class PeerAudits implements LinkService, PeerFacts, Disposable {
   ): GossipNode {
     const own = this.#own;
     if (own === undefined) throw new Error('the own log is not open yet');
-    this.#tell = tell;
+    this.onEvidence(({ bytes }) => tell(bytes));
     return this.#nodeFor(own, domainOf);
   }
 
@@ -187,8 +191,6 @@ export class PeerAudits implements LinkService, PeerFacts, Disposable {
     domainOf: (peer: string) => string | undefined,
   ): GossipNode {
     const { store, runtime } = this.#options;
-    const domainByOrigin = (origin: string): string | undefined =>
-      this.#domains.find((one) => originOf(one) === origin);
     return new GossipNode({
       store,
       runtime,
@@ -196,14 +198,53 @@ export class PeerAudits implements LinkService, PeerFacts, Disposable {
       followerOf: (origin) => this.#followerOf(origin),
       evidence: this.#evidence,
       domainOf,
-      want: (origin) => this.#followed.get(domainByOrigin(origin) ?? '')?.look(),
+      want: (origin) => this.#followed.get(this.#domainOf(origin) ?? '')?.look(),
       ownOrigin: own.identity.origin,
       ownSize: () => own.log.size,
-      ownNote: async () =>
-        own.log.size === 0 ? undefined : new TextEncoder().encode(await own.log.checkpoint()),
+      ownNote: () => this.#newestNote(own.identity.origin),
       ownShown: async (domain, { heads }) => own.heads.shown(domain, heads.map(headFromWire)),
       heads: (request) => this.heads(request),
     });
+  }
+
+  /** Calls `listener` for each piece of evidence once it is durable, until the returned function is called. */
+  onEvidence(listener: (record: EvidenceRecord) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /** What is held here of these logs: the newest note, and the names of evidence. Unknown ones are left out. */
+  async heard(origins: readonly string[]): Promise<MessageInitShape<typeof KtHeardSchema>[]> {
+    const { store } = this.#options;
+    const known = [...new Set(origins)].filter((origin) => this.#followerOf(origin) !== undefined);
+    return Promise.all(
+      known.map(async (origin) => {
+        const evidence = await store.evidence(origin);
+        const checkpoint = await this.#newestNote(origin);
+        const hashes = evidence.slice(-evidenceLimits.perLog).map(({ hash }) => hash);
+        return { origin, evidence: hashes, ...(checkpoint === undefined ? {} : { checkpoint }) };
+      }),
+    );
+  }
+
+  async #newestNote(origin: string): Promise<Uint8Array | undefined> {
+    const own = this.#own;
+    if (origin === own?.identity.origin) {
+      return own.log.size === 0 ? undefined : new TextEncoder().encode(await own.log.checkpoint());
+    }
+    const followed = this.#followed.get(this.#domainOf(origin) ?? '');
+    // With the cosignatures of this node, where it has audited that far.
+    return followed?.last?.cosigned ?? (await this.#options.store.followed(origin))?.checkpoint;
+  }
+
+  #domainOf(origin: string): string | undefined {
+    return this.#domains.find((one) => originOf(one) === origin);
+  }
+
+  /** Evidence by its SHA-256 (32 bytes). */
+  async evidence(hash: Uint8Array): Promise<Uint8Array | undefined> {
+    const held = await this.#options.store.evidence();
+    return held.find((one) => Buffer.compare(one.hash, hash) === 0)?.bytes;
   }
 
   /** Whose cosignatures the log takes; asked anew each time. */
@@ -281,8 +322,7 @@ export class PeerAudits implements LinkService, PeerFacts, Disposable {
 
   #followerOf(origin: string): Follower | undefined {
     if (origin === this.#own?.identity.origin) return this.#own.judge;
-    const domain = this.#domains.find((one) => originOf(one) === origin);
-    return domain === undefined ? undefined : this.#followed.get(domain)?.follower;
+    return this.#followed.get(this.#domainOf(origin) ?? '')?.follower;
   }
 
   #allCosigners(): readonly PeerCosigner[] {

@@ -9,6 +9,7 @@ import {
   fromBinary,
   GapEventSchema,
   KeyPackagesLowEventSchema,
+  KtEvidenceEventSchema,
   MessageEventSchema,
   NoticeSchema,
   ServerDrainingEventSchema,
@@ -321,6 +322,15 @@ export class PushHub {
   /** Something that the device would find out later by itself; lost where it does not listen. */
   hint(rid: Uint8Array, eventType: number, payload: Uint8Array): void {
     this.#byRid.get(hex(rid))?.ephemeral(eventType, payload);
+  }
+
+  /** There is evidence against a log: a hint to everybody who listens. */
+  keyLogEvidence(origin: string): void {
+    const event = create(KtEvidenceEventSchema, { origin });
+    const payload = toBinary(KtEvidenceEventSchema, event);
+    for (const subscription of this.#byRid.values()) {
+      subscription.ephemeral(PushEvent.KeyLogEvidence, payload);
+    }
   }
 
   /** The device logged out or left: its stream ends now, not at the next row. */

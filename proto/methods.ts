@@ -55,6 +55,7 @@ export const PushEvent = {
   KeyChange: 13,
   DeviceChange: 14,
   KeyPackagesLow: 15,
+  KeyLogEvidence: 16,
   ServerDraining: 20,
   Typing: 10,
   StoreChanged: 21,

@@ -38,6 +38,7 @@ export const reasonsByStatus = {
     'UNKNOWN_GROUP',
     'NO_KEY_PACKAGE',
     'UNKNOWN_BLOB',
+    'UNKNOWN_EVIDENCE',
   ],
   [Status.ResourceExhausted]: ['RATE_LIMITED', 'QUEUE_FULL', 'OVERLOADED', 'QUOTA'],
   [Status.Conflict]: ['EPOCH_CONFLICT', 'NAME_TAKEN', 'SEQ_CONFLICT'],

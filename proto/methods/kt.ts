@@ -1,7 +1,14 @@
 /** Rows of identities and of the key-transparency log. */
 import * as m from '../messages.ts';
-import { atMost, bytesBetween, exactBytes, safeSeq, userIdText } from '../field-rules.ts';
-import { maxKtRequestBytes, maxAuditEntries } from '../limits.ts';
+import {
+  atMost,
+  bytesBetween,
+  exactBytes,
+  itemsBetween,
+  safeSeq,
+  userIdText,
+} from '../field-rules.ts';
+import { maxKtRequestBytes, maxAuditEntries, maxKtHeardLogs } from '../limits.ts';
 import { smallBytes, method, anyone, device, enrolling } from './row.ts';
 import { domainOrOwn } from './shared-rules.ts';
 
@@ -65,5 +72,15 @@ export const ktMethods = {
     callers: enrolling,
     rate: 'lookup',
     rules: { domain: domainOrOwn },
+  }),
+  ktHeard: method(536, m.KtHeardRequestSchema, m.KtHeardResponseSchema, {
+    callers: anyone,
+    rate: 'audit',
+    rules: { origins: itemsBetween(1, maxKtHeardLogs) },
+  }),
+  ktEvidence: method(537, m.KtEvidenceRequestSchema, m.KtEvidenceResponseSchema, {
+    callers: anyone,
+    rate: 'audit',
+    rules: { hash: exactBytes(32) },
   }),
 } as const;

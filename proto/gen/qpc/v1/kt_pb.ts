@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file qpc/v1/kt.proto.
  */
 export const file_qpc_v1_kt: GenFile = /*@__PURE__*/
-  fileDesc("Cg9xcGMvdjEva3QucHJvdG8SBnFwYy52MSIwCghLdEFuc3dlchIQCghyZXNwb25zZRgBIAEoDBISCgpjaGVja3BvaW50GAIgASgMIkgKD0t0U2VhcmNoUmVxdWVzdBIOCgZkb21haW4YASABKAkSDwoHcmVxdWVzdBgCIAEoDBIUCgx3YW50X2Fic2VuY2UYAyABKAgiYwoQS3RTZWFyY2hSZXNwb25zZRIhCgVmb3VuZBgBIAEoCzIQLnFwYy52MS5LdEFuc3dlckgAEiIKBmFic2VudBgCIAEoCzIQLnFwYy52MS5LdEFuc3dlckgAQggKBmFuc3dlciIiCg9LdFVwZGF0ZVJlcXVlc3QSDwoHcmVxdWVzdBgBIAEoDCI0ChBLdFVwZGF0ZVJlc3BvbnNlEiAKBmFuc3dlchgBIAEoCzIQLnFwYy52MS5LdEFuc3dlciJvChBLdE1vbml0b3JSZXF1ZXN0Eg4KBmRvbWFpbhgBIAEoCRIRCgdjb250YWN0GAIgASgMSAASFAoKb3duZXJfaW5pdBgDIAEoDEgAEhcKDW93bmVyX21vbml0b3IYBCABKAxIAEIJCgdyZXF1ZXN0IjUKEUt0TW9uaXRvclJlc3BvbnNlEiAKBmFuc3dlchgBIAEoCzIQLnFwYy52MS5LdEFuc3dlciI5ChZLdERpc3Rpbmd1aXNoZWRSZXF1ZXN0Eg4KBmRvbWFpbhgBIAEoCRIPCgdyZXF1ZXN0GAIgASgMIjsKF0t0RGlzdGluZ3Vpc2hlZFJlc3BvbnNlEiAKBmFuc3dlchgBIAEoCzIQLnFwYy52MS5LdEFuc3dlciIxChFLdFRyZWVIZWFkUmVxdWVzdBIOCgZkb21haW4YASABKAkSDAoEc2l6ZRgCIAEoBCJGChJLdFRyZWVIZWFkUmVzcG9uc2USHAoEaGVhZBgBIAEoCzIOLnFwYy52MS5LdEhlYWQSEgoKY2hlY2twb2ludBgCIAEoDCI3CgZLdEhlYWQSDAoEc2l6ZRgBIAEoBBIMCgRyb290GAIgASgMEhEKCXNpZ25hdHVyZRgDIAEoDCKGAQoTS3RDcmVkZW50aWFsUmVxdWVzdBIOCgZkb21haW4YASABKAkSJgoDb3duGAIgASgLMhcucXBjLnYxLkt0T3duQ3JlZGVudGlhbEgAEiwKBnNldHRsZRgDIAEoCzIaLnFwYy52MS5LdFNldHRsZUNyZWRlbnRpYWxIAEIJCgdyZXF1ZXN0IhEKD0t0T3duQ3JlZGVudGlhbCJAChJLdFNldHRsZUNyZWRlbnRpYWwSDQoFbGFiZWwYASABKAwSDAoEbGFzdBgCIAEoBBINCgVlbnRyeRgDIAEoDCJgChRLdENyZWRlbnRpYWxSZXNwb25zZRISCgpjcmVkZW50aWFsGAEgASgMEhIKCmNoZWNrcG9pbnQYAiABKAwSDQoFZW50cnkYAyABKAwSEQoJaW5jbHVzaW9uGAQgAygMIjgKG0F1ZGl0S2V5VHJhbnNwYXJlbmN5UmVxdWVzdBIMCgRmcm9tGAEgASgEEgsKA21heBgCIAEoDSI8ChxBdWRpdEtleVRyYW5zcGFyZW5jeVJlc3BvbnNlEg4KBmJ1bmRsZRgBIAEoDBIMCgRzaXplGAIgASgEIqADCgxGZWRLdFJlcXVlc3QSEQoJcmVxdWVzdGVyGAEgASgMEikKBnNlYXJjaBgCIAEoCzIXLnFwYy52MS5LdFNlYXJjaFJlcXVlc3RIABIrCgdtb25pdG9yGAMgASgLMhgucXBjLnYxLkt0TW9uaXRvclJlcXVlc3RIABI3Cg1kaXN0aW5ndWlzaGVkGAQgASgLMh4ucXBjLnYxLkt0RGlzdGluZ3Vpc2hlZFJlcXVlc3RIABIxCgpjcmVkZW50aWFsGAUgASgLMhsucXBjLnYxLkt0Q3JlZGVudGlhbFJlcXVlc3RIABIuCgl0cmVlX2hlYWQYBiABKAsyGS5xcGMudjEuS3RUcmVlSGVhZFJlcXVlc3RIABInCgVoZWFkcxgHIAEoCzIWLnFwYy52MS5LdEhlYWRzUmVxdWVzdEgAEi4KCmNoZWNrcG9pbnQYCCABKAsyGC5xcGMudjEuS3RDaGVja3BvaW50UHVzaEgAEioKCGV2aWRlbmNlGAkgASgLMhYucXBjLnYxLkt0RXZpZGVuY2VQdXNoSABCBAoCb3AilgMKDUZlZEt0UmVzcG9uc2USKgoGc2VhcmNoGAIgASgLMhgucXBjLnYxLkt0U2VhcmNoUmVzcG9uc2VIABIsCgdtb25pdG9yGAMgASgLMhkucXBjLnYxLkt0TW9uaXRvclJlc3BvbnNlSAASOAoNZGlzdGluZ3Vpc2hlZBgEIAEoCzIfLnFwYy52MS5LdERpc3Rpbmd1aXNoZWRSZXNwb25zZUgAEjIKCmNyZWRlbnRpYWwYBSABKAsyHC5xcGMudjEuS3RDcmVkZW50aWFsUmVzcG9uc2VIABIvCgl0cmVlX2hlYWQYBiABKAsyGi5xcGMudjEuS3RUcmVlSGVhZFJlc3BvbnNlSAASKAoFaGVhZHMYByABKAsyFy5xcGMudjEuS3RIZWFkc1Jlc3BvbnNlSAASLwoKY2hlY2twb2ludBgIIAEoCzIZLnFwYy52MS5LdENoZWNrcG9pbnRSZXBseUgAEisKCGV2aWRlbmNlGAkgASgLMhcucXBjLnYxLkt0RXZpZGVuY2VSZXBseUgAQgQKAm9wIkAKDkt0SGVhZHNSZXF1ZXN0Eg4KBm9yaWdpbhgBIAEoCRIRCglmcm9tX3NpemUYAiABKAQSCwoDbWF4GAMgASgNIkQKD0t0SGVhZHNSZXNwb25zZRIdCgVoZWFkcxgBIAMoCzIOLnFwYy52MS5LdEhlYWQSEgoKY2hlY2twb2ludBgCIAEoDCImChBLdENoZWNrcG9pbnRQdXNoEhIKCmNoZWNrcG9pbnQYASABKAwiJQoRS3RDaGVja3BvaW50UmVwbHkSEAoIY29zaWduZWQYASABKAwiIgoOS3RFdmlkZW5jZVB1c2gSEAoIZXZpZGVuY2UYASABKAwiEQoPS3RFdmlkZW5jZVJlcGx5YgZwcm90bzM");
+  fileDesc("Cg9xcGMvdjEva3QucHJvdG8SBnFwYy52MSIwCghLdEFuc3dlchIQCghyZXNwb25zZRgBIAEoDBISCgpjaGVja3BvaW50GAIgASgMIkgKD0t0U2VhcmNoUmVxdWVzdBIOCgZkb21haW4YASABKAkSDwoHcmVxdWVzdBgCIAEoDBIUCgx3YW50X2Fic2VuY2UYAyABKAgiYwoQS3RTZWFyY2hSZXNwb25zZRIhCgVmb3VuZBgBIAEoCzIQLnFwYy52MS5LdEFuc3dlckgAEiIKBmFic2VudBgCIAEoCzIQLnFwYy52MS5LdEFuc3dlckgAQggKBmFuc3dlciIiCg9LdFVwZGF0ZVJlcXVlc3QSDwoHcmVxdWVzdBgBIAEoDCI0ChBLdFVwZGF0ZVJlc3BvbnNlEiAKBmFuc3dlchgBIAEoCzIQLnFwYy52MS5LdEFuc3dlciJvChBLdE1vbml0b3JSZXF1ZXN0Eg4KBmRvbWFpbhgBIAEoCRIRCgdjb250YWN0GAIgASgMSAASFAoKb3duZXJfaW5pdBgDIAEoDEgAEhcKDW93bmVyX21vbml0b3IYBCABKAxIAEIJCgdyZXF1ZXN0IjUKEUt0TW9uaXRvclJlc3BvbnNlEiAKBmFuc3dlchgBIAEoCzIQLnFwYy52MS5LdEFuc3dlciI5ChZLdERpc3Rpbmd1aXNoZWRSZXF1ZXN0Eg4KBmRvbWFpbhgBIAEoCRIPCgdyZXF1ZXN0GAIgASgMIjsKF0t0RGlzdGluZ3Vpc2hlZFJlc3BvbnNlEiAKBmFuc3dlchgBIAEoCzIQLnFwYy52MS5LdEFuc3dlciIxChFLdFRyZWVIZWFkUmVxdWVzdBIOCgZkb21haW4YASABKAkSDAoEc2l6ZRgCIAEoBCJGChJLdFRyZWVIZWFkUmVzcG9uc2USHAoEaGVhZBgBIAEoCzIOLnFwYy52MS5LdEhlYWQSEgoKY2hlY2twb2ludBgCIAEoDCI3CgZLdEhlYWQSDAoEc2l6ZRgBIAEoBBIMCgRyb290GAIgASgMEhEKCXNpZ25hdHVyZRgDIAEoDCKGAQoTS3RDcmVkZW50aWFsUmVxdWVzdBIOCgZkb21haW4YASABKAkSJgoDb3duGAIgASgLMhcucXBjLnYxLkt0T3duQ3JlZGVudGlhbEgAEiwKBnNldHRsZRgDIAEoCzIaLnFwYy52MS5LdFNldHRsZUNyZWRlbnRpYWxIAEIJCgdyZXF1ZXN0IhEKD0t0T3duQ3JlZGVudGlhbCJAChJLdFNldHRsZUNyZWRlbnRpYWwSDQoFbGFiZWwYASABKAwSDAoEbGFzdBgCIAEoBBINCgVlbnRyeRgDIAEoDCJgChRLdENyZWRlbnRpYWxSZXNwb25zZRISCgpjcmVkZW50aWFsGAEgASgMEhIKCmNoZWNrcG9pbnQYAiABKAwSDQoFZW50cnkYAyABKAwSEQoJaW5jbHVzaW9uGAQgAygMIjgKG0F1ZGl0S2V5VHJhbnNwYXJlbmN5UmVxdWVzdBIMCgRmcm9tGAEgASgEEgsKA21heBgCIAEoDSI8ChxBdWRpdEtleVRyYW5zcGFyZW5jeVJlc3BvbnNlEg4KBmJ1bmRsZRgBIAEoDBIMCgRzaXplGAIgASgEIqADCgxGZWRLdFJlcXVlc3QSEQoJcmVxdWVzdGVyGAEgASgMEikKBnNlYXJjaBgCIAEoCzIXLnFwYy52MS5LdFNlYXJjaFJlcXVlc3RIABIrCgdtb25pdG9yGAMgASgLMhgucXBjLnYxLkt0TW9uaXRvclJlcXVlc3RIABI3Cg1kaXN0aW5ndWlzaGVkGAQgASgLMh4ucXBjLnYxLkt0RGlzdGluZ3Vpc2hlZFJlcXVlc3RIABIxCgpjcmVkZW50aWFsGAUgASgLMhsucXBjLnYxLkt0Q3JlZGVudGlhbFJlcXVlc3RIABIuCgl0cmVlX2hlYWQYBiABKAsyGS5xcGMudjEuS3RUcmVlSGVhZFJlcXVlc3RIABInCgVoZWFkcxgHIAEoCzIWLnFwYy52MS5LdEhlYWRzUmVxdWVzdEgAEi4KCmNoZWNrcG9pbnQYCCABKAsyGC5xcGMudjEuS3RDaGVja3BvaW50UHVzaEgAEioKCGV2aWRlbmNlGAkgASgLMhYucXBjLnYxLkt0RXZpZGVuY2VQdXNoSABCBAoCb3AilgMKDUZlZEt0UmVzcG9uc2USKgoGc2VhcmNoGAIgASgLMhgucXBjLnYxLkt0U2VhcmNoUmVzcG9uc2VIABIsCgdtb25pdG9yGAMgASgLMhkucXBjLnYxLkt0TW9uaXRvclJlc3BvbnNlSAASOAoNZGlzdGluZ3Vpc2hlZBgEIAEoCzIfLnFwYy52MS5LdERpc3Rpbmd1aXNoZWRSZXNwb25zZUgAEjIKCmNyZWRlbnRpYWwYBSABKAsyHC5xcGMudjEuS3RDcmVkZW50aWFsUmVzcG9uc2VIABIvCgl0cmVlX2hlYWQYBiABKAsyGi5xcGMudjEuS3RUcmVlSGVhZFJlc3BvbnNlSAASKAoFaGVhZHMYByABKAsyFy5xcGMudjEuS3RIZWFkc1Jlc3BvbnNlSAASLwoKY2hlY2twb2ludBgIIAEoCzIZLnFwYy52MS5LdENoZWNrcG9pbnRSZXBseUgAEisKCGV2aWRlbmNlGAkgASgLMhcucXBjLnYxLkt0RXZpZGVuY2VSZXBseUgAQgQKAm9wIkAKDkt0SGVhZHNSZXF1ZXN0Eg4KBm9yaWdpbhgBIAEoCRIRCglmcm9tX3NpemUYAiABKAQSCwoDbWF4GAMgASgNIkQKD0t0SGVhZHNSZXNwb25zZRIdCgVoZWFkcxgBIAMoCzIOLnFwYy52MS5LdEhlYWQSEgoKY2hlY2twb2ludBgCIAEoDCImChBLdENoZWNrcG9pbnRQdXNoEhIKCmNoZWNrcG9pbnQYASABKAwiJQoRS3RDaGVja3BvaW50UmVwbHkSEAoIY29zaWduZWQYASABKAwiIgoOS3RFdmlkZW5jZVB1c2gSEAoIZXZpZGVuY2UYASABKAwiEQoPS3RFdmlkZW5jZVJlcGx5IiEKDkt0SGVhcmRSZXF1ZXN0Eg8KB29yaWdpbnMYASADKAkiMAoPS3RIZWFyZFJlc3BvbnNlEh0KBGxvZ3MYASADKAsyDy5xcGMudjEuS3RIZWFyZCI/CgdLdEhlYXJkEg4KBm9yaWdpbhgBIAEoCRISCgpjaGVja3BvaW50GAIgASgMEhAKCGV2aWRlbmNlGAMgAygMIiEKEUt0RXZpZGVuY2VSZXF1ZXN0EgwKBGhhc2gYASABKAwiJgoSS3RFdmlkZW5jZVJlc3BvbnNlEhAKCGV2aWRlbmNlGAEgASgMIiEKD0t0RXZpZGVuY2VFdmVudBIOCgZvcmlnaW4YASABKAliBnByb3RvMw");
 
 /**
  * @generated from message qpc.v1.KtAnswer
@@ -754,4 +754,132 @@ export type KtEvidenceReply = Message<"qpc.v1.KtEvidenceReply"> & {
  */
 export const KtEvidenceReplySchema: GenMessage<KtEvidenceReply> = /*@__PURE__*/
   messageDesc(file_qpc_v1_kt, 25);
+
+/**
+ * What the answering node has heard of logs: its own, and those that it audits.
+ *
+ * @generated from message qpc.v1.KtHeardRequest
+ */
+export type KtHeardRequest = Message<"qpc.v1.KtHeardRequest"> & {
+  /**
+   * Origins of logs, at most 16.
+   *
+   * @generated from field: repeated string origins = 1;
+   */
+  origins: string[];
+};
+
+/**
+ * Describes the message qpc.v1.KtHeardRequest.
+ * Use `create(KtHeardRequestSchema)` to create a new message.
+ */
+export const KtHeardRequestSchema: GenMessage<KtHeardRequest> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_kt, 26);
+
+/**
+ * In the order of the request; logs that the node knows nothing of are left out.
+ *
+ * @generated from message qpc.v1.KtHeardResponse
+ */
+export type KtHeardResponse = Message<"qpc.v1.KtHeardResponse"> & {
+  /**
+   * @generated from field: repeated qpc.v1.KtHeard logs = 1;
+   */
+  logs: KtHeard[];
+};
+
+/**
+ * Describes the message qpc.v1.KtHeardResponse.
+ * Use `create(KtHeardResponseSchema)` to create a new message.
+ */
+export const KtHeardResponseSchema: GenMessage<KtHeardResponse> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_kt, 27);
+
+/**
+ * @generated from message qpc.v1.KtHeard
+ */
+export type KtHeard = Message<"qpc.v1.KtHeard"> & {
+  /**
+   * @generated from field: string origin = 1;
+   */
+  origin: string;
+
+  /**
+   * The newest note that the node holds, with the cosignatures that it has; may be empty.
+   *
+   * @generated from field: bytes checkpoint = 2;
+   */
+  checkpoint: Uint8Array;
+
+  /**
+   * SHA-256 of the evidence against the log that it holds, oldest first; at most 16.
+   *
+   * @generated from field: repeated bytes evidence = 3;
+   */
+  evidence: Uint8Array[];
+};
+
+/**
+ * Describes the message qpc.v1.KtHeard.
+ * Use `create(KtHeardSchema)` to create a new message.
+ */
+export const KtHeardSchema: GenMessage<KtHeard> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_kt, 28);
+
+/**
+ * @generated from message qpc.v1.KtEvidenceRequest
+ */
+export type KtEvidenceRequest = Message<"qpc.v1.KtEvidenceRequest"> & {
+  /**
+   * SHA-256 (32 bytes).
+   *
+   * @generated from field: bytes hash = 1;
+   */
+  hash: Uint8Array;
+};
+
+/**
+ * Describes the message qpc.v1.KtEvidenceRequest.
+ * Use `create(KtEvidenceRequestSchema)` to create a new message.
+ */
+export const KtEvidenceRequestSchema: GenMessage<KtEvidenceRequest> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_kt, 29);
+
+/**
+ * @generated from message qpc.v1.KtEvidenceResponse
+ */
+export type KtEvidenceResponse = Message<"qpc.v1.KtEvidenceResponse"> & {
+  /**
+   * As qpc-audit verify-fork takes it; at most 512 KiB.
+   *
+   * @generated from field: bytes evidence = 1;
+   */
+  evidence: Uint8Array;
+};
+
+/**
+ * Describes the message qpc.v1.KtEvidenceResponse.
+ * Use `create(KtEvidenceResponseSchema)` to create a new message.
+ */
+export const KtEvidenceResponseSchema: GenMessage<KtEvidenceResponse> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_kt, 30);
+
+/**
+ * Push event 16: the node has evidence against a log. A hint: the client asks for it.
+ *
+ * @generated from message qpc.v1.KtEvidenceEvent
+ */
+export type KtEvidenceEvent = Message<"qpc.v1.KtEvidenceEvent"> & {
+  /**
+   * @generated from field: string origin = 1;
+   */
+  origin: string;
+};
+
+/**
+ * Describes the message qpc.v1.KtEvidenceEvent.
+ * Use `create(KtEvidenceEventSchema)` to create a new message.
+ */
+export const KtEvidenceEventSchema: GenMessage<KtEvidenceEvent> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_kt, 31);
 

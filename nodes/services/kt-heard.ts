@@ -1,0 +1,22 @@
+/**
+ * What this node has heard of logs, for whoever asks (536, 537): clients compare it with what they were
+ * shown themselves, and check evidence without believing anybody.
+ */
+import { NotFoundError, type Handlers } from '@quicprochat/proto';
+import type { PeerAudits } from '../peer-audits.ts';
+
+export function ktHeardHandlers(
+  audits: Pick<PeerAudits, 'heard' | 'evidence'>,
+): Pick<Handlers, 'ktHeard' | 'ktEvidence'> {
+  return {
+    ktHeard: async ({ origins }) => ({ logs: await audits.heard(origins) }),
+
+    async ktEvidence({ hash }) {
+      const evidence = await audits.evidence(hash);
+      if (evidence === undefined) {
+        throw new NotFoundError('UNKNOWN_EVIDENCE', 'hash: no evidence of that name is held here');
+      }
+      return { evidence };
+    },
+  };
+}
