@@ -99,7 +99,7 @@ const lastOf = (change: Change | undefined): IntentPlan | undefined =>
 
 /** Whether people wait for its end: then it is told by an event. */
 export function isWish(intent: GroupIntent): boolean {
-  return !('isDuty' in intent) || intent.isDuty !== true;
+  return !('isDuty' in intent && intent.isDuty);
 }
 
 export function encodeIntent(intent: GroupIntent): Pick<IntentRow, 'kind' | 'body'> {

@@ -133,7 +133,7 @@ export class GroupWalker {
     const { store, runtime, events, onMoved } = this.#parts;
     const last = steps.at(-1);
     if (last === undefined) return;
-    const { groupId } = last.next;
+    const { groupId, info } = last.next;
     const told: ClientEvent[] = steps.flatMap(({ next, by }, index) =>
       groupEvents(steps[index - 1]?.next ?? before, next, by),
     );
@@ -142,6 +142,7 @@ export class GroupWalker {
       for (const { entry, control } of steps) {
         store.groupLog.putHead(groupId, headOf(entry, control));
       }
+      if (before.info.name !== info.name) store.groups.setName(info.conversationId, info.name);
       // Its keys are new to this device, whatever a lost copy of this store used before.
       store.groups.clearStale(groupId);
       told.push(...this.#settlePendings(groupId, steps, batch.nowMs));

@@ -60,6 +60,9 @@ export function groupRows(db: Database): GroupRows {
         id,
       );
     },
+    setName(id, name) {
+      db.run('UPDATE conversation SET name = ? WHERE id = ?', name, id);
+    },
     setEnded(id, ended) {
       db.run('UPDATE conversation SET ended = ? WHERE id = ?', ended, id);
     },

@@ -167,6 +167,7 @@ export interface GroupRows {
   advance(id: Uint8Array, sentCount: number, lamport: number): void;
   /** Who was removed and invited again goes on: history and counters stay. */
   rejoin(conversation: Pick<ConversationRecord, 'id' | 'suite' | 'name'>): void;
+  setName(id: Uint8Array, name: string): void;
   setEnded(id: Uint8Array, ended: ConversationEnd): void;
   /** Every conversation is stale from now on. */
   markStale(nowMs: number): void;
