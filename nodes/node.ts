@@ -51,6 +51,8 @@ import { fedKtHandlers } from './services/fed-kt.ts';
 import { ktHeardHandlers } from './services/kt-heard.ts';
 import { withPurposes } from './services/group-purposes.ts';
 import { groupHandlers } from './services/groups.ts';
+import { HubSet } from './hubs/hub-set.ts';
+import { CommitOffers } from './hubs/offers.ts';
 import { typingOfPeers } from './peer-typing.ts';
 import { federationHandlers } from './services/federation.ts';
 import { keyHandlers } from './services/keys.ts';
@@ -135,9 +137,11 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
   const answers = new KeyLogAnswers({ domain: config.domain, keyLog, store });
   const disk: BuildParts['disk'] = { state: 'ok' };
   const reservers = new Reservers(store, clock);
+  const hubs = makeHubs(options, federation);
   const parts = {
     ...{ options, sessions, push, waiters, federation, drain, disk, keyLog, answers, audits },
     reservers,
+    hubs,
   };
   const handlers = await buildHandlers(parts);
   const lookAtDisk = async (): Promise<void> => {
@@ -217,6 +221,7 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
   ];
   await federation.start();
   void federation.asked(askedMs).then(asked.resolve);
+  await hubs.set.resume();
   const upToDate = keyLog.bringUpToDate().catch((error: unknown) => {
     if (!drain.isDraining) log.error('key log not up to date', { error: String(error) });
   });
@@ -236,6 +241,7 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
       await door?.[Symbol.asyncDispose]();
       await swarm?.[Symbol.asyncDispose]();
       audits[Symbol.dispose]();
+      hubs.set[Symbol.dispose]();
       await upToDate;
       await federation[Symbol.asyncDispose]();
       await listener.close(CloseCode.Draining, 'the node stops');
@@ -319,10 +325,11 @@ interface BuildParts {
   readonly answers: KeyLogAnswers;
   readonly audits: PeerAudits;
   readonly reservers: Reservers;
+  readonly hubs: { readonly offers: CommitOffers; readonly set: HubSet };
 }
 
 async function buildHandlers(parts: BuildParts): Promise<Handlers> {
-  const { sessions, push, waiters, federation, drain, keyLog, answers, audits } = parts;
+  const { sessions, push, waiters, federation, drain, keyLog, answers, audits, hubs } = parts;
   const { config, secrets, store, runtime, software } = parts.options;
   const { clock } = runtime;
   const { domain, sessionTtlMs } = config;
@@ -377,7 +384,7 @@ async function buildHandlers(parts: BuildParts): Promise<Handlers> {
     }),
     ...channelHandlers({ domain, store, federation }),
     ...withPurposes(
-      groupHandlers({ domain, store, signing: secrets.signing, quota, federation }),
+      groupHandlers({ domain, store, offers: hubs.offers, hubSet: hubs.set, quota, federation }),
     ),
     ...deliveryHandlers({ clock, store, push, waiters, sessions }),
     ...keyHandlers({
@@ -402,6 +409,31 @@ async function buildHandlers(parts: BuildParts): Promise<Handlers> {
     ...ktHeardHandlers(audits),
     ...fedKtHandlers({ domain, clock, answers, audits, lookups: config.rates.lookup }),
   };
+}
+
+/** What this node does as a hub of groups. */
+function makeHubs(
+  { config, secrets, store, runtime }: NodeOptions,
+  federation: Federation,
+): BuildParts['hubs'] {
+  const { domain } = config;
+  const own = [...secrets.recordKeys.map(({ signing }) => signing), ...secrets.formerSigners];
+  const ownKeys = own.map(({ publicKey }) => publicKey);
+  const offers = new CommitOffers({
+    domain,
+    signing: secrets.signing,
+    knows: (name) => federation.knows(name),
+  });
+  const set = new HubSet({
+    domain,
+    store,
+    runtime,
+    offers,
+    peers: federation.hubs,
+    keysOf: (name) => (name === domain ? ownKeys : federation.signKeys(name)),
+    notify: (name) => federation.notify(name),
+  });
+  return { offers, set };
 }
 
 function swarmOf(

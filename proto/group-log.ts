@@ -153,6 +153,21 @@ export function signCertificate(
 /** The signing keys of a hub (32 bytes each), from its proven NodeRecords. */
 export type HubKeys = (domain: string) => readonly Uint8Array[];
 
+/** Whether it is this domain's word for the entry with this hash in this term. */
+export function isCertifiedBy(
+  domain: string,
+  keys: readonly Uint8Array[],
+  signed: Pick<HubSignature, 'domain' | 'signPub' | 'signature'>,
+  hash: Uint8Array,
+  term: number,
+): boolean {
+  return (
+    signed.domain === domain &&
+    keys.some((key) => same(key, signed.signPub)) &&
+    verifyStatement('qpc/commit/1', certifiedBytes(hash, term), signed.signature, signed.signPub)
+  );
+}
+
 /** The hubs, of those given, whose certificate of the entry is right. */
 function certifiers(
   certified: CertifiedEntry,
@@ -162,16 +177,10 @@ function certifiers(
 ): string[] {
   const term = Number(certified.term);
   if (!Number.isSafeInteger(term)) return [];
-  const bytes = certifiedBytes(hash, term);
   // More signatures than hubs would only buy the sender our time.
   const signatures = certified.signatures.slice(0, groupLogLimits.hubs);
   return hubs.filter((domain) =>
-    signatures.some(
-      (one) =>
-        one.domain === domain &&
-        keysOf(domain).some((key) => same(key, one.signPub)) &&
-        verifyStatement('qpc/commit/1', bytes, one.signature, one.signPub),
-    ),
+    signatures.some((one) => isCertifiedBy(domain, keysOf(domain), one, hash, term)),
   );
 }
 
@@ -198,7 +207,8 @@ export function verifyCertified(
 /**
  * The hubs that two certificates convict: they accepted two children of one parent of which neither
  * rejects the other, so that members who see only one of them go on in different groups. Empty when
- * the two prove nothing. Needs no log and no network; anybody can repeat it.
+ * the two prove nothing, as when one of them is not of a majority: what a hub of three wrote down and
+ * never accepted may give way to another commit. Needs no log and no network; anybody can repeat it.
  */
 export function checkEvidence(
   one: CertifiedEntry,
@@ -209,8 +219,12 @@ export function checkEvidence(
   const [a, b] = [parseEntry(one.entry), parseEntry(other.entry)];
   const isOnePlace = same(a.entry.group, b.entry.group) && same(a.entry.parent, b.entry.parent);
   if (!isOnePlace || same(a.hash, b.hash) || rejects(a, b) || rejects(b, a)) return [];
-  const both = new Set(certifiers(one, a.hash, hubs, keysOf));
-  return certifiers(other, b.hash, hubs, keysOf).filter((domain) => both.has(domain));
+  const [ofOne, ofOther] = [
+    certifiers(one, a.hash, hubs, keysOf),
+    certifiers(other, b.hash, hubs, keysOf),
+  ];
+  if (![ofOne, ofOther].every(({ length }) => 2 * length > hubs.length)) return [];
+  return ofOther.filter((domain) => ofOne.includes(domain));
 }
 
 function rejects({ entry }: ParsedEntry, { hash }: ParsedEntry): boolean {

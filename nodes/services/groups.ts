@@ -1,49 +1,45 @@
 /**
- * Group logs: CreateGroup, SubmitCommit and GroupLog, at this node as the hub or passed on to the hub
- * elsewhere, and what other nodes pass on to this one (FedHubSubmit, FedHubLog). The certificate is
- * signed before the store decides and leaves this file only when it was accepted.
+ * Group logs: CreateGroup, SubmitCommit, GroupLog and GroupTakeover, at this node as a hub or passed on
+ * to the hub elsewhere, and what other nodes and hubs ask of this one (911 to 915). A hub of one
+ * decides here; how one of three does, hubs/hub-set.ts knows.
  */
 import {
-  FailedPreconditionError,
   groupLogLimits,
+  hasReason,
   InvalidArgumentError,
-  maxTtlS,
-  parseEntry,
   PermissionDeniedError,
   ResourceExhaustedError,
-  signCertificate,
   type CallContext,
   type Handlers,
-  type SigningKey,
 } from '@quicprochat/proto';
 import {
-  CertifiedEntrySchema,
-  create,
   fromBinary,
   GroupControlSchema,
   type CertifiedEntry,
-  type CommitTarget,
   type GroupLogRequest,
+  type GroupLogResponse,
   type GroupLogResponseSchema,
+  type GroupTakeoverRequest,
+  type GroupTakeoverResponse,
   type MessageInitShape,
-  type SignedGroupEntry,
   type SubmitCommitRequest,
+  type SubmitCommitResponse,
   type SubmitCommitResponseSchema,
 } from '@quicprochat/proto/messages';
-import type { GroupLogResponse, SubmitCommitResponse } from '@quicprochat/proto/messages';
+import type { HubSet, Submission } from '../hubs/hub-set.ts';
+import { peersOf, type CommitOffers } from '../hubs/offers.ts';
 import { senderKey, type SendQuota } from '../send-quota.ts';
-import type { GroupTarget, OfferedCommit, OfferedEntry } from '../store/group-store.ts';
 import type { NodeStore } from '../store/store.ts';
-import { deviceOf } from './caller.ts';
+import { deviceOf, peerOf } from './caller.ts';
 
-/** A hub of its own accepts in the first term; others follow with takeovers. */
+/** A hub of one accepts in the first term; takeovers are for three. */
 const firstTerm = 0;
 
 export interface GroupParts {
   readonly domain: string;
   readonly store: NodeStore;
-  /** A signing key of the node's record. */
-  readonly signing: SigningKey;
+  readonly offers: CommitOffers;
+  readonly hubSet: HubSet;
   /** Of devices. */
   readonly quota: SendQuota;
   readonly federation: {
@@ -55,82 +51,50 @@ export interface GroupParts {
       submit(
         domain: string,
         request: SubmitCommitRequest,
-        signal?: AbortSignal,
+        call: { readonly signal: AbortSignal },
       ): Promise<SubmitCommitResponse>;
-      log(
+      takeover(
         domain: string,
-        request: GroupLogRequest,
-        signal?: AbortSignal,
-      ): Promise<GroupLogResponse>;
+        request: GroupTakeoverRequest,
+        signal: AbortSignal,
+      ): Promise<GroupTakeoverResponse>;
+      log(domain: string, request: GroupLogRequest, signal: AbortSignal): Promise<GroupLogResponse>;
     };
   };
 }
 
-export function groupHandlers(
-  parts: GroupParts,
-): Pick<Handlers, 'createGroup' | 'submitCommit' | 'groupLog' | 'fedHubSubmit' | 'fedHubLog'> {
-  const { domain: own, store, signing, federation } = parts;
+type GroupMethods =
+  | 'createGroup'
+  | 'submitCommit'
+  | 'groupLog'
+  | 'groupTakeover'
+  | 'fedHubSubmit'
+  | 'fedHubReplicate'
+  | 'fedHubPromise'
+  | 'fedHubLog'
+  | 'fedHubInstall';
 
-  /** With the certificate that becomes true when the store accepts the entry. */
-  function offer(entry: SignedGroupEntry | undefined): OfferedEntry {
-    const parsed = parseEntry(entry);
-    const signatures = [signCertificate(parsed.hash, firstTerm, { domain: own, signing })];
-    const fields = { term: BigInt(firstTerm), signatures, ...(entry && { entry }) };
-    return { parsed, certified: create(CertifiedEntrySchema, fields) };
-  }
-
-  function targetOf({ rid, domain, token }: CommitTarget): GroupTarget {
-    return domain === own ? { rid, token } : { rid, token, peer: needPeer(domain) };
-  }
-
-  function needPeer(domain: string): string {
-    if (federation.knows(domain)) return domain;
-    throw new PermissionDeniedError('PEER_DENIED', `${domain} is no peer of this node`);
-  }
-
-  function offeredCommit(request: SubmitCommitRequest, sender?: Uint8Array): OfferedCommit {
-    const { channel, commit, mid, groupInfo } = request;
-    const others = (channel?.domains ?? []).filter((domain) => domain !== own);
-    return {
-      ...offer(request.entry),
-      ...{ commit, mid, groupInfo },
-      ttlMs: maxTtlS * 1000,
-      domain: own,
-      targets: request.targets.map(targetOf),
-      welcomes: request.welcomes.map(({ target, mid: welcomeMid, welcome }) => {
-        if (target === undefined) throw new InvalidArgumentError('BAD_FIELD', 'welcomes: target');
-        return { target: targetOf(target), mid: welcomeMid, welcome };
-      }),
-      updates: request.updates.map(({ domain, update: payload }) =>
-        domain === own ? { payload } : { payload, peer: needPeer(domain) },
-      ),
-      ...(channel && {
-        channel: {
-          cid: channel.cid,
-          epoch: Number(channel.epoch),
-          signature: channel.signature,
-          peers: others.filter((domain) => federation.knows(domain)),
-          denied: others.filter((domain) => !federation.knows(domain)),
-        },
-      }),
-      ...(sender && { sender }),
-    };
-  }
+export function groupHandlers(parts: GroupParts): Pick<Handlers, GroupMethods> {
+  const { domain: own, store, offers, hubSet, federation } = parts;
 
   async function submitHere(
     request: SubmitCommitRequest,
-    sender?: Uint8Array,
+    submission: Submission,
   ): Promise<MessageInitShape<typeof SubmitCommitResponseSchema>> {
-    const offered = offeredCommit(request, sender);
-    const { control } = await store.submitCommit(offered);
-    const peers = [
-      ...offered.targets.map(({ peer }) => peer),
-      ...offered.welcomes.map(({ target }) => target.peer),
-      ...offered.updates.map(({ peer }) => peer),
-      ...(offered.channel?.peers ?? []),
-    ];
-    for (const peer of new Set(peers)) if (peer !== undefined) federation.notify(peer);
-    return certifiedIn(control);
+    const { submit: _, ...commit } = offers.submitted(request, submission.sender);
+    if (!hubSet.isLeading(commit.parsed.entry.group)) {
+      const offered = { ...commit, ...offers.entry(request.entry, firstTerm) };
+      try {
+        const { control } = await store.submitCommit(offered);
+        for (const peer of peersOf(commit)) federation.notify(peer);
+        return certifiedIn(control);
+      } catch (error) {
+        // The group has three hubs.
+        if (!hasReason(error, 'TERM_FENCED')) throw error;
+      }
+    }
+    const entry = await hubSet.submit(request, submission);
+    return entry === undefined ? {} : { entry };
   }
 
   async function logHere(
@@ -141,7 +105,9 @@ export function groupHandlers(
     const info = withGroupInfo ? await store.groupInfo(group) : undefined;
     return {
       entries: page.controls.map((control) => fromBinary(GroupControlSchema, control)),
+      position: BigInt(page.position),
       hasMore: page.hasMore,
+      ...(page.prepared && { prepared: page.prepared }),
       ...(info && { groupInfo: info.bytes, groupInfoEntry: info.entry }),
     };
   }
@@ -164,23 +130,29 @@ export function groupHandlers(
   return {
     async createGroup(request, context) {
       const { identityPub: creator } = deviceOf(context);
-      const { hubs } = request;
-      if (hubs.length !== 1) {
-        throw new FailedPreconditionError('FEATURE_OFF', 'this node keeps groups of one hub only');
+      const { hubs, entry } = request;
+      if (hubs[0] !== own) {
+        throw new PermissionDeniedError(
+          'PEER_DENIED',
+          'this node is not the first hub of the group',
+        );
       }
-      if (!hubs.includes(own)) {
-        throw new PermissionDeniedError('PEER_DENIED', 'this node is no hub of the group');
+      for (const hub of hubs.slice(1)) {
+        if (federation.knows(hub)) continue;
+        throw new PermissionDeniedError('PEER_DENIED', `${hub} is no peer of this node`);
       }
-      const made = await store.createGroup({ ...offer(request.entry), hubs, creator });
+      if (hubs.length > 1) return hubSet.create(entry, hubs, creator);
+      const made = await store.createGroup({ ...offers.entry(entry, firstTerm), hubs, creator });
       return { ...certifiedIn(made.control), wasNew: made.isNew };
     },
 
     async submitCommit(request, context) {
-      const { identityPub } = deviceOf(context);
+      const { identityPub: sender } = deviceOf(context);
+      const { signal } = context;
       pay(request, context);
       return isHere(request.hub)
-        ? submitHere(request, identityPub)
-        : federation.hubs.submit(request.hub, request, context.signal);
+        ? submitHere(request, { sender, fromHub: false, signal })
+        : federation.hubs.submit(request.hub, request, { signal });
     },
 
     async groupLog(request, context) {
@@ -189,10 +161,26 @@ export function groupHandlers(
         : federation.hubs.log(request.hub, request, context.signal);
     },
 
-    async fedHubSubmit({ submit }) {
+    async groupTakeover(request, context) {
+      const { identityPub: sender } = deviceOf(context);
+      const { signal } = context;
+      needOfGroup(request);
+      if (request.submit !== undefined) pay(request.submit, context);
+      return isHere(request.hub)
+        ? hubSet.takeover(request, { sender, fromHub: false, signal })
+        : federation.hubs.takeover(request.hub, request, signal);
+    },
+
+    async fedHubSubmit({ submit, takeover, fromHub }, { signal }) {
+      const submission = { fromHub, signal };
+      if (takeover !== undefined) {
+        needHere(takeover.hub);
+        needOfGroup(takeover);
+        return { takenOver: await hubSet.takeover(takeover, submission) };
+      }
       if (submit === undefined) throw new InvalidArgumentError('BAD_FIELD', 'submit: is missing');
       needHere(submit.hub);
-      return { submitted: await submitHere(submit) };
+      return { submitted: await submitHere(submit, submission) };
     },
 
     async fedHubLog({ log }) {
@@ -200,11 +188,22 @@ export function groupHandlers(
       needHere(log.hub);
       return { found: await logHere(log) };
     },
+
+    fedHubReplicate: (request, context) => hubSet.replicate(peerOf(context), request),
+    fedHubPromise: (request, context) => hubSet.promise(peerOf(context), request),
+    fedHubInstall: (request, context) => hubSet.install(peerOf(context), request),
   };
 
   /** One hop only. */
   function needHere(hub: string): void {
     if (!isHere(hub)) throw new InvalidArgumentError('BAD_FIELD', 'hub: is another node');
+  }
+
+  function needOfGroup({ group, submit }: GroupTakeoverRequest): void {
+    if (submit === undefined) return;
+    const { parsed } = offers.submitted(submit);
+    if (Buffer.compare(parsed.entry.group, group) === 0) return;
+    throw new InvalidArgumentError('BAD_FIELD', 'submit: of another group');
   }
 }
 

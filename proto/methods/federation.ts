@@ -15,7 +15,16 @@ import {
   textAtMost,
   userIdText,
 } from '../field-rules.ts';
-import { groupLogRules, maxCommitRequestBytes, submitRules } from '../group-rules.ts';
+import {
+  groupLogRules,
+  installRules,
+  maxCommitRequestBytes,
+  maxHubBytes,
+  promiseRules,
+  replicateRules,
+  submitRules,
+  takeoverRules,
+} from '../group-rules.ts';
 import {
   maxRelayItems,
   maxEphemeralItems,
@@ -122,13 +131,32 @@ export const federationMethods = {
   fedHubSubmit: method(911, m.FedHubSubmitRequestSchema, m.FedHubSubmitResponseSchema, {
     callers: peer,
     rate: 'relay',
-    maxRequestBytes: maxCommitRequestBytes + smallBytes,
-    rules: { submit: every(present, nested(submitRules)) },
+    maxRequestBytes: maxCommitRequestBytes + 2 * smallBytes,
+    rules: { submit: nested(submitRules), takeover: nested(takeoverRules) },
+  }),
+  fedHubReplicate: method(912, m.FedHubReplicateRequestSchema, m.FedHubReplicateResponseSchema, {
+    callers: peer,
+    rate: 'relay',
+    maxRequestBytes: maxHubBytes,
+    rules: replicateRules,
+  }),
+  fedHubPromise: method(913, m.FedHubPromiseRequestSchema, m.FedHubPromiseResponseSchema, {
+    callers: peer,
+    rate: 'relay',
+    // What it has PREPARED comes along.
+    maxResponseBytes: maxHubBytes,
+    rules: promiseRules,
   }),
   fedHubLog: method(914, m.FedHubLogRequestSchema, m.FedHubLogResponseSchema, {
     callers: peer,
     rate: 'relay',
     rules: { log: every(present, nested(groupLogRules)) },
+  }),
+  fedHubInstall: method(915, m.FedHubInstallRequestSchema, m.FedHubInstallResponseSchema, {
+    callers: peer,
+    rate: 'relay',
+    maxRequestBytes: maxHubBytes,
+    rules: installRules,
   }),
   fedKt: method(916, m.FedKtRequestSchema, m.FedKtResponseSchema, {
     callers: peer,

@@ -8,8 +8,9 @@ import {
   maxCommitRequestBytes,
   signedEntry,
   submitRules,
+  takeoverRules,
 } from '../group-rules.ts';
-import { method, device } from './row.ts';
+import { method, device, smallBytes } from './row.ts';
 
 const submitting = {
   callers: device,
@@ -33,6 +34,12 @@ export const groupsMethods = {
     callers: device,
     rate: 'read',
     rules: groupLogRules,
+  }),
+  groupTakeover: method(223, m.GroupTakeoverRequestSchema, m.GroupTakeoverResponseSchema, {
+    callers: device,
+    rate: 'send',
+    maxRequestBytes: maxCommitRequestBytes + smallBytes,
+    rules: takeoverRules,
   }),
   createChannel: method(400, m.CreateChannelRequestSchema, m.CreateChannelResponseSchema, {
     callers: device,

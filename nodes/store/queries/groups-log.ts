@@ -25,7 +25,7 @@ import {
 import { needBytes, storeBounds } from '../bounds.ts';
 import type { AcceptedCommit, GroupLogPage, LogEnd } from '../group-store.ts';
 import type { QueryContext } from '../operations.ts';
-import { IncomingPayload, type PayloadQueries } from './payloads.ts';
+import type { IncomingPayload, PayloadQueries } from './payloads.ts';
 
 const dayMs = 24 * 3600 * 1000;
 

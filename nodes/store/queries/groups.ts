@@ -23,7 +23,10 @@ type GroupOperations = Pick<Operations, 'createGroup' | 'submitCommit' | 'groupL
 
 export interface GroupQueries extends GroupOperations {
   /** Checks, and writes a group without entries, or says which one is there with those hubs. */
-  begin(group: Omit<NewGroup, 'certified'>): { readonly id: number; readonly isNew: boolean };
+  readonly begin: (group: Omit<NewGroup, 'certified'>) => {
+    readonly id: number;
+    readonly isNew: boolean;
+  };
 }
 
 export function groupQueries(

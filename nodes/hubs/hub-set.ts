@@ -1,0 +1,339 @@
+/**
+ * This node as one hub of three (docs: protocol/group-log): commits that it leads with or passes on to
+ * the leader, takeovers, and what the other hubs ask of it. All that it says is on its disk first.
+ */
+import {
+  hasReason,
+  InvalidArgumentError,
+  NotFoundError,
+  PermissionDeniedError,
+} from '@quicprochat/proto';
+import {
+  create,
+  fromBinary,
+  GroupControlSchema,
+  SubmitCommitRequestSchema,
+  toBinary,
+  type CertifiedEntry,
+  type FedHubInstallRequest,
+  type FedHubInstallResponseSchema,
+  type FedHubPromiseRequest,
+  type FedHubPromiseResponseSchema,
+  type FedHubReplicateRequest,
+  type FedHubReplicateResponseSchema,
+  type GroupTakeoverRequest,
+  type GroupTakeoverResponseSchema,
+  type MessageInitShape,
+  type SignedGroupEntry,
+  type SubmitCommitRequest,
+} from '@quicprochat/proto/messages';
+import type { HubState, PreparedCommit } from '../store/group-store.ts';
+import { GroupLocks } from './group-locks.ts';
+import {
+  fencedBy,
+  hubLimits,
+  isRefusal,
+  keyOf,
+  leads,
+  ownerOf,
+  unavailable,
+  type HubParts,
+} from './hub-parts.ts';
+import { HubLeader } from './leader.ts';
+import { verified } from './repair.ts';
+import { takeOver } from './takeover.ts';
+
+/** Who submits, and how far it has come. */
+export interface Submission {
+  /** Device key of this node's device. */
+  readonly sender?: Uint8Array | undefined;
+  /** It came from a hub that does not lead: it goes no further. */
+  readonly fromHub: boolean;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export class HubSet implements Disposable {
+  readonly #parts: HubParts;
+  readonly #leader: HubLeader;
+  readonly #locks = new GroupLocks(hubLimits.waitersPerGroup);
+  readonly #takeovers = new Map<string, Promise<number>>();
+
+  constructor(parts: HubParts) {
+    this.#parts = parts;
+    this.#leader = new HubLeader(parts);
+  }
+
+  /** Goes on with what was PREPARED here before. Throws what the store throws. */
+  resume(): Promise<void> {
+    return this.#leader.resume();
+  }
+
+  [Symbol.dispose](): void {
+    this.#leader.stop();
+  }
+
+  /** True when this hub leads the group in a term that a majority confirmed: nothing need be looked up. */
+  isLeading(group: Uint8Array): boolean {
+    return this.#leader.confirmedTerm(group) !== undefined;
+  }
+
+  /** Entry 0. Throws as the store's `prepareGroup`, and HUB_UNAVAILABLE while no other hub has it. */
+  async create(
+    entry: SignedGroupEntry | undefined,
+    hubs: readonly string[],
+    creator: Uint8Array,
+  ): Promise<{ readonly entry: CertifiedEntry | undefined; readonly wasNew: boolean }> {
+    const { offers, store } = this.#parts;
+    const { parsed } = offers.entry(entry, 0);
+    const request = create(SubmitCommitRequestSchema, entry && { entry });
+    const submit = toBinary(SubmitCommitRequestSchema, request);
+    const made = await store.prepareGroup({ parsed, hubs, creator, submit });
+    if (made.outcome === 'accepted') return { entry: certifiedIn(made.control), wasNew: false };
+    const accepted = await this.#inTime(this.#leader.drive(parsed.entry.group));
+    const { controls } = await store.groupLog(parsed.entry.group, new Uint8Array(0), 1);
+    const control = accepted?.control ?? controls[0];
+    return {
+      entry: control && certifiedIn(control),
+      wasNew: accepted?.isNew ?? false,
+    };
+  }
+
+  /**
+   * A commit, accepted here or at the hub that leads. Throws as the store's `prepareCommit`; UnavailableError
+   * HUB_UNAVAILABLE when it is open whether it was accepted, or no leader can be reached; TERM_FENCED
+   * to another hub that takes this one for the leader.
+   */
+  async submit(
+    request: SubmitCommitRequest,
+    submission: Submission,
+  ): Promise<CertifiedEntry | undefined> {
+    const offered = this.#parts.offers.submitted(request, submission.sender);
+    const { group } = offered.parsed.entry;
+    const here = await this.#locks.run(keyOf(group), () => this.#submitHere(group, offered));
+    return here === undefined ? this.#passOn(group, request, submission) : certifiedIn(here);
+  }
+
+  /** Undefined: this hub does not lead. */
+  async #submitHere(group: Uint8Array, offered: PreparedCommit): Promise<Uint8Array | undefined> {
+    const { store, domain } = this.#parts;
+    for (;;) {
+      const confirmed = this.#leader.confirmedTerm(group);
+      // A term that this hub does not lead in: it can still tell what was accepted.
+      const term = confirmed ?? (await this.#needState(group)).promised;
+      let prepared;
+      try {
+        prepared = await store.prepareCommit(term, offered, confirmed !== undefined);
+      } catch (error) {
+        if (fencedBy(error) === undefined) throw error;
+        this.#leader.stepDown(group);
+        return undefined;
+      }
+      if (prepared.outcome === 'accepted') return prepared.control;
+      const isLed = confirmed !== undefined || leads(await this.#needState(group), domain);
+      if (!isLed) return undefined;
+      const decided = await this.#inTime(this.#leader.drive(group));
+      if (prepared.outcome === 'prepared' && decided !== undefined) return decided.control;
+    }
+  }
+
+  async #passOn(
+    group: Uint8Array,
+    request: SubmitCommitRequest,
+    { fromHub, signal }: Submission,
+  ): Promise<CertifiedEntry | undefined> {
+    const { domain, peers } = this.#parts;
+    const { hubs, promised } = await this.#needState(group);
+    const leader = ownerOf(hubs, promised);
+    if (fromHub || leader === undefined || leader === domain) throw unavailable('no hub leads now');
+    try {
+      return (await peers.submit(leader, request, { fromHub: true, signal })).entry;
+    } catch (error) {
+      if (isRefusal(error) && fencedBy(error) === undefined) throw error;
+      throw unavailable(`${leader} does not answer as the leader`, error);
+    }
+  }
+
+  /**
+   * A member reached no leader. When this hub reaches it, the commit is passed on; else this hub takes
+   * over. Throws as `submit`, NotFoundError UNKNOWN_GROUP, HUB_UNAVAILABLE without a majority.
+   */
+  async takeover(
+    { group, submit }: GroupTakeoverRequest,
+    submission: Submission,
+  ): Promise<MessageInitShape<typeof GroupTakeoverResponseSchema>> {
+    const { domain } = this.#parts;
+    const state = await this.#needState(group);
+    if (!leads(state, domain)) {
+      const answer = await this.#askLeader(group, state, submit, submission);
+      if (answer !== undefined) return answer;
+      await this.#takeOver(group);
+    }
+    await this.#inTime(this.#leader.drive(group));
+    const { promised } = await this.#needState(group);
+    const done = { leader: domain, term: BigInt(promised) };
+    if (submit === undefined) return done;
+    const entry = await this.submit(submit, submission);
+    return { ...done, submitted: entry === undefined ? {} : { entry } };
+  }
+
+  /** Undefined: the leader, if there is one, cannot be reached or leads no longer. */
+  async #askLeader(
+    group: Uint8Array,
+    { hubs, promised, head }: HubState,
+    submit: SubmitCommitRequest | undefined,
+    { signal }: Submission,
+  ): Promise<MessageInitShape<typeof GroupTakeoverResponseSchema> | undefined> {
+    const { domain, peers } = this.#parts;
+    const leader = ownerOf(hubs, promised);
+    if (leader === undefined || leader === domain) return undefined;
+    const found = { leader, term: BigInt(promised) };
+    try {
+      if (submit === undefined) {
+        await peers.log(leader, { group, after: head, maxEntries: 1 }, signal);
+        return found;
+      }
+      return {
+        ...found,
+        submitted: await peers.submit(leader, submit, { fromHub: true, signal }),
+      };
+    } catch (error) {
+      if (isRefusal(error) && fencedBy(error) === undefined) throw error;
+      return undefined;
+    }
+  }
+
+  /** One at a time for each group; whoever asks meanwhile gets the same one. */
+  #takeOver(group: Uint8Array): Promise<number> {
+    const key = keyOf(group);
+    const known = this.#takeovers.get(key);
+    if (known !== undefined) return known;
+    if (this.#takeovers.size >= hubLimits.groups) throw unavailable('too many takeovers at once');
+    this.#leader.stepDown(group);
+    const running = takeOver(this.#parts, group).finally(() => this.#takeovers.delete(key));
+    this.#takeovers.set(key, running);
+    return running;
+  }
+
+  /** The log of the owner of a term. Throws PEER_DENIED to all others, and as the store's `adoptLog`. */
+  async replicate(
+    from: string,
+    request: FedHubReplicateRequest,
+  ): Promise<MessageInitShape<typeof FedHubReplicateResponseSchema>> {
+    const { store, offers } = this.#parts;
+    const { group, hubs, head } = request;
+    const term = Number(request.term);
+    this.#needMembers(hubs, from);
+    if (ownerOf(hubs, term) !== from) throw denied(`term ${term} is another hub's`);
+    const prepared = request.prepared && offers.taken(request.prepared);
+    if (prepared !== undefined) needGroup(prepared.parsed.entry.group, group);
+    const position = Number(request.position);
+    const leaderLog = { group, hubs, from, term, position, head, ...(prepared && { prepared }) };
+    let end;
+    try {
+      end = await store.adoptLog(leaderLog);
+    } catch (error) {
+      if (hasReason(error, 'HUB_UNAVAILABLE')) this.#learn(group);
+      throw error;
+    }
+    if (end === undefined) {
+      const state = await store.hubState(group);
+      const { position: has = 0, head: newest = new Uint8Array(0) } = state ?? {};
+      return { isBehind: true, position: BigInt(has), head: newest };
+    }
+    this.#leader.stepDown(group);
+    const hash = prepared?.parsed.hash ?? end.head;
+    return {
+      position: BigInt(end.position),
+      head: end.head,
+      signature: offers.sign(hash, term),
+    };
+  }
+
+  /** Throws PEER_DENIED unless the caller owns the term, and as the store's `promiseTerm`. */
+  async promise(
+    from: string,
+    request: FedHubPromiseRequest,
+  ): Promise<MessageInitShape<typeof FedHubPromiseResponseSchema>> {
+    const { group } = request;
+    const term = Number(request.term);
+    const { hubs } = await this.#needState(group);
+    this.#needMembers(hubs, from);
+    if (ownerOf(hubs, term) !== from) throw denied(`term ${term} is another hub's`);
+    const state = await this.#parts.store.promiseTerm(group, term, false);
+    this.#leader.stepDown(group);
+    const { adopted, position, head, prepared } = state;
+    return {
+      adopted: BigInt(adopted),
+      position: BigInt(position),
+      head,
+      ...(prepared && { prepared: fromBinary(SubmitCommitRequestSchema, prepared.submit) }),
+    };
+  }
+
+  /** Entries that prove themselves. Throws BAD_SIGNATURE, PEER_DENIED, and as `installEntries`. */
+  async install(
+    from: string,
+    request: FedHubInstallRequest,
+  ): Promise<MessageInitShape<typeof FedHubInstallResponseSchema>> {
+    const { group, hubs, groupInfo, groupInfoEntry } = request;
+    this.#needMembers(hubs, from);
+    if (hubs.length !== 3) throw new InvalidArgumentError('BAD_FIELD', 'hubs: need three');
+    const end = await this.#parts.store.installEntries({
+      ...{ group, hubs, from, groupInfo, groupInfoEntry },
+      position: Number(request.position),
+      entries: verified(this.#parts, hubs, request.entries),
+    });
+    return { position: BigInt(end.position), head: end.head };
+  }
+
+  /** A hub that does not remember what it promised leads once, with the word of both others. */
+  #learn(group: Uint8Array): void {
+    void this.#parts.store
+      .hubState(group)
+      .then(async (state) => {
+        if (state?.isLearner !== true) return;
+        await this.#takeOver(group);
+        await this.#leader.drive(group);
+      })
+      // The next question of a leader begins it again.
+      .catch(() => undefined);
+  }
+
+  #needMembers(hubs: readonly string[], from: string): void {
+    if (
+      from !== this.#parts.domain &&
+      [from, this.#parts.domain].every((hub) => hubs.includes(hub))
+    )
+      return;
+    throw denied('not both of us are hubs of this group');
+  }
+
+  async #needState(group: Uint8Array): Promise<HubState> {
+    const state = await this.#parts.store.hubState(group);
+    if (state === undefined) throw new NotFoundError('UNKNOWN_GROUP', 'this node is no hub of it');
+    return state;
+  }
+
+  /** Throws HUB_UNAVAILABLE after 5 s: the hub goes on, and the outcome is open. */
+  async #inTime<T>(work: Promise<T>): Promise<T> {
+    const over = new AbortController();
+    const limit = this.#parts.runtime.clock.sleep(hubLimits.majorityMs, over.signal).then(() => {
+      throw unavailable('no majority of the hubs yet; the outcome is open');
+    });
+    limit.catch(() => undefined);
+    return Promise.race([work, limit]).finally(() => over.abort());
+  }
+}
+
+function needGroup(one: Uint8Array, other: Uint8Array): void {
+  if (Buffer.compare(one, other) === 0) return;
+  throw new InvalidArgumentError('BAD_FIELD', 'prepared: of another group');
+}
+
+function denied(what: string): PermissionDeniedError {
+  return new PermissionDeniedError('PEER_DENIED', what);
+}
+
+function certifiedIn(control: Uint8Array): CertifiedEntry | undefined {
+  return fromBinary(GroupControlSchema, control).entry;
+}

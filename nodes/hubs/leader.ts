@@ -1,0 +1,205 @@
+/**
+ * The leading side of a hub of three: brings the log of a group, as it lies on this disk, to the other
+ * hubs, and accepts what is PREPARED once one of them has it on disk too: with this one that is a
+ * majority. It goes on until that happens or a higher term ends it.
+ */
+import { isCertifiedBy, jitter, QpcError } from '@quicprochat/proto';
+import {
+  fromBinary,
+  GroupControlSchema,
+  SubmitCommitRequestSchema,
+  type HubSignature,
+} from '@quicprochat/proto/messages';
+import type { AcceptedCommit, HubState } from '../store/group-store.ts';
+import {
+  fencedBy,
+  hubLimits,
+  isRefusal,
+  keyOf,
+  leads,
+  unavailable,
+  type HubParts,
+} from './hub-parts.ts';
+import { peersOf } from './offers.ts';
+import { push } from './repair.ts';
+
+/** What a majority decided; undefined: it has the log, and nothing was PREPARED. */
+type Decided = AcceptedCommit | undefined;
+
+interface Drive {
+  readonly done: Promise<Decided>;
+  readonly stop: AbortController;
+}
+
+export class HubLeader {
+  readonly #parts: HubParts;
+  readonly #drives = new Map<string, Drive>();
+  /** Terms in which a majority took this hub's log in this life of the process; oldest first. */
+  readonly #confirmed = new Map<string, number>();
+  #isStopped = false;
+
+  constructor(parts: HubParts) {
+    this.#parts = parts;
+  }
+
+  /** The term that a majority confirmed for this hub, if it still leads as far as it knows. */
+  confirmedTerm(group: Uint8Array): number | undefined {
+    return this.#confirmed.get(keyOf(group));
+  }
+
+  /** A higher term is there, or may be: it does not lead before a majority takes its log anew. */
+  stepDown(group: Uint8Array): void {
+    const key = keyOf(group);
+    this.#confirmed.delete(key);
+    this.#drives.get(key)?.stop.abort(unavailable('another hub leads'));
+    this.#drives.delete(key);
+  }
+
+  /**
+   * Resolves when a majority has the log, and what is PREPARED is accepted. Throws UnavailableError
+   * HUB_UNAVAILABLE when this hub does not lead (any more), or both others refuse.
+   */
+  drive(group: Uint8Array): Promise<Decided> {
+    const key = keyOf(group);
+    const known = this.#drives.get(key);
+    if (known !== undefined) return known.done;
+    if (this.#isStopped || this.#drives.size >= hubLimits.groups) {
+      return Promise.reject(unavailable('too many groups wait for their hubs'));
+    }
+    const stop = new AbortController();
+    const done = this.#decide(group, stop.signal).finally(() => {
+      if (this.#drives.get(key)?.stop === stop) this.#drives.delete(key);
+    });
+    // Whoever waits hears of it; nobody may be waiting any more.
+    done.catch(() => undefined);
+    this.#drives.set(key, { done, stop });
+    return done;
+  }
+
+  /** Goes on with what was PREPARED before this process began. */
+  async resume(): Promise<void> {
+    const { store, domain } = this.#parts;
+    for (const group of await store.preparedGroups()) {
+      const state = await store.hubState(group);
+      if (state !== undefined && leads(state, domain)) this.drive(group).catch(() => undefined);
+    }
+  }
+
+  stop(): void {
+    this.#isStopped = true;
+    for (const { stop } of this.#drives.values()) stop.abort(unavailable('the node stops'));
+    this.#drives.clear();
+  }
+
+  async #decide(group: Uint8Array, stop: AbortSignal): Promise<Decided> {
+    const { store, domain, offers, notify } = this.#parts;
+    const state = await store.hubState(group);
+    if (state === undefined || !leads(state, domain)) throw unavailable('this hub does not lead');
+    const { adopted: term, prepared } = state;
+    const word = await this.#majority(group, state, stop);
+    stop.throwIfAborted();
+    let accepted: Decided;
+    if (prepared !== undefined) {
+      const commit = offers.decided(prepared, term, [word]);
+      accepted = await store.acceptPrepared(term, commit);
+      for (const peer of peersOf(commit)) notify(peer);
+      this.#tell(group, state, accepted.control);
+    }
+    if (!stop.aborted) this.#confirm(group, term);
+    return accepted;
+  }
+
+  #confirm(group: Uint8Array, term: number): void {
+    const key = keyOf(group);
+    this.#confirmed.delete(key);
+    this.#confirmed.set(key, term);
+    const [oldest] = this.#confirmed.keys();
+    if (this.#confirmed.size > hubLimits.groups && oldest !== undefined) {
+      this.#confirmed.delete(oldest);
+    }
+  }
+
+  /** The signature of the first other hub that has the log on disk. */
+  #majority(group: Uint8Array, state: HubState, stop: AbortSignal): Promise<HubSignature> {
+    const { domain, runtime } = this.#parts;
+    const decided = Promise.withResolvers<HubSignature>();
+    const enough = new AbortController();
+    stop.addEventListener('abort', () => decided.reject(stop.reason as Error), { once: true });
+    const others = state.hubs.filter((hub) => hub !== domain);
+    let open = others.length;
+    for (const hub of others) {
+      const patience = AbortSignal.any([stop, enough.signal]);
+      this.#askUntil(hub, group, state, patience).then(
+        (word) => decided.resolve(word),
+        (error: unknown) => {
+          open -= 1;
+          const fence = fencedBy(error);
+          if (fence !== undefined) {
+            runtime.log.info('hub leads no longer', { by: hub, term: state.adopted, fence });
+            decided.reject(unavailable('another hub leads', error));
+            this.stepDown(group);
+          } else if (open === 0) decided.reject(unavailable('the other hubs refuse', error));
+        },
+      );
+    }
+    return decided.promise.finally(() => enough.abort());
+  }
+
+  /** Asks until there is an answer; when `patience` ends it is not asked again. */
+  async #askUntil(
+    hub: string,
+    group: Uint8Array,
+    state: HubState,
+    patience: AbortSignal,
+  ): Promise<HubSignature> {
+    const { clock, random, log } = this.#parts.runtime;
+    for (let tries = 0; ; tries += 1) {
+      try {
+        return await this.#ask(hub, group, state);
+      } catch (error) {
+        if (isRefusal(error) && fencedBy(error) === undefined) {
+          log.warn('hub refuses', { hub, reason: error.reason, error: error.message });
+        }
+        if (isRefusal(error) || !(error instanceof QpcError)) throw error;
+        const boundMs = Math.min(
+          hubLimits.retryMaxMs,
+          hubLimits.retryMs * 2 ** Math.min(tries, 10),
+        );
+        await clock.sleep(boundMs / 2 + jitter(random, boundMs / 2), patience);
+      }
+    }
+  }
+
+  /** One question, with the entries that the other hub lacks if need be. */
+  async #ask(hub: string, group: Uint8Array, state: HubState): Promise<HubSignature> {
+    const { peers, keysOf } = this.#parts;
+    const { hubs, adopted: term, position, head, prepared } = state;
+    const request = {
+      ...{ group, hubs: [...hubs], term: BigInt(term), position: BigInt(position), head },
+      ...(prepared && { prepared: fromBinary(SubmitCommitRequestSchema, prepared.submit) }),
+    };
+    let answer = await peers.replicate(hub, request);
+    if (answer.isBehind) {
+      const there = { position: Number(answer.position), head: answer.head };
+      await push(this.#parts, hub, group, state, there);
+      answer = await peers.replicate(hub, request);
+    }
+    const { signature } = answer;
+    const hash = prepared?.hash ?? head;
+    if (signature === undefined || !isCertifiedBy(hub, keysOf(hub), signature, hash, term)) {
+      // A hub that does not sign has no say; it may be a record of its new keys that is missing here.
+      throw unavailable(`${hub} did not sign what it has`);
+    }
+    return signature;
+  }
+
+  /** Others know sooner what was accepted; who misses it learns by the next commit. */
+  #tell(group: Uint8Array, { hubs, position }: HubState, control: Uint8Array): void {
+    const { domain, peers } = this.#parts;
+    const entries = [fromBinary(GroupControlSchema, control)];
+    const request = { group, hubs: [...hubs], position: BigInt(position + 1), entries };
+    for (const hub of hubs.filter((one) => one !== domain)) {
+      peers.install(hub, request).catch(() => undefined);
+    }
+  }
+}
