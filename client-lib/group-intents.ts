@@ -5,7 +5,7 @@
  * member of `GroupIntent` and a case of `planOf`.
  */
 import { QpcError, Status } from '@quicprochat/proto';
-import { removing, renaming, settingRole, settingTimer } from './group-roles.ts';
+import { removing, settingRole, updating, type GroupMetadata } from './group-roles.ts';
 import type { Invitee } from './invitation.ts';
 import type { Change, MlsGroup, Role } from './mls/index.ts';
 import type { IntentEnd, IntentRow } from './store/group-log-rows.ts';
@@ -18,10 +18,8 @@ export type GroupIntent =
    * for it, and whoever is online does it.
    */
   | { readonly kind: 'remove'; readonly userIds: readonly string[]; readonly isDuty?: boolean }
-  | { readonly kind: 'rename'; readonly name: string }
+  | ({ readonly kind: 'update' } & GroupMetadata)
   | { readonly kind: 'setRole'; readonly userId: string; readonly role: Role }
-  /** Messages sent from then on disappear after so many seconds; 0: they stay. */
-  | { readonly kind: 'setTimer'; readonly expirySeconds: number }
   /** The members are asked to remove all devices of this device's user. */
   | { readonly kind: 'leave' }
   /** Fresh keys for this device and the group. `isDuty`: by the schedule. */
@@ -80,12 +78,12 @@ export function planOf(
     }
     case 'remove':
       return lastOf(removing(group, intent.userIds));
-    case 'rename':
-      return lastOf(renaming(group, intent.name));
+    case 'update': {
+      const { kind: _, ...metadata } = intent;
+      return lastOf(updating(group, metadata));
+    }
     case 'setRole':
       return lastOf(settingRole(group, intent.userId, intent.role));
-    case 'setTimer':
-      return lastOf(settingTimer(group, intent.expirySeconds));
     case 'leave':
       // Nobody can remove the own leaf: others do, once they were asked.
       throw new Error(`${ownUserId} cannot commit its own leave`);

@@ -22,16 +22,18 @@ export interface GroupView extends GroupContextInfo {
   members(): readonly Member[];
 }
 
-/** Undefined, here and below: the group is that way already. */
-export function renaming(group: GroupView, name: string): Change | undefined {
-  checkName(name);
-  return contextChange(group, { name });
+/** What of a group people may change besides its members and their roles. */
+export interface GroupMetadata {
+  /** At most 256 bytes of UTF-8. */
+  readonly name?: string;
+  /** Texts sent from then on go so long after they were shown; 0: they stay. At most a year and a day. */
+  readonly expirySeconds?: number;
 }
 
-/** `seconds`: 0 for messages that stay. Throws InvalidArgumentError BAD_FIELD. */
-export function settingTimer(group: GroupView, seconds: number): Change | undefined {
-  checkTimer(seconds);
-  return contextChange(group, { expirySeconds: seconds });
+/** Undefined, here and below: the group is that way already. Throws InvalidArgumentError BAD_FIELD. */
+export function updating(group: GroupView, metadata: GroupMetadata): Change | undefined {
+  checkMetadata(metadata);
+  return contextChange(group, metadata);
 }
 
 /**
@@ -92,21 +94,19 @@ export function requireMember(group: Pick<GroupView, 'members'>, target: string)
   throw new MlsError('UNKNOWN_MEMBER', `group: ${target} is not in it`);
 }
 
-/** Throws InvalidArgumentError BAD_FIELD above 256 bytes of UTF-8, and for what is no Unicode. */
-export function checkName(name: string): void {
+/** Throws InvalidArgumentError BAD_FIELD for what is out of bounds, and for a name that is no Unicode. */
+export function checkMetadata({ name = '', expirySeconds = 0 }: GroupMetadata): void {
+  const { nameBytes, expirySeconds: expiryMax } = groupLimits;
   const bytes = Buffer.byteLength(name);
-  if (bytes <= groupLimits.nameBytes && name.isWellFormed()) return;
-  throw new InvalidArgumentError(
-    'BAD_FIELD',
-    `conversation name: ${bytes} bytes, at most ${groupLimits.nameBytes} of UTF-8`,
-  );
-}
-
-/** Throws InvalidArgumentError BAD_FIELD unless it is 0 to 31 622 400 (a year and a day). */
-export function checkTimer(seconds: number): void {
-  const max = groupLimits.expirySeconds;
-  if (Number.isInteger(seconds) && seconds >= 0 && seconds <= max) return;
-  throw new InvalidArgumentError('BAD_FIELD', `timer: need whole seconds, 0 to ${max}`);
+  if (bytes > nameBytes || !name.isWellFormed()) {
+    throw new InvalidArgumentError(
+      'BAD_FIELD',
+      `conversation name: ${bytes} bytes, at most ${nameBytes} of UTF-8`,
+    );
+  }
+  if (!Number.isInteger(expirySeconds) || expirySeconds < 0 || expirySeconds > expiryMax) {
+    throw new InvalidArgumentError('BAD_FIELD', `timer: need whole seconds, 0 to ${expiryMax}`);
+  }
 }
 
 /** Throws InvalidArgumentError BAD_FIELD for what is no role. */
