@@ -1,5 +1,5 @@
 /**
- * Takes away the text of messages whose time is over (docs/protocol/group-log.md, "The timer"): at its time
+ * Takes away the text of messages whose time is over (docs/protocol/groups.md, "The timer"): at its time
  * while the client runs, and before anything is shown after it did not. A courtesy among honest clients.
  */
 import type { Runtime } from '@quicprochat/proto';

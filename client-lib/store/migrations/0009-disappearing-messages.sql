@@ -1,4 +1,4 @@
--- Device store, version 9: messages whose text goes after a time (docs/protocol/group-log.md, "The timer").
+-- Device store, version 9: messages whose text goes after a time (docs/protocol/groups.md, "The timer").
 
 -- As its sender said; 0: the text stays.
 ALTER TABLE message ADD COLUMN expiry_seconds INTEGER NOT NULL DEFAULT 0;
