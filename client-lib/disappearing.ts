@@ -54,10 +54,14 @@ export class Disappearing {
     const { store, runtime } = this.#parts;
     const { batch } = disappearingLimits;
     let gone;
+    let count = 0;
     do {
       gone = store.transaction(() => store.messages.expire(runtime.clock.now(), batch));
+      count += gone.length;
       this.#tell(gone);
     } while (gone.length === batch);
+    // Until then the log of writes holds the pages as they were.
+    if (count > 0) store.checkpoint();
     this.wake();
   }
 
