@@ -1,7 +1,7 @@
 /** Table `message` of the device store: the history, and what of it the application has not seen. */
 import type { Database, Row } from './database.ts';
-import { peerPathOf } from './paths.ts';
-import type { MessageRecord, MessageRows, SendState } from './store.ts';
+import { pathOf, peerPathOf } from './paths.ts';
+import type { MessageRecord, MessageRows, Path, SendState } from './store.ts';
 
 const isRemote = `o.domain <> substr(m.sender_user, instr(m.sender_user, '@') + 1)`;
 // The state of an own message is that of its slowest copy; a message without copies (nobody else
@@ -17,7 +17,8 @@ const columns = `m.*,
   (SELECT max(delayed_ms) FROM outbox o WHERE o.message_id = m.id) AS delayed_ms,
   EXISTS (SELECT 1 FROM outbox o WHERE o.message_id = m.id AND o.state = 'SEALED'
             AND o.token_wait_ms IS NOT NULL) AS waits_for_token,
-  (SELECT max(accepted_ms) FROM outbox o WHERE o.message_id = m.id) AS accepted_ms`;
+  (SELECT max(accepted_ms) FROM outbox o WHERE o.message_id = m.id) AS accepted_ms,
+  (SELECT group_concat(DISTINCT o.via) FROM outbox o WHERE o.message_id = m.id) AS paths`;
 
 const worstLosses: readonly SendState[] = ['failed', 'bounced', 'expired'];
 
@@ -55,6 +56,7 @@ function messageOf(row: Row): MessageRecord {
     sentMs: row.number('sent_ms'),
     receivedMs: row.maybeNumber('received_ms'),
     via: row.isNull('via') ? undefined : peerPathOf(row.text('via')),
+    paths: pathsOf(row),
     displayedMs: row.maybeNumber('displayed_ms'),
     expirySeconds: row.number('expiry_seconds'),
     goneMs: row.maybeNumber('gone_ms'),
@@ -63,6 +65,11 @@ function messageOf(row: Row): MessageRecord {
     delayedMs: row.maybeNumber('delayed_ms'),
     waitsForToken: row.number('waits_for_token') === 1,
   };
+}
+
+function pathsOf(row: Row): readonly Path[] {
+  if (!row.isNull('received_ms')) return [row.isNull('via') ? 'node' : pathOf(row.text('via'))];
+  return row.isNull('paths') ? [] : row.text('paths').split(',').map(pathOf).toSorted();
 }
 
 export function messageRows(db: Database): MessageRows {

@@ -238,6 +238,8 @@ export interface MessageRecord extends NewMessage {
   readonly acceptedMs: number | undefined;
   /** When the own node said last that a copy waits for a node that is away; it may have gone since. */
   readonly delayedMs: number | undefined;
+  /** By which path it came; of an own message, by which ones its copies left first, as far as they have. */
+  readonly paths: readonly Path[];
   /** Copies of an own message wait for a delivery token of their device. */
   readonly waitsForToken: boolean;
 }
@@ -284,11 +286,16 @@ export interface InboxRow {
   readonly via?: PeerPath | undefined;
 }
 /** What a parked row waits for. */
-export type ParkReason = 'UNKNOWN_KEY' | 'UNKNOWN_GROUP' | 'FUTURE_EPOCH' | 'UNKNOWN_USER';
+export type ParkReason =
+  | 'UNKNOWN_KEY'
+  | 'UNKNOWN_GROUP'
+  | 'FUTURE_EPOCH'
+  | 'UNKNOWN_USER'
+  | 'UNKNOWN_HUB';
 export interface ParkedRow extends InboxRow {
   readonly id: number;
   readonly reason: ParkReason;
-  /** Key id or group id in hex, or user ids separated by spaces. */
+  /** Key id or group id in hex, user ids separated by spaces, or a domain. */
   readonly waitsFor: string;
   readonly parkedMs: number;
 }

@@ -1,5 +1,5 @@
 /** The process behind client-process.ts: a QpcClient that does what its parent asks. */
-import { QpcClient } from '@quicprochat/client-lib';
+import { type PeerSwarm, QpcClient } from '@quicprochat/client-lib';
 import { QpcError, hex } from '@quicprochat/proto';
 import type {
   ClientProgress,
@@ -60,12 +60,20 @@ function ownText(of: QpcClient, messageId: number): string | undefined {
   return text;
 }
 
+/** A swarm that others on this machine reach. */
+async function loopbackPeers(): Promise<PeerSwarm> {
+  const { deviceSwarm } = await import('@quicprochat/p2p/device');
+  const listen = ['/ip4/127.0.0.1/udp/0/quic-v1', '/ip4/127.0.0.1/tcp/0'];
+  return deviceSwarm({ listen, reach: ['loopback'] });
+}
+
 async function handle(request: ClientRequest): Promise<unknown> {
   switch (request.do) {
     case 'open':
       client = await QpcClient.open({
         storePath: request.storePath,
         storeKey: new Uint8Array(Buffer.from(request.storeKeyHex, 'hex')),
+        ...(request.peers === true ? { fallback: { peers: await loopbackPeers() } } : {}),
       });
       return null;
     case 'register':

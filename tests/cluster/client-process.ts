@@ -11,8 +11,16 @@ const clientMain = fileURLToPath(new URL('./client-main.ts', import.meta.url));
 
 /** What a client process can be asked; each answer is the value its comment names. */
 export type ClientRequest =
-  /** Opens the store (hex key); makes it when there is none. Answer: null. */
-  | { readonly do: 'open'; readonly storePath: string; readonly storeKeyHex: string }
+  /**
+   * Opens the store (hex key); makes it when there is none. `peers`: devices of this machine deliver to
+   * each other when nodes are away. Answer: null.
+   */
+  | {
+      readonly do: 'open';
+      readonly storePath: string;
+      readonly storeKeyHex: string;
+      readonly peers?: boolean;
+    }
   /** Registers and publishes keys. Answer: null. */
   | {
       readonly do: 'register';
