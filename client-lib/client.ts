@@ -221,6 +221,20 @@ export class QpcClient implements AsyncDisposable {
     await this.#requireDevice().conversations.addMembers(conversationId, members, signal);
   }
 
+  /** See Conversations.removeMembers. */
+  async removeMembers(
+    conversationId: Uint8Array,
+    members: readonly string[],
+    signal?: AbortSignal,
+  ): Promise<void> {
+    await this.#requireDevice().conversations.removeMembers(conversationId, members, signal);
+  }
+
+  /** See Conversations.leave. */
+  async leave(conversationId: Uint8Array, signal?: AbortSignal): Promise<void> {
+    await this.#requireDevice().conversations.leave(conversationId, signal);
+  }
+
   /** Sends a text; durable on return, also offline. The id is the message's inner id (16 bytes). */
   async send(
     conversationId: Uint8Array,

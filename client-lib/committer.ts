@@ -126,6 +126,11 @@ export class Committer {
     for (const groupId of this.#parts.store.groupLog.busyGroups()) this.#work(groupId);
   }
 
+  /** What this group waited for may be there. */
+  wake(groupId: Uint8Array): void {
+    if (this.#parts.store.groupLog.openIntents(groupId).length > 0) this.#work(groupId);
+  }
+
   get isIdle(): boolean {
     return this.#working.size === 0;
   }

@@ -15,6 +15,7 @@ import {
 import type { DeliveryTokens } from './delivery-tokens.ts';
 import type { ClientEvent, EventBus } from './events.ts';
 import type { Holes } from './holes.ts';
+import type { Leaves } from './leaves.ts';
 import type { Identity, Processed } from './mls/index.ts';
 import { noteNumber } from './number-ranges.ts';
 import { receiptLimits, takeReceipt } from './receipts.ts';
@@ -28,8 +29,11 @@ export interface ContentsParts {
   readonly identity: Identity;
   readonly tokens: Pick<DeliveryTokens, 'take' | 'changed'>;
   readonly holes: Pick<Holes, 'wake'>;
+  readonly leaves: Pick<Leaves, 'take'>;
   /** A member passed on what logs say; done when it is taken in. */
   readonly onEvidence: (evidence: KeyEvidence) => Promise<void>;
+  /** A member passed on evidence against logs. */
+  readonly onConvictions: (evidence: readonly Uint8Array[], conversationId: Uint8Array) => void;
   /** A device said where it is reached without a node, in the transaction of what brought it. */
   readonly onEndpoint: (endpoint: SignedEndpointRecord, from: Uint8Array) => void;
   /** Messages are in the store that the application has not seen. */
@@ -75,7 +79,7 @@ export class Contents {
       this.#unreadable(opened.row, error.reason, batch);
       return;
     }
-    const { tokens, endpoint } = parsed.content;
+    const { tokens, endpoint, convictions } = parsed.content;
     if (tokens !== undefined) {
       batch.write(() => this.#parts.tokens.take(tokens, sender.identityPub, batch.nowMs));
       batch.after(() => this.#parts.tokens.changed());
@@ -83,8 +87,14 @@ export class Contents {
     if (endpoint !== undefined) {
       batch.write(() => this.#parts.onEndpoint(endpoint, sender.identityPub));
     }
+    if (convictions !== undefined) {
+      batch.after(() => this.#parts.onConvictions(convictions, conversation.id));
+    }
     switch (parsed.type) {
       case 'extras':
+        break;
+      case 'leave':
+        this.#parts.leaves.take(sender, groupId, batch);
         break;
       case 'text':
         this.#show(parsed.content, conversation, opened, batch);
@@ -114,7 +124,7 @@ export class Contents {
       conversation.sentCount,
       Math.max(conversation.lamport, message.lamport),
     );
-    const { evidence, tokens: _tokens, endpoint: _endpoint, ...shown } = message;
+    const { evidence, tokens: _tokens, endpoint: _endpoint, convictions: _told, ...shown } = message;
     batch.write(() => {
       const messageId = store.messages.add({
         conversationId: conversation.id,

@@ -1,28 +1,31 @@
 /**
- * Conversations: create, add members, send. Until the group log exists, only a conversation's
- * creator commits, so a commit is accepted as soon as it is made; commits and Welcomes travel as
- * envelopes through the outbox like messages (docs/protocol/delivery.md).
+ * Conversations: create, change, send. Every conversation has a group log at the hub of its creator
+ * (docs/protocol/group-log.md): a change is an intent that the committer carries out. Messages need no hub.
  */
 import {
-  hasReason,
   InvalidArgumentError,
   NotFoundError,
+  parseEntry,
   parseUserId,
+  QpcError,
+  signingKeyFromSeed,
+  Status,
   type Runtime,
 } from '@quicprochat/proto';
-import { ContactError } from './contact.ts';
+import { create, GroupControlSchema, type SignedGroupEntry } from '@quicprochat/proto/messages';
+import type { Committer } from './committer.ts';
 import type { Contacts } from './contacts.ts';
 import { checkText, encodeContent } from './content.ts';
-import type { DeliveryTokens } from './delivery-tokens.ts';
 import { envelopeKeyOf } from './envelope-key.ts';
-import type { EventBus } from './events.ts';
 import type { Extras } from './extras.ts';
-import { channelCopies, hybridCopies, type SealedCopy } from './fan-out.ts';
-import { fetchInvitees, forgetClaims, type Invitee } from './invitation.ts';
+import { refreshKeys } from './fresh-keys.ts';
+import type { GroupIntent } from './group-intents.ts';
+import { firstEntry } from './group-log.ts';
+import { headOf } from './group-walker.ts';
+import { fetchInvitees, type Invitee } from './invitation.ts';
 import type { EvidenceExchange } from './kt/evidence-exchange.ts';
 import type { Caller } from './link.ts';
 import {
-  acceptCommit,
   chooseSuite,
   mandatorySuite,
   xwingSuite,
@@ -31,18 +34,22 @@ import {
   type MlsGroup,
   type MlsSuite,
   type SignatureKey,
-  type Wipe,
 } from './mls/index.ts';
 import { withPrekeys } from './prekeys.ts';
 import { receiptLimits } from './receipts.ts';
-import { recipientsOf, requireFresh, sealContent } from './sealing.ts';
+import { firstRekey, type Rekeys } from './rekeys.ts';
+import { recipientsOf, sealContent } from './sealing.ts';
 import { outboxBounds } from './store/outbox-rows.ts';
-import type { ClientStore, ConversationRecord, EnvelopeKey } from './store/store.ts';
+import type {
+  ClientStore,
+  ConversationEnd,
+  ConversationRecord,
+  EnvelopeKey,
+} from './store/store.ts';
 import type { Batch, Writer } from './writer.ts';
 
 export const conversationLimits = {
   nameBytes: 256,
-  addsPerCommit: 64,
   /** Direct mode copies every message to each device; larger groups need channels. */
   devices: 256,
 } as const;
@@ -50,13 +57,27 @@ export const conversationLimits = {
 /** As if sent again often enough: in groups without receipts nobody says that a copy arrived. */
 const resendTimes = outboxBounds.resendAfterMs.length;
 
+/** This device is no member any more: what was said stays, and nothing is added. */
+export class ConversationEndedError extends QpcError {
+  override name = 'ConversationEndedError';
+  readonly ended: ConversationEnd;
+  constructor(ended: ConversationEnd) {
+    super(
+      Status.FailedPrecondition,
+      'CONVERSATION_ENDED',
+      `conversation: this device is not in it any more (${ended})`,
+    );
+    this.ended = ended;
+  }
+}
+
 export interface ConversationParts {
   readonly store: ClientStore;
   readonly runtime: Runtime;
-  readonly events: EventBus;
   readonly contacts: Contacts;
   readonly evidence: EvidenceExchange;
-  readonly tokens: Pick<DeliveryTokens, 'forInvitees'>;
+  readonly committer: Pick<Committer, 'add' | 'addIn' | 'ended' | 'wake'>;
+  readonly rekeys: Pick<Rekeys, 'noteMessage'>;
   readonly extras: Pick<Extras, 'next'>;
   readonly writer: Writer;
   readonly mls: Mls;
@@ -69,14 +90,6 @@ export interface ConversationParts {
   readonly onTimed: () => void;
 }
 
-/** A group that grew by one commit, with what has to leave for it. */
-interface Grown {
-  readonly group: MlsGroup;
-  readonly envelopeKey: EnvelopeKey;
-  readonly copies: readonly SealedCopy[];
-  readonly wipe: Wipe;
-}
-
 export class Conversations {
   readonly #parts: ConversationParts;
 
@@ -85,16 +98,16 @@ export class Conversations {
   }
 
   /**
-   * Creates a conversation with every device of these users; returns its id (32 bytes). Durable on
-   * return: Welcomes are in the outbox. Throws what fetchInvitees and the MLS adapter throw;
-   * nothing was made then.
+   * Creates a conversation with every device of these users; returns its id (32 bytes) when its hub, the
+   * own node, accepted them. Throws what fetchInvitees and the MLS adapter throw; nothing was made then.
+   * Ended by the signal or a crash once it was made, it goes on by itself.
    */
   async create(
     name: string,
     userIds: readonly string[],
     signal?: AbortSignal,
   ): Promise<Uint8Array> {
-    const { store, writer, mls, identity, signatureKey } = this.#parts;
+    const { runtime, writer, mls, identity, signatureKey, committer } = this.#parts;
     const nameBytes = Buffer.byteLength(name);
     if (nameBytes > conversationLimits.nameBytes) {
       throw new InvalidArgumentError(
@@ -102,66 +115,95 @@ export class Conversations {
         `conversation name: ${nameBytes} bytes, at most ${conversationLimits.nameBytes}`,
       );
     }
-    await this.#refresh([identity.userId], signal);
+    await refreshKeys(this.#parts, [identity.userId], signal);
     const { suite, invitees } = await this.#findInitial(othersOf(userIds, identity), signal);
-    return writer.run(async (batch) => {
-      let group = await mls.createGroup({ suite, identity, signatureKey, name });
-      const { conversationId } = group.info;
-      const steps: Grown[] = [];
-      for (const chunk of chunks(invitees)) {
-        const step = await this.#grow(group, chunk);
-        steps.push(step);
-        ({ group } = step);
-      }
-      const envelopeKey = await envelopeKeyOf(mls, group);
-      const { groupId } = group;
-      const wipes = steps.map(({ wipe }) => wipe);
-      batch.enterEpoch(group, envelopeKey, wipes);
-      batch.write(() => {
-        store.groups.addConversation({
-          id: conversationId,
-          groupId,
-          suite,
-          name,
-          creator: identity.userId,
-          joinedMs: batch.nowMs,
-          sentCount: 0,
-          lamport: 0,
-        });
+    const { groupId, intent } = await writer.run(async (batch) => {
+      const group = await mls.createGroup({ suite, identity, signatureKey, name });
+      const key = await envelopeKeyOf(mls, group);
+      // Nobody joins without an invitation yet: a key that nobody has.
+      const joinPub = signingKeyFromSeed(runtime.random.bytes(32)).publicKey;
+      const entry = await firstEntry(mls, group, joinPub);
+      this.#storeNew(batch, group, key, entry);
+      const userIdsOf = [...new Set(invitees.map(({ userId }) => userId))];
+      const wanted = { kind: 'add', userIds: userIdsOf } as const;
+      return {
+        groupId: group.groupId,
+        intent:
+          invitees.length === 0
+            ? undefined
+            : committer.addIn(batch, group.groupId, wanted, invitees),
+      };
+    });
+    if (intent !== undefined) await committer.ended(intent.id(), signal);
+    return groupId;
+  }
+
+  #storeNew(batch: Batch, group: MlsGroup, key: EnvelopeKey, entry: SignedGroupEntry): void {
+    const { store, identity, runtime } = this.#parts;
+    const { groupId, suite, info } = group;
+    const { nowMs } = batch;
+    batch.enterEpoch(group, key, []);
+    batch.write(() => {
+      store.groups.addConversation({
+        id: info.conversationId,
+        groupId,
+        suite,
+        name: info.name,
+        creator: identity.userId,
+        joinedMs: nowMs,
+        sentCount: 0,
+        lamport: 0,
       });
-      this.#storeGrowth(batch, steps, invitees);
-      return conversationId;
+      // Not certified yet: the hub hears of the group before its first commit.
+      const control = create(GroupControlSchema, { entry: { entry } });
+      store.groupLog.putHead(groupId, headOf(parseEntry(entry), control));
+      store.groupLog.putRekey(firstRekey(groupId, 0, nowMs, runtime.random));
     });
   }
 
   /**
-   * Adds every device of these users. Durable on return. Throws NotFoundError UNKNOWN_GROUP,
-   * MlsError NOT_ALLOWED or ALREADY_MEMBER, and what fetchInvitees throws.
+   * Adds every device of these users that is not there yet. Durable at once, done on return: by this
+   * device, or by somebody else. While the group's hub is away it waits, also over restarts. Throws why it
+   * was refused: what fetchInvitees throws, MlsError NOT_ALLOWED (roles), what the hub says, or
+   * GroupChangeError; NotFoundError UNKNOWN_GROUP.
    */
   async addMembers(
     conversationId: Uint8Array,
     userIds: readonly string[],
     signal?: AbortSignal,
   ): Promise<void> {
-    const { writer, identity, caller } = this.#parts;
-    const { groupId, suite } = this.#conversation(conversationId);
-    const groupSuite = suite === xwingSuite ? xwingSuite : mandatorySuite;
-    const invitees: Invitee[] = [];
-    for (const userId of othersOf(userIds, identity)) {
-      const options = signal === undefined ? {} : { signal };
-      invitees.push(...(await fetchInvitees(this.#parts, caller, userId, [groupSuite], options)));
-    }
-    // MLS judges every leaf of the new epoch, also those that are there.
-    await this.#refresh(await this.members(conversationId), signal);
-    for (const chunk of chunks(invitees)) {
-      await writer.run(async (batch) => {
-        const group = this.#group(batch, groupId);
-        requireFresh(this.#parts.store, groupId);
-        const step = await this.#grow(group, chunk);
-        batch.enterEpoch(step.group, step.envelopeKey, [step.wipe]);
-        this.#storeGrowth(batch, [step], chunk);
-      });
-    }
+    const others = othersOf(userIds, this.#parts.identity);
+    await this.change(conversationId, { kind: 'add', userIds: others }, signal);
+  }
+
+  /** Removes every device of these users. Like `addMembers`. */
+  async removeMembers(
+    conversationId: Uint8Array,
+    userIds: readonly string[],
+    signal?: AbortSignal,
+  ): Promise<void> {
+    const others = othersOf(userIds, this.#parts.identity);
+    await this.change(conversationId, { kind: 'remove', userIds: others }, signal);
+  }
+
+  /**
+   * Leaves with every device of the own user: others are asked to remove them, and it is done when one of
+   * them did. Throws GroupChangeError LAST_OWNER when nobody who stays is an owner.
+   */
+  async leave(conversationId: Uint8Array, signal?: AbortSignal): Promise<void> {
+    await this.change(conversationId, { kind: 'leave' }, signal);
+  }
+
+  /** Wants a group changed; see `addMembers`. Throws ConversationEndedError where nothing can be. */
+  async change(
+    conversationId: Uint8Array,
+    intent: GroupIntent,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    const { committer } = this.#parts;
+    const { groupId } = this.#open(conversationId);
+    const id = await committer.add(groupId, intent);
+    await committer.ended(id, signal);
   }
 
   /**
@@ -177,7 +219,7 @@ export class Conversations {
     signal?: AbortSignal,
   ): Promise<{ readonly id: Uint8Array; readonly messageId: number }> {
     checkText(text);
-    const { groupId } = this.#conversation(conversationId);
+    const { groupId } = this.#open(conversationId);
     return withPrekeys(
       this.#parts,
       () => this.#parts.writer.run((batch) => this.#seal(batch, groupId, text)),
@@ -185,11 +227,11 @@ export class Conversations {
     );
   }
 
-  /** User ids of all members, sorted. Throws NotFoundError UNKNOWN_GROUP. */
+  /** User ids of all members, sorted; none of an OLD one. Throws NotFoundError UNKNOWN_GROUP. */
   async members(conversationId: Uint8Array): Promise<readonly string[]> {
     const { groupId } = this.#conversation(conversationId);
     return this.#parts.writer.run(async (batch) => {
-      const members = this.#group(batch, groupId).members();
+      const members = batch.group(groupId)?.members() ?? [];
       return [...new Set(members.map(({ userId }) => userId))].sort();
     });
   }
@@ -261,77 +303,14 @@ export class Conversations {
           batch.nowMs,
         );
       }
+      this.#parts.rekeys.noteMessage(groupId, sealed.generation, batch.nowMs);
       if (evidence !== undefined) this.#parts.evidence.mark(conversation.id, evidence);
       extras.mark();
     });
     batch.after(onOutbox);
+    batch.after(() => this.#parts.committer.wake(groupId));
     if (message.expirySeconds > 0) batch.after(this.#parts.onTimed);
     return sent;
-  }
-
-  /** One commit with at most 64 Adds: Welcomes for the new, the commit for the others. */
-  async #grow(group: MlsGroup, invitees: readonly Invitee[]): Promise<Grown> {
-    const { mls, contacts, runtime } = this.#parts;
-    const { random } = runtime;
-    const made = await mls.addMembers(
-      group,
-      invitees.map(({ keyPackage }) => keyPackage),
-    );
-    const invited = invitees.map(({ userId }) => userId);
-    const parentKey = await envelopeKeyOf(mls, group);
-    const welcome =
-      made.welcome === undefined
-        ? []
-        : hybridCopies(
-            {
-              kind: 'welcome',
-              bytes: made.welcome,
-              evidence: this.#parts.evidence.own(invited),
-              tokens: this.#parts.tokens.forInvitees(group, invited),
-            },
-            invitees,
-            (rid) => contacts.prekey(rid),
-            random,
-          );
-    const commit = channelCopies(
-      { kind: 'mlsMessage', bytes: made.commit },
-      recipientsOf(group),
-      parentKey,
-      random,
-    );
-    const { next, wipe } = acceptCommit(group, made.pending);
-    return {
-      group: next,
-      envelopeKey: await envelopeKeyOf(mls, next),
-      copies: [...welcome, ...commit],
-      wipe,
-    };
-  }
-
-  #storeGrowth(batch: Batch, steps: readonly Grown[], invitees: readonly Invitee[]): void {
-    const { store, events, onOutbox } = this.#parts;
-    batch.write(() => {
-      for (const { copies, envelopeKey, group } of steps) {
-        store.groups.putEnvelopeKey(envelopeKey);
-        const { groupId, epoch } = group;
-        const about = { kind: 'HANDSHAKE', groupId, epoch } as const;
-        for (const copy of copies) {
-          store.outbox.add({ ...copy, messageId: undefined, about }, batch.nowMs);
-        }
-      }
-      forgetClaims(
-        store,
-        invitees.map(({ userId }) => userId),
-      );
-    });
-    const last = steps.at(-1);
-    batch.after(() => {
-      onOutbox();
-      if (last === undefined) return;
-      const members = [...new Set(last.group.members().map(({ userId }) => userId))];
-      const { conversationId } = last.group.info;
-      events.emit({ type: 'membersChanged', conversationId, members });
-    });
   }
 
   /** The suite that all initial devices have, and their packages of that suite. */
@@ -370,22 +349,13 @@ export class Conversations {
     return invitees;
   }
 
-  /** Looks up the users whose verified keys are too old, or not there. Throws as Contacts.resolve. */
-  async #refresh(userIds: readonly string[], signal?: AbortSignal): Promise<void> {
-    const { contacts, caller } = this.#parts;
-    for (const userId of userIds) {
-      if (contacts.lookup(userId) !== undefined) continue;
-      try {
-        await contacts.resolve(userId, caller, signal);
-      } catch (error) {
-        const isOver = error instanceof ContactError || hasReason(error, 'CLOSED');
-        if (isOver || !contacts.passUnreached(userId)) throw error;
-      }
-    }
-  }
-
   #conversation(id: Uint8Array): ConversationRecord {
     return this.#parts.store.groups.conversation(id) ?? this.#unknown();
+  }
+  #open(id: Uint8Array): ConversationRecord {
+    const conversation = this.#conversation(id);
+    if (conversation.ended !== undefined) throw new ConversationEndedError(conversation.ended);
+    return conversation;
   }
   #group(batch: Batch, groupId: Uint8Array): MlsGroup {
     return batch.group(groupId) ?? this.#unknown();
@@ -400,11 +370,4 @@ function othersOf(userIds: readonly string[], own: Identity): string[] {
   const others = new Set(userIds.map((userId) => parseUserId(userId).userId));
   others.delete(own.userId);
   return [...others];
-}
-
-function chunks(invitees: readonly Invitee[]): (readonly Invitee[])[] {
-  const size = conversationLimits.addsPerCommit;
-  return Array.from({ length: Math.ceil(invitees.length / size) }, (_, index) =>
-    invitees.slice(index * size, (index + 1) * size),
-  );
 }

@@ -19,8 +19,11 @@ import { DeliveryProofs } from './delivery-proofs.ts';
 import { DeliveryTokens } from './delivery-tokens.ts';
 import { Extras } from './extras.ts';
 import type { EventBus } from './events.ts';
+import { Groups } from './groups.ts';
 import { Disappearing } from './disappearing.ts';
 import { EvidenceExchange } from './kt/evidence-exchange.ts';
+import { GossipRounds } from './kt/gossip-rounds.ts';
+import { LogGossip } from './kt/log-gossip.ts';
 import { Holes } from './holes.ts';
 import { Housekeeping } from './housekeeping.ts';
 import { Fallback } from './ladder/fallback.ts';
@@ -67,7 +70,9 @@ export class Device {
   readonly tokens: DeliveryTokens;
   readonly typing: Typing;
   readonly conversations: Conversations;
+  readonly groups: Groups;
   readonly logs: Logs;
+  readonly gossip: LogGossip;
   readonly changes: AccountChanges;
   readonly receipts: Receipts;
   readonly disappearing: Disappearing;
@@ -79,6 +84,7 @@ export class Device {
   readonly #background = new Set<Promise<void>>();
   readonly #fallback: Fallback | undefined;
   readonly #extras: Extras;
+  readonly #gossip: GossipRounds;
   readonly #writer: Writer;
   readonly #holes: Holes;
   readonly #resender: Resender;
@@ -198,9 +204,33 @@ export class Device {
       onOutbox,
       onDue: () => this.#extras.wake(),
     });
-    this.#extras = new Extras(sending, [this.tokens, ...(this.#fallback?.extras ?? [])]);
+    const fallback = this.#fallback;
+    this.gossip = new LogGossip({
+      ...{ store, runtime, logs },
+      onConvicted: (of, error) => this.#guardian.onLie(of, error),
+      onDue: () => this.#extras.wake(0),
+    });
+    this.#gossip = new GossipRounds({
+      ...{ gossip: this.gossip, runtime, logs, ownDomain: domain },
+      callerOf: fallback && ((of) => fallback.callerOf(of)),
+    });
+    this.#extras = new Extras(sending, [
+      this.tokens,
+      this.gossip,
+      ...(this.#fallback?.extras ?? []),
+    ]);
+    this.groups = new Groups({
+      ...{ ...sending, events, logs, evidence, tokens: this.tokens },
+      ...{ rid: publicKey, signatureKey, userId },
+      onEvidence: (taken) => evidence.take(taken),
+      onMoved: (groupId) => this.#receiver.retryGroup(groupId),
+      onMendable: (reason, waitsFor) =>
+        this.#receiver.retryParked((row) => row.reason === reason && row.waitsFor === waitsFor),
+    });
     this.#receiver = new Receiver({
       tokens: this.tokens,
+      controls: this.groups.rows,
+      leaves: this.groups.leaves,
       store,
       runtime,
       events,
@@ -208,10 +238,13 @@ export class Device {
       mls,
       identity,
       rid: publicKey,
-      signatureKey,
-      onUnknownUsers: (userIds) => this.#lookup.want(userIds),
+      onWaits: (reason, waitsFor) => {
+        if (reason === 'UNKNOWN_USER') this.#lookup.want(waitsFor.split(' '));
+        else this.groups.waits(reason, waitsFor);
+      },
       onEvidence: (taken) => evidence.take(taken),
       onEndpoint: (signed, from) => this.#fallback?.take(signed, from),
+      onConvictions: (told, id) => this.gossip.passedOn(told, id),
       onMessages: () => this.news.ring(),
       holes: this.#holes,
       resender: this.#resender,
@@ -240,9 +273,13 @@ export class Device {
       events,
       receiver: this.#receiver,
       outbox: this.outbox,
-      onRowsLost: () => this.#holes.catchUp(),
+      onRowsLost: async () => {
+        this.groups.pull.wantAll();
+        await this.#holes.catchUp();
+      },
       onKeyPackagesLow: (session) => this.#publish(session),
       onKeyHint: (hinted) => this.#guardian.touch(hinted),
+      onLogEvidence: () => this.#gossip.hint(),
     });
     this.#publisher = new KeyPublisher({
       store,
@@ -253,11 +290,11 @@ export class Device {
       signatureKey,
     });
     this.conversations = new Conversations({
-      tokens: this.tokens,
+      committer: this.groups.committer,
+      rekeys: this.groups.rekeys,
       extras: this.#extras,
       store,
       runtime,
-      events,
       contacts: this.contacts,
       evidence,
       writer: this.#writer,
@@ -317,6 +354,8 @@ export class Device {
     this.#housekeeping.start();
     this.disappearing.start();
     this.#fallback?.start();
+    this.#gossip.start();
+    this.groups.start();
     this.#logged(this.#receiver.retryParked(), 'parked rows');
   }
 
@@ -324,9 +363,11 @@ export class Device {
   async stop(): Promise<void> {
     this.disappearing.stop();
     await this.link.stop();
+    await this.#gossip.stop();
     await this.#fallback?.stop();
     await this.#sealed?.close();
     await this.#lookup.stop();
+    await this.groups.stop();
     await this.receipts.stop();
     await this.#extras.stop();
     await this.#holes.stop();
@@ -341,9 +382,15 @@ export class Device {
 
   #onSession(session: Session): void {
     this.#sync.attach(session);
+    this.groups.committer.kick();
+    this.#logged(
+      this.#receiver.retryParked(({ reason }) => reason === 'UNKNOWN_HUB'),
+      'parked rows',
+    );
     this.#fallback?.follow(session);
     this.#keepPublished(session);
     this.#logged(this.#guardian.watch(session), 'watching the logs');
+    this.#logged(this.#gossip.follow(session), 'asking what is heard of logs');
     this.#logged(this.#redelivery.follow(session), 'asking after copies');
   }
 

@@ -9,38 +9,25 @@ import {
   DataLossError,
   InvalidArgumentError,
   messageTag,
-  QpcError,
   ResourceExhaustedError,
   RowKind,
   sameBytes,
 } from '@quicprochat/proto';
-import type { HandedToken } from './content.ts';
 import { Contents, type ContentsParts } from './contents.ts';
+import type { ControlRows } from './control-rows.ts';
 import {
-  EnvelopeError,
   openChannel,
   openHybrid,
   parseEnvelope,
   type SealedContent,
   type SealedEnvelope,
 } from './crypto/envelope.ts';
-import type { DeliveryTokens } from './delivery-tokens.ts';
-import { envelopeKeyOf } from './envelope-key.ts';
 import type { Holes } from './holes.ts';
 import type { ClientEvent } from './events.ts';
-import {
-  CredentialError,
-  inspectMessage,
-  inspectWelcome,
-  MlsError,
-  type Joined,
-  type Mls,
-  type Processed,
-  type SignatureKey,
-} from './mls/index.ts';
+import { inspectMessage, MlsError, type Mls, type Processed } from './mls/index.ts';
 import { takeNotice } from './notices.ts';
-import { ResendError } from './resend-request.ts';
 import type { Resender } from './resender.ts';
+import { never, park, Unopened, verdictOf, type Verdict } from './row-verdict.ts';
 import type { InboxRow, ParkedRow, ParkReason, PeerPath } from './store/store.ts';
 import { writerLimits, type Batch, type Writer } from './writer.ts';
 
@@ -55,13 +42,6 @@ export const receiverLimits = {
   parkedMs: 31 * 24 * 3600 * 1000,
 } as const;
 
-/** A row that has to wait, or that nothing will ever open. */
-type Verdict =
-  | { readonly kind: 'park'; readonly reason: ParkReason; readonly waitsFor: string }
-  | { readonly kind: 'never'; readonly reason: string }
-  /** Ours, or here already: nothing to show. */
-  | { readonly kind: 'known' };
-
 /** Makes the changes, told the parked row that this was, if it was one. */
 type Settle = (parked: ParkedRow | undefined) => void;
 
@@ -69,12 +49,12 @@ export interface ReceiverParts extends ContentsParts {
   readonly writer: Writer;
   readonly mls: Mls;
   readonly rid: Uint8Array;
-  readonly signatureKey: SignatureKey;
-  readonly tokens: Pick<DeliveryTokens, 'take' | 'changed' | 'takeAtJoin' | 'wake'>;
+  /** Takes rows of hubs. */
+  readonly controls: Pick<ControlRows, 'prepare'>;
   readonly resender: Resender;
   readonly holes: Pick<Holes, 'wake' | 'takeGone'>;
-  /** Rows wait for the manifests of these users. */
-  readonly onUnknownUsers: (userIds: readonly string[]) => void;
+  /** A row waits for something that can be asked for. */
+  readonly onWaits: (reason: ParkReason, waitsFor: string) => void;
 }
 
 export class Receiver {
@@ -236,6 +216,14 @@ export class Receiver {
     batch: Batch,
   ): Promise<{ readonly verdict: Verdict | undefined; readonly settle: Settle }> {
     try {
+      if (row.kind === RowKind.GroupControl) {
+        const take = await this.#parts.controls.prepare(row, batch);
+        const settle: Settle = (parked) => {
+          take();
+          if (parked !== undefined) batch.unpark(parked.id);
+        };
+        return { verdict: undefined, settle };
+      }
       if (row.kind !== RowKind.Envelope) throw never(`ROW_KIND_${row.kind}`);
       const content = this.#open(row);
       const mark = markOf(content.bytes);
@@ -270,20 +258,16 @@ export class Receiver {
         if (index === keys.length - 1) throw error;
       }
     }
-    throw new Unopened({
-      kind: 'park',
-      reason: 'UNKNOWN_KEY',
-      waitsFor: Buffer.from(envelope.keyId).toString('hex'),
-    });
+    throw park('UNKNOWN_KEY', envelope.keyId);
   }
 
   /** What can fail of a content; the result makes the changes. */
   async #prepare(content: SealedContent, row: InboxRow, batch: Batch): Promise<() => void> {
     const { holes, resender } = this.#parts;
-    const { kind, bytes, tokens = [] } = content;
+    const { kind, bytes } = content;
     switch (kind) {
       case 'welcome':
-        return this.#join(bytes, tokens, batch);
+        throw never('UNCERTIFIED');
       case 'mlsMessage':
         return this.#process(bytes, row, batch);
       case 'resendRequest':
@@ -293,104 +277,22 @@ export class Receiver {
     }
   }
 
-  async #join(
-    welcome: Uint8Array,
-    tokens: readonly HandedToken[],
-    batch: Batch,
-  ): Promise<() => void> {
-    const { store, mls, signatureKey } = this.#parts;
-    const { refs } = inspectWelcome(welcome);
-    const rows = refs.flatMap((ref) => store.keys.keyPackage(ref) ?? []);
-    if (rows.length === 0) {
-      throw never(
-        refs.some((ref) => store.keys.wasKeyPackageConsumed(ref))
-          ? 'KEY_PACKAGE_USED'
-          : 'NO_KEY_PACKAGE',
-      );
-    }
-    const joined = await mls.joinFromWelcome(welcome, rows, signatureKey);
-    if (!isStorable(joined)) throw never('INVALID_WELCOME');
-    if (batch.group(joined.group.groupId) !== undefined) throw never('ALREADY_MEMBER');
-    const envelopeKey = await envelopeKeyOf(mls, joined.group);
-    return () => {
-      batch.enterEpoch(joined.group, envelopeKey, []);
-      batch.write(() => {
-        this.#storeJoined(joined, batch.nowMs);
-        this.#parts.tokens.takeAtJoin(tokens, joined.group, batch.nowMs);
-      });
-      batch.after(() => {
-        this.#joined(joined);
-        this.#parts.tokens.changed();
-        this.#parts.tokens.wake();
-      });
-    };
-  }
-
-  #storeJoined({ group, ref, isLastResort, inviter }: Joined, nowMs: number): void {
-    const { store } = this.#parts;
-    if (!isLastResort) store.keys.consumeKeyPackage(ref, nowMs);
-    store.groups.addConversation({
-      id: group.info.conversationId,
-      groupId: group.groupId,
-      suite: group.suite,
-      name: group.info.name,
-      creator: inviter.userId,
-      joinedMs: nowMs,
-      sentCount: 0,
-      lamport: 0,
-    });
-  }
-
-  #joined({ group, inviter }: Joined): void {
-    const { name, conversationId } = group.info;
-    this.#emit({ type: 'joined', conversationId, name, creator: inviter.userId });
-    this.#retryFor(group.groupId);
-  }
-
   async #process(bytes: Uint8Array, row: InboxRow, batch: Batch): Promise<() => void> {
     const { mls } = this.#parts;
     const { groupId } = inspectMessage(bytes);
     const group = batch.group(groupId);
     const conversation = batch.conversationOfGroup(groupId);
-    if (group === undefined || conversation === undefined) {
-      throw new Unopened({
-        kind: 'park',
-        reason: 'UNKNOWN_GROUP',
-        waitsFor: Buffer.from(groupId).toString('hex'),
-      });
-    }
+    if (group === undefined || conversation === undefined) throw park('UNKNOWN_GROUP', groupId);
     let processed: Processed;
     try {
       processed = await mls.process(group, bytes);
     } catch (error) {
-      if (error instanceof MlsError && error.reason === 'EPOCH_AHEAD') {
-        throw new Unopened({
-          kind: 'park',
-          reason: 'FUTURE_EPOCH',
-          waitsFor: Buffer.from(groupId).toString('hex'),
-        });
-      }
-      throw error;
+      const isAhead = error instanceof MlsError && error.reason === 'EPOCH_AHEAD';
+      throw isAhead ? park('FUTURE_EPOCH', groupId) : error;
     }
-    if (processed.kind === 'application') {
-      return () => this.#contents.take({ processed, bytes, row }, batch);
-    }
-    if (processed.isSelfRemoved) {
-      return () => {
-        batch.useKeys(processed.next, processed.next.epoch, processed.wipe);
-        batch.after(() => this.#membersChanged(processed));
-      };
-    }
-    const envelopeKey = await envelopeKeyOf(mls, processed.next);
-    return () => {
-      batch.enterEpoch(processed.next, envelopeKey, [processed.wipe]);
-      // Its keys are new to this device, whatever a lost copy of this store used before.
-      batch.write(() => this.#parts.store.groups.clearStale(groupId));
-      batch.after(() => {
-        this.#membersChanged(processed);
-        this.#retryFor(groupId);
-      });
-    };
+    // A commit comes beside its entry, or not at all.
+    if (processed.kind !== 'application') throw never('UNCERTIFIED');
+    return () => this.#contents.take({ processed, bytes, row }, batch);
   }
 
   #settle(verdict: Verdict, row: InboxRow, batch: Batch, parked: ParkedRow | undefined): void {
@@ -430,15 +332,12 @@ export class Receiver {
       const { mid } = row;
       if (isParked) this.#emit({ type: 'parked', reason, mid });
       else this.#emit({ type: 'undecryptable', reason: 'TOO_MANY_PARKED', mid });
-      if (isParked && reason === 'UNKNOWN_USER') {
-        this.#parts.onUnknownUsers(waitsFor.split(' '));
-      }
+      if (isParked) this.#parts.onWaits(reason, waitsFor);
     });
   }
 
   #afterPark(reason: ParkReason, waitsFor: string, batch: Batch): void {
-    if (reason !== 'UNKNOWN_USER') return;
-    batch.after(() => this.#parts.onUnknownUsers(waitsFor.split(' ')));
+    batch.after(() => this.#parts.onWaits(reason, waitsFor));
   }
 
   #never(row: InboxRow, reason: string, batch: Batch): void {
@@ -451,13 +350,8 @@ export class Receiver {
     store.inbox.addUndecryptable({ mid, seq, reason, bytes: payload.length, atMs });
   }
 
-  #membersChanged({ next }: { readonly next: Joined['group'] }): void {
-    const members = [...new Set(next.members().map(({ userId }) => userId))];
-    this.#emit({ type: 'membersChanged', conversationId: next.info.conversationId, members });
-  }
-
   /** After a change of epoch: any row of that group, or with a key unknown until now, may open. */
-  #retryFor(groupId: Uint8Array): void {
+  retryGroup(groupId: Uint8Array): void {
     const group = Buffer.from(groupId).toString('hex');
     void this.retryParked((row) =>
       row.reason === 'UNKNOWN_KEY'
@@ -472,55 +366,6 @@ export class Receiver {
   #emit(event: ClientEvent): void {
     this.#parts.events.emit(event);
   }
-}
-
-/** Carries a verdict out of the nested steps. */
-class Unopened extends Error {
-  readonly verdict: Verdict;
-  constructor(verdict: Verdict) {
-    super(verdict.kind);
-    this.verdict = verdict;
-  }
-}
-
-function never(reason: string): Unopened {
-  return new Unopened({ kind: 'never', reason });
-}
-
-/** What an error says about a row; undefined for an error that is not the row's fault. */
-function verdictOf(error: unknown): Verdict | undefined {
-  if (error instanceof Unopened) return error.verdict;
-  if (error instanceof CredentialError && error.reason === 'UNKNOWN_CREDENTIAL') {
-    const users = [...new Set(error.failures.map(({ userId }) => userId))];
-    return { kind: 'park', reason: 'UNKNOWN_USER', waitsFor: users.join(' ') };
-  }
-  if (error instanceof MlsError) {
-    switch (error.reason) {
-      case 'BAD_STATE':
-        return undefined;
-      case 'DUPLICATE':
-      case 'OWN_MESSAGE':
-        return { kind: 'known' };
-      default:
-        return { kind: 'never', reason: error.reason };
-    }
-  }
-  if (error instanceof EnvelopeError) return { kind: 'never', reason: error.reason };
-  // Nobody's message: nothing is missing without it.
-  if (error instanceof ResendError) return { kind: 'known' };
-  if (error instanceof QpcError && error.reason === 'BAD_FIELD') {
-    return { kind: 'never', reason: 'MALFORMED' };
-  }
-  return undefined;
-}
-
-/**
- * Whether the store takes the group: its inviter chose every value of it, and one that the store
- * refuses would come back for ever, with all rows behind it. A conversation has one group as long as
- * there are no reboots, so a second group cannot pass for it.
- */
-function isStorable({ group: { groupId, epoch, info } }: Joined): boolean {
-  return sameBytes(groupId, info.conversationId) && epoch < BigInt(Number.MAX_SAFE_INTEGER);
 }
 
 /** True for the row after the cursor, false for an older one. */

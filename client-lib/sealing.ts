@@ -48,6 +48,17 @@ export interface Sealed extends Encrypted {
   readonly copies: readonly SealedCopy[];
 }
 
+export const headMarkBytes = 16;
+
+/**
+ * What every message says of the log that its sender follows: the first 16 bytes of the hash of the entry
+ * of its epoch. Empty where none is kept.
+ */
+export function headMark(store: ClientStore, groupId: Uint8Array, epoch: bigint): Uint8Array {
+  const { hash } = store.groupLog.headAt(groupId, Number(epoch)) ?? {};
+  return hash?.slice(0, headMarkBytes) ?? new Uint8Array(0);
+}
+
 /** Every device of the group but this one. */
 export function recipientsOf(group: MlsGroup): Recipient[] {
   return group.members().filter(({ leafIndex }) => leafIndex !== group.ownLeafIndex);
@@ -98,7 +109,7 @@ export async function sealContent(
     : recipients.filter(({ identityPub }) => prekeyOf(identityPub) === undefined);
   if (missing.length > 0) throw new PrekeyError([...new Set(missing.map((one) => one.userId))]);
   const envelopeKey = await envelopeKeyOf(mls, group);
-  const sealed = await mls.encrypt(group, plaintext, new Uint8Array(0));
+  const sealed = await mls.encrypt(group, plaintext, headMark(store, group.groupId, group.epoch));
   const content = { kind: 'mlsMessage', bytes: sealed.ciphertext } as const;
   const copies = isChannel
     ? channelCopies(content, recipients, envelopeKey, random)

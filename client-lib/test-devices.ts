@@ -11,6 +11,7 @@ import {
   methods,
   NotFoundError,
   parseUserId,
+  RowKind,
   signingKeyFromSeed,
   signPrekey,
   silentLog,
@@ -45,6 +46,7 @@ import {
   type MlsSuite,
   type SignatureKey,
 } from './mls/index.ts';
+import { Groups } from './groups.ts';
 import { Holes } from './holes.ts';
 import { DeliveryTokens } from './delivery-tokens.ts';
 import { Extras } from './extras.ts';
@@ -56,6 +58,7 @@ import { Receiver } from './receiver.ts';
 import { Resender } from './resender.ts';
 import { openMemoryStore } from './store/sqlite-store.ts';
 import { inboxLog, type ClientStore, type InboxRow, type MessageRecord } from './store/store.ts';
+import { TestHub } from './test-hub.ts';
 import { UserLookup } from './user-lookup.ts';
 import { Writer } from './writer.ts';
 
@@ -84,6 +87,9 @@ export class TestDirectory implements Caller {
   readonly #served = new Map<string, DeviceKeyPackage | undefined>();
   readonly #logs = new Map<string, Promise<TestLog>>();
   readonly #times: NonNullable<TestLogOptions['times']>;
+  readonly hub = new TestHub((domain) =>
+    signingKeyFromSeed(new Uint8Array(32).fill(seedOfDomain(domain) + 4)),
+  );
   /** What is on its way into the logs, in order. */
   #logged: Promise<void> = Promise.resolve();
 
@@ -113,6 +119,18 @@ export class TestDirectory implements Caller {
     const made = TestLog.make(domain, { runtime: testRuntime, seed, times: this.#times });
     this.#logs.set(domain, made);
     return made;
+  }
+
+  /** Calls of one device: a hub has to know whose they are. */
+  callerOf(rid: Uint8Array): Caller {
+    return {
+      call: async (method, request) => {
+        const answer = this.hub.answer(rid, method.id, create(method.request, request));
+        return answer === undefined
+          ? this.call(method, request)
+          : create(method.response, answer as MessageInitShape<typeof method.response>);
+      },
+    };
   }
 
   async call<I extends AnyMethod['request'], O extends AnyMethod['response']>(
@@ -167,6 +185,9 @@ export class TestDirectory implements Caller {
 const ownDomain = 'red.example';
 /** Keys of the logs, the same in every directory: a second one is another face of the same log. */
 const seedOfDomain = (domain: string): number => domain.length * 8;
+
+/** As it is in an inbox; of kind 1 unless told. */
+export type TestRow = Pick<InboxRow, 'mid' | 'payload'> & { readonly kind?: number };
 
 export interface TestDeviceOptions {
   /** Suites that the device has packages of; both unless told otherwise. */
@@ -234,6 +255,9 @@ export class TestDevice {
   get conversations(): Conversations {
     return this.#parts.conversations;
   }
+  get groups(): Groups {
+    return this.#parts.groups;
+  }
   /** These do nothing by themselves: a test calls `flush`, `askDue`, `answerDue`. */
   get receipts(): Receipts {
     return this.#parts.receipts;
@@ -247,11 +271,13 @@ export class TestDevice {
 
   /** Everything in memory is gone; the store stays. */
   restart(): void {
+    void this.#parts.groups.stop();
     this.#parts = this.#build();
   }
 
   /** The same device with the keys it has now and no history. */
   fresh(): void {
+    void this.#parts.groups.stop();
     const old = this.#store;
     this.#store = openMemoryStore();
     this.#seq = 0;
@@ -272,7 +298,7 @@ export class TestDevice {
   }
 
   /** Takes in the next row of its inbox, and then whatever that sets in motion. */
-  async receive(row: Pick<InboxRow, 'mid' | 'payload'>, kind = 1): Promise<void> {
+  async receive(row: TestRow, kind = row.kind ?? RowKind.Envelope): Promise<void> {
     if (this.#store.inbox.cursor(inboxLog) === undefined) {
       this.#store.inbox.putCursor(inboxLog, { storeId: testStoreId, seq: 0 });
     }
@@ -284,17 +310,19 @@ export class TestDevice {
 
   /** Until no look-up and no retry is under way. */
   async settle(): Promise<void> {
-    const { writer, lookup } = this.#parts;
+    const { writer, lookup, groups } = this.#parts;
     // A row may start a look-up, and a look-up lets rows be tried again, which may start another.
     do {
       await writer.idle();
       await lookup.idle();
-    } while (!writer.isIdle || !lookup.isIdle);
+      await groups.pull.idle();
+      await groups.committer.idle();
+    } while (!(writer.isIdle && lookup.isIdle && groups.pull.isIdle && groups.committer.isIdle));
   }
 
-  /** What this device has for another one, in order. */
-  rowsFor(other: TestDevice): readonly Pick<InboxRow, 'mid' | 'payload'>[] {
-    const rows = [];
+  /** What this device has for another one: what came with its commits, then what it sent, in order. */
+  rowsFor(other: TestDevice): readonly TestRow[] {
+    const rows: TestRow[] = [...this.directory.hub.rowsOf(this.rid, other.rid)];
     const target = Buffer.from(other.rid).toString('hex');
     for (let after = 0; ;) {
       const next = this.#store.outbox.next(target, after);
@@ -357,6 +385,7 @@ export class TestDevice {
 }
 
 interface Parts {
+  readonly groups: Groups;
   readonly logs: Logs;
   readonly evidence: EvidenceExchange;
   readonly contacts: Contacts;
@@ -401,13 +430,14 @@ function buildParts(device: TestDevice, events: EventBus): Parts {
   const mls = createMls({ ...runtime, manifests: contacts.lookup });
   const writer = new Writer(store, runtime);
   const identity = { userId, deviceId };
+  const caller = directory.callerOf(device.rid);
   const sending = {
     store,
     runtime,
     writer,
     mls,
     contacts,
-    caller: directory,
+    caller,
     onOutbox: () => undefined,
   };
   const { identityKey } = device;
@@ -416,7 +446,16 @@ function buildParts(device: TestDevice, events: EventBus): Parts {
   const extras = new Extras(sending, [tokens]);
   const holes = new Holes({ ...sending, events, identityKey });
   const resender = new Resender({ ...sending, identity, identityKey });
-  const receiver = new Receiver({
+  const groups: Groups = new Groups({
+    ...{ ...sending, events, logs, evidence, tokens, rid: device.rid, signatureKey, userId },
+    onEvidence: (taken) => evidence.take(taken),
+    onMoved: (groupId) => receiver.retryGroup(groupId),
+    onMendable: (reason, waitsFor) =>
+      receiver.retryParked((row) => row.reason === reason && row.waitsFor === waitsFor),
+  });
+  // The schedule of keys is a test's to run.
+  groups.committer.start();
+  const receiver: Receiver = new Receiver({
     store,
     runtime,
     events,
@@ -424,16 +463,16 @@ function buildParts(device: TestDevice, events: EventBus): Parts {
     mls,
     identity,
     rid: device.rid,
-    signatureKey,
-    tokens: {
-      take: (...taken) => tokens.take(...taken),
-      changed: () => tokens.changed(),
-      takeAtJoin: (...taken) => tokens.takeAtJoin(...taken),
-      wake: () => undefined,
+    tokens,
+    controls: groups.rows,
+    leaves: groups.leaves,
+    onWaits: (reason, waitsFor) => {
+      if (reason === 'UNKNOWN_USER') lookup.want(waitsFor.split(' '));
+      else groups.waits(reason, waitsFor);
     },
-    onUnknownUsers: (userIds) => lookup.want(userIds),
     onEvidence: (taken) => evidence.take(taken),
     onEndpoint: () => undefined,
+    onConvictions: () => undefined,
     onMessages: () => undefined,
     holes,
     resender,
@@ -442,27 +481,28 @@ function buildParts(device: TestDevice, events: EventBus): Parts {
   const lookup: UserLookup = new UserLookup({
     runtime,
     contacts,
-    caller: directory,
+    caller,
     onFound: () => receiver.retryParked((row) => row.reason === 'UNKNOWN_USER'),
     onRefused: (userIds, reason) => receiver.refuseUsers(userIds, reason),
   });
   const conversations = new Conversations({
     store,
     runtime,
-    events,
     contacts,
     evidence,
-    tokens,
+    committer: groups.committer,
+    rekeys: groups.rekeys,
     extras,
     writer,
     mls,
-    caller: directory,
+    caller,
     identity,
     signatureKey,
     onOutbox: () => undefined,
     onTimed: () => undefined,
   });
   return {
+    groups,
     logs,
     evidence,
     contacts,

@@ -1,0 +1,228 @@
+/**
+ * Rows of kind 2, written by hubs (docs/protocol/group-log.md): a commit or a Welcome beside the certified entry
+ * that it belongs to. Neither is taken any other way, so nobody is led into a group, or along in one, by
+ * what its hub did not accept.
+ */
+import { hasReason, parseEntry, verifyCertified, type Runtime } from '@quicprochat/proto';
+import { fromBinary, GroupControlSchema, type GroupControl } from '@quicprochat/proto/messages';
+import { sameBytes } from '@quicprochat/proto';
+import type { Contacts } from './contacts.ts';
+import type { HandedToken, KeyEvidence } from './content.ts';
+import { openHybrid, parseEnvelope, type SealedContent } from './crypto/envelope.ts';
+import type { DeliveryTokens } from './delivery-tokens.ts';
+import { envelopeKeyOf } from './envelope-key.ts';
+import type { EventBus } from './events.ts';
+import { commitKeyOf } from './group-log.ts';
+import { headOf, type GroupWalker, type Prepared } from './group-walker.ts';
+import { UnknownHubError, type HubKeys } from './hub-keys.ts';
+import {
+  CredentialError,
+  inspectWelcome,
+  type Joined,
+  type Mls,
+  type SignatureKey,
+} from './mls/index.ts';
+import { firstRekey } from './rekeys.ts';
+import { never, park, usersOf } from './row-verdict.ts';
+import type { ClientStore, EnvelopeKey, InboxRow } from './store/store.ts';
+import type { Batch } from './writer.ts';
+
+/** Manifests looked up this lately need not be looked up again before a commit is called invalid (ms). */
+const freshMs = 10 * 60_000;
+
+export interface ControlRowsParts {
+  readonly store: ClientStore;
+  readonly runtime: Runtime;
+  readonly events: EventBus;
+  readonly mls: Mls;
+  readonly contacts: Contacts;
+  readonly hubKeys: Pick<HubKeys, 'of' | 'isFresh'>;
+  readonly walker: GroupWalker;
+  readonly rid: Uint8Array;
+  readonly signatureKey: SignatureKey;
+  readonly tokens: Pick<DeliveryTokens, 'takeAtJoin' | 'changed' | 'wake'>;
+  /** A member passed on what logs say; done when it is taken in. */
+  readonly onEvidence: (evidence: KeyEvidence) => Promise<void>;
+  /** A group is in a new epoch. */
+  readonly onMoved: (groupId: Uint8Array) => void;
+}
+
+export class ControlRows {
+  readonly #parts: ControlRowsParts;
+
+  constructor(parts: ControlRowsParts) {
+    this.#parts = parts;
+  }
+
+  /** What can fail or wait of a row; the result makes the changes. Throws what row-verdict.ts judges. */
+  async prepare(row: InboxRow, batch: Batch): Promise<() => void> {
+    const control = parsed(row.payload);
+    return control.welcome.length > 0
+      ? this.#welcome(control, row, batch)
+      : this.#commit(control, batch);
+  }
+
+  async #commit(control: GroupControl, batch: Batch): Promise<() => void> {
+    const { entry, epoch } = parseEntry(control.entry?.entry);
+    const groupId = entry.group;
+    const prepared = await this.#walk(groupId, control, batch);
+    if (prepared === undefined) {
+      // Who was removed hears no more of it; who is not in it yet may be soon.
+      if (batch.group(groupId) !== undefined) return () => undefined;
+      throw park('UNKNOWN_GROUP', groupId);
+    }
+    const { walk } = prepared;
+    // What comes between is in the log, if it is not on its way.
+    if (walk.isBeyond) throw park('FUTURE_EPOCH', groupId);
+    const isTaken = walk.steps.length > 0 || walk.passed.length > 0;
+    // Nobody can apply it, or it follows an entry that was passed over: both come to nothing.
+    if (!isTaken) throw never(walk.invalid.length > 0 ? 'INVALID_COMMIT' : `EPOCH_LOST_${epoch}`);
+    return () => prepared.apply();
+  }
+
+  async #walk(
+    groupId: Uint8Array,
+    control: GroupControl,
+    batch: Batch,
+  ): Promise<Prepared | undefined> {
+    const { walker } = this.#parts;
+    try {
+      return await walker.prepare(batch, groupId, [control]);
+    } catch (error) {
+      if (!(error instanceof CredentialError)) throw certified(error);
+      if (!this.#isFresh(error)) throw park('UNKNOWN_USER', usersOf(error));
+      return walker.prepare(batch, groupId, [control], true);
+    }
+  }
+
+  /** Whether the manifests that do not vouch are new: then the commit is invalid, and not they are old. */
+  #isFresh({ failures, reason }: CredentialError): boolean {
+    const { contacts, runtime } = this.#parts;
+    if (reason === 'UNKNOWN_CREDENTIAL') return false;
+    const nowMs = runtime.clock.now();
+    return failures.every(({ userId }) => {
+      if (userId === '') return true;
+      const { verifiedMs } = contacts.get(userId) ?? {};
+      return verifiedMs !== undefined && Math.abs(nowMs - verifiedMs) < freshMs;
+    });
+  }
+
+  async #welcome(control: GroupControl, row: InboxRow, batch: Batch): Promise<() => void> {
+    const { store, mls, rid, signatureKey } = this.#parts;
+    const content = openWelcome(control.welcome, row.mid, rid, store);
+    const { refs } = inspectWelcome(content.bytes);
+    const rows = refs.flatMap((ref) => store.keys.keyPackage(ref) ?? []);
+    if (rows.length === 0) {
+      throw never(
+        refs.some((ref) => store.keys.wasKeyPackageConsumed(ref))
+          ? 'KEY_PACKAGE_USED'
+          : 'NO_KEY_PACKAGE',
+      );
+    }
+    if (content.evidence !== undefined) await this.#parts.onEvidence(content.evidence);
+    const joined = await mls.joinFromWelcome(content.bytes, rows, signatureKey);
+    if (!isStorable(joined)) throw never('INVALID_WELCOME');
+    await this.#requireCertified(joined, control);
+    const { group } = joined;
+    const before = batch.group(group.groupId);
+    if (before?.isActive === true) {
+      if (group.epoch <= before.epoch) throw never('ALREADY_MEMBER');
+      // Somebody removed and invited this device again: the log says so.
+      throw park('FUTURE_EPOCH', group.groupId);
+    }
+    const key = await envelopeKeyOf(mls, group);
+    return () => this.#join(batch, joined, key, control, content.tokens ?? []);
+  }
+
+  /** The entry is of the very epoch that the Welcome leads to, and the group's hubs certified it. */
+  async #requireCertified({ group }: Joined, { entry }: GroupControl): Promise<void> {
+    const { mls, hubKeys } = this.#parts;
+    if (entry === undefined) throw never('UNCERTIFIED');
+    try {
+      const { entry: fields, epoch } = verifyCertified(entry, group.hubs, hubKeys.of);
+      const { publicKey } = await commitKeyOf(mls, group);
+      const isItsOwn =
+        sameBytes(fields.group, group.groupId) &&
+        BigInt(epoch) === group.epoch &&
+        sameBytes(fields.nextCommitPub, publicKey);
+      if (!isItsOwn) throw never('UNCERTIFIED');
+    } catch (error) {
+      if (!hasReason(error, 'BAD_SIGNATURE')) throw error;
+      const unknown = group.hubs.find((hub) => !hubKeys.isFresh(hub));
+      if (unknown !== undefined) throw new UnknownHubError(unknown);
+      throw never('UNCERTIFIED');
+    }
+  }
+
+  #join(
+    batch: Batch,
+    { group, ref, isLastResort, inviter }: Joined,
+    key: EnvelopeKey,
+    control: GroupControl,
+    tokens: readonly HandedToken[],
+  ): void {
+    const { store, runtime, events, onMoved } = this.#parts;
+    const { groupId, suite, info } = group;
+    const { conversationId: id, name } = info;
+    const { nowMs } = batch;
+    const known = batch.conversationOfGroup(groupId);
+    batch.enterEpoch(group, key, []);
+    batch.write(() => {
+      if (!isLastResort) store.keys.consumeKeyPackage(ref, nowMs);
+      if (known === undefined) {
+        const creator = inviter.userId;
+        const counters = { joinedMs: nowMs, sentCount: 0, lamport: 0 };
+        store.groups.addConversation({ id, groupId, suite, name, creator, ...counters });
+      } else {
+        store.groups.rejoin({ id, suite, name });
+      }
+      store.groupLog.putHead(groupId, headOf(parseEntry(control.entry?.entry), control));
+      store.groupLog.deletePendings(groupId);
+      const sentCount = known?.sentCount ?? 0;
+      store.groupLog.putRekey(firstRekey(groupId, sentCount, nowMs, runtime.random));
+      this.#parts.tokens.takeAtJoin(tokens, group, nowMs);
+    });
+    batch.after(() => {
+      events.emit({ type: 'joined', conversationId: id, name, creator: inviter.userId });
+      onMoved(groupId);
+      this.#parts.tokens.changed();
+      this.#parts.tokens.wake();
+    });
+  }
+}
+
+function parsed(payload: Uint8Array): GroupControl {
+  try {
+    return fromBinary(GroupControlSchema, payload);
+  } catch {
+    throw never('MALFORMED');
+  }
+}
+
+function openWelcome(
+  envelope: Uint8Array,
+  mid: Uint8Array,
+  rid: Uint8Array,
+  store: ClientStore,
+): SealedContent {
+  const sealed = parseEnvelope(envelope);
+  if (sealed.mode !== 'hybrid') throw never('MALFORMED');
+  const seedOf = (keyId: Uint8Array): Uint8Array | undefined => store.keys.hybridKey(keyId)?.seed;
+  const content = openHybrid(sealed, seedOf, rid, mid);
+  if (content.kind !== 'welcome') throw never('MALFORMED');
+  return content;
+}
+
+/** A certificate or an entry that no honest hub sends. */
+function certified(error: unknown): unknown {
+  return hasReason(error, 'BAD_SIGNATURE') ? never('UNCERTIFIED') : error;
+}
+
+/**
+ * Whether the store takes the group: its inviter chose every value of it, and one that the store
+ * refuses would come back for ever, with all rows behind it. A conversation has one group as long as
+ * there are no reboots, so a second group cannot pass for it.
+ */
+function isStorable({ group: { groupId, epoch, info } }: Joined): boolean {
+  return sameBytes(groupId, info.conversationId) && epoch < BigInt(Number.MAX_SAFE_INTEGER);
+}

@@ -1,0 +1,118 @@
+/**
+ * The parts that keep this device in the logs of its groups, wired: rows of hubs in, own changes out, reading
+ * what is missing, the schedule of new keys. Knows the wiring and the order of start and stop only.
+ */
+import { QpcError } from '@quicprochat/proto';
+import { Committer } from './committer.ts';
+import { ControlRows, type ControlRowsParts } from './control-rows.ts';
+import { GroupPull } from './group-pull.ts';
+import { GroupWalker } from './group-walker.ts';
+import { HubKeys } from './hub-keys.ts';
+import type { EvidenceExchange } from './kt/evidence-exchange.ts';
+import type { Logs } from './kt/logs.ts';
+import { Leaves } from './leaves.ts';
+import type { Caller } from './link.ts';
+import { Rekeys } from './rekeys.ts';
+import type { DeliveryTokens } from './delivery-tokens.ts';
+import type { ParkReason } from './store/store.ts';
+import type { Writer } from './writer.ts';
+
+export interface GroupsParts extends Omit<
+  ControlRowsParts,
+  'hubKeys' | 'walker' | 'tokens' | 'onMoved'
+> {
+  readonly writer: Writer;
+  readonly logs: Logs;
+  readonly evidence: EvidenceExchange;
+  readonly tokens: Pick<DeliveryTokens, 'takeAtJoin' | 'changed' | 'wake' | 'forInvitees'>;
+  readonly caller: Caller;
+  readonly userId: string;
+  /** The outbox got rows. */
+  readonly onOutbox: () => void;
+  /** Rows that waited for this may be opened now. */
+  readonly onMendable: (reason: ParkReason, waitsFor: string) => Promise<void>;
+}
+
+export class Groups {
+  readonly rows: ControlRows;
+  readonly committer: Committer;
+  readonly leaves: Leaves;
+  readonly pull: GroupPull;
+  readonly rekeys: Rekeys;
+  readonly #parts: GroupsParts;
+  readonly #hubKeys: HubKeys;
+  /** Records of hubs that are being asked for. */
+  readonly #asking = new Map<string, Promise<void>>();
+  #stop = new AbortController();
+
+  constructor(parts: GroupsParts & Pick<ControlRowsParts, 'onMoved'>) {
+    this.#parts = parts;
+    const hubKeys = new HubKeys(parts);
+    this.#hubKeys = hubKeys;
+    const onMoved = (groupId: Uint8Array): void => {
+      parts.onMoved(groupId);
+      this.committer.wake(groupId);
+    };
+    const walker = new GroupWalker({ ...parts, hubKeys, onMoved });
+    this.pull = new GroupPull({ ...parts, hubKeys, walker });
+    this.rows = new ControlRows({ ...parts, hubKeys, walker, onMoved });
+    const onIntents = (): void => this.committer.kick();
+    this.leaves = new Leaves({ ...parts, walker, onIntents });
+    this.rekeys = new Rekeys({ ...parts, onIntents });
+    this.committer = new Committer({
+      ...parts,
+      walker,
+      pull: this.pull,
+      leaves: this.leaves,
+    });
+  }
+
+  start(): void {
+    this.#stop = new AbortController();
+    this.committer.start();
+    this.rekeys.start();
+  }
+
+  async stop(): Promise<void> {
+    this.#stop.abort();
+    this.rekeys.stop();
+    await this.committer.stop();
+    await this.pull.stop();
+    await Promise.all(this.#asking.values());
+  }
+
+  /** A row waits for something that can be asked for. */
+  waits(reason: ParkReason, waitsFor: string): void {
+    switch (reason) {
+      case 'FUTURE_EPOCH':
+        this.pull.want(new Uint8Array(Buffer.from(waitsFor, 'hex')));
+        break;
+      case 'UNKNOWN_KEY':
+        this.pull.wantAll();
+        break;
+      case 'UNKNOWN_HUB':
+        this.#learn(waitsFor);
+        break;
+      case 'UNKNOWN_GROUP':
+      case 'UNKNOWN_USER':
+        break;
+    }
+  }
+
+  #learn(hub: string): void {
+    if (this.#stop.signal.aborted || this.#asking.has(hub)) return;
+    const { caller, runtime, onMendable } = this.#parts;
+    const work = async (): Promise<void> => {
+      try {
+        await this.#hubKeys.learn(hub, caller);
+        await onMendable('UNKNOWN_HUB', hub);
+      } catch (error) {
+        // Asked again when the row is tried again: at the next start or session.
+        const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
+        runtime.log.info('asking for the record of a hub failed', { hub, reason });
+      }
+    };
+    const asking = work().finally(() => this.#asking.delete(hub));
+    this.#asking.set(hub, asking);
+  }
+}

@@ -1,0 +1,139 @@
+/**
+ * Test support: the hub of test devices' groups, in memory. It accepts one commit for each epoch and
+ * certifies it with the key that its domain's record names; what follows lies here for its devices.
+ */
+import {
+  checkEntry,
+  checkRoom,
+  ConflictError,
+  factsOf,
+  methods,
+  NotFoundError,
+  parseEntry,
+  RowKind,
+  signCertificate,
+  type ParsedEntry,
+  type SigningKey,
+} from '@quicprochat/proto';
+import {
+  CertifiedEntrySchema,
+  create,
+  GroupControlSchema,
+  GroupLogResponseSchema,
+  toBinary,
+  type CertifiedEntry,
+  type CreateGroupRequest,
+  type GroupControl,
+  type GroupLogRequest,
+  type SignedGroupEntry,
+  type SubmitCommitRequest,
+} from '@quicprochat/proto/messages';
+import type { InboxRow } from './store/store.ts';
+
+/** A row that a hub wrote for a device, and whose commit it came with. */
+interface HubRow extends Pick<InboxRow, 'mid' | 'payload' | 'kind'> {
+  readonly from: Uint8Array;
+  readonly to: Uint8Array;
+}
+
+interface HubEntry {
+  readonly parsed: ParsedEntry;
+  readonly control: GroupControl;
+}
+
+export class TestHub {
+  readonly #signingOf: (domain: string) => SigningKey;
+  readonly #logs = new Map<string, { readonly domain: string; readonly entries: HubEntry[] }>();
+  readonly #rows: HubRow[] = [];
+
+  constructor(signingOf: (domain: string) => SigningKey) {
+    this.#signingOf = signingOf;
+  }
+
+  /** Rows of a device's commits for another one, in order. */
+  rowsOf(from: Uint8Array, to: Uint8Array): readonly HubRow[] {
+    return this.#rows.filter((row) => same(row.from, from) && same(row.to, to));
+  }
+
+  /** The answer to a call of a device; undefined for a method that is not a hub's. */
+  answer(from: Uint8Array, methodId: number, request: unknown): unknown {
+    switch (methodId) {
+      case methods.createGroup.id:
+        return this.#create(request as CreateGroupRequest);
+      case methods.submitCommit.id:
+        return { entry: this.#submit(from, request as SubmitCommitRequest) };
+      case methods.groupLog.id: {
+        const { group, after } = request as GroupLogRequest;
+        return { entries: this.#behind(this.#log(group).entries, after), hasMore: false };
+      }
+      default:
+        return undefined;
+    }
+  }
+
+  #create({ entry, hubs: [domain = ''] }: CreateGroupRequest): unknown {
+    const parsed = parseEntry(entry);
+    checkEntry(parsed, undefined);
+    const known = this.#logs.get(hex(parsed.entry.group));
+    if (known !== undefined) return { entry: known.entries[0]?.control.entry, wasNew: false };
+    const control = create(GroupControlSchema, { entry: this.#certify(domain, parsed, entry) });
+    this.#logs.set(hex(parsed.entry.group), { domain, entries: [{ parsed, control }] });
+    return { entry: control.entry, wasNew: true };
+  }
+
+  #submit(from: Uint8Array, request: SubmitCommitRequest): CertifiedEntry | undefined {
+    const parsed = parseEntry(request.entry);
+    const { domain, entries } = this.#log(parsed.entry.group);
+    const before = entries.find((one) => same(one.parsed.hash, parsed.hash));
+    if (before !== undefined) return before.control.entry;
+    const parent = entries.find((one) => same(one.parsed.hash, parsed.entry.parent));
+    const children = entries.filter((one) => same(one.parsed.entry.parent, parsed.entry.parent));
+    try {
+      if (parent === undefined) throw new ConflictError('EPOCH_CONFLICT', 'unknown parent');
+      checkEntry(parsed, factsOf(parent.parsed));
+      checkRoom(
+        parsed,
+        children.map((one) => one.parsed.hash),
+      );
+    } catch (error) {
+      if (!(error instanceof ConflictError)) throw error;
+      const found = { entries: this.#behind(entries, parsed.entry.parent), hasMore: false };
+      const details = toBinary(GroupLogResponseSchema, create(GroupLogResponseSchema, found));
+      throw new ConflictError('EPOCH_CONFLICT', 'another commit won this epoch', { details });
+    }
+    const { commit, mid, targets, welcomes } = request;
+    const entry = this.#certify(domain, parsed, request.entry);
+    const control = create(GroupControlSchema, { entry, commit });
+    entries.push({ parsed, control });
+    const put = (to: Uint8Array, rowMid: Uint8Array, row: GroupControl): void => {
+      const payload = toBinary(GroupControlSchema, row);
+      this.#rows.push({ from, to, mid: rowMid, payload, kind: RowKind.GroupControl });
+    };
+    for (const { rid } of targets) put(rid, mid, control);
+    for (const { target, mid: welcomeMid, welcome } of welcomes) {
+      const row = create(GroupControlSchema, { entry, welcome });
+      if (target !== undefined) put(target.rid, welcomeMid, row);
+    }
+    return entry;
+  }
+
+  #behind(entries: readonly HubEntry[], after: Uint8Array): GroupControl[] {
+    const position = entries.findIndex(({ parsed }) => same(parsed.hash, after));
+    return entries.slice(position + 1).map(({ control }) => control);
+  }
+
+  #log(group: Uint8Array): { readonly domain: string; readonly entries: HubEntry[] } {
+    const log = this.#logs.get(hex(group));
+    if (log === undefined) throw new NotFoundError('UNKNOWN_GROUP', 'this node is not its hub');
+    return log;
+  }
+
+  #certify(domain: string, { hash }: ParsedEntry, entry?: SignedGroupEntry): CertifiedEntry {
+    const signing = this.#signingOf(domain);
+    const signatures = [signCertificate(hash, 0, { domain, signing })];
+    return create(CertifiedEntrySchema, { term: 0n, signatures, ...(entry && { entry }) });
+  }
+}
+
+const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');
+const same = (a: Uint8Array, b: Uint8Array): boolean => Buffer.compare(a, b) === 0;
