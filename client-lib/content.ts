@@ -70,6 +70,8 @@ export interface ContentHeader extends ContentExtras {
 export interface HandedToken {
   readonly rid: Uint8Array;
   readonly token: Uint8Array;
+  /** Not to be passed on to others. */
+  readonly isKeptBack?: boolean;
 }
 
 /** A message as its sender wrote it. */
@@ -260,7 +262,13 @@ function headerOf(content: ContentMessage): ContentHeader {
 export function tokensMessage(
   tokens: readonly HandedToken[],
 ): MessageInitShape<typeof DeliveryTokensSchema> {
-  return { tokens: tokens.map(({ rid, token }) => ({ rid, token })) };
+  return {
+    tokens: tokens.map(({ rid, token, isKeptBack = false }) => ({
+      rid,
+      token,
+      keptBack: isKeptBack,
+    })),
+  };
 }
 
 /** Undefined for none, and for what is beyond its bounds: it is an extra and costs no message. */
@@ -273,9 +281,10 @@ export function parseTokens(
     tokens.length <= contentLimits.tokens &&
     tokens.every(({ rid, token }) => rid.length === 32 && token.length === deliveryTokenBytes);
   if (!isBounded) return undefined;
-  return tokens.map(({ rid, token }) => ({
+  return tokens.map(({ rid, token, keptBack }) => ({
     rid: Uint8Array.from(rid),
     token: Uint8Array.from(token),
+    ...(keptBack && { isKeptBack: true }),
   }));
 }
 

@@ -101,11 +101,14 @@ export class DeliveryTokens implements Extra {
     return own?.isTold === true ? tokens.untold(own.id) : [];
   }
 
-  /** Beside a Welcome: the own token and those of the members, as far as they are known. */
+  /**
+   * Beside a Welcome: the own token and those of the members, as far as they are known. Whoever blocked
+   * somebody keeps back its own: who is blocked is nobody's business, and may be invited by anybody.
+   */
   forInvitees(group: MlsGroup, invited: readonly string[]): readonly HandedToken[] {
     const { tokens } = this.#parts.store;
     const ofMembers = recipientsOf(group).flatMap(({ identityPub }): HandedToken[] => {
-      const token = tokens.of(identityPub);
+      const token = tokens.toPass(identityPub);
       return token === undefined ? [] : [{ rid: identityPub, token }];
     });
     const users = [...recipientsOf(group).map(({ userId }) => userId), ...invited];
@@ -118,9 +121,9 @@ export class DeliveryTokens implements Extra {
   take(tokens: readonly HandedToken[], from: Uint8Array, nowMs: number): void {
     const { store, runtime } = this.#parts;
     runtime.log.debug('delivery token taken', { count: tokens.length });
-    for (const { rid, token } of tokens) {
+    for (const { rid, token, isKeptBack = false } of tokens) {
       const isOwn = Buffer.compare(rid, from) === 0;
-      if (isOwn) store.tokens.put(rid, token, true, nowMs);
+      if (isOwn) store.tokens.put(rid, token, !isKeptBack, nowMs);
     }
   }
 
@@ -134,7 +137,7 @@ export class DeliveryTokens implements Extra {
     const { store } = this.#parts;
     const members = new Set(recipientsOf(group).map(({ identityPub }) => hex(identityPub)));
     for (const { rid, token } of tokens) {
-      if (members.has(hex(rid))) store.tokens.put(rid, token, false, nowMs);
+      if (members.has(hex(rid))) store.tokens.putPassed(rid, token, nowMs);
     }
   }
 
@@ -149,8 +152,10 @@ export class DeliveryTokens implements Extra {
   }
 
   #own(): readonly HandedToken[] {
-    const own = this.#parts.store.tokens.own();
-    return own === undefined ? [] : [{ rid: this.#parts.rid, token: own.token }];
+    const { tokens } = this.#parts.store;
+    const own = tokens.own();
+    const isKeptBack = tokens.blocked().length > 0;
+    return own === undefined ? [] : [{ rid: this.#parts.rid, token: own.token, isKeptBack }];
   }
 
   #mayHave(members: readonly string[]): boolean {

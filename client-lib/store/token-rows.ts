@@ -4,6 +4,11 @@
  */
 import type { Database } from './database.ts';
 
+export const tokenBounds = {
+  /** For so long nobody can replace a token of a third device by another one that is passed on (ms). */
+  passedKeptMs: 30 * 24 * 3_600_000,
+} as const;
+
 export interface OwnToken {
   readonly id: number;
   /** 16 bytes. */
@@ -21,8 +26,12 @@ export interface TokenRows {
   markAtNode(id: number): void;
   /** Of another device (32 bytes). */
   of(rid: Uint8Array): Uint8Array | undefined;
-  /** What a device handed out itself stands above what others pass on of it. */
-  put(rid: Uint8Array, token: Uint8Array, isOwn: boolean, nowMs: number): void;
+  /** The same, if others may have it. */
+  toPass(rid: Uint8Array): Uint8Array | undefined;
+  /** A device handed out its own token: nothing stands above that. */
+  put(rid: Uint8Array, token: Uint8Array, mayPass: boolean, nowMs: number): void;
+  /** Somebody passed a token on: it takes the place of nothing, or of one that somebody passed on long ago. */
+  putPassed(rid: Uint8Array, token: Uint8Array, nowMs: number): void;
   /** Conversations whose members do not have the own token with this id. */
   untold(id: number): readonly Uint8Array[];
   isTold(conversationId: Uint8Array, id: number): boolean;
@@ -55,16 +64,28 @@ export function tokenRows(db: Database): TokenRows {
       db.run('UPDATE own_token SET told_to_node = 1 WHERE id = ?', id);
     },
     of: (rid) => db.get('SELECT token FROM device_token WHERE rid = ?', rid)?.bytes('token'),
-    put(rid, token, isOwn, nowMs) {
+    toPass: (rid) =>
+      db.get('SELECT token FROM device_token WHERE rid = ? AND may_pass = 1', rid)?.bytes('token'),
+    put(rid, token, mayPass, nowMs) {
       db.run(
-        `INSERT INTO device_token (rid, token, is_own, at_ms) VALUES (?, ?, ?, ?)
-         ON CONFLICT (rid) DO UPDATE SET token = excluded.token, is_own = excluded.is_own,
-           at_ms = excluded.at_ms
-         WHERE excluded.is_own >= device_token.is_own AND excluded.token <> device_token.token`,
+        `INSERT INTO device_token (rid, token, is_own, at_ms, may_pass) VALUES (?, ?, 1, ?, ?)
+         ON CONFLICT (rid) DO UPDATE SET token = excluded.token, is_own = 1,
+           at_ms = excluded.at_ms, may_pass = excluded.may_pass`,
         rid,
         token,
-        isOwn ? 1 : 0,
         nowMs,
+        mayPass ? 1 : 0,
+      );
+    },
+    putPassed(rid, token, nowMs) {
+      db.run(
+        `INSERT INTO device_token (rid, token, is_own, at_ms) VALUES (?, ?, 0, ?)
+         ON CONFLICT (rid) DO UPDATE SET token = excluded.token, at_ms = excluded.at_ms
+         WHERE is_own = 0 AND device_token.at_ms < ?`,
+        rid,
+        token,
+        nowMs,
+        nowMs - tokenBounds.passedKeptMs,
       );
     },
     untold: (id) =>
