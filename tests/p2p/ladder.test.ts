@@ -1,11 +1,11 @@
 /**
  * The ladder through the public interface: real nodes, real clients, real swarms on loopback. Nodes end
- * without a word, and clients find each other by what they said inside MLS.
+ * without a word, and clients go past them by what they told each other inside MLS.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { OpenOptions, Path } from '@quicprochat/client-lib';
 import { deviceSwarm } from '@quicprochat/p2p/device';
-import type { OpenOptions } from '@quicprochat/client-lib';
 import { Rig, type RigClient } from '../client/rig.ts';
 import { loopback } from './devices.ts';
 
@@ -18,28 +18,87 @@ const peers: Pick<OpenOptions, 'fallback'> = {
   },
 };
 
-/** Resolves when a client has kept where this one is. */
-const knows = (client: RigClient, sender: RigClient): Promise<unknown> =>
+/** Resolves when a client has kept where another one is. */
+const knows = (client: RigClient, other: RigClient): Promise<unknown> =>
   client.logged.first(
     ({ event, fields }) =>
-      event === 'endpoint kept' && fields['of'] === sender.client.whoami().deviceId,
-    `${client.userId} to know where ${sender.userId} is`,
+      event === 'endpoint kept' && fields['of'] === other.client.whoami().deviceId,
+    `${client.userId} to know where ${other.userId} is`,
   );
 
-test('with both nodes gone a group goes on over libp2p, and when they return nothing is doubled', async () => {
+const happened = (client: RigClient, isAway: boolean): Promise<unknown> =>
+  client.events.first(
+    (event) => event.type === 'ownNode' && event.isAway === isAway,
+    `the node of ${client.userId} to be ${isAway ? 'away' : 'back'}`,
+  );
+
+/** Texts in the order of their arrival, and by which path each came. */
+async function arrivals(client: RigClient, count: number): Promise<readonly [string, Path][]> {
+  return (await client.read(count)).map(({ text, via }) => [text, via]);
+}
+
+test('with both nodes gone devices go on, and when the nodes return nothing comes twice', async () => {
   await using rig = await Rig.make();
   const anna = await rig.client('anna@red.example', undefined, peers);
   const bert = await rig.client('bert@blue.example', undefined, peers);
   const id = await anna.client.createConversation({ name: 'p2p', members: [bert.userId] });
   await bert.joined();
   await anna.client.send(id, 'one');
-  assert.deepEqual(await bert.texts(1), ['one']);
+  assert.deepEqual(await arrivals(bert, 1), [['one', 'node']]);
   await bert.client.send(id, 'two');
-  assert.deepEqual(await anna.texts(1), ['two']);
+  assert.deepEqual(await arrivals(anna, 1), [['two', 'node']]);
   await Promise.all([knows(anna, bert), knows(bert, anna)]);
-  await rig.red.node?.stop();
+
+  // What blue never got lies in red: it is brought first, or the next one would overtake it.
   await rig.blue.node?.stop();
   await anna.client.send(id, 'three');
-  const [three] = await bert.read(1);
-  assert.deepEqual([three?.text, three?.via], ['three', 'direct']);
+  await anna.client.flush(AbortSignal.timeout(20_000));
+  await rig.red.node?.stop();
+  for (const text of ['four', 'five']) await anna.client.send(id, text);
+  await bert.client.send(id, 'six');
+  assert.deepEqual(await arrivals(bert, 3), [
+    ['three', 'direct'],
+    ['four', 'direct'],
+    ['five', 'direct'],
+  ]);
+  assert.deepEqual(await arrivals(anna, 1), [['six', 'direct']]);
+
+  await Promise.all([rig.red.start([rig.blue]), rig.blue.start([rig.red])]);
+  await Promise.all([happened(anna, false), happened(bert, false)]);
+  await anna.client.send(id, 'seven');
+  assert.deepEqual(await arrivals(bert, 1), [['seven', 'node']]);
+  await anna.client.flush(AbortSignal.timeout(20_000));
+  const own = anna.client.history(id).filter(({ receivedMs }) => receivedMs === undefined);
+  assert.deepEqual(
+    own.map(({ text, paths }) => [text, ...paths]),
+    [
+      ['one', 'node'],
+      ['three', 'node'],
+      ['four', 'direct'],
+      ['five', 'direct'],
+      ['seven', 'node'],
+    ],
+  );
+  // The answer of the device was the receipt.
+  assert.ok(own.slice(1, 4).every(({ sendState }) => sendState === 'delivered'));
+  assert.equal(bert.client.undecryptable().length, 0);
+  assert.equal(bert.client.history(id).length, 7);
+});
+
+test('with the own node gone, what is for others goes straight to their nodes', async () => {
+  await using rig = await Rig.make();
+  const anna = await rig.client('anna@red.example', undefined, { fallback: {} });
+  const bert = await rig.client('bert@blue.example');
+  const id = await anna.client.createConversation({ name: 'guest', members: [bert.userId] });
+  await bert.joined();
+  await bert.client.send(id, 'one');
+  assert.deepEqual(await arrivals(anna, 1), [['one', 'node']]);
+  await rig.red.node?.stop();
+  const sent = await anna.client.send(id, 'two');
+  await happened(anna, true);
+  // Bert cannot see the difference: his own node brought it.
+  assert.deepEqual(await arrivals(bert, 1), [['two', 'node']]);
+  await anna.client.flush(AbortSignal.timeout(20_000));
+  const [two] = anna.client.history(id, 1);
+  assert.deepEqual([two?.innerId, two?.paths, two?.sendState], [sent.id, ['guest'], 'relayed']);
 });
