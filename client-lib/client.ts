@@ -43,11 +43,13 @@ import type { Contact } from './contact.ts';
 import { Device } from './device.ts';
 import { enroll } from './enrolment.ts';
 import { EventBus, type ClientEvent } from './events.ts';
+import type { GroupMember, GroupMetadata } from './group-roles.ts';
 import { keyHistory, type DatedChange } from './kt/key-history.ts';
 import { logStatuses, type LogStatus } from './kt/log-status.ts';
 import { labelOf } from './kt/logs.ts';
 import { callerOf, ClosedError, dialNode, type Caller } from './link.ts';
 import { missingOf, type MissingMessages } from './holes.ts';
+import type { Role } from './mls/index.ts';
 import { receivedMessages, type ReceivedMessage } from './received.ts';
 import type { StoredKeyEvent } from './store/log-rows.ts';
 import { openStore } from './store/sqlite-store.ts';
@@ -230,6 +232,30 @@ export class QpcClient implements AsyncDisposable {
     await this.#requireDevice().conversations.removeMembers(conversationId, members, signal);
   }
 
+  /** Name and timer of a conversation. See Conversations.updateMetadata. */
+  async updateMetadata(
+    conversationId: Uint8Array,
+    metadata: GroupMetadata,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    await this.#requireDevice().conversations.updateMetadata(conversationId, metadata, signal);
+  }
+
+  /** Makes a user owner, admin or member. See Conversations.setRole. */
+  async setRole(
+    conversationId: Uint8Array,
+    userId: string,
+    role: Role,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    await this.#requireDevice().conversations.setRole(conversationId, userId, role, signal);
+  }
+
+  /** See Conversations.rotateKeys. */
+  async rotateKeys(conversationId: Uint8Array, signal?: AbortSignal): Promise<void> {
+    await this.#requireDevice().conversations.rotateKeys(conversationId, signal);
+  }
+
   /** See Conversations.leave. */
   async leave(conversationId: Uint8Array, signal?: AbortSignal): Promise<void> {
     await this.#requireDevice().conversations.leave(conversationId, signal);
@@ -279,6 +305,16 @@ export class QpcClient implements AsyncDisposable {
   /** User ids of a conversation's members. Throws NotFoundError UNKNOWN_GROUP. */
   async members(conversationId: Uint8Array): Promise<readonly string[]> {
     return this.#requireDevice().conversations.members(conversationId);
+  }
+
+  /** Its name and timer; undefined where nothing can be read any more. Throws UNKNOWN_GROUP. */
+  async metadata(conversationId: Uint8Array): Promise<Required<GroupMetadata> | undefined> {
+    return this.#requireDevice().conversations.metadata(conversationId);
+  }
+
+  /** Its users by user id, with roles and devices. Throws NotFoundError UNKNOWN_GROUP. */
+  async listMembers(conversationId: Uint8Array): Promise<readonly GroupMember[]> {
+    return this.#requireDevice().conversations.listMembers(conversationId);
   }
 
   /**
@@ -397,7 +433,16 @@ export class QpcClient implements AsyncDisposable {
 
   /** The logs that this device relies on, as it saw them last. */
   logs(): readonly LogStatus[] {
-    return logStatuses(this.#requireDevice().logs);
+    const { logs, gossip } = this.#requireDevice();
+    return logStatuses(logs, (domain) => gossip.heardSize(domain));
+  }
+
+  /**
+   * A person's word that a convicted log may be believed again: its operator has explained it. The
+   * evidence that is here stays; more of it convicts the log again. Throws NoAccountError.
+   */
+  trustLog(domain: string): void {
+    this.#requireDevice().logs.trust(domain);
   }
 
   /** Throws NoAccountError. */

@@ -21,6 +21,14 @@ import type { Extras } from './extras.ts';
 import { refreshKeys } from './fresh-keys.ts';
 import type { GroupIntent } from './group-intents.ts';
 import { firstEntry } from './group-log.ts';
+import {
+  checkMetadata,
+  checkTarget,
+  groupMembers,
+  parseRole,
+  type GroupMember,
+  type GroupMetadata,
+} from './group-roles.ts';
 import { headOf } from './group-walker.ts';
 import { fetchInvitees, type Invitee } from './invitation.ts';
 import type { EvidenceExchange } from './kt/evidence-exchange.ts';
@@ -33,6 +41,7 @@ import {
   type Mls,
   type MlsGroup,
   type MlsSuite,
+  type Role,
   type SignatureKey,
 } from './mls/index.ts';
 import { withPrekeys } from './prekeys.ts';
@@ -49,7 +58,6 @@ import type {
 import type { Batch, Writer } from './writer.ts';
 
 export const conversationLimits = {
-  nameBytes: 256,
   /** Direct mode copies every message to each device; larger groups need channels. */
   devices: 256,
 } as const;
@@ -108,13 +116,7 @@ export class Conversations {
     signal?: AbortSignal,
   ): Promise<Uint8Array> {
     const { runtime, writer, mls, identity, signatureKey, committer } = this.#parts;
-    const nameBytes = Buffer.byteLength(name);
-    if (nameBytes > conversationLimits.nameBytes) {
-      throw new InvalidArgumentError(
-        'BAD_FIELD',
-        `conversation name: ${nameBytes} bytes, at most ${conversationLimits.nameBytes}`,
-      );
-    }
+    checkMetadata({ name });
     await refreshKeys(this.#parts, [identity.userId], signal);
     const { suite, invitees } = await this.#findInitial(othersOf(userIds, identity), signal);
     const { groupId, intent } = await writer.run(async (batch) => {
@@ -176,14 +178,49 @@ export class Conversations {
     await this.change(conversationId, { kind: 'add', userIds: others }, signal);
   }
 
-  /** Removes every device of these users. Like `addMembers`. */
+  /**
+   * Removes users with all their devices, and single devices (`alice@red.example/<device id>`); who is not
+   * there is gone already. Like `addMembers`; InvalidArgumentError BAD_FIELD for the own user and device.
+   */
   async removeMembers(
     conversationId: Uint8Array,
-    userIds: readonly string[],
+    targets: readonly string[],
     signal?: AbortSignal,
   ): Promise<void> {
-    const others = othersOf(userIds, this.#parts.identity);
-    await this.change(conversationId, { kind: 'remove', userIds: others }, signal);
+    const { userId, deviceId } = this.#parts.identity;
+    for (const target of targets) {
+      checkTarget(target);
+      if (target !== userId && target !== `${userId}/${deviceId}`) continue;
+      throw new InvalidArgumentError('BAD_FIELD', 'remove: this device; to go, leave');
+    }
+    await this.change(conversationId, { kind: 'remove', userIds: targets }, signal);
+  }
+
+  /** Name and timer, in one commit. Like `addMembers`; InvalidArgumentError BAD_FIELD out of bounds. */
+  async updateMetadata(
+    conversationId: Uint8Array,
+    metadata: GroupMetadata,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    checkMetadata(metadata);
+    await this.change(conversationId, { kind: 'update', ...metadata }, signal);
+  }
+
+  /** Like `addMembers`; also MlsError UNKNOWN_MEMBER and LAST_OWNER. */
+  async setRole(
+    conversationId: Uint8Array,
+    userId: string,
+    role: Role,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    const user = parseUserId(userId).userId;
+    const wanted = { kind: 'setRole', userId: user, role: parseRole(role) } as const;
+    await this.change(conversationId, wanted, signal);
+  }
+
+  /** Fresh keys for this device and the group. Like `addMembers`. */
+  async rotateKeys(conversationId: Uint8Array, signal?: AbortSignal): Promise<void> {
+    await this.change(conversationId, { kind: 'rekey' }, signal);
   }
 
   /**
@@ -233,6 +270,24 @@ export class Conversations {
     return this.#parts.writer.run(async (batch) => {
       const members = batch.group(groupId)?.members() ?? [];
       return [...new Set(members.map(({ userId }) => userId))].sort();
+    });
+  }
+
+  /** Name and timer; undefined for an OLD one. Throws NotFoundError UNKNOWN_GROUP. */
+  async metadata(conversationId: Uint8Array): Promise<Required<GroupMetadata> | undefined> {
+    const { groupId } = this.#conversation(conversationId);
+    return this.#parts.writer.run(async (batch) => {
+      const info = batch.group(groupId)?.info;
+      return info && { name: info.name, expirySeconds: info.expirySeconds };
+    });
+  }
+
+  /** The users with roles and devices, by user id; none of an OLD one. Throws like `metadata`. */
+  async listMembers(conversationId: Uint8Array): Promise<readonly GroupMember[]> {
+    const { groupId } = this.#conversation(conversationId);
+    return this.#parts.writer.run(async (batch) => {
+      const group = batch.group(groupId);
+      return group === undefined ? [] : groupMembers(group);
     });
   }
 

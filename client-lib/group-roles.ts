@@ -3,7 +3,7 @@
  * it is now. Who may do what is judged where commits are (mls/policy.ts); here are the changes that keep
  * those rules: whoever goes leaves no role behind.
  */
-import { InvalidArgumentError } from '@quicprochat/proto';
+import { InvalidArgumentError, parseUserId } from '@quicprochat/proto';
 import {
   groupLimits,
   MlsError,
@@ -73,6 +73,14 @@ export function removing(group: GroupView, targets: readonly string[]): Change |
   const roles = group.info.roles.filter(({ userId }) => staying.has(userId));
   const remove = gone.map(({ leafIndex }) => leafIndex);
   return { remove, ...contextChange(group, { roles }) };
+}
+
+/** Throws InvalidArgumentError BAD_FIELD unless it is a user, or a device of one (`user/device`). */
+export function checkTarget(target: string): void {
+  const [userId = '', deviceId, ...more] = target.split('/');
+  parseUserId(userId);
+  if (more.length === 0 && (deviceId === undefined || /^[a-z2-7]{16}$/.test(deviceId))) return;
+  throw new InvalidArgumentError('BAD_FIELD', 'member: need name@domain, or name@domain/device');
 }
 
 const isTarget = ({ userId, deviceId }: Member, target: string): boolean =>

@@ -23,6 +23,8 @@ export { eventLimits, type ClientEvent, type LinkState } from './events.ts';
 export { PrekeyError } from './fan-out.ts';
 export type { MissingMessages } from './holes.ts';
 export type { DatedChange } from './kt/key-history.ts';
+export { groupLimits, type Role } from './mls/index.ts';
+export type { GroupMember, GroupMetadata } from './group-roles.ts';
 export { LogError } from './kt/log-record.ts';
 export type { LogStatus } from './kt/log-status.ts';
 export type { VersionChange } from './kt/manifest-history.ts';

@@ -31,7 +31,7 @@ export function addConversationCommands(program: Command, cli: Cli): void {
       create(cli, name, members, options),
     );
   withTimedOptions(program.command('add <conversation> <members...>'), cli)
-    .description('add users to a conversation that this device created')
+    .description('add users to a conversation')
     .action((conversation: string, members: string[], options: TimedOptions) =>
       add(cli, conversation, members, options),
     );

@@ -269,14 +269,6 @@ function noticeOf(event: ClientEvent): { line: string; record: JsonRecord } | un
         },
       };
     case 'membersChanged':
-      return {
-        line: `-- members of ${shortId(event.conversationId)}: ${event.members.join(' ')}`,
-        record: {
-          type: 'membersChanged',
-          conversation: hexOf(event.conversationId),
-          members: event.members,
-        },
-      };
     case 'renamed':
     case 'roleChanged':
     case 'timerChanged':
