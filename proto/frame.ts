@@ -31,10 +31,26 @@ export const defaultMaxPayloadBytes = 1024 * 1024;
 /** No row may exceed this (bytes). */
 export const hardMaxPayloadBytes = 4 * 1024 * 1024;
 
+/** Small frames share memory: one of its own costs more than all else that a small frame needs. */
+const sharedBytes = 64 * 1024;
+const smallFrameBytes = 4 * 1024;
+let shared = new Uint8Array(0);
+let sharedUsed = 0;
+
+function room(length: number): Uint8Array<ArrayBuffer> {
+  if (length > smallFrameBytes) return new Uint8Array(length);
+  if (sharedUsed + length > shared.length) {
+    shared = new Uint8Array(sharedBytes);
+    sharedUsed = 0;
+  }
+  sharedUsed += length;
+  return shared.subarray(sharedUsed - length, sharedUsed);
+}
+
 function frame(headerBytes: number, payload: Uint8Array): [Uint8Array<ArrayBuffer>, DataView] {
-  const out = new Uint8Array(headerBytes + payload.length);
+  const out = room(headerBytes + payload.length);
   out.set(payload, headerBytes);
-  const view = new DataView(out.buffer);
+  const view = new DataView(out.buffer, out.byteOffset, headerBytes);
   view.setUint32(headerBytes - 4, payload.length);
   return [out, view];
 }
@@ -102,6 +118,7 @@ export function pushFormat(maxPayloadBytes: number): FrameFormat<PushFrame> {
   };
 }
 
+const none = new Uint8Array(0);
 /** First allocation for a payload; it doubles as bytes really arrive. */
 const firstAllocationBytes = 16 * 1024;
 
@@ -113,17 +130,15 @@ const firstAllocationBytes = 16 * 1024;
  */
 export class FrameParser<F> {
   readonly #format: FrameFormat<F>;
-  readonly #header: Uint8Array<ArrayBuffer>;
-  readonly #view: DataView;
+  #header = none;
+  #view = new DataView(none.buffer);
   #headerFilled = 0;
   #length = -1;
-  #payload = new Uint8Array(0);
+  #payload = none;
   #filled = 0;
 
   constructor(format: FrameFormat<F>) {
     this.#format = format;
-    this.#header = new Uint8Array(format.headerBytes);
-    this.#view = new DataView(this.#header.buffer);
   }
 
   /** True when no part of a frame is held. */
@@ -132,6 +147,8 @@ export class FrameParser<F> {
   }
 
   push(chunk: Uint8Array): F[] {
+    const whole = this.isEmpty ? this.#whole(chunk) : undefined;
+    if (whole !== undefined) return [whole];
     const frames: F[] = [];
     let offset = 0;
     // The second condition completes a frame whose payload is empty without a further byte.
@@ -142,17 +159,37 @@ export class FrameParser<F> {
     return frames;
   }
 
+  /**
+   * The frame that the chunk is, neither less nor more: most are. Its payload stays where it is, in
+   * memory that holds nothing else.
+   */
+  #whole(chunk: Uint8Array): F | undefined {
+    const { headerBytes } = this.#format;
+    if (chunk.length < headerBytes || chunk.length !== chunk.buffer.byteLength) return undefined;
+    const header = new DataView(chunk.buffer, 0, headerBytes);
+    if (header.getUint32(headerBytes - 4) !== chunk.length - headerBytes) return undefined;
+    this.#check(header, chunk.length - headerBytes);
+    return this.#format.make(header, chunk.subarray(headerBytes));
+  }
+
+  #check(header: DataView, length: number): void {
+    const bound = this.#format.maxPayloadBytes(header);
+    if (length <= bound) return;
+    throw new TransportError('protocol', `payload: ${length} bytes, at most ${bound}`);
+  }
+
   #readHeader(chunk: Uint8Array, offset: number): number {
+    if (this.#header === none) {
+      this.#header = new Uint8Array(this.#format.headerBytes);
+      this.#view = new DataView(this.#header.buffer);
+    }
     const wanted = this.#format.headerBytes - this.#headerFilled;
     const part = chunk.subarray(offset, offset + wanted);
     this.#header.set(part, this.#headerFilled);
     this.#headerFilled += part.length;
     if (this.#headerFilled === this.#format.headerBytes) {
       const length = this.#view.getUint32(this.#format.headerBytes - 4);
-      const bound = this.#format.maxPayloadBytes(this.#view);
-      if (length > bound) {
-        throw new TransportError('protocol', `payload: ${length} bytes, at most ${bound}`);
-      }
+      this.#check(this.#view, length);
       this.#length = length;
       this.#payload = new Uint8Array(Math.min(length, firstAllocationBytes));
     }

@@ -7,8 +7,9 @@ import { encodePush, FrameParser, pushFormat } from '../frame.ts';
 import type { PushFrame, RequestFrame, ResponseFrame } from '../frame.ts';
 import type { Runtime } from '../runtime.ts';
 import { TransportError } from '../status.ts';
+import { Deadlines } from './deadlines.ts';
 import { serveCall, type IncomingCallOptions } from './incoming-call.ts';
-import { asTransportError, OutgoingCall } from './outgoing-call.ts';
+import { asTransportError, OutgoingCall, type CallHost } from './outgoing-call.ts';
 import { closedError } from './session.ts';
 import type { ByteStream, StreamKind, StreamSession } from './session.ts';
 import { StreamSlots } from './stream-slots.ts';
@@ -31,10 +32,9 @@ export class FramedConnection implements Connection {
   readonly #runtime: Runtime;
   readonly #session: StreamSession;
   readonly #limits: TransportLimits;
-  readonly #calls = new Set<OutgoingCall>();
-  readonly #callSlots: StreamSlots;
+  readonly #outgoing: CallHost;
   readonly #pushSlots: StreamSlots;
-  readonly #incoming: IncomingCallOptions;
+  #incoming: IncomingCallOptions;
   readonly #callHandler = Promise.withResolvers<CallHandler>();
   readonly #pushHandler = Promise.withResolvers<PushHandler>();
   #closeInfo: CloseInfo | undefined;
@@ -50,27 +50,31 @@ export class FramedConnection implements Connection {
     this.#session = session;
     this.#limits = limits;
     this.peer = session.peer;
-    this.#callSlots = new StreamSlots(
+    const deadlines = new Deadlines(runtime.clock);
+    const slots = new StreamSlots(
       { open: limits.callsInFlight, queued: limits.callsQueued },
       () => session.streamCredit('call') > 0,
     );
+    const calls = new Set<OutgoingCall>();
+    this.#outgoing = { session, slots, deadlines, calls };
     // Push streams are few and live long: a queue of more than this is a fault of the layer above.
     this.#pushSlots = new StreamSlots(
       { open: limits.incomingPushStreams, queued: limits.incomingPushStreams },
       () => session.streamCredit('push') > 0,
     );
-    this.#incoming = { runtime, limits, maxRequestBytes, handler: this.#callHandler.promise };
+    const handler = this.#callHandler.promise;
+    this.#incoming = { runtime, limits, deadlines, maxRequestBytes, handler };
     const closed = Promise.withResolvers<CloseInfo>();
     this.closed = closed.promise;
     session.start({
       onStream: (kind, stream) => void this.#serve(kind, stream),
       onCredit: () => {
-        this.#callSlots.pump();
+        slots.pump();
         this.#pushSlots.pump();
       },
       onClosed: (info) => {
         this.#closeInfo = info;
-        for (const call of this.#calls) call.fail(closedError(info));
+        for (const call of calls) call.fail(closedError(info));
         closed.resolve(info);
       },
     });
@@ -78,15 +82,12 @@ export class FramedConnection implements Connection {
 
   call(request: RequestFrame, options: CallOptions): Promise<ResponseFrame> {
     if (this.#closeInfo) return Promise.reject(closedError(this.#closeInfo));
-    const { clock } = this.#runtime;
-    const forget = (ended: OutgoingCall): void => void this.#calls.delete(ended);
-    const call = new OutgoingCall(this.#session, this.#callSlots, clock, request, options, forget);
-    this.#calls.add(call);
-    return call.place();
+    return new OutgoingCall(this.#outgoing, request, options).response;
   }
 
   onCall(handler: CallHandler): void {
     this.#callHandler.resolve(handler);
+    this.#incoming = { ...this.#incoming, handler };
   }
 
   onPushStream(handler: PushHandler): void {
@@ -98,10 +99,10 @@ export class FramedConnection implements Connection {
     if (this.#closeInfo) return Promise.reject(closedError(this.#closeInfo));
     const opened = Promise.withResolvers<PushWriter>();
     const timer = this.#runtime.clock.timer(this.#limits.handshakeMs, () => {
-      withdraw();
+      withdraw?.();
       opened.reject(new TransportError('limit', 'push: the peer allows no further stream'));
     });
-    let withdraw = (): void => {};
+    let withdraw: (() => void) | undefined;
     const start = (): void => {
       timer.cancel();
       try {

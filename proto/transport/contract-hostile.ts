@@ -63,7 +63,7 @@ export function hostileCases(make: MakeEngine): void {
     await Promise.all(
       streams.map(async (stream) => {
         const header = encodeRequest({ methodId: 1, requestId: 77, payload: new Uint8Array() });
-        new DataView(header.buffer).setUint32(6, 0xffff_ffff);
+        new DataView(header.buffer, header.byteOffset).setUint32(6, 0xffff_ffff);
         await stream.write(header);
         const response = await readResponse(stream);
         assert.deepEqual([response.status, response.requestId], [7, 77]);
@@ -89,7 +89,7 @@ export function hostileCases(make: MakeEngine): void {
     );
     const other = await rig.dial();
     await callEcho(other);
-    for (const stream of halves) await rejectsWith(stream.read(), 'timeout');
+    for (const stream of halves) await rejectsWith(Promise.resolve(stream.read()), 'timeout');
     const tookMs = performance.now() - started;
     assert.ok(tookMs > 250 && tookMs < 3000, `${tookMs} ms`);
     await callEcho(other);
@@ -105,7 +105,7 @@ export function hostileCases(make: MakeEngine): void {
     const frame = encodeRequest({ methodId: 1, requestId: 6, payload: Buffer.from('six') });
     const early = session.openStream('call');
     await early.finish(frame.subarray(0, 11));
-    await rejectsWith(early.read(), 'protocol');
+    await rejectsWith(Promise.resolve(early.read()), 'protocol');
     const long = session.openStream('call');
     await long.write(Buffer.concat([frame, Buffer.alloc(300)]));
     assert.equal((await readResponse(long)).requestId, 6);

@@ -4,8 +4,8 @@
  */
 import { encodeRequest, FrameParser, responseFormat } from '../frame.ts';
 import type { RequestFrame, ResponseFrame } from '../frame.ts';
-import type { Clock, Timer } from '../runtime.ts';
 import { TransportError } from '../status.ts';
+import type { Deadlines } from './deadlines.ts';
 import type { ByteStream, StreamSession } from './session.ts';
 import type { StreamSlots } from './stream-slots.ts';
 import type { CallOptions } from './transport.ts';
@@ -16,50 +16,56 @@ export function asTransportError(error: unknown): TransportError {
   return new TransportError('internal', 'transport: unexpected error', { cause: error });
 }
 
+/** What a call needs of its connection. */
+export interface CallHost {
+  readonly session: StreamSession;
+  readonly slots: StreamSlots;
+  readonly deadlines: Deadlines;
+  /** The calls that have not ended. */
+  readonly calls: Set<OutgoingCall>;
+}
+
 export class OutgoingCall {
-  readonly #session: StreamSession;
-  readonly #slots: StreamSlots;
+  /** The response; rejects with TransportError only. */
+  readonly response: Promise<ResponseFrame>;
+  readonly #host: CallHost;
   readonly #request: RequestFrame;
   readonly #options: CallOptions;
-  readonly #onEnd: (call: OutgoingCall) => void;
-  readonly #result = Promise.withResolvers<ResponseFrame>();
-  readonly #deadline: Timer;
-  #withdraw: () => void = () => {};
+  readonly #parser: FrameParser<ResponseFrame>;
+  #resolve!: (response: ResponseFrame) => void;
+  #reject!: (error: TransportError) => void;
+  #meetDeadline: () => void;
+  #withdraw: (() => void) | undefined;
   #stream: ByteStream | undefined;
   #isWritten = false;
   #isEnded = false;
 
-  /** `onEnd` runs once, at the moment the call ends. Does nothing before `place`. */
-  constructor(
-    session: StreamSession,
-    slots: StreamSlots,
-    clock: Clock,
-    request: RequestFrame,
-    options: CallOptions,
-    onEnd: (call: OutgoingCall) => void,
-  ) {
-    this.#session = session;
-    this.#slots = slots;
+  /** Queues the call. */
+  constructor(host: CallHost, request: RequestFrame, options: CallOptions) {
+    this.#host = host;
     this.#request = request;
     this.#options = options;
-    this.#onEnd = onEnd;
-    const { deadlineMs } = options;
-    this.#deadline = clock.timer(deadlineMs, () => {
+    this.#parser = new FrameParser(responseFormat(options.maxResponseBytes));
+    this.response = new Promise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+    const { deadlineMs, signal } = options;
+    host.calls.add(this);
+    this.#meetDeadline = host.deadlines.add(deadlineMs, () => {
       this.fail(new TransportError('timeout', `call: no response within ${deadlineMs} ms`));
     });
-  }
-
-  /** Queues the call. The promise is the response; it rejects with TransportError only. */
-  place(): Promise<ResponseFrame> {
-    const { signal } = this.#options;
     signal?.addEventListener('abort', this.#onAbort, { once: true });
     if (signal?.aborted) this.#onAbort();
+    else this.#place();
+  }
+
+  #place(): void {
     try {
-      if (!this.#isEnded) this.#withdraw = this.#slots.request(() => this.#start());
+      this.#withdraw = this.#host.slots.request(() => this.#start());
     } catch (error) {
       this.fail(asTransportError(error));
     }
-    return this.#result.promise;
   }
 
   /** Ends the call with the error, unless it ended before; the peer is told that nobody waits. */
@@ -67,7 +73,7 @@ export class OutgoingCall {
     if (this.#isEnded) return;
     this.#stream?.reset('cancelled');
     this.#end();
-    this.#result.reject(error);
+    this.#reject(error);
   }
 
   readonly #onAbort = (): void => {
@@ -77,59 +83,70 @@ export class OutgoingCall {
 
   #end(): void {
     this.#isEnded = true;
-    this.#deadline.cancel();
+    this.#meetDeadline();
     this.#options.signal?.removeEventListener('abort', this.#onAbort);
-    this.#withdraw();
-    if (this.#stream) this.#slots.release();
-    this.#onEnd(this);
+    this.#withdraw?.();
+    if (this.#stream) this.#host.slots.release();
+    this.#host.calls.delete(this);
   }
 
   #start(): void {
     try {
-      this.#stream = this.#session.openStream('call');
+      this.#stream = this.#host.session.openStream('call');
     } catch (error) {
-      this.#slots.release();
+      this.#host.slots.release();
       this.fail(asTransportError(error));
       return;
     }
-    void this.#write(this.#stream);
-    void this.#read(this.#stream);
+    this.#write(this.#stream);
+    this.#read(this.#stream);
   }
 
-  async #write(stream: ByteStream): Promise<void> {
-    try {
-      await stream.finish(encodeRequest(this.#request));
-      this.#isWritten = true;
-    } catch {
-      // The peer stopped reading: it may have answered early, so the read side tells what happened.
-    }
+  #write(stream: ByteStream): void {
+    const written = stream.finish(encodeRequest(this.#request));
+    if (written === undefined) this.#isWritten = true;
+    else written.then(this.#onWritten, ignore);
   }
 
-  async #read(stream: ByteStream): Promise<void> {
-    const parser = new FrameParser(responseFormat(this.#options.maxResponseBytes));
+  readonly #onWritten = (): void => {
+    this.#isWritten = true;
+  };
+
+  #read(stream: ByteStream): void {
+    const chunk = stream.read();
+    if (chunk instanceof Promise) chunk.then(this.#onChunk, this.#onError);
+    else this.#onChunk(chunk);
+  }
+
+  readonly #onError = (error: unknown): void => this.fail(asTransportError(error));
+
+  readonly #onChunk = (chunk: Uint8Array | undefined): void => {
+    const stream = this.#stream;
+    if (this.#isEnded || !stream) return;
     try {
-      let frames: ResponseFrame[] = [];
-      while (frames.length === 0) {
-        const chunk = await stream.read();
-        if (chunk === undefined) throw new TransportError('protocol', 'response: ended early');
-        frames = parser.push(chunk);
-      }
-      this.#succeed(stream, frames, parser.isEmpty);
+      if (chunk === undefined) throw new TransportError('protocol', 'response: ended early');
+      const frames = this.#parser.push(chunk);
+      if (frames.length === 0) this.#read(stream);
+      else this.#succeed(stream, frames);
     } catch (error) {
       this.fail(asTransportError(error));
     }
-  }
+  };
 
-  #succeed(stream: ByteStream, frames: readonly ResponseFrame[], isExact: boolean): void {
+  #succeed(stream: ByteStream, frames: readonly ResponseFrame[]): void {
     const [response] = frames;
-    if (response?.requestId !== this.#request.requestId || frames.length > 1 || !isExact) {
+    const isExact = frames.length === 1 && this.#parser.isEmpty;
+    if (response?.requestId !== this.#request.requestId || !isExact) {
       throw new TransportError('protocol', 'response: not the one frame of this request');
     }
-    if (this.#isEnded) return;
     // The message ended where its length says. The end of the stream is not waited for.
     if (this.#isWritten) stream.stopReading();
     else stream.reset('done');
     this.#end();
-    this.#result.resolve(response);
+    this.#resolve(response);
   }
+}
+
+function ignore(): void {
+  // The peer stopped reading: it may have answered early, so the read side tells what happened.
 }

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { test } from 'node:test';
-import { parseLongHeader, routeKey, routeOf } from './quiche-header.ts';
+import { isTo, parseLongHeader, routeKey, routeOf } from './quiche-header.ts';
 
 const id = (maxLength: number) => fc.uint8Array({ minLength: 0, maxLength });
 
@@ -52,6 +52,23 @@ test('a short header is routed by the id behind its first byte', () => {
   assert.equal(routeOf(Buffer.concat([Buffer.of(0x41), ownId, Buffer.of(7)])), routeKey(ownId));
   assert.equal(routeOf(Buffer.concat([Buffer.of(0x41), ownId.subarray(1)])), undefined);
   assert.equal(routeOf(Buffer.alloc(0)), undefined);
+});
+
+test('a packet is for the connection id that it names, and for no other', () => {
+  fc.assert(
+    fc.property(fc.uint8Array({ minLength: 16, maxLength: 16 }), fc.nat(15), (ownId, at) => {
+      const short = Buffer.concat([Buffer.of(0x41), ownId, Buffer.of(7)]);
+      const long = initial(ownId, new Uint8Array(8), new Uint8Array());
+      const other = ownId.with(at, (ownId[at] ?? 0) ^ 1);
+      for (const packet of [short, long]) {
+        assert.equal(isTo(ownId, packet), true);
+        assert.equal(isTo(other, packet), false);
+        assert.equal(isTo(ownId, packet.subarray(0, 1 + at)), false);
+      }
+      assert.equal(isTo(ownId, initial(other.subarray(1), new Uint8Array(8), ownId)), false);
+    }),
+  );
+  assert.equal(isTo(new Uint8Array(16), Buffer.alloc(0)), false);
 });
 
 test('no bytes make the parser throw', () => {

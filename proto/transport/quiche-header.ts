@@ -40,6 +40,18 @@ export function routeOf(data: Buffer): string | undefined {
   return data.toString('latin1', 6, 6 + length);
 }
 
+/** Whether a datagram's first packet names the connection id. */
+export function isTo(connectionId: Uint8Array, data: Uint8Array): boolean {
+  const isShort = ((data[0] ?? 0) & 0x80) === 0;
+  if (!isShort && data[5] !== connectionId.length) return false;
+  const start = isShort ? 1 : 6;
+  // One that is too short has an undefined byte there.
+  for (let index = 0; index < connectionId.length; index += 1) {
+    if (data[start + index] !== connectionId[index]) return false;
+  }
+  return true;
+}
+
 /** The long header of a datagram, or undefined: a short one, or not well formed. */
 export function parseLongHeader(data: Buffer): LongHeader | undefined {
   if (data.length < 7 || ((data[0] ?? 0) & 0x80) === 0) return undefined;

@@ -99,6 +99,8 @@ export class Link implements TurnTaker {
       // says so. What could not be a packet of this connection it has dropped without an error.
       this.#runtime.log.debug('quic.packet.refused', { error: String(error) });
     }
+    if (this.#hasReceived) return;
+    // Once in a turn: what counts is whether the peer lives.
     this.#hasReceived = true;
     this.#receivedAt = this.#runtime.clock.monotonic();
     this.#turn.takeIn(this);

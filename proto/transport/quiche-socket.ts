@@ -11,34 +11,42 @@ import { datagramBytes, type NativeAddress } from './quiche-native.ts';
 
 /** Kernel buffers (bytes): a burst must survive while JavaScript is busy. The kernel may cap it. */
 const bufferBytes = 4 * 1024 * 1024;
-/** Packets are written into slabs of this size (bytes). */
-const slabBytes = 64 * 1024;
+/** Packets that one slab has room for. */
+const slabRooms = 64;
 
 /** Memory that packets are written into: all sockets of an engine share it. */
 export class PacketSlab {
-  #bytes = Buffer.allocUnsafeSlow(slabBytes);
-  #offset = 0;
+  #rooms = slab();
+  #next = 0;
   readonly #users = new Set<UdpSocket>();
 
   /** Room for one packet, valid until the next `room` or `take`. */
   room(): Uint8Array {
-    if (this.#offset + datagramBytes > slabBytes) {
+    if (this.#next === slabRooms) {
       // Where the system has not taken all packets yet, they are left to the collector.
       const isWaiting = [...this.#users].some((socket) => socket.isSending);
-      if (isWaiting) this.#bytes = Buffer.allocUnsafeSlow(slabBytes);
+      if (isWaiting) this.#rooms = slab();
       this.#users.clear();
-      this.#offset = 0;
+      this.#next = 0;
     }
-    return this.#bytes.subarray(this.#offset, this.#offset + datagramBytes);
+    return this.#rooms[this.#next] as Uint8Array;
   }
 
   /** The first bytes of the room, which now belong to the socket until it has sent them. */
   take(length: number, socket: UdpSocket): Uint8Array {
     this.#users.add(socket);
-    const start = this.#offset;
-    this.#offset += length;
-    return this.#bytes.subarray(start, start + length);
+    const room = this.room();
+    this.#next += 1;
+    return length === room.length ? room : room.subarray(0, length);
   }
+}
+
+/** Rooms side by side in one memory. */
+function slab(): Uint8Array[] {
+  const bytes = new Uint8Array(Buffer.allocUnsafeSlow(slabRooms * datagramBytes).buffer);
+  return Array.from({ length: slabRooms }, (_, index) =>
+    bytes.subarray(index * datagramBytes, (index + 1) * datagramBytes),
+  );
 }
 
 export interface SocketHandlers {

@@ -6,18 +6,17 @@ import { TransportError } from '../status.ts';
 import { asTransportError } from './outgoing-call.ts';
 import { streamErrorCode, type NativeConnection } from './quiche-native.ts';
 import { streamCodes, streamError } from './session.ts';
-import type { ByteStream, StreamReason } from './session.ts';
+import type { ByteStream, Soon, StreamKind, StreamReason } from './session.ts';
 
 /** What may still come behind a complete message before its stream is stopped (bytes). */
 const lingerBytes = 4096;
-
-const done = Promise.resolve();
-const ended = Promise.resolve(undefined);
 
 /** What a stream needs of its session. */
 export interface StreamHost {
   /** The connection, until the session ended. */
   readonly native: NativeConnection | undefined;
+  /** quiche has heard of the stream that was opened here. */
+  began(id: number): void;
   /** Memory to receive into; what is in it must be copied out at once. */
   readonly scratch: Uint8Array;
   /** Packets are to be built. */
@@ -50,12 +49,14 @@ export class QuicheStream implements ByteStream {
   readonly id: number;
   readonly #host: StreamHost;
   readonly #canWrite: boolean;
+  /** quiche knows the stream. */
+  #hasBegun: boolean;
   /** Bytes of it may be under way. */
   hasWritten = false;
   /** No bytes are to come, or none are wanted. */
   #isReadDone: boolean;
   #readError: TransportError | undefined;
-  #mayHaveBytes = false;
+  #mayHaveBytes: boolean;
   #isDiscarding = false;
   #discardedBytes = 0;
   #reader: PromiseWithResolvers<Uint8Array | undefined> | undefined;
@@ -65,13 +66,16 @@ export class QuicheStream implements ByteStream {
   #writes: Write[] = [];
   #stopped: PromiseWithResolvers<TransportError> | undefined;
 
-  constructor(host: StreamHost, id: number, directions: { reads: boolean; writes: boolean }) {
+  /** One that the peer opened has begun, and something of it is here. */
+  constructor(host: StreamHost, id: number, kind: StreamKind, isPeers: boolean) {
     this.#host = host;
     this.id = id;
-    this.#isReadDone = !directions.reads;
-    this.#canWrite = directions.writes;
-    this.#isWriteDone = !directions.writes;
-    if (!directions.writes) {
+    this.#isReadDone = kind === 'push' && !isPeers;
+    this.#canWrite = kind === 'call' || !isPeers;
+    this.#isWriteDone = !this.#canWrite;
+    this.#hasBegun = isPeers;
+    this.#mayHaveBytes = isPeers;
+    if (!this.#canWrite) {
       this.#writeError = new TransportError('protocol', 'stream: runs the other way');
     }
   }
@@ -88,14 +92,13 @@ export class QuicheStream implements ByteStream {
     return this.#writes.length > 0;
   }
 
-  read(): Promise<Uint8Array | undefined> {
+  read(): Soon<Uint8Array | undefined> {
     if (this.#readError) return Promise.reject(this.#readError);
-    if (this.#isReadDone) return ended;
+    if (this.#isReadDone) return undefined;
     if (this.#mayHaveBytes) {
       try {
         const bytes = this.#pull();
-        if (bytes) return Promise.resolve(bytes);
-        if (this.#isReadDone) return ended;
+        if (bytes || this.#isReadDone) return bytes;
       } catch (error) {
         return Promise.reject(asTransportError(error));
       }
@@ -200,15 +203,15 @@ export class QuicheStream implements ByteStream {
     this.#endReading();
   }
 
-  write(bytes: Uint8Array): Promise<void> {
+  write(bytes: Uint8Array): Soon<void> {
     return this.#write(bytes, false);
   }
 
-  finish(last: Uint8Array): Promise<void> {
+  finish(last: Uint8Array): Soon<void> {
     return this.#write(last, true);
   }
 
-  #write(bytes: Uint8Array, isLast: boolean): Promise<void> {
+  #write(bytes: Uint8Array, isLast: boolean): Soon<void> {
     if (this.#writeError) return Promise.reject(this.#writeError);
     if (this.#isWriteDone) {
       return Promise.reject(new TransportError('protocol', 'stream: written after its end'));
@@ -227,8 +230,8 @@ export class QuicheStream implements ByteStream {
   }
 
   /** Without a wait: quiche took all, or the stream failed. */
-  #settled(): Promise<void> {
-    return this.#writeError ? Promise.reject(this.#writeError) : done;
+  #settled(): Soon<void> {
+    if (this.#writeError) return Promise.reject(this.#writeError);
   }
 
   #isSettled(bytes: Uint8Array, offset: number, isLast: boolean): boolean {
@@ -260,12 +263,18 @@ export class QuicheStream implements ByteStream {
       this.#host.wake();
       if (taken === null) return 0;
       this.hasWritten = true;
+      if (!this.#hasBegun) this.#begin();
       if (isLast && taken === bytes.length) this.#endWriting();
       return taken;
     } catch (error) {
       this.#failWriting(error);
       return 0;
     }
+  }
+
+  #begin(): void {
+    this.#hasBegun = true;
+    this.#host.began(this.id);
   }
 
   #endWriting(): void {
@@ -276,6 +285,7 @@ export class QuicheStream implements ByteStream {
 
   /** Looks whether the peer stopped us; quiche tells it in no other way to a stream that is idle. */
   checkStopped(): void {
+    if (!this.#hasBegun) return;
     try {
       this.#host.native?.streamCapacity(this.id);
     } catch (error) {
@@ -309,6 +319,8 @@ export class QuicheStream implements ByteStream {
     const code = streamCodes[reason];
     const isOver = this.#isReadDone && this.#isWriteDone;
     if (isOver) return;
+    // Its id is taken: a stream that nobody hears of would be missing from the peer's credit for ever.
+    if (!this.#hasBegun) this.#announce();
     const error = new TransportError('cancelled', `stream: given up here (${reason})`);
     this.#readError ??= this.#isReadDone ? undefined : error;
     this.#takeReader()?.reject(error);
@@ -318,6 +330,16 @@ export class QuicheStream implements ByteStream {
     if (this.#canWrite) this.#host.shutdown(this.id, 'write', code);
     this.#endWithError(error);
     this.#host.wake();
+  }
+
+  /** Sends nothing: quiche learns of the stream and counts it. */
+  #announce(): void {
+    try {
+      this.#host.native?.streamSend(this.id, empty, false);
+      this.#begin();
+    } catch {
+      // The connection is going: there is no credit to be kept.
+    }
   }
 
   /** The session ended. */
@@ -330,3 +352,5 @@ export class QuicheStream implements ByteStream {
     this.#stopped?.resolve(error);
   }
 }
+
+const empty = new Uint8Array();

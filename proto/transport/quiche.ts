@@ -13,7 +13,7 @@ import { asTransportError } from './outgoing-call.ts';
 import { peerSpki, systemError } from './quic-engine.ts';
 import { addressOf } from './quic-listener.ts';
 import { resolveHost } from './quic-socket.ts';
-import { routeKey, routeOf } from './quiche-header.ts';
+import { isTo } from './quiche-header.ts';
 import { Link, type LinkOwner } from './quiche-link.ts';
 import { QuicheListener } from './quiche-listener.ts';
 import { connectionIdBytes, loadQuiche, nativeConfig, tlsAlert } from './quiche-native.ts';
@@ -117,7 +117,6 @@ async function dialAddress(
 ): Promise<QuicheSession> {
   const config = configs.of(quiche, options);
   const ownId = runtime.random.bytes(connectionIdBytes);
-  const route = routeKey(ownId);
   let side: ClientSide | undefined;
   const socket = await openUdp(
     { host: at.host.includes(':') ? '::' : '0.0.0.0', port: 0 },
@@ -125,7 +124,7 @@ async function dialAddress(
     runtime.log,
     {
       onDatagram: (data: Buffer, from: RemoteInfo) => {
-        if (routeOf(data) === route) side?.link.receive(data, from);
+        if (isTo(ownId, data)) side?.link.receive(data, from);
       },
       onLost: () => side?.link.abandon(lost('socket lost')),
     },

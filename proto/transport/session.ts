@@ -50,17 +50,23 @@ export function failureOfCloseCode(code: number): TransportFailure {
   return 'closed';
 }
 
-/** One reliable byte stream. Every error that it throws is a TransportError. */
+/** What a stream does at once where it can: most calls then need no promise. */
+export type Soon<T> = T | Promise<T>;
+
+/**
+ * One reliable byte stream. Nothing of it throws at once; every error that its promises reject with is
+ * a TransportError.
+ */
 export interface ByteStream {
   /** The next bytes in order, split anywhere; undefined at the end. One read at a time. */
-  read(): Promise<Uint8Array | undefined>;
-  /** Resolves when the engine took all bytes under flow control. */
-  write(bytes: Uint8Array): Promise<void>;
+  read(): Soon<Uint8Array | undefined>;
+  /** Done when the engine took all bytes under flow control. */
+  write(bytes: Uint8Array): Soon<void>;
   /**
-   * Writes the last bytes, and says with them that none follow. Resolves as `write` does; whether
-   * the end arrives is never waited for. After it nothing may be written.
+   * Writes the last bytes, and says with them that none follow. Done as `write` is; whether the end
+   * arrives is never waited for. After it nothing may be written.
    */
-  finish(last: Uint8Array): Promise<void>;
+  finish(last: Uint8Array): Soon<void>;
   /**
    * The message is complete, or the rest of it not wanted: whatever still comes is thrown away, and
    * a peer that goes on is told to stop. Idempotent.

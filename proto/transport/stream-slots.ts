@@ -26,9 +26,15 @@ export class StreamSlots {
   /**
    * Runs `start` when a slot and credit are there, now if they are. `start` must open its stream
    * before it returns, must not throw, and owes one `release`. Returns a function that withdraws a
-   * request that has not started. Throws TransportError `limit` when the queue is full.
+   * request that has not started; undefined when it has. Throws TransportError `limit` when the queue
+   * is full.
    */
-  request(start: () => void): () => void {
+  request(start: () => void): (() => void) | undefined {
+    if (this.#queue.size === 0 && !this.#isPumping && this.#isFree) {
+      this.#opened += 1;
+      start();
+      return undefined;
+    }
     if (this.#queue.size >= this.#queued) {
       throw new TransportError('limit', `streams: ${this.#queue.size} wait already`);
     }
@@ -44,13 +50,17 @@ export class StreamSlots {
     this.pump();
   }
 
+  get #isFree(): boolean {
+    return this.#opened < this.#open && this.#hasCredit();
+  }
+
   /** Starts what may start; also to be called when the peer gave credit. */
   pump(): void {
     // A start that fails releases at once: the loop goes on by itself, without recursion.
-    if (this.#isPumping) return;
+    if (this.#isPumping || this.#queue.size === 0) return;
     this.#isPumping = true;
     for (const start of this.#queue) {
-      if (this.#opened >= this.#open || !this.#hasCredit()) break;
+      if (!this.#isFree) break;
       this.#queue.delete(start);
       this.#opened += 1;
       start();
