@@ -81,6 +81,16 @@ export class Groups {
     await Promise.all(this.#asking.values());
   }
 
+  get isIdle(): boolean {
+    return this.pull.isIdle && this.committer.isIdle && this.#asking.size === 0;
+  }
+  /** Resolves when nothing is read, asked for or committed; intents may rest. */
+  async idle(): Promise<void> {
+    await this.pull.idle();
+    await this.committer.idle();
+    await Promise.all(this.#asking.values());
+  }
+
   /** A row waits for something that can be asked for. */
   waits(reason: ParkReason, waitsFor: string): void {
     switch (reason) {

@@ -5,7 +5,13 @@
  */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { methods } from '@quicprochat/proto';
+import { methods, parseEntry, RowKind, signEntry, signingKeyFromSeed } from '@quicprochat/proto';
+import {
+  create,
+  GroupControlSchema,
+  GroupEntrySchema,
+  toBinary,
+} from '@quicprochat/proto/messages';
 import { unsafeTestingAuthenticationService } from 'ts-mls';
 import { sealHybrid } from './crypto/envelope.ts';
 import { createMlsCryptoProvider } from './crypto/provider.ts';
@@ -13,10 +19,9 @@ import { encodeMessage } from './mls/commit.ts';
 import { groupContextExtensions } from './mls/group-extensions.ts';
 import { mandatorySuite } from './mls/index.ts';
 import { decodeKeyPackage, decodePrivateKeyPackage } from './mls/key-package.ts';
-import { createCommit, createGroup, defaultProposalTypes } from './mls/library.ts';
+import { createCommit, createGroup, defaultProposalTypes, mlsExporter } from './mls/library.ts';
 import { clientConfig } from './mls/suite.ts';
-import type { InboxRow } from './store/store.ts';
-import { TestDevice, TestDirectory, testRuntime } from './test-devices.ts';
+import { TestDevice, TestDirectory, testRuntime, type TestRow } from './test-devices.ts';
 
 const { random } = testRuntime;
 
@@ -24,14 +29,16 @@ interface Forgery {
   readonly groupId: Uint8Array;
   readonly conversationId: Uint8Array;
   readonly epoch?: bigint;
+  /** The entry beside it is of another group, epoch or key, or has no certificate. */
+  readonly spoil?: 'group' | 'epoch' | 'key' | 'certificate';
 }
 
 /** A Welcome of a group that mallory made, for the victim, in an envelope as the node brings it. */
 async function forgedWelcome(
   mallory: TestDevice,
   victim: TestDevice,
-  { groupId, conversationId, epoch = 0n }: Forgery,
-): Promise<Pick<InboxRow, 'mid' | 'payload'>> {
+  { groupId, conversationId, epoch = 0n, spoil }: Forgery,
+): Promise<TestRow> {
   const { userId } = victim;
   const claim = { userId, claimId: random.bytes(16), suites: [mandatorySuite] };
   const { packages } = await mallory.directory.call(methods.fetchKeyPackage, claim);
@@ -68,7 +75,7 @@ async function forgedWelcome(
       hubs: ['red.example'],
     }),
   });
-  const { welcome } = await createCommit({
+  const { welcome, newState } = await createCommit({
     context,
     state: { ...state, groupContext: { ...state.groupContext, epoch } },
     ratchetTreeExtension: true,
@@ -83,7 +90,28 @@ async function forgedWelcome(
   const mid = random.bytes(16);
   const content = { kind: 'welcome', bytes: encodeMessage(welcome) } as const;
   const recipientKey = mallory.contacts.acceptPrekey(victim.rid, one.prekey);
-  return { mid, payload: sealHybrid({ content, recipientKey, rid: victim.rid, mid, random }) };
+  const envelope = sealHybrid({ content, recipientKey, rid: victim.rid, mid, random });
+  const { exporterSecret } = newState.keySchedule;
+  const { cipherSuite } = context;
+  const seed = await mlsExporter(exporterSecret, 'qpc commit', groupId, 32, cipherSuite);
+  const commitKey = signingKeyFromSeed(seed);
+  const entry = signEntry(
+    create(GroupEntrySchema, {
+      group: spoil === 'group' ? random.bytes(32) : groupId,
+      parent: random.bytes(32),
+      // What no entry can say is found out before it is looked at.
+      epoch: epoch > 99n ? 1n : epoch + (spoil === 'epoch' ? 2n : 1n),
+      commitHash: random.bytes(32),
+      nextCommitPub: spoil === 'key' ? random.bytes(32) : commitKey.publicKey,
+      joinCommitPub: random.bytes(32),
+    }),
+    commitKey,
+  );
+  const group = groupId.length === 32 ? parseEntry(entry).hash : random.bytes(32);
+  const certified = mallory.directory.hub.certify('red.example', { hash: group }, entry);
+  if (spoil === 'certificate') certified.signatures[0]?.signature.set([1, 2, 3], 5);
+  const control = create(GroupControlSchema, { entry: certified, welcome: envelope });
+  return { mid, payload: toBinary(GroupControlSchema, control), kind: RowKind.GroupControl };
 }
 
 describe('a Welcome of a modified client', () => {
@@ -124,6 +152,13 @@ describe('a Welcome of a modified client', () => {
     const groupId = random.bytes(32);
     await afterForgery(() => ({ groupId, conversationId: groupId }), []);
   });
+
+  for (const spoil of ['group', 'epoch', 'key', 'certificate'] as const) {
+    test(`whose entry has another ${spoil} is recorded, and the next rows come`, async () => {
+      const groupId = random.bytes(32);
+      await afterForgery(() => ({ groupId, conversationId: groupId, spoil }), ['UNCERTIFIED']);
+    });
+  }
 
   test('that claims the conversation of another group is recorded, and the next rows come', async () => {
     await afterForgery(

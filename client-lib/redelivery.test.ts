@@ -14,15 +14,14 @@ import { skippedKeys } from './mls/index.ts';
 import { Outbox } from './outbox.ts';
 import { Redelivery } from './redelivery.ts';
 import { inboxBounds } from './store/inbox-rows.ts';
-import type { InboxRow } from './store/store.ts';
-import { assertHas, TestDevice, TestDirectory, testStoreId } from './test-devices.ts';
+import { assertHas, TestDevice, TestDirectory, testStoreId, type TestRow } from './test-devices.ts';
 import { LaterClock } from './test-later-clock.ts';
 
-type WireRow = Pick<InboxRow, 'mid' | 'payload'>;
+type WireRow = TestRow;
 const hourMs = 3_600_000;
 
 function take(from: TestDevice, to: TestDevice): WireRow[] {
-  const rows: WireRow[] = [];
+  const rows: WireRow[] = [...from.directory.hub.takeRows(from.rid, to.rid)];
   const target = Buffer.from(to.rid).toString('hex');
   for (;;) {
     const entry = from.store.outbox.next(target, 0);

@@ -11,12 +11,11 @@ import { holeLimits } from './number-ranges.ts';
 import { encodeGone, encodeRequest, openEnd, type ResendRequest } from './resend-request.ts';
 import { answerLimits } from './resender.ts';
 import { receiptLimits } from './receipts.ts';
-import type { InboxRow } from './store/store.ts';
 import { mandatorySuite } from './mls/index.ts';
-import { assertHas, TestDevice, TestDirectory, testStoreId } from './test-devices.ts';
+import { assertHas, TestDevice, TestDirectory, testStoreId, type TestRow } from './test-devices.ts';
 import { LaterClock } from './test-later-clock.ts';
 
-type WireRow = Pick<InboxRow, 'mid' | 'payload'>;
+type WireRow = TestRow;
 
 interface Company {
   readonly clock: LaterClock;
@@ -28,7 +27,7 @@ interface Company {
 
 /** What a device sent to another one since the last time; the node has it now. */
 function take(from: TestDevice, to: TestDevice): WireRow[] {
-  const rows: WireRow[] = [];
+  const rows: WireRow[] = [...from.directory.hub.takeRows(from.rid, to.rid)];
   const target = Buffer.from(to.rid).toString('hex');
   for (;;) {
     const entry = from.store.outbox.next(target, 0);

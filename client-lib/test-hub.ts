@@ -55,6 +55,13 @@ export class TestHub {
     return this.#rows.filter((row) => same(row.from, from) && same(row.to, to));
   }
 
+  /** The same, and never again. */
+  takeRows(from: Uint8Array, to: Uint8Array): readonly HubRow[] {
+    const taken = this.rowsOf(from, to);
+    for (const row of taken) this.#rows.splice(this.#rows.indexOf(row), 1);
+    return taken;
+  }
+
   /** The answer to a call of a device; undefined for a method that is not a hub's. */
   answer(from: Uint8Array, methodId: number, request: unknown): unknown {
     switch (methodId) {
@@ -76,7 +83,7 @@ export class TestHub {
     checkEntry(parsed, undefined);
     const known = this.#logs.get(hex(parsed.entry.group));
     if (known !== undefined) return { entry: known.entries[0]?.control.entry, wasNew: false };
-    const control = create(GroupControlSchema, { entry: this.#certify(domain, parsed, entry) });
+    const control = create(GroupControlSchema, { entry: this.certify(domain, parsed, entry) });
     this.#logs.set(hex(parsed.entry.group), { domain, entries: [{ parsed, control }] });
     return { entry: control.entry, wasNew: true };
   }
@@ -102,7 +109,7 @@ export class TestHub {
       throw new ConflictError('EPOCH_CONFLICT', 'another commit won this epoch', { details });
     }
     const { commit, mid, targets, welcomes } = request;
-    const entry = this.#certify(domain, parsed, request.entry);
+    const entry = this.certify(domain, parsed, request.entry);
     const control = create(GroupControlSchema, { entry, commit });
     entries.push({ parsed, control });
     const put = (to: Uint8Array, rowMid: Uint8Array, row: GroupControl): void => {
@@ -128,7 +135,12 @@ export class TestHub {
     return log;
   }
 
-  #certify(domain: string, { hash }: ParsedEntry, entry?: SignedGroupEntry): CertifiedEntry {
+  /** The word of a domain's hub, for whatever entry. */
+  certify(
+    domain: string,
+    { hash }: Pick<ParsedEntry, 'hash'>,
+    entry?: SignedGroupEntry,
+  ): CertifiedEntry {
     const signing = this.#signingOf(domain);
     const signatures = [signCertificate(hash, 0, { domain, signing })];
     return create(CertifiedEntrySchema, { term: 0n, signatures, ...(entry && { entry }) });
