@@ -119,7 +119,7 @@ export class Contacts {
     const before = store.contacts.get(userId);
     try {
       const log = await logs.of(domain, caller);
-      if (log.client.evidence().length > 0) {
+      if (logs.isConvicted(domain)) {
         throw new LogError('LOG_CONVICTED', domain, 'it contradicted itself; see the evidence');
       }
       const transport = log.transport(caller);

@@ -42,6 +42,9 @@ export const contentLimits = {
   tokens: 256,
   /** Bytes of an endpoint record. */
   endpointBytes: 2_048,
+  /** Pieces of evidence against logs, and bytes of each. */
+  convictions: 2,
+  convictionBytes: 16 * 1024,
 } as const;
 
 /** A logical clock beyond this is nonsense, and would leave no room for later messages. */
@@ -53,6 +56,8 @@ export interface ContentExtras {
   readonly tokens?: readonly HandedToken[] | undefined;
   /** Where the sending device is reached without a node; not checked here. */
   readonly endpoint?: SignedEndpointRecord | undefined;
+  /** Evidence against logs (kt-log), which proves itself or is nothing. */
+  readonly convictions?: readonly Uint8Array[] | undefined;
 }
 
 /** What every content begins with. */
@@ -158,10 +163,15 @@ export function encodeExtras(header: Omit<ContentHeader, 'n'>): Uint8Array {
 function extrasMessage({
   tokens,
   endpoint,
-}: ContentExtras): Pick<MessageInitShape<typeof ContentSchema>, 'tokens' | 'endpoint'> {
+  convictions,
+}: ContentExtras): Pick<
+  MessageInitShape<typeof ContentSchema>,
+  'tokens' | 'endpoint' | 'convictions'
+> {
   return {
     ...(tokens === undefined ? {} : { tokens: tokensMessage(tokens) }),
     ...(endpoint === undefined ? {} : { endpoint }),
+    ...(convictions === undefined ? {} : { convictions: [...convictions] }),
   };
 }
 
@@ -238,7 +248,7 @@ export function parseContent(bytes: Uint8Array): ParsedContent {
       return { type: 'leave', content: header };
     case undefined:
       return {
-        type: header.tokens === undefined && header.endpoint === undefined ? 'unknown' : 'extras',
+        type: hasExtras(header) ? 'extras' : 'unknown',
         content: header,
       };
   }
@@ -255,7 +265,19 @@ function headerOf(content: ContentMessage): ContentHeader {
     sentMs: bounded(content.sentMs, Number.MAX_SAFE_INTEGER, 'sent_ms'),
     tokens: parseTokens(content.tokens),
     endpoint: parseEndpoint(content.endpoint),
+    convictions: parseConvictions(content.convictions),
   };
+}
+
+const hasExtras = ({ tokens, endpoint, convictions }: ContentExtras): boolean =>
+  tokens !== undefined || endpoint !== undefined || convictions !== undefined;
+
+/** Undefined for none, and for what is beyond its bounds: it is an extra and costs no message. */
+function parseConvictions(all: readonly Uint8Array[]): readonly Uint8Array[] | undefined {
+  const { convictions, convictionBytes } = contentLimits;
+  const isBounded = all.length > 0 && all.length <= convictions;
+  if (!isBounded || all.some(({ length }) => length > convictionBytes)) return undefined;
+  return all.map((one) => Uint8Array.from(one));
 }
 
 /** For the wire. */

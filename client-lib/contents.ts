@@ -124,7 +124,13 @@ export class Contents {
       conversation.sentCount,
       Math.max(conversation.lamport, message.lamport),
     );
-    const { evidence, tokens: _tokens, endpoint: _endpoint, convictions: _told, ...shown } = message;
+    const {
+      evidence,
+      tokens: _tokens,
+      endpoint: _endpoint,
+      convictions: _told,
+      ...shown
+    } = message;
     batch.write(() => {
       const messageId = store.messages.add({
         conversationId: conversation.id,

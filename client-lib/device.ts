@@ -207,7 +207,7 @@ export class Device {
     const fallback = this.#fallback;
     this.gossip = new LogGossip({
       ...{ store, runtime, logs },
-      onConvicted: (of, error) => this.#guardian.onLie(of, error),
+      onConvicted: (of, error) => this.#guardian.alarm(of, 'fork', error),
       onDue: () => this.#extras.wake(0),
     });
     this.#gossip = new GossipRounds({

@@ -74,6 +74,13 @@ export class SealedSender {
     return { ...receipt, caller: line.caller };
   }
 
+  /** Calls a domain's node over such a connection. Errors are those of `send`. */
+  async caller(domain: string): Promise<Caller> {
+    const line = await this.#line(domain);
+    line.usedMs = this.#parts.runtime.clock.monotonic();
+    return line.caller;
+  }
+
   /** Ends every connection. */
   async close(): Promise<void> {
     this.#isClosed = true;

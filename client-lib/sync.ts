@@ -57,6 +57,8 @@ export interface SyncParts {
   readonly onKeyPackagesLow: (session: Session) => void;
   /** A node's hint that somebody's keys changed; undefined: the own ones. */
   readonly onKeyHint: (userId?: string) => void;
+  /** The node says that it has evidence against a log. */
+  readonly onLogEvidence: () => void;
   /** A payload of the ephemeral lane. */
   readonly onTyping: (payload: Uint8Array) => void;
 }
@@ -318,6 +320,9 @@ class SessionSync {
         break;
       case PushEvent.Typing:
         this.#parts.onTyping(fromBinary(TypingEventSchema, frame.payload).payload);
+        break;
+      case PushEvent.KeyLogEvidence:
+        this.#parts.onLogEvidence();
         break;
       case PushEvent.DeviceChange:
         this.#parts.onKeyHint();

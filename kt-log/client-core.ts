@@ -26,7 +26,8 @@ import { openBlob, sealBlob } from './client-storage.ts';
 import type { Configuration } from './codec.ts';
 import { keytransHasher, sameBytes } from './hash.ts';
 import { rootOfHeads } from './log-tree.ts';
-import type { LogIdentity } from './note.ts';
+import type { LogIdentity, NoteSignature } from './note.ts';
+import { formatNote, parseNote } from './note.ts';
 import type { Policy } from './policy.ts';
 import type { Structure } from './presentation.ts';
 import type { VerifierSuite } from './suite.ts';
@@ -255,6 +256,35 @@ export class ClientCore {
     const witnessed = note.witnessed === 'pending' && isCovered ? 'quorum' : note.witnessed;
     const timestampMs = frontier.at(-1)?.timestampMs ?? 0;
     return { size, root, timestampMs, witnessed, byWitnesses: note.byWitnesses };
+  }
+
+  /**
+   * Cosignatures of the newest head's checkpoint that came another way. Returns whether it has the
+   * quorum now. Throws VerificationError for another text, and for a known key's bad signature.
+   */
+  addCosignatures(note: Uint8Array): boolean {
+    const record = this.record();
+    if (record === undefined) return false;
+    const { policy } = this.options;
+    const [ours, theirs] = [parseNote(record.note), parseNote(note)];
+    verify(ours.text === theirs.text, 'CHAIN', 'text of the checkpoint', 'that of the head here');
+    const { size } = record.user.view;
+    const isNew = (one: NoteSignature): boolean =>
+      !ours.signatures.some(({ name, keyId }) => name === one.name && keyId === one.keyId);
+    const signatures = [...ours.signatures, ...theirs.signatures.filter(isNew)];
+    const merged = new TextEncoder().encode(formatNote({ text: ours.text, signatures }));
+    const shown = { size, root: record.root };
+    const checked = checkCheckpoint(this.options, policy, merged, shown);
+    const isWitnessed = checked.witnessed === 'quorum' || record.witnessedSize >= size;
+    const changes: Changes = new Map();
+    this.#put(changes, 'log', logRecord, {
+      ...record,
+      note: checked.note,
+      witnessedSize: isWitnessed ? Math.max(size, record.witnessedSize) : record.witnessedSize,
+      unwitnessedSinceMs: isWitnessed ? undefined : record.unwitnessedSinceMs,
+    });
+    this.save(changes);
+    return isWitnessed;
   }
 
   /** The application's rules. */

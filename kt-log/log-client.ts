@@ -14,6 +14,7 @@ import { clientLimits } from './client-records.ts';
 import type { CallOptions, LogAnswer, LogTransport, Send } from './client-transport.ts';
 import { sameBytes } from './hash.ts';
 import type { HeadsCompared } from './heads-exchange.ts';
+import { ClientHeard } from './client-heard.ts';
 import { compareHeads, encodeHeads } from './heads-exchange.ts';
 import { baseLadder } from './ladder.ts';
 import { openCheckpoint } from './note.ts';
@@ -65,6 +66,11 @@ export class LogClient {
     this.credentials = new ClientCredentials(this.#core, (transport, call) =>
       this.#distinguishedNow(transport, call),
     );
+  }
+
+  /** What came from others than the log. */
+  get heard(): ClientHeard {
+    return new ClientHeard(this.#core);
   }
 
   get origin(): string {

@@ -70,6 +70,7 @@ export type { ClientCredentials } from './client-credentials.ts';
 export type { ClientOwner, OwnerTransport, OwnUpdateResult, OwnVersion } from './client-owner.ts';
 export { LogClient } from './log-client.ts';
 export type { FoundValue, KnownValue } from './log-client.ts';
+export type { ClientHeard } from './client-heard.ts';
 export {
   defaultAuditorsMin,
   openWrapped,

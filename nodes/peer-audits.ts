@@ -213,18 +213,37 @@ export class PeerAudits implements LinkService, PeerFacts, Disposable {
     return () => this.#listeners.delete(listener);
   }
 
-  /** What is held here of these logs: the newest note, and the names of evidence. Unknown ones are left out. */
-  async heard(origins: readonly string[]): Promise<MessageInitShape<typeof KtHeardSchema>[]> {
+  /**
+   * What is held here of these logs: the newest note, the head of a size (0: none), and the names of
+   * evidence. Logs that are not known here are left out.
+   */
+  async heard(
+    asked: readonly { readonly origin: string; readonly size: number }[],
+  ): Promise<MessageInitShape<typeof KtHeardSchema>[]> {
     const { store } = this.#options;
-    const known = [...new Set(origins)].filter((origin) => this.#followerOf(origin) !== undefined);
+    const known = asked.filter(({ origin }) => this.#followerOf(origin) !== undefined);
     return Promise.all(
-      known.map(async (origin) => {
+      known.map(async ({ origin, size }) => {
         const evidence = await store.evidence(origin);
         const checkpoint = await this.#newestNote(origin);
+        const head = size === 0 ? undefined : await this.#headAt(origin, size);
         const hashes = evidence.slice(-evidenceLimits.perLog).map(({ hash }) => hash);
-        return { origin, evidence: hashes, ...(checkpoint === undefined ? {} : { checkpoint }) };
+        return {
+          ...{ origin, evidence: hashes },
+          ...(checkpoint === undefined ? {} : { checkpoint }),
+          ...(head === undefined ? {} : { head }),
+        };
       }),
     );
+  }
+
+  async #headAt(origin: string, size: number) {
+    const isOwn = origin === this.#own?.identity.origin;
+    const [head] = isOwn
+      ? [await this.#own?.tree.head(size)]
+      : await this.#options.store.heads(origin, size, 1);
+    if (head === undefined || head.size !== size) return undefined;
+    return { size: BigInt(size), root: head.root, signature: head.signature };
   }
 
   async #newestNote(origin: string): Promise<Uint8Array | undefined> {

@@ -1,5 +1,5 @@
 /**
- * `qpc kt history`, `status`, `credential`, `compare`, `accept`, and `qpc audit`: what key-transparency logs
+ * `qpc kt history`, `status`, `credential`, `compare`, `accept`, `trust`, and `qpc audit`: what key-transparency logs
  * say about people's keys, and how a listener is told of changes.
  */
 import { spawn } from 'node:child_process';
@@ -8,7 +8,7 @@ import { writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import type { Command } from 'commander';
 import { parseUserId } from '@quicprochat/proto';
-import type { ClientEvent, Contact } from '../index.ts';
+import type { ClientEvent, Contact, LogStatus } from '../index.ts';
 import {
   withClient,
   withCommonOptions,
@@ -20,6 +20,9 @@ import {
 } from './cli.ts';
 import { CommandError, exitFailed, usage } from './failure.ts';
 import { hexOf, visible, type JsonRecord } from './output.ts';
+
+/** A log that has not answered for so long is told to be stale (ms). */
+const staleMs = 24 * 3_600_000;
 
 export function addKeyCommands(program: Command, cli: Cli): void {
   program
@@ -39,6 +42,9 @@ export function addKeyCommands(program: Command, cli: Cli): void {
   withCommonOptions(kt.command('credential <file>'), cli)
     .description('write the proof of your own keys that others can check while no node answers')
     .action((file: string, options: CommonOptions) => credential(cli, file, options));
+  withCommonOptions(kt.command('trust <domain>'), cli)
+    .description('believe the log of a domain again that contradicted itself')
+    .action((domain: string, options: CommonOptions) => trust(cli, domain, options));
   withTimedOptions(kt.command('compare <user@domain> <account-key>'), cli)
     .description('say that you compared this account key with the person (64 hex digits)')
     .action((userId: string, key: string, options: TimedOptions) =>
@@ -82,7 +88,7 @@ async function status(cli: Cli, options: CommonOptions): Promise<void> {
       const witnessedSize = log.witnessedSize ?? null;
       const witnessed =
         witnessedSize === null ? 'no auditor known' : `cosigned up to ${witnessedSize}`;
-      const state = evidence.length > 0 ? '  CONTRADICTED ITSELF, see the evidence' : '';
+      const state = stateOf(log, cli.runtime.clock.now());
       await cli.output.result(
         `${domain}  log of ${size} entries, newest ${new Date(newestMs).toISOString()}, ${witnessed}${state}`,
         {
@@ -94,6 +100,8 @@ async function status(cli: Cli, options: CommonOptions): Promise<void> {
           answeredMs,
           witnessedSize,
           watched,
+          unwitnessedSinceMs: log.unwitnessedSinceMs ?? null,
+          isConvicted: log.isConvicted,
           evidence: evidence.map(hexOf),
         },
       );
@@ -105,6 +113,37 @@ async function status(cli: Cli, options: CommonOptions): Promise<void> {
         { type: 'keyEvent', atMs, event: type, subject, reason },
       );
     }
+  });
+}
+
+/** What is wrong with a log, for people. */
+function stateOf(log: LogStatus, nowMs: number): string {
+  const { isConvicted, evidence, unwitnessedSinceMs, answeredMs, domain } = log;
+  const since = (ms: number): string => new Date(ms).toISOString();
+  const states = [
+    ...(isConvicted
+      ? [`CONTRADICTED ITSELF: new keys of it are refused until you run: qpc kt trust ${domain}`]
+      : []),
+    ...(!isConvicted && evidence.length > 0 ? ['contradicted itself, and trusted again'] : []),
+    ...(unwitnessedSinceMs === undefined ? [] : [`UNWITNESSED since ${since(unwitnessedSinceMs)}`]),
+    ...(nowMs - answeredMs > staleMs ? [`STALE: no answer since ${since(answeredMs)}`] : []),
+  ];
+  return states.map((state) => `  ${state}`).join('');
+}
+
+async function trust(cli: Cli, domain: string, options: CommonOptions): Promise<void> {
+  await withClient(cli, options, async (client) => {
+    const log = client.logs().find((one) => one.domain === domain);
+    if (log === undefined) {
+      throw new CommandError(exitFailed, 'NO_LOG', `the log of ${domain} is not relied on here`);
+    }
+    client.trustLog(domain);
+    const { evidence } = log;
+    await cli.output.result(`${domain}  believed again, in spite of ${evidence.length} pieces`, {
+      type: 'logTrusted',
+      domain,
+      evidence: evidence.map(hexOf),
+    });
   });
 }
 

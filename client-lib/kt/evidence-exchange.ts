@@ -129,9 +129,9 @@ export class EvidenceExchange {
   }
 
   /** Undefined for a credential of another log, or one that cannot be judged yet. */
-  #openBy({ client }: DomainLog, credential: Uint8Array): OpenedCredential | undefined {
+  #openBy({ client, domain }: DomainLog, credential: Uint8Array): OpenedCredential | undefined {
     // What a convicted log vouches for is worth nothing, whoever passes it on.
-    if (client.evidence().length > 0) return undefined;
+    if (this.#parts.logs.isConvicted(domain)) return undefined;
     const { policy } = client.options;
     const recentMs = contactLimits.credentialMs;
     const stranger =

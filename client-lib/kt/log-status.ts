@@ -13,11 +13,20 @@ export interface LogStatus {
   readonly witnessedSize: number | undefined;
   /** Labels that are monitored besides the own one. */
   readonly watched: number;
+  /** Since when heads are used that no quorum has cosigned (ms); undefined: there are none. */
+  readonly unwitnessedSinceMs: number | undefined;
+  /** Entries of the newest checkpoint that others showed since the start; above `size`: it lags here. */
+  readonly heardSize: number;
   /** Pieces of evidence against the log. */
   readonly evidence: readonly Uint8Array[];
+  /** New keys of it are refused: there is evidence that nobody has decided about. */
+  readonly isConvicted: boolean;
 }
 
-export function logStatuses(logs: Logs): readonly LogStatus[] {
+export function logStatuses(
+  logs: Logs,
+  heardSize: (domain: string) => number,
+): readonly LogStatus[] {
   return logs.domains().flatMap((domain) => {
     const log = logs.known(domain);
     const head = log?.client.head();
@@ -31,7 +40,10 @@ export function logStatuses(logs: Logs): readonly LogStatus[] {
       answeredMs: head.answeredMs,
       witnessedSize: client.options.policy === undefined ? undefined : head.witnessedSize,
       watched: client.watched().length,
+      unwitnessedSinceMs: head.unwitnessedSinceMs,
+      heardSize: heardSize(domain),
       evidence: client.evidence(),
+      isConvicted: logs.isConvicted(domain),
     };
   });
 }

@@ -35,6 +35,8 @@ import { logTransport } from './log-transport.ts';
 import { untilShown } from './until-shown.ts';
 
 const utf8 = new TextEncoder();
+/** The decision about one piece of evidence, among the events of the store. */
+const trusted = 'log trusted';
 
 /** The label of a user: the id's bytes. */
 export const labelOf = (userId: string): Uint8Array => utf8.encode(userId);
@@ -103,6 +105,35 @@ export class Logs {
     if (pinned?.isInLog !== true) return [own.pin];
     const live = liveKeys(knownRecordOf(pinned.record).record, runtime.clock.now());
     return live.length === 0 ? [own.pin] : live.map(({ spkiSha256 }) => spkiSha256);
+  }
+
+  /**
+   * Whether there is evidence against the log of a domain about which nobody has decided yet: what it
+   * says is not believed then.
+   */
+  isConvicted(domain: string): boolean {
+    return this.#undecided(domain).length > 0;
+  }
+
+  /**
+   * A person's word that the log may be believed again, whatever is known against it now: its operator
+   * has explained it. The evidence stays; more of it convicts the log again. No effect on others.
+   */
+  trust(domain: string): void {
+    const { store, runtime } = this.#parts;
+    const atMs = runtime.clock.now();
+    store.transaction(() => {
+      for (const reason of this.#undecided(domain)) {
+        store.logs.addEvent({ atMs, type: trusted, subject: domain, reason });
+      }
+    });
+  }
+
+  /** SHA-256 of the evidence against a log that nobody has decided about. */
+  #undecided(domain: string): readonly string[] {
+    return (this.known(domain)?.client.evidence() ?? [])
+      .map((bytes) => createHash('sha256').update(bytes).digest('hex'))
+      .filter((hash) => !this.#parts.store.logs.hasEvent(trusted, domain, hash));
   }
 
   /** Every domain whose log was checked. */

@@ -7,7 +7,7 @@ import type { SignedEndpointRecord } from '@quicprochat/proto/messages';
 import type { Transport } from '@quicprochat/proto/transport';
 import type { EventBus } from '../events.ts';
 import type { Extra } from '../extras.ts';
-import type { Session } from '../link.ts';
+import type { Caller, Session } from '../link.ts';
 import type { Outbox } from '../outbox.ts';
 import { Acquaintances } from '../peers/acquaintances.ts';
 import { Endpoints } from '../peers/endpoints.ts';
@@ -81,6 +81,11 @@ export class Fallback {
 
   follow(session: Session): void {
     this.#peers?.follow(session);
+  }
+
+  /** Calls another domain's node without saying who asks. Errors are those of SealedSender.send. */
+  callerOf(domain: string): Promise<Caller> {
+    return this.#guest.caller(domain);
   }
 
   /** See ContentsParts. */

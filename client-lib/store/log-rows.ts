@@ -90,7 +90,7 @@ export function logRows(db: Database): LogRows {
     events: (limit) =>
       db
         .all(
-          `SELECT * FROM key_event WHERE type NOT IN ('ownChange', 'evidenceSent')
+          `SELECT * FROM key_event WHERE type NOT IN ('ownChange', 'evidenceSent', 'convictionTold')
          ORDER BY id DESC LIMIT ?`,
           limit,
         )

@@ -9,7 +9,9 @@ export function ktHeardHandlers(
   audits: Pick<PeerAudits, 'heard' | 'evidence'>,
 ): Pick<Handlers, 'ktHeard' | 'ktEvidence'> {
   return {
-    ktHeard: async ({ origins }) => ({ logs: await audits.heard(origins) }),
+    ktHeard: async ({ logs }) => ({
+      logs: await audits.heard(logs.map(({ origin, size }) => ({ origin, size: Number(size) }))),
+    }),
 
     async ktEvidence({ hash }) {
       const evidence = await audits.evidence(hash);

@@ -76,7 +76,7 @@ export const ktMethods = {
   ktHeard: method(536, m.KtHeardRequestSchema, m.KtHeardResponseSchema, {
     callers: anyone,
     rate: 'audit',
-    rules: { origins: itemsBetween(1, maxKtHeardLogs) },
+    rules: { logs: itemsBetween(1, maxKtHeardLogs) },
   }),
   ktEvidence: method(537, m.KtEvidenceRequestSchema, m.KtEvidenceResponseSchema, {
     callers: anyone,

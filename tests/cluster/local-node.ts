@@ -98,7 +98,7 @@ export class LocalNode implements AsyncDisposable {
     return formatNodeAddress({ host: this.domain, port, pin: this.identity.spkiSha256 });
   }
 
-  async start(peers: readonly LocalNode[] = []): Promise<void> {
+  async start(peers: readonly Pick<LocalNode, 'domain' | 'address'>[] = []): Promise<void> {
     if (this.secrets === undefined || this.store === undefined)
       throw new Error('create the node first');
     this.node = await startNode({

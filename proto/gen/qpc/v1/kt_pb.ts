@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file qpc/v1/kt.proto.
  */
 export const file_qpc_v1_kt: GenFile = /*@__PURE__*/
-  fileDesc("Cg9xcGMvdjEva3QucHJvdG8SBnFwYy52MSIwCghLdEFuc3dlchIQCghyZXNwb25zZRgBIAEoDBISCgpjaGVja3BvaW50GAIgASgMIkgKD0t0U2VhcmNoUmVxdWVzdBIOCgZkb21haW4YASABKAkSDwoHcmVxdWVzdBgCIAEoDBIUCgx3YW50X2Fic2VuY2UYAyABKAgiYwoQS3RTZWFyY2hSZXNwb25zZRIhCgVmb3VuZBgBIAEoCzIQLnFwYy52MS5LdEFuc3dlckgAEiIKBmFic2VudBgCIAEoCzIQLnFwYy52MS5LdEFuc3dlckgAQggKBmFuc3dlciIiCg9LdFVwZGF0ZVJlcXVlc3QSDwoHcmVxdWVzdBgBIAEoDCI0ChBLdFVwZGF0ZVJlc3BvbnNlEiAKBmFuc3dlchgBIAEoCzIQLnFwYy52MS5LdEFuc3dlciJvChBLdE1vbml0b3JSZXF1ZXN0Eg4KBmRvbWFpbhgBIAEoCRIRCgdjb250YWN0GAIgASgMSAASFAoKb3duZXJfaW5pdBgDIAEoDEgAEhcKDW93bmVyX21vbml0b3IYBCABKAxIAEIJCgdyZXF1ZXN0IjUKEUt0TW9uaXRvclJlc3BvbnNlEiAKBmFuc3dlchgBIAEoCzIQLnFwYy52MS5LdEFuc3dlciI5ChZLdERpc3Rpbmd1aXNoZWRSZXF1ZXN0Eg4KBmRvbWFpbhgBIAEoCRIPCgdyZXF1ZXN0GAIgASgMIjsKF0t0RGlzdGluZ3Vpc2hlZFJlc3BvbnNlEiAKBmFuc3dlchgBIAEoCzIQLnFwYy52MS5LdEFuc3dlciIxChFLdFRyZWVIZWFkUmVxdWVzdBIOCgZkb21haW4YASABKAkSDAoEc2l6ZRgCIAEoBCJGChJLdFRyZWVIZWFkUmVzcG9uc2USHAoEaGVhZBgBIAEoCzIOLnFwYy52MS5LdEhlYWQSEgoKY2hlY2twb2ludBgCIAEoDCI3CgZLdEhlYWQSDAoEc2l6ZRgBIAEoBBIMCgRyb290GAIgASgMEhEKCXNpZ25hdHVyZRgDIAEoDCKGAQoTS3RDcmVkZW50aWFsUmVxdWVzdBIOCgZkb21haW4YASABKAkSJgoDb3duGAIgASgLMhcucXBjLnYxLkt0T3duQ3JlZGVudGlhbEgAEiwKBnNldHRsZRgDIAEoCzIaLnFwYy52MS5LdFNldHRsZUNyZWRlbnRpYWxIAEIJCgdyZXF1ZXN0IhEKD0t0T3duQ3JlZGVudGlhbCJAChJLdFNldHRsZUNyZWRlbnRpYWwSDQoFbGFiZWwYASABKAwSDAoEbGFzdBgCIAEoBBINCgVlbnRyeRgDIAEoDCJgChRLdENyZWRlbnRpYWxSZXNwb25zZRISCgpjcmVkZW50aWFsGAEgASgMEhIKCmNoZWNrcG9pbnQYAiABKAwSDQoFZW50cnkYAyABKAwSEQoJaW5jbHVzaW9uGAQgAygMIjgKG0F1ZGl0S2V5VHJhbnNwYXJlbmN5UmVxdWVzdBIMCgRmcm9tGAEgASgEEgsKA21heBgCIAEoDSI8ChxBdWRpdEtleVRyYW5zcGFyZW5jeVJlc3BvbnNlEg4KBmJ1bmRsZRgBIAEoDBIMCgRzaXplGAIgASgEIqADCgxGZWRLdFJlcXVlc3QSEQoJcmVxdWVzdGVyGAEgASgMEikKBnNlYXJjaBgCIAEoCzIXLnFwYy52MS5LdFNlYXJjaFJlcXVlc3RIABIrCgdtb25pdG9yGAMgASgLMhgucXBjLnYxLkt0TW9uaXRvclJlcXVlc3RIABI3Cg1kaXN0aW5ndWlzaGVkGAQgASgLMh4ucXBjLnYxLkt0RGlzdGluZ3Vpc2hlZFJlcXVlc3RIABIxCgpjcmVkZW50aWFsGAUgASgLMhsucXBjLnYxLkt0Q3JlZGVudGlhbFJlcXVlc3RIABIuCgl0cmVlX2hlYWQYBiABKAsyGS5xcGMudjEuS3RUcmVlSGVhZFJlcXVlc3RIABInCgVoZWFkcxgHIAEoCzIWLnFwYy52MS5LdEhlYWRzUmVxdWVzdEgAEi4KCmNoZWNrcG9pbnQYCCABKAsyGC5xcGMudjEuS3RDaGVja3BvaW50UHVzaEgAEioKCGV2aWRlbmNlGAkgASgLMhYucXBjLnYxLkt0RXZpZGVuY2VQdXNoSABCBAoCb3AilgMKDUZlZEt0UmVzcG9uc2USKgoGc2VhcmNoGAIgASgLMhgucXBjLnYxLkt0U2VhcmNoUmVzcG9uc2VIABIsCgdtb25pdG9yGAMgASgLMhkucXBjLnYxLkt0TW9uaXRvclJlc3BvbnNlSAASOAoNZGlzdGluZ3Vpc2hlZBgEIAEoCzIfLnFwYy52MS5LdERpc3Rpbmd1aXNoZWRSZXNwb25zZUgAEjIKCmNyZWRlbnRpYWwYBSABKAsyHC5xcGMudjEuS3RDcmVkZW50aWFsUmVzcG9uc2VIABIvCgl0cmVlX2hlYWQYBiABKAsyGi5xcGMudjEuS3RUcmVlSGVhZFJlc3BvbnNlSAASKAoFaGVhZHMYByABKAsyFy5xcGMudjEuS3RIZWFkc1Jlc3BvbnNlSAASLwoKY2hlY2twb2ludBgIIAEoCzIZLnFwYy52MS5LdENoZWNrcG9pbnRSZXBseUgAEisKCGV2aWRlbmNlGAkgASgLMhcucXBjLnYxLkt0RXZpZGVuY2VSZXBseUgAQgQKAm9wIkAKDkt0SGVhZHNSZXF1ZXN0Eg4KBm9yaWdpbhgBIAEoCRIRCglmcm9tX3NpemUYAiABKAQSCwoDbWF4GAMgASgNIkQKD0t0SGVhZHNSZXNwb25zZRIdCgVoZWFkcxgBIAMoCzIOLnFwYy52MS5LdEhlYWQSEgoKY2hlY2twb2ludBgCIAEoDCImChBLdENoZWNrcG9pbnRQdXNoEhIKCmNoZWNrcG9pbnQYASABKAwiJQoRS3RDaGVja3BvaW50UmVwbHkSEAoIY29zaWduZWQYASABKAwiIgoOS3RFdmlkZW5jZVB1c2gSEAoIZXZpZGVuY2UYASABKAwiEQoPS3RFdmlkZW5jZVJlcGx5IiEKDkt0SGVhcmRSZXF1ZXN0Eg8KB29yaWdpbnMYASADKAkiMAoPS3RIZWFyZFJlc3BvbnNlEh0KBGxvZ3MYASADKAsyDy5xcGMudjEuS3RIZWFyZCI/CgdLdEhlYXJkEg4KBm9yaWdpbhgBIAEoCRISCgpjaGVja3BvaW50GAIgASgMEhAKCGV2aWRlbmNlGAMgAygMIiEKEUt0RXZpZGVuY2VSZXF1ZXN0EgwKBGhhc2gYASABKAwiJgoSS3RFdmlkZW5jZVJlc3BvbnNlEhAKCGV2aWRlbmNlGAEgASgMIiEKD0t0RXZpZGVuY2VFdmVudBIOCgZvcmlnaW4YASABKAliBnByb3RvMw");
+  fileDesc("Cg9xcGMvdjEva3QucHJvdG8SBnFwYy52MSIwCghLdEFuc3dlchIQCghyZXNwb25zZRgBIAEoDBISCgpjaGVja3BvaW50GAIgASgMIkgKD0t0U2VhcmNoUmVxdWVzdBIOCgZkb21haW4YASABKAkSDwoHcmVxdWVzdBgCIAEoDBIUCgx3YW50X2Fic2VuY2UYAyABKAgiYwoQS3RTZWFyY2hSZXNwb25zZRIhCgVmb3VuZBgBIAEoCzIQLnFwYy52MS5LdEFuc3dlckgAEiIKBmFic2VudBgCIAEoCzIQLnFwYy52MS5LdEFuc3dlckgAQggKBmFuc3dlciIiCg9LdFVwZGF0ZVJlcXVlc3QSDwoHcmVxdWVzdBgBIAEoDCI0ChBLdFVwZGF0ZVJlc3BvbnNlEiAKBmFuc3dlchgBIAEoCzIQLnFwYy52MS5LdEFuc3dlciJvChBLdE1vbml0b3JSZXF1ZXN0Eg4KBmRvbWFpbhgBIAEoCRIRCgdjb250YWN0GAIgASgMSAASFAoKb3duZXJfaW5pdBgDIAEoDEgAEhcKDW93bmVyX21vbml0b3IYBCABKAxIAEIJCgdyZXF1ZXN0IjUKEUt0TW9uaXRvclJlc3BvbnNlEiAKBmFuc3dlchgBIAEoCzIQLnFwYy52MS5LdEFuc3dlciI5ChZLdERpc3Rpbmd1aXNoZWRSZXF1ZXN0Eg4KBmRvbWFpbhgBIAEoCRIPCgdyZXF1ZXN0GAIgASgMIjsKF0t0RGlzdGluZ3Vpc2hlZFJlc3BvbnNlEiAKBmFuc3dlchgBIAEoCzIQLnFwYy52MS5LdEFuc3dlciIxChFLdFRyZWVIZWFkUmVxdWVzdBIOCgZkb21haW4YASABKAkSDAoEc2l6ZRgCIAEoBCJGChJLdFRyZWVIZWFkUmVzcG9uc2USHAoEaGVhZBgBIAEoCzIOLnFwYy52MS5LdEhlYWQSEgoKY2hlY2twb2ludBgCIAEoDCI3CgZLdEhlYWQSDAoEc2l6ZRgBIAEoBBIMCgRyb290GAIgASgMEhEKCXNpZ25hdHVyZRgDIAEoDCKGAQoTS3RDcmVkZW50aWFsUmVxdWVzdBIOCgZkb21haW4YASABKAkSJgoDb3duGAIgASgLMhcucXBjLnYxLkt0T3duQ3JlZGVudGlhbEgAEiwKBnNldHRsZRgDIAEoCzIaLnFwYy52MS5LdFNldHRsZUNyZWRlbnRpYWxIAEIJCgdyZXF1ZXN0IhEKD0t0T3duQ3JlZGVudGlhbCJAChJLdFNldHRsZUNyZWRlbnRpYWwSDQoFbGFiZWwYASABKAwSDAoEbGFzdBgCIAEoBBINCgVlbnRyeRgDIAEoDCJgChRLdENyZWRlbnRpYWxSZXNwb25zZRISCgpjcmVkZW50aWFsGAEgASgMEhIKCmNoZWNrcG9pbnQYAiABKAwSDQoFZW50cnkYAyABKAwSEQoJaW5jbHVzaW9uGAQgAygMIjgKG0F1ZGl0S2V5VHJhbnNwYXJlbmN5UmVxdWVzdBIMCgRmcm9tGAEgASgEEgsKA21heBgCIAEoDSI8ChxBdWRpdEtleVRyYW5zcGFyZW5jeVJlc3BvbnNlEg4KBmJ1bmRsZRgBIAEoDBIMCgRzaXplGAIgASgEIqADCgxGZWRLdFJlcXVlc3QSEQoJcmVxdWVzdGVyGAEgASgMEikKBnNlYXJjaBgCIAEoCzIXLnFwYy52MS5LdFNlYXJjaFJlcXVlc3RIABIrCgdtb25pdG9yGAMgASgLMhgucXBjLnYxLkt0TW9uaXRvclJlcXVlc3RIABI3Cg1kaXN0aW5ndWlzaGVkGAQgASgLMh4ucXBjLnYxLkt0RGlzdGluZ3Vpc2hlZFJlcXVlc3RIABIxCgpjcmVkZW50aWFsGAUgASgLMhsucXBjLnYxLkt0Q3JlZGVudGlhbFJlcXVlc3RIABIuCgl0cmVlX2hlYWQYBiABKAsyGS5xcGMudjEuS3RUcmVlSGVhZFJlcXVlc3RIABInCgVoZWFkcxgHIAEoCzIWLnFwYy52MS5LdEhlYWRzUmVxdWVzdEgAEi4KCmNoZWNrcG9pbnQYCCABKAsyGC5xcGMudjEuS3RDaGVja3BvaW50UHVzaEgAEioKCGV2aWRlbmNlGAkgASgLMhYucXBjLnYxLkt0RXZpZGVuY2VQdXNoSABCBAoCb3AilgMKDUZlZEt0UmVzcG9uc2USKgoGc2VhcmNoGAIgASgLMhgucXBjLnYxLkt0U2VhcmNoUmVzcG9uc2VIABIsCgdtb25pdG9yGAMgASgLMhkucXBjLnYxLkt0TW9uaXRvclJlc3BvbnNlSAASOAoNZGlzdGluZ3Vpc2hlZBgEIAEoCzIfLnFwYy52MS5LdERpc3Rpbmd1aXNoZWRSZXNwb25zZUgAEjIKCmNyZWRlbnRpYWwYBSABKAsyHC5xcGMudjEuS3RDcmVkZW50aWFsUmVzcG9uc2VIABIvCgl0cmVlX2hlYWQYBiABKAsyGi5xcGMudjEuS3RUcmVlSGVhZFJlc3BvbnNlSAASKAoFaGVhZHMYByABKAsyFy5xcGMudjEuS3RIZWFkc1Jlc3BvbnNlSAASLwoKY2hlY2twb2ludBgIIAEoCzIZLnFwYy52MS5LdENoZWNrcG9pbnRSZXBseUgAEisKCGV2aWRlbmNlGAkgASgLMhcucXBjLnYxLkt0RXZpZGVuY2VSZXBseUgAQgQKAm9wIkAKDkt0SGVhZHNSZXF1ZXN0Eg4KBm9yaWdpbhgBIAEoCRIRCglmcm9tX3NpemUYAiABKAQSCwoDbWF4GAMgASgNIkQKD0t0SGVhZHNSZXNwb25zZRIdCgVoZWFkcxgBIAMoCzIOLnFwYy52MS5LdEhlYWQSEgoKY2hlY2twb2ludBgCIAEoDCImChBLdENoZWNrcG9pbnRQdXNoEhIKCmNoZWNrcG9pbnQYASABKAwiJQoRS3RDaGVja3BvaW50UmVwbHkSEAoIY29zaWduZWQYASABKAwiIgoOS3RFdmlkZW5jZVB1c2gSEAoIZXZpZGVuY2UYASABKAwiEQoPS3RFdmlkZW5jZVJlcGx5IjcKDkt0SGVhcmRSZXF1ZXN0EiUKBGxvZ3MYASADKAsyFy5xcGMudjEuS3RIZWFyZFF1ZXN0aW9uIi8KD0t0SGVhcmRRdWVzdGlvbhIOCgZvcmlnaW4YASABKAkSDAoEc2l6ZRgCIAEoBCIwCg9LdEhlYXJkUmVzcG9uc2USHQoEbG9ncxgBIAMoCzIPLnFwYy52MS5LdEhlYXJkIl0KB0t0SGVhcmQSDgoGb3JpZ2luGAEgASgJEhIKCmNoZWNrcG9pbnQYAiABKAwSEAoIZXZpZGVuY2UYAyADKAwSHAoEaGVhZBgEIAEoCzIOLnFwYy52MS5LdEhlYWQiIQoRS3RFdmlkZW5jZVJlcXVlc3QSDAoEaGFzaBgBIAEoDCImChJLdEV2aWRlbmNlUmVzcG9uc2USEAoIZXZpZGVuY2UYASABKAwiIQoPS3RFdmlkZW5jZUV2ZW50Eg4KBm9yaWdpbhgBIAEoCWIGcHJvdG8z");
 
 /**
  * @generated from message qpc.v1.KtAnswer
@@ -762,11 +762,11 @@ export const KtEvidenceReplySchema: GenMessage<KtEvidenceReply> = /*@__PURE__*/
  */
 export type KtHeardRequest = Message<"qpc.v1.KtHeardRequest"> & {
   /**
-   * Origins of logs, at most 16.
+   * At most 16.
    *
-   * @generated from field: repeated string origins = 1;
+   * @generated from field: repeated qpc.v1.KtHeardQuestion logs = 1;
    */
-  origins: string[];
+  logs: KtHeardQuestion[];
 };
 
 /**
@@ -775,6 +775,30 @@ export type KtHeardRequest = Message<"qpc.v1.KtHeardRequest"> & {
  */
 export const KtHeardRequestSchema: GenMessage<KtHeardRequest> = /*@__PURE__*/
   messageDesc(file_qpc_v1_kt, 26);
+
+/**
+ * @generated from message qpc.v1.KtHeardQuestion
+ */
+export type KtHeardQuestion = Message<"qpc.v1.KtHeardQuestion"> & {
+  /**
+   * @generated from field: string origin = 1;
+   */
+  origin: string;
+
+  /**
+   * The signed head of this size is wanted, to be compared; 0: none.
+   *
+   * @generated from field: uint64 size = 2;
+   */
+  size: bigint;
+};
+
+/**
+ * Describes the message qpc.v1.KtHeardQuestion.
+ * Use `create(KtHeardQuestionSchema)` to create a new message.
+ */
+export const KtHeardQuestionSchema: GenMessage<KtHeardQuestion> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_kt, 27);
 
 /**
  * In the order of the request; logs that the node knows nothing of are left out.
@@ -793,7 +817,7 @@ export type KtHeardResponse = Message<"qpc.v1.KtHeardResponse"> & {
  * Use `create(KtHeardResponseSchema)` to create a new message.
  */
 export const KtHeardResponseSchema: GenMessage<KtHeardResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_kt, 27);
+  messageDesc(file_qpc_v1_kt, 28);
 
 /**
  * @generated from message qpc.v1.KtHeard
@@ -817,6 +841,13 @@ export type KtHeard = Message<"qpc.v1.KtHeard"> & {
    * @generated from field: repeated bytes evidence = 3;
    */
   evidence: Uint8Array[];
+
+  /**
+   * That of the size asked for, if the node holds it.
+   *
+   * @generated from field: qpc.v1.KtHead head = 4;
+   */
+  head?: KtHead | undefined;
 };
 
 /**
@@ -824,7 +855,7 @@ export type KtHeard = Message<"qpc.v1.KtHeard"> & {
  * Use `create(KtHeardSchema)` to create a new message.
  */
 export const KtHeardSchema: GenMessage<KtHeard> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_kt, 28);
+  messageDesc(file_qpc_v1_kt, 29);
 
 /**
  * @generated from message qpc.v1.KtEvidenceRequest
@@ -843,7 +874,7 @@ export type KtEvidenceRequest = Message<"qpc.v1.KtEvidenceRequest"> & {
  * Use `create(KtEvidenceRequestSchema)` to create a new message.
  */
 export const KtEvidenceRequestSchema: GenMessage<KtEvidenceRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_kt, 29);
+  messageDesc(file_qpc_v1_kt, 30);
 
 /**
  * @generated from message qpc.v1.KtEvidenceResponse
@@ -862,7 +893,7 @@ export type KtEvidenceResponse = Message<"qpc.v1.KtEvidenceResponse"> & {
  * Use `create(KtEvidenceResponseSchema)` to create a new message.
  */
 export const KtEvidenceResponseSchema: GenMessage<KtEvidenceResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_kt, 30);
+  messageDesc(file_qpc_v1_kt, 31);
 
 /**
  * Push event 16: the node has evidence against a log. A hint: the client asks for it.
@@ -881,5 +912,5 @@ export type KtEvidenceEvent = Message<"qpc.v1.KtEvidenceEvent"> & {
  * Use `create(KtEvidenceEventSchema)` to create a new message.
  */
 export const KtEvidenceEventSchema: GenMessage<KtEvidenceEvent> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_kt, 31);
+  messageDesc(file_qpc_v1_kt, 32);
 
