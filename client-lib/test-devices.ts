@@ -315,9 +315,8 @@ export class TestDevice {
     do {
       await writer.idle();
       await lookup.idle();
-      await groups.pull.idle();
-      await groups.committer.idle();
-    } while (!(writer.isIdle && lookup.isIdle && groups.pull.isIdle && groups.committer.isIdle));
+      await groups.idle();
+    } while (!(writer.isIdle && lookup.isIdle && groups.isIdle));
   }
 
   /** What this device has for another one: what came with its commits, then what it sent, in order. */
