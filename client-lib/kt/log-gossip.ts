@@ -6,7 +6,7 @@
  */
 import { createHash } from 'node:crypto';
 import { ForkError, VerificationError } from '@quicprochat/kt-log/verify';
-import { decodeEvidence, manifestRule, nativeSuite } from '@quicprochat/kt-log';
+import { decodeEvidence, manifestRule } from '@quicprochat/kt-log';
 import {
   hasReason,
   maxKtHeardLogs,
