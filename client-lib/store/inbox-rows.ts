@@ -19,6 +19,7 @@ const parkReasons: readonly ParkReason[] = [
   'UNKNOWN_GROUP',
   'FUTURE_EPOCH',
   'UNKNOWN_USER',
+  'UNKNOWN_HUB',
 ];
 
 function parkedOf(row: Row): ParkedRow {
