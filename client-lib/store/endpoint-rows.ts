@@ -5,7 +5,7 @@ import type { Database } from './database.ts';
 
 export const endpointBounds = {
   /** Records of other devices; beyond, those that expire first go. */
-  records: 10_000,
+  records: 4_096,
 } as const;
 
 export interface StoredEndpoint {

@@ -1,0 +1,259 @@
+/**
+ * The ladder on a clock of its own: when it begins and ends, which way is tried, in which order copies
+ * leave, and how long a way that failed rests. The outbox and its store are real; ways answer as told.
+ */
+import assert from 'node:assert/strict';
+import { afterEach, beforeEach, describe, test } from 'node:test';
+import {
+  EventBus,
+  Ladder,
+  ladderLimits,
+  Outbox,
+  ownNodeLimits,
+  type OutboxEntry,
+} from '@quicprochat/client-lib/ladder';
+import { openMemoryStore, type ClientStore } from '@quicprochat/client-lib/store';
+import {
+  InvalidArgumentError,
+  PermissionDeniedError,
+  ResourceExhaustedError,
+  silentLog,
+  systemRandom,
+  TransportError,
+} from '@quicprochat/proto';
+import { Outcome } from '@quicprochat/proto/messages';
+import { SimulatedClock } from '../simulated-clock.ts';
+
+const bert = new Uint8Array(32).fill(0xbe);
+const carl = new Uint8Array(32).fill(0xca);
+const blue = 'blue.example';
+
+let clock: SimulatedClock;
+let store: ClientStore;
+let events: EventBus;
+let outbox: Outbox;
+let ladder: Ladder;
+/** What each way was asked to bring, in order: "guest 1", "direct 2". */
+let tried: string[];
+let guest: (row: OutboxEntry) => Promise<void>;
+let device: (row: OutboxEntry) => Promise<void>;
+
+const unreachable = (): Promise<never> =>
+  Promise.reject(new TransportError('unreachable', 'nobody there'));
+const works = (): Promise<void> => Promise.resolve();
+
+beforeEach(() => {
+  clock = new SimulatedClock();
+  store = openMemoryStore();
+  events = new EventBus();
+  tried = [];
+  guest = unreachable;
+  device = works;
+  const runtime = { clock, random: systemRandom, log: silentLog };
+  outbox = new Outbox({
+    ...{ store, runtime, events, userId: 'anna@red.example' },
+    proofs: { isProven: async () => true },
+    onOvertaken: () => undefined,
+  });
+  ladder = new Ladder({
+    ...{ store, runtime, events, outbox, domain: 'red.example' },
+    guest: {
+      async send(row) {
+        tried.push(`guest ${row.payload[0]}`);
+        await guest(row);
+        const caller = { call: () => Promise.reject(new Error('not called')) };
+        return { outcome: Outcome.STORED, proof: new Uint8Array(64), receivedMs: 1n, caller };
+      },
+    },
+    peers: {
+      record: () => undefined,
+      async deliver(row) {
+        tried.push(`direct ${row.payload[0]}`);
+        await device(row);
+        return 'direct';
+      },
+    },
+  });
+});
+afterEach(async () => {
+  await ladder.stop();
+  outbox.close();
+  store.close();
+});
+
+/** One more copy for a device; its payload is its number. */
+function seal(n: number, rid = bert, domain = blue): void {
+  const targets = [{ rid, domain, userId: `x@${domain}` }];
+  const about = { kind: 'MESSAGE', groupId: new Uint8Array(32), epoch: 1n } as const;
+  const mid = systemRandom.bytes(16);
+  store.transaction(() =>
+    store.outbox.add({ mid, payload: Uint8Array.of(n), targets, messageId: n, about }, clock.now()),
+  );
+  ladder.kick();
+}
+const link = (state: 'connecting' | 'online' | 'offline'): void =>
+  events.emit({ type: 'link', state, reason: undefined });
+function failDials(count: number): void {
+  for (let n = 0; n < count; n += 1) {
+    link('connecting');
+    link('offline');
+  }
+}
+const open = (): number => store.outbox.openCount();
+const knowsToken = (rid = bert): void => store.tokens.put(rid, new Uint8Array(16), true, 0);
+
+describe('the own node counts as away', () => {
+  test('after three failed dials; the end of a session is none', async () => {
+    link('connecting');
+    link('online');
+    seal(1);
+    link('offline');
+    failDials(ownNodeLimits.failedDials - 1);
+    await clock.advance(1_000);
+    assert.deepEqual(tried, []);
+    failDials(1);
+    await clock.advance(100);
+    assert.deepEqual(tried, ['direct 1']);
+    assert.equal(open(), 0);
+  });
+
+  test('after ten seconds without a session, and no longer once it is back', async () => {
+    link('connecting');
+    seal(1);
+    await clock.advance(ownNodeLimits.silentMs - 1);
+    assert.deepEqual(tried, []);
+    await clock.advance(1);
+    await clock.settle();
+    assert.deepEqual(tried, ['direct 1']);
+    link('online');
+    seal(2);
+    await clock.advance(60 * 60_000);
+    assert.deepEqual(tried, ['direct 1']);
+    assert.equal(open(), 1, 'it is the own node that brings it');
+  });
+});
+
+describe('a device', () => {
+  beforeEach(() => {
+    link('connecting');
+    failDials(ownNodeLimits.failedDials);
+  });
+
+  test('is served by its node when that answers, in order, and by itself when it does not', async () => {
+    knowsToken();
+    guest = works;
+    for (const n of [1, 2]) seal(n);
+    await clock.advance(100);
+    assert.deepEqual(tried, ['guest 1', 'guest 2']);
+    assert.deepEqual(store.outbox.paths(1), ['guest']);
+    guest = unreachable;
+    seal(3);
+    await clock.advance(100);
+    // What lies in its node is not known to have come out again: nothing may overtake it.
+    assert.deepEqual(tried.slice(2), ['guest 3', 'direct 1', 'direct 2', 'direct 3']);
+    seal(4);
+    await clock.advance(100);
+    assert.deepEqual(tried.slice(6), ['direct 4'], 'a node that failed rests');
+    await clock.advance(1.5 * ladderLimits.retryMs);
+    guest = works;
+    seal(5);
+    await clock.advance(100);
+    assert.deepEqual(tried.slice(7), ['guest 5']);
+  });
+
+  test('is tried itself when its node is silent, whose OK counts when it comes late', async () => {
+    knowsToken();
+    const late = Promise.withResolvers<void>();
+    guest = () => late.promise;
+    device = unreachable;
+    seal(1);
+    await clock.advance(ladderLimits.guestMs);
+    assert.deepEqual(tried, ['guest 1', 'direct 1']);
+    late.resolve();
+    await clock.advance(100);
+    assert.deepEqual(store.outbox.paths(1), ['guest']);
+  });
+
+  test('that is not there is tried again after half a minute, or when it is known anew where it is', async () => {
+    device = unreachable;
+    for (const n of [1, 2]) seal(n);
+    seal(3, carl);
+    await clock.advance(ladderLimits.retryMs - 1);
+    assert.deepEqual(tried, ['direct 1', 'direct 3'], 'the first one says enough');
+    await clock.advance(0.5 * ladderLimits.retryMs + 1);
+    assert.deepEqual(tried.slice(2).toSorted(), ['direct 1', 'direct 3']);
+    device = works;
+    ladder.learned(Buffer.from(bert).toString('hex'));
+    await clock.advance(100);
+    assert.deepEqual(tried.slice(4), ['direct 1', 'direct 2']);
+  });
+
+  test('that asks for a pause gets it; a copy that it cannot open holds up no other', async () => {
+    const retryAfterMs = 2_000;
+    device = () =>
+      Promise.reject(new ResourceExhaustedError('RATE_LIMITED', 'slower', { retryAfterMs }));
+    for (const n of [1, 2, 3]) seal(n);
+    await clock.advance(retryAfterMs - 1);
+    assert.deepEqual(tried, ['direct 1']);
+    device = async ({ payload }) => {
+      if (payload[0] === 1) throw new InvalidArgumentError('BAD_FIELD', 'what is this');
+    };
+    await clock.advance(retryAfterMs);
+    assert.deepEqual(tried.slice(1), ['direct 1', 'direct 2', 'direct 3']);
+    assert.equal(open(), 1, 'its node gets it');
+  });
+
+  test('whose node refuses the token is served by itself, other devices of that node by the node', async () => {
+    for (const rid of [bert, carl]) knowsToken(rid);
+    guest = async ({ rid }) => {
+      if (rid[0] === bert[0]) throw new PermissionDeniedError('BLOCKED', 'no such token');
+    };
+    seal(1);
+    seal(2, carl);
+    await clock.advance(100);
+    assert.deepEqual(tried.toSorted(), ['direct 1', 'guest 1', 'guest 2']);
+    assert.equal(open(), 0);
+  });
+
+  test('of the own node has no other node', async () => {
+    knowsToken();
+    seal(1, bert, 'red.example');
+    await clock.advance(100);
+    assert.deepEqual(tried, ['direct 1']);
+  });
+});
+
+describe('while the own node is there', () => {
+  beforeEach(() => {
+    link('connecting');
+    link('online');
+  });
+
+  test('only what is for a domain that it cannot reach goes past it, the accepted first', async () => {
+    seal(1);
+    seal(2, carl, 'green.example');
+    const row = store.outbox.next(Buffer.from(bert).toString('hex'), 0);
+    store.transaction(() =>
+      store.outbox.markAccepted(row?.id ?? 0, new Uint8Array(8), clock.now()),
+    );
+    ladder.unreachable(blue, ladderLimits.backOffMs - 1);
+    await clock.advance(100);
+    assert.deepEqual(tried, [], 'not for that long');
+    ladder.unreachable(blue, ladderLimits.backOffMs);
+    seal(3);
+    await clock.advance(100);
+    assert.deepEqual(tried, ['direct 1', 'direct 3']);
+    ladder.reached(blue);
+    seal(4);
+    await clock.advance(ladderLimits.awayMs);
+    assert.deepEqual(tried.slice(2), []);
+  });
+
+  test('what it said last about a domain is forgotten after a while', async () => {
+    ladder.unreachable(blue, ladderLimits.backOffMs);
+    await clock.advance(ladderLimits.awayMs);
+    seal(1);
+    await clock.advance(100);
+    assert.deepEqual(tried, []);
+  });
+});
