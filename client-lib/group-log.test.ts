@@ -6,6 +6,7 @@ import {
   parseEntry,
   signCertificate,
   signingKeyFromSeed,
+  systemClock,
   systemRandom,
 } from '@quicprochat/proto';
 import {
@@ -23,7 +24,7 @@ import {
   type OwnCommit,
   type Walk,
 } from './group-log.ts';
-import { mandatorySuite, type MlsGroup, type PendingCommit } from './mls/index.ts';
+import { createMls, mandatorySuite, type MlsGroup, type PendingCommit } from './mls/index.ts';
 import { groupOf, keyPackageOf, TestWorld, type TestDevice } from './mls/test-members.ts';
 
 const hub = 'red.example';
@@ -70,8 +71,10 @@ const walk = (
   );
 
 /** Members of one group at the entry of its epoch, whatever led there. */
-async function membersOf(...names: readonly [string, ...string[]]) {
-  const world = new TestWorld({ mayCommit: () => true });
+const membersOf = (...names: readonly [string, ...string[]]) =>
+  membersIn(new TestWorld({ mayCommit: () => true }), ...names);
+
+async function membersIn(world: TestWorld, ...names: readonly [string, ...string[]]) {
   const [creator, ...rest] = names.map((name) => world.device(name));
   assert.ok(creator !== undefined);
   const groups = await groupOf(mandatorySuite, [creator, ...rest]);
@@ -169,6 +172,35 @@ test('an entry that nobody can apply is passed over for the one that rejects it'
     assert.deepEqual([walked.steps.length, hasWon(walked)], [1, member === alice]);
   }
   assert.equal(authenticators(honest).size, 1);
+});
+
+test('a commit beyond the rights of its author is passed over, also by who it would throw out', async () => {
+  const { world, members } = await membersIn(new TestWorld(), 'alice', 'bob', 'carol');
+  const [alice, bob, carol] = members;
+  assert.ok(bob !== undefined && carol !== undefined);
+  // Bob's client knows no rules; the hub cannot see what he commits.
+  const { manifests } = world;
+  const lawless = createMls({
+    clock: systemClock,
+    random,
+    manifests: (userId) => manifests.get(userId),
+    mayCommit: () => true,
+  });
+  const coup = { info: { ...bob.view.group.info, name: 'mine now' } };
+  const seized = await commitOf(bob, await lawless.commit(bob.view.group, { context: coup }));
+  const ousting = await commitOf(bob, await lawless.removeMembers(bob.view.group, [0]));
+  const seen = await take(alice, [seized.control, ousting.control]);
+  assert.deepEqual([seen.steps.length, seen.invalid.length], [0, 2]);
+  const rejects = seen.invalid.map(({ hash }) => hash);
+  const info = { ...alice.view.group.info, name: 'still ours' };
+  const made = await alice.device.mls.commit(alice.view.group, { context: { info } });
+  const lawful = await commitOf(alice, made, rejects);
+  const log = [seized.control, ousting.control, lawful.control];
+  await take(alice, log, lawful);
+  await take(carol, log);
+  assert.equal(carol.view.group.info.name, 'still ours');
+  assert.deepEqual(carol.view.group.members().length, 3);
+  assert.equal(authenticators([alice, carol]).size, 1);
 });
 
 test('who is added begins at its entry, who is removed ends there', async () => {
