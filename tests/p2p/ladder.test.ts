@@ -4,19 +4,17 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { OpenOptions, Path } from '@quicprochat/client-lib';
-import { deviceSwarm } from '@quicprochat/p2p/device';
+import { hasReason, systemRandom } from '@quicprochat/proto';
+import type { OpenOptions, Path, PeerSwarm } from '@quicprochat/client-lib';
+import { deviceSwarm, type DeviceSwarm } from '@quicprochat/p2p/device';
 import { Rig, type RigClient } from '../client/rig.ts';
-import { loopback } from './devices.ts';
+import { loopback, recordOf, startDevice } from './devices.ts';
 
-const peers: Pick<OpenOptions, 'fallback'> = {
-  fallback: {
-    peers: deviceSwarm({
-      listen: ['/ip4/127.0.0.1/udp/0/quic-v1', '/ip4/127.0.0.1/tcp/0'],
-      reach: loopback,
-    }),
-  },
-};
+const swarm = deviceSwarm({
+  listen: ['/ip4/127.0.0.1/udp/0/quic-v1', '/ip4/127.0.0.1/tcp/0'],
+  reach: loopback,
+});
+const peers: Pick<OpenOptions, 'fallback'> = { fallback: { peers: swarm } };
 
 /** Resolves when a client has kept where another one is. */
 const knows = (client: RigClient, other: RigClient): Promise<unknown> =>
@@ -101,4 +99,43 @@ test('with the own node gone, what is for others goes straight to their nodes', 
   await anna.client.flush(AbortSignal.timeout(20_000));
   const [two] = anna.client.history(id, 1);
   assert.deepEqual([two?.innerId, two?.paths, two?.sendState], [sent.id, ['guest'], 'relayed']);
+});
+
+test('strangers are refused, a member that sends garbage and floods is too, and nodes bring messages on', async () => {
+  await using rig = await Rig.make();
+  const swarms = new Map<string, DeviceSwarm>();
+  /** A client's own swarm, in the hands of this test. */
+  const seized = (name: string): Pick<OpenOptions, 'fallback'> => {
+    const start: PeerSwarm['start'] = async (duties) => {
+      const running = await swarm.start(duties);
+      swarms.set(name, running);
+      return running;
+    };
+    return { fallback: { peers: { reach: swarm.reach, start } } };
+  };
+  const anna = await rig.client('anna@red.example', undefined, seized('anna'));
+  const bert = await rig.client('bert@blue.example', undefined, seized('bert'));
+  const id = await anna.client.createConversation({ name: 'hostile', members: [bert.userId] });
+  await bert.joined();
+  await bert.client.send(id, 'one');
+  await Promise.all([arrivals(anna, 1), knows(anna, bert)]);
+  const [annas, berts] = [swarms.get('anna'), swarms.get('bert')];
+  assert(annas !== undefined && berts !== undefined);
+  const to = { record: recordOf(berts) };
+  const garbage = () => ({
+    ...{ rid: to.record.device, domain: rig.blue.domain, ttlS: 0 },
+    ...{ mid: systemRandom.bytes(16), payload: systemRandom.bytes(1_000) },
+  });
+  await using mallory = await startDevice();
+  await assert.rejects(mallory.swarm.deliver(to, garbage()), { reason: 'BLOCKED' });
+  const flood = await Promise.allSettled(
+    Array.from({ length: 400 }, () => annas.deliver(to, garbage())),
+  );
+  // How many of which depends on how fast this machine is; hostile.test.ts counts them.
+  for (const one of flood) {
+    assert(one.status === 'rejected' && hasReason(one.reason, 'BAD_FIELD', 'RATE_LIMITED'));
+  }
+  await anna.client.send(id, 'two');
+  assert.deepEqual(await arrivals(bert, 1), [['two', 'node']]);
+  assert.equal(bert.client.undecryptable().length, 0);
 });
