@@ -75,7 +75,9 @@ export async function findDirect(
   userId: string,
 ): Promise<Conversation | undefined> {
   // One that cannot be written to any more is not the one to write to.
-  const unnamed = client.conversations().filter(({ name, isStale }) => name === '' && !isStale);
+  const unnamed = client
+    .conversations()
+    .filter(({ name, isStale, ended }) => name === '' && !isStale && ended === undefined);
   const direct: Conversation[] = [];
   for (const conversation of unnamed) {
     const members = await client.members(conversation.id);
