@@ -54,14 +54,27 @@ test('an inviter passes on tokens of members, and none that its device keeps bac
 
 test('who blocked somebody keeps its token back, so that nobody passes it on to them', async () => {
   const { tokens, group, passed, a, store } = await rig();
-  using _open = store;
+  using open = store;
   const handed = (): boolean | undefined =>
     tokens.forInvitees(group, ['dave@red.example']).find(({ rid }) => rid === a)?.isKeptBack;
   assert.equal(handed(), false);
   await tokens.block('eve@blue.example', { call: async () => ({}) as never });
   assert.equal(handed(), true);
   assert.deepEqual(passed('eve@blue.example'), [], 'and hands it to nobody beside them');
+  // Whom somebody else adds it tells itself; without blocked people, the inviter does.
+  const id = new Uint8Array(32).fill(5);
+  open.groups.addConversation({
+    ...{ id, groupId: id, suite: 1, name: '', creator: 'alice@red.example' },
+    ...{ joinedMs: 1, sentCount: 0, lamport: 0 },
+  });
+  tokens.mark(id);
+  assert.deepEqual(tokens.due(), []);
+  tokens.grew(id);
+  assert.deepEqual(tokens.due(), [id]);
+  tokens.mark(id);
   tokens.unblock('eve@blue.example');
+  tokens.grew(id);
+  assert.deepEqual(tokens.due(), []);
   assert.equal(handed(), false);
   // It survives the wire.
   const key = systemRandom.bytes(32);

@@ -21,6 +21,9 @@ import type { MlsGroup } from './mls/index.ts';
 import { recipientsOf } from './sealing.ts';
 import type { ClientStore } from './store/store.ts';
 
+/** Id of no token. */
+const nobody = 0;
+
 export interface DeliveryTokensParts {
   readonly store: ClientStore;
   readonly runtime: Runtime;
@@ -139,6 +142,15 @@ export class DeliveryTokens implements Extra {
     for (const { rid, token } of tokens) {
       if (members.has(hex(rid))) store.tokens.putPassed(rid, token, nowMs);
     }
+  }
+
+  /**
+   * Somebody else added members to a conversation, in the transaction that stores it: a token that is kept
+   * back nobody gave them.
+   */
+  grew(conversationId: Uint8Array): void {
+    const { tokens } = this.#parts.store;
+    if (tokens.blocked().length > 0) tokens.markTold(conversationId, nobody);
   }
 
   /** Conversations that do not have the own token get it soon. */

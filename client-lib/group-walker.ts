@@ -4,7 +4,7 @@
  * own commits and of the intents that they are for, evidence against a hub. Rows, answers of a hub and the
  * log itself all come this way, so that it does not matter by which of them an entry comes first.
  */
-import { checkEvidence, jitter, parseEntry, type Runtime } from '@quicprochat/proto';
+import { checkEvidence, hex, jitter, parseEntry, type Runtime } from '@quicprochat/proto';
 import {
   CertifiedEntrySchema,
   fromBinary,
@@ -13,6 +13,7 @@ import {
   type CertifiedEntry,
   type GroupControl,
 } from '@quicprochat/proto/messages';
+import type { DeliveryTokens } from './delivery-tokens.ts';
 import { envelopeKeyOf } from './envelope-key.ts';
 import type { ClientEvent, EventBus } from './events.ts';
 import { groupEvents } from './group-events.ts';
@@ -39,6 +40,7 @@ export interface GroupWalkerParts {
   readonly events: EventBus;
   readonly mls: Mls;
   readonly hubKeys: Pick<HubKeys, 'of' | 'isFresh'>;
+  readonly tokens: Pick<DeliveryTokens, 'grew' | 'wake'>;
   /** A group is in a new epoch, or its state changed otherwise: what waited for that may go on. */
   readonly onMoved: (groupId: Uint8Array) => void;
 }
@@ -130,10 +132,13 @@ export class GroupWalker {
     steps: readonly Step[],
     keys: readonly EnvelopeKey[],
   ): void {
-    const { store, runtime, events, onMoved } = this.#parts;
+    const { store, runtime, events, tokens, onMoved } = this.#parts;
     const last = steps.at(-1);
     if (last === undefined) return;
     const { groupId, info } = last.next;
+    const hasGrown = steps.some(
+      ({ next, isOwn }, index) => !isOwn && addsTo(steps[index - 1]?.next ?? before, next),
+    );
     const told: ClientEvent[] = steps.flatMap(({ next, by }, index) =>
       groupEvents(steps[index - 1]?.next ?? before, next, by),
     );
@@ -142,6 +147,7 @@ export class GroupWalker {
       for (const { entry, control } of steps) {
         store.groupLog.putHead(groupId, headOf(entry, control));
       }
+      if (hasGrown) tokens.grew(info.conversationId);
       if (before.info.name !== info.name) store.groups.setName(info.conversationId, info.name);
       // Its keys are new to this device, whatever a lost copy of this store used before.
       store.groups.clearStale(groupId);
@@ -153,6 +159,7 @@ export class GroupWalker {
     });
     batch.after(() => {
       for (const event of told) events.emit(event);
+      if (hasGrown) tokens.wake();
       onMoved(groupId);
     });
   }
@@ -263,6 +270,12 @@ export class GroupWalker {
     const { events } = this.#parts;
     batch.after(() => events.emit({ type: 'leftBehind', conversationId, epoch: Number(epoch) }));
   }
+}
+
+/** Whether a device is in the group that was not. */
+function addsTo(before: MlsGroup, after: MlsGroup): boolean {
+  const known = new Set(before.members().map(({ identityPub }) => hex(identityPub)));
+  return after.members().some(({ identityPub }) => !known.has(hex(identityPub)));
 }
 
 /** As the store keeps it. */

@@ -24,7 +24,7 @@ export interface GroupsParts extends Omit<
   readonly writer: Writer;
   readonly logs: Logs;
   readonly evidence: EvidenceExchange;
-  readonly tokens: Pick<DeliveryTokens, 'takeAtJoin' | 'changed' | 'wake' | 'forInvitees'>;
+  readonly tokens: Pick<DeliveryTokens, 'takeAtJoin' | 'changed' | 'wake' | 'forInvitees' | 'grew'>;
   readonly caller: Caller;
   readonly userId: string;
   /** The outbox got rows. */
