@@ -170,6 +170,8 @@ const schema = v.strictObject({
       /** Whether it relays for the devices of its users. */
       relay: v.optional(v.boolean(), true),
       reservations: count(500, 1e5),
+      /** How many devices of peers' users it relays for besides. */
+      guests: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(1e5)), 250),
       memory_mib: count(1_024, 1e6),
     }),
     {},
@@ -215,7 +217,9 @@ export interface P2pConfig {
   /** In the form of p2p's addresses, without "/p2p/"; at most 8. */
   readonly addresses: readonly string[];
   readonly isRelay: boolean;
+  /** Places at the relay in all, and how many of them devices of peers' users may have. */
   readonly reservations: number;
+  readonly guests: number;
   /** Its process is started anew above that (bytes). */
   readonly rssBytesMax: number;
 }
@@ -424,7 +428,8 @@ function resolveP2p(
     listen,
     addresses,
     isRelay: raw.relay,
-    reservations: raw.reservations,
+    reservations: raw.reservations + raw.guests,
+    guests: raw.guests,
     rssBytesMax: raw.memory_mib * 1024 ** 2,
   };
 }

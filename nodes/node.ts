@@ -136,7 +136,7 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
   audits.onEvidence(({ origin }) => push.keyLogEvidence(origin));
   const answers = new KeyLogAnswers({ domain: config.domain, keyLog, store });
   const disk: BuildParts['disk'] = { state: 'ok' };
-  const reservers = new Reservers(store, clock);
+  const reservers = new Reservers(store, clock, config.p2p?.guests ?? 0);
   const hubs = makeHubs(options, federation);
   const parts = {
     ...{ options, sessions, push, waiters, federation, drain, disk, keyLog, answers, audits },
@@ -371,7 +371,7 @@ async function buildHandlers(parts: BuildParts): Promise<Handlers> {
       ratePerUser: config.ratePerUser,
     }),
     ...ephemeralHandlers({ domain, push, federation }),
-    ...endpointHandlers({ swarm: swarmOf(config, secrets, parts.reservers) }),
+    ...endpointHandlers({ swarm: swarmOf(config, secrets, parts.reservers), store, audits }),
     ...enqueueHandlers({
       quota,
       anonymousQuota: new SendQuota(clock, config.sendingAnonymous),

@@ -5,8 +5,13 @@
  */
 import {
   Follower,
+  formatVkey,
+  isConvicted,
+  logVerifier,
   nativeSuite,
   noteKey,
+  openWrapped,
+  parsePolicy,
   SignatureType,
   type AuditStore,
   type Configuration,
@@ -15,11 +20,19 @@ import {
   type EvidenceRecord,
   type KtLog,
   type LogIdentity,
+  type NoteKey,
+  type OpenedCredential,
   type Signer,
   type TreeStore,
   manifestRule,
+  VerificationError,
 } from '@quicprochat/kt-log';
-import { InvalidArgumentError, maxKtHeads, type Runtime } from '@quicprochat/proto';
+import {
+  InvalidArgumentError,
+  maxKtHeads,
+  PermissionDeniedError,
+  type Runtime,
+} from '@quicprochat/proto';
 import type {
   KtHeardSchema,
   KtHeadsRequest,
@@ -43,6 +56,9 @@ import { HeadPush } from './peer-audits/head-push.ts';
 import { HeadsPull } from './peer-audits/heads-pull.ts';
 import { headFromWire } from './peer-audits/link-source.ts';
 import { OwnHeads, type AheadOfUs } from './peer-audits/own-heads.ts';
+
+/** Age of a credential's log entry that a guest may show (ms): as clients have it. */
+const credentialMs = 10 * 24 * 3_600_000;
 
 /** What of federation the audits and gossip need. */
 export interface AuditLinks {
@@ -86,12 +102,14 @@ export class PeerAudits implements LinkService, PeerFacts, Disposable {
   readonly #records: Disposable;
   #forLog: Cosigners = { keys: [] };
   readonly #listeners = new Set<(record: EvidenceRecord) => void>();
+  readonly #auditorKey: NoteKey;
   #own: Own | undefined;
 
   /** Attaches itself to the federation, which has not started yet. */
   constructor(options: PeerAuditsOptions) {
     const { federation, store, runtime } = options;
     this.#options = options;
+    this.#auditorKey = cosignerKey(options, 'auditor');
     const peers = federation.policy.peers.map(({ domain }) => domain);
     const notify = (domain: string): void => federation.notify(domain);
     const followerOf = (origin: string): Follower | undefined => this.#followerOf(origin);
@@ -266,6 +284,32 @@ export class PeerAudits implements LinkService, PeerFacts, Disposable {
     return held.find((one) => Buffer.compare(one.hash, hash) === 0)?.bytes;
   }
 
+  /**
+   * Opens the credential of a peer's user, whose checkpoint this node's own auditor has cosigned: it
+   * believes what it replayed itself. Throws PermissionDeniedError BLOCKED for one of no log that is
+   * followed here, that does not prove itself, is older than ten days, or is of a convicted log.
+   */
+  async openCredential(bytes: Uint8Array): Promise<OpenedCredential> {
+    const { store, runtime, domain } = this.#options;
+    const own = this.#auditorKey;
+    const policy = parsePolicy(nativeSuite.sha256, `witness own ${formatVkey(own)}\nquorum own\n`);
+    const rules = { policy, auditorsMin: 1, recentMs: credentialMs };
+    for (const one of this.#domains) {
+      const log = this.#followed.get(one)?.log;
+      if (log === undefined) continue;
+      try {
+        const verifier = logVerifier(log.config, nativeSuite);
+        const opened = openWrapped(verifier, log.identity, [], rules, bytes, runtime.clock.now());
+        const isOfDomain = new TextDecoder().decode(opened.label).endsWith(`@${one}`);
+        if (isOfDomain && !isConvicted(await store.status(originOf(one)))) return opened;
+      } catch (error) {
+        // Of another log, or nothing at all.
+        if (!(error instanceof VerificationError)) throw error;
+      }
+    }
+    throw new PermissionDeniedError('BLOCKED', `credential: of no user whom ${domain} can verify`);
+  }
+
   /** Whose cosignatures the log takes; asked anew each time. */
   forLog(): Cosigners {
     return this.#forLog;
@@ -382,12 +426,18 @@ export class PeerAudits implements LinkService, PeerFacts, Disposable {
 }
 
 function cosignersOfNode({ domain, secrets }: PeerAuditsOptions): Cosigner[] {
-  const { sha256 } = nativeSuite;
-  const type = SignatureType.cosignatureV1;
   return (['witness', 'auditor'] as const).map((role) => {
-    const signer = secrets[role];
-    return { signer, key: noteKey(sha256, `${domain}/${role}`, type, signer.publicKey) };
+    return { signer: secrets[role], key: cosignerKey({ domain, secrets }, role) };
   });
+}
+
+function cosignerKey(
+  { domain, secrets }: Pick<PeerAuditsOptions, 'domain' | 'secrets'>,
+  role: 'witness' | 'auditor',
+): NoteKey {
+  const { publicKey } = secrets[role];
+  const type = SignatureType.cosignatureV1;
+  return noteKey(nativeSuite.sha256, `${domain}/${role}`, type, publicKey);
 }
 
 async function ownHeads(

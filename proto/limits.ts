@@ -34,6 +34,8 @@ export const maxCheckpointBytes = 256 * 1024;
 /** Entries of one audit bundle, and of one answer about heads. */
 export const maxAuditEntries = 256;
 export const maxKtHeads = 1024;
+/** Largest wrapped credential of a user, as members and guests show it (bytes). */
+export const maxCredentialBytes = 32 * 1024;
 /** Logs of which a node says at once what it has heard. */
 export const maxKtHeardLogs = 16;
 /** Largest evidence that travels (bytes). */

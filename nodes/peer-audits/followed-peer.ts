@@ -82,6 +82,11 @@ export class FollowedPeer implements Disposable {
     return this.#pinned?.follower;
   }
 
+  /** The log as it is pinned. */
+  get log(): AuditedIdentity | undefined {
+    return this.#pinned?.log;
+  }
+
   get hasWork(): boolean {
     return this.#isDue;
   }

@@ -284,6 +284,7 @@ function makeOperations(context: QueryContext): Operations {
     ...outbox,
     ...enqueueBatchQueries(context, inbox, outbox, logs, tokens),
     setDeliveryTokens: tokens.setDeliveryTokens,
+    opensInbox: tokens.opensInbox,
     ...relayStatusQueries(context, logs, peers),
     ...channels,
     ...groups,

@@ -146,6 +146,9 @@ export class StoreClient implements NodeStore {
   setDeliveryTokens(rid: Uint8Array, hashes: readonly Uint8Array[]) {
     return this.#channel.call('setDeliveryTokens', rid, hashes);
   }
+  opensInbox(rid: Uint8Array, token: Uint8Array) {
+    return this.#channel.call('opensInbox', rid, token);
+  }
   relayStatus(rid: Uint8Array, peer: string, mids: readonly Uint8Array[]) {
     return this.#channel.call('relayStatus', rid, peer, mids);
   }

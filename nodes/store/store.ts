@@ -419,6 +419,8 @@ export interface NodeStore
    * from the first call on, rows without one are bounded (`strangerRows`).
    */
   setDeliveryTokens(rid: Uint8Array, hashes: readonly Uint8Array[]): Promise<void>;
+  /** Whether the token is one of those in force for the inbox; one without tokens is open to nobody. */
+  opensInbox(rid: Uint8Array, token: Uint8Array): Promise<boolean>;
   /**
    * What became of rows that this device (`rid`) sent to a peer: relayed ones are known as long as
    * their tags, bounced ones as long as their dead letters. At most 2 048 answers, in the order of

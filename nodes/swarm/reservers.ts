@@ -1,35 +1,45 @@
 /**
- * Who may reserve at the node's relay: devices with a session here, by the peer id that they signed.
- * Kept in memory: a device says it again whenever it connects, and its relay loop waits for that.
+ * Who may reserve at the node's relay: devices with a session here, by the peer id that they signed, and
+ * so many guests: devices of peers' users, for as long as their records last. Kept in memory: a device
+ * says it again whenever it connects, and its relay loop waits for that.
  */
-import type { Clock } from '@quicprochat/proto';
+import { ResourceExhaustedError, type Clock, hex } from '@quicprochat/proto';
 import type { SignedEndpointRecord } from '@quicprochat/proto/messages';
-import { verifyEndpointRecord, type PeerIdText } from '@quicprochat/p2p';
+import { verifyEndpointRecord, type EndpointRecord, type PeerIdText } from '@quicprochat/p2p';
 import type { NodeStore } from '../store/store.ts';
 
 /** Devices that are known at a time; the one that said so first goes first. */
 export const reserversMax = 100_000;
+/** A guest for whom there is no place asks again after so long (ms). */
+const guestRetryMs = 10 * 60_000;
 
 interface Reserver {
   readonly peerId: PeerIdText;
-  readonly transportKey: Uint8Array;
+  /** Of a device of this node; undefined for a guest. */
+  readonly transportKey: Uint8Array | undefined;
   readonly seq: number;
   readonly expiresMs: number;
+  /** Told to who has a delivery token. */
+  readonly shared: SignedEndpointRecord | undefined;
 }
 
 export class Reservers {
   readonly #store: Pick<NodeStore, 'sessionByTransportKey'>;
   readonly #clock: Clock;
+  readonly #guestsMax: number;
   readonly #byDevice = new Map<string, Reserver>();
+  readonly #guests = new Set<string>();
   /**
    * A record is signed by its device, not by the swarm that it names: what one device says of a swarm
    * must not keep out the device whose swarm it is.
    */
   readonly #devicesOf = new Map<PeerIdText, Set<string>>();
 
-  constructor(store: Pick<NodeStore, 'sessionByTransportKey'>, clock: Clock) {
+  /** `guestsMax`: devices of peers' users that are known at a time. */
+  constructor(store: Pick<NodeStore, 'sessionByTransportKey'>, clock: Clock, guestsMax: number) {
     this.#store = store;
     this.#clock = clock;
+    this.#guestsMax = guestsMax;
   }
 
   /**
@@ -38,20 +48,17 @@ export class Reservers {
    */
   publish(
     endpoint: SignedEndpointRecord | undefined,
-    caller: { readonly device: Uint8Array; readonly transportKey: Uint8Array },
+    caller: {
+      readonly device: Uint8Array;
+      readonly transportKey: Uint8Array;
+      /** Whoever has a delivery token may be told. */
+      readonly isShared?: boolean;
+    },
   ): void {
-    const device = Buffer.from(caller.device).toString('hex');
-    const known = this.#byDevice.get(device);
-    const { peerId, seq, expiresMs } = verifyEndpointRecord(endpoint, {
-      nowMs: this.#clock.now(),
-      device: caller.device,
-      // Where the device is, is not looked at here: nobody is told.
-      reach: ['loopback', 'link', 'private', 'public'],
-      ...(known === undefined ? {} : { knownSeq: known.seq - 1 }),
-    });
-    this.#forget(device);
-    this.#byDevice.set(device, { peerId, transportKey: caller.transportKey, seq, expiresMs });
-    this.#devicesOf.set(peerId, (this.#devicesOf.get(peerId) ?? new Set()).add(device));
+    const { device, transportKey, isShared = false } = caller;
+    const { peerId, seq, expiresMs } = this.#verify(endpoint, device);
+    const shared = isShared ? endpoint : undefined;
+    this.#put(hex(device), { peerId, transportKey, seq, expiresMs, shared });
     if (this.#byDevice.size <= reserversMax) return;
     for (const oldest of this.#byDevice.keys()) {
       this.#forget(oldest);
@@ -59,19 +66,80 @@ export class Reservers {
     }
   }
 
-  /** Whether the peer is, by its word, a device of this node whose session stands. */
+  /** The device that signed a record. Errors are those of verifyEndpointRecord. */
+  deviceOf(endpoint: SignedEndpointRecord | undefined): Uint8Array {
+    return this.#verify(endpoint).device;
+  }
+
+  /**
+   * Takes the record of a device of a peer's user, as was shown by a credential. Throws
+   * ResourceExhaustedError QUOTA while there are guests enough, and as `publish`.
+   */
+  publishGuest(endpoint: SignedEndpointRecord | undefined, device: Uint8Array): void {
+    const { peerId, seq, expiresMs } = this.#verify(endpoint, device);
+    const name = hex(device);
+    // One of this node's own stays that, whatever it shows besides.
+    if (this.#byDevice.get(name)?.transportKey !== undefined) return;
+    this.#dropExpiredGuests();
+    if (!this.#guests.has(name) && this.#guests.size >= this.#guestsMax) {
+      const options = { retryAfterMs: guestRetryMs };
+      throw new ResourceExhaustedError('QUOTA', `${this.#guestsMax} guests at the relay`, options);
+    }
+    this.#put(name, { peerId, transportKey: undefined, seq, expiresMs, shared: undefined });
+    this.#guests.add(name);
+  }
+
+  /** The record of a device with a session here that has it told; undefined: there is none now. */
+  async shared(device: Uint8Array): Promise<SignedEndpointRecord | undefined> {
+    const known = this.#byDevice.get(hex(device));
+    if (known?.shared === undefined) return undefined;
+    return (await this.#isIn(known)) ? known.shared : undefined;
+  }
+
+  /** Whether the peer is, by its word, a device of this node whose session stands, or a guest. */
   async mayReserve(peerId: PeerIdText): Promise<boolean> {
-    const nowMs = this.#clock.now();
     for (const device of this.#devicesOf.get(peerId) ?? []) {
       const known = this.#byDevice.get(device);
-      if (known === undefined || known.expiresMs <= nowMs) continue;
-      const session = await this.#store.sessionByTransportKey(known.transportKey);
-      if (session !== undefined && session.sessionExpiresMs > nowMs) return true;
+      if (known !== undefined && (await this.#isIn(known))) return true;
     }
     return false;
   }
 
+  async #isIn({ expiresMs, transportKey }: Reserver): Promise<boolean> {
+    const nowMs = this.#clock.now();
+    if (expiresMs <= nowMs) return false;
+    if (transportKey === undefined) return true;
+    const session = await this.#store.sessionByTransportKey(transportKey);
+    return session !== undefined && session.sessionExpiresMs > nowMs;
+  }
+
+  #verify(endpoint: SignedEndpointRecord | undefined, device?: Uint8Array): EndpointRecord {
+    const known = device === undefined ? undefined : this.#byDevice.get(hex(device));
+    return verifyEndpointRecord(endpoint, {
+      nowMs: this.#clock.now(),
+      // Where the device is, is not looked at here: who is told judges for itself.
+      reach: ['loopback', 'link', 'private', 'public'],
+      ...(device === undefined ? {} : { device }),
+      ...(known === undefined ? {} : { knownSeq: known.seq - 1 }),
+    });
+  }
+
+  #put(device: string, reserver: Reserver): void {
+    this.#forget(device);
+    const { peerId } = reserver;
+    this.#byDevice.set(device, reserver);
+    this.#devicesOf.set(peerId, (this.#devicesOf.get(peerId) ?? new Set()).add(device));
+  }
+
+  #dropExpiredGuests(): void {
+    const nowMs = this.#clock.now();
+    for (const device of this.#guests) {
+      if ((this.#byDevice.get(device)?.expiresMs ?? 0) <= nowMs) this.#forget(device);
+    }
+  }
+
   #forget(device: string): void {
+    this.#guests.delete(device);
     const known = this.#byDevice.get(device);
     if (known === undefined) return;
     this.#byDevice.delete(device);

@@ -1,7 +1,9 @@
 /** Rows that every connection may need: who is there, which node it is, how it does. */
 import * as m from '../messages.ts';
-import { itemsBetween, present, textAtMost } from '../field-rules.ts';
-import { method, anyone, device } from './row.ts';
+import { bytesBetween, exactBytes, itemsBetween, present, textAtMost } from '../field-rules.ts';
+import { deliveryTokenBytes } from '../delivery-token.ts';
+import { maxCredentialBytes } from '../limits.ts';
+import { method, anyone, smallBytes } from './row.ts';
 import { domainOrOwn } from './shared-rules.ts';
 
 export const coreMethods = {
@@ -20,8 +22,17 @@ export const coreMethods = {
     deadlineMs: 5_000,
   }),
   publishEndpoint: method(800, m.PublishEndpointRequestSchema, m.PublishEndpointResponseSchema, {
-    callers: device,
+    // Guests show a credential instead of a session.
+    callers: anyone,
     rate: 'keys',
-    rules: { endpoint: present },
+    maxRequestBytes: smallBytes + maxCredentialBytes,
+    maxAnonymousBytes: smallBytes + maxCredentialBytes,
+    rules: { endpoint: present, credential: bytesBetween(0, maxCredentialBytes) },
+  }),
+  resolveEndpoint: method(801, m.ResolveEndpointRequestSchema, m.ResolveEndpointResponseSchema, {
+    // The token is the right to ask; who asks is nobody's business.
+    callers: anyone,
+    rate: 'lookup',
+    rules: { rid: exactBytes(32), token: exactBytes(deliveryTokenBytes) },
   }),
 } as const;

@@ -110,6 +110,7 @@ export class HonestNode {
           addresses: [],
           isRelay: false,
           reservations: 1,
+          guests: 0,
           rssBytesMax: 2 ** 40,
         },
         key,

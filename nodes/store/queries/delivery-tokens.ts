@@ -14,7 +14,7 @@ import type { LogAppend } from './log-append.ts';
 
 const hashBytes = 32;
 
-export interface TokenQueries extends Pick<Operations, 'setDeliveryTokens'> {
+export interface TokenQueries extends Pick<Operations, 'setDeliveryTokens' | 'opensInbox'> {
   /** Whether a row with this token (empty: none) is a stranger's. */
   isStranger(log: number, token: Uint8Array | undefined): boolean;
   /** Whether the token is one of those in force; an inbox without tokens has none. */
@@ -52,6 +52,11 @@ export function tokenQueries({ db }: QueryContext, logs: LogAppend): TokenQuerie
     },
     isValid(log, token) {
       const hashes = hashesOf.get(log);
+      return hashes !== undefined && has(hashes, token);
+    },
+    opensInbox(_nowMs, rid, token) {
+      const log = logs.byKey(rid);
+      const hashes = log && hashesOf.get(log.id);
       return hashes !== undefined && has(hashes, token);
     },
     strangerRows: (log, max) => strangers.get(log, max) ?? 0,

@@ -13,7 +13,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file qpc/v1/endpoint.proto.
  */
 export const file_qpc_v1_endpoint: GenFile = /*@__PURE__*/
-  fileDesc("ChVxcGMvdjEvZW5kcG9pbnQucHJvdG8SBnFwYy52MSKdAQoORW5kcG9pbnRSZWNvcmQSDgoGZGV2aWNlGAEgASgMEhEKCXN3YXJtX2tleRgCIAEoDBIRCglhZGRyZXNzZXMYAyADKAkSDgoGcmVsYXlzGAQgAygJEhEKCW1haWxib3hlcxgFIAMoCRILCgNzZXEYBiABKAQSEQoJaXNzdWVkX21zGAcgASgEEhIKCmV4cGlyZXNfbXMYCCABKAQiSAoWUHVibGlzaEVuZHBvaW50UmVxdWVzdBIuCghlbmRwb2ludBgBIAEoCzIcLnFwYy52MS5TaWduZWRFbmRwb2ludFJlY29yZCIpChdQdWJsaXNoRW5kcG9pbnRSZXNwb25zZRIOCgZyZWxheXMYASADKAkiOQoUU2lnbmVkRW5kcG9pbnRSZWNvcmQSDgoGcmVjb3JkGAEgASgMEhEKCXNpZ25hdHVyZRgCIAEoDGIGcHJvdG8z");
+  fileDesc("ChVxcGMvdjEvZW5kcG9pbnQucHJvdG8SBnFwYy52MSKdAQoORW5kcG9pbnRSZWNvcmQSDgoGZGV2aWNlGAEgASgMEhEKCXN3YXJtX2tleRgCIAEoDBIRCglhZGRyZXNzZXMYAyADKAkSDgoGcmVsYXlzGAQgAygJEhEKCW1haWxib3hlcxgFIAMoCRILCgNzZXEYBiABKAQSEQoJaXNzdWVkX21zGAcgASgEEhIKCmV4cGlyZXNfbXMYCCABKAQibwoWUHVibGlzaEVuZHBvaW50UmVxdWVzdBIuCghlbmRwb2ludBgBIAEoCzIcLnFwYy52MS5TaWduZWRFbmRwb2ludFJlY29yZBIRCglpc19zaGFyZWQYAiABKAgSEgoKY3JlZGVudGlhbBgDIAEoDCIpChdQdWJsaXNoRW5kcG9pbnRSZXNwb25zZRIOCgZyZWxheXMYASADKAkiNAoWUmVzb2x2ZUVuZHBvaW50UmVxdWVzdBILCgNyaWQYASABKAwSDQoFdG9rZW4YAiABKAwiSQoXUmVzb2x2ZUVuZHBvaW50UmVzcG9uc2USLgoIZW5kcG9pbnQYASABKAsyHC5xcGMudjEuU2lnbmVkRW5kcG9pbnRSZWNvcmQiOQoUU2lnbmVkRW5kcG9pbnRSZWNvcmQSDgoGcmVjb3JkGAEgASgMEhEKCXNpZ25hdHVyZRgCIAEoDGIGcHJvdG8z");
 
 /**
  * Signed as it is encoded; at most 2 048 bytes.
@@ -84,7 +84,8 @@ export const EndpointRecordSchema: GenMessage<EndpointRecord> = /*@__PURE__*/
   messageDesc(file_qpc_v1_endpoint, 0);
 
 /**
- * Tells the own node which swarm is the calling device's, so that its relay takes it.
+ * Tells a node which swarm is the calling device's, so that its relay takes it: the own node by the session,
+ * the node of a peer of it by a credential of the device's user.
  *
  * @generated from message qpc.v1.PublishEndpointRequest
  */
@@ -93,6 +94,21 @@ export type PublishEndpointRequest = Message<"qpc.v1.PublishEndpointRequest"> & 
    * @generated from field: qpc.v1.SignedEndpointRecord endpoint = 1;
    */
   endpoint?: SignedEndpointRecord | undefined;
+
+  /**
+   * True: whoever has a delivery token of the device may ask for the record (801). At the own node only.
+   *
+   * @generated from field: bool is_shared = 2;
+   */
+  isShared: boolean;
+
+  /**
+   * Of a guest: its user's credential with the checkpoint that shows its entry (kt-log), cosigned by the
+   * asked node; empty from a device of the node.
+   *
+   * @generated from field: bytes credential = 3;
+   */
+  credential: Uint8Array;
 };
 
 /**
@@ -122,6 +138,51 @@ export const PublishEndpointResponseSchema: GenMessage<PublishEndpointResponse> 
   messageDesc(file_qpc_v1_endpoint, 2);
 
 /**
+ * Where a device of the answering node can be reached, for who has a delivery token of it.
+ *
+ * @generated from message qpc.v1.ResolveEndpointRequest
+ */
+export type ResolveEndpointRequest = Message<"qpc.v1.ResolveEndpointRequest"> & {
+  /**
+   * The device's identity key (32 bytes).
+   *
+   * @generated from field: bytes rid = 1;
+   */
+  rid: Uint8Array;
+
+  /**
+   * 16 bytes.
+   *
+   * @generated from field: bytes token = 2;
+   */
+  token: Uint8Array;
+};
+
+/**
+ * Describes the message qpc.v1.ResolveEndpointRequest.
+ * Use `create(ResolveEndpointRequestSchema)` to create a new message.
+ */
+export const ResolveEndpointRequestSchema: GenMessage<ResolveEndpointRequest> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_endpoint, 3);
+
+/**
+ * @generated from message qpc.v1.ResolveEndpointResponse
+ */
+export type ResolveEndpointResponse = Message<"qpc.v1.ResolveEndpointResponse"> & {
+  /**
+   * @generated from field: qpc.v1.SignedEndpointRecord endpoint = 1;
+   */
+  endpoint?: SignedEndpointRecord | undefined;
+};
+
+/**
+ * Describes the message qpc.v1.ResolveEndpointResponse.
+ * Use `create(ResolveEndpointResponseSchema)` to create a new message.
+ */
+export const ResolveEndpointResponseSchema: GenMessage<ResolveEndpointResponse> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_endpoint, 4);
+
+/**
  * @generated from message qpc.v1.SignedEndpointRecord
  */
 export type SignedEndpointRecord = Message<"qpc.v1.SignedEndpointRecord"> & {
@@ -145,5 +206,5 @@ export type SignedEndpointRecord = Message<"qpc.v1.SignedEndpointRecord"> & {
  * Use `create(SignedEndpointRecordSchema)` to create a new message.
  */
 export const SignedEndpointRecordSchema: GenMessage<SignedEndpointRecord> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_endpoint, 3);
+  messageDesc(file_qpc_v1_endpoint, 5);
 
