@@ -119,13 +119,18 @@ export class Liar {
     void history?.append().then(() => this.#tellAll());
   }
 
-  /** Both histories reach one size, as those of a log that goes on lying do. */
+  /**
+   * The last entries. Where heads are given out, the histories end with different sizes: what convicts is
+   * a head of a size that both had. A liar that withholds those is caught when both reach one size.
+   */
   async finish(): Promise<void> {
     this.#hasTurned = true;
+    const { lie } = this.#options;
     const sizes = this.#histories?.map(({ log }) => log.size) ?? [];
     const size = Math.max(...sizes) + 1;
-    for (const history of this.#histories ?? []) {
-      while (history.log.size < size) await history.append();
+    for (const [face, history] of (this.#histories ?? []).entries()) {
+      const isShort = lie === 'two-faced' && face === 1;
+      while (history.log.size < size && !isShort) await history.append();
     }
     this.#tellAll();
   }
