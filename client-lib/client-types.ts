@@ -62,6 +62,16 @@ export interface Conversation {
   readonly ended: ConversationEnd | undefined;
 }
 
+/** Where a device stands in a group's one history. */
+export interface GroupState {
+  readonly epoch: number;
+  /**
+   * The same for members of an epoch that see the same members and keys, and for nobody else (RFC 9420
+   * section 8.7); people may compare it.
+   */
+  readonly epochAuthenticator: Uint8Array;
+}
+
 export function conversationOf(record: ConversationRecord): Conversation {
   const { id, name, creator, suite, joinedMs, staleMs, ended } = record;
   return { id, name, creator, suite, joinedMs, isStale: staleMs !== undefined, ended };

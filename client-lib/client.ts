@@ -35,6 +35,7 @@ import {
   NoAccountError,
   type AccountOptions,
   type Conversation,
+  type GroupState,
   type OpenOptions,
   type Progress,
   type WhoAmI,
@@ -310,6 +311,11 @@ export class QpcClient implements AsyncDisposable {
   /** Its name and timer; undefined where nothing can be read any more. Throws UNKNOWN_GROUP. */
   async metadata(conversationId: Uint8Array): Promise<Required<GroupMetadata> | undefined> {
     return this.#requireDevice().conversations.metadata(conversationId);
+  }
+
+  /** See Conversations.groupState. */
+  async groupState(conversationId: Uint8Array): Promise<GroupState | undefined> {
+    return this.#requireDevice().conversations.groupState(conversationId);
   }
 
   /** Its users by user id, with roles and devices. Throws NotFoundError UNKNOWN_GROUP. */

@@ -13,6 +13,7 @@ import {
   type Runtime,
 } from '@quicprochat/proto';
 import { create, GroupControlSchema, type SignedGroupEntry } from '@quicprochat/proto/messages';
+import type { GroupState } from './client-types.ts';
 import type { Committer } from './committer.ts';
 import type { Contacts } from './contacts.ts';
 import { checkText, encodeContent } from './content.ts';
@@ -279,6 +280,17 @@ export class Conversations {
     return this.#parts.writer.run(async (batch) => {
       const info = batch.group(groupId)?.info;
       return info && { name: info.name, expirySeconds: info.expirySeconds };
+    });
+  }
+
+  /** Where this device stands in the group's history; undefined for an OLD one. Throws like `metadata`. */
+  async groupState(conversationId: Uint8Array): Promise<GroupState | undefined> {
+    const { groupId } = this.#conversation(conversationId);
+    return this.#parts.writer.run(async (batch) => {
+      const group = batch.group(groupId);
+      if (group === undefined) return undefined;
+      const { epoch, epochAuthenticator } = group;
+      return { epoch: Number(epoch), epochAuthenticator: epochAuthenticator.slice() };
     });
   }
 

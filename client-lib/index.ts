@@ -4,6 +4,7 @@ export {
   NoAccountError,
   type AccountOptions,
   type Conversation,
+  type GroupState,
   type OpenOptions,
   type Progress,
   type WhoAmI,
