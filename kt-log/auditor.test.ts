@@ -12,7 +12,8 @@ import {
 import type { AuditedLog } from './auditor-update.ts';
 import { emptyAudit } from './auditor-update.ts';
 import { logEntry } from './hash.ts';
-import { nativeSigner, nativeSuite } from './native-suite.ts';
+import { nativeSigner } from './native-signer.ts';
+import { nativeSuite } from './native-suite.ts';
 import { noteKey, parseNote, SignatureType, verifyNote } from './note.ts';
 import { decode, encode } from './presentation.ts';
 import type { testKeys } from './test-log.ts';

@@ -1,10 +1,10 @@
 /**
  * The VRFs of a log's labels: stored ones are read, others proved when somebody asks first and stored
- * behind the answer, many at a time. An entry needs outputs only, which cost half, and stores nothing:
- * most versions are looked up long after they were written. What a crash takes is proved again.
+ * behind the answer, many at a time. An entry needs outputs only, which cost half, and neither asks here
+ * nor stores: most versions are looked up long after they were written. What a crash takes is proved
+ * again.
  */
 import type { Clock } from '@quicprochat/proto';
-import type { Hash } from './hash.ts';
 import type { NewEvaluation, TreeStore } from './store.ts';
 import type { VrfEvaluation, VrfProver } from './vrf.ts';
 
@@ -56,22 +56,6 @@ export class Evaluations {
     const found: VrfEvaluation[] = [];
     for (const [i, one] of stored.entries()) found.push(one ?? (await held[i]) ?? lost());
     return found;
-  }
-
-  /** The outputs alone; those of new labels, which nobody can have looked up, without a read. */
-  async outputs(
-    label: Uint8Array,
-    versions: readonly number[],
-    isNew: boolean,
-  ): Promise<readonly Hash[]> {
-    const { store, vrf } = this.#options;
-    if (isNew) return vrf.outputs(label, versions);
-    const stored = await store.evaluations(label, versions);
-    const missing = versions.filter((_, i) => stored[i] === undefined);
-    const made = await vrf.outputs(label, missing);
-    return versions.map(
-      (version, i) => stored[i]?.output ?? made[missing.indexOf(version)] ?? lost(),
-    );
   }
 
   #prove(label: Uint8Array, versions: readonly number[], keep: boolean): void {

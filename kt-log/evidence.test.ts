@@ -22,7 +22,8 @@ import type { SignedHead, Statement } from './evidence.ts';
 import { encodeEvidence, evidenceLimits, isEvidence } from './evidence.ts';
 import { keytransHasher, logEntry, rfc6962Hasher } from './hash.ts';
 import { Frontier } from './log-tree.ts';
-import { nativeSigner, nativeSuite } from './native-suite.ts';
+import { nativeSigner } from './native-signer.ts';
+import { nativeSuite } from './native-suite.ts';
 import { GrownTree } from './node-path.ts';
 import {
   cosign,

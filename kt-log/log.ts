@@ -122,9 +122,8 @@ export class KtLog implements AsyncDisposable {
       throw new InvalidArgumentError('BAD_FIELD', 'key log: serves contact monitoring only');
     }
     const log = new KtLog(options);
-    const { vrfs } = log.#context;
     const limits = { ...defaultSequencerLimits, ...options.sequencerLimits };
-    log.#sequencer = await Sequencer.open({ ...options, limits, vrfs }, (reader, head) => {
+    log.#sequencer = await Sequencer.open({ ...options, limits }, (reader, head) => {
       log.#reader = reader;
       log.#heads.publish(head);
       for (const listener of log.#listeners) listener(head);

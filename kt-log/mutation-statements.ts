@@ -25,7 +25,7 @@ import {
   SignatureType,
   verifyNote,
 } from './note.ts';
-import { nativeSigner } from './native-suite.ts';
+import { nativeSigner } from './native-signer.ts';
 import { distinguishedResponse } from './operations.ts';
 import { decode, encode } from './presentation.ts';
 import { labelOf } from './test-log.ts';

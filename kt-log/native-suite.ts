@@ -2,11 +2,11 @@
  * The suite of the side that runs on Node: hashing and Ed25519 by OpenSSL, VRFs by the engine that
  * native-vrf.ts chose. Not reachable from the `./verify` door.
  */
-import { signingKeyFromSeed, publicKeyObject } from '@quicprochat/proto';
-import { sign, verify } from 'node:crypto';
+import { publicKeyObject } from '@quicprochat/proto';
+import { verify } from 'node:crypto';
 import { nativeSha256 } from './native-hash.ts';
 import { nativeVrfVerifier } from './native-vrf.ts';
-import type { Signer, VerifierSuite } from './suite.ts';
+import type { VerifierSuite } from './suite.ts';
 
 export const nativeSuite: VerifierSuite = {
   sha256: nativeSha256,
@@ -21,12 +21,3 @@ export const nativeSuite: VerifierSuite = {
   },
   vrfVerifier: nativeVrfVerifier,
 };
-
-/** An Ed25519 signer whose secret stays in OpenSSL's memory; the caller wipes the seed. */
-export function nativeSigner(seed: Uint8Array): Signer {
-  const key = signingKeyFromSeed(seed);
-  return {
-    publicKey: key.publicKey,
-    sign: (message) => new Uint8Array(sign(null, message, key.privateKey)),
-  };
-}

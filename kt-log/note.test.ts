@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { nativeSigner, nativeSuite } from './native-suite.ts';
+import { nativeSigner } from './native-signer.ts';
+import { nativeSuite } from './native-suite.ts';
 import type { NoteKey } from './note.ts';
 import {
   cosign,

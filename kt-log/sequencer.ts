@@ -1,7 +1,9 @@
 /**
  * The log's one queue of updates: collects them into batches, of which each becomes one log entry
- * (kt-log/README.md). VRF outputs are computed while an update waits. A batch that the store refuses is halved
- * until the update that it refuses stands alone; after a commit whose outcome nobody knows the state
+ * (kt-log/README.md). VRF outputs are computed while an update waits. That an update follows its label's
+ * newest version is the store's to check, which has the row at hand; of a batch that it refuses the
+ * updates whose label has changed fail, the rest is halved until the one that it refuses stands alone.
+ * After a commit whose outcome nobody knows the state
  * is read again, so no second head of one size is ever signed.
  */
 import { TokenBuckets } from '@quicprochat/proto';
@@ -167,9 +169,14 @@ export class Sequencer {
 
   #arm(dueMs: number): void {
     if (dueMs >= this.#timerDueMs) return;
+    const waitMs = dueMs - this.#options.clock.monotonic();
+    if (waitMs <= 0) {
+      // Behind what this turn still brings, and without the millisecond that a timer takes.
+      this.#flushSoon();
+      return;
+    }
     this.#timer?.cancel();
     this.#timerDueMs = dueMs;
-    const waitMs = Math.max(0, dueMs - this.#options.clock.monotonic());
     this.#timer = this.#options.clock.timer(waitMs, () => this.#flushSoon());
   }
 
@@ -185,7 +192,7 @@ export class Sequencer {
     const batch = this.#takeBatch();
     if (batch.length === 0) return;
     try {
-      await this.#write(await this.#inOrder(batch));
+      await this.#write(await this.#placed(batch));
     } catch (error) {
       await this.#reload();
       const message = 'key log: the batch may not have been committed';
@@ -232,24 +239,22 @@ export class Sequencer {
     return batch;
   }
 
-  /** The updates whose label stands as their caller knew it; others get their error. */
-  async #inOrder(batch: readonly Pending[]): Promise<Ready[]> {
-    const { store } = this.#options;
-    const positions = await Promise.all(batch.map((one) => store.positions(one.update.label)));
+  /** The updates that have their VRF outputs and no name that was taken; others get their error. */
+  async #placed(batch: readonly Pending[]): Promise<readonly Ready[]> {
     const places = await Promise.allSettled(batch.map((one) => one.outputs));
     const ready: Ready[] = [];
     for (const [i, pending] of batch.entries()) {
       const place = places[i];
-      const { update } = pending;
-      if ((positions[i]?.length ?? 0) - 1 !== update.greatestBefore) {
-        pending.reject(new ConflictError('SEQ_CONFLICT', 'key log: the label has changed'));
-      } else if (place?.status === 'fulfilled') {
-        ready.push({ pending, placed: { ...update, outputs: place.value } });
+      if (place?.status === 'fulfilled') {
+        ready.push({ pending, placed: { ...pending.update, outputs: place.value } });
       } else {
         pending.reject(place?.reason);
       }
     }
     const taken = await this.#writer.taken(ready.map((one) => one.placed));
+    if (taken.size === 0) return ready;
+    // A label that somebody else has just made is there; one that was erased is in the tree alone.
+    await this.#inOrder(ready.filter((one) => taken.has(one.placed)));
     return ready.filter(({ pending, placed }) => {
       const isTaken = taken.has(placed);
       if (isTaken) pending.reject(new ConflictError('NAME_TAKEN', 'key log: an erased label'));
@@ -257,7 +262,25 @@ export class Sequencer {
     });
   }
 
-  /** One entry of the updates, or of each half when the store refuses them together. */
+  /** The updates whose label stands as their caller knew it; others get their error. */
+  async #inOrder(updates: readonly Ready[]): Promise<readonly Ready[]> {
+    const { store } = this.#options;
+    const positions = await Promise.all(
+      updates.map(({ pending }) => store.positions(pending.update.label)),
+    );
+    return updates.filter(({ pending }, i) => {
+      const isNext = (positions[i]?.length ?? 0) - 1 === pending.update.greatestBefore;
+      if (!isNext) {
+        pending.reject(new ConflictError('SEQ_CONFLICT', 'key log: the label has changed'));
+      }
+      return isNext;
+    });
+  }
+
+  /**
+   * One entry of the updates; when the store refuses them together, of those whose label has not
+   * changed, or of each half.
+   */
   async #write(updates: readonly Ready[]): Promise<void> {
     const [first] = updates;
     if (first === undefined) return;
@@ -267,6 +290,11 @@ export class Sequencer {
       for (const { pending } of updates) pending.resolve(size - 1);
     } catch (error) {
       if (!isRefusal(error) || (await this.#writer.hasChanged())) throw error;
+      const inOrder = await this.#inOrder(updates);
+      if (inOrder.length < updates.length) {
+        await this.#write(inOrder);
+        return;
+      }
       if (updates.length === 1) {
         first.pending.reject(error);
         return;

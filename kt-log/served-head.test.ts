@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { KtLog } from './log.ts';
-import { nativeSigner, nativeSuite } from './native-suite.ts';
+import { nativeSigner } from './native-signer.ts';
+import { nativeSuite } from './native-suite.ts';
 import {
   cosign,
   formatNote,

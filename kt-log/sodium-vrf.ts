@@ -30,11 +30,15 @@ function framedHash(sodium: Sodium, domain: number, parts: readonly Uint8Array[]
   return digest;
 }
 
-/** `8 point` into `out`: by sums, for a product wants a point of the prime subgroup already. */
-function timesCofactor(sodium: Sodium, out: Uint8Array, point: Uint8Array): void {
-  sodium.crypto_core_ed25519_add(out, point, point);
+/**
+ * `8 point` into `out`: by sums, for a product wants a point of the prime subgroup already. False if
+ * `point` is none of the curve.
+ */
+function timesCofactor(sodium: Sodium, out: Uint8Array, point: Uint8Array): boolean {
+  if (sodium.tryAdd(out, point, point) !== 0) return false;
   sodium.crypto_core_ed25519_add(out, out, out);
   sodium.crypto_core_ed25519_add(out, out, out);
+  return true;
 }
 
 /**
@@ -48,13 +52,8 @@ function encodeToCurve(sodium: Sodium, publicKey: Uint8Array, alpha: Uint8Array)
   for (let attempt = 0; attempt < 256; attempt++) {
     counter[0] = attempt;
     const candidate = framedHash(sodium, 1, [publicKey, alpha, counter]).subarray(0, bytes32);
-    try {
-      timesCofactor(sodium, point, candidate);
-    } catch {
-      // No point of the curve: half of all cases.
-      continue;
-    }
-    if (!sameBytes(point, identity)) return point;
+    const isPoint = timesCofactor(sodium, point, candidate);
+    if (isPoint && !sameBytes(point, identity)) return point;
   }
   throw new VerificationError('BAD_VRF', 'encode to curve', 'a point within 256 attempts');
 }
@@ -62,7 +61,7 @@ function encodeToCurve(sodium: Sodium, publicKey: Uint8Array, alpha: Uint8Array)
 /** RFC 9381 section 5.2 after decoding, cut to what KEYTRANS uses. */
 function outputOf(sodium: Sodium, gamma: Uint8Array): Hash {
   const gamma8 = new Uint8Array(bytes32);
-  timesCofactor(sodium, gamma8, gamma);
+  if (!timesCofactor(sodium, gamma8, gamma)) throw new TypeError('vrf: gamma is no point');
   return hashOf(sodium, gamma8);
 }
 function hashOf(sodium: Sodium, gamma8: Uint8Array): Hash {

@@ -11,7 +11,8 @@ import {
   treeHead,
   treeHeadTbs,
 } from './codec.ts';
-import { nativeSigner, nativeSuite } from './native-suite.ts';
+import { nativeSigner } from './native-signer.ts';
+import { nativeSuite } from './native-suite.ts';
 import { decode, encode } from './presentation.ts';
 import { hex, toHex, vectorTest } from './spec-vectors.ts';
 import { portableSigner, portableSuite } from './suite.ts';

@@ -1,8 +1,9 @@
 /**
- * VRF proving in worker threads, so that the thread of the log answers meanwhile. A thread that dies
- * fails the jobs it had, and the next job gets a new one.
+ * VRF proving in worker threads, so that the thread of the log answers meanwhile. Jobs of one turn
+ * travel together; an output that nobody else came with is computed in the calling thread, because the
+ * way to another one and back costs about as much. A thread that dies fails the jobs it had, and the
+ * next job gets a new one.
  */
-import { signingKeyFromSeed } from '@quicprochat/proto';
 import {
   InternalError,
   InvalidArgumentError,
@@ -14,24 +15,32 @@ import { createSecretKey } from 'node:crypto';
 import { Worker } from 'node:worker_threads';
 import type { Hash } from './hash.ts';
 import { hashBytes, vrfProofBytes } from './hash.ts';
-import type { VrfEvaluation, VrfProver } from './vrf.ts';
+import { nativeVrfProver } from './native-vrf.ts';
+import type { ImmediateVrfProver, VrfEvaluation, VrfProver } from './vrf.ts';
 
 /** Most threads of a pool, and evaluations that may wait in it. */
 export const vrfPoolLimits = { threadsMax: 64, waitingMax: 65_536 } as const;
+
+/** Evaluations of one message: few enough that all threads get their part of a batch. */
+const evaluationsPerMessage = 32;
 
 /** What a worker starts with. The key is one of OpenSSL's memory, not of a JavaScript heap. */
 export interface VrfWorkerStart {
   readonly seed: KeyObject;
 }
 export interface VrfJob {
-  readonly id: number;
   readonly wanted: 'proofs' | 'outputs';
   readonly label: Uint8Array;
   readonly versions: readonly number[];
 }
+export interface VrfRequest {
+  readonly id: number;
+  readonly jobs: readonly VrfJob[];
+}
 export interface VrfReply {
   readonly id: number;
-  readonly packed: Uint8Array;
+  /** Of each job, in their order. */
+  readonly packed: readonly Uint8Array[];
 }
 
 const evaluationBytes = hashBytes + vrfProofBytes;
@@ -66,16 +75,17 @@ function unpackOutputs(packed: Uint8Array): Hash[] {
   );
 }
 
+/** A job and who waits for it. */
 interface Waiting {
-  readonly count: number;
-  resolve(packed: Uint8Array): void;
-  reject(error: Error): void;
+  readonly job: VrfJob;
+  readonly resolve: (packed: Uint8Array) => void;
+  readonly reject: (error: unknown) => void;
 }
 
 /** One thread and the jobs that it has. */
 class Prover {
   readonly #worker: Worker;
-  readonly #jobs = new Map<number, Waiting>();
+  readonly #requests = new Map<number, readonly Waiting[]>();
   #evaluations = 0;
   #nextId = 0;
   #isDead = false;
@@ -104,31 +114,29 @@ class Prover {
     return this.#evaluations;
   }
 
-  do(
-    wanted: VrfJob['wanted'],
-    label: Uint8Array,
-    versions: readonly number[],
-  ): Promise<Uint8Array> {
-    const { promise, resolve, reject } = Promise.withResolvers<Uint8Array>();
-    const job: VrfJob = { id: this.#nextId++, wanted, label: label.slice(), versions };
-    this.#jobs.set(job.id, { count: versions.length, resolve, reject });
-    this.#evaluations += versions.length;
-    this.#worker.postMessage(job);
-    return promise;
+  do(waiting: readonly Waiting[]): void {
+    const request: VrfRequest = { id: this.#nextId++, jobs: waiting.map(({ job }) => job) };
+    this.#requests.set(request.id, waiting);
+    this.#evaluations += evaluationsOf(waiting);
+    this.#worker.postMessage(request);
   }
 
-  #receive(reply: VrfReply): void {
-    const job = this.#jobs.get(reply.id);
-    if (job === undefined) return;
-    this.#jobs.delete(reply.id);
-    this.#evaluations -= job.count;
-    job.resolve(reply.packed);
+  #receive({ id, packed }: VrfReply): void {
+    const waiting = this.#requests.get(id);
+    if (waiting === undefined) return;
+    this.#requests.delete(id);
+    this.#evaluations -= evaluationsOf(waiting);
+    for (const [i, { resolve, reject }] of waiting.entries()) {
+      const made = packed[i];
+      if (made === undefined) reject(new InternalError('vrf worker: left out a job'));
+      else resolve(made);
+    }
   }
 
   #die(error: Error): void {
     this.#isDead = true;
-    for (const job of this.#jobs.values()) job.reject(error);
-    this.#jobs.clear();
+    for (const waiting of this.#requests.values()) for (const { reject } of waiting) reject(error);
+    this.#requests.clear();
     this.#evaluations = 0;
   }
 
@@ -138,14 +146,23 @@ class Prover {
   }
 }
 
+function evaluationsOf(waiting: readonly Waiting[]): number {
+  return waiting.reduce((sum, { job }) => sum + job.versions.length, 0);
+}
+
 class VrfPool implements VrfProver, AsyncDisposable {
   readonly publicKey: Uint8Array;
   readonly #seed: KeyObject;
   readonly #provers: Prover[];
+  /** For an output that is alone in its turn. */
+  readonly #own: ImmediateVrfProver;
+  /** Jobs of this turn. */
+  #waiting: Waiting[] = [];
   #isClosed = false;
 
   constructor(seed: Uint8Array, threads: number) {
-    this.publicKey = signingKeyFromSeed(seed).publicKey;
+    this.#own = nativeVrfProver(seed);
+    this.publicKey = this.#own.publicKey;
     this.#seed = createSecretKey(seed);
     this.#provers = Array.from({ length: threads }, () => new Prover(this.#seed));
   }
@@ -164,12 +181,42 @@ class VrfPool implements VrfProver, AsyncDisposable {
   ): Promise<Uint8Array> {
     if (versions.length === 0) return new Uint8Array();
     if (this.#isClosed) throw new UnavailableError('DRAINING', 'vrf pool: closing');
-    const waiting = this.#provers.reduce((sum, prover) => sum + prover.waiting, 0);
+    const before = this.#provers.reduce((sum, prover) => sum + prover.waiting, 0);
+    const waiting = before + evaluationsOf(this.#waiting);
     if (waiting + versions.length > vrfPoolLimits.waitingMax) {
       const message = `vrf pool: ${vrfPoolLimits.waitingMax} evaluations wait`;
       throw new ResourceExhaustedError('QUEUE_FULL', message);
     }
-    return this.#idlest().do(wanted, label, versions);
+    const { promise, resolve, reject } = Promise.withResolvers<Uint8Array>();
+    if (this.#waiting.length === 0) queueMicrotask(() => this.#start());
+    // Copied: the caller may use its buffer again before the turn is over.
+    this.#waiting.push({ job: { wanted, label: label.slice(), versions }, resolve, reject });
+    return promise;
+  }
+
+  /** Hands out the jobs of a turn. */
+  #start(): void {
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    const [first] = waiting;
+    if (first === undefined) return;
+    if (waiting.length === 1 && first.job.wanted === 'outputs' && first.job.versions.length === 1) {
+      const { job, resolve, reject } = first;
+      try {
+        resolve(packOutputs(this.#own.outputs(job.label, job.versions)));
+      } catch (error) {
+        reject(error);
+      }
+      return;
+    }
+    let message: Waiting[] = [];
+    for (const one of waiting) {
+      message.push(one);
+      if (evaluationsOf(message) < evaluationsPerMessage) continue;
+      this.#idlest().do(message);
+      message = [];
+    }
+    if (message.length > 0) this.#idlest().do(message);
   }
 
   /** The living thread with the least to do; dead ones are replaced on the way. */
@@ -182,6 +229,9 @@ class VrfPool implements VrfProver, AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isClosed = true;
+    for (const { reject } of this.#waiting.splice(0)) {
+      reject(new UnavailableError('DRAINING', 'vrf pool: closing'));
+    }
     await Promise.all(this.#provers.map((prover) => prover.end()));
   }
 }

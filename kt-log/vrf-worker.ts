@@ -1,7 +1,7 @@
 /** The thread of vrf-pool.ts: proves what it is asked to, one job after the other. */
 import { parentPort, workerData } from 'node:worker_threads';
 import { nativeVrfProver } from './native-vrf.ts';
-import type { VrfJob, VrfReply, VrfWorkerStart } from './vrf-pool.ts';
+import type { VrfReply, VrfRequest, VrfWorkerStart } from './vrf-pool.ts';
 import { packEvaluations, packOutputs } from './vrf-pool.ts';
 
 if (parentPort === null) throw new Error('vrf worker: runs in a worker thread only');
@@ -12,10 +12,12 @@ const seed = key.export();
 const prover = nativeVrfProver(seed);
 seed.fill(0);
 
-port.on('message', ({ id, wanted, label, versions }: VrfJob) => {
-  const packed =
+port.on('message', ({ id, jobs }: VrfRequest) => {
+  const packed = jobs.map(({ wanted, label, versions }) =>
     wanted === 'proofs'
       ? packEvaluations(prover.prove(label, versions))
-      : packOutputs(prover.outputs(label, versions));
-  port.postMessage({ id, packed } satisfies VrfReply, [packed.buffer]);
+      : packOutputs(prover.outputs(label, versions)),
+  );
+  const buffers = packed.map(({ buffer }) => buffer);
+  port.postMessage({ id, packed } satisfies VrfReply, buffers);
 });
