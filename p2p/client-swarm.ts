@@ -3,11 +3,10 @@ import { DeviceSwarm, type DeviceSwarmOptions } from './device-swarm.ts';
 import type { Reach } from './swarm-address.ts';
 
 export interface ClientSwarmOptions {
-  /**
-   * Addresses to bind; default: every interface, QUIC and TCP, on ports that the system chooses, which a
-   * restart changes.
-   */
+  /** Addresses to bind. Default: every interface, QUIC and TCP, on `port`. */
   readonly listen?: readonly string[];
+  /** 0, and unless told: the system chooses, and a restart has another one. */
+  readonly port?: number;
   /** Binds nothing and dials only relays: nobody but them learns the address. */
   readonly relayOnly?: boolean;
   /** Tells the local network where this device is, and finds others there. */
@@ -18,16 +17,18 @@ export interface ClientSwarmOptions {
   readonly quic?: boolean;
 }
 
-const everyInterface = ['ip4/0.0.0.0', 'ip6/::'].flatMap((host) => [
-  `/${host}/udp/0/quic-v1`,
-  `/${host}/tcp/0`,
-]);
+const everyInterface = (port: number): string[] =>
+  ['ip4/0.0.0.0', 'ip6/::'].flatMap((host) => [
+    `/${host}/udp/${port}/quic-v1`,
+    `/${host}/tcp/${port}`,
+  ]);
 
 type Duties = Omit<DeviceSwarmOptions, keyof ClientSwarmOptions>;
 
 /** Starts nothing yet. */
 export function deviceSwarm({
-  listen = everyInterface,
+  port = 0,
+  listen = everyInterface(port),
   relayOnly = false,
   reach = ['public', 'private'],
   ...options

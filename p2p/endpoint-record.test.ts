@@ -125,7 +125,7 @@ test('a record says what its device said', () => {
     peerId: swarm.peerId,
     knownSeq: 6,
   });
-  assert.deepEqual(record, { ...facts, device: device.publicKey, peerId: swarm.peerId });
+  assert.deepEqual(record, { ...facts, device: device.publicKey, peerId: swarm.peerId, signed });
 });
 
 test('what breaks a rule is refused', () => {

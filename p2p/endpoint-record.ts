@@ -61,6 +61,8 @@ export interface EndpointRecord extends EndpointFacts {
   /** The device that signed (32 bytes). */
   readonly device: Uint8Array;
   readonly peerId: PeerIdText;
+  /** As it came, to be kept and checked again. */
+  readonly signed: SignedEndpointRecord;
 }
 
 export interface EndpointRules {
@@ -149,6 +151,7 @@ export function verifyEndpointRecord(
     device: message.device,
     swarmKey: message.swarmKey,
     peerId: named,
+    signed,
     addresses: message.addresses,
     relays: message.relays,
     mailboxes: message.mailboxes,

@@ -6,6 +6,7 @@ import { InvalidArgumentError as InvalidOption, Option, type Command } from 'com
 import type { Runtime } from '@quicprochat/proto';
 import { QpcClient, type OpenOptions } from '../index.ts';
 import { CommandError, exitFailed, exitSetup } from './failure.ts';
+import { fallbackOf, type FallbackFlags } from './fallback.ts';
 import { Home } from './home.ts';
 import type { Output } from './output.ts';
 import type { SecretInput } from './secret-input.ts';
@@ -20,7 +21,7 @@ export interface Cli {
   readonly interrupted: AbortSignal;
 }
 
-export interface CommonOptions {
+export interface CommonOptions extends FallbackFlags {
   readonly home: string;
   readonly json?: boolean;
   readonly passphraseFile?: string;
@@ -95,6 +96,7 @@ export async function withClient<T>(
   return withStore(cli, home, storeKey, work, {
     sealedSender: options.sealed === true,
     sendsReadReceipts: options.readReceipts === true,
+    fallback: await fallbackOf(options),
   });
 }
 
@@ -104,7 +106,7 @@ export async function withStore<T>(
   home: Home,
   storeKey: Uint8Array,
   work: (client: QpcClient) => Promise<T>,
-  options: Partial<Pick<OpenOptions, 'sealedSender' | 'sendsReadReceipts'>> = {},
+  options: Partial<Pick<OpenOptions, 'sealedSender' | 'sendsReadReceipts' | 'fallback'>> = {},
 ): Promise<T> {
   let client: QpcClient;
   try {
@@ -121,7 +123,7 @@ export async function withStore<T>(
   return await work(open);
 }
 
-/** Opens the client, connects it, and gives `work` a signal with the command's time limit. */
+/** Opens the client, connects it (or, with `--p2p`, begins to), and gives `work` a signal with the command's time limit. */
 export async function withOnlineClient<T>(
   cli: Cli,
   options: TimedOptions,
@@ -129,7 +131,9 @@ export async function withOnlineClient<T>(
 ): Promise<T> {
   return withClient(cli, options, async (client) => {
     using limit = new TimeLimit(cli.interrupted, options.timeout);
-    await goOnline(client, limit);
+    // Where there are ways past the node, it is not waited for.
+    if (options.p2p !== true) await goOnline(client, limit);
+    else client.start();
     limit.waitsFor(() => 'the node did not answer in time');
     return await limit.guard(work(client, limit.signal));
   });

@@ -39,6 +39,7 @@ async function print(cli: Cli, message: MessageRecord): Promise<void> {
     sentMs,
     receivedMs: receivedMs ?? null,
     state: message.sendState ?? null,
+    paths: message.paths,
     goneMs: message.goneMs ?? null,
   });
 }

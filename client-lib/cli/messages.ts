@@ -23,6 +23,7 @@ import {
   type CommonOptions,
   type TimedOptions,
 } from './cli.ts';
+import { withFallbackOptions } from './fallback.ts';
 import { groupNoticeOf } from './groups.ts';
 import { keyNoticeOf } from './keys.ts';
 import { findConversation, findDirect, shortId, shownName } from './conversations.ts';
@@ -42,7 +43,7 @@ interface ListenOptions extends CommonOptions {
 }
 
 export function addMessageCommands(program: Command, cli: Cli): void {
-  withTimedOptions(program.command('send <to> <text>'), cli)
+  withFallbackOptions(withTimedOptions(program.command('send <to> <text>'), cli))
     .description(
       'send a text to a conversation or to user@domain; done when the own node has it on disk; ' +
         'text - reads standard input',
@@ -52,7 +53,7 @@ export function addMessageCommands(program: Command, cli: Cli): void {
       new Option('--wait <state>', 'done when the message is so far').choices(progressStates),
     )
     .action((to: string, text: string, options: SendOptions) => send(cli, to, text, options));
-  withCommonOptions(program.command('listen'), cli)
+  withFallbackOptions(withCommonOptions(program.command('listen'), cli))
     .description('print the messages of others as they come, those that waited first')
     .option('--count <number>', 'end after this many messages', countOf)
     .option('--timeout <seconds>', 'end after this time', secondsOf)
@@ -219,6 +220,7 @@ async function printMessage(cli: Cli, client: QpcClient, message: ReceivedMessag
     sentMs,
     receivedMs,
     verification: message.verification,
+    via: message.via,
   });
 }
 

@@ -35,7 +35,7 @@ export interface LadderParts {
   readonly outbox: Pick<Outbox, 'guestAccepted' | 'delivered' | 'writeMarks'>;
   /** The way to a recipient's node without a login. */
   readonly guest: Pick<SealedSender, 'send'>;
-  readonly peers?: Pick<Peers, 'deliver' | 'record'> | undefined;
+  readonly peers?: Pick<Peers, 'deliver'> | undefined;
 }
 
 /** A way to a device. */

@@ -1,7 +1,7 @@
 /** Which endpoint records of others are kept, and who is told the own one. */
 import assert from 'node:assert/strict';
 import { beforeEach, describe, test } from 'node:test';
-import { makeSwarmKey, signEndpointRecord } from '@quicprochat/p2p';
+import { makeSwarmKey, signEndpointRecord, verifyEndpointRecord } from '@quicprochat/p2p';
 import { hex, signingKeyFromSeed, type SigningKey } from '@quicprochat/proto';
 import type { SignedEndpointRecord } from '@quicprochat/proto/messages';
 import { EventBus } from '../events.ts';
@@ -92,6 +92,15 @@ describe('records of others', () => {
     for (const device of [bert, mallory])
       assert.equal(endpoints.of(hex(device.publicKey)), undefined);
     assert.deepEqual(learned, []);
+  });
+
+  test('that devices prove themselves are kept too, unless a newer one is known', () => {
+    const bert = makeKey();
+    const proved = (seq: number) =>
+      verifyEndpointRecord(recordOf(bert, { seq }), { nowMs: clock.now() });
+    for (const seq of [2, 1, 2, 3]) endpoints.learn(proved(seq));
+    assert.equal(endpoints.of(hex(bert.publicKey))?.seq, 3);
+    assert.equal(learned.length, 2);
   });
 
   test('end when they expire, and there are only so many', () => {

@@ -94,7 +94,7 @@ export class Endpoints implements Extra {
 
   /** A record that the device `from` sent inside MLS. What breaks a rule, or is not newer, is dropped. */
   take(signed: SignedEndpointRecord, from: Uint8Array): void {
-    const { store, runtime, reach, onLearned } = this.#parts;
+    const { store, runtime, reach } = this.#parts;
     const nowMs = runtime.clock.now();
     const knownSeq = store.endpoints.get(from)?.seq;
     try {
@@ -102,14 +102,27 @@ export class Endpoints implements Extra {
         ...{ nowMs, device: from, reach },
         ...(knownSeq === undefined ? {} : { knownSeq }),
       });
-      store.endpoints.put(from, signed, record);
-      this.#checked.delete(hex(from));
-      runtime.log.debug('endpoint kept', { of: deviceIdOf(from), seq: record.seq });
-      onLearned(hex(from));
+      this.#keep(record);
     } catch (error) {
       if (!(error instanceof QpcError)) throw error;
       runtime.log.debug('endpoint record dropped', { reason: error.reason, error: error.message });
     }
+  }
+
+  /** What a device proved in Hello, of one whose records are kept or that may deliver here. */
+  learn(record: EndpointRecord): void {
+    const { store } = this.#parts;
+    if (record.seq <= (store.endpoints.get(record.device)?.seq ?? -1)) return;
+    store.transaction(() => this.#keep(record));
+  }
+
+  #keep(record: EndpointRecord): void {
+    const { store, runtime, onLearned } = this.#parts;
+    const { device, signed, seq } = record;
+    store.endpoints.put(device, signed, record);
+    this.#checked.delete(hex(device));
+    runtime.log.debug('endpoint kept', { of: deviceIdOf(device), seq });
+    onLearned(hex(device));
   }
 
   /** Where a device (hex) is, if a record of it is kept that has not expired. */

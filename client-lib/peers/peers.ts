@@ -2,9 +2,10 @@
  * The swarm of this device (docs/protocol/p2p.md): started and stopped with it, with a key of its own
  * from the store, told to the own node for its relay, and its deliveries handed to the receiver.
  */
-import { loadSwarmKey, makeSwarmKey, type EndpointRecord } from '@quicprochat/p2p';
+import { loadSwarmKey, makeSwarmKey } from '@quicprochat/p2p';
 import {
   hasReason,
+  hex,
   methods,
   TransportError,
   UnauthenticatedError,
@@ -74,20 +75,17 @@ export class Peers {
    */
   async deliver(entry: OutboxEntry, signal: AbortSignal): Promise<PeerPath> {
     const { rid, domain, mid, payload } = entry;
-    const record = this.record(entry);
+    const record = this.#parts.endpoints.of(hex(rid));
     if (this.#running === undefined || record === undefined) {
       throw new TransportError('unreachable', 'no endpoint record of the device');
     }
-    const { via } = await this.#running.deliver(
+    const delivered = await this.#running.deliver(
       { record },
       { rid, domain, mid, payload, ttlS: 0 },
       { signal },
     );
-    return via;
-  }
-
-  record({ rid }: Pick<OutboxEntry, 'rid'>): EndpointRecord | undefined {
-    return this.#parts.endpoints.of(Buffer.from(rid).toString('hex'));
+    this.#parts.endpoints.learn(delivered.record);
+    return delivered.via;
   }
 
   async #start(): Promise<void> {
@@ -102,7 +100,11 @@ export class Peers {
         key,
         device: identityKey,
         lastSeq: own.seq,
-        admit: ({ device }) => acquaintances.admit(device),
+        admit: async (from) => {
+          await acquaintances.admit(from.device);
+          // It may have moved while no node was there to say so.
+          endpoints.learn(from);
+        },
         onDelivery: async ({ request: { mid, payload }, via }) => {
           if (this.#isStopped) throw new UnauthenticatedError('NOT_LOGGED_IN', 'closing');
           return this.#parts.receive({ mid, payload, via });

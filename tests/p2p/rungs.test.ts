@@ -66,7 +66,6 @@ beforeEach(() => {
       },
     },
     peers: {
-      record: () => undefined,
       async deliver(row) {
         tried.push(`direct ${row.payload[0]}`);
         await device(row);

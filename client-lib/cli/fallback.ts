@@ -1,0 +1,50 @@
+/** Options of `qpc send` and `qpc listen` that let messages go past nodes that do not answer. */
+import { InvalidArgumentError as InvalidOption, Option, type Command } from 'commander';
+import type { FallbackOptions } from '../index.ts';
+
+export interface FallbackFlags {
+  readonly p2p?: boolean;
+  readonly p2pPort?: number;
+  readonly p2pRelays?: boolean;
+  readonly p2pLan?: boolean;
+}
+
+export function withFallbackOptions(command: Command): Command {
+  return command
+    .option(
+      '--p2p',
+      'while nodes do not answer, deliver past them and be delivered to; contacts learn the address',
+    )
+    .addOption(
+      new Option('--p2p-port <port>', 'with --p2p: UDP and TCP port; unless told, any')
+        .argParser(portOf)
+        .default(0, 'any'),
+    )
+    .addOption(
+      new Option('--p2p-relays', 'with --p2p: over relays only, so that contacts learn no address'),
+    )
+    .addOption(
+      new Option('--p2p-lan', 'with --p2p: find devices of the local network, and be found there'),
+    );
+}
+
+/** What the client is opened with; loads the swarm only where it is wanted. */
+export async function fallbackOf(flags: FallbackFlags): Promise<FallbackOptions | undefined> {
+  if (flags.p2p !== true) return undefined;
+  const { deviceSwarm } = await import('@quicprochat/p2p/device');
+  return {
+    peers: deviceSwarm({
+      port: flags.p2pPort ?? 0,
+      relayOnly: flags.p2pRelays === true,
+      lan: flags.p2pLan === true,
+    }),
+  };
+}
+
+function portOf(text: string): number {
+  const port = Number(text);
+  if (!/^\d{1,5}$/.test(text) || port < 1 || port > 65_535) {
+    throw new InvalidOption('need a port, 1 to 65535');
+  }
+  return port;
+}
