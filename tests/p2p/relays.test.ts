@@ -3,7 +3,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { makeSwarmKey } from '@quicprochat/p2p';
 import { createHost } from '@quicprochat/p2p/swarm';
-import { systemRandom } from '@quicprochat/proto';
+import { systemRandom, TransportError } from '@quicprochat/proto';
+import { startDroppingRelay } from './dropping-relay.ts';
 import { at, message, runtime, startDevice, startRelay, until, type Device } from './devices.ts';
 
 /** Retries at once: jitter is what would make the tests slow. */
@@ -124,4 +125,52 @@ test('who is not a relay of this device cannot hand it connections', async () =>
   assert.equal(signal.aborted, false);
   assert.deepEqual(bert.destination().record.relays, []);
   await host.stop();
+});
+
+test('a relay that drops every byte costs neither other relays nor direct ways anything', async () => {
+  await using dropping = await startDroppingRelay();
+  await using sound = await startRelay();
+  await using anna = await startDevice();
+  await using bert = await startDevice({ relayOnly: true });
+  await using carl = await startDevice();
+  bert.swarm.setRelays([dropping.address, sound.address]);
+  await until(() => isReserved(bert));
+  dropping.swallow(true);
+  const both = bert.destination();
+  const startMs = performance.now();
+  const [relayed, direct] = await Promise.all([
+    anna.swarm.deliver(both, message(bert)),
+    anna.swarm.deliver(carl.destination(), message(carl)),
+  ]);
+  assert.ok(performance.now() - startMs < 8_000);
+  assert.deepEqual([relayed.via, direct.via], ['relay', 'direct']);
+  assert.deepEqual([bert.received.length, carl.received.length], [1, 1]);
+});
+
+test('with nothing but a relay that drops a delivery fails in time, and works once that is over', async () => {
+  await using dropping = await startDroppingRelay();
+  await using anna = await startDevice({ relayOnly: true });
+  await using bert = await startDevice({ relayOnly: true, runtime: hasty });
+  bert.swarm.setRelays([dropping.address]);
+  await until(() => isReserved(bert));
+  const to = bert.destination();
+  dropping.swallow(true);
+  const one = message(bert);
+  const startMs = performance.now();
+  await assert.rejects(anna.swarm.deliver(to, one, { budgetMs: 1_500 }), (error: Error) => {
+    return error instanceof TransportError;
+  });
+  assert.ok(performance.now() - startMs < 4_000);
+  assert.equal(bert.received.length, 0);
+  dropping.swallow(false);
+  const deadlineMs = performance.now() + 60_000;
+  for (;;) {
+    try {
+      assert.equal((await anna.swarm.deliver(to, one, { budgetMs: 3_000 })).via, 'relay');
+      break;
+    } catch (error) {
+      if (!(error instanceof TransportError) || performance.now() > deadlineMs) throw error;
+    }
+  }
+  assert.equal(bert.received.length, 1);
 });
