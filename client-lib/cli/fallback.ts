@@ -31,7 +31,7 @@ export function withFallbackOptions(command: Command): Command {
 /** What the client is opened with; loads the swarm only where it is wanted. */
 export async function fallbackOf(flags: FallbackFlags): Promise<FallbackOptions | undefined> {
   if (flags.p2p !== true) return undefined;
-  const { deviceSwarm } = await import('@quicprochat/p2p/device');
+  const { deviceSwarm } = await import('./peer-swarm.ts');
   return {
     peers: deviceSwarm({
       port: flags.p2pPort ?? 0,
