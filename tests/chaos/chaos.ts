@@ -1,7 +1,7 @@
 /**
  * `npm run chaos`: real nodes and real clients, real faults, and checkers that judge the history.
  * Usage: `npm run chaos -- [scenario ...] [--kills N] [--cuts N] [--partition-seconds N]
- * [--pause-seconds N] [--seed N] [--keep]`. Ends with 0 when every scenario passed, 1 when one
+ * [--pause-seconds N] [--people N] [--storm-seconds N] [--seed N] [--keep]`. Ends with 0 when every scenario passed, 1 when one
  * failed, 77 when none failed and some were skipped.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -22,6 +22,8 @@ const { values: options, positionals } = parseArgs({
     cuts: { type: 'string', default: '8' },
     'partition-seconds': { type: 'string', default: '10' },
     'pause-seconds': { type: 'string', default: '30' },
+    people: { type: 'string', default: '6' },
+    'storm-seconds': { type: 'string', default: '40' },
     seed: { type: 'string' },
     keep: { type: 'boolean', default: false },
   },
@@ -31,6 +33,8 @@ const sizes: Sizes = {
   cuts: whole('cuts', options.cuts),
   partitionSeconds: whole('partition-seconds', options['partition-seconds']),
   pauseSeconds: whole('pause-seconds', options['pause-seconds']),
+  people: whole('people', options.people),
+  stormSeconds: whole('storm-seconds', options['storm-seconds']),
 };
 const dice = new Dice(options.seed === undefined ? undefined : whole('seed', options.seed));
 

@@ -21,6 +21,9 @@ export interface Sizes {
   readonly cuts: number;
   readonly partitionSeconds: number;
   readonly pauseSeconds: number;
+  /** Of the group that everybody changes, and for how long they do. */
+  readonly people: number;
+  readonly stormSeconds: number;
 }
 
 export interface Stage {

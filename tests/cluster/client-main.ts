@@ -1,11 +1,14 @@
 /** The process behind client-process.ts: a QpcClient that does what its parent asks. */
 import { type PeerSwarm, QpcClient } from '@quicprochat/client-lib';
-import { QpcError, hex } from '@quicprochat/proto';
+import { hex, QpcError, sameBytes } from '@quicprochat/proto';
 import type {
+  ChangeEnd,
   ClientProgress,
   ClientReply,
   ClientRequest,
   ContactView,
+  GroupChange,
+  GroupView,
   Ledger,
   Refusal,
 } from './client-process.ts';
@@ -66,6 +69,45 @@ async function loopbackPeers(): Promise<PeerSwarm> {
   const listen = ['/ip4/127.0.0.1/udp/0/quic-v1', '/ip4/127.0.0.1/tcp/0'];
   return deviceSwarm({ listen, reach: ['loopback'] });
 }
+
+/** A refusal is an answer; anything else that goes wrong is a finding. */
+async function endOf(change: GroupChange, conversationId: Uint8Array): Promise<ChangeEnd> {
+  try {
+    await carryOut(change, conversationId);
+    return { outcome: 'done', reason: '' };
+  } catch (error) {
+    if (!(error instanceof QpcError)) throw error;
+    return { outcome: 'refused', reason: error.reason };
+  }
+}
+
+async function carryOut(change: GroupChange, id: Uint8Array): Promise<void> {
+  switch (change.kind) {
+    case 'add':
+      return opened().addMembers(id, [change.userId]);
+    case 'remove':
+      return opened().removeMembers(id, [change.userId]);
+    case 'admin':
+      return opened().setRole(id, change.userId, 'admin');
+    case 'rename':
+      return opened().updateMetadata(id, { name: change.name });
+    case 'rekey':
+      return opened().rotateKeys(id);
+  }
+}
+
+async function viewOf(conversationId: Uint8Array): Promise<GroupView | null> {
+  const of = opened();
+  if (!of.conversations().some(({ id }) => sameBytes(id, conversationId))) return null;
+  const state = await of.groupState(conversationId);
+  if (state === undefined) return null;
+  const { name = '' } = (await of.metadata(conversationId)) ?? {};
+  const { epoch, epochAuthenticator } = state;
+  const members = await of.members(conversationId);
+  return { name, members, epoch, authenticatorHex: hex(epochAuthenticator) };
+}
+
+const bytesOf = (digits: string): Uint8Array => new Uint8Array(Buffer.from(digits, 'hex'));
 
 async function handle(request: ClientRequest): Promise<unknown> {
   switch (request.do) {
@@ -141,19 +183,17 @@ async function handle(request: ClientRequest): Promise<unknown> {
     }
     case 'send':
       for (let index = 1; index <= request.count; index += 1) {
-        await opened().send(
-          new Uint8Array(Buffer.from(request.conversationHex, 'hex')),
-          `${request.prefix} ${index}`,
-        );
+        await opened().send(bytesOf(request.conversationHex), `${request.prefix} ${index}`);
         await new Promise((resolve) => setTimeout(resolve, request.everyMs));
       }
       return null;
     case 'say':
-      await opened().send(
-        new Uint8Array(Buffer.from(request.conversationHex, 'hex')),
-        request.text,
-      );
+      await opened().send(bytesOf(request.conversationHex), request.text);
       return null;
+    case 'change':
+      return endOf(request.change, bytesOf(request.conversationHex));
+    case 'group':
+      return viewOf(bytesOf(request.conversationHex));
     case 'flush':
       await opened().flush(AbortSignal.timeout(request.timeoutMs));
       return null;

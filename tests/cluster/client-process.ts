@@ -54,11 +54,31 @@ export type ClientRequest =
     }
   /** Sends one text. Answer: null, once it is sealed on disk. */
   | { readonly do: 'say'; readonly conversationHex: string; readonly text: string }
+  /** Changes a group. Answer: how that ended, as a ChangeEnd. */
+  | { readonly do: 'change'; readonly conversationHex: string; readonly change: GroupChange }
+  /** Answer: the group as this device sees it, as a GroupView; null before it joined. */
+  | { readonly do: 'group'; readonly conversationHex: string }
   /** Waits until every own copy is confirmed by the own node. Answer: null. */
   | { readonly do: 'flush'; readonly timeoutMs: number }
   /** Closes the client and the store, then the process ends. Answer: null. */
   | { readonly do: 'close' };
 
+export type GroupChange =
+  | { readonly kind: 'add' | 'remove' | 'admin'; readonly userId: string }
+  | { readonly kind: 'rename'; readonly name: string }
+  | { readonly kind: 'rekey' };
+export interface ChangeEnd {
+  /** `done`: it is so, by whoever did it. */
+  readonly outcome: 'done' | 'refused';
+  /** Of a refusal. */
+  readonly reason: string;
+}
+export interface GroupView {
+  readonly name: string;
+  readonly members: readonly string[];
+  readonly epoch: number;
+  readonly authenticatorHex: string;
+}
 export interface Refusal {
   readonly reason: string;
   readonly message: string;

@@ -3,6 +3,7 @@ import type { Scenario } from '../scenario.ts';
 import { clock } from './clock.ts';
 import { diskError } from './disk-error.ts';
 import { diskFull } from './disk-full.ts';
+import { groupStorm } from './group-storm.ts';
 import { killLoop } from './kill-loop.ts';
 import { limits } from './limits.ts';
 import { loss } from './loss.ts';
@@ -13,6 +14,7 @@ import { restore } from './restore.ts';
 
 export const scenarios: readonly Scenario[] = [
   killLoop,
+  groupStorm,
   partition,
   loss,
   powerCut,
