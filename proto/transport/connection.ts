@@ -38,6 +38,9 @@ export class FramedConnection implements Connection {
   readonly #callHandler = Promise.withResolvers<CallHandler>();
   readonly #pushHandler = Promise.withResolvers<PushHandler>();
   #closeInfo: CloseInfo | undefined;
+  #callsServing = 0;
+  /** Calls that wait, unread, for one of those to end. */
+  #callsUnread: ByteStream[] = [];
   #pushesReading = 0;
 
   constructor(
@@ -67,13 +70,14 @@ export class FramedConnection implements Connection {
     const closed = Promise.withResolvers<CloseInfo>();
     this.closed = closed.promise;
     session.start({
-      onStream: (kind, stream) => void this.#serve(kind, stream),
+      onStream: (kind, stream) => this.#serve(kind, stream),
       onCredit: () => {
         slots.pump();
         this.#pushSlots.pump();
       },
       onClosed: (info) => {
         this.#closeInfo = info;
+        this.#callsUnread = [];
         for (const call of calls) call.fail(closedError(info));
         closed.resolve(info);
       },
@@ -125,8 +129,34 @@ export class FramedConnection implements Connection {
     return this.#session.close(code, reason);
   }
 
-  async #serve(kind: StreamKind, stream: ByteStream): Promise<void> {
-    if (kind === 'call') return serveCall(stream, this.#incoming);
+  #serve(kind: StreamKind, stream: ByteStream): void {
+    if (kind === 'push') void this.#servePushes(stream);
+    else this.#serveCall(stream);
+  }
+
+  /**
+   * A call that its caller gave up makes room for another stream at once, while its handler still runs:
+   * who opens and resets without end must not have more handlers than who waits.
+   */
+  #serveCall(stream: ByteStream): void {
+    const { incomingStreams } = this.#limits;
+    if (this.#callsServing < incomingStreams) {
+      this.#callsServing += 1;
+      void serveCall(stream, this.#incoming).then(this.#onServed);
+    } else if (this.#callsUnread.length < incomingStreams) {
+      this.#callsUnread.push(stream);
+    } else {
+      stream.reset('cancelled');
+    }
+  }
+
+  readonly #onServed = (): void => {
+    this.#callsServing -= 1;
+    const next = this.#callsUnread.shift();
+    if (next) this.#serveCall(next);
+  };
+
+  async #servePushes(stream: ByteStream): Promise<void> {
     // The engine's own limit may be wider.
     if (this.#pushesReading >= this.#limits.incomingPushStreams) return stream.reset('cancelled');
     this.#pushesReading += 1;

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { systemRandom } from '../runtime.ts';
+import { TransportError } from '../status.ts';
 import { makeIdentity } from './certificate.ts';
 import { callEcho, patient, rejectsWith, Rig, type MakeEngine } from './contract-rig.ts';
 import { CloseCode } from './transport.ts';
@@ -61,6 +62,47 @@ export function limitCases(make: MakeEngine): void {
     await rejectsWith(rig.dial(), 'timeout', 'closed');
     await rig.runtime.clock.sleep(1000);
     await callEcho(await rig.dial());
+  });
+
+  test('calls that are given up at once do not multiply the handlers that run', async (t) => {
+    const incomingStreams = 4;
+    const gate = Promise.withResolvers<void>();
+    let [running, most, served] = [0, 0, 0];
+    const rig = await Rig.listen(t, make, {
+      listenerLimits: { incomingStreams },
+      onCall: async ({ requestId, payload }) => {
+        running += 1;
+        most = Math.max(most, running);
+        await gate.promise;
+        running -= 1;
+        served += 1;
+        return { status: 0, requestId, payload };
+      },
+    });
+    const connection = await rig.dial();
+    for (let round = 0; round < 8; round += 1) {
+      const calls = Array.from({ length: incomingStreams }, async () => {
+        const signal = AbortSignal.timeout(40);
+        await rejectsWith(connection.call(request, { ...patient, signal }), 'cancelled');
+      });
+      await Promise.all(calls);
+    }
+    assert.ok(most <= incomingStreams, `${most} handlers at a time`);
+    gate.resolve();
+    // The same connection is served again when those are done with, which may take a moment to cross.
+    for (let isServed = false; !isServed;) {
+      isServed = await callEcho(connection).then(
+        () => true,
+        (error: unknown) => {
+          assert.ok(
+            error instanceof TransportError && error.failure === 'cancelled',
+            String(error),
+          );
+          return false;
+        },
+      );
+    }
+    assert.ok(served > 0);
   });
 
   test('an address in use is refused with the system’s code', async (t) => {

@@ -12,7 +12,7 @@ import type { ByteStream, Soon } from './session.ts';
 import type { CallHandler, RequestBound, TransportLimits } from './transport.ts';
 
 /** Payload of a response that the transport itself gives: an `Error` with field 1, the reason. */
-function errorPayload(reason: Reason): Uint8Array {
+export function errorPayload(reason: Reason): Uint8Array {
   const text = new TextEncoder().encode(reason);
   return Uint8Array.of(0x0a, text.length, ...text);
 }

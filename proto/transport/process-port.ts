@@ -1,6 +1,9 @@
 /** The channel between a process and one that it forked, as a Port of port-rpc.ts. */
 import type { Port } from './port-rpc.ts';
 
+/** Messages that the system has not taken yet, of one turn each, from which on a side is behind. */
+const behindAfter = 64;
+
 /** What a ChildProcess and the forked side's `process` have in common. */
 interface Channel {
   readonly connected: boolean;
@@ -8,11 +11,22 @@ interface Channel {
   on(event: 'message', listener: (message: unknown) => void): unknown;
 }
 
-export function processPort(channel: Channel): Port {
+export interface ProcessPort extends Port {
+  /** The other side reads more slowly than this one writes: what can be left out, should be. */
+  readonly isBehind: boolean;
+}
+
+export function processPort(channel: Channel): ProcessPort {
+  let waiting = 0;
   return {
+    get isBehind() {
+      return waiting > behindAfter;
+    },
     post(messages) {
       // What is said to a process that is going away is lost, as its connections are.
-      if (channel.connected) channel.send?.([...messages], () => {});
+      if (!channel.connected || !channel.send) return;
+      waiting += 1;
+      channel.send([...messages], () => (waiting -= 1));
     },
     onMessages: (listener) => {
       channel.on('message', (messages) => {

@@ -42,11 +42,22 @@ if (process.send === undefined) throw new Error('quiche-process.ts is forked, ne
 process.once('disconnect', () => process.exit(0));
 // A signal to the whole group is for the parent to act on.
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {});
-const rpc = new PortRpc(processPort(process));
+const port = processPort(process);
+const rpc = new PortRpc(port);
+/** Lines that were left out: anybody can make this process log, nobody acknowledges a line. */
+let unsaid = 0;
 const tell =
   (level: keyof Log): Log[keyof Log] =>
-  (event, fields) =>
+  (event, fields) => {
+    if (port.isBehind) {
+      unsaid += 1;
+      return;
+    }
     rpc.notify('log', { level, event, fields });
+    if (unsaid === 0) return;
+    rpc.notify('log', { level: 'warn', event: 'quic.process.unsaid', fields: { lines: unsaid } });
+    unsaid = 0;
+  };
 const runtime: Runtime = {
   clock: systemClock,
   random: systemRandom,

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { suite, test, type TestContext } from 'node:test';
 import { MessageChannel, type MessagePort } from 'node:worker_threads';
 import { contractRuntime, fourMiB, rejectsWith } from './contract-rig.ts';
+import { Status } from '../status.ts';
 import { makeIdentity } from './certificate.ts';
 import { memoryNetwork } from './memory.ts';
 import { PortRpc, type Port } from './port-rpc.ts';
@@ -11,7 +12,7 @@ import {
   RemoteConnections,
   type RemoteConnection,
 } from './remote-connection.ts';
-import { CloseCode, defaultLimits, type Connection } from './transport.ts';
+import { CloseCode, defaultLimits, type CallHandler, type Connection } from './transport.ts';
 
 /** The two ends of a process's channel. */
 function ends(t: TestContext): { readonly there: PortRpc; readonly here: PortRpc } {
@@ -84,5 +85,48 @@ suite('connections of another process', () => {
     // The process has no such stream any more: its own words, not those of the stream.
     assert.equal(error.message, 'push: closed');
     assert.deepEqual(connections.all, []);
+  });
+
+  test('calls above what may wait for the other process are refused where they came in', async (t) => {
+    const { there, here } = ends(t);
+    const gate = Promise.withResolvers<void>();
+    let crossed = 0;
+    here.onRequest('call', async (body) => {
+      const { request } = body as { request: { requestId: number; payload: Uint8Array } };
+      crossed += 1;
+      await gate.promise;
+      return { status: 0, requestId: request.requestId, payload: request.payload };
+    });
+    const exposed = new ExposedConnections(there, { calls: 3, bytes: 1000 });
+    const handler = Promise.withResolvers<CallHandler>();
+    const connection: Connection = {
+      peer: { spkiSha256: new Uint8Array(32), address: 'a', host: 'a' },
+      call: () => Promise.reject(new Error('nobody calls here')),
+      onCall: handler.resolve,
+      openPushStream: () => Promise.reject(new Error('nobody pushes here')),
+      onPushStream() {},
+      close: async () => {},
+      closed: new Promise(() => {}),
+    };
+    exposed.add(connection);
+    const serve = await handler.promise;
+    const { signal } = new AbortController();
+    const call = async (requestId: number, bytes: number): Promise<readonly number[]> => {
+      const request = { methodId: 1, requestId, payload: new Uint8Array(bytes) };
+      const response = await serve(request, { signal });
+      return [response.status, response.requestId];
+    };
+    const first = call(1, 600);
+    assert.deepEqual(await call(2, 401), [Status.ResourceExhausted, 2]);
+    const [second, third] = [call(3, 400), call(4, 0)];
+    assert.deepEqual(await call(5, 0), [Status.ResourceExhausted, 5]);
+    gate.resolve();
+    assert.deepEqual(await Promise.all([first, second, third]), [
+      [0, 1],
+      [0, 3],
+      [0, 4],
+    ]);
+    assert.deepEqual(await call(6, 1000), [0, 6]);
+    assert.equal(crossed, 4);
   });
 });

@@ -3,7 +3,8 @@
  * here, and between them one PortRpc for all connections of the process.
  */
 import type { PushFrame, RequestFrame, ResponseFrame } from '../frame.ts';
-import { TransportError } from '../status.ts';
+import { Status, TransportError } from '../status.ts';
+import { errorPayload } from './incoming-call.ts';
 import { ownBytes, type PortRpc } from './port-rpc.ts';
 import { closedError } from './session.ts';
 import type {
@@ -51,14 +52,28 @@ interface Exposed {
   readonly writers: Map<number, PushWriter>;
 }
 
+/** Bounds of what waits for the other process. */
+export interface CrossingBounds {
+  /** Calls of all connections. */
+  readonly calls: number;
+  /** Payload of their requests (bytes). */
+  readonly bytes: number;
+}
+
+const defaultBounds: CrossingBounds = { calls: 16_384, bytes: 64 * 1024 * 1024 };
+
 /** The side of the process that holds the streams. */
 export class ExposedConnections {
   readonly #rpc: PortRpc;
+  readonly #bounds: CrossingBounds;
+  #callsCrossing = 0;
+  #bytesCrossing = 0;
   readonly #connections = new Map<number, Exposed>();
   #next = 0;
 
-  constructor(rpc: PortRpc) {
+  constructor(rpc: PortRpc, bounds = defaultBounds) {
     this.#rpc = rpc;
+    this.#bounds = bounds;
     rpc.onRequest('out-call', async (body, signal) => {
       const { connection, request, options } = body as CallBody & { options: CallOptions };
       const exposed = this.#of(connection);
@@ -102,16 +117,41 @@ export class ExposedConnections {
     return this.#next;
   }
 
+  /**
+   * The channel has no flow control, and this process reads packets faster than the other one serves
+   * calls: above the bounds a call is answered here.
+   */
+  async #cross(
+    connection: number,
+    request: RequestFrame,
+    signal: AbortSignal,
+  ): Promise<ResponseFrame> {
+    const { requestId, payload } = request;
+    if (
+      this.#callsCrossing >= this.#bounds.calls ||
+      this.#bytesCrossing + payload.length > this.#bounds.bytes
+    ) {
+      const status = Status.ResourceExhausted;
+      return { status, requestId, payload: errorPayload('OVERLOADED') };
+    }
+    this.#callsCrossing += 1;
+    this.#bytesCrossing += payload.length;
+    try {
+      const body: CallBody = { connection, request: ownFrame(request) };
+      return (await this.#rpc.request('call', body, { signal })) as ResponseFrame;
+    } finally {
+      this.#callsCrossing -= 1;
+      this.#bytesCrossing -= payload.length;
+    }
+  }
+
   add(connection: Connection): void {
     const number = this.#take();
     this.#connections.set(number, { connection, writers: new Map() });
     const { spkiSha256, address, host } = connection.peer;
     const peer: PeerIdentity = { spkiSha256: ownBytes(spkiSha256), address, host };
     this.#rpc.notify('opened', { connection: number, peer } satisfies OpenBody);
-    connection.onCall(async (request, { signal }) => {
-      const body: CallBody = { connection: number, request: ownFrame(request) };
-      return (await this.#rpc.request('call', body, { signal })) as ResponseFrame;
-    });
+    connection.onCall((request, { signal }) => this.#cross(number, request, signal));
     connection.onPushStream(async (frames) => {
       const stream = this.#take();
       // Ends when the reader there is done, however many frames there were.
