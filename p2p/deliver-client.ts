@@ -35,6 +35,8 @@ export const deliverClientLimits = {
   relaysAtOnce: 2,
   /** One answer (ms); the receiver commits before it. */
   answerMs: 30_000,
+  /** The same over a relay, which may drop what it is given; then another way is looked for. */
+  relayedAnswerMs: 4_000,
   /** A link without calls ends (ms). */
   idleMs: 5 * 60_000,
   /** A link over a relay tries for a direct one at most this often (ms). */
@@ -100,22 +102,41 @@ export class DeliverClient {
     request: MessageInitShape<typeof EnqueueRequestSchema>,
     options: { readonly signal?: AbortSignal; readonly budgetMs?: number } = {},
   ): Promise<Delivered> {
-    const link = await this.#link(to, options.budgetMs ?? deliverClientLimits.budgetMs);
-    options.signal?.throwIfAborted();
+    const budgetMs = options.budgetMs ?? deliverClientLimits.budgetMs;
+    const link = await this.#link(to, budgetMs);
+    const { answerMs, relayedAnswerMs } = deliverClientLimits;
+    try {
+      const deadlineMs = link.connection.isRelayed ? relayedAnswerMs : answerMs;
+      return await this.#send(link, request, deadlineMs, options.signal);
+    } catch (error) {
+      const isSilent = error instanceof TransportError && error.failure === 'timeout';
+      if (!isSilent || !link.connection.isRelayed) throw error;
+    }
+    // A relay may drop what it is given: the same bytes by another way, in what is left of the time.
+    const next = await this.#link(to, budgetMs);
+    return this.#send(next, request, answerMs - relayedAnswerMs, options.signal);
+  }
+
+  /** Whoever does not answer is asked over a new connection next time. */
+  async #send(
+    link: Link,
+    request: MessageInitShape<typeof EnqueueRequestSchema>,
+    deadlineMs: number,
+    signal: AbortSignal | undefined,
+  ): Promise<Delivered> {
+    signal?.throwIfAborted();
     link.usedMs = this.#clock.monotonic();
-    const { answerMs } = deliverClientLimits;
     try {
       const answer = await call(link.caller, methods.enqueue, request, {
-        deadlineMs: answerMs,
-        ...(options.signal === undefined ? {} : { signal: options.signal }),
+        deadlineMs,
+        ...(signal === undefined ? {} : { signal }),
       });
       const isDuplicate = answer.outcome === Outcome.DUPLICATE;
       return { via: pathOf(link.connection), isDuplicate, record: link.record };
     } catch (error) {
-      // Whoever does not answer is asked over a new connection next time.
       if (error instanceof TransportError && error.failure === 'timeout') {
         this.#drop(link);
-        await link.connection.close();
+        void link.connection.close();
       }
       throw error;
     }

@@ -174,3 +174,20 @@ test('with nothing but a relay that drops a delivery fails in time, and works on
   }
   assert.equal(bert.received.length, 1);
 });
+
+test('a way that was open and whose relay begins to drop everything is left for another one', async () => {
+  await using dropping = await startDroppingRelay();
+  await using sound = await startRelay();
+  await using anna = await startDevice();
+  await using bert = await startDevice({ relayOnly: true });
+  bert.swarm.setRelays([dropping.address]);
+  await until(() => isReserved(bert));
+  await anna.swarm.deliver(bert.destination(), message(bert));
+  bert.swarm.setRelays([dropping.address, sound.address]);
+  await until(() => isReserved(bert));
+  dropping.swallow(true);
+  const startMs = performance.now();
+  assert.equal((await anna.swarm.deliver(bert.destination(), message(bert))).via, 'relay');
+  assert.ok(performance.now() - startMs < 9_000);
+  assert.equal(bert.received.length, 2);
+});
