@@ -14,6 +14,7 @@ import {
 } from './content.ts';
 import type { DeliveryTokens } from './delivery-tokens.ts';
 import type { ClientEvent, EventBus } from './events.ts';
+import type { ForkWatch } from './fork-watch.ts';
 import type { Holes } from './holes.ts';
 import type { Leaves } from './leaves.ts';
 import type { Identity, Processed } from './mls/index.ts';
@@ -30,6 +31,7 @@ export interface ContentsParts {
   readonly tokens: Pick<DeliveryTokens, 'take' | 'changed'>;
   readonly holes: Pick<Holes, 'wake'>;
   readonly leaves: Pick<Leaves, 'take'>;
+  readonly forks: Pick<ForkWatch, 'heard'>;
   /** A member passed on what logs say; done when it is taken in. */
   readonly onEvidence: (evidence: KeyEvidence) => Promise<void>;
   /** A member passed on evidence against logs. */
@@ -68,6 +70,10 @@ export class Contents {
     const { next, sender, plaintext, epoch, wipe } = opened.processed;
     const { groupId } = next;
     batch.useKeys(next, epoch, wipe);
+    const { authenticatedData } = opened.processed;
+    batch.after(() =>
+      this.#parts.forks.heard(groupId, epoch, authenticatedData, sender.identityPub),
+    );
     batch.write(() => store.outbox.confirmHandshakes(groupId, sender.identityPub, epoch));
     const conversation = batch.conversationOfGroup(groupId);
     if (conversation === undefined) return;

@@ -231,6 +231,7 @@ export class Device {
       tokens: this.tokens,
       controls: this.groups.rows,
       leaves: this.groups.leaves,
+      forks: this.groups.forks,
       store,
       runtime,
       events,

@@ -5,6 +5,7 @@
 import { QpcError } from '@quicprochat/proto';
 import { Committer } from './committer.ts';
 import { ControlRows, type ControlRowsParts } from './control-rows.ts';
+import { ForkWatch } from './fork-watch.ts';
 import { GroupPull } from './group-pull.ts';
 import { GroupWalker } from './group-walker.ts';
 import { HubKeys } from './hub-keys.ts';
@@ -39,6 +40,7 @@ export class Groups {
   readonly leaves: Leaves;
   readonly pull: GroupPull;
   readonly rekeys: Rekeys;
+  readonly forks: ForkWatch;
   readonly #parts: GroupsParts;
   readonly #hubKeys: HubKeys;
   /** Records of hubs that are being asked for. */
@@ -58,6 +60,11 @@ export class Groups {
     this.rows = new ControlRows({ ...parts, hubKeys, walker, onMoved });
     const onIntents = (): void => this.committer.kick();
     this.leaves = new Leaves({ ...parts, walker, onIntents });
+    this.forks = new ForkWatch({
+      ...parts,
+      hubKeys,
+      onBehind: (groupId) => this.pull.want(groupId),
+    });
     this.rekeys = new Rekeys({ ...parts, onIntents });
     this.committer = new Committer({
       ...parts,
@@ -71,11 +78,13 @@ export class Groups {
     this.#stop = new AbortController();
     this.committer.start();
     this.rekeys.start();
+    this.forks.start();
   }
 
   async stop(): Promise<void> {
     this.#stop.abort();
     this.rekeys.stop();
+    await this.forks.stop();
     await this.committer.stop();
     await this.pull.stop();
     await Promise.all(this.#asking.values());
@@ -88,6 +97,7 @@ export class Groups {
   async idle(): Promise<void> {
     await this.pull.idle();
     await this.committer.idle();
+    await this.forks.idle();
     await Promise.all(this.#asking.values());
   }
 

@@ -22,6 +22,7 @@ import {
   type SealedContent,
   type SealedEnvelope,
 } from './crypto/envelope.ts';
+import type { ForkWatch } from './fork-watch.ts';
 import type { Holes } from './holes.ts';
 import type { ClientEvent } from './events.ts';
 import { inspectMessage, MlsError, type Mls, type Processed } from './mls/index.ts';
@@ -52,6 +53,7 @@ export interface ReceiverParts extends ContentsParts {
   /** Takes rows of hubs. */
   readonly controls: Pick<ControlRows, 'prepare'>;
   readonly resender: Resender;
+  readonly forks: Pick<ForkWatch, 'take' | 'heard'>;
   readonly holes: Pick<Holes, 'wake' | 'takeGone'>;
   /** A row waits for something that can be asked for. */
   readonly onWaits: (reason: ParkReason, waitsFor: string) => void;
@@ -274,12 +276,14 @@ export class Receiver {
         return resender.take(bytes, batch);
       case 'gone':
         return holes.takeGone(bytes, batch);
+      case 'groupHead':
+        return this.#parts.forks.take(bytes, batch);
     }
   }
 
   async #process(bytes: Uint8Array, row: InboxRow, batch: Batch): Promise<() => void> {
     const { mls } = this.#parts;
-    const { groupId } = inspectMessage(bytes);
+    const { groupId, epoch, authenticatedData } = inspectMessage(bytes);
     const group = batch.group(groupId);
     const conversation = batch.conversationOfGroup(groupId);
     if (group === undefined || conversation === undefined) throw park('UNKNOWN_GROUP', groupId);
@@ -288,7 +292,11 @@ export class Receiver {
       processed = await mls.process(group, bytes);
     } catch (error) {
       const isAhead = error instanceof MlsError && error.reason === 'EPOCH_AHEAD';
-      throw isAhead ? park('FUTURE_EPOCH', groupId) : error;
+      if (isAhead) throw park('FUTURE_EPOCH', groupId);
+      if (error instanceof MlsError && error.reason === 'DECRYPT_FAILED') {
+        this.#parts.forks.heard(groupId, epoch, authenticatedData);
+      }
+      throw error;
     }
     // A commit comes beside its entry, or not at all.
     if (processed.kind !== 'application') throw never('UNCERTIFIED');

@@ -465,6 +465,7 @@ function buildParts(device: TestDevice, events: EventBus): Parts {
     tokens,
     controls: groups.rows,
     leaves: groups.leaves,
+    forks: groups.forks,
     onWaits: (reason, waitsFor) => {
       if (reason === 'UNKNOWN_USER') lookup.want(waitsFor.split(' '));
       else groups.waits(reason, waitsFor);

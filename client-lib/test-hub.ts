@@ -45,6 +45,8 @@ export class TestHub {
   readonly #signingOf: (domain: string) => SigningKey;
   readonly #logs = new Map<string, { readonly domain: string; readonly entries: HubEntry[] }>();
   readonly #rows: HubRow[] = [];
+  /** Shows nobody its logs, as a hub does that has something to hide. */
+  isSilent = false;
 
   constructor(signingOf: (domain: string) => SigningKey) {
     this.#signingOf = signingOf;
@@ -53,6 +55,14 @@ export class TestHub {
   /** Rows of a device's commits for another one, in order. */
   rowsOf(from: Uint8Array, to: Uint8Array): readonly HubRow[] {
     return this.#rows.filter((row) => same(row.from, from) && same(row.to, to));
+  }
+
+  /** A group's log as it is now, for a hub that goes back to it. */
+  copyOf(group: Uint8Array): readonly HubEntry[] {
+    return [...this.#log(group).entries];
+  }
+  restore(group: Uint8Array, entries: readonly HubEntry[]): void {
+    this.#logs.set(hex(group), { domain: this.#log(group).domain, entries: [...entries] });
   }
 
   /** The same, and never again. */
@@ -71,6 +81,7 @@ export class TestHub {
         return { entry: this.#submit(from, request as SubmitCommitRequest) };
       case methods.groupLog.id: {
         const { group, after } = request as GroupLogRequest;
+        if (this.isSilent) return { entries: [], hasMore: false };
         return { entries: this.#behind(this.#log(group).entries, after), hasMore: false };
       }
       default:

@@ -12,6 +12,7 @@ import {
   EnvelopeSchema,
   fromBinary,
   GoneSchema,
+  GroupHeadSchema,
   ResendRequestSchema,
   SealedSchema,
   toBinary,
@@ -42,10 +43,10 @@ const empty = new Uint8Array(0);
 
 /**
  * What an envelope carries: an MLSMessage (RFC 9420 section 6) with a PrivateMessage or a Welcome, or
- * an encoded ResendRequest or Gone (resend-request.ts).
+ * an encoded ResendRequest or Gone (resend-request.ts), or GroupHead (fork-watch.ts).
  */
 export interface SealedContent {
-  readonly kind: 'mlsMessage' | 'welcome' | 'resendRequest' | 'gone';
+  readonly kind: 'mlsMessage' | 'welcome' | 'resendRequest' | 'gone' | 'groupHead';
   readonly bytes: Uint8Array;
   /** Beside a Welcome: by which who is invited may know the inviter. */
   readonly evidence?: KeyEvidence | undefined;
@@ -248,6 +249,8 @@ function sealedOf({
       return { case: 'resendRequest', value: fromBinary(ResendRequestSchema, bytes) };
     case 'gone':
       return { case: 'gone', value: fromBinary(GoneSchema, bytes) };
+    case 'groupHead':
+      return { case: 'groupHead', value: fromBinary(GroupHeadSchema, bytes) };
   }
 }
 
@@ -280,6 +283,8 @@ function opened(open: () => Uint8Array): SealedContent {
       return filled({ kind: content.case, bytes: toBinary(ResendRequestSchema, content.value) });
     case 'gone':
       return filled({ kind: content.case, bytes: toBinary(GoneSchema, content.value) });
+    case 'groupHead':
+      return filled({ kind: content.case, bytes: toBinary(GroupHeadSchema, content.value) });
     case undefined:
       throw bad('content of no kind that version 1 has');
   }

@@ -8,13 +8,15 @@ import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2"
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import type { SignedEndpointRecord } from "./endpoint_pb.ts";
 import { file_qpc_v1_endpoint } from "./endpoint_pb.ts";
+import type { CertifiedEntry } from "./group_pb.ts";
+import { file_qpc_v1_group } from "./group_pb.ts";
 import type { Message, UnknownEnum } from "@bufbuild/protobuf";
 
 /**
  * Describes the file qpc/v1/content.proto.
  */
 export const file_qpc_v1_content: GenFile = /*@__PURE__*/
-  fileDesc("ChRxcGMvdjEvY29udGVudC5wcm90bxIGcXBjLnYxInUKCEVudmVsb3BlEgkKAXYYASABKA0SKAoGaHlicmlkGAIgASgLMhYucXBjLnYxLkh5YnJpZEVudmVsb3BlSAASKgoHY2hhbm5lbBgDIAEoCzIXLnFwYy52MS5DaGFubmVsRW52ZWxvcGVIAEIICgZzZWFsZWQiSQoOSHlicmlkRW52ZWxvcGUSDgoGa2VtX2lkGAEgASgNEg4KBmtleV9pZBgCIAEoDBILCgNlbmMYAyABKAwSCgoCY3QYBCABKAwiPAoPQ2hhbm5lbEVudmVsb3BlEg4KBmtleV9pZBgBIAEoDBINCgVub25jZRgCIAEoDBIKCgJjdBgDIAEoDCKpAQoGU2VhbGVkEhUKC21sc19tZXNzYWdlGAEgASgMSAASKAoHd2VsY29tZRgCIAEoCzIVLnFwYy52MS5XZWxjb21lQnVuZGxlSAASLwoOcmVzZW5kX3JlcXVlc3QYAyABKAsyFS5xcGMudjEuUmVzZW5kUmVxdWVzdEgAEhwKBGdvbmUYBCABKAsyDC5xcGMudjEuR29uZUgAQgkKB2NvbnRlbnRKBAgFEAkiowEKDVJlc2VuZFJlcXVlc3QSCgoCaWQYASABKAwSEAoIZ3JvdXBfaWQYAiABKAwSDgoGc2VuZGVyGAMgASgMEg0KBWFza2VyGAQgASgMEgoKAnRvGAUgASgMEiMKBnJhbmdlcxgGIAMoCzITLnFwYy52MS5OdW1iZXJSYW5nZRIRCglzZWFsX2FuZXcYByABKAgSEQoJc2lnbmF0dXJlGAggASgMIicKC051bWJlclJhbmdlEgwKBGZyb20YASABKAQSCgoCdG8YAiABKAQimAEKBEdvbmUSEgoKcmVxdWVzdF9pZBgBIAEoDBIQCghncm91cF9pZBgCIAEoDBIOCgZzZW5kZXIYAyABKAwSDQoFYXNrZXIYBCABKAwSIwoGcmFuZ2VzGAUgAygLMhMucXBjLnYxLk51bWJlclJhbmdlEhMKC25ldmVyX3lvdXJzGAYgASgIEhEKCXNpZ25hdHVyZRgHIAEoDCJvCg1XZWxjb21lQnVuZGxlEg8KB3dlbGNvbWUYASABKAwSJQoIZXZpZGVuY2UYAiABKAsyEy5xcGMudjEuS2V5RXZpZGVuY2USJgoGdG9rZW5zGAMgASgLMhYucXBjLnYxLkRlbGl2ZXJ5VG9rZW5zIjcKDkRlbGl2ZXJ5VG9rZW5zEiUKBnRva2VucxgBIAMoCzIVLnFwYy52MS5EZWxpdmVyeVRva2VuIj4KDURlbGl2ZXJ5VG9rZW4SCwoDcmlkGAEgASgMEg0KBXRva2VuGAIgASgMEhEKCWtlcHRfYmFjaxgDIAEoCCIwCgtLZXlFdmlkZW5jZRISCgpjcmVkZW50aWFsGAEgASgMEg0KBWhlYWRzGAIgAygMItgCCgdDb250ZW50EgoKAmlkGAEgASgMEgkKAW4YAiABKAQSDwoHbGFtcG9ydBgDIAEoBBIPCgdzZW50X21zGAQgASgEEhwKBHRleHQYBSABKAsyDC5xcGMudjEuVGV4dEgAEiIKB3JlY2VpcHQYByABKAsyDy5xcGMudjEuUmVjZWlwdEgAEh4KBWxlYXZlGAkgASgLMg0ucXBjLnYxLkxlYXZlSAASJQoIZXZpZGVuY2UYBiABKAsyEy5xcGMudjEuS2V5RXZpZGVuY2USJgoGdG9rZW5zGAggASgLMhYucXBjLnYxLkRlbGl2ZXJ5VG9rZW5zEi4KCGVuZHBvaW50GAogASgLMhwucXBjLnYxLlNpZ25lZEVuZHBvaW50UmVjb3JkEhYKDmV4cGlyeV9zZWNvbmRzGAsgASgNEhMKC2NvbnZpY3Rpb25zGAwgAygMQgYKBGJvZHkiBwoFTGVhdmUiFAoEVGV4dBIMCgR1dGY4GAEgASgJIj4KEUVwaGVtZXJhbEVudmVsb3BlEg4KBmtleV9pZBgBIAEoDBINCgVub25jZRgCIAEoDBIKCgJjdBgDIAEoDCJFCglFcGhlbWVyYWwSDgoGc2VuZGVyGAEgASgMEiAKBnR5cGluZxgCIAEoCzIOLnFwYy52MS5UeXBpbmdIAEIGCgRib2R5IggKBlR5cGluZyI5CgdSZWNlaXB0EiEKBGtpbmQYASABKA4yEy5xcGMudjEuUmVjZWlwdEtpbmQSCwoDaWRzGAIgAygMKl4KC1JlY2VpcHRLaW5kEhwKGFJFQ0VJUFRfS0lORF9VTlNQRUNJRklFRBAAEhoKFlJFQ0VJUFRfS0lORF9ERUxJVkVSRUQQARIVChFSRUNFSVBUX0tJTkRfUkVBRBACYgZwcm90bzM", [file_qpc_v1_endpoint]);
+  fileDesc("ChRxcGMvdjEvY29udGVudC5wcm90bxIGcXBjLnYxInUKCEVudmVsb3BlEgkKAXYYASABKA0SKAoGaHlicmlkGAIgASgLMhYucXBjLnYxLkh5YnJpZEVudmVsb3BlSAASKgoHY2hhbm5lbBgDIAEoCzIXLnFwYy52MS5DaGFubmVsRW52ZWxvcGVIAEIICgZzZWFsZWQiSQoOSHlicmlkRW52ZWxvcGUSDgoGa2VtX2lkGAEgASgNEg4KBmtleV9pZBgCIAEoDBILCgNlbmMYAyABKAwSCgoCY3QYBCABKAwiPAoPQ2hhbm5lbEVudmVsb3BlEg4KBmtleV9pZBgBIAEoDBINCgVub25jZRgCIAEoDBIKCgJjdBgDIAEoDCLSAQoGU2VhbGVkEhUKC21sc19tZXNzYWdlGAEgASgMSAASKAoHd2VsY29tZRgCIAEoCzIVLnFwYy52MS5XZWxjb21lQnVuZGxlSAASLwoOcmVzZW5kX3JlcXVlc3QYAyABKAsyFS5xcGMudjEuUmVzZW5kUmVxdWVzdEgAEhwKBGdvbmUYBCABKAsyDC5xcGMudjEuR29uZUgAEicKCmdyb3VwX2hlYWQYCSABKAsyES5xcGMudjEuR3JvdXBIZWFkSABCCQoHY29udGVudEoECAUQCSKjAQoNUmVzZW5kUmVxdWVzdBIKCgJpZBgBIAEoDBIQCghncm91cF9pZBgCIAEoDBIOCgZzZW5kZXIYAyABKAwSDQoFYXNrZXIYBCABKAwSCgoCdG8YBSABKAwSIwoGcmFuZ2VzGAYgAygLMhMucXBjLnYxLk51bWJlclJhbmdlEhEKCXNlYWxfYW5ldxgHIAEoCBIRCglzaWduYXR1cmUYCCABKAwiJwoLTnVtYmVyUmFuZ2USDAoEZnJvbRgBIAEoBBIKCgJ0bxgCIAEoBCJACglHcm91cEhlYWQSDAoEZnJvbRgBIAEoDBIlCgVlbnRyeRgCIAEoCzIWLnFwYy52MS5DZXJ0aWZpZWRFbnRyeSKYAQoER29uZRISCgpyZXF1ZXN0X2lkGAEgASgMEhAKCGdyb3VwX2lkGAIgASgMEg4KBnNlbmRlchgDIAEoDBINCgVhc2tlchgEIAEoDBIjCgZyYW5nZXMYBSADKAsyEy5xcGMudjEuTnVtYmVyUmFuZ2USEwoLbmV2ZXJfeW91cnMYBiABKAgSEQoJc2lnbmF0dXJlGAcgASgMIm8KDVdlbGNvbWVCdW5kbGUSDwoHd2VsY29tZRgBIAEoDBIlCghldmlkZW5jZRgCIAEoCzITLnFwYy52MS5LZXlFdmlkZW5jZRImCgZ0b2tlbnMYAyABKAsyFi5xcGMudjEuRGVsaXZlcnlUb2tlbnMiNwoORGVsaXZlcnlUb2tlbnMSJQoGdG9rZW5zGAEgAygLMhUucXBjLnYxLkRlbGl2ZXJ5VG9rZW4iPgoNRGVsaXZlcnlUb2tlbhILCgNyaWQYASABKAwSDQoFdG9rZW4YAiABKAwSEQoJa2VwdF9iYWNrGAMgASgIIjAKC0tleUV2aWRlbmNlEhIKCmNyZWRlbnRpYWwYASABKAwSDQoFaGVhZHMYAiADKAwi2AIKB0NvbnRlbnQSCgoCaWQYASABKAwSCQoBbhgCIAEoBBIPCgdsYW1wb3J0GAMgASgEEg8KB3NlbnRfbXMYBCABKAQSHAoEdGV4dBgFIAEoCzIMLnFwYy52MS5UZXh0SAASIgoHcmVjZWlwdBgHIAEoCzIPLnFwYy52MS5SZWNlaXB0SAASHgoFbGVhdmUYCSABKAsyDS5xcGMudjEuTGVhdmVIABIlCghldmlkZW5jZRgGIAEoCzITLnFwYy52MS5LZXlFdmlkZW5jZRImCgZ0b2tlbnMYCCABKAsyFi5xcGMudjEuRGVsaXZlcnlUb2tlbnMSLgoIZW5kcG9pbnQYCiABKAsyHC5xcGMudjEuU2lnbmVkRW5kcG9pbnRSZWNvcmQSFgoOZXhwaXJ5X3NlY29uZHMYCyABKA0SEwoLY29udmljdGlvbnMYDCADKAxCBgoEYm9keSIHCgVMZWF2ZSIUCgRUZXh0EgwKBHV0ZjgYASABKAkiPgoRRXBoZW1lcmFsRW52ZWxvcGUSDgoGa2V5X2lkGAEgASgMEg0KBW5vbmNlGAIgASgMEgoKAmN0GAMgASgMIkUKCUVwaGVtZXJhbBIOCgZzZW5kZXIYASABKAwSIAoGdHlwaW5nGAIgASgLMg4ucXBjLnYxLlR5cGluZ0gAQgYKBGJvZHkiCAoGVHlwaW5nIjkKB1JlY2VpcHQSIQoEa2luZBgBIAEoDjITLnFwYy52MS5SZWNlaXB0S2luZBILCgNpZHMYAiADKAwqXgoLUmVjZWlwdEtpbmQSHAoYUkVDRUlQVF9LSU5EX1VOU1BFQ0lGSUVEEAASGgoWUkVDRUlQVF9LSU5EX0RFTElWRVJFRBABEhUKEVJFQ0VJUFRfS0lORF9SRUFEEAJiBnByb3RvMw", [file_qpc_v1_endpoint, file_qpc_v1_group]);
 
 /**
  * Outermost: what a node stores as payload.
@@ -159,6 +161,12 @@ export type Sealed = Message<"qpc.v1.Sealed"> & {
      */
     value: Gone;
     case: "gone";
+  } | {
+    /**
+     * @generated from field: qpc.v1.GroupHead group_head = 9;
+     */
+    value: GroupHead;
+    case: "groupHead";
   } | { case: undefined; value?: undefined };
 };
 
@@ -264,6 +272,33 @@ export const NumberRangeSchema: GenMessage<NumberRange> = /*@__PURE__*/
   messageDesc(file_qpc_v1_content, 5);
 
 /**
+ * Where a device stands in a group's log, for one that seems to stand elsewhere; in a hybrid envelope. The
+ * hubs' signatures are all there is to it, and all that it takes.
+ *
+ * @generated from message qpc.v1.GroupHead
+ */
+export type GroupHead = Message<"qpc.v1.GroupHead"> & {
+  /**
+   * Device that says so (32 bytes): a claim, for an answer.
+   *
+   * @generated from field: bytes from = 1;
+   */
+  from: Uint8Array;
+
+  /**
+   * @generated from field: qpc.v1.CertifiedEntry entry = 2;
+   */
+  entry?: CertifiedEntry | undefined;
+};
+
+/**
+ * Describes the message qpc.v1.GroupHead.
+ * Use `create(GroupHeadSchema)` to create a new message.
+ */
+export const GroupHeadSchema: GenMessage<GroupHead> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_content, 6);
+
+/**
  * The sending device has these messages no more, or never sent them to the asker: the hole ends.
  *
  * @generated from message qpc.v1.Gone
@@ -324,7 +359,7 @@ export type Gone = Message<"qpc.v1.Gone"> & {
  * Use `create(GoneSchema)` to create a new message.
  */
 export const GoneSchema: GenMessage<Gone> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 6);
+  messageDesc(file_qpc_v1_content, 7);
 
 /**
  * @generated from message qpc.v1.WelcomeBundle
@@ -357,7 +392,7 @@ export type WelcomeBundle = Message<"qpc.v1.WelcomeBundle"> & {
  * Use `create(WelcomeBundleSchema)` to create a new message.
  */
 export const WelcomeBundleSchema: GenMessage<WelcomeBundle> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 7);
+  messageDesc(file_qpc_v1_content, 8);
 
 /**
  * Delivery tokens of devices: who has one gets past the quota of strangers at that device's inbox.
@@ -378,7 +413,7 @@ export type DeliveryTokens = Message<"qpc.v1.DeliveryTokens"> & {
  * Use `create(DeliveryTokensSchema)` to create a new message.
  */
 export const DeliveryTokensSchema: GenMessage<DeliveryTokens> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 8);
+  messageDesc(file_qpc_v1_content, 9);
 
 /**
  * @generated from message qpc.v1.DeliveryToken
@@ -411,7 +446,7 @@ export type DeliveryToken = Message<"qpc.v1.DeliveryToken"> & {
  * Use `create(DeliveryTokenSchema)` to create a new message.
  */
 export const DeliveryTokenSchema: GenMessage<DeliveryToken> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 9);
+  messageDesc(file_qpc_v1_content, 10);
 
 /**
  * What a member passes on from key-transparency logs; checked by whoever receives it.
@@ -439,7 +474,7 @@ export type KeyEvidence = Message<"qpc.v1.KeyEvidence"> & {
  * Use `create(KeyEvidenceSchema)` to create a new message.
  */
 export const KeyEvidenceSchema: GenMessage<KeyEvidence> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 10);
+  messageDesc(file_qpc_v1_content, 11);
 
 /**
  * What members say to each other, inside MLS application data.
@@ -539,7 +574,7 @@ export type Content = Message<"qpc.v1.Content"> & {
  * Use `create(ContentSchema)` to create a new message.
  */
 export const ContentSchema: GenMessage<Content> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 11);
+  messageDesc(file_qpc_v1_content, 12);
 
 /**
  * The sender's user wants to leave: whoever may, removes all devices of it.
@@ -554,7 +589,7 @@ export type Leave = Message<"qpc.v1.Leave"> & {
  * Use `create(LeaveSchema)` to create a new message.
  */
 export const LeaveSchema: GenMessage<Leave> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 12);
+  messageDesc(file_qpc_v1_content, 13);
 
 /**
  * @generated from message qpc.v1.Text
@@ -573,7 +608,7 @@ export type Text = Message<"qpc.v1.Text"> & {
  * Use `create(TextSchema)` to create a new message.
  */
 export const TextSchema: GenMessage<Text> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 13);
+  messageDesc(file_qpc_v1_content, 14);
 
 /**
  * Payload of SendEphemeral: AES-256-GCM under the MLS exporter secret "qpc ephemeral" of the epoch. The
@@ -609,7 +644,7 @@ export type EphemeralEnvelope = Message<"qpc.v1.EphemeralEnvelope"> & {
  * Use `create(EphemeralEnvelopeSchema)` to create a new message.
  */
 export const EphemeralEnvelopeSchema: GenMessage<EphemeralEnvelope> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 14);
+  messageDesc(file_qpc_v1_content, 15);
 
 /**
  * @generated from message qpc.v1.Ephemeral
@@ -639,7 +674,7 @@ export type Ephemeral = Message<"qpc.v1.Ephemeral"> & {
  * Use `create(EphemeralSchema)` to create a new message.
  */
 export const EphemeralSchema: GenMessage<Ephemeral> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 15);
+  messageDesc(file_qpc_v1_content, 16);
 
 /**
  * @generated from message qpc.v1.Typing
@@ -652,7 +687,7 @@ export type Typing = Message<"qpc.v1.Typing"> & {
  * Use `create(TypingSchema)` to create a new message.
  */
 export const TypingSchema: GenMessage<Typing> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 16);
+  messageDesc(file_qpc_v1_content, 17);
 
 /**
  * What became of messages of others, said to all members; answered by nothing.
@@ -678,7 +713,7 @@ export type Receipt = Message<"qpc.v1.Receipt"> & {
  * Use `create(ReceiptSchema)` to create a new message.
  */
 export const ReceiptSchema: GenMessage<Receipt> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 17);
+  messageDesc(file_qpc_v1_content, 18);
 
 /**
  * @generated from enum qpc.v1.ReceiptKind

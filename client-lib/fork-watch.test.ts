@@ -1,0 +1,94 @@
+/** A hub with two histories: members that follow different ones find out, and both keep the proof. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { checkEvidence } from '@quicprochat/proto';
+import { CertifiedEntrySchema, fromBinary } from '@quicprochat/proto/messages';
+import { forkLimits } from './fork-watch.ts';
+import { mandatorySuite, xwingSuite } from './mls/index.ts';
+import { TestDevice, TestDirectory } from './test-devices.ts';
+import { LaterClock } from './test-later-clock.ts';
+
+const hub = 'red.example';
+
+async function deliver(from: TestDevice, to: TestDevice): Promise<void> {
+  const { hub: rows } = from.directory;
+  for (const row of rows.takeRows(from.rid, to.rid)) await to.receive(row);
+  const target = Buffer.from(to.rid).toString('hex');
+  for (;;) {
+    const entry = from.store.outbox.next(target, 0);
+    if (entry === undefined) return;
+    from.store.outbox.markAccepted(entry.id, new Uint8Array(8), from.runtime.clock.now());
+    await to.receive(entry);
+  }
+}
+
+/** Until nobody has anything to say any more. */
+async function exchange(...devices: readonly TestDevice[]): Promise<void> {
+  for (let round = 0; round < 4; round += 1) {
+    for (const from of devices) for (const to of devices) if (from !== to) await deliver(from, to);
+  }
+}
+
+for (const suite of [mandatorySuite, xwingSuite]) {
+  test(`two members of two histories convict their hub (suite ${suite})`, async () => {
+    const clock = new LaterClock();
+    const directory = new TestDirectory();
+    const options = { clock, suites: suite === xwingSuite ? [xwingSuite] : [mandatorySuite] };
+    const [alice, bob, carol] = ['alice', 'bob', 'carol'].map(
+      (name) => new TestDevice(`${name}@red.example`, directory, options),
+    );
+    assert(alice !== undefined && bob !== undefined && carol !== undefined);
+    const all = [alice, bob, carol];
+    for (const one of all) one.groups.forks.start();
+    const id = await alice.conversations.create('forked', [bob.userId, carol.userId]);
+    await exchange(...all);
+    await alice.conversations.setRole(id, bob.userId, 'owner');
+    await exchange(...all);
+
+    // The hub accepts alice's next commit, forgets it, and accepts bob's in its place.
+    const log = directory.hub.copyOf(id);
+    await alice.conversations.rotateKeys(id);
+    directory.hub.restore(id, log);
+    directory.hub.isSilent = true;
+    directory.hub.takeRows(alice.rid, bob.rid);
+    await bob.conversations.rotateKeys(id);
+    directory.hub.takeRows(bob.rid, alice.rid);
+    for (const [from, to] of [
+      [alice, carol],
+      [bob, carol],
+    ] as const) {
+      await deliver(from, to);
+    }
+    // carol saw both certificates, and says so at once.
+    const fork = carol.events.find(({ type }) => type === 'fork');
+    assert(fork?.type === 'fork');
+    assert.deepEqual(fork.hubs, [hub]);
+
+    await bob.conversations.send(id, 'of the other history');
+    await exchange(alice, bob);
+    clock.advance(2 * forkLimits.unknownKeyMs);
+    for (const one of all) {
+      one.groups.forks.sweep();
+      await one.settle();
+    }
+    await exchange(alice, bob);
+    const { record } = await directory.log(hub);
+    const signPub = record.signatures[0]?.signPub;
+    assert(signPub !== undefined);
+    for (const one of [alice, bob]) {
+      assert.ok(
+        one.events.some(({ type }) => type === 'fork'),
+        `${one.userId} does not know`,
+      );
+      const [kept] = one.store.groupLog.forks();
+      assert(kept !== undefined);
+      const [a, b] = [kept.one, kept.other].map((bytes) => fromBinary(CertifiedEntrySchema, bytes));
+      assert(a !== undefined && b !== undefined);
+      assert.deepEqual(
+        checkEvidence(a, b, [hub], () => [signPub]),
+        [hub],
+      );
+    }
+    for (const one of all) await one.groups.stop();
+  });
+}
