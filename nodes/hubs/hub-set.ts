@@ -275,11 +275,11 @@ export class HubSet implements Disposable {
     from: string,
     request: FedHubInstallRequest,
   ): Promise<MessageInitShape<typeof FedHubInstallResponseSchema>> {
-    const { group, hubs, groupInfo, groupInfoEntry } = request;
+    const { group, hubs, groupInfo, groupInfoEntry, isRepair } = request;
     this.#needMembers(hubs, from);
     if (hubs.length !== 3) throw new InvalidArgumentError('BAD_FIELD', 'hubs: need three');
     const end = await this.#parts.store.installEntries({
-      ...{ group, hubs, from, groupInfo, groupInfoEntry },
+      ...{ group, hubs, from, groupInfo, groupInfoEntry, isRepair },
       position: Number(request.position),
       entries: verified(this.#parts, hubs, request.entries),
     });

@@ -45,6 +45,7 @@ export async function push(
         entries: page.controls.map((control) => fromBinary(GroupControlSchema, control)),
         groupInfo: info?.bytes ?? none,
         groupInfoEntry: info?.entry ?? none,
+        isRepair: true,
       },
       signal,
     );
@@ -79,6 +80,7 @@ export async function pull(
       entries: verified(parts, hubs, page.entries),
       groupInfo: page.groupInfo,
       groupInfoEntry: page.groupInfoEntry,
+      isRepair: true,
     });
     if (next.position <= end.position) break;
     end = next;

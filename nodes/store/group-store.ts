@@ -146,6 +146,8 @@ export interface InstalledEntries {
   /** Empty: none. */
   readonly groupInfo: Uint8Array;
   readonly groupInfoEntry: Uint8Array;
+  /** This hub asked for them: without it, only entries that are next here are taken. */
+  readonly isRepair: boolean;
 }
 export interface CertifiedCommit extends OfferedEntry {
   /** Of entry 0 empty. */

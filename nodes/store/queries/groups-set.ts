@@ -305,12 +305,14 @@ export function groupSetQueries(
       const { group, groupInfo, groupInfoEntry } = installed;
       const known = byGroup.get(group) && need(group);
       if (known !== undefined) needHubs(known, installed.hubs);
-      const fresh = newEntries(known, installed);
+      const before = known === undefined ? nothing : log.end(known.id);
+      const isNext = known !== undefined && installed.position <= before.position + 1;
+      const fresh = isNext || installed.isRepair ? newEntries(known, installed) : [];
       const [first] = fresh;
-      if (first === undefined) return log.end((known ?? need(group)).id);
+      if (first === undefined) return before;
       needLastRoom();
       const row = known ?? begin(installed, group, true);
-      if (first.position > log.end(row.id).position + 1) {
+      if (first.position > before.position + 1) {
         // It was away for longer than logs are kept: what it said of the entries between is lost.
         log.clear(row.id);
         setLearner.run(1, row.id);
@@ -365,6 +367,8 @@ export function groupSetQueries(
     return fresh;
   }
 }
+
+const nothing: LogEnd = { position: 0, head: new Uint8Array(0) };
 
 function entryOf({ hash, submit, sender }: PreparedRow): PreparedEntry {
   return { hash, submit, ...(sender !== null && { sender }) };
