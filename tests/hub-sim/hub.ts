@@ -1,0 +1,152 @@
+/**
+ * One hub of a simulated set: the classes of production over a store that can crash, in lives that
+ * begin with what the files hold, or with an older copy of them.
+ */
+import { signingKeyFromSeed, type SigningKey } from '@quicprochat/proto';
+import { fromBinary, GroupControlSchema } from '@quicprochat/proto/messages';
+import { CommitOffers, HubSet } from '@quicprochat/nodes/hubs';
+import {
+  StoreClient,
+  type BatchOutcome,
+  type OperationRequest,
+} from '@quicprochat/nodes/store/simulation';
+import { imageOf, removeFiles, type Disk, type FileImage } from '../sim/disk.ts';
+import { SimChannel } from '../sim/node-store.ts';
+import { Process, SimRandom } from '../sim/process.ts';
+import type { Scheduler } from '../sim/scheduler.ts';
+import { nodeConfig } from '../sim/world.ts';
+import type { Party, Wire } from './wire.ts';
+
+/** What every hub of a run begins with. */
+export interface HubStart {
+  readonly domain: string;
+  readonly key: Uint8Array;
+  readonly image: FileImage;
+}
+
+export interface HubAround {
+  readonly seed: number;
+  readonly scheduler: Scheduler;
+  readonly disk: Disk;
+  readonly wire: () => Wire;
+  readonly keysOf: (domain: string) => readonly Uint8Array[];
+  readonly crashShare: () => number;
+  readonly onCommit: (
+    hub: SimHub,
+    requests: readonly OperationRequest[],
+    outcome: BatchOutcome,
+  ) => void;
+  readonly onDeath: (hub: SimHub) => void;
+}
+
+interface Life {
+  readonly process: Process;
+  readonly path: string;
+  readonly channel: SimChannel;
+  readonly store: StoreClient;
+  readonly set: HubSet;
+}
+
+export class SimHub implements Party {
+  readonly domain: string;
+  readonly signing: SigningKey;
+  readonly #start: HubStart;
+  readonly #around: HubAround;
+  readonly #dead: Life[] = [];
+  #image: FileImage;
+  #backup: FileImage;
+  #lives = 0;
+  #life: Life | undefined;
+
+  constructor(start: HubStart, around: HubAround) {
+    this.domain = start.domain;
+    this.#start = start;
+    this.#around = around;
+    this.#image = start.image;
+    this.#backup = start.image;
+    this.signing = signingKeyFromSeed(new SimRandom('hub', start.domain).bytes(32));
+  }
+
+  get life(): Life | undefined {
+    return this.#life;
+  }
+
+  async start(): Promise<void> {
+    if (this.#life !== undefined) return;
+    const { seed, scheduler, disk, wire, keysOf, crashShare, onCommit } = this.#around;
+    const { domain, key } = this.#start;
+    this.#lives += 1;
+    const random = new SimRandom(seed, domain, this.#lives);
+    const process = new Process(domain, scheduler, { random });
+    const path = disk.place(domain, this.#image);
+    const dice = new SimRandom(seed, domain, this.#lives, 'store');
+    const channel = new SimChannel({
+      ...{ path, key, scheduler, process, random: dice },
+      limits: nodeConfig(domain).store,
+      commitMs: () => dice.between(0.2, 3),
+      dies: () => {
+        if (!dice.chance(crashShare())) return false;
+        this.kill();
+        return true;
+      },
+      onCommit: (requests, outcome) => onCommit(this, requests, outcome),
+      onReply: () => {},
+    });
+    const store = new StoreClient(channel);
+    const offers = new CommitOffers({ domain, signing: this.signing, knows: () => true });
+    const set = new HubSet({
+      ...{ domain, store, offers, keysOf, runtime: process.runtime },
+      peers: wire().peersOf(domain, process),
+      notify: () => {},
+    });
+    this.#life = { process, path, channel, store, set };
+    await set.resume();
+  }
+
+  /** SIGKILL: what was written stays. */
+  kill(): void {
+    const life = this.#life;
+    if (life === undefined) return;
+    this.#image = imageOf(life.path);
+    this.#life = undefined;
+    this.#dead.push(life);
+    life.process.die();
+    this.#around.onDeath(this);
+  }
+
+  backUp(): void {
+    if (this.#life !== undefined) this.#backup = imageOf(this.#life.path);
+  }
+
+  /** It dies, and comes back with an older copy of its disk. */
+  restore(): void {
+    this.kill();
+    const older = new Map(this.#backup);
+    // The counter beside the database stays, as when somebody copies the database back.
+    const counter = this.#image.get('-commits');
+    if (counter !== undefined) older.set('-commits', counter);
+    this.#image = older;
+  }
+
+  async groupLog(request: Parameters<Party['groupLog']>[0]): ReturnType<Party['groupLog']> {
+    const life = this.#life;
+    if (life === undefined) throw new Error(`${this.domain} is down`);
+    const { group, after, maxEntries } = request;
+    const page = await life.store.groupLog(group, after, maxEntries || 64);
+    return {
+      entries: page.controls.map((control) => fromBinary(GroupControlSchema, control)),
+      position: BigInt(page.position),
+      hasMore: page.hasMore,
+      ...(page.prepared && { prepared: page.prepared }),
+    };
+  }
+
+  dispose(): void {
+    this.kill();
+    for (const { process, channel, path } of this.#dead) {
+      process.die();
+      channel.abandon();
+      removeFiles(path);
+    }
+  }
+}

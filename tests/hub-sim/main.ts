@@ -1,0 +1,36 @@
+/**
+ * Runs three production hubs under faults and says what broke:
+ *   node tests/hub-sim/main.ts [--seed 1] [--runs 100]
+ * Exits with 1 when anything did.
+ */
+import { parseArgs } from 'node:util';
+import { makeStarts, runHubs, type HubReport } from './run.ts';
+import { mixOf } from './mixes.ts';
+
+const { values } = parseArgs({
+  options: {
+    seed: { type: 'string', default: '1' },
+    runs: { type: 'string', default: '100' },
+  },
+});
+const starts = await makeStarts();
+const first = Number(values.seed);
+const sum = { entries: 0, submitted: 0, acknowledged: 0, deaths: 0, takeovers: 0, installed: 0 };
+let broken = 0;
+const add = ({ entries, submitted, acknowledged, deaths, counts }: HubReport): void => {
+  sum.entries += entries;
+  sum.submitted += submitted;
+  sum.acknowledged += acknowledged;
+  sum.deaths += deaths;
+  sum.takeovers += counts.takenOver;
+  sum.installed += counts.installed;
+};
+for (let seed = first; seed < first + Number(values.runs); seed += 1) {
+  const report = await runHubs(starts, seed, mixOf(seed));
+  add(report);
+  if (report.violations.length === 0) continue;
+  broken += 1;
+  console.log(`seed ${seed}: ${report.violations.slice(0, 3).join('\n  ')}`);
+}
+console.log(`${values.runs} runs from seed ${first}: ${JSON.stringify(sum)}; ${broken} broken`);
+if (broken > 0) process.exitCode = 1;

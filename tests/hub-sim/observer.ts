@@ -1,0 +1,126 @@
+/**
+ * Sees every signature that a hub gives and every transaction that it commits, and knows what must hold
+ * then: the invariants of tests/model, of production.
+ */
+import {
+  entryHash,
+  isCertifiedBy,
+  parseEntry,
+  verifyCertified,
+  type ParsedEntry,
+} from '@quicprochat/proto';
+import { fromBinary, GroupControlSchema, type CertifiedEntry } from '@quicprochat/proto/messages';
+import type { BatchOutcome, OperationRequest } from '@quicprochat/nodes/store/simulation';
+import type { SimHub } from './hub.ts';
+import type { WireParts } from './wire.ts';
+
+const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');
+
+export class Observer {
+  readonly violations: string[] = [];
+  /** Accepted somewhere, newest last. */
+  readonly accepted: ParsedEntry[] = [];
+  readonly acceptedBy = new Map<string, Set<string>>();
+  readonly counts = { signed: 0, accepted: 0, installed: 0, takenOver: 0, learned: 0 };
+  /** Hash -> it has the word of two for one term. */
+  readonly #certified = new Set<string>();
+  /** Parent -> its certified child. */
+  readonly #childOf = new Map<string, string>();
+  readonly #signedAsFollower = new Map<string, Map<string, string>>();
+  readonly #hubs: readonly string[];
+  readonly #keysOf: (domain: string) => readonly Uint8Array[];
+
+  constructor(hubs: readonly string[], keysOf: (domain: string) => readonly Uint8Array[]) {
+    this.#hubs = hubs;
+    this.#keysOf = keysOf;
+  }
+
+  readonly onSigned: WireParts['onSigned'] = ({ by, request, response }) => {
+    const { signature } = response;
+    if (signature === undefined) return;
+    this.counts.signed += 1;
+    const { prepared, head, term } = request;
+    const bytes = prepared?.entry?.entry;
+    const hash = bytes === undefined ? head : entryHash(bytes);
+    if (!isCertifiedBy(by, this.#keysOf(by), signature, hash, Number(term))) {
+      this.#find(`signature: ${by} signed something else`);
+    }
+    if (prepared === undefined) return;
+    const entry = parseEntry(prepared.entry);
+    // A term has one leader, which has on its disk what it sends: with the follower that makes two.
+    this.#certify(entry);
+    const said = this.#signedAsFollower.get(by) ?? new Map<string, string>();
+    const other = said.get(hex(entry.entry.parent));
+    if (other !== undefined && other !== hex(hash)) this.#find(`unsaid: ${by} signed two children`);
+    said.set(hex(entry.entry.parent), hex(hash));
+    this.#signedAsFollower.set(by, said);
+  };
+
+  onCommit(hub: SimHub, requests: readonly OperationRequest[], outcome: BatchOutcome): void {
+    for (const [index, { name, args }] of requests.entries()) {
+      const one = outcome.outcomes[index];
+      if (one?.isOk !== true) {
+        if (one?.error.reason === 'INTERNAL') this.#find(`internal: ${name} ${one.error.stack}`);
+        continue;
+      }
+      if (name === 'acceptPrepared') {
+        this.counts.accepted += 1;
+        const [, { parsed, certified }] = args;
+        this.#accept(hub, certified);
+        if (!this.#certified.has(hex(parsed.hash))) {
+          this.#find(`uncertified: ${hub.domain} accepted what nobody else has`);
+        }
+      }
+      if (name === 'takeLog') this.counts.takenOver += 1;
+      if (name === 'installEntries') {
+        this.counts.installed += args[0].entries.length;
+        for (const { certified } of args[0].entries) this.#accept(hub, certified);
+      }
+    }
+  }
+
+  /** A hub lost what its disk knew. */
+  forget(hub: SimHub): void {
+    this.counts.learned += 1;
+    this.acceptedBy.delete(hub.domain);
+  }
+
+  /** What a hub shows must be what was accepted, in one order. */
+  checkLog(hub: SimHub, controls: readonly Uint8Array[]): void {
+    const shown = controls.map((bytes) => fromBinary(GroupControlSchema, bytes).entry);
+    const hashes = shown.map((entry) => {
+      if (entry === undefined) throw new Error('a control without an entry');
+      return hex(verifyCertified(entry, this.#hubs, this.#keysOf).hash);
+    });
+    const expected = this.accepted.map(({ hash }) => hex(hash));
+    if (hashes.join(' ') !== expected.slice(0, hashes.length).join(' ')) {
+      this.#find(`order: ${hub.domain} shows another log`);
+    }
+    const lost = [...(this.acceptedBy.get(hub.domain) ?? [])].filter(
+      (one) => !hashes.includes(one),
+    );
+    if (lost.length > 0) this.#find(`lost: ${hub.domain} had accepted ${lost.length} more`);
+  }
+
+  #accept(hub: SimHub, certified: CertifiedEntry): void {
+    const entry = verifyCertified(certified, this.#hubs, this.#keysOf);
+    this.#certify(entry);
+    const hash = hex(entry.hash);
+    const own = this.acceptedBy.get(hub.domain) ?? new Set<string>();
+    own.add(hash);
+    this.acceptedBy.set(hub.domain, own);
+    if (!this.accepted.some((one) => hex(one.hash) === hash)) this.accepted.push(entry);
+  }
+
+  #certify({ entry, hash }: ParsedEntry): void {
+    const [parent, child] = [hex(entry.parent), hex(hash)];
+    this.#certified.add(child);
+    const other = this.#childOf.get(parent);
+    if (other !== undefined && other !== child) this.#find(`fork: two children of ${parent}`);
+    this.#childOf.set(parent, child);
+  }
+
+  #find(text: string): void {
+    this.violations.push(text);
+  }
+}
