@@ -8,6 +8,7 @@ import type { Clock, Random } from '@quicprochat/proto';
 import { UnavailableError } from '@quicprochat/proto/status';
 import type { Configuration } from './codec.ts';
 import { commitmentValue } from './codec.ts';
+import type { Evaluations } from './evaluations.ts';
 import type { Hash } from './hash.ts';
 import {
   commitmentOf,
@@ -41,6 +42,7 @@ export interface EntryWriterOptions {
   readonly config: Configuration;
   readonly identity: LogIdentity;
   readonly keys: LogKeys;
+  readonly vrfs: Evaluations;
   readonly store: TreeStore;
   readonly suite: VerifierSuite;
   readonly clock: Clock;
@@ -99,13 +101,10 @@ export class EntryWriter {
     this.#tail = await loadTail(this.#options);
   }
 
-  /**
-   * VRF outputs of new versions. Computed also where a search has had them stored: behind each commit
-   * the pages of a label are read and decrypted anew, which costs as much.
-   */
-  async place({ label, greatestBefore, values }: LabelUpdate): Promise<readonly Hash[]> {
+  /** VRF outputs of new versions. */
+  place({ label, greatestBefore, values }: LabelUpdate): Promise<readonly Hash[]> {
     const added = values.map((_, i) => greatestBefore + 1 + i);
-    return this.#options.keys.vrf.outputs(label, added);
+    return this.#options.vrfs.place(label, added);
   }
 
   /** Which of the updates would give a label its version 0 that once had one and was erased. */

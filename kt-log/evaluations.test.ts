@@ -1,7 +1,7 @@
 /** VRFs at the log: an entry proves nothing, the first search its ladder, once, and it is kept. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { evaluationLimits } from './evaluations.ts';
+import { Evaluations, evaluationLimits } from './evaluations.ts';
 import type { KtLog } from './log.ts';
 import { searchResponse } from './operations.ts';
 import { encode } from './presentation.ts';
@@ -9,8 +9,7 @@ import type { NewEvaluation } from './store.ts';
 import { MemoryTreeStore } from './store.ts';
 import { labelOf, testKeys, testLog } from './test-log.ts';
 import { verifySearch } from './verify-search.ts';
-import type { Hash } from './hash.ts';
-import type { VrfEvaluation } from './vrf.ts';
+import type { VrfEvaluation, VrfPlace } from './vrf.ts';
 
 const alice = labelOf('alice');
 
@@ -18,26 +17,34 @@ const alice = labelOf('alice');
 async function watched({ store = new MemoryTreeStore() } = {}) {
   const { keys } = testKeys(40);
   const proved: string[] = [];
+  const placed: number[] = [];
   let gate: Promise<void> = Promise.resolve();
   let failure: Error | undefined;
   const vrf = {
     publicKey: keys.vrf.publicKey,
-    async outputs(label: Uint8Array, versions: readonly number[]): Promise<Hash[]> {
+    async places(label: Uint8Array, versions: readonly number[]): Promise<VrfPlace[]> {
       await gate;
       if (failure !== undefined) throw failure;
-      return keys.vrf.outputs(label, versions);
+      return keys.vrf.places(label, versions);
     },
-    async prove(label: Uint8Array, versions: readonly number[]): Promise<VrfEvaluation[]> {
+    async prove(
+      label: Uint8Array,
+      versions: readonly number[],
+      places: readonly (VrfPlace | undefined)[],
+    ): Promise<VrfEvaluation[]> {
       proved.push(`${new TextDecoder().decode(label)} ${versions.join(' ')}`);
+      placed.push(...versions.filter((_, i) => places[i] !== undefined));
       await gate;
       if (failure !== undefined) throw failure;
-      return keys.vrf.prove(label, versions);
+      return keys.vrf.prove(label, versions, places);
     },
   };
   const made = await testLog({ store, keys: { ...keys, vrf } });
   return {
     ...made,
     store,
+    /** Versions whose place was at hand, since the last call. */
+    placed: () => placed.splice(0),
     /** What was proved since the last call. */
     proved: () => proved.splice(0),
     hold: (): (() => void) => {
@@ -76,6 +83,42 @@ test('an entry proves nothing, the first search its ladder', async () => {
   await append(log, 2);
   await log.search({ label: alice });
   assert.deepEqual(proved(), ['alice 7 5 4'], 'what somebody looked for is not proved again');
+});
+
+test('a proof goes on from the place that its entry was given, as long as that is at hand', async () => {
+  const { log, store, clock, verifier, placed } = await watched();
+  await append(log, -1);
+  await append(log, 0);
+  const answer = await log.search({ label: alice });
+  assert.deepEqual(placed(), [0, 1], 'of the ladder 0 1 3 2');
+  const bytes = encode(searchResponse(1, false), answer);
+  verifySearch(verifier, undefined, { label: alice }, bytes, clock.now());
+  await append(log, 1);
+  const another = await watched({ store });
+  await another.log.search({ label: alice });
+  assert.deepEqual(another.placed(), [], 'after a restart it is not');
+});
+
+test('what is at hand of an erased label goes with it', async () => {
+  const places: (VrfPlace | undefined)[][] = [];
+  const { keys } = testKeys(40);
+  const vrf = {
+    publicKey: keys.vrf.publicKey,
+    places: (label: Uint8Array, versions: readonly number[]) => keys.vrf.places(label, versions),
+    prove(label: Uint8Array, versions: readonly number[], known: (VrfPlace | undefined)[] = []) {
+      places.push(known);
+      return keys.vrf.prove(label, versions, known);
+    },
+  };
+  const { clock } = await watched();
+  const evaluations = new Evaluations({ store: new MemoryTreeStore(), vrf, clock });
+  await evaluations.place(alice, [0, 1, 2]);
+  evaluations.forget(alice, 2);
+  await evaluations.of(alice, [0, 1, 2], false);
+  assert.deepEqual(
+    places[0]?.map((place) => place !== undefined),
+    [false, false, true],
+  );
 });
 
 test('what two ask for at once is proved once', async () => {

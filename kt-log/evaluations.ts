@@ -1,18 +1,26 @@
 /**
  * The VRFs of a log's labels: stored ones are read, others proved when somebody asks first and stored
- * behind the answer, many at a time. An entry needs outputs only, which cost half, and neither asks here
- * nor stores: most versions are looked up long after they were written. What a crash takes is proved
- * again.
+ * behind the answer, many at a time. An entry needs outputs only, which cost half, and stores nothing of
+ * them: most versions are looked up long after they were written. The newest stay in memory, for those
+ * that are looked up soon. What a crash takes is proved again.
  */
 import type { Clock } from '@quicprochat/proto';
+import type { Hash } from './hash.ts';
+import { LruCache } from './lru.ts';
 import type { NewEvaluation, TreeStore } from './store.ts';
-import type { VrfEvaluation, VrfProver } from './vrf.ts';
+import type { VrfEvaluation, VrfPlace, VrfProver } from './vrf.ts';
 
 /**
  * How long a proved VRF may wait for others to be stored with, how many make it not wait, and how many
- * (of about 400 bytes) may be on their way; more are given out and forgotten.
+ * (of about 400 bytes) may be on their way; more are given out and forgotten. Places of new versions
+ * that are kept, of about as many bytes each.
  */
-export const evaluationLimits = { saveMs: 1000, saveCount: 256, heldMax: 16_384 } as const;
+export const evaluationLimits = {
+  saveMs: 1000,
+  saveCount: 256,
+  heldMax: 16_384,
+  placesMax: 32_768,
+} as const;
 
 export interface EvaluationsOptions {
   readonly store: TreeStore;
@@ -28,6 +36,11 @@ export class Evaluations {
   readonly #options: EvaluationsOptions;
   /** Being proved, or proved and not stored yet: what two ask for at once is proved once. */
   readonly #held = new Map<string, Promise<VrfEvaluation>>();
+  /** Of versions that nobody has looked up yet, the newest of them. */
+  readonly #places = new LruCache<string, VrfPlace>(
+    { countMax: evaluationLimits.placesMax, weightMax: Number.POSITIVE_INFINITY },
+    () => 0,
+  );
   #unsaved: NewEvaluation[] = [];
   #timer: { cancel(): void } | undefined;
   #saving: Promise<void> = Promise.resolve();
@@ -58,9 +71,29 @@ export class Evaluations {
     return found;
   }
 
+  /**
+   * The outputs of new versions. Computed also where a search has had them stored: behind each commit
+   * the pages of a label are read and decrypted anew, which costs as much. Throws what the prover throws.
+   */
+  async place(label: Uint8Array, versions: readonly number[]): Promise<readonly Hash[]> {
+    const made = await this.#options.vrf.places(label, versions);
+    return versions.map((version, i) => {
+      const place = made[i] ?? lost();
+      this.#places.set(keyOf(label, version), place);
+      return place.output;
+    });
+  }
+
+  /** Forgets what it has of the first `count` versions of a label. */
+  forget(label: Uint8Array, count: number): void {
+    for (let version = 0; version < count; version++) this.#places.delete(keyOf(label, version));
+  }
+
   #prove(label: Uint8Array, versions: readonly number[], keep: boolean): void {
-    const proved = (async () => this.#options.vrf.prove(label, versions))();
     const keys = versions.map((version) => keyOf(label, version));
+    const places = keys.map((key) => this.#places.get(key));
+    for (const key of keys) this.#places.delete(key);
+    const proved = (async () => this.#options.vrf.prove(label, versions, places))();
     keys.forEach((key, i) => {
       const one = proved.then((evaluations) => evaluations[i] ?? lost());
       // Whoever asked looks at the outcome, as soon as it has all that it asked for.

@@ -122,8 +122,9 @@ export class KtLog implements AsyncDisposable {
       throw new InvalidArgumentError('BAD_FIELD', 'key log: serves contact monitoring only');
     }
     const log = new KtLog(options);
+    const { vrfs } = log.#context;
     const limits = { ...defaultSequencerLimits, ...options.sequencerLimits };
-    log.#sequencer = await Sequencer.open({ ...options, limits }, (reader, head) => {
+    log.#sequencer = await Sequencer.open({ ...options, limits, vrfs }, (reader, head) => {
       log.#reader = reader;
       log.#heads.publish(head);
       for (const listener of log.#listeners) listener(head);
@@ -260,8 +261,9 @@ export class KtLog implements AsyncDisposable {
    * FailedPreconditionError BAD_CURSOR while no entry after its last version is distinguished.
    */
   async eraseClosed(label: Uint8Array): Promise<void> {
-    const { store } = this.#context;
-    const last = (await store.positions(label)).at(-1);
+    const { store, vrfs } = this.#context;
+    const positions = await store.positions(label);
+    const last = positions.at(-1);
     if (last === undefined) return;
     const [distinguished] = await this.answers(this.size).distinguishedPositions(1);
     if (distinguished === undefined || distinguished <= last) {
@@ -269,6 +271,7 @@ export class KtLog implements AsyncDisposable {
       throw new FailedPreconditionError('BAD_CURSOR', message);
     }
     await store.erase(label);
+    vrfs.forget(label, positions.length);
     for (const listener of this.#eraseListeners) listener(label);
   }
 

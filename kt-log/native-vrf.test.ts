@@ -52,18 +52,25 @@ test('several versions come in the order asked, and verify', () => {
   });
 });
 
-test('outputs alone are those of the proofs, in either engine', () => {
+test('places have the outputs of the proofs, and proofs made from them are the same, in either engine', () => {
   fc.assert(
     fc.property(
       fc.uint8Array({ minLength: 32, maxLength: 32 }),
       fc.uint8Array({ maxLength: 255 }),
       fc.array(fc.nat(2 ** 31), { maxLength: 3 }),
       (seed, label, versions) => {
-        const outputs = nativeVrfProver(seed)
-          .prove(label, versions)
-          .map((one) => one.output);
-        assert.deepEqual(nativeVrfProver(seed).outputs(label, versions), outputs);
-        assert.deepEqual(portableVrf.prover(seed).outputs(label, versions), outputs);
+        const [native, portable] = [nativeVrfProver(seed), portableVrf.prover(seed)];
+        const proofs = native.prove(label, versions);
+        const places = native.places(label, versions);
+        assert.deepEqual(
+          places.map(({ output }) => output),
+          proofs.map(({ output }) => output),
+        );
+        assert.deepEqual(portable.places(label, versions), places);
+        // Of some it has them, of others not.
+        const some = places.map((place, i) => (i % 2 === 0 ? place : undefined));
+        assert.deepEqual(native.prove(label, versions, some), proofs);
+        assert.deepEqual(portable.prove(label, versions, some), proofs);
       },
     ),
     { numRuns: 30 },

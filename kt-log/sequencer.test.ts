@@ -139,9 +139,9 @@ test('a VRF that cannot be computed fails its own update only', async () => {
   const vrf: typeof keys.vrf = {
     publicKey: keys.vrf.publicKey,
     prove: (label, versions) => keys.vrf.prove(label, versions),
-    outputs(label, versions) {
+    places(label, versions) {
       if (label.toString() === labelOf('bob').toString()) throw new InternalError('a dead worker');
-      return keys.vrf.outputs(label, versions);
+      return keys.vrf.places(label, versions);
     },
   };
   const sequencerLimits = { batchMs: 500 };

@@ -31,21 +31,29 @@ export interface Sodium {
   crypto_scalarmult_ed25519_noclamp(out: Uint8Array, scalar: Uint8Array, point: Uint8Array): void;
   /** Constant time. Throws for the scalar 0. */
   crypto_scalarmult_ed25519_base_noclamp(out: Uint8Array, scalar: Uint8Array): void;
-  /** `a + b` modulo the group order; constant time. */
+  /** `a + b` modulo the group order, of 32 bytes each, which is not checked; constant time. */
   crypto_core_ed25519_scalar_add(out: Uint8Array, a: Uint8Array, b: Uint8Array): void;
   /** 64 bytes modulo the group order; constant time. */
   crypto_core_ed25519_scalar_reduce(out: Uint8Array, wide: Uint8Array): void;
 }
 
-/** The addon below the functions that check lengths and throw. */
+/**
+ * The addon below the functions that check lengths and throw. A proof needs 31 sums of scalars, of
+ * which the checks are the larger half.
+ */
 interface Binding {
   crypto_core_ed25519_add(out: Uint8Array, p: Uint8Array, q: Uint8Array): number;
+  crypto_core_ed25519_scalar_add(out: Uint8Array, a: Uint8Array, b: Uint8Array): void;
 }
 
 /** Loads the addon. Throws what Node or the package throws where there is none for this platform. */
 export function loadSodium(): Sodium {
   const load = createRequire(import.meta.url);
   const binding = load('sodium-native/binding') as Binding;
-  const tryAdd: Sodium['tryAdd'] = (out, p, q) => binding.crypto_core_ed25519_add(out, p, q);
-  return { ...(load('sodium-native') as Omit<Sodium, 'tryAdd'>), tryAdd };
+  return {
+    ...(load('sodium-native') as Sodium),
+    tryAdd: (out, p, q) => binding.crypto_core_ed25519_add(out, p, q),
+    crypto_core_ed25519_scalar_add: (out, a, b) =>
+      binding.crypto_core_ed25519_scalar_add(out, a, b),
+  };
 }

@@ -11,7 +11,7 @@ import type { Hash } from './hash.ts';
 import { hashBytes, sameBytes, vrfProofBytes } from './hash.ts';
 import type { Sodium } from './sodium-addon.ts';
 import { VerificationError } from './verification-error.ts';
-import type { ImmediateVrfProver, VrfEngine, VrfEvaluation, VrfVerifier } from './vrf.ts';
+import type { ImmediateVrfProver, VrfEngine, VrfEvaluation, VrfPlace, VrfVerifier } from './vrf.ts';
 import { checkSeed, EcvrfPublicKey, hashInput, isScalar } from './vrf.ts';
 
 const bytes32 = 32;
@@ -128,25 +128,38 @@ export class SodiumProver implements ImmediateVrfProver {
     sodium.crypto_scalarmult_ed25519_base_noclamp(this.publicKey, scalar);
   }
 
-  prove(label: Uint8Array, versions: readonly number[]): VrfEvaluation[] {
-    return versions.map((version) => this.evaluate(vrfInput(label, version)));
+  prove(
+    label: Uint8Array,
+    versions: readonly number[],
+    places: readonly (VrfPlace | undefined)[] = [],
+  ): VrfEvaluation[] {
+    return versions.map((version, i) => {
+      const place = places[i];
+      if (place === undefined) return this.evaluate(vrfInput(label, version));
+      return { output: place.output, proof: this.#proofAt(place.point) };
+    });
   }
 
   /** One product instead of three, and nothing of the proof. */
-  outputs(label: Uint8Array, versions: readonly number[]): Hash[] {
+  places(label: Uint8Array, versions: readonly number[]): VrfPlace[] {
     const sodium = this.#sodium;
     const gamma8 = new Uint8Array(bytes32);
     return versions.map((version) => {
-      const h = encodeToCurve(sodium, this.publicKey, vrfInput(label, version));
-      sodium.crypto_scalarmult_ed25519_noclamp(gamma8, this.#scalar8, h);
-      return hashOf(sodium, gamma8);
+      const point = encodeToCurve(sodium, this.publicKey, vrfInput(label, version));
+      sodium.crypto_scalarmult_ed25519_noclamp(gamma8, this.#scalar8, point);
+      return { output: hashOf(sodium, gamma8), point };
     });
   }
 
   /** RFC 9381 section 5.1 with the nonce of section 5.4.2.2. */
   evaluate(alpha: Uint8Array): VrfEvaluation {
+    const proof = this.#proofAt(encodeToCurve(this.#sodium, this.publicKey, alpha));
+    return { output: outputOf(this.#sodium, proof.subarray(0, bytes32)), proof };
+  }
+
+  /** The proof for the input that `h` was made from. */
+  #proofAt(h: Uint8Array): Uint8Array {
     const sodium = this.#sodium;
-    const h = encodeToCurve(sodium, this.publicKey, alpha);
     const proof = new Uint8Array(vrfProofBytes);
     const gamma = proof.subarray(0, bytes32);
     sodium.crypto_scalarmult_ed25519_noclamp(gamma, this.#scalar, h);
@@ -170,7 +183,7 @@ export class SodiumProver implements ImmediateVrfProver {
       nonceHash.fill(0);
       nonce.fill(0);
     }
-    return { output: outputOf(sodium, gamma), proof };
+    return proof;
   }
 
   /** Adds c x to `scalar`, digit by digit. */

@@ -27,8 +27,14 @@ test('a pool gives the evaluations of its key, each job in order', async () => {
     labels.map((label) => prover.prove(label, [7, 0, 1])),
   );
   assert.deepEqual(await pool.prove(alice, []), []);
-  assert.deepEqual(await pool.outputs(alice, [7, 0]), prover.outputs(alice, [7, 0]));
-  assert.deepEqual(await pool.outputs(alice, []), []);
+  assert.deepEqual(await pool.places(alice, [7, 0]), prover.places(alice, [7, 0]));
+  assert.deepEqual(await pool.places(alice, []), []);
+  const alone = await pool.places(alice, [3]);
+  assert.deepEqual(alone, prover.places(alice, [3]), 'by the calling thread');
+  assert.deepEqual(
+    await pool.prove(alice, [2, 3], [undefined, ...alone]),
+    prover.prove(alice, [2, 3]),
+  );
 });
 
 test('the jobs of a dead thread fail, the next ones get a new thread', async () => {

@@ -13,10 +13,9 @@ import {
 import type { KeyObject } from 'node:crypto';
 import { createSecretKey } from 'node:crypto';
 import { Worker } from 'node:worker_threads';
-import type { Hash } from './hash.ts';
 import { hashBytes, vrfProofBytes } from './hash.ts';
 import { nativeVrfProver } from './native-vrf.ts';
-import type { ImmediateVrfProver, VrfEvaluation, VrfProver } from './vrf.ts';
+import type { ImmediateVrfProver, VrfEvaluation, VrfPlace, VrfProver } from './vrf.ts';
 
 /** Most threads of a pool, and evaluations that may wait in it. */
 export const vrfPoolLimits = { threadsMax: 64, waitingMax: 65_536 } as const;
@@ -29,9 +28,11 @@ export interface VrfWorkerStart {
   readonly seed: KeyObject;
 }
 export interface VrfJob {
-  readonly wanted: 'proofs' | 'outputs';
+  readonly wanted: 'proofs' | 'places';
   readonly label: Uint8Array;
   readonly versions: readonly number[];
+  /** For proofs: what the calling side has of them. */
+  readonly places: readonly (VrfPlace | undefined)[];
 }
 export interface VrfRequest {
   readonly id: number;
@@ -44,6 +45,7 @@ export interface VrfReply {
 }
 
 const evaluationBytes = hashBytes + vrfProofBytes;
+const placeBytes = 2 * hashBytes;
 
 /** Outputs and proofs side by side, in memory that can be handed to another thread. */
 export function packEvaluations(evaluations: readonly VrfEvaluation[]): Uint8Array<ArrayBuffer> {
@@ -64,15 +66,22 @@ function unpackEvaluations(packed: Uint8Array): VrfEvaluation[] {
   });
 }
 
-export function packOutputs(outputs: readonly Hash[]): Uint8Array<ArrayBuffer> {
-  const packed = new Uint8Array(outputs.length * hashBytes);
-  outputs.forEach((output, i) => packed.set(output, i * hashBytes));
+export function packPlaces(places: readonly VrfPlace[]): Uint8Array<ArrayBuffer> {
+  const packed = new Uint8Array(places.length * placeBytes);
+  places.forEach(({ output, point }, i) => {
+    packed.set(output, i * placeBytes);
+    packed.set(point, i * placeBytes + hashBytes);
+  });
   return packed;
 }
-function unpackOutputs(packed: Uint8Array): Hash[] {
-  return Array.from({ length: packed.length / hashBytes }, (_, i) =>
-    packed.slice(i * hashBytes, (i + 1) * hashBytes),
-  );
+function unpackPlaces(packed: Uint8Array): VrfPlace[] {
+  return Array.from({ length: packed.length / placeBytes }, (_, i) => {
+    const at = i * placeBytes;
+    return {
+      output: packed.slice(at, at + hashBytes),
+      point: packed.slice(at + hashBytes, at + placeBytes),
+    };
+  });
 }
 
 /** A job and who waits for it. */
@@ -167,18 +176,19 @@ class VrfPool implements VrfProver, AsyncDisposable {
     this.#provers = Array.from({ length: threads }, () => new Prover(this.#seed));
   }
 
-  async prove(label: Uint8Array, versions: readonly number[]): Promise<readonly VrfEvaluation[]> {
-    return unpackEvaluations(await this.#do('proofs', label, versions));
-  }
-  async outputs(label: Uint8Array, versions: readonly number[]): Promise<readonly Hash[]> {
-    return unpackOutputs(await this.#do('outputs', label, versions));
-  }
-
-  async #do(
-    wanted: VrfJob['wanted'],
+  async prove(
     label: Uint8Array,
     versions: readonly number[],
-  ): Promise<Uint8Array> {
+    places: readonly (VrfPlace | undefined)[] = [],
+  ): Promise<readonly VrfEvaluation[]> {
+    return unpackEvaluations(await this.#do({ wanted: 'proofs', label, versions, places }));
+  }
+  async places(label: Uint8Array, versions: readonly number[]): Promise<readonly VrfPlace[]> {
+    return unpackPlaces(await this.#do({ wanted: 'places', label, versions, places: [] }));
+  }
+
+  async #do(job: VrfJob): Promise<Uint8Array> {
+    const { label, versions } = job;
     if (versions.length === 0) return new Uint8Array();
     if (this.#isClosed) throw new UnavailableError('DRAINING', 'vrf pool: closing');
     const before = this.#provers.reduce((sum, prover) => sum + prover.waiting, 0);
@@ -190,7 +200,7 @@ class VrfPool implements VrfProver, AsyncDisposable {
     const { promise, resolve, reject } = Promise.withResolvers<Uint8Array>();
     if (this.#waiting.length === 0) queueMicrotask(() => this.#start());
     // Copied: the caller may use its buffer again before the turn is over.
-    this.#waiting.push({ job: { wanted, label: label.slice(), versions }, resolve, reject });
+    this.#waiting.push({ job: { ...job, label: label.slice() }, resolve, reject });
     return promise;
   }
 
@@ -200,10 +210,10 @@ class VrfPool implements VrfProver, AsyncDisposable {
     this.#waiting = [];
     const [first] = waiting;
     if (first === undefined) return;
-    if (waiting.length === 1 && first.job.wanted === 'outputs' && first.job.versions.length === 1) {
+    if (waiting.length === 1 && first.job.wanted === 'places' && first.job.versions.length === 1) {
       const { job, resolve, reject } = first;
       try {
-        resolve(packOutputs(this.#own.outputs(job.label, job.versions)));
+        resolve(packPlaces(this.#own.places(job.label, job.versions)));
       } catch (error) {
         reject(error);
       }

@@ -2,7 +2,7 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { nativeVrfProver } from './native-vrf.ts';
 import type { VrfReply, VrfRequest, VrfWorkerStart } from './vrf-pool.ts';
-import { packEvaluations, packOutputs } from './vrf-pool.ts';
+import { packEvaluations, packPlaces } from './vrf-pool.ts';
 
 if (parentPort === null) throw new Error('vrf worker: runs in a worker thread only');
 const port = parentPort;
@@ -13,10 +13,10 @@ const prover = nativeVrfProver(seed);
 seed.fill(0);
 
 port.on('message', ({ id, jobs }: VrfRequest) => {
-  const packed = jobs.map(({ wanted, label, versions }) =>
+  const packed = jobs.map(({ wanted, label, versions, places }) =>
     wanted === 'proofs'
-      ? packEvaluations(prover.prove(label, versions))
-      : packOutputs(prover.outputs(label, versions)),
+      ? packEvaluations(prover.prove(label, versions, places))
+      : packPlaces(prover.places(label, versions)),
   );
   const buffers = packed.map(({ buffer }) => buffer);
   port.postMessage({ id, packed } satisfies VrfReply, buffers);

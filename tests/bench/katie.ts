@@ -1,8 +1,9 @@
 /**
  * `node tests/bench/katie.ts [LABELS...]`. Question: how many updates and searches does a core do for
  * our log and for the Go reference implementation, VRFs and signatures included, at 1e3, 1e4 and 1e5
- * labels? katie has its LevelDB store, ours the memory store; both have one thread of work. Counted is
- * processor time, so that a busy machine hits neither.
+ * labels? katie has its LevelDB store, which it does not sync. Ours is asked twice: over the memory
+ * store, which is the log alone, and over a node's, where each entry is encrypted and on disk before it
+ * counts. One thread proves; counted is the processor time of all, so that a busy machine hits none.
  */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
@@ -19,8 +20,10 @@ import {
   searchResponse,
   SignatureType,
   type Configuration,
+  type TreeStore,
 } from '@quicprochat/kt-log';
-import { systemClock, systemRandom } from '@quicprochat/proto';
+import { createNodeStore, openNodeStore, parseConfig, type NodeStore } from '@quicprochat/nodes';
+import { silentLog, systemClock, systemRandom } from '@quicprochat/proto';
 import { Dice } from '../cluster/dice.ts';
 import { KatieProgram, whyAbsent } from '../interop/katie/katie-process.ts';
 import { machineLine, type BenchReport, type Comparison, type Round } from './measure.ts';
@@ -99,7 +102,7 @@ class Ours implements Subject {
     this.#log = log;
   }
 
-  static async open(): Promise<Ours> {
+  static async open(store: TreeStore): Promise<Ours> {
     const keys = {
       treeHead: nativeSigner(seed(1)),
       note: nativeSigner(seed(2)),
@@ -120,7 +123,7 @@ class Ours implements Subject {
       config,
       identity: { origin: 'ours.example', key },
       keys,
-      store: new MemoryTreeStore(),
+      store,
       suite: nativeSuite,
       clock: systemClock,
       random: systemRandom,
@@ -157,6 +160,18 @@ class Ours implements Subject {
   }
 }
 
+/** A node's store in an empty folder, with the limits of a default configuration. */
+async function nodeStore(folder: string): Promise<NodeStore> {
+  const path = join(folder, 'node.db');
+  const key = systemRandom.bytes(32);
+  const runtime = { clock: systemClock, random: systemRandom, log: silentLog };
+  const files = `database = "${path}"\ndatabase_key_file = "${path}.key"\n`;
+  const config = `domain = "ours.example"\nlisten = "127.0.0.1:5001"\n${files}`;
+  const { store: limits } = parseConfig(config, 'bench');
+  await createNodeStore({ path, key, runtime });
+  return openNodeStore({ path, key, runtime, limits });
+}
+
 const labelOf = (number: number): Uint8Array => new TextEncoder().encode(`user-${number}`);
 
 async function costOf(work: () => Promise<number>): Promise<Cost> {
@@ -180,22 +195,20 @@ async function compare(
   const dice = new Dice(labels);
   await using katie = new Katie(program);
   await katie.open(join(scratch.directory, `leveldb-${labels}`));
-  const ours = await Ours.open();
+  const memory = await Ours.open(new MemoryTreeStore());
+  await using store = await nodeStore(scratch.directory);
+  const onDisk = await Ours.open(store.keyLog);
+  const candidates = { memory, 'node store': onDisk };
   const all = Array.from({ length: labels }, (_, i) => i);
-  const loads = {
-    katie: await katie.update(all, loadBatch),
-    ours: await ours.update(all, loadBatch),
-  };
-  const rows: Comparison[] = [
-    {
-      name: `${labels} labels, first versions, ${loadBatch} in an entry`,
-      unit: 'updates/s',
-      baseline: [roundOf(loads.katie, labels)],
-      candidate: [roundOf(loads.ours, labels)],
-    },
-  ];
+  const rows: Comparison[] = [];
+  const baseline = [roundOf(await katie.update(all, loadBatch), labels)];
+  for (const [where, ours] of Object.entries(candidates)) {
+    const name = `${labels} labels, ${where}, first versions, ${loadBatch} in an entry`;
+    const candidate = [roundOf(await ours.update(all, loadBatch), labels)];
+    rows.push({ name, unit: 'updates/s', baseline, candidate });
+  }
   const measure = async (
-    name: string,
+    what: string,
     unit: string,
     count: number,
     work: (subject: Subject, chosen: readonly number[]) => Promise<Cost>,
@@ -207,32 +220,46 @@ async function compare(
       const step = labels % 7 === 0 ? 11 : 7;
       chosen = Array.from({ length: count }, (_, i) => (start + i * step) % labels);
     };
-    const [baseline = [], candidate = []] = await takeTurns(name, unit, rounds, [
-      {
-        name: 'katie',
-        measure: async () => {
-          choose();
-          return roundOf(await work(katie, chosen), count);
+    const turns = Object.entries(candidates).map(([where, ours]) => ({
+      name: `ours, ${where}`,
+      measure: async () => roundOf(await work(ours, chosen), count),
+    }));
+    const [baseline = [], ...measured] = await takeTurns(
+      `${labels} labels, ${what}`,
+      unit,
+      rounds,
+      [
+        {
+          name: 'katie',
+          measure: async () => {
+            choose();
+            return roundOf(await work(katie, chosen), count);
+          },
         },
-      },
-      { name: 'ours', measure: async () => roundOf(await work(ours, chosen), count) },
-    ]);
-    rows.push({ name, unit, baseline, candidate });
+        ...turns,
+      ],
+    );
+    for (const [i, where] of Object.keys(candidates).entries()) {
+      const candidate = measured[i] ?? [];
+      rows.push({ name: `${labels} labels, ${where}, ${what}`, unit, baseline, candidate });
+    }
   };
   for (const batch of batches) {
-    const name = `${labels} labels, updates, ${batch} in an entry`;
-    await measure(name, 'updates/s', Math.min(updates, labels), (subject, chosen) =>
-      subject.update(chosen, batch),
+    await measure(
+      `updates, ${batch} in an entry`,
+      'updates/s',
+      Math.min(updates, labels),
+      (subject, chosen) => subject.update(chosen, batch),
     );
   }
-  await measure(`${labels} labels, searches, any`, 'searches/s', searches, (subject, chosen) =>
+  await measure('searches, any', 'searches/s', searches, (subject, chosen) =>
     subject.search(chosen),
   );
   // People look up the same few again and again; our log keeps what it proved for them.
   const often = Array.from({ length: Math.min(250, labels) }, (_, i) => i);
   await katie.search(often);
-  await ours.search(often);
-  await measure(`${labels} labels, searches, asked before`, 'searches/s', searches, (subject) =>
+  for (const ours of Object.values(candidates)) await ours.search(often);
+  await measure('searches, asked before', 'searches/s', searches, (subject) =>
     subject.search(Array.from({ length: searches }, (_, i) => often[i % often.length] ?? 0)),
   );
   return rows;

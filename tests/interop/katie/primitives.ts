@@ -46,10 +46,10 @@ const evaluations = new Map<string, ReturnType<ImmediateVrfProver['prove']>[numb
 
 export function vrfProver(seed: Uint8Array): ImmediateVrfProver {
   return memo(provers, nameOf(seed), () => {
-    const { publicKey, prove, outputs } = bound(nativeVrfProver(seed));
+    const { publicKey, prove, places } = bound(nativeVrfProver(seed));
     return {
       publicKey,
-      outputs,
+      places,
       prove: (label, versions) =>
         versions.map((version) =>
           memo(evaluations, `${version} ${nameOf(publicKey, label)}`, () => {
@@ -64,9 +64,8 @@ export function vrfProver(seed: Uint8Array): ImmediateVrfProver {
 
 function bound(prover: ImmediateVrfProver) {
   const prove: ImmediateVrfProver['prove'] = (label, versions) => prover.prove(label, versions);
-  const outputs: ImmediateVrfProver['outputs'] = (label, versions) =>
-    prover.outputs(label, versions);
-  return { publicKey: prover.publicKey, prove, outputs };
+  const places: ImmediateVrfProver['places'] = (label, versions) => prover.places(label, versions);
+  return { publicKey: prover.publicKey, prove, places };
 }
 
 /** VRF keys and labels of all histories of a run. */
