@@ -38,6 +38,7 @@ import type {
   PeerRecordStore,
   RelayInboxStore,
   RewindStore,
+  LaneName,
 } from './store.ts';
 import { PeerTrust, trustLimits, type RecordSite } from './trust.ts';
 
@@ -246,11 +247,16 @@ export class Federation implements AsyncDisposable {
     return this.#trust.isPinned(domain, spkiSha256);
   }
 
-  /** The store added rows for the peer, or a service has work. Unknown domains are ignored. */
-  notify(domain: string): void {
+  /**
+   * The store added rows for the peer, in this lane or nobody knows in which, or a service has work.
+   * Unknown domains are ignored.
+   */
+  notify(domain: string, rowsIn?: LaneName): void {
     const parts = this.#ensure(domain);
     if (parts === undefined) return;
-    for (const lane of parts.lanes) lane.notify();
+    for (const lane of parts.lanes) {
+      if (rowsIn === undefined || lane.name === rowsIn) lane.notify();
+    }
     parts.link.notify();
   }
 

@@ -24,6 +24,7 @@ export type { LinkService } from './peer-parts.ts';
 export type { LinkSession } from './link-session.ts';
 export { defaultCeilings, type Ceilings } from './ceilings.ts';
 export { RelayInbox } from './inbox.ts';
+export { laneOfKind } from './lane.ts';
 export { LaneSender, type LaneStatus } from './outbox.ts';
 export type { ProxyOptions } from './proxy.ts';
 export type { PeerRecord, PeerRecords } from './records.ts';

@@ -4,6 +4,7 @@
  * and chain rules are those of docs/protocol/federation.md and decision 0004.
  */
 import {
+  maxControlBytes,
   maxRelayBytes,
   maxRelayItems,
   methods,
@@ -105,6 +106,10 @@ export class LaneSender {
     this.#options = options;
     this.#wakeup = new Wakeup(options.runtime.clock);
     this.#poison = new PoisonWatch(options.runtime.clock);
+  }
+
+  get name(): LaneName {
+    return this.#options.lane;
   }
 
   /** True when every row that this lane knows of is confirmed and settled. */
@@ -257,9 +262,12 @@ export class LaneSender {
     const rows = await store.readOutbox(peer, lane, this.#sent, room.items, room.bytes);
     const [head] = rows;
     if (head === undefined) return false;
-    this.#isDirty = true;
     const isAlone = this.#inFlight.size === 0;
     const batch = takeBatch(rows, this.#sent, room.bytes, isAlone);
+    // Whatever ended the read or the batch before the rows did, there may be more.
+    const readBytes = rows.reduce((sum, { payload }) => sum + payload.length, 0);
+    const isAll = rows.length < room.items && readBytes + maxControlBytes <= room.bytes;
+    if (!isAll || batch?.rows.length !== rows.length) this.#isDirty = true;
     if (batch !== undefined) this.#send(session, batch);
     else if (!isAlone) return false;
     else if (head.seq !== this.#sent + 1) await this.#restart('rows are missing', this.#sent);

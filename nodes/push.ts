@@ -210,10 +210,12 @@ class Subscription {
     }
   }
 
-  async #write(writer: PushWriter, log: PushedLog, { gap, rows }: Fetched): Promise<void> {
+  async #write(writer: PushWriter, log: PushedLog, fetched: Fetched): Promise<void> {
+    const { gap, rows, head } = fetched;
     const { storeId } = this.#store;
     const { cid } = log;
-    log.isDirty ||= rows.length > 0 || gap !== undefined;
+    // Rows up to the head are all that there is, until the bell rings again.
+    log.isDirty ||= (rows.at(-1)?.seq ?? gap?.to ?? head) < head;
     if (gap !== undefined) {
       const wireGap = { from: BigInt(gap.from), to: BigInt(gap.to) };
       const event = create(GapEventSchema, { log: { cid }, storeId, gap: wireGap });

@@ -41,11 +41,12 @@ export class EvidenceExchange {
 
   /** What the members of a conversation have not had yet; undefined when there is nothing new. */
   next(conversationId: Uint8Array, memberIds: readonly string[]): KeyEvidence | undefined {
-    const evidence = this.own(memberIds);
-    if (evidence === undefined) return undefined;
+    const credential = this.#credential();
+    if (credential === undefined) return undefined;
     const subject = Buffer.from(conversationId).toString('hex');
-    const isSent = this.#parts.store.logs.hasEvent(sent, subject, digestOf(evidence.credential));
-    return isSent ? undefined : evidence;
+    // Asked first, since heads take a look at every log: most messages have had it already.
+    const isSent = this.#parts.store.logs.hasEvent(sent, subject, digestOf(credential));
+    return isSent ? undefined : this.own(memberIds);
   }
 
   /** Marks it as sent, in the transaction that seals the message. */
@@ -59,11 +60,9 @@ export class EvidenceExchange {
   /** The own newest credential, and the heads of the logs of these users; undefined without one. */
   own(memberIds: readonly string[]): KeyEvidence | undefined {
     const { logs, userId } = this.#parts;
+    const credential = this.#credential();
+    if (credential === undefined) return undefined;
     const { domain } = parseUserId(userId);
-    const credential = logs.known(domain)?.client.credentials.own(labelOf(userId));
-    if (credential === undefined || credential.length > contentLimits.credentialBytes) {
-      return undefined;
-    }
     const domains = [domain, ...memberIds.map((member) => parseUserId(member).domain)];
     const heads = [...new Set(domains)]
       .slice(0, contentLimits.headsLogs)
@@ -76,6 +75,15 @@ export class EvidenceExchange {
   async take({ credential, heads }: KeyEvidence): Promise<void> {
     for (const one of heads) this.#compare(one);
     if (credential.length > 0) await this.#open(credential);
+  }
+
+  /** Undefined: there is none, or none that fits. */
+  #credential(): Uint8Array | undefined {
+    const { logs, userId } = this.#parts;
+    const { domain } = parseUserId(userId);
+    const credential = logs.known(domain)?.client.credentials.own(labelOf(userId));
+    const fits = credential !== undefined && credential.length <= contentLimits.credentialBytes;
+    return fits ? credential : undefined;
   }
 
   #compare(heads: Uint8Array): void {

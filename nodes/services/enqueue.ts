@@ -24,9 +24,12 @@ import {
   type MessageInitShape,
   type TargetStatusSchema,
 } from '@quicprochat/proto/messages';
+import { laneOfKind, type LaneName } from '@quicprochat/federation';
 import type { Enqueued, NodeStore, TargetOutcome } from '../store/store.ts';
 import { senderKey, type SendQuota } from '../send-quota.ts';
 import type { ChannelPosts } from './channels.ts';
+
+const envelopeLane = laneOfKind(RowKind.Envelope);
 
 export interface EnqueueParts {
   readonly domain: string;
@@ -41,8 +44,8 @@ export interface EnqueueParts {
   readonly federation: {
     /** True for a domain that this node relays to. */
     knows(domain: string): boolean;
-    /** The outbox of a peer got rows. */
-    notify(domain: string): void;
+    /** The outbox of a peer got rows, in this lane. */
+    notify(domain: string, rowsIn?: LaneName): void;
   };
 }
 
@@ -115,7 +118,7 @@ export function enqueueHandlers(parts: EnqueueParts): Pick<Handlers, 'enqueue' |
         return answerOf(enqueued, mid, { rid, domain }, signing);
       }
       const enqueued = await store.enqueueRemote(domain, { rid, mid, payload, token, ...row });
-      federation.notify(domain);
+      federation.notify(domain, envelopeLane);
       return answerOf(enqueued, mid, { rid, domain }, signing);
     },
 
@@ -146,7 +149,7 @@ export function enqueueHandlers(parts: EnqueueParts): Pick<Handlers, 'enqueue' |
         ...senderField(sender),
       });
       for (const domain of new Set(taken.map((target) => target.domain))) {
-        if (domain !== parts.domain) federation.notify(domain);
+        if (domain !== parts.domain) federation.notify(domain, envelopeLane);
       }
       const statuses = (await statusesOf(outcomes, taken)).values();
       return {

@@ -8,7 +8,12 @@ import { storeBounds } from './bounds.ts';
 import { needDatabase, openDatabase } from './database.ts';
 import { describeError, isFatal, storeFailed, type StoreFailedError } from './failure.ts';
 import { FileLock } from './file-lock.ts';
-import type { OperationRequest, Operations, QueryContext } from './operations.ts';
+import {
+  readOperations,
+  type OperationRequest,
+  type Operations,
+  type QueryContext,
+} from './operations.ts';
 import { accountQueries } from './queries/accounts.ts';
 import { auditQueries } from './queries/audits.ts';
 import { tokenQueries } from './queries/delivery-tokens.ts';
@@ -41,6 +46,8 @@ import type { StoreLimits } from './store.ts';
 
 /** WAL pages that are left to the next checkpoint. */
 const walPagesMax = 1_000;
+/** A request writes a few pages; so many of them are too few to look how long the log has become. */
+const requestsPerLook = 32;
 
 export interface CoreOptions {
   readonly path: string;
@@ -80,6 +87,8 @@ export class StoreCore implements Disposable {
   #failure: StoreFailedError | undefined;
   /** WAL pages at which the next checkpoint is tried. */
   #checkpointAtPages = walPagesMax;
+  /** Requests that wrote since the log's length was looked at. */
+  #requestsSinceLook = 0;
 
   /** Opens an existing file. Throws StoreOpenError. */
   constructor({ path, key, limits, random }: CoreOptions) {
@@ -138,8 +147,9 @@ export class StoreCore implements Disposable {
    */
   run(nowMs: number, requests: readonly OperationRequest[]): BatchOutcome {
     if (this.#failure !== undefined) throw this.#failure;
+    const isReading = requests.every(({ name }) => readOperations.has(name));
     try {
-      return this.#transaction(nowMs, requests);
+      return isReading ? this.#reading(nowMs, requests) : this.#transaction(nowMs, requests);
     } catch (error) {
       this.#throwIfFatal(error);
       if (requests.length <= 1) {
@@ -167,17 +177,32 @@ export class StoreCore implements Disposable {
     }
   }
 
+  /** Requests that only read: nobody else writes, so they see one state without a transaction. */
+  #reading(nowMs: number, requests: readonly OperationRequest[]): BatchOutcome {
+    this.#space.changed();
+    const before = this.#changes();
+    const outcomes = requests.map((request) => this.#operate(nowMs, request, before));
+    if (this.#changes() !== before) throw new InternalError('store: an operation that reads wrote');
+    return { outcomes, woken: [] };
+  }
+
   #transaction(nowMs: number, requests: readonly OperationRequest[]): BatchOutcome {
     this.#woken.clear();
-    this.#space.look();
+    this.#space.changed();
     this.#begin.run();
     try {
       const before = this.#changes();
-      const outcomes = requests.map((request) => this.#operate(nowMs, request));
-      const hasWritten = this.#changes() !== before;
+      let after = before;
+      const outcomes = requests.map((request) => {
+        const outcome = this.#operate(nowMs, request, after);
+        after = this.#changes();
+        return outcome;
+      });
+      const hasWritten = after !== before;
       if (hasWritten) this.#meta.countCommit();
       this.#commit.run();
       if (hasWritten) {
+        this.#requestsSinceLook += requests.length;
         this.#commits += 1;
         if (requests.some(({ name }) => name === 'renewIfBehind')) {
           this.#storeId = this.#meta.storeId();
@@ -192,8 +217,8 @@ export class StoreCore implements Disposable {
     }
   }
 
-  #operate(nowMs: number, { name, args }: OperationRequest): OperationOutcome {
-    const before = this.#changes();
+  /** `before`: the changes so far. */
+  #operate(nowMs: number, { name, args }: OperationRequest, before: number): OperationOutcome {
     try {
       // OperationRequest pairs the name with its arguments.
       const operation = this.#operations[name] as (
@@ -223,6 +248,8 @@ export class StoreCore implements Disposable {
    * replies. Throws StoreFailedError; a full disk only postpones it.
    */
   checkpointIfDue(): void {
+    if (this.#requestsSinceLook < requestsPerLook) return;
+    this.#requestsSinceLook = 0;
     const { log, checkpointed } = this.#walPages.get() ?? { log: 0, checkpointed: 0 };
     const pages = log - checkpointed;
     if (pages < this.#checkpointAtPages) return;

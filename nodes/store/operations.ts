@@ -38,6 +38,28 @@ export type Operations = {
   readonly [N in OperationName]: (nowMs: number, ...args: OperationArgs<N>) => OperationResult<N>;
 };
 
+/**
+ * Operations that never write. A batch of these alone needs no transaction: the thread that runs it is
+ * the only one that writes. The core checks that they keep to it.
+ */
+export const readOperations: ReadonlySet<OperationName> = new Set<OperationName>([
+  'fetch',
+  'peek',
+  'readOutbox',
+  'outboxChainAt',
+  'inboundStreams',
+  'peersWithRows',
+  'peerState',
+  'peerMark',
+  'peerNotes',
+  'storeMark',
+  'sessionByTransportKey',
+  'account',
+  'devices',
+  'keyPackageCounts',
+  'diskState',
+]);
+
 /** One call, by name. */
 export type OperationRequest = {
   readonly [N in OperationName]: { readonly name: N; readonly args: OperationArgs<N> };

@@ -5,11 +5,12 @@
 export { StoreCore, type BatchOutcome, type OperationOutcome } from './core.ts';
 export { openForReading } from './database.ts';
 export { pack } from './messages.ts';
-export type {
-  OperationArgs,
-  OperationName,
-  OperationRequest,
-  OperationResult,
+export {
+  readOperations,
+  type OperationArgs,
+  type OperationName,
+  type OperationRequest,
+  type OperationResult,
 } from './operations.ts';
 export type { StoreReads } from './reads.ts';
 export { RowListeners } from './row-listeners.ts';

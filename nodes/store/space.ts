@@ -27,7 +27,8 @@ export class SpaceWatch {
   readonly #freePageCount;
   readonly #pagesMax: number;
   readonly #disk: DiskLimits | undefined;
-  #state: DiskState = 'ok';
+  /** Undefined: to be looked at when somebody asks. */
+  #state: DiskState | undefined;
 
   constructor(db: SqlDatabase, path: string, disk: DiskLimits | undefined) {
     this.#disk = disk;
@@ -39,8 +40,27 @@ export class SpaceWatch {
     this.#pagesMax = typeof bound === 'number' ? bound : Infinity;
   }
 
-  /** Looks again; called once for each transaction. */
-  look(): void {
+  /** What was seen is old; called once for each transaction. */
+  changed(): void {
+    this.#state = undefined;
+  }
+
+  get state(): DiskState {
+    return (this.#state ??= this.#look());
+  }
+
+  /** Throws UnavailableError STORE_FULL when nothing new is taken. */
+  need(): void {
+    const { state } = this;
+    if (state === 'full' || state === 'last') throw storeFull();
+  }
+
+  /** Throws UnavailableError STORE_FULL when nothing is taken that makes the file grow. */
+  needLast(): void {
+    if (this.state === 'last') throw storeFull();
+  }
+
+  #look(): DiskState {
     const freePages = this.#freePageCount.get() ?? 0;
     const usedPages = (this.#pageCount.get() ?? 0) - freePages;
     const { bavail, bfree, blocks, bsize } = statfsSync(this.#folder);
@@ -52,21 +72,7 @@ export class SpaceWatch {
     // As df counts: of what is not reserved for root.
     const usedBlocks = blocks - bfree;
     const step = this.#stepOf(usedBlocks / (usedBlocks + bavail), diskBytes);
-    this.#state = isFull ? 'last' : step;
-  }
-
-  get state(): DiskState {
-    return this.#state;
-  }
-
-  /** Throws UnavailableError STORE_FULL when nothing new is taken. */
-  need(): void {
-    if (this.#state === 'full' || this.#state === 'last') throw storeFull();
-  }
-
-  /** Throws UnavailableError STORE_FULL when nothing is taken that makes the file grow. */
-  needLast(): void {
-    if (this.#state === 'last') throw storeFull();
+    return isFull ? 'last' : step;
   }
 
   #stepOf(usedShare: number, freeBytes: number): DiskState {

@@ -55,9 +55,9 @@ export function returnSlips({ db, random }: QueryContext, logs: LogAppend): Retu
     .pluck();
   const insert = db.prepare<[string, Uint8Array]>('INSERT INTO secret (name, value) VALUES (?, ?)');
 
-  function key(): Uint8Array {
-    const known = stored.get(keyName);
-    if (known !== undefined) return known;
+  /** Made when the store is opened first: those who read rows need it, and they do not write. */
+  const key = stored.get(keyName) ?? freshKey();
+  function freshKey(): Uint8Array {
     const fresh = random.bytes(storeBounds.keyBytes);
     insert.run(keyName, fresh);
     return fresh;
@@ -73,7 +73,7 @@ export function returnSlips({ db, random }: QueryContext, logs: LogAppend): Retu
       content.set(log.key.subarray(0, 8), 8);
       content.writeBigUInt64BE(BigInt(createdMs), 16);
       const nonce = random.bytes(nonceBytes);
-      const cipher = createCipheriv('aes-256-gcm', key(), nonce, { authTagLength: sealBytes });
+      const cipher = createCipheriv('aes-256-gcm', key, nonce, { authTagLength: sealBytes });
       cipher.setAAD(boundTo(copy));
       const sealed = [nonce, cipher.update(content), cipher.final()];
       return new Uint8Array(Buffer.concat([...sealed, cipher.getAuthTag()]));
@@ -83,7 +83,7 @@ export function returnSlips({ db, random }: QueryContext, logs: LogAppend): Retu
       if (slip.length !== slipBytes) return undefined;
       const end = slipBytes - sealBytes;
       const nonce = slip.subarray(0, nonceBytes);
-      const decipher = createDecipheriv('aes-256-gcm', key(), nonce, { authTagLength: sealBytes });
+      const decipher = createDecipheriv('aes-256-gcm', key, nonce, { authTagLength: sealBytes });
       decipher.setAAD(boundTo(copy));
       decipher.setAuthTag(slip.subarray(end));
       const content = decipher.update(slip.subarray(nonceBytes, end));
