@@ -1,6 +1,7 @@
 /**
  * Remembers what pure functions of the crypto library answered: all runs of a process begin with the same
- * world, and every recipient checks the same signature. Same inputs, same answers; only time is saved.
+ * world, every recipient checks the same signature, and what was signed here holds. Same inputs, same
+ * answers; only time is saved.
  */
 import crypto, { type KeyObject } from 'node:crypto';
 import { createRequire, syncBuiltinESMExports } from 'node:module';
@@ -17,7 +18,7 @@ let lastKey = 0;
 export function rememberCrypto(): void {
   if (isInstalled) return;
   isInstalled = true;
-  const { createPublicKey, createPrivateKey, verify } = crypto;
+  const { createPublicKey, createPrivateKey, sign, verify } = crypto;
   const der = (input: unknown): string | undefined => {
     if (typeof input !== 'object' || input === null || !('format' in input)) return undefined;
     if (input.format !== 'der' || !('key' in input)) return undefined;
@@ -35,48 +36,107 @@ export function rememberCrypto(): void {
         key = make(input as never);
         if (keys.size >= answersMax) keys.clear();
         keys.set(name, key);
-        keyNumbers.set(key, (lastKey += 1));
+        if (kind === 'public') keyNumbers.set(key, (lastKey += 1));
       }
       return key;
     };
+  const publicKey = remembered(createPublicKey, 'public');
+  const numberOfPublic = (privateKey: KeyObject): number | undefined => {
+    const known = keyNumbers.get(privateKey);
+    if (known !== undefined || privateKey.asymmetricKeyType !== 'ed25519') return known;
+    const key = createPublicKey(privateKey).export({ format: 'der', type: 'spki' });
+    const number = keyNumbers.get(publicKey({ key, format: 'der', type: 'spki' }));
+    if (number !== undefined) keyNumbers.set(privateKey, number);
+    return number;
+  };
   Object.assign(crypto, {
-    createPublicKey: remembered(createPublicKey, 'public'),
+    createPublicKey: publicKey,
     createPrivateKey: remembered(createPrivateKey, 'private'),
+    sign: (...args: Parameters<typeof sign>): unknown => {
+      const [algorithm, data, key] = args;
+      const signature: unknown = Reflect.apply(sign, crypto, args);
+      if (algorithm !== null || !(data instanceof Uint8Array)) return signature;
+      const isKey = typeof key === 'object' && 'type' in key && key.type === 'private';
+      const number = isKey ? numberOfPublic(key) : undefined;
+      // Whoever checks it later would find that it holds.
+      if (number !== undefined && signature instanceof Uint8Array)
+        keepVerdict(verdictName(number, data, signature), true);
+      return signature;
+    },
     verify: (...args: Parameters<typeof verify>): unknown => {
       const [algorithm, data, key, signature] = args;
       const number = typeof key === 'object' ? keyNumbers.get(key as KeyObject) : undefined;
       const isKnowable = number !== undefined && data instanceof Uint8Array && algorithm === null;
       if (!isKnowable || !(signature instanceof Uint8Array))
         return Reflect.apply(verify, crypto, args);
-      const digest = crypto.hash('sha256', data, 'base64');
-      const name = `${number} ${digest} ${Buffer.from(signature).toString('latin1')}`;
-      let verdict = verdicts.get(name);
-      if (verdict === undefined) {
-        verdict = verify(algorithm, data, key, signature);
-        if (verdicts.size >= answersMax) verdicts.clear();
-        verdicts.set(name, verdict);
-      }
-      return verdict;
+      const name = verdictName(number, data, signature);
+      const known = verdicts.get(name);
+      return known ?? keepVerdict(name, verify(algorithm, data, key, signature));
     },
   });
   syncBuiltinESMExports();
 }
 let isInstalled = false;
 
+function verdictName(key: number, data: Uint8Array, signature: Uint8Array): string {
+  const bytes = Buffer.from(signature.buffer, signature.byteOffset, signature.length);
+  return `${key} ${crypto.hash('sha256', data, 'hex')} ${bytes.toString('latin1')}`;
+}
+
+function keepVerdict(name: string, verdict: boolean): boolean {
+  if (verdicts.size >= answersMax) verdicts.clear();
+  verdicts.set(name, verdict);
+  return verdict;
+}
+
+type Product = (out: Uint8Array, ...input: readonly Uint8Array[]) => void;
+
+/** The VRF's products: the proofs of a world's labels are checked in every run. Idempotent. */
+export function rememberProducts(): void {
+  if (areProductsKept) return;
+  areProductsKept = true;
+  // The package is CommonJS without types; its functions write into their first argument.
+  const sodium = createRequire(import.meta.url)('sodium-native') as Record<string, Product>;
+  for (const name of productNames) {
+    const multiply = sodium[name];
+    if (multiply === undefined) throw new Error(`sodium-native: no ${name}`);
+    const known = new Map<string, Uint8Array>();
+    sodium[name] = (out, ...input) => {
+      const key = Buffer.concat(input).toString('latin1');
+      const product = known.get(key);
+      if (product !== undefined) return out.set(product);
+      multiply(out, ...input);
+      if (known.size >= answersMax) known.clear();
+      known.set(key, out.slice());
+      return undefined;
+    };
+  }
+}
+let areProductsKept = false;
+const productNames = [
+  'crypto_scalarmult_ed25519_noclamp',
+  'crypto_scalarmult_ed25519_base_noclamp',
+] as const;
+
 /**
  * From now on, for the whole process, databases are written as plain SQLite: what is simulated is when
- * their bytes reach the disk, not that others cannot read them. Idempotent.
+ * their bytes reach the disk, not that others cannot read them. Statements are compiled when they are
+ * first used: a node has hundreds, and a run starts ten nodes. Idempotent.
  */
-export function skipEncryption(): void {
+export function cheapenDatabases(): void {
   const driver: unknown = createRequire(import.meta.url)('better-sqlite3-multiple-ciphers');
   if (typeof driver !== 'function') throw new Error('sqlite driver: no class');
   const prototype = driver.prototype as {
     key: (key: Uint8Array) => unknown;
     pragma: (text: string, options?: object) => unknown;
+    prepare: (sql: string) => Statement;
   };
   if (isPlain) return;
   isPlain = true;
-  const { pragma } = prototype;
+  const { pragma, prepare } = prototype;
+  prototype.prepare = function late(this: unknown, sql) {
+    return lateStatement(() => Reflect.apply(prepare, this, [sql]));
+  };
   prototype.key = () => undefined;
   prototype.pragma = function plain(this: unknown, text, options) {
     if (/^(cipher|legacy|key) *=/.test(text)) return undefined;
@@ -84,3 +144,35 @@ export function skipEncryption(): void {
   };
 }
 let isPlain = false;
+
+interface Statement {
+  pluck(): unknown;
+  run(...parameters: readonly unknown[]): unknown;
+  get(...parameters: readonly unknown[]): unknown;
+  all(...parameters: readonly unknown[]): unknown;
+  iterate(...parameters: readonly unknown[]): unknown;
+}
+
+/** What looks like a statement and becomes one with its first call. */
+function lateStatement(prepare: () => Statement): Statement {
+  let isPlucked = false;
+  const late: Statement = {
+    pluck() {
+      isPlucked = true;
+      return late;
+    },
+    run: (...parameters) => make().run(...parameters),
+    get: (...parameters) => make().get(...parameters),
+    all: (...parameters) => make().all(...parameters),
+    iterate: (...parameters) => make().iterate(...parameters),
+  };
+  const make = (): Statement => {
+    const statement = prepare();
+    if (isPlucked) statement.pluck();
+    for (const name of ['run', 'get', 'all', 'iterate'] as const) {
+      late[name] = statement[name].bind(statement);
+    }
+    return late;
+  };
+  return late;
+}

@@ -5,6 +5,7 @@
 import { UnavailableError } from '@quicprochat/proto';
 import {
   pack,
+  readOperations,
   RowListeners,
   StoreCore,
   type BatchOutcome,
@@ -45,6 +46,8 @@ export interface SimChannelParts {
   readonly commitMs: () => number;
   /** Whether the process dies at this point, now. Killing it is the answerer's business. */
   readonly dies: (point: NodeCrashPoint) => boolean;
+  /** Whether this run has deaths at this point at all. */
+  readonly mayDie?: (point: NodeCrashPoint) => boolean;
   /** A transaction is on disk. */
   readonly onCommit: (requests: readonly OperationRequest[], outcome: BatchOutcome) => void;
   /** Its callers were told. */
@@ -131,11 +134,12 @@ export class SimChannel implements StoreChannel {
   }
 
   #commit(calls: readonly PendingCall[]): void {
-    const { scheduler, process, commitMs, dies, onCommit, onReply } = this.#parts;
+    const { scheduler, process, commitMs, dies, mayDie, onCommit, onReply } = this.#parts;
     const requests = calls.map(({ request }) => request);
+    const isReading = requests.every(({ name }) => readOperations.has(name));
     const outcome = this.#core.run(process.runtime.clock.now(), requests);
     onCommit(requests, outcome);
-    if (dies('node:after-commit-before-reply')) return;
+    if (!isReading && dies('node:after-commit-before-reply')) return;
     const reply = (): void => {
       if (process.isDead) return;
       onReply(requests, outcome);
@@ -146,7 +150,8 @@ export class SimChannel implements StoreChannel {
       }
       this.#listeners.tell(outcome.woken);
       // Once what the answers set in motion has gone as far as it goes without time.
-      scheduler.after(0, () => void (process.isDead || dies('node:after-reply')));
+      if (!isReading && mayDie?.('node:after-reply') !== false)
+        scheduler.after(0, () => void (process.isDead || dies('node:after-reply')));
     };
     if (this.#isClosed) {
       reply();
@@ -154,6 +159,7 @@ export class SimChannel implements StoreChannel {
     }
     this.#replyAtMs = Math.max(this.#replyAtMs, scheduler.nowMs + commitMs() / 4);
     scheduler.after(this.#replyAtMs - scheduler.nowMs, reply);
+    if (isReading) return;
     scheduler.after(commitMs() / 2, () => {
       if (process.isDead || this.#isClosed) return;
       this.#core.checkpointIfDue();

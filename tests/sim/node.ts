@@ -133,6 +133,7 @@ export class SimNode {
       random: storeRandom,
       commitMs: () => commitMs(domain, storeRandom),
       dies: (point) => this.#dies(point, storeRandom),
+      mayDie: (point) => this.#around.crashShare(point) > 0,
       onCommit: (requests, outcome) => {
         trace.note(domain, 'commit', summary(requests, outcome));
         this.#observer?.committed(this, requests, outcome, false);
