@@ -86,6 +86,15 @@ export interface CommitterParts {
   readonly userId: string;
 }
 
+/** What a commit is made with. */
+interface Attempt {
+  readonly invitees: readonly Invitee[];
+  /** Most Adds. */
+  readonly addsMax: number;
+  /** The log was read to its end just now. */
+  readonly isCurrent: boolean;
+}
+
 /** What became of one attempt: what to do next, or how long to rest (ms). */
 type Outcome = 'again' | 'idle' | number;
 
@@ -321,26 +330,40 @@ export class Committer {
   }
 
   async #begin(intent: IntentRow): Promise<Outcome> {
-    const { leaves } = this.#parts;
+    const { leaves, pull } = this.#parts;
     const wanted = decodeIntent(intent);
     const { groupId } = intent;
     if (wanted.kind === 'leave') {
-      await leaves.ask(intent);
+      try {
+        await leaves.ask(intent);
+      } catch (error) {
+        if (!isOfEpoch(error)) throw error;
+        await pull.pull(groupId, this.#stop.signal);
+        await leaves.ask(intent);
+      }
       return 'again';
     }
-    const view = await this.#parts.pull.view(groupId);
+    const view = await pull.view(groupId);
     if (view === undefined) throw new GroupChangeError('UNKNOWN_GROUP');
     await this.#register(view);
     const invitees = await this.#gather(intent, wanted, view);
     // MLS judges every leaf that comes, and the own one.
     await refreshKeys(this.#parts, [this.#parts.userId], this.#stop.signal);
-    for (let addsMax: number = committerLimits.addsPerCommit; ; addsMax = Math.ceil(addsMax / 2)) {
+    let addsMax: number = committerLimits.addsPerCommit;
+    // What this device knows may be old: that nothing is to be done, or allowed, the whole log says.
+    let isCurrent = false;
+    for (;;) {
       try {
-        await this.#make(intent, wanted, invitees, addsMax);
-        return 'again';
+        if (await this.#make(intent, wanted, { invitees, addsMax, isCurrent })) return 'again';
       } catch (error) {
-        if (!(error instanceof PayloadTooLargeError) || addsMax <= 1) throw error;
+        if (error instanceof PayloadTooLargeError && addsMax > 1) {
+          addsMax = Math.ceil(addsMax / 2);
+          continue;
+        }
+        if (isCurrent || !isOfEpoch(error)) throw error;
       }
+      await pull.pull(groupId, this.#stop.signal);
+      isCurrent = true;
     }
   }
 
@@ -384,22 +407,25 @@ export class Committer {
     return invitees;
   }
 
-  /** The commit, written down; or the intent's end, if the group is that way already. */
+  /**
+   * The commit, written down; or the intent's end, if the group is that way already. False: it may not be
+   * any more, for the log was not read to its end.
+   */
   async #make(
     { id, groupId }: IntentRow,
     wanted: GroupIntent,
-    invitees: readonly Invitee[],
-    addsMax: number,
-  ): Promise<void> {
+    { invitees, addsMax, isCurrent }: Attempt,
+  ): Promise<boolean> {
     const { store, writer, walker, mls, events, userId } = this.#parts;
-    await writer.run(async (batch) => {
+    return writer.run(async (batch) => {
       const row = store.groupLog.intent(id);
-      if (row?.state !== 'OPEN') return;
+      if (row?.state !== 'OPEN') return true;
       const view = walker.view(batch, groupId);
       if (view === undefined || !view.group.isActive) throw new GroupChangeError('REMOVED');
       requireFresh(store, groupId);
       const plan = planOf(wanted, view.group, { invitees, addsMax, ownUserId: userId });
       if (plan === undefined) {
+        if (!isCurrent) return false;
         batch.write(() => {
           const state = row.commits > 0 ? 'DONE' : 'SUPERSEDED';
           const told = walker.end(id, state, undefined, batch.nowMs);
@@ -407,11 +433,12 @@ export class Committer {
             for (const event of told) events.emit(event);
           });
         });
-        return;
+        return true;
       }
       const made = await mls.commit(view.group, plan.change);
       const pending = await this.#pendingOf(view, plan, made, id);
       batch.write(() => store.groupLog.putPending(pending));
+      return true;
     });
   }
 
@@ -559,6 +586,10 @@ export class Committer {
 }
 
 const domainOf = (userId: string): string => userId.slice(userId.indexOf('@') + 1);
+
+/** A refusal by the roles of an epoch, which may be over: others can have given the right meanwhile. */
+const isOfEpoch = (error: unknown): boolean =>
+  hasReason(error, 'NOT_ALLOWED', 'UNKNOWN_MEMBER', 'LAST_OWNER');
 
 /** Whether the same step may succeed later, without anybody's doing. */
 function isTemporary(error: unknown): boolean {

@@ -58,6 +58,8 @@ suite('qpc refuses', { concurrency: 2 }, () => {
     ['a time limit of no time', ['send', 'a', 'b', '--timeout', '0'], /--timeout/],
     ['a count of half a message', ['listen', '--count', '1.5'], /--count/],
     ['a user id in capitals', ['register', 'Alice@red.example', '--node', node], /user id/],
+    ['a role that there is not', ['role', 'x', 'a@red.example', 'king'], /owner, admin, member/],
+    ['a timer without a unit', ['timer', 'x', '5'], /30s, 5m, 8h or 7d/],
     ['a node address without a pin', ['register', 'a@red.example', '--node', 'qpc://h:1'], /pin/],
     [
       'two ways to keep the key',

@@ -166,7 +166,24 @@ suite('qpc', () => {
     const listed = (await json('carol', ['conversations'])).find(({ name }) => name === 'team');
     assert(listed !== undefined);
     assert.equal((listed['members'] as string[]).length, 4);
-    await refused('carol', ['add', 'team', 'dora@blue.example'], /created it/);
+    await refused('carol', ['rename', 'team', 'mine'], /a member may not rename the group/);
+    const [renamed] = await json('alice', ['rename', 'team', 'crew']);
+    assert.deepEqual([renamed?.['name'], renamed?.['by']], ['crew', 'alice@red.example']);
+    const [raised] = await json('alice', ['role', 'crew', 'carol@red.example', 'admin']);
+    assert.deepEqual([raised?.['userId'], raised?.['role']], ['carol@red.example', 'admin']);
+    const [timed] = await json('carol', ['timer', id, '2h']);
+    assert.equal(timed?.['expirySeconds'], 7_200);
+    const [left] = await json('carol', ['remove', id, 'dora@blue.example']);
+    assert.equal((left?.['members'] as string[]).length, 3);
+    const users = await json('carol', ['members', id]);
+    assert.deepEqual(
+      users.map(({ userId, role }) => [userId, role]),
+      [
+        ['alice@red.example', 'owner'],
+        ['bob@blue.example', 'member'],
+        ['carol@red.example', 'admin'],
+      ],
+    );
     const unknown = await qpc('carol', ['send', 'nowhere', 'x']);
     assert.equal(unknown.code, 2);
     assert.match(unknown.stderr, /no conversation nowhere/);
@@ -232,7 +249,7 @@ suite('qpc', () => {
     await using listener = new QpcProcess(['listen', '--json', '--home', homeOf('carol')]);
     await listener.line(/"online"/);
     listener.closeOutput();
-    await json('alice', ['send', 'team', 'anybody there?']);
+    await json('alice', ['send', 'crew', 'anybody there?']);
     assert.equal(await listener.ended(), 0);
   });
 
@@ -270,9 +287,9 @@ suite('qpc', () => {
 
   test('a node that is down is said, and all goes on when it is back', async () => {
     await red.kill();
-    await refused('alice', ['send', 'team', 'x', '--timeout', '1'], /does not answer/);
+    await refused('alice', ['send', 'crew', 'x', '--timeout', '1'], /does not answer/);
     await red.start();
-    await json('alice', ['send', 'team', 'after the break']);
+    await json('alice', ['send', 'crew', 'after the break']);
   });
 
   test('no password, passphrase or text stands in a log or an error, in any form', () => {
