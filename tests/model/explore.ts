@@ -9,7 +9,7 @@ import type { State } from './state.ts';
 import { steps } from './steps.ts';
 import type { Bounds, Kind } from './steps.ts';
 
-type Subject = Pick<Mutant, 'rules' | 'blindTo'>;
+type Subject = Pick<Mutant, 'rules'> & Partial<Pick<Mutant, 'blindTo'>>;
 
 /** How a state was reached. */
 interface Past {
@@ -90,6 +90,8 @@ const calm: Readonly<Record<Kind, number>> = {
   submit: 6,
   adopt: 8,
   accept: 5,
+  install: 1,
+  lose: 1,
 };
 const duels: typeof calm = { ...calm, 'take over': 2, adopt: 1, submit: 12, choose: 12 };
 

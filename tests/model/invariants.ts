@@ -5,12 +5,13 @@
 import type { State } from './state.ts';
 
 /** Invariants whose breach is not yet a fork or a loss for a member; what follows from it is. */
-export type EarlySign = 'uncertified' | 'deposed';
+export type EarlySign = 'uncertified' | 'deposed' | 'unsaid';
 
 /** The first breach in `state`, other than those in `blindTo`. */
 export function breach(state: State, blindTo: readonly EarlySign[] = []): string {
-  const { hubs, chain, chainTerm, fault } = state;
+  const { hubs, chain, chainTerm, unsaid, fault } = state;
   if (fault !== '') return fault;
+  if (!blindTo.includes('unsaid') && unsaid !== '') return unsaid;
   for (const [index, hub] of hubs.entries()) {
     const { log, accepted, phase, term, promised } = hub;
     const effects = log.slice(0, accepted);

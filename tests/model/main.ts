@@ -1,6 +1,6 @@
 /**
  * Explores the model of a hub of three (docs/reference/hub-model.md) and says how far it went:
- *   node tests/model/main.ts [--terms 4] [--commits 2] [--limit STATES] [--mutants] [--history]
+ *   node tests/model/main.ts [--terms 4] [--commits 2] [--losses 0] [--limit STATES] [--mutants] [--history]
  *   node tests/model/main.ts --walk SCHEDULES [--seed 1] [--length 120] [--terms 8] [--commits 6] [--mutants]
  * Exits with 1 when the sound protocol has a breach or a mutant has none.
  */
@@ -13,6 +13,7 @@ const { values } = parseArgs({
   options: {
     terms: { type: 'string' },
     commits: { type: 'string' },
+    losses: { type: 'string', default: '0' },
     limit: { type: 'string' },
     walk: { type: 'string' },
     seed: { type: 'string', default: '1' },
@@ -25,6 +26,7 @@ const isWalk = values.walk !== undefined;
 const bounds = {
   terms: Number(values.terms ?? (isWalk ? 8 : 4)),
   commits: Number(values.commits ?? (isWalk ? 6 : 2)),
+  losses: Number(values.losses),
 };
 const limit = values.limit === undefined ? Infinity : Number(values.limit);
 const run = {
@@ -33,11 +35,13 @@ const run = {
   length: Number(values.length),
 };
 
-console.log(`${bounds.terms} terms, ${bounds.commits} commits`);
+console.log(`${bounds.terms} terms, ${bounds.commits} commits, ${bounds.losses} lost disks`);
 const subjects = values.mutants ? mutants : [{ name: 'the protocol', rules: sound }];
 for (const subject of subjects) {
   const before = process.cpuUsage();
-  const result = isWalk ? walk(subject, bounds, run) : explore(subject, bounds, limit);
+  const losses = Math.max(bounds.losses, 'losses' in subject ? (subject.losses ?? 0) : 0);
+  const within = { ...bounds, losses };
+  const result = isWalk ? walk(subject, within, run) : explore(subject, within, limit);
   const { user, system } = process.cpuUsage(before);
   const size =
     'states' in result

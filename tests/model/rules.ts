@@ -28,6 +28,10 @@ export interface Rules {
   readonly stepsDown: boolean;
   /** A hub that promised a term refuses replicates of lower ones. */
   readonly fencesTerms: boolean;
+  /** A hub takes no log that lacks what it accepted. */
+  readonly keepsAccepted: boolean;
+  /** A hub that lost its disk has no say before both others told it what they have. */
+  readonly learns: boolean;
 }
 
 export const sound: Rules = {
@@ -41,6 +45,8 @@ export const sound: Rules = {
   takesPrepared: true,
   stepsDown: true,
   fencesTerms: true,
+  keepsAccepted: true,
+  learns: true,
 };
 
 /**
@@ -61,34 +67,64 @@ export interface Mutant {
   readonly name: string;
   readonly rules: Rules;
   /** Breaks these invariants at once, and has to show a loss or a fork as well. */
-  readonly blindTo?: readonly EarlySign[];
+  readonly blindTo: readonly EarlySign[];
+  /** Disks that have to be lost before it shows. */
+  readonly losses?: number;
 }
 
 export const mutants: readonly Mutant[] = [
-  { name: 'chooses by length alone', rules: { ...sound, choice: 'length' } },
+  { name: 'chooses by length alone', rules: { ...sound, choice: 'length' }, blindTo: ['unsaid'] },
   {
     name: 'chooses by the term of the last entry',
     rules: { ...sound, choice: 'term of the last entry, then length' },
+    blindTo: ['unsaid'],
   },
-  { name: 'promise not synced', rules: { ...sound, syncsPromises: false } },
-  { name: 'adopts a shorter log of the same term', rules: { ...sound, refusesShorter: false } },
+  { name: 'promise not synced', rules: { ...sound, syncsPromises: false }, blindTo: ['unsaid'] },
+  {
+    name: 'adopts a shorter log of the same term',
+    rules: { ...sound, refusesShorter: false },
+    blindTo: ['unsaid'],
+  },
   {
     name: 'accepts before replicating',
     rules: { ...sound, replicatesFirst: false },
-    blindTo: ['uncertified'],
+    blindTo: ['unsaid', 'uncertified'],
   },
-  { name: 'a minority is enough', rules: { ...sound, majority: 1 }, blindTo: ['uncertified'] },
+  {
+    name: 'a minority is enough',
+    rules: { ...sound, majority: 1 },
+    blindTo: ['unsaid', 'uncertified'],
+  },
   {
     name: 'restarted leader goes on unchecked',
     rules: { ...sound, checksOnRestart: false },
-    blindTo: ['deposed'],
+    blindTo: ['unsaid', 'deposed'],
   },
-  { name: 'takeover without a majority', rules: { ...sound, promises: 1 } },
-  { name: 'PREPARED entries dropped', rules: { ...sound, takesPrepared: false } },
+  { name: 'takeover without a majority', rules: { ...sound, promises: 1 }, blindTo: ['unsaid'] },
+  {
+    name: 'PREPARED entries dropped',
+    rules: { ...sound, takesPrepared: false },
+    blindTo: ['unsaid'],
+  },
   {
     name: 'old leader does not step down',
     rules: { ...sound, stepsDown: false },
-    blindTo: ['deposed'],
+    blindTo: ['unsaid', 'deposed'],
   },
-  { name: 'replicates of lower terms adopted', rules: { ...sound, fencesTerms: false } },
+  {
+    name: 'replicates of lower terms adopted',
+    rules: { ...sound, fencesTerms: false },
+    blindTo: ['unsaid'],
+  },
+  {
+    name: 'late logs may lack accepted entries',
+    rules: { ...sound, keepsAccepted: false },
+    blindTo: ['unsaid'],
+  },
+  {
+    name: 'a lost disk votes as if nothing was',
+    rules: { ...sound, learns: false },
+    blindTo: ['unsaid'],
+    losses: 1,
+  },
 ];

@@ -10,6 +10,10 @@ export interface Hub {
   readonly adopted: number;
   readonly log: string;
   readonly accepted: number;
+  /** So many of the first entries it signed as a follower: production never takes them back. */
+  readonly signed: number;
+  /** Its disk was lost: it may not remember promises and signatures, and has no say. */
+  readonly isLearner: boolean;
   /** The promise that survives a crash: `promised`, unless a mutant does not sync. */
   readonly synced: number;
   /** Term in which the last entry was first written: 0 unless a mutant looks at it. */
@@ -57,6 +61,10 @@ export interface State {
   /** Observer: the longest certified log, and the term that certified its last entry first. */
   readonly chain: string;
   readonly chainTerm: number;
+  /** Disks that were lost. */
+  readonly losses: number;
+  /** Observer: a hub took back what it had signed as a follower. */
+  readonly unsaid: string;
   /** Observer: two children of one parent got certificates, or a hub lost what it had accepted. */
   readonly fault: string;
 }
@@ -65,11 +73,13 @@ export const ownerOf = (term: number): number => term % 3;
 /** The letter of commit `index`. */
 export const letter = (index: number): string => String.fromCodePoint(97 + index);
 
-const freshHub: Hub = {
+export const freshHub: Hub = {
   promised: 0,
   adopted: 0,
   log: '',
   accepted: 0,
+  signed: 0,
+  isLearner: false,
   synced: 0,
   entryTerm: 0,
   phase: 'idle',
@@ -86,6 +96,8 @@ export const initial: State = {
   votes: [0, 1, 2].map((from) => ({ key: `0${from}`, term: 0, from, log: '' })),
   chain: '',
   chainTerm: 0,
+  losses: 0,
+  unsaid: '',
   fault: '',
 };
 
@@ -116,10 +128,12 @@ export function withHub(state: State, index: number, change: Partial<Hub>): Stat
 
 /** The same text for the same state, another for every other one. */
 export function keyOf(state: State): string {
-  let key = `${state.parents};${state.asked};${state.chain}${state.chainTerm}${state.fault}`;
+  const { parents, asked, chain, chainTerm, losses, unsaid, fault } = state;
+  let key = `${parents};${asked};${chain}${chainTerm}${losses}${unsaid}${fault}`;
   for (const h of state.hubs) {
     const phase = h.phase === 'idle' ? '-' : `${h.phase[0]}${h.term}`;
-    key += `|${h.promised}${h.synced}${h.adopted}${h.log}${h.accepted}${h.entryTerm}${phase}`;
+    const learner = h.isLearner ? 'l' : '';
+    key += `|${learner}${h.signed},${h.promised}${h.synced}${h.adopted}${h.log}${h.accepted}${h.entryTerm}${phase}`;
   }
   for (const message of state.replicates) key += `R${message.key}`;
   for (const message of state.promises) key += `P${message.key}`;

@@ -5,7 +5,7 @@
  */
 import type { Rules } from './rules.ts';
 import { isMonotone } from './rules.ts';
-import { including, letter, ownerOf, withHub } from './state.ts';
+import { freshHub, including, letter, ownerOf, withHub } from './state.ts';
 import type { Hub, Promised, State } from './state.ts';
 
 export interface Bounds {
@@ -13,6 +13,8 @@ export interface Bounds {
   readonly terms: number;
   /** Different commits that members submit, each with one parent. */
   readonly commits: number;
+  /** Disks that get lost; 0 unless told. */
+  readonly losses?: number;
   /** Keeps messages that can have no effect any more: the same protocol, many more states. */
   readonly keepsAll?: boolean;
 }
@@ -25,7 +27,9 @@ export type Kind =
   | 'choose'
   | 'submit'
   | 'adopt'
-  | 'accept';
+  | 'accept'
+  | 'install'
+  | 'lose';
 
 /** Gets each possible step: its kind, a line for a person, the state after it. */
 export type Visit = (kind: Kind, line: string, next: State) => void;
@@ -33,7 +37,7 @@ export type Visit = (kind: Kind, line: string, next: State) => void;
 /** Calls `visit` for every step that is possible in `state`. */
 export function steps(state: State, rules: Rules, bounds: Bounds, visit: Visit): void {
   const emit: Visit =
-    isMonotone(rules) && bounds.keepsAll !== true
+    isMonotone(rules) && bounds.keepsAll !== true && (bounds.losses ?? 0) === 0
       ? (kind, line, next) => visit(kind, line, forget(next))
       : visit;
   for (const [index, hub] of state.hubs.entries()) {
@@ -45,6 +49,8 @@ export function steps(state: State, rules: Rules, bounds: Bounds, visit: Visit):
     if (hub.phase === 'leading') submit(state, rules, bounds, index, hub, emit);
     if (hub.phase !== 'idle') accept(state, rules, index, hub, emit);
     adopt(state, rules, index, hub, emit);
+    install(state, index, hub, emit);
+    lose(state, bounds, rules, index, emit);
   }
 }
 
@@ -56,7 +62,7 @@ function crash(state: State, index: number, hub: Hub, visit: Visit): void {
 }
 
 function restart(state: State, rules: Rules, index: number, hub: Hub, visit: Visit): void {
-  if (hub.phase !== 'idle') return;
+  if (hub.phase !== 'idle' || hub.isLearner) return;
   let term = hub.promised;
   if (rules.checksOnRestart) {
     if (hub.adopted !== term || ownerOf(term) !== index) return;
@@ -77,7 +83,8 @@ function takeOver(
   visit: Visit,
 ): void {
   let term = hub.promised + 1;
-  while (ownerOf(term) !== index) term++;
+  // Nobody promises a term twice: the answers of its former life are nothing to a hub that forgot it.
+  while (ownerOf(term) !== index || (hub.isLearner && (state.asked & (1 << term)) !== 0)) term++;
   if (term >= bounds.terms) return;
   const change = { phase: 'collecting', term, promised: term } as const;
   const next = withHub(state, index, rules.syncsPromises ? { ...change, synced: term } : change);
@@ -95,6 +102,7 @@ function promise(
   hub: Hub,
   visit: Visit,
 ): void {
+  if (hub.isLearner) return;
   for (let term = hub.promised + 1; term < bounds.terms; term++) {
     if ((state.asked & (1 << term)) === 0 || ownerOf(term) === index) continue;
     const synced = rules.syncsPromises ? term : hub.synced;
@@ -128,24 +136,35 @@ function compare(rules: Rules, a: Candidate, b: Candidate): number {
 /** The owner of a term has the promises of a majority, or of all, and takes a log; ties go either way. */
 function choose(state: State, rules: Rules, index: number, hub: Hub, visit: Visit): void {
   const answers = state.promises.filter(({ term }) => term === hub.term);
-  const quorums: Candidate[][] = answers.map((answer) => [hub, answer]);
+  const quorums: Candidate[][] = hub.isLearner ? [] : answers.map((answer) => [hub, answer]);
+  const own = hub.isLearner ? [] : [hub];
   for (const [at, a] of answers.entries()) {
-    for (const b of answers.slice(at + 1)) if (a.from !== b.from) quorums.push([hub, a, b]);
+    for (const b of answers.slice(at + 1)) if (a.from !== b.from) quorums.push([...own, a, b]);
   }
   if (rules.promises === 1) quorums.push([hub]);
   for (const quorum of quorums) {
     for (const best of quorum) {
       if (quorum.some((other) => compare(rules, other, best) > 0)) continue;
-      const log = rules.takesPrepared ? best.log : best.log.slice(0, best.accepted);
-      const accepted = rules.replicatesFirst ? Math.max(hub.accepted, best.accepted) : log.length;
+      const taken = rules.takesPrepared ? best.log : best.log.slice(0, best.accepted);
+      const base = rules.keepsAccepted ? longestAccepted([hub, ...quorum]) : '';
+      const log = taken.startsWith(base) ? taken : base;
+      const known = Math.max(hub.accepted, best.accepted, base.length);
+      const accepted = rules.replicatesFirst ? known : log.length;
       const { entryTerm } = best;
       const phase = rules.replicatesFirst ? 'replicating' : 'leading';
-      const change = { adopted: hub.term, log, accepted, entryTerm, phase } as const;
+      const isLearner = false;
+      const change = { adopted: hub.term, log, accepted, entryTerm, phase, isLearner } as const;
       const next = withLog(state, index, change);
       const line = `hub ${index} takes "${log}" into term ${hub.term}`;
       visit('choose', line, send(vote(next, index, hub.term), index));
     }
   }
+}
+
+/** What somebody accepted is in the log that is taken, though it came without its term. */
+function longestAccepted(candidates: readonly Candidate[]): string {
+  const accepted = candidates.map(({ log, accepted: length }) => log.slice(0, length));
+  return accepted.reduce((one, other) => (other.length > one.length ? other : one));
 }
 
 /** A commit with the leader's head as its parent becomes PREPARED; all others are conflicts. */
@@ -190,26 +209,54 @@ function accept(state: State, rules: Rules, index: number, hub: Hub, visit: Visi
 }
 
 function adopt(state: State, rules: Rules, index: number, hub: Hub, visit: Visit): void {
+  if (hub.isLearner) return;
   for (const message of state.replicates) {
     const { term, log, entryTerm } = message;
     if (ownerOf(term) === index) continue;
     if (rules.fencesTerms ? term < hub.promised : term < hub.adopted) continue;
     const isShorter = term === hub.adopted && log.length < hub.log.length;
     if (term < hub.adopted || (isShorter && rules.refusesShorter)) continue;
+    // Accepted ones may have come without the term's log: an older log of that term is no news then.
+    if (rules.keepsAccepted && !log.startsWith(hub.log.slice(0, hub.accepted))) continue;
     const accepted = Math.max(hub.accepted, message.accepted);
     const promised = Math.max(hub.promised, term);
     const synced = Math.max(hub.synced, term);
     const stays = term <= hub.term && hub.phase !== 'idle';
-    const change = { promised, synced, adopted: term, log, accepted, entryTerm };
+    const signed = log.length;
+    const change = { promised, synced, adopted: term, log, accepted, entryTerm, signed };
     const next = withLog(state, index, stays ? change : { ...change, ...steppedDown(rules) });
     visit('adopt', `hub ${index} adopts "${log}" of term ${term}`, vote(next, index, term));
   }
 }
 
-/** Hub `index` replaces its log; the observer sees whether accepted entries went. */
-function withLog(state: State, index: number, change: Partial<Hub> & { log: string }): State {
-  const { log = '', accepted = 0 } = state.hubs[index] ?? {};
-  const next = withHub(state, index, change);
+/** Accepted entries prove themselves: a hub takes them from any other, whatever the term. */
+function install(state: State, index: number, hub: Hub, visit: Visit): void {
+  for (const [from, other] of state.hubs.entries()) {
+    const { accepted } = other;
+    if (accepted <= hub.accepted) continue;
+    const log = other.log.slice(0, accepted);
+    const line = `hub ${index} gets "${log}" from hub ${from}`;
+    visit('install', line, withLog(state, index, { log, accepted }));
+  }
+}
+
+/** The disk is gone; what the hub ever sent is not. */
+function lose(state: State, bounds: Bounds, rules: Rules, index: number, visit: Visit): void {
+  if (state.losses >= (bounds.losses ?? 0)) return;
+  const next = withHub(state, index, { ...freshHub, isLearner: rules.learns });
+  visit('lose', `hub ${index} loses its disk`, { ...next, losses: state.losses + 1 });
+}
+
+/** Hub `index` replaces its log; the observer sees whether accepted or signed entries went. */
+function withLog(before: State, index: number, change: Partial<Hub> & { log: string }): State {
+  const { log = '', accepted = 0, signed = 0 } = before.hubs[index] ?? {};
+  const kept = Math.min(change.signed ?? signed, change.log.length);
+  const said = log.slice(0, signed);
+  const unsaid = change.log.startsWith(said)
+    ? before.unsaid
+    : `unsaid: hub ${index} signed "${said}", has "${change.log}"`;
+  const state = unsaid === before.unsaid ? before : { ...before, unsaid };
+  const next = withHub(state, index, { ...change, signed: kept });
   if (change.log.startsWith(log.slice(0, accepted))) return next;
   return {
     ...next,
