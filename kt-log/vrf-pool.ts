@@ -1,7 +1,7 @@
 /**
  * VRF proving in worker threads, so that the thread of the log answers meanwhile. Jobs of one turn
- * travel together; an output that nobody else came with is computed in the calling thread, because the
- * way to another one and back costs about as much. A thread that dies fails the jobs it had, and the
+ * travel together; an output that came alone is computed in the calling thread by libsodium, because
+ * the way to another one and back costs as much. A thread that dies fails the jobs it had, and the
  * next job gets a new one.
  */
 import {
@@ -14,7 +14,7 @@ import type { KeyObject } from 'node:crypto';
 import { createSecretKey } from 'node:crypto';
 import { Worker } from 'node:worker_threads';
 import { hashBytes, vrfProofBytes } from './hash.ts';
-import { nativeVrfProver } from './native-vrf.ts';
+import { nativeVrf, nativeVrfProver } from './native-vrf.ts';
 import type { ImmediateVrfProver, VrfEvaluation, VrfPlace, VrfProver } from './vrf.ts';
 
 /** Most threads of a pool, and evaluations that may wait in it. */
@@ -159,6 +159,11 @@ function evaluationsOf(waiting: readonly Waiting[]): number {
   return waiting.reduce((sum, { job }) => sum + job.versions.length, 0);
 }
 
+/** Whether the way to another thread would be the larger part. */
+function isShort({ wanted, versions }: VrfJob): boolean {
+  return wanted === 'places' && versions.length === 1 && nativeVrf.name === 'libsodium';
+}
+
 class VrfPool implements VrfProver, AsyncDisposable {
   readonly publicKey: Uint8Array;
   readonly #seed: KeyObject;
@@ -210,7 +215,7 @@ class VrfPool implements VrfProver, AsyncDisposable {
     this.#waiting = [];
     const [first] = waiting;
     if (first === undefined) return;
-    if (waiting.length === 1 && first.job.wanted === 'places' && first.job.versions.length === 1) {
+    if (waiting.length === 1 && isShort(first.job)) {
       const { job, resolve, reject } = first;
       try {
         resolve(packPlaces(this.#own.places(job.label, job.versions)));
