@@ -201,6 +201,11 @@ export class QpcClient implements AsyncDisposable {
     this.#requireDevice().start();
   }
 
+  /** Tells that this machine has another network now: what was dialed over the old one is dialed again. */
+  networkChanged(): void {
+    this.#requireDevice().networkChanged();
+  }
+
   /** Resolves when the device is online; rejects with the signal's reason, NOT_LOGGED_IN or CLOSED. */
   async online(signal?: AbortSignal): Promise<void> {
     await this.#requireDevice().link.session(signal);

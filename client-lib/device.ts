@@ -360,6 +360,12 @@ export class Device {
     this.#logged(this.#receiver.retryParked(), 'parked rows');
   }
 
+  /** Another network: the node is dialed again, and so are ways past it. */
+  networkChanged(): void {
+    this.link.redial('the network has changed');
+    this.#fallback?.networkChanged();
+  }
+
   /** Disconnects; what is prepared gets written. Idempotent. */
   async stop(): Promise<void> {
     this.disappearing.stop();

@@ -74,6 +74,12 @@ export class Fallback {
     await this.#guest.close();
   }
 
+  /** The swarm looks for its addresses and relays, and every way is tried anew. */
+  networkChanged(): void {
+    this.#peers?.networkChanged();
+    this.#ladder.networkChanged();
+  }
+
   /** Rows are in the outbox. */
   kick(): void {
     this.#ladder.kick();

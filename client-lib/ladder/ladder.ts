@@ -93,6 +93,13 @@ export class Ladder {
     this.#awayUntil.delete(domain);
   }
 
+  /** The network has changed: every way is tried anew. */
+  networkChanged(): void {
+    this.#restsUntil.clear();
+    for (const target of this.#waiting.keys()) this.#want(target);
+    this.kick();
+  }
+
   /** It is known anew where a device (hex) is. */
   learned(target: string): void {
     this.#restsUntil.delete(`peer ${target}`);
@@ -203,7 +210,7 @@ export class Ladder {
     });
     const patience = new AbortController();
     const late = runtime.clock
-      .sleep(ladderLimits.guestMs, patience.signal)
+      .sleep(ladderLimits.guestMs, AbortSignal.any([patience.signal, this.#ended.signal]))
       .then(() => {
         // An OK that comes later still counts.
         this.#rest(node);

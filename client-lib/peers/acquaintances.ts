@@ -34,10 +34,20 @@ export class Acquaintances {
 
   /** Throws PermissionDeniedError BLOCKED for whoever may not; the same for strangers and blocked people. */
   async admit(device: Uint8Array): Promise<void> {
-    this.#known ??= this.#members();
-    const userId = (await this.#known).get(hex(device));
+    const userId = (await this.#look()).get(hex(device));
     if (userId !== undefined && !this.#parts.store.tokens.blocked().includes(userId)) return;
     throw new PermissionDeniedError('BLOCKED', 'this device takes nothing from you');
+  }
+
+  #look(): Promise<ReadonlyMap<string, string>> {
+    if (this.#known !== undefined) return this.#known;
+    const looking = this.#members();
+    this.#known = looking;
+    // A store that failed is asked again by the next one who knocks.
+    looking.catch(() => {
+      if (this.#known === looking) this.#known = undefined;
+    });
+    return looking;
   }
 
   async #members(): Promise<ReadonlyMap<string, string>> {

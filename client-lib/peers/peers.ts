@@ -63,6 +63,10 @@ export class Peers {
     this.#running = undefined;
   }
 
+  networkChanged(): void {
+    this.#running?.networkChanged();
+  }
+
   /** The own node is there: its relay takes this device once it knows its swarm. */
   follow(session: Session): void {
     this.#session = session;

@@ -5,6 +5,7 @@
 import { channels } from './channels.ts';
 import { enqueue } from './enqueue.ts';
 import { nodeEngines } from './node-engines.ts';
+import { fallback } from './fallback.ts';
 import { floor } from './floor.ts';
 import { federatedLatency } from './federated-latency.ts';
 import { kt } from './kt.ts';
@@ -31,6 +32,7 @@ const benches: Readonly<Record<string, (scratch: Scratch) => Promise<BenchReport
   kt,
   p2p,
   'p2p-gossip': p2pGossip,
+  fallback,
 };
 
 const asked = process.argv.slice(2);

@@ -187,6 +187,17 @@ describe('a device', () => {
     assert.deepEqual(tried.slice(4), ['direct 1', 'direct 2']);
   });
 
+  test('that was not there is tried at once over another network', async () => {
+    device = unreachable;
+    seal(1);
+    await clock.advance(100);
+    device = works;
+    ladder.networkChanged();
+    await clock.advance(100);
+    assert.deepEqual(tried, ['direct 1', 'direct 1']);
+    assert.equal(open(), 0);
+  });
+
   test('that asks for a pause gets it; a copy that it cannot open holds up no other', async () => {
     const retryAfterMs = 2_000;
     device = () =>
