@@ -6,6 +6,7 @@ import { channelLogContract } from './contract/channels-log.ts';
 import { deadLetterContract } from './contract/dead-letters.ts';
 import type { OpenStore } from './contract/fixture.ts';
 import { groupContract } from './contract/groups.ts';
+import { groupSetContract } from './contract/groups-set.ts';
 import { inboxContract } from './contract/inbox.ts';
 import { keyContract } from './contract/keys.ts';
 import { keyLogContract } from './contract/key-log.ts';
@@ -29,6 +30,7 @@ for (const [name, open] of stores) {
     channelContract(open);
     channelLogContract(open);
     groupContract(open);
+    groupSetContract(open);
     outboxContract(open);
     noticeContract(open);
     deadLetterContract(open);

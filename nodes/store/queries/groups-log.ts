@@ -111,6 +111,11 @@ export function groupLogQueries({ db }: QueryContext, payloads: PayloadQueries):
   const newest = db
     .prepare<[number], number | null>('SELECT max(position) FROM hub_entry WHERE hub_group = ?')
     .pluck();
+  const oldestEpoch = db
+    .prepare<[number], number>(
+      'SELECT epoch FROM hub_entry WHERE hub_group = ? ORDER BY position LIMIT 1',
+    )
+    .pluck();
   const after = db.prepare<[number, number, number], EntryRow>(
     `SELECT ${columns} FROM hub_entry WHERE hub_group = ? AND position > ?
       ORDER BY position LIMIT ?`,
@@ -250,7 +255,12 @@ export function groupLogQueries({ db }: QueryContext, payloads: PayloadQueries):
     const held = group === undefined ? undefined : byHash.get(group, parentHash);
     const parent = others.find(({ hash }) => Buffer.compare(hash, parentHash) === 0);
     const facts = parent === undefined ? held && factsIn(held) : factsOf(parent);
-    if (facts === undefined) return;
+    if (facts === undefined) {
+      const oldest = (group === undefined ? undefined : oldestEpoch.get(group)) ?? others[0]?.epoch;
+      // Only a parent older than all that is held may be one that is held no more.
+      if (oldest === undefined || parsed.epoch <= oldest + 1) return;
+      throw new InvalidArgumentError('BAD_FIELD', 'entry: its parent is missing before it');
+    }
     checkEntry(parsed, facts);
     const siblings = others.filter(({ entry }) => Buffer.compare(entry.parent, parentHash) === 0);
     checkRoom(parsed, [
