@@ -492,6 +492,7 @@ export class Committer {
       cold: encodeCold(made.pending),
       hot: encodeHot(made.pending),
       past: encodePast(made.pending, group.epoch),
+      welcome: made.welcome ?? new Uint8Array(0),
     };
   }
 

@@ -4,7 +4,13 @@
  * what its hub did not accept.
  */
 import { hasReason, parseEntry, verifyCertified, type Runtime } from '@quicprochat/proto';
-import { fromBinary, GroupControlSchema, type GroupControl } from '@quicprochat/proto/messages';
+import {
+  create,
+  fromBinary,
+  GroupControlSchema,
+  type CertifiedEntry,
+  type GroupControl,
+} from '@quicprochat/proto/messages';
 import { sameBytes } from '@quicprochat/proto';
 import type { Contacts } from './contacts.ts';
 import type { HandedToken, KeyEvidence } from './content.ts';
@@ -23,7 +29,7 @@ import {
   type SignatureKey,
 } from './mls/index.ts';
 import { firstRekey } from './rekeys.ts';
-import { never, park, usersOf } from './row-verdict.ts';
+import { markOf, never, park, Unopened, usersOf } from './row-verdict.ts';
 import type { ClientStore, EnvelopeKey, InboxRow } from './store/store.ts';
 import type { Batch } from './writer.ts';
 
@@ -108,9 +114,22 @@ export class ControlRows {
   }
 
   async #welcome(control: GroupControl, row: InboxRow, batch: Batch): Promise<() => void> {
-    const { store, mls, rid, signatureKey } = this.#parts;
+    const { store, rid } = this.#parts;
     const content = openWelcome(control.welcome, row.mid, rid, store);
-    const { refs } = inspectWelcome(content.bytes);
+    if (content.evidence !== undefined) await this.#parts.onEvidence(content.evidence);
+    return this.prepareWelcome({ ...content, entry: control.entry }, batch);
+  }
+
+  /** The same for a Welcome beside its entry that no hub brought. */
+  async prepareWelcome(
+    { bytes, tokens = [], entry }: Pick<SealedContent, 'bytes' | 'tokens' | 'entry'>,
+    batch: Batch,
+  ): Promise<() => void> {
+    const { store, mls, signatureKey } = this.#parts;
+    const mark = markOf(bytes);
+    // It comes again until somebody hears of this device in the group.
+    if (batch.hasSeen(mark)) throw new Unopened({ kind: 'known' });
+    const { refs } = inspectWelcome(bytes);
     const rows = refs.flatMap((ref) => store.keys.keyPackage(ref) ?? []);
     if (rows.length === 0) {
       throw never(
@@ -119,10 +138,9 @@ export class ControlRows {
           : 'NO_KEY_PACKAGE',
       );
     }
-    if (content.evidence !== undefined) await this.#parts.onEvidence(content.evidence);
-    const joined = await mls.joinFromWelcome(content.bytes, rows, signatureKey);
+    const joined = await mls.joinFromWelcome(bytes, rows, signatureKey);
     if (!isStorable(joined)) throw never('INVALID_WELCOME');
-    await this.#requireCertified(joined, control);
+    await this.#requireCertified(joined, entry);
     const { group } = joined;
     const before = batch.group(group.groupId);
     if (before?.isActive === true) {
@@ -131,11 +149,15 @@ export class ControlRows {
       throw park('FUTURE_EPOCH', group.groupId);
     }
     const key = await envelopeKeyOf(mls, group);
-    return () => this.#join(batch, joined, key, control, content.tokens ?? []);
+    const control = create(GroupControlSchema, { ...(entry && { entry }) });
+    return () => {
+      batch.addSeen(mark);
+      this.#join(batch, joined, key, control, tokens);
+    };
   }
 
   /** The entry is of the very epoch that the Welcome leads to, and the group's hubs certified it. */
-  async #requireCertified({ group }: Joined, { entry }: GroupControl): Promise<void> {
+  async #requireCertified({ group }: Joined, entry: CertifiedEntry | undefined): Promise<void> {
     const { mls, hubKeys } = this.#parts;
     if (entry === undefined) throw never('UNCERTIFIED');
     try {

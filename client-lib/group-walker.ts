@@ -14,6 +14,7 @@ import {
   type GroupControl,
 } from '@quicprochat/proto/messages';
 import type { DeliveryTokens } from './delivery-tokens.ts';
+import type { Contacts } from './contacts.ts';
 import { envelopeKeyOf } from './envelope-key.ts';
 import type { ClientEvent, EventBus } from './events.ts';
 import { groupEvents } from './group-events.ts';
@@ -23,8 +24,9 @@ import { forgetClaims } from './invitation.ts';
 import { UnknownHubError, type HubKeys } from './hub-keys.ts';
 import { restoreGroup, type Mls, type MlsGroup } from './mls/index.ts';
 import { nextRekey } from './rekeys.ts';
-import type { IntentEnd, StoredHead } from './store/group-log-rows.ts';
+import type { IntentEnd, PendingRow, StoredHead } from './store/group-log-rows.ts';
 import type { ClientStore, EnvelopeKey } from './store/store.ts';
+import { welcomeCopies } from './welcome-copies.ts';
 import type { Batch } from './writer.ts';
 
 export const walkerLimits = {
@@ -39,6 +41,7 @@ export interface GroupWalkerParts {
   readonly runtime: Runtime;
   readonly events: EventBus;
   readonly mls: Mls;
+  readonly contacts: Pick<Contacts, 'prekey'>;
   readonly hubKeys: Pick<HubKeys, 'of' | 'isFresh'>;
   readonly tokens: Pick<DeliveryTokens, 'grew' | 'wake'>;
   /** A group is in a new epoch, or its state changed otherwise: what waited for that may go on. */
@@ -169,11 +172,13 @@ export class GroupWalker {
     const { groupLog } = this.#parts.store;
     const { random } = this.#parts.runtime;
     const ended: ClientEvent[] = [];
-    for (const { commitHash, intentId, isLast, isRefused } of groupLog.pendings(groupId)) {
-      const hasWon = steps.some(
+    for (const pending of groupLog.pendings(groupId)) {
+      const { commitHash, intentId, isLast, isRefused } = pending;
+      const won = steps.find(
         ({ entry }) => Buffer.compare(entry.entry.commitHash, commitHash) === 0,
       );
-      if (hasWon) {
+      if (won !== undefined) {
+        this.#keepWelcomes(pending, won, nowMs);
         groupLog.addCommit(intentId);
         const intent = groupLog.intent(intentId);
         // Their KeyPackages are used up.
@@ -190,6 +195,17 @@ export class GroupWalker {
     }
     groupLog.deletePendings(groupId);
     return ended;
+  }
+
+  #keepWelcomes(pending: PendingRow, { entry: { epoch }, control }: Step, nowMs: number): void {
+    const { store, contacts, runtime } = this.#parts;
+    if (control.entry === undefined) return;
+    const { groupId } = pending;
+    const about = { kind: 'HANDSHAKE', groupId, epoch: BigInt(epoch) } as const;
+    const prekeyOf = (rid: Uint8Array): Uint8Array | undefined => contacts.prekey(rid);
+    for (const copy of welcomeCopies(pending, control.entry, prekeyOf, runtime.random)) {
+      store.outbox.addSent({ ...copy, messageId: undefined, about }, nowMs);
+    }
   }
 
   /** This device was removed. */

@@ -4,7 +4,6 @@
  * transaction. What cannot be opened yet is parked in that same transaction, what can never be
  * opened is recorded. Where rows come from and when they are acked is sync's business.
  */
-import { createHash } from 'node:crypto';
 import {
   DataLossError,
   InvalidArgumentError,
@@ -28,7 +27,7 @@ import type { ClientEvent } from './events.ts';
 import { inspectMessage, MlsError, type Mls, type Processed } from './mls/index.ts';
 import { takeNotice } from './notices.ts';
 import type { Resender } from './resender.ts';
-import { never, park, Unopened, verdictOf, type Verdict } from './row-verdict.ts';
+import { markOf, never, park, Unopened, verdictOf, type Verdict } from './row-verdict.ts';
 import type { InboxRow, ParkedRow, ParkReason, PeerPath } from './store/store.ts';
 import { writerLimits, type Batch, type Writer } from './writer.ts';
 
@@ -51,7 +50,7 @@ export interface ReceiverParts extends ContentsParts {
   readonly mls: Mls;
   readonly rid: Uint8Array;
   /** Takes rows of hubs. */
-  readonly controls: Pick<ControlRows, 'prepare'>;
+  readonly controls: Pick<ControlRows, 'prepare' | 'prepareWelcome'>;
   readonly resender: Resender;
   readonly forks: Pick<ForkWatch, 'take' | 'heard'>;
   readonly holes: Pick<Holes, 'wake' | 'takeGone'>;
@@ -269,7 +268,7 @@ export class Receiver {
     const { kind, bytes } = content;
     switch (kind) {
       case 'welcome':
-        throw never('UNCERTIFIED');
+        return this.#parts.controls.prepareWelcome(content, batch);
       case 'mlsMessage':
         return this.#process(bytes, row, batch);
       case 'resendRequest':
@@ -386,9 +385,4 @@ function isNext(batch: Batch, storeId: Uint8Array, seq: number): boolean {
     throw new DataLossError('STREAM_GAP', `inbox: row ${seq} after ${cursor.seq}`);
   }
   return seq === cursor.seq + 1;
-}
-
-/** 16 bytes of SHA-256 of the MLS bytes: the same message in another envelope has the same mark. */
-function markOf(bytes: Uint8Array): Uint8Array {
-  return new Uint8Array(createHash('sha256').update(bytes).digest().subarray(0, 16));
 }

@@ -1,4 +1,5 @@
 /** What an error says about a row of the inbox (docs/protocol/delivery.md, "The client's rule"). */
+import { createHash } from 'node:crypto';
 import { QpcError } from '@quicprochat/proto';
 import { EnvelopeError } from './crypto/envelope.ts';
 import { UnknownHubError } from './hub-keys.ts';
@@ -61,4 +62,9 @@ export function verdictOf(error: unknown): Verdict | undefined {
 /** As `waitsFor` of a parked row. */
 export function usersOf({ failures }: CredentialError): string {
   return [...new Set(failures.map(({ userId }) => userId))].filter((one) => one !== '').join(' ');
+}
+
+/** 16 bytes of SHA-256 of the MLS bytes: the same message in another envelope has the same mark. */
+export function markOf(bytes: Uint8Array): Uint8Array {
+  return new Uint8Array(createHash('sha256').update(bytes).digest().subarray(0, 16));
 }

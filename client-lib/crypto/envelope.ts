@@ -25,7 +25,7 @@ import {
   type HandedToken,
   type KeyEvidence,
 } from '../content.ts';
-import type { MessageInitShape, MessageShape } from '@quicprochat/proto/messages';
+import type { CertifiedEntry, MessageInitShape, MessageShape } from '@quicprochat/proto/messages';
 import { aesGcmNonceLength, aesGcmOpen, aesGcmSeal, aesGcmTagLength } from './aes-gcm.ts';
 import { DecryptionError } from './decryption-error.ts';
 import { hmac } from './hkdf.ts';
@@ -52,6 +52,8 @@ export interface SealedContent {
   readonly evidence?: KeyEvidence | undefined;
   /** Beside a Welcome: delivery tokens of members. */
   readonly tokens?: readonly HandedToken[] | undefined;
+  /** Beside a Welcome that no hub brings: what certifies it. */
+  readonly entry?: CertifiedEntry | undefined;
 }
 
 /** A parsed envelope whose lengths are right; nothing in it is authenticated yet. */
@@ -234,6 +236,7 @@ function sealedOf({
   bytes,
   evidence,
   tokens,
+  entry,
 }: SealedContent): NonNullable<MessageInitShape<typeof SealedSchema>['content']> {
   switch (kind) {
     case 'mlsMessage':
@@ -242,6 +245,7 @@ function sealedOf({
       const beside = {
         ...(evidence === undefined ? {} : { evidence: evidenceMessage(evidence) }),
         ...(tokens === undefined || tokens.length === 0 ? {} : { tokens: tokensMessage(tokens) }),
+        ...(entry === undefined ? {} : { entry }),
       };
       return { case: 'welcome', value: { welcome: bytes, ...beside } };
     }
@@ -273,8 +277,10 @@ function opened(open: () => Uint8Array): SealedContent {
       const welcome = filled({ kind: 'welcome', bytes: content.value.welcome });
       const evidence = parseEvidence(content.value.evidence);
       const tokens = parseTokens(content.value.tokens);
+      const { entry } = content.value;
       return {
         ...welcome,
+        ...(entry === undefined ? {} : { entry }),
         ...(evidence === undefined ? {} : { evidence }),
         ...(tokens === undefined ? {} : { tokens }),
       };

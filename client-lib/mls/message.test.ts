@@ -106,9 +106,11 @@ test('the header of a message is read without its group, and nothing else is tak
   const world = new TestWorld();
   const [alice, bob] = [world.device('alice'), world.device('bob')];
   const [a] = await groupOf(xwingSuite, [alice, bob]);
-  const { ciphertext } = await alice.mls.encrypt(a, text('x'), none);
-  assert.deepEqual(inspectMessage(ciphertext), { groupId: a.groupId, epoch: 1n });
-  const header = 4 + 1 + 32 + 8;
+  const authenticatedData = text('readable');
+  const { ciphertext } = await alice.mls.encrypt(a, text('x'), authenticatedData);
+  const { groupId } = a;
+  assert.deepEqual(inspectMessage(ciphertext), { groupId, epoch: 1n, authenticatedData });
+  const header = 4 + 1 + 32 + 8 + 1 + 1 + 8;
   for (let cut = 0; cut < header; cut++) {
     assert.throws(() => inspectMessage(ciphertext.subarray(0, cut)), refused('MALFORMED'));
   }

@@ -4,14 +4,16 @@
  * before it is called.
  */
 import type {
+  AuthenticationService,
   ClientState,
+  Credential,
   IncomingMessageCallback,
   PrivateMessage,
   Proposal,
   ProcessMessageResult,
   RatchetTree,
 } from 'ts-mls';
-import { authenticated } from './authentication.ts';
+import { authenticated, identityOf } from './authentication.ts';
 import { addedMembers, encodeMessage, isAdd, requireActive } from './commit.ts';
 import { cipherSuite, decodeExactly, mlsContext } from './context.ts';
 import type { MlsParts } from './context.ts';
@@ -285,7 +287,19 @@ async function runLibrary(
   callback: IncomingMessageCallback,
   reason: 'DECRYPT_FAILED' | 'INVALID_COMMIT',
 ): Promise<ProcessMessageResult> {
-  return authenticated(parts.manifests, async (service) => {
+  // Who is in goes on, whatever became of its keys: members that learn of that at different times must not
+  // go different ways. Only leaves that come are judged.
+  const members = group.members();
+  const isMember = (credential: Credential, key: Uint8Array): boolean => {
+    const identity = identityOf(credential);
+    return members.some(
+      ({ userId, deviceId, identityPub }) =>
+        userId === identity?.userId &&
+        deviceId === identity.deviceId &&
+        sameBytes(identityPub, key),
+    );
+  };
+  const run = async (service: AuthenticationService): Promise<ProcessMessageResult> => {
     const context = await mlsContext(parts, group.suite, service);
     const message = {
       version: protocolVersions.mls10,
@@ -297,5 +311,6 @@ async function runLibrary(
     } catch (cause) {
       throw new MlsError(reason, 'message: refused by the MLS library', { cause });
     }
-  });
+  };
+  return authenticated(parts.manifests, run, isMember);
 }

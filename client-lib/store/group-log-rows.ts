@@ -47,6 +47,8 @@ export interface PendingRow {
   readonly cold: Uint8Array;
   readonly hot: Uint8Array;
   readonly past: Uint8Array;
+  /** MLS Welcome; empty: nobody joins. */
+  readonly welcome: Uint8Array;
 }
 
 export interface RekeyRow {
@@ -136,6 +138,7 @@ const pendingOf = (row: Row): PendingRow => ({
   cold: row.bytes('cold'),
   hot: row.bytes('hot'),
   past: row.bytes('past'),
+  welcome: row.bytes('welcome'),
 });
 
 const rekeyOf = (row: Row): RekeyRow => ({
@@ -227,7 +230,8 @@ export function groupLogRows(db: Database): GroupLogRows {
     putPending(pending) {
       db.run(
         `INSERT OR REPLACE INTO group_pending (commit_hash, group_id, intent_id, parent, request,
-           is_last, is_refused, cold, hot, past) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+           is_last, is_refused, cold, hot, past, welcome)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
         pending.commitHash,
         pending.groupId,
         pending.intentId,
@@ -238,6 +242,7 @@ export function groupLogRows(db: Database): GroupLogRows {
         pending.cold,
         pending.hot,
         pending.past,
+        pending.welcome,
       );
     },
     refusePending(commitHash) {

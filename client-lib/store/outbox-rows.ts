@@ -112,33 +112,48 @@ export function outboxRows(db: Database): OutboxRows {
     );
     return { inAll: row?.number('in_all') ?? 0, ofDevice: row?.number('of_device') ?? 0 };
   };
-  return {
-    add({ mid, payload, targets, messageId, about }, nowMs) {
-      const kind = about?.kind ?? (messageId === undefined ? 'HANDSHAKE' : 'MESSAGE');
-      db.transaction(() => {
-        const payloadId = db.insert(
-          'INSERT INTO outbox_payload (mid, bytes) VALUES (?, ?)',
-          mid,
-          payload,
-        );
-        for (const { rid, domain, userId } of targets) {
-          db.run(
-            `INSERT INTO outbox (payload_id, rid, domain, user_id, kind, message_id, group_id, epoch,
+  const add = (
+    { mid, payload, targets, messageId, about }: Parameters<OutboxRows['add']>[0],
+    nowMs: number,
+  ): number | undefined => {
+    const kind = about?.kind ?? (messageId === undefined ? 'HANDSHAKE' : 'MESSAGE');
+    return db.transaction(() => {
+      const payloadId = db.insert(
+        'INSERT INTO outbox_payload (mid, bytes) VALUES (?, ?)',
+        mid,
+        payload,
+      );
+      for (const { rid, domain, userId } of targets) {
+        db.run(
+          `INSERT INTO outbox (payload_id, rid, domain, user_id, kind, message_id, group_id, epoch,
                generation, state, created_ms, resends)
              VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'SEALED', ?, ?)`,
-            payloadId ?? null,
-            rid,
-            domain,
-            userId ?? null,
-            kind,
-            messageId ?? null,
-            about?.groupId ?? null,
-            about === undefined ? null : Number(about.epoch),
-            about?.generation ?? null,
-            nowMs,
-            about?.resends ?? 0,
-          );
-        }
+          payloadId ?? null,
+          rid,
+          domain,
+          userId ?? null,
+          kind,
+          messageId ?? null,
+          about?.groupId ?? null,
+          about === undefined ? null : Number(about.epoch),
+          about?.generation ?? null,
+          nowMs,
+          about?.resends ?? 0,
+        );
+      }
+      return payloadId;
+    });
+  };
+  return {
+    add: (entry, nowMs) => void add(entry, nowMs),
+    addSent(entry, nowMs) {
+      db.transaction(() => {
+        db.run(
+          `UPDATE outbox SET state = 'RELAYED', accepted_ms = ?, resend_ms = ? WHERE payload_id = ?`,
+          nowMs,
+          nowMs + outboxBounds.resendAfterMs[0],
+          add(entry, nowMs) ?? null,
+        );
       });
     },
     openTargets: () =>

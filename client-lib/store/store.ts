@@ -393,6 +393,8 @@ export interface OutboxRows {
     },
     nowMs: number,
   ): void;
+  /** The same for what its devices should have by now another way: sent if nobody confirms it. */
+  addSent(entry: Parameters<OutboxRows['add']>[0], nowMs: number): void;
   /** Devices with SEALED rows to be sent: hex of rid and id of the newest row; oldest row first. */
   openTargets(): readonly { readonly target: string; readonly newestId: number }[];
   /** Oldest SEALED row of a device with id > after, without those that are to be sealed anew. */

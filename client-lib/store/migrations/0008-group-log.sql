@@ -51,7 +51,8 @@ CREATE TABLE group_pending (
   is_refused  INTEGER NOT NULL,
   cold        BLOB NOT NULL,
   hot         BLOB NOT NULL,
-  past        BLOB NOT NULL                     -- of the parent's epoch
+  past        BLOB NOT NULL,                    -- of the parent's epoch
+  welcome     BLOB NOT NULL                     -- MLS message, to be sent again; empty: nobody joins
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX group_pending_of ON group_pending (group_id);
 
