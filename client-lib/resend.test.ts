@@ -279,6 +279,29 @@ describe('a hole', () => {
     assert.equal(bob.store.resend.nextHoleMs(), undefined);
   });
 
+  test('whose text disappeared at its author ends so too; what nobody saw yet stays', async () => {
+    const { clock, alice, bob, carol, id } = await company();
+    await alice.conversations.updateMetadata(id, { expirySeconds: 30 });
+    await exchange(alice, bob, carol);
+    await say(alice, id, 'one', 'two', 'three');
+    const [first, , third] = take(alice, bob);
+    assert(first !== undefined && third !== undefined);
+    await bob.receive(first);
+    await bob.receive(third);
+    clock.advance(Math.max(holeLimits.patienceMs, 31_000));
+    assert.equal(alice.store.messages.expire(clock.now(), 9).length, 3);
+    await exchange(alice, bob);
+    assertHas(bob, id, ['one', 'three']);
+    assert.deepEqual(
+      bob.store.resend.holes().map(({ from, to, state }) => [from, to, state]),
+      [[2, 2, 'GONE']],
+    );
+    assert.deepEqual(
+      alice.history(id).map(({ text }) => text),
+      ['', '', ''],
+    );
+  });
+
   test('before the own membership is none, and nothing of it is told or sent', async () => {
     const { clock, alice, bob, carol, id } = await company();
     const dave = new TestDevice('dave@blue.example', alice.directory, { clock });
