@@ -98,11 +98,11 @@ export class FramedConnection implements Connection {
     this.#pushHandler.resolve(handler);
   }
 
-  /** Throws TransportError `limit` when no push stream may be opened within the handshake time. */
+  /** Throws TransportError `limit` when none may be opened within `openPushMs`. */
   openPushStream(): Promise<PushWriter> {
     if (this.#closeInfo) return Promise.reject(closedError(this.#closeInfo));
     const opened = Promise.withResolvers<PushWriter>();
-    const timer = this.#runtime.clock.timer(this.#limits.handshakeMs, () => {
+    const timer = this.#runtime.clock.timer(this.#limits.openPushMs, () => {
       withdraw?.();
       opened.reject(new TransportError('limit', 'push: the peer allows no further stream'));
     });
@@ -146,7 +146,8 @@ export class FramedConnection implements Connection {
     } else if (this.#callsUnread.length < incomingStreams) {
       this.#callsUnread.push(stream);
     } else {
-      stream.reset('cancelled');
+      // Behind its arrival: the stock engine is still making it.
+      queueMicrotask(() => stream.reset('cancelled'));
     }
   }
 

@@ -53,23 +53,23 @@ export function limitCases(make: MakeEngine): void {
 
   test('handshakes above the rate of an address come to nothing', async (t) => {
     const rig = await Rig.listen(t, make, {
-      limits: { handshakeMs: 400 },
-      listenerLimits: { handshakesPerHostPerSecond: 1, handshakeMs: 5000 },
+      listenerLimits: { handshakesPerHostPerSecond: 1 },
     });
+    const limits = { ...rig.dialOptions().limits, handshakeMs: 400 };
     await callEcho(await rig.dial());
     await callEcho(await rig.dial());
     // Over UDP silence; a TCP connection has been made by the system and can only be dropped.
-    await rejectsWith(rig.dial(), 'timeout', 'closed');
+    await rejectsWith(rig.dial({ limits }), 'timeout', 'closed');
     await rig.runtime.clock.sleep(1000);
     await callEcho(await rig.dial());
   });
 
   test('calls that are given up at once do not multiply the handlers that run', async (t) => {
-    const incomingStreams = 4;
+    const [incomingStreams, callsInFlight] = [8, 4];
     const gate = Promise.withResolvers<void>();
     let [running, most, served] = [0, 0, 0];
     const rig = await Rig.listen(t, make, {
-      listenerLimits: { incomingStreams },
+      limits: { incomingStreams, callsInFlight },
       onCall: async ({ requestId, payload }) => {
         running += 1;
         most = Math.max(most, running);
@@ -81,7 +81,7 @@ export function limitCases(make: MakeEngine): void {
     });
     const connection = await rig.dial();
     for (let round = 0; round < 8; round += 1) {
-      const calls = Array.from({ length: incomingStreams }, async () => {
+      const calls = Array.from({ length: callsInFlight }, async () => {
         const signal = AbortSignal.timeout(40);
         await rejectsWith(connection.call(request, { ...patient, signal }), 'cancelled');
       });

@@ -96,6 +96,8 @@ export interface TransportLimits {
   /** Incoming push streams that the peer may have open. */
   readonly incomingPushStreams: number;
   readonly handshakeMs: number;
+  /** Time that the opening of a push stream waits for the peer to allow it. */
+  readonly openPushMs: number;
   readonly idleMs: number;
   readonly keepAliveMs: number;
   /** Time a peer has to complete a request once its stream is open. */
@@ -114,6 +116,7 @@ export const defaultLimits: TransportLimits = {
   incomingStreams: 100,
   incomingPushStreams: 8,
   handshakeMs: 5_000,
+  openPushMs: 5_000,
   idleMs: 30_000,
   keepAliveMs: 10_000,
   requestReadMs: 15_000,
