@@ -13,6 +13,7 @@ export type SignaturePrefix =
   | 'qpc/node/1'
   | 'qpc/stored/1'
   | 'qpc/endpoint/1'
+  | 'qpc/card/1'
   | 'qpc/resend/1'
   | 'qpc/gone/1'
   | 'qpc/entry/1'

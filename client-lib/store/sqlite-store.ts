@@ -6,6 +6,7 @@ import { accountRows } from './account-rows.ts';
 import { contactRows } from './contact-rows.ts';
 import { openDatabase } from './database.ts';
 import { groupLogRows } from './group-log-rows.ts';
+import { cardRows } from './card-rows.ts';
 import { endpointRows } from './endpoint-rows.ts';
 import { groupRows } from './group-rows.ts';
 import { inboxRows } from './inbox-rows.ts';
@@ -40,6 +41,7 @@ export function openStore(path: string, key: Uint8Array): ClientStore {
     skipped: skippedRows(db),
     tokens: tokenRows(db),
     endpoints: endpointRows(db),
+    cards: cardRows(db),
     transaction: (work) => db.transaction(work),
     checkpoint: () => db.checkpoint(),
     close: () => db.close(),

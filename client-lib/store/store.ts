@@ -6,6 +6,7 @@
  */
 import type { TokenRows } from './token-rows.ts';
 import type { GroupLogRows } from './group-log-rows.ts';
+import type { CardRows } from './card-rows.ts';
 import type { EndpointRows } from './endpoint-rows.ts';
 import type { LogRows } from './log-rows.ts';
 import type { ReceiptRows } from './receipt-rows.ts';
@@ -543,4 +544,5 @@ export interface ClientStore extends Disposable {
   readonly skipped: SkippedRows;
   readonly tokens: TokenRows;
   readonly endpoints: EndpointRows;
+  readonly cards: CardRows;
 }
