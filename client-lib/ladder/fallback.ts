@@ -69,8 +69,8 @@ export class Fallback {
   }
 
   async stop(): Promise<void> {
-    await this.#ladder.stop();
-    await this.#peers?.stop();
+    // Together: the end of the swarm ends what the ladder waits for.
+    await Promise.all([this.#ladder.stop(), this.#peers?.stop()]);
     await this.#guest.close();
   }
 

@@ -8,7 +8,7 @@ import {
   hex,
   methods,
   TransportError,
-  UnauthenticatedError,
+  UnavailableError,
   type Runtime,
   type SigningKey,
 } from '@quicprochat/proto';
@@ -19,8 +19,12 @@ import type { Acquaintances } from './acquaintances.ts';
 import type { Endpoints } from './endpoints.ts';
 import type { PeerDelivery, PeerSwarm } from './peer-swarm.ts';
 
-/** Wait before a swarm that did not start is tried again (ms). */
-const startRetryMs = 60_000;
+export const peersLimits = {
+  /** Wait before a swarm that did not start is tried again (ms). */
+  startRetryMs: 60_000,
+  /** How often it is looked whether the own record is too old or says something else now (ms). */
+  recordMs: 15 * 60_000,
+} as const;
 
 export interface PeersParts {
   readonly store: ClientStore;
@@ -38,6 +42,7 @@ export class Peers {
   #running: PeerDelivery | undefined;
   #starting: Promise<void> = Promise.resolve();
   #session: Session | undefined;
+  #timer: { cancel(): void } | undefined;
   #isStopped = false;
   #isStarted = false;
 
@@ -54,6 +59,7 @@ export class Peers {
 
   async stop(): Promise<void> {
     this.#isStopped = true;
+    this.#timer?.cancel();
     const { endpoints, acquaintances } = this.#parts;
     await this.#starting;
     endpoints.gone();
@@ -109,8 +115,10 @@ export class Peers {
           // It may have moved while no node was there to say so.
           endpoints.learn(from);
         },
-        onDelivery: async ({ request: { mid, payload }, via }) => {
-          if (this.#isStopped) throw new UnauthenticatedError('NOT_LOGGED_IN', 'closing');
+        onDelivery: async ({ from: { device }, request: { mid, payload }, via }) => {
+          if (this.#isStopped) throw new UnavailableError('DRAINING', 'this device closes');
+          // Somebody may have been blocked, or has left, since Hello.
+          await acquaintances.admit(device);
           return this.#parts.receive({ mid, payload, via });
         },
         onRecord: (signed, seq) => {
@@ -119,13 +127,24 @@ export class Peers {
         },
       });
       this.#running = running;
+      this.#refresh(running);
       void this.#publish();
     } catch (error) {
       runtime.log.warn('the swarm does not start', { error: String(error) });
-      runtime.clock.timer(startRetryMs, () => {
-        if (!this.#isStopped) this.#starting = this.#start();
+      if (this.#isStopped) return;
+      this.#timer = runtime.clock.timer(peersLimits.startRetryMs, () => {
+        this.#starting = this.#start();
       });
     }
+  }
+
+  /** Asked for, the swarm makes its record anew where that is due. */
+  #refresh(running: PeerDelivery): void {
+    if (this.#isStopped) return;
+    this.#timer = this.#parts.runtime.clock.timer(peersLimits.recordMs, () => {
+      running.record();
+      this.#refresh(running);
+    });
   }
 
   #makeKey(): { readonly seed: Uint8Array; readonly seq: number } {

@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { hasReason, systemRandom } from '@quicprochat/proto';
+import { hasReason, systemClock, systemRandom } from '@quicprochat/proto';
 import type { OpenOptions, Path, PeerSwarm } from '@quicprochat/client-lib';
 import { deviceSwarm, type DeviceSwarm } from '@quicprochat/p2p/device';
 import { Rig, type RigClient } from '../client/rig.ts';
@@ -138,4 +138,8 @@ test('strangers are refused, a member that sends garbage and floods is too, and 
   await anna.client.send(id, 'two');
   assert.deepEqual(await arrivals(bert, 1), [['two', 'node']]);
   assert.equal(bert.client.undecryptable().length, 0);
+  // Her stream is open still; what counts is who she is to him now.
+  await bert.client.block(anna.userId);
+  await systemClock.sleep(100);
+  await assert.rejects(annas.deliver(to, garbage()), { reason: 'BLOCKED' });
 });
