@@ -25,6 +25,8 @@ export const hubLimits = {
   /** Pause before a hub that did not answer is asked again (ms): it doubles up to the longest. */
   retryMs: 200,
   retryMaxMs: 10_000,
+  /** How long the third hub is asked on when the second one was enough (ms). */
+  lingerMs: 30_000,
   /** Commits of one group that wait for each other. */
   waitersPerGroup: 64,
   /** Groups that wait for a majority at once, and that are remembered as led. */

@@ -131,7 +131,14 @@ export class HubSet implements Disposable {
       if (prepared.outcome === 'accepted') return prepared.control;
       const isLed = confirmed !== undefined || leads(await this.#needState(group), domain);
       if (!isLed) return undefined;
-      const decided = await this.#inTime(this.#leader.drive(group));
+      let decided;
+      try {
+        decided = await this.#inTime(this.#leader.drive(group));
+      } catch (error) {
+        // The leader of a higher term knows by its hash whether this commit came through.
+        if (!leads(await this.#needState(group), domain)) return undefined;
+        throw error;
+      }
       if (prepared.outcome === 'prepared' && decided !== undefined) return decided.control;
     }
   }

@@ -36,6 +36,8 @@ export class HubLeader {
   readonly #drives = new Map<string, Drive>();
   /** Terms in which a majority took this hub's log in this life of the process; oldest first. */
   readonly #confirmed = new Map<string, number>();
+  /** Groups whose third hub is still being asked. */
+  readonly #lingering = new Map<string, AbortController>();
   #isStopped = false;
 
   constructor(parts: HubParts) {
@@ -89,6 +91,8 @@ export class HubLeader {
     this.#isStopped = true;
     for (const { stop } of this.#drives.values()) stop.abort(unavailable('the node stops'));
     this.#drives.clear();
+    for (const end of this.#lingering.values()) end.abort();
+    this.#lingering.clear();
   }
 
   async #decide(group: Uint8Array, stop: AbortSignal): Promise<Decided> {
@@ -96,14 +100,16 @@ export class HubLeader {
     const state = await store.hubState(group);
     if (state === undefined || !leads(state, domain)) throw unavailable('this hub does not lead');
     const { adopted: term, prepared } = state;
-    const word = await this.#majority(group, state, stop);
+    const asked = this.#ask(group, state, stop);
+    const word = await asked.first;
     stop.throwIfAborted();
     let accepted: Decided;
     if (prepared !== undefined) {
       const commit = offers.decided(prepared, term, [word]);
       accepted = await store.acceptPrepared(term, commit);
       for (const peer of peersOf(commit)) notify(peer);
-      this.#tell(group, state, accepted.control);
+      for (const [hub, answer] of asked.all)
+        this.#tell(hub, answer, group, state, accepted.control);
     }
     if (!stop.aborted) this.#confirm(group, term);
     return accepted;
@@ -119,30 +125,58 @@ export class HubLeader {
     }
   }
 
-  /** The signature of the first other hub that has the log on disk. */
-  #majority(group: Uint8Array, state: HubState, stop: AbortSignal): Promise<HubSignature> {
+  /** Asks both others for their signatures; `first`: of the one that has the log on disk first. */
+  #ask(
+    group: Uint8Array,
+    state: HubState,
+    stop: AbortSignal,
+  ): {
+    readonly first: Promise<HubSignature>;
+    readonly all: readonly (readonly [hub: string, answer: Promise<HubSignature>])[];
+  } {
     const { domain, runtime } = this.#parts;
-    const decided = Promise.withResolvers<HubSignature>();
-    const enough = new AbortController();
-    stop.addEventListener('abort', () => decided.reject(stop.reason as Error), { once: true });
-    const others = state.hubs.filter((hub) => hub !== domain);
-    let open = others.length;
-    for (const hub of others) {
-      const patience = AbortSignal.any([stop, enough.signal]);
-      this.#askUntil(hub, group, state, patience).then(
-        (word) => decided.resolve(word),
-        (error: unknown) => {
-          open -= 1;
-          const fence = fencedBy(error);
-          if (fence !== undefined) {
-            runtime.log.info('hub leads no longer', { by: hub, term: state.adopted, fence });
-            decided.reject(unavailable('another hub leads', error));
-            this.stepDown(group);
-          } else if (open === 0) decided.reject(unavailable('the other hubs refuse', error));
-        },
-      );
+    const first = Promise.withResolvers<HubSignature>();
+    const patience = this.#patience(group, first.promise);
+    stop.addEventListener('abort', () => first.reject(stop.reason as Error), { once: true });
+    const all = state.hubs
+      .filter((hub) => hub !== domain)
+      .map((hub) => {
+        const answer = this.#askUntil(hub, group, state, AbortSignal.any([stop, patience]));
+        return [hub, answer] as const;
+      });
+    let open = all.length;
+    for (const [hub, answer] of all) {
+      answer.then(first.resolve, async (error: unknown) => {
+        open -= 1;
+        const fence = fencedBy(error);
+        if (fence === undefined) {
+          if (open === 0) first.reject(unavailable('the other hubs refuse', error));
+          return;
+        }
+        runtime.log.info('hub leads no longer', { by: hub, term: state.adopted, fence });
+        // As if it had been asked itself: it knows then who leads.
+        await this.#parts.store.promiseTerm(group, fence, true).catch(() => undefined);
+        first.reject(unavailable('another hub leads', error));
+        this.stepDown(group);
+      });
     }
-    return decided.promise.finally(() => enough.abort());
+    return { first: first.promise, all };
+  }
+
+  /** Ends a while after the first answer, or when the next entry is brought to the hubs. */
+  #patience(group: Uint8Array, first: Promise<unknown>): AbortSignal {
+    const key = keyOf(group);
+    this.#lingering.get(key)?.abort();
+    const end = new AbortController();
+    this.#lingering.set(key, end);
+    const forget = (): void => {
+      end.abort();
+      if (this.#lingering.get(key) === end) this.#lingering.delete(key);
+    };
+    const { clock } = this.#parts.runtime;
+    const lingerMs = this.#lingering.size > hubLimits.groups ? 0 : hubLimits.lingerMs;
+    first.then(() => clock.timer(lingerMs, forget), forget);
+    return end.signal;
   }
 
   /** Asks until there is an answer; when `patience` ends it is not asked again. */
@@ -155,7 +189,7 @@ export class HubLeader {
     const { clock, random, log } = this.#parts.runtime;
     for (let tries = 0; ; tries += 1) {
       try {
-        return await this.#ask(hub, group, state);
+        return await this.#askOnce(hub, group, state);
       } catch (error) {
         if (isRefusal(error) && fencedBy(error) === undefined) {
           log.warn('hub refuses', { hub, reason: error.reason, error: error.message });
@@ -171,7 +205,7 @@ export class HubLeader {
   }
 
   /** One question, with the entries that the other hub lacks if need be. */
-  async #ask(hub: string, group: Uint8Array, state: HubState): Promise<HubSignature> {
+  async #askOnce(hub: string, group: Uint8Array, state: HubState): Promise<HubSignature> {
     const { peers, keysOf } = this.#parts;
     const { hubs, adopted: term, position, head, prepared } = state;
     const request = {
@@ -193,13 +227,17 @@ export class HubLeader {
     return signature;
   }
 
-  /** Others know sooner what was accepted; who misses it learns by the next commit. */
-  #tell(group: Uint8Array, { hubs, position }: HubState, control: Uint8Array): void {
-    const { domain, peers } = this.#parts;
+  /** A hub that has the entry learns that it was accepted; else it does by the next commit. */
+  #tell(
+    hub: string,
+    answer: Promise<HubSignature>,
+    group: Uint8Array,
+    { hubs, position }: HubState,
+    control: Uint8Array,
+  ): void {
+    const { peers } = this.#parts;
     const entries = [fromBinary(GroupControlSchema, control)];
     const request = { group, hubs: [...hubs], position: BigInt(position + 1), entries };
-    for (const hub of hubs.filter((one) => one !== domain)) {
-      peers.install(hub, request).catch(() => undefined);
-    }
+    answer.then(() => peers.install(hub, request)).catch(() => undefined);
   }
 }
