@@ -44,6 +44,8 @@ export class Cluster implements Disposable {
   readonly ledger = new NodeLedger();
   readonly violations: Violation[] = [];
   readonly slowDisks = new Set<string>();
+  /** Hosts that take what is sent to them only after this long (ms). */
+  readonly slowReaders = new Map<string, number>();
   /** Copies of the nodes' disks, oldest first; the first is what the run began with. */
   readonly backups = new Map<string, FileImage[]>();
   readonly #disk = new Disk();
@@ -137,6 +139,8 @@ export class Cluster implements Disposable {
     if (this.#isHealed) return;
     this.#isHealed = true;
     this.slowDisks.clear();
+    this.slowReaders.clear();
+    for (const { domain } of this.nodes) this.#disk.setFull(domain, false);
     const hosts = [...this.nodes.map(({ domain }) => domain), ...this.clients.map((c) => c.name)];
     for (const from of hosts) for (const to of hosts) this.network.heal(from, to);
     this.start();
@@ -171,6 +175,12 @@ export class Cluster implements Disposable {
     this.ledger.restored(node);
     // A backup that is newer than the disk is none any more.
     images.splice(images.indexOf(image) + 1);
+  }
+
+  /** The disk of a node takes no rows, for a while; what is there stays and is read. */
+  fillDisk(node: SimNode): void {
+    this.#disk.setFull(node.domain, true);
+    this.scheduler.after(this.downMs(), () => this.#disk.setFull(node.domain, false));
   }
 
   /** Some time between the mix's bounds. */
@@ -210,7 +220,8 @@ export class Cluster implements Disposable {
       fixedMs = this.random.between(0.5, 0.5 + delayMs);
       this.#pairMs.set(pair, fixedMs);
     }
-    return fixedMs + this.#delays.share() ** 3 * tailMs;
+    const slowMs = this.slowReaders.get(to) ?? 0;
+    return fixedMs + slowMs + this.#delays.share() ** 3 * tailMs;
   }
 }
 

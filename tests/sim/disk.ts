@@ -2,9 +2,17 @@
  * Files of simulated processes: where they lie, and what is left of them when a process dies. A life
  * has a path of its own, so that the handles of a dead one do no harm.
  */
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import fs, {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 
 /** A database as its files lie: ending -> bytes. */
 export type FileImage = ReadonlyMap<string, Uint8Array>;
@@ -21,15 +29,43 @@ export class Disk implements Disposable {
   /** A path for a life of `name`, with an image in it. */
   place(name: string, image: FileImage): string {
     this.#files += 1;
-    const path = join(this.#directory, `${name}.${this.#files}`);
+    const path = join(this.#directory, name, String(this.#files));
+    mkdirSync(dirname(path), { recursive: true });
     for (const [ending, bytes] of image) writeFileSync(path + ending, bytes);
     return path;
   }
 
+  /** From now on, or no more: who asks how much room the disk of `name` has is told none. */
+  setFull(name: string, isFull: boolean): void {
+    watchRoom();
+    const folder = join(this.#directory, name);
+    if (isFull) fullFolders.add(folder);
+    else fullFolders.delete(folder);
+  }
+
   [Symbol.dispose](): void {
+    for (const folder of fullFolders) {
+      if (folder.startsWith(this.#directory)) fullFolders.delete(folder);
+    }
     rmSync(this.#directory, { recursive: true, force: true });
   }
 }
+
+const fullFolders = new Set<string>();
+
+/** From now on, for the whole process, a full folder is said to be so. Idempotent. */
+function watchRoom(): void {
+  if (isRoomWatched) return;
+  isRoomWatched = true;
+  const { statfsSync } = fs;
+  const watched = (path: string): fs.StatsFs => {
+    const room = statfsSync(path);
+    return fullFolders.has(path) ? Object.assign(room, { bavail: 0, bfree: 0 }) : room;
+  };
+  Object.assign(fs, { statfsSync: watched });
+  syncBuiltinESMExports();
+}
+let isRoomWatched = false;
 
 /** What the files hold now: all that was written survives the process that wrote it. */
 export function imageOf(path: string): FileImage {

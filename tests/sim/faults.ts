@@ -1,6 +1,6 @@
 /** The faults of a mix that come again and again, each in a loop of its own on simulated time. */
 import type { Cluster } from './cluster.ts';
-import type { Events } from './mixes.ts';
+import { losesDisks, type Events } from './mixes.ts';
 
 /** Does one fault; time is over when the loop goes on. */
 type Deed = (cluster: Cluster) => void;
@@ -72,10 +72,36 @@ const deeds: { readonly [K in keyof Events]-?: Deed } = {
     slowDisks.add(domain);
     scheduler.after(random.between(1_000, 8_000), () => slowDisks.delete(domain));
   },
+  fullDisk: (cluster) => {
+    const node = cluster.random.pick(cluster.nodes);
+    cluster.trace.fault('full-disk', node.domain);
+    cluster.fillDisk(node);
+  },
+  slowReader: (cluster) => {
+    const { random, clients, slowReaders, trace, scheduler } = cluster;
+    const { name } = random.pick(clients);
+    trace.fault('slow-reader', name);
+    slowReaders.set(name, random.between(500, 8_000));
+    scheduler.after(cluster.downMs(), () => slowReaders.delete(name));
+  },
   restoreNode: (cluster) => {
     const node = cluster.random.pick(cluster.nodes);
     // Not while it is dead: then the next life is planned already.
     if (node.isUp) cluster.restore(node);
+  },
+  restoreNodeApart: (cluster) => {
+    const node = cluster.random.pick(cluster.nodes);
+    if (!node.isUp) return;
+    const others = cluster.nodes.filter((other) => other !== node);
+    cut(
+      cluster,
+      'cut-restored',
+      others.flatMap(({ domain }): [string, string][] => [
+        [node.domain, domain],
+        [domain, node.domain],
+      ]),
+    );
+    cluster.restore(node);
   },
 };
 
@@ -93,7 +119,7 @@ export function beginFaults(cluster: Cluster): void {
     };
     next();
   }
-  if (cluster.mix.events.restoreNode !== undefined) beginBackups(cluster);
+  if (losesDisks(cluster.mix)) beginBackups(cluster);
 }
 
 function beginBackups(cluster: Cluster): void {

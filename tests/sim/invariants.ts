@@ -5,7 +5,7 @@
  */
 import type { BatchOutcome, OperationRequest } from '@quicprochat/nodes/store/simulation';
 import { openForReading } from '@quicprochat/nodes/store/simulation';
-import type { TargetOutcome } from '@quicprochat/nodes';
+import type { Fetched, TargetOutcome } from '@quicprochat/nodes';
 import { messageTag } from '@quicprochat/proto';
 import type { Violation } from '../checkers/index.ts';
 import type { NodeObserver, SimNode } from './node.ts';
@@ -40,6 +40,8 @@ export class NodeLedger implements NodeObserver {
   /** These: one node may still say that it passed them on. What becomes of them is judged end to end. */
   readonly #excused = new Set<Copy>();
   readonly #said = new Map<string, Said>();
+  /** `<store id> <rid> <seq>` -> mid: what readers were given. */
+  readonly #read = new Map<string, string>();
 
   committed(
     node: SimNode,
@@ -53,6 +55,7 @@ export class NodeLedger implements NodeObserver {
       const one = outcome.outcomes[index];
       if (one?.isOk !== true) continue;
       this.#note(said, request, one.value);
+      if (request.name === 'fetch') this.#compare(node, request.args[0], one.value as Fetched);
     }
   }
 
@@ -87,6 +90,20 @@ export class NodeLedger implements NodeObserver {
       }
       default:
         break;
+    }
+  }
+
+  /** A reader's cursor means one row for ever, as long as the store says that it is the same. */
+  #compare(node: SimNode, rid: Uint8Array, { rows }: Fetched): void {
+    const log = `${node.storeIdHex} ${Buffer.from(rid).toString('hex')}`;
+    for (const { seq, mid } of rows) {
+      const name = `${log} ${seq}`;
+      const text = Buffer.from(mid).toString('hex');
+      const known = this.#read.get(name);
+      if (known !== undefined && known !== text) {
+        this.#find('I3', `${node.domain}: seq ${seq} of ${log.slice(17, 25)} is two messages`);
+      }
+      this.#read.set(name, text);
     }
   }
 

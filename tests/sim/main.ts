@@ -2,7 +2,7 @@
  * `npm run sim`: runs seeds and says what happened (docs/simulator.md lists the options). Exits with 1
  * when a run had a violation.
  */
-import { appendFileSync } from 'node:fs';
+import { appendFileSync, existsSync, readFileSync } from 'node:fs';
 import { fork, type ChildProcess } from 'node:child_process';
 import { randomInt } from 'node:crypto';
 import { parseArgs } from 'node:util';
@@ -56,6 +56,7 @@ async function spread(
   jobs: Job[],
   workers: number,
   done: (run: RunSummary) => void,
+  isOver: () => boolean,
 ): Promise<void> {
   const queue = jobs.values();
   await Promise.all(
@@ -66,6 +67,7 @@ async function spread(
         const summary = await ask(worker, job);
         if (!worker.connected) worker = undefined;
         done(summary);
+        if (isOver()) break;
       }
       worker?.disconnect();
     }),
@@ -94,6 +96,20 @@ function nothingOf({ seed, mix }: Job): RunSummary {
   return { seed, mix, hash: '', violations: [], faults: [], actions: [], ...counts, ...times };
 }
 
+/** The runs that a file of `--json` holds; a line that was cut off is none. */
+function readRuns(file: string): RunSummary[] {
+  if (!existsSync(file)) return [];
+  return readFileSync(file, 'utf8')
+    .split('\n')
+    .flatMap((line) => {
+      try {
+        return line === '' ? [] : [JSON.parse(line) as RunSummary];
+      } catch {
+        return [];
+      }
+    });
+}
+
 const workerMark = 'QPC_SIM_WORKER';
 
 function parseSeeds(seed: string | undefined, seeds: string | undefined): number[] {
@@ -119,16 +135,34 @@ async function main(): Promise<void> {
       mixes: { type: 'boolean', default: false },
       first: { type: 'boolean', default: false },
       kept: { type: 'boolean', default: false },
+      summary: { type: 'boolean', default: false },
+      minutes: { type: 'string' },
     },
   });
   if (values.mixes) {
     for (const { name, what } of mixes) console.log(`${name}: ${what}`);
     return;
   }
+  const report = new Report();
+  if (values.summary) {
+    if (values.json === undefined) throw new Error('--summary needs --json FILE');
+    for (const run of readRuns(values.json)) report.add(run);
+    for (const line of report.lines()) console.log(line);
+    for (const { seed, mix, violations } of report.failed) {
+      console.log(
+        `  ${replayCommand({ seed, mix })}: ${violations[0]?.checker} ${violations[0]?.text}`,
+      );
+    }
+    return;
+  }
   const chosen = values.kept
     ? keptSeeds
     : parseSeeds(values.seed, values.seeds).map((seed) => ({ seed, mix: values.mix }));
-  const jobs = chosen.map(({ seed, mix }) => ({
+  // A campaign goes on where it ended: runs that are in the file are not made again.
+  const isDone = new Set(
+    values.json === undefined ? [] : readRuns(values.json).map(({ seed, mix }) => `${seed} ${mix}`),
+  );
+  const all = chosen.map(({ seed, mix }) => ({
     seed,
     mix: (mix === undefined ? mixOfSeed(seed) : mixNamed(mix)).name,
     operations: values.operations === undefined ? undefined : Number(values.operations),
@@ -136,7 +170,12 @@ async function main(): Promise<void> {
     isTwice: values.twice,
     isTraced: values.trace,
   }));
-  const report = new Report();
+  const jobs = all.filter(({ seed, mix }) => !isDone.has(`${seed} ${mix}`));
+  if (jobs.length < all.length) console.log(`${all.length - jobs.length} runs are in the file`);
+  const endMs =
+    values.minutes === undefined
+      ? Number.POSITIVE_INFINITY
+      : performance.now() + Number(values.minutes) * 60_000;
   const done = (summary: RunSummary): void => {
     report.add(summary);
     if (values.json !== undefined) appendFileSync(values.json, `${JSON.stringify(summary)}\n`);
@@ -153,10 +192,11 @@ async function main(): Promise<void> {
   if (workers <= 1) {
     for (const job of jobs) {
       done(await run(job));
-      if (values.first && report.failed.length > 0) break;
+      const isFound = values.first && report.failed.length > 0;
+      if (isFound || performance.now() >= endMs) break;
     }
   } else {
-    await spread(jobs, workers, done);
+    await spread(jobs, workers, done, () => performance.now() >= endMs);
   }
   for (const line of report.lines()) console.log(line);
   if (report.failed.length > 0) process.exitCode = 1;

@@ -24,8 +24,14 @@ export interface Events {
   readonly restartNode?: number;
   /** A store that takes long for each commit, for a while. */
   readonly slowDisk?: number;
+  /** A disk takes no new rows, for a while. */
+  readonly fullDisk?: number;
+  /** A client takes what comes only seconds later, for a while. */
+  readonly slowReader?: number;
   /** A node dies and goes on with a backup of its disk. */
   readonly restoreNode?: number;
+  /** The same, and for a while no other node hears of it: it takes new rows before it is told. */
+  readonly restoreNodeApart?: number;
 }
 
 export interface Mix {
@@ -81,6 +87,11 @@ function mix(
 ): Mix {
   const { calls, ...others } = parts;
   return { ...base, ...others, calls: { ...base.calls, ...calls }, name, what };
+}
+
+/** Whether a node may lose what it had said OK to: clients bring that back, a night later. */
+export function losesDisks({ events }: Mix): boolean {
+  return events.restoreNode !== undefined || events.restoreNodeApart !== undefined;
 }
 
 export const mixes: readonly Mix[] = [
@@ -200,6 +211,20 @@ export const mixes: readonly Mix[] = [
     },
     downMs: [100, 8_000],
     tailMs: 500,
+  }),
+  mix('full-disk', 'a node whose disk is full takes no rows for a while, and dies meanwhile', {
+    events: { fullDisk: 8_000, killNode: 15_000 },
+    downMs: [1_000, 30_000],
+  }),
+  mix('slow-readers', 'clients that take what comes seconds later, and die meanwhile', {
+    events: { slowReader: 3_000, killClient: 12_000 },
+    downMs: [500, 20_000],
+    bursts: 0.2,
+  }),
+  mix('lost-disks-apart', 'nodes go on with a backup and hear nothing of the others at first', {
+    events: { restoreNodeApart: 18_000, killClient: 8_000 },
+    downMs: [2_000, 20_000],
+    nights: 1,
   }),
 ];
 

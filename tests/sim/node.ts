@@ -105,6 +105,11 @@ export class SimNode {
     if (this.#life === undefined) throw new Error(`${this.domain} is down`);
     return this.#life.path;
   }
+  /** As it tells its readers. Throws while it is down. */
+  get storeIdHex(): string {
+    if (this.#life === undefined) throw new Error(`${this.domain} is down`);
+    return Buffer.from(this.#life.channel.storeId).toString('hex');
+  }
   /** What its disk holds now. */
   image(): FileImage {
     return this.#life === undefined ? this.#image : imageOf(this.#life.path);

@@ -30,11 +30,11 @@ interface Context {
 }
 
 const actions: readonly Action[] = [
-  { name: 'send', weight: 58, run: (context) => send(context, 1) },
-  { name: 'read', weight: 24, run: read },
+  { name: 'send', weight: 44, run: (context) => send(context, 1) },
+  { name: 'read', weight: 28, run: read },
   {
     name: 'restart',
-    weight: 3,
+    weight: 4,
     async run({ cluster, one }) {
       await one.close();
       await cluster.openClient(one);
@@ -80,14 +80,14 @@ const actions: readonly Action[] = [
   },
   {
     name: 'look up',
-    weight: 1,
+    weight: 2,
     async run({ cluster, client }) {
       await client.lookUp(cluster.random.pick(cluster.clients).parts.userId);
     },
   },
   {
     name: 'history',
-    weight: 5,
+    weight: 10,
     async run({ client }) {
       for (const { id } of client.conversations()) client.history(id, 20);
     },
