@@ -89,7 +89,7 @@ export class Database {
   /** All of the work's writes or none; durable on return. An inner call joins the outer one. */
   transaction<T>(work: () => T): T {
     if (this.#db.inTransaction) return work();
-    this.#db.exec('BEGIN IMMEDIATE');
+    this.run('BEGIN IMMEDIATE');
     let result: T;
     try {
       result = work();
@@ -98,7 +98,7 @@ export class Database {
       throw error;
     }
     try {
-      this.#db.exec('COMMIT');
+      this.run('COMMIT');
     } catch (error) {
       this.#rollback();
       throw error;
