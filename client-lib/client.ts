@@ -442,6 +442,22 @@ export class QpcClient implements AsyncDisposable {
     return log?.client.credentials.own(labelOf(userId));
   }
 
+  /**
+   * The own contact card (docs/protocol/contact-cards.md), good for ten days at most. Throws
+   * NoAccountError, and FailedPreconditionError BAD_CURSOR while there is nothing to make it of.
+   */
+  exportCard(): Uint8Array {
+    return this.#requireDevice().cards.export();
+  }
+
+  /**
+   * Takes in somebody's card: known by a credential from then on, and checked in full once the log can
+   * be asked. Throws NoAccountError and as Cards.import.
+   */
+  async importCard(card: Uint8Array): Promise<Contact> {
+    return this.#requireDevice().importCard(card);
+  }
+
   /** The logs that this device relies on, as it saw them last. */
   logs(): readonly LogStatus[] {
     const { logs, gossip } = this.#requireDevice();

@@ -42,7 +42,7 @@ import { rejectingEntry, sealCommit, type LogView, type Walk } from './group-log
 import type { GroupPull } from './group-pull.ts';
 import { controlOf, headOf, type GroupWalker } from './group-walker.ts';
 import { callCreateGroup, callSubmit, logBehind } from './hub-calls.ts';
-import { fetchInvitees, type Invitee } from './invitation.ts';
+import { fetchInvitees, type InvitationParts, type Invitee } from './invitation.ts';
 import type { EvidenceExchange } from './kt/evidence-exchange.ts';
 import { refreshKeys } from './fresh-keys.ts';
 import type { Leaves } from './leaves.ts';
@@ -72,6 +72,7 @@ export const committerLimits = {
 
 export interface CommitterParts {
   readonly store: ClientStore;
+  readonly cards?: InvitationParts['cards'];
   readonly runtime: Runtime;
   readonly events: EventBus;
   readonly writer: Writer;

@@ -31,7 +31,7 @@ import {
   type GroupMetadata,
 } from './group-roles.ts';
 import { headOf } from './group-walker.ts';
-import { fetchInvitees, type Invitee } from './invitation.ts';
+import { fetchInvitees, type InvitationParts, type Invitee } from './invitation.ts';
 import type { EvidenceExchange } from './kt/evidence-exchange.ts';
 import type { Caller } from './link.ts';
 import {
@@ -82,6 +82,7 @@ export class ConversationEndedError extends QpcError {
 
 export interface ConversationParts {
   readonly store: ClientStore;
+  readonly cards?: InvitationParts['cards'];
   readonly runtime: Runtime;
   readonly contacts: Contacts;
   readonly evidence: EvidenceExchange;

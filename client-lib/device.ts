@@ -13,6 +13,7 @@ import {
 import type { Transport } from '@quicprochat/proto/transport';
 import { accountKeys, type AccountKeys } from './account.ts';
 import { AccountChanges } from './account-changes.ts';
+import type { Contact } from './contact.ts';
 import { Contacts } from './contacts.ts';
 import { Conversations } from './conversation.ts';
 import { DeliveryProofs } from './delivery-proofs.ts';
@@ -22,6 +23,7 @@ import type { EventBus } from './events.ts';
 import { Groups } from './groups.ts';
 import { Disappearing } from './disappearing.ts';
 import { EvidenceExchange } from './kt/evidence-exchange.ts';
+import { Cards } from './cards/cards.ts';
 import { GossipRounds } from './kt/gossip-rounds.ts';
 import { LogGossip } from './kt/log-gossip.ts';
 import { Holes } from './holes.ts';
@@ -73,6 +75,7 @@ export class Device {
   readonly groups: Groups;
   readonly logs: Logs;
   readonly gossip: LogGossip;
+  readonly cards: Cards;
   readonly changes: AccountChanges;
   readonly receipts: Receipts;
   readonly disappearing: Disappearing;
@@ -142,6 +145,11 @@ export class Device {
       random: runtime.random,
       manifests: this.contacts.lookup,
     });
+    this.cards = new Cards({
+      ...{ store, runtime, logs, contacts, mls, userId, identityKey: keys.identityKey },
+      endpoint: () => this.#fallback?.endpoint,
+      onEndpoint: (signed, from) => this.#fallback?.take(signed, from),
+    });
     this.#writer = new Writer(store, runtime);
     const { domain } = parseUserId(userId);
     const { pin } = parseNodeAddress(nodeAddress);
@@ -166,6 +174,7 @@ export class Device {
             identityKey: keys.identityKey,
             receive: (row) => this.#receiver.receivePeer(row),
             onDue: (delayMs) => this.#extras.wake(delayMs),
+            cardHolder: (of) => this.cards.holder(of),
           });
     const onOutbox = (): void => {
       this.outbox.kick();
@@ -186,6 +195,7 @@ export class Device {
       writer: this.#writer,
       mls,
       contacts,
+      cards: this.cards,
       caller: this.link,
       onOutbox,
     };
@@ -293,6 +303,7 @@ export class Device {
     this.conversations = new Conversations({
       committer: this.groups.committer,
       rekeys: this.groups.rekeys,
+      cards: this.cards,
       extras: this.#extras,
       store,
       runtime,
@@ -336,6 +347,16 @@ export class Device {
     await this.#guardian.begin(caller);
     await this.#publisher.publish(caller);
     await this.tokens.tellNode(caller);
+  }
+
+  /** Takes in a card, and asks its log at once if that can be. Throws as Cards.import. */
+  async importCard(bytes: Uint8Array): Promise<Contact> {
+    const contact = await this.cards.import(bytes);
+    const session = this.link.current;
+    if (session !== undefined) {
+      this.#logged(this.cards.recheck(session), 'asking logs about cards');
+    }
+    return contact;
   }
 
   /** Keys of a blocked contact are used from now on: what waited for them is tried again. */
@@ -398,6 +419,7 @@ export class Device {
     this.#keepPublished(session);
     this.#logged(this.#guardian.watch(session), 'watching the logs');
     this.#logged(this.#gossip.follow(session), 'asking what is heard of logs');
+    this.#logged(this.cards.recheck(session), 'asking logs about cards');
     this.#logged(this.#redelivery.follow(session), 'asking after copies');
   }
 

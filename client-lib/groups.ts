@@ -9,6 +9,7 @@ import { ForkWatch } from './fork-watch.ts';
 import { GroupPull } from './group-pull.ts';
 import { GroupWalker } from './group-walker.ts';
 import { HubKeys } from './hub-keys.ts';
+import type { InvitationParts } from './invitation.ts';
 import type { EvidenceExchange } from './kt/evidence-exchange.ts';
 import type { Logs } from './kt/logs.ts';
 import { Leaves } from './leaves.ts';
@@ -23,6 +24,7 @@ export interface GroupsParts extends Omit<
   'hubKeys' | 'walker' | 'tokens' | 'onMoved'
 > {
   readonly writer: Writer;
+  readonly cards?: InvitationParts['cards'];
   readonly logs: Logs;
   readonly evidence: EvidenceExchange;
   readonly tokens: Pick<DeliveryTokens, 'takeAtJoin' | 'changed' | 'wake' | 'forInvitees' | 'grew'>;

@@ -4,14 +4,17 @@
  * that a repeat burns no second package.
  */
 import {
+  hasReason,
   InvalidArgumentError,
   methods,
   NotFoundError,
   type RpcOptions,
   type Runtime,
   sameBytes,
+  TransportError,
 } from '@quicprochat/proto';
 import type { DeviceKeyPackage } from '@quicprochat/proto/messages';
+import type { Cards } from './cards/cards.ts';
 import type { Contact } from './contact.ts';
 import type { Contacts } from './contacts.ts';
 import type { Recipient } from './fan-out.ts';
@@ -29,6 +32,8 @@ export interface Invitee extends Recipient {
 }
 
 export interface InvitationParts {
+  /** For people whose node serves nothing now. */
+  readonly cards?: Pick<Cards, 'invitees'> | undefined;
   readonly store: ClientStore;
   readonly runtime: Runtime;
   readonly contacts: Contacts;
@@ -59,11 +64,20 @@ export async function fetchInvitees(
   }
   const { claimId } = claim;
   const { skip = [], ...rpc } = options;
-  const answer = await caller.call(
-    methods.fetchKeyPackage,
-    { userId, claimId, suites: [...suites] },
-    rpc,
-  );
+  let answer;
+  try {
+    const request = { userId, claimId, suites: [...suites] };
+    answer = await caller.call(methods.fetchKeyPackage, request, rpc);
+  } catch (error) {
+    // Last-resort packages of a card, if there is one: the Welcome goes by whatever way there is.
+    const isAway = error instanceof TransportError || hasReason(error, 'PEER_UNREACHABLE');
+    const byCard = isAway ? ((await parts.cards?.invitees(userId, suites)) ?? []) : [];
+    const left = byCard.filter(
+      ({ identityPub }) => !skip.some((rid) => sameBytes(rid, identityPub)),
+    );
+    if (left.length === 0) throw error;
+    return left;
+  }
   if (answer.manifest === undefined) {
     throw new InvalidArgumentError('BAD_FIELD', 'fetch key package: the answer has no manifest');
   }

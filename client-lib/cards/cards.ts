@@ -6,6 +6,7 @@
 import { defaultAuditorsMin, VerificationError, type OpenedCredential } from '@quicprochat/kt-log';
 import {
   FailedPreconditionError,
+  hex,
   InvalidArgumentError,
   parseUserId,
   PermissionDeniedError,
@@ -45,6 +46,8 @@ export interface CardsParts {
 
 export class Cards {
   readonly #parts: CardsParts;
+  /** User ids by device (hex); undefined: to be looked up. */
+  #holders: ReadonlyMap<string, string> | undefined;
 
   constructor(parts: CardsParts) {
     this.#parts = parts;
@@ -112,6 +115,7 @@ export class Cards {
         if (endpoint !== undefined) onEndpoint(endpoint, identityPub);
       }
     });
+    this.#holders = undefined;
     for (const { identityPub, prekey } of card.devices) contacts.acceptPrekey(identityPub, prekey);
     return contact;
   }
@@ -191,14 +195,19 @@ export class Cards {
     return found;
   }
 
-  /** Whose devices these are, by cards that are kept: who was given one may knock. */
-  devices(): readonly { readonly userId: string; readonly identityPub: Uint8Array }[] {
+  /** Whose device (hex) it is, by a card that is kept; whoever was given one may knock. */
+  holder(device: string): string | undefined {
     const { store, contacts } = this.#parts;
-    return store.cards
-      .all()
-      .flatMap(({ userId }) =>
-        (contacts.get(userId)?.devices ?? []).map(({ identityPub }) => ({ userId, identityPub })),
-      );
+    this.#holders ??= new Map(
+      store.cards
+        .all()
+        .flatMap(({ userId }) =>
+          (contacts.get(userId)?.devices ?? []).map(
+            ({ identityPub }) => [hex(identityPub), userId] as const,
+          ),
+        ),
+    );
+    return this.#holders.get(device);
   }
 
   /**

@@ -9,6 +9,7 @@ import { Command } from 'commander';
 import { silentLog, systemClock, systemRandom } from '@quicprochat/proto';
 import { addAccountCommands } from './account.ts';
 import { addBlockingCommands } from './blocking.ts';
+import { addCardCommands } from './cards.ts';
 import type { Cli } from './cli.ts';
 import { addConversationCommands } from './conversations.ts';
 import { addDeviceCommands } from './devices.ts';

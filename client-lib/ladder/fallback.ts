@@ -29,6 +29,8 @@ export interface FallbackParts {
   readonly identityKey: SigningKey;
   readonly own: { readonly domain: string; readonly nodeAddress: string };
   readonly receive: PeersParts['receive'];
+  /** See AcquaintancesParts. */
+  readonly cardHolder: (device: string) => string | undefined;
   /** Something is to be told to conversations soon. */
   readonly onDue: (delayMs?: number) => void;
 }
@@ -92,6 +94,11 @@ export class Fallback {
   /** Calls another domain's node without saying who asks. Errors are those of SealedSender.send. */
   callerOf(domain: string): Promise<Caller> {
     return this.#guest.caller(domain);
+  }
+
+  /** Where this device is reached without nodes, if it is. */
+  get endpoint(): SignedEndpointRecord | undefined {
+    return this.#endpoints?.own;
   }
 
   /** See ContentsParts. */

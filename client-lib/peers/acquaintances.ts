@@ -1,6 +1,6 @@
 /**
- * Who may deliver here without a node: devices that are members of a conversation of this device, except
- * those of people that were blocked. Kept in memory until memberships change, so that strangers who
+ * Who may deliver here without a node: devices that are members of a conversation of this device, and those
+ * whose cards it has, except of people that were blocked. Kept in memory until memberships change, so that strangers who
  * knock cost nothing.
  */
 import { hex, PermissionDeniedError } from '@quicprochat/proto';
@@ -10,6 +10,8 @@ import type { ClientStore } from '../store/store.ts';
 import type { Writer } from '../writer.ts';
 
 export interface AcquaintancesParts {
+  /** User id of a device (hex) whose card is kept here. */
+  readonly cardHolder: (device: string) => string | undefined;
   readonly store: ClientStore;
   readonly events: EventBus;
   readonly writer: Writer;
@@ -34,7 +36,8 @@ export class Acquaintances {
 
   /** Throws PermissionDeniedError BLOCKED for whoever may not; the same for strangers and blocked people. */
   async admit(device: Uint8Array): Promise<void> {
-    const userId = (await this.#look()).get(hex(device));
+    const name = hex(device);
+    const userId = (await this.#look()).get(name) ?? this.#parts.cardHolder(name);
     if (userId !== undefined && !this.#parts.store.tokens.blocked().includes(userId)) return;
     throw new PermissionDeniedError('BLOCKED', 'this device takes nothing from you');
   }

@@ -62,6 +62,11 @@ export class Endpoints implements Extra {
     onDue();
   }
 
+  /** The newest own record; undefined while the swarm does not run. */
+  get own(): SignedEndpointRecord | undefined {
+    return this.#own?.signed;
+  }
+
   /** Nothing is told any more: the swarm has stopped. */
   gone(): void {
     this.#own = undefined;

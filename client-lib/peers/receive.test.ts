@@ -83,7 +83,7 @@ test('members may deliver, strangers and blocked people may not, and cannot tell
   const { alice, bob, id } = await pair();
   const events = new EventBus();
   const { store, writer } = bob;
-  const acquaintances = new Acquaintances({ store, events, writer });
+  const acquaintances = new Acquaintances({ cardHolder: () => undefined, store, events, writer });
   await acquaintances.admit(alice.rid);
   const carol = new TestDevice('carol@red.example', alice.directory);
   const refused = { reason: 'BLOCKED', message: 'this device takes nothing from you' };

@@ -61,7 +61,7 @@ function vrfOf(name: string): LogKeys['vrf'] {
   const known = new Map<string, unknown>();
   const once = <T>(
     what: string,
-    asked: readonly [Uint8Array, readonly number[]],
+    asked: readonly [Uint8Array, readonly number[], ...unknown[]],
     make: () => T,
   ): T => {
     const key = `${what} ${asked[1].join()} ${Buffer.from(asked[0]).toString('latin1')}`;
@@ -71,7 +71,7 @@ function vrfOf(name: string): LogKeys['vrf'] {
   return {
     publicKey: vrf.publicKey,
     prove: (...asked) => once('prove', asked, () => vrf.prove(...asked)),
-    outputs: (...asked) => once('outputs', asked, () => vrf.outputs(...asked)),
+    places: (...asked) => once('places', asked, () => vrf.places(...asked)),
   };
 }
 
