@@ -130,6 +130,21 @@ describe('the own node counts as away', () => {
     assert.deepEqual(tried, ['direct 1']);
     assert.equal(open(), 1, 'it is the own node that brings it');
   });
+
+  test('again later, and what did not get through the first time is looked for then', async () => {
+    link('connecting');
+    device = unreachable;
+    seal(1);
+    failDials(ownNodeLimits.failedDials);
+    await clock.advance(100);
+    link('online');
+    await clock.advance(2 * ladderLimits.retryMs);
+    assert.deepEqual(tried, ['direct 1']);
+    device = works;
+    failDials(ownNodeLimits.failedDials + 1);
+    await clock.advance(100);
+    assert.deepEqual(tried, ['direct 1', 'direct 1']);
+  });
 });
 
 describe('a device', () => {
@@ -219,9 +234,10 @@ describe('a device', () => {
       if (rid[0] === bert[0]) throw new PermissionDeniedError('BLOCKED', 'no such token');
     };
     seal(1);
+    await clock.advance(100);
     seal(2, carl);
     await clock.advance(100);
-    assert.deepEqual(tried.toSorted(), ['direct 1', 'guest 1', 'guest 2']);
+    assert.deepEqual(tried, ['guest 1', 'direct 1', 'guest 2']);
     assert.equal(open(), 0);
   });
 
@@ -253,10 +269,13 @@ describe('while the own node is there', () => {
     seal(3);
     await clock.advance(100);
     assert.deepEqual(tried, ['direct 1', 'direct 3']);
+    ladder.unreachable('green.example', ladderLimits.backOffMs);
+    await clock.advance(100);
+    assert.deepEqual(tried.slice(2), ['direct 2'], 'sealed before anything was away');
     ladder.reached(blue);
     seal(4);
     await clock.advance(ladderLimits.awayMs);
-    assert.deepEqual(tried.slice(2), []);
+    assert.deepEqual(tried.slice(3), []);
   });
 
   test('what it said last about a domain is forgotten after a while', async () => {
