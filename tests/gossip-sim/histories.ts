@@ -61,7 +61,7 @@ function vrfOf(name: string): LogKeys['vrf'] {
   const known = new Map<string, unknown>();
   const once = <T>(
     what: string,
-    asked: readonly [Uint8Array, readonly number[], ...unknown[]],
+    asked: readonly [Uint8Array, readonly number[]],
     make: () => T,
   ): T => {
     const key = `${what} ${asked[1].join()} ${Buffer.from(asked[0]).toString('latin1')}`;
@@ -70,7 +70,7 @@ function vrfOf(name: string): LogKeys['vrf'] {
   };
   return {
     publicKey: vrf.publicKey,
-    prove: (...asked) => once('prove', asked, () => vrf.prove(...asked)),
+    prove: (label, versions) => once('prove', [label, versions], () => vrf.prove(label, versions)),
     places: (...asked) => once('places', asked, () => vrf.places(...asked)),
   };
 }
