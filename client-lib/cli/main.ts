@@ -54,6 +54,7 @@ addConversationCommands(program, cli);
 addGroupCommands(program, cli);
 addDeviceCommands(program, cli);
 addBlockingCommands(program, cli);
+addCardCommands(program, cli);
 addKeyCommands(program, cli);
 
 let exitCode = 0;

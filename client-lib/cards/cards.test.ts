@@ -1,0 +1,219 @@
+/** Contact cards: known by one while no log answers, refused when anything in it is not so, checked later. */
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import {
+  firstManifest,
+  hasReason,
+  parseUserId,
+  QpcError,
+  signingKeyFromSeed,
+  TransportError,
+} from '@quicprochat/proto';
+import type { SignedEndpointRecord } from '@quicprochat/proto/messages';
+import { makeSwarmKey, signEndpointRecord } from '@quicprochat/p2p';
+import { fetchInvitees } from '../invitation.ts';
+import { labelOf } from '../kt/logs.ts';
+import type { Session } from '../link.ts';
+import { mandatorySuite, xwingSuite } from '../mls/index.ts';
+import { TestDevice, TestDirectory, testRuntime } from '../test-devices.ts';
+import { cardLimits, makeCard, openCard } from './card.ts';
+import { Cards } from './cards.ts';
+
+/** Every entry is distinguished, so a credential is final as soon as the next entry stands. */
+const times = { reasonableMonitoringWindowMs: 1 };
+const dayMs = 24 * 3_600_000;
+
+async function pass(directory: TestDirectory, domain: string): Promise<void> {
+  await testRuntime.clock.sleep(5);
+  const { publicKey } = signingKeyFromSeed(testRuntime.random.bytes(32));
+  const userId = `${Buffer.from(publicKey.subarray(0, 8)).toString('hex')}@${domain}`;
+  const accountKey = signingKeyFromSeed(testRuntime.random.bytes(32));
+  directory.logVersion(userId, firstManifest(userId, accountKey, publicKey, 0));
+  await testRuntime.clock.sleep(5);
+}
+
+/** Has a credential and a last-resort package of each suite, as a device that was online has. */
+async function ready(device: TestDevice): Promise<void> {
+  const { directory, userId, deviceId, signatureKey, mls, store } = device;
+  const { domain } = parseUserId(userId);
+  await pass(directory, domain);
+  const log = await device.logs.of(domain, directory);
+  (await directory.log(domain)).owner = userId;
+  const transport = log.transport(directory);
+  await log.client.owner.start(transport, labelOf(userId));
+  await log.client.credentials.refresh(transport, labelOf(userId));
+  for (const suite of [xwingSuite, mandatorySuite]) {
+    const identity = { userId, deviceId };
+    const made = await mls.makeKeyPackage({ suite, identity, signatureKey, lastResort: true });
+    store.keys.addKeyPackages([{ ...made, suite, isLastResort: true, isPublished: true }]);
+  }
+}
+
+function cardsOf(device: TestDevice, heard: Uint8Array[] = []): Cards {
+  const { store, logs, contacts, mls, userId, identityKey } = device;
+  const swarmKey = makeSwarmKey(testRuntime.random).publicKey;
+  const nowMs = testRuntime.clock.now();
+  const endpoint: SignedEndpointRecord = signEndpointRecord(
+    {
+      ...{ swarmKey, addresses: ['/ip4/192.0.2.1/udp/5002/quic-v1'], relays: [], mailboxes: [] },
+      ...{ seq: nowMs, issuedMs: nowMs, expiresMs: nowMs + dayMs },
+    },
+    identityKey,
+  );
+  return new Cards({
+    ...{ store, runtime: testRuntime, logs, contacts, mls, userId, identityKey },
+    endpoint: () => endpoint,
+    onEndpoint: (_, from) => heard.push(from),
+  });
+}
+
+async function follow(device: TestDevice, domain: string): Promise<void> {
+  const log = await device.logs.of(domain, device.directory);
+  await log.client.distinguished(log.transport(device.directory));
+}
+
+/** No node answers. */
+const dark = { call: () => Promise.reject(new TransportError('closed', 'gone')) };
+const sessionOf = (caller: Pick<Session, 'call'>, signal = new AbortController().signal): Session =>
+  Object.assign(Object.create(null) as Session, { call: caller.call.bind(caller), signal });
+
+async function pair() {
+  const directory = new TestDirectory(times);
+  const alice = new TestDevice('alice@red.example', directory);
+  const bob = new TestDevice('bob@red.example', directory);
+  await ready(alice);
+  await follow(bob, 'red.example');
+  return { directory, alice, bob };
+}
+
+describe('a contact card', () => {
+  test('is somebody known and invited while no node answers', async () => {
+    const { alice, bob } = await pair();
+    const token = testRuntime.random.bytes(16);
+    alice.store.tokens.putOwn(token, testRuntime.clock.now());
+    alice.store.tokens.markAtNode(alice.store.tokens.own()?.id ?? 0);
+    const card = cardsOf(alice).export();
+    assert(card.length < 24_000, `${card.length} bytes`);
+    const heard: Uint8Array[] = [];
+    const cards = cardsOf(bob, heard);
+    const contact = await cards.import(card);
+    assert.deepEqual([contact.userId, contact.verification], [alice.userId, 'credential']);
+    assert.deepEqual(
+      contact.devices.map(({ deviceId }) => deviceId),
+      [alice.deviceId],
+    );
+    assert.deepEqual(heard, [alice.rid]);
+    assert.deepEqual(bob.store.tokens.of(alice.rid), token);
+    assert.equal(cards.holder(Buffer.from(alice.rid).toString('hex')), alice.userId);
+    const { store, contacts, mls } = bob;
+    const parts = { store, contacts, mls, runtime: testRuntime, cards };
+    const suites = [mandatorySuite, xwingSuite];
+    const [invitee, second] = await fetchInvitees(parts, dark, alice.userId, suites, {});
+    assert.deepEqual(
+      [invitee?.identityPub, invitee?.suite, second],
+      [alice.rid, mandatorySuite, undefined],
+    );
+    // Somebody without a card is as unreachable as before.
+    const nobody = fetchInvitees(parts, dark, 'carol@red.example', suites, {});
+    await assert.rejects(nobody, TransportError);
+  });
+
+  test('is refused when anything in it is changed, and after its time', async () => {
+    const { alice, bob } = await pair();
+    const card = cardsOf(alice).export();
+    const cards = cardsOf(bob);
+    const nowMs = testRuntime.clock.now();
+    // The device's signature is over all of it but the frame of two fields.
+    const frame = [0, card.length - 66];
+    for (let at = 0; at < card.length; at += 13) {
+      const changed = Uint8Array.from(card, (byte, i) => (i === at ? byte ^ 1 : byte));
+      if (frame.includes(at)) continue;
+      assert.throws(() => openCard(changed, nowMs), QpcError, `byte ${at}`);
+    }
+    const changed = Uint8Array.from(card, (byte, i) => (i === 300 ? byte ^ 1 : byte));
+    await assert.rejects(cards.import(changed), { reason: 'BAD_CREDENTIAL' });
+    await assert.rejects(cards.import(card.subarray(1)), { reason: 'BAD_FIELD' });
+    await assert.rejects(cards.import(new Uint8Array(cardLimits.bytes + 1)), {
+      reason: 'BAD_FIELD',
+    });
+    assert.equal(bob.contacts.get(alice.userId), undefined);
+    assert.deepEqual(bob.store.cards.all(), []);
+    assert.throws(() => openCard(card, nowMs + 11 * dayMs), { reason: 'BAD_FIELD' });
+    assert.throws(() => openCard(card, nowMs - 2 * dayMs), { reason: 'BAD_FIELD' });
+    await assert.rejects(cardsOf(alice).import(card), { reason: 'BAD_FIELD' });
+  });
+
+  test('speaks for no device that the log does not show, and for no log that is unknown or convicted', async () => {
+    const { directory, alice, bob } = await pair();
+    const mallory = new TestDevice('mallory@red.example', directory);
+    await ready(mallory);
+    const nowMs = testRuntime.clock.now();
+    const { credential, devices } = openCard(cardsOf(alice).export(), nowMs);
+    const [device] = devices;
+    const own = openCard(cardsOf(mallory).export(), nowMs).devices[0];
+    assert(device !== undefined && own !== undefined);
+    const about = { userId: alice.userId, credential, issuedMs: nowMs, expiresMs: nowMs + dayMs };
+    // Mallory's device under Alice's name, and Alice's packages under Mallory's device.
+    const forged = makeCard(about, own, mallory.identityKey);
+    const cards = cardsOf(bob);
+    await assert.rejects(cards.import(forged), { reason: 'BLOCKED' });
+    const mixed = { ...own, keyPackages: device.keyPackages };
+    await assert.rejects(cards.import(makeCard(about, mixed, mallory.identityKey)), {
+      reason: 'BLOCKED',
+    });
+    const renamed = makeCard({ ...about, userId: mallory.userId }, own, mallory.identityKey);
+    await assert.rejects(cards.import(renamed), { reason: 'CHAIN' });
+    assert.equal(bob.contacts.get(mallory.userId), undefined);
+
+    const far = new TestDevice('far@blue.example', directory);
+    const card = cardsOf(alice).export();
+    await assert.rejects(cardsOf(far).import(card), { reason: 'NO_LOG' });
+    const log = bob.logs.known('red.example');
+    assert(log !== undefined);
+    Object.defineProperty(bob.logs, 'isConvicted', { value: () => true });
+    await assert.rejects(cards.import(card), { reason: 'LOG_CONVICTED' });
+  });
+
+  test('is confirmed by the log afterwards, and a log that shows something else is an alarm', async () => {
+    const { directory, alice, bob } = await pair();
+    const cards = cardsOf(bob);
+    await cards.import(cardsOf(alice).export());
+    await cards.recheck(sessionOf(directory));
+    assert.notEqual(bob.store.cards.get(alice.userId)?.checkedMs, undefined);
+    assert.equal(bob.contacts.get(alice.userId)?.source, 'log');
+
+    const carol = new TestDevice('carol@red.example', directory);
+    await follow(carol, 'red.example');
+    const hers = cardsOf(carol);
+    await hers.import(cardsOf(alice).export());
+    // The same log with another history: nobody may merge the two.
+    const other = new TestDirectory(times);
+    const double = new TestDevice(alice.userId, other);
+    await pass(other, 'red.example');
+    for (let i = 0; i < 6; i += 1) await pass(other, 'red.example');
+    const ended = new AbortController();
+    const checking = hers.recheck(sessionOf(other, ended.signal));
+    const deadlineMs = performance.now() + 10_000;
+    while (carol.lies.length === 0 && performance.now() < deadlineMs) {
+      await testRuntime.clock.sleep(10);
+    }
+    ended.abort(new TransportError('closed', 'over'));
+    await checking;
+    assert(carol.lies.length > 0, 'no alarm');
+    assert.equal(carol.store.cards.get(alice.userId)?.checkedMs, undefined);
+    assert.deepEqual(
+      carol.contacts.get(alice.userId)?.devices.map(({ deviceId }) => deviceId),
+      [alice.deviceId],
+    );
+    assert.notEqual(double.deviceId, alice.deviceId);
+  });
+
+  test('cannot be made before there is a credential', async () => {
+    const directory = new TestDirectory(times);
+    const alice = new TestDevice('alice@red.example', directory);
+    assert.throws(
+      () => cardsOf(alice).export(),
+      (error) => hasReason(error, 'BAD_CURSOR'),
+    );
+  });
+});
