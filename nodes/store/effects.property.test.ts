@@ -324,6 +324,10 @@ class World {
         'log WHERE row_count <> (SELECT count(*) FROM entry WHERE entry.log = log.id)',
         'payload WHERE refs <> (SELECT count(*) FROM entry WHERE payload = payload.id)',
         'kt_version WHERE label NOT IN (SELECT id FROM kt_label)',
+        `kt_version WHERE unhex(printf('%016x', id)) <> (SELECT substr(version_rows, 8 * version + 1, 8)
+           FROM kt_label WHERE kt_label.id = kt_version.label)`,
+        `kt_label WHERE length(version_rows) <> 8 * (SELECT count(*) FROM kt_version
+           WHERE kt_version.label = kt_label.id)`,
         'kt_vrf WHERE label NOT IN (SELECT id FROM kt_label)',
       ]) {
         assert.equal(first(`SELECT count(*) FROM ${orphans}`), 0, orphans);

@@ -145,6 +145,51 @@ test('a database of before the log keeps what it has and gets the log', async ()
   await takesALog(fixture, store);
 });
 
+test('labels of before version 14 find their versions, get more of them and are forgotten', async () => {
+  const { fixture, store: first } = await storeFixture(openNodeStore);
+  await using _ = fixture;
+  const names = ['a', 'b', 'c'].map(labelOf);
+  const [, b] = names;
+  assert.ok(b);
+  const commit = (store: NodeStore, position: number, label: Uint8Array, version: number) => {
+    const value = Uint8Array.of(position, version);
+    const made = { label, version, value, commitment: new Uint8Array(32), opening: value };
+    return store.keyLog.commit({ ...logBatch(position, []), versions: [made] });
+  };
+  const all = (store: NodeStore) =>
+    Promise.all(names.map((label) => store.keyLog.versions(label, [0, 1, 2, 3, 4])));
+  // The rows of one label lie between those of the others.
+  for (let position = 0; position < 12; position++) {
+    await commit(first, position, names[position % 3] ?? b, Math.floor(position / 3));
+  }
+  const before = await all(first);
+  await first[Symbol.asyncDispose]();
+  const db = openDatabase(fixture.path, fixture.key, {});
+  db.exec(`CREATE TABLE was (id INTEGER PRIMARY KEY, label INTEGER NOT NULL, version INTEGER NOT NULL,
+      commitment BLOB NOT NULL CHECK (length(commitment) = 32), opening BLOB NOT NULL,
+      value BLOB NOT NULL, UNIQUE (label, version)) STRICT;
+    INSERT INTO was SELECT * FROM kt_version;
+    DROP TABLE kt_version;
+    ALTER TABLE was RENAME TO kt_version;
+    ALTER TABLE kt_label DROP COLUMN version_rows;
+    PRAGMA user_version = 13`);
+  db.close();
+
+  const store = await fixture.open(openNodeStore);
+  assert.deepEqual(await all(store), before);
+  await commit(store, 12, b, 4);
+  const [found] = await store.keyLog.versions(b, [4]);
+  assert.deepEqual(found?.value, Uint8Array.of(12, 4));
+  await store.keyLog.erase(b);
+  const [ofA, ofB, ofC] = await all(store);
+  assert.deepEqual([ofA, ofC], [before[0], before[2]]);
+  assert.ok(ofB?.every((version) => version === undefined));
+  await store[Symbol.asyncDispose]();
+  const again = openDatabase(fixture.path, fixture.key, {});
+  assert.equal(again.prepare('SELECT count(*) FROM kt_version').pluck().get(), 8);
+  again.close();
+});
+
 async function takesALog(fixture: StoreFixture, store: NodeStore): Promise<void> {
   const log = await openLog(store, fixture.runtime);
   await writeEffect(log, { kind: 'register', account: newAccount('bob@red.example') });

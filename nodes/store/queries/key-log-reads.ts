@@ -7,6 +7,7 @@ import type { LogTreeName, StoredEntry, StoredHead, TreeStore } from '@quicproch
 import type { SqlDatabase } from '../sqlite.ts';
 import { decodeDeltas } from './deltas.ts';
 import { plainBytes } from './plain-bytes.ts';
+import { versionRowAt } from './version-rows.ts';
 
 type ReadName = Exclude<keyof TreeStore, 'commit' | 'erase' | 'addEvaluations' | 'addCosignatures'>;
 
@@ -61,14 +62,19 @@ export function keyLogReads(db: SqlDatabase): KeyLogReads {
       'SELECT bytes FROM kt_ltile WHERE tree = ? AND level = ? AND n = ?',
     )
     .pluck();
-  const labelRow = db.prepare<[Uint8Array], { readonly id: number; readonly positions: Buffer }>(
-    'SELECT id, positions FROM kt_label WHERE label = ?',
-  );
+  const positionsOf = db
+    .prepare<[Uint8Array], Buffer>('SELECT positions FROM kt_label WHERE label = ?')
+    .pluck();
+  const labelRow = db.prepare<
+    [Uint8Array],
+    { readonly id: number; readonly positions: Buffer; readonly version_rows: Buffer }
+  >('SELECT id, positions, version_rows FROM kt_label WHERE label = ?');
   const labelId = db
     .prepare<[Uint8Array], number>('SELECT id FROM kt_label WHERE label = ?')
     .pluck();
+  // Of this label: the row of an erased one may have become another's between the two statements.
   const versionRow = db.prepare<[number, number], VersionRow>(
-    'SELECT commitment, opening, value FROM kt_version WHERE label = ? AND version = ?',
+    'SELECT commitment, opening, value FROM kt_version WHERE id = ? AND label = ?',
   );
   const vrfRow = db.prepare<
     [number, number],
@@ -107,8 +113,8 @@ export function keyLogReads(db: SqlDatabase): KeyLogReads {
     },
 
     positions(label) {
-      const row = labelRow.get(label);
-      return row === undefined ? [] : decodeDeltas(row.positions);
+      const positions = positionsOf.get(label);
+      return positions === undefined ? [] : decodeDeltas(positions);
     },
 
     versions(label, versions) {
@@ -116,8 +122,9 @@ export function keyLogReads(db: SqlDatabase): KeyLogReads {
       const positions = known === undefined ? [] : decodeDeltas(known.positions);
       return versions.map((version) => {
         const position = positions[version];
-        if (known === undefined || position === undefined) return undefined;
-        const row = versionRow.get(known.id, version);
+        const at = known && versionRowAt(known.version_rows, version);
+        if (known === undefined || position === undefined || at === undefined) return undefined;
+        const row = versionRow.get(at, known.id);
         // Erased between the two statements.
         if (row === undefined) return undefined;
         return {

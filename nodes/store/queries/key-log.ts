@@ -9,6 +9,7 @@ import type { AccountEffect } from '../store.ts';
 import { accountEffects } from './account-effects.ts';
 import { decodeDeltas, encodeDeltas } from './deltas.ts';
 import { treeNumbers } from './key-log-reads.ts';
+import { addVersionRows, versionRows } from './version-rows.ts';
 
 type KeyLogOperations = Pick<
   Operations,
@@ -21,6 +22,7 @@ const closedLabelsMax = 1_000;
 interface LabelRow {
   readonly id: number;
   readonly positions: Uint8Array;
+  readonly version_rows: Uint8Array;
 }
 
 /** New versions of one label. */
@@ -50,13 +52,13 @@ export function keyLogQueries(context: QueryContext): KeyLogOperations {
     'INSERT INTO kt_ltile (tree, level, n, bytes) VALUES (?, ?, ?, ?)',
   );
   const labelRow = db.prepare<[Uint8Array], LabelRow>(
-    'SELECT id, positions FROM kt_label WHERE label = ?',
+    'SELECT id, positions, version_rows FROM kt_label WHERE label = ?',
   );
   const insertLabel = db.prepare<[Uint8Array, Uint8Array]>(
     'INSERT INTO kt_label (label, positions) VALUES (?, ?)',
   );
-  const setPositions = db.prepare<[Uint8Array, number]>(
-    'UPDATE kt_label SET positions = ? WHERE id = ?',
+  const setVersions = db.prepare<[Uint8Array, Uint8Array, number]>(
+    'UPDATE kt_label SET positions = ?, version_rows = ? WHERE id = ?',
   );
   const insertVersion = db.prepare<[number, number, Uint8Array, Uint8Array, Uint8Array]>(
     `INSERT INTO kt_version (label, version, commitment, opening, value) VALUES (?, ?, ?, ?, ?)`,
@@ -70,8 +72,8 @@ export function keyLogQueries(context: QueryContext): KeyLogOperations {
     `INSERT INTO kt_cosig (size, cosigner, key_id, signature) VALUES (?, ?, ?, ?)
      ON CONFLICT (size, cosigner, key_id) DO NOTHING`,
   );
+  const forgetVersion = db.prepare<[number]>('DELETE FROM kt_version WHERE id = ?');
   const forgetLabel = [
-    'DELETE FROM kt_version WHERE label = ?',
     'DELETE FROM kt_vrf WHERE label = ?',
     'DELETE FROM kt_label WHERE id = ?',
   ].map((sql) => db.prepare<[number]>(sql));
@@ -98,17 +100,19 @@ export function keyLogQueries(context: QueryContext): KeyLogOperations {
   function ensureLabel(label: Uint8Array): LabelRow {
     const known = labelRow.get(label);
     if (known !== undefined) return known;
-    const positions = new Uint8Array();
-    return { id: Number(insertLabel.run(label, positions).lastInsertRowid), positions };
+    const nothing = new Uint8Array();
+    const id = Number(insertLabel.run(label, nothing).lastInsertRowid);
+    return { id, positions: nothing, version_rows: nothing };
   }
 
   function grow(position: number, { label, versions }: Growth): void {
-    const { id, positions } = ensureLabel(label);
+    const { id, positions, version_rows: known } = ensureLabel(label);
     const added = versions.map(() => position);
-    setPositions.run(encodeDeltas([...decodeDeltas(positions), ...added]), id);
-    for (const { version, commitment, opening, value } of versions) {
-      insertVersion.run(id, version, commitment, opening, value);
-    }
+    const rows = versions.map(({ version, commitment, opening, value }) =>
+      Number(insertVersion.run(id, version, commitment, opening, value).lastInsertRowid),
+    );
+    const all = encodeDeltas([...decodeDeltas(positions), ...added]);
+    setVersions.run(all, addVersionRows(known, rows), id);
   }
 
   return {
@@ -134,7 +138,10 @@ export function keyLogQueries(context: QueryContext): KeyLogOperations {
 
     eraseLabel(_nowMs, label) {
       const known = labelRow.get(label);
-      if (known !== undefined) for (const statement of forgetLabel) statement.run(known.id);
+      if (known !== undefined) {
+        for (const row of versionRows(known.version_rows)) forgetVersion.run(row);
+        for (const statement of forgetLabel) statement.run(known.id);
+      }
       forgetClosing.run(label);
     },
 
