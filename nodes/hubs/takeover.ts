@@ -26,14 +26,16 @@ export async function takeOver(parts: HubParts, group: Uint8Array): Promise<numb
     const before = await store.hubState(group);
     if (before === undefined) break;
     const term = nextOwned(Math.max(before.promised, floor), before.hubs.indexOf(domain));
-    const own = await store.promiseTerm(group, term, true);
-    const others = own.hubs.filter((hub) => hub !== domain);
-    const { answers, fence } = await promises(parts, group, term, others, own.isLearner ? 2 : 1);
+    const others = before.hubs.filter((hub) => hub !== domain);
+    const needed = before.isLearner ? 2 : 1;
+    const { answers, fence } = await promises(parts, group, term, others, needed);
     if (answers.length === 0) {
-      if (fence <= term) break;
+      if (fence < term) break;
       floor = fence;
       continue;
     }
+    // Its own promise comes last: a hub that is cut off deposes nobody when it is back.
+    const own = await store.promiseTerm(group, term, true);
     await choose(parts, group, term, own, answers);
     runtime.log.info('hub takes over', { term, promises: answers.length });
     return term;

@@ -3,13 +3,14 @@ import assert from 'node:assert/strict';
 import { randomInt } from 'node:crypto';
 import { test } from 'node:test';
 import { mixOf } from './mixes.ts';
-import { makeStarts, runHubs } from './run.ts';
+import { makeStarts } from './cluster.ts';
+import { runHubs } from './run.ts';
 
 test('hubs of three fork nothing and lose nothing while they die, duel and forget', async (context) => {
   const starts = await makeStarts();
   const any = randomInt(2 ** 40);
   let entries = 0;
-  for (const seed of [3, 4, any, any + 1, any + 2, any + 3]) {
+  for (const seed of [3, any, any + 1, any + 2]) {
     const report = await runHubs(starts, seed, mixOf(seed));
     context.diagnostic(JSON.stringify(report));
     assert.deepEqual(
@@ -19,5 +20,5 @@ test('hubs of three fork nothing and lose nothing while they die, duel and forge
     );
     entries += report.entries;
   }
-  assert.ok(entries > 6 * 4, `${entries} entries`);
+  assert.ok(entries > 4 * 4, `${entries} entries`);
 });

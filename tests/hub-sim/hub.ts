@@ -30,7 +30,7 @@ export interface HubAround {
   readonly disk: Disk;
   readonly wire: () => Wire;
   readonly keysOf: (domain: string) => readonly Uint8Array[];
-  readonly crashShare: () => number;
+  readonly dies: (hub: SimHub, dice: SimRandom) => boolean;
   readonly onCommit: (
     hub: SimHub,
     requests: readonly OperationRequest[],
@@ -73,7 +73,7 @@ export class SimHub implements Party {
 
   async start(): Promise<void> {
     if (this.#life !== undefined) return;
-    const { seed, scheduler, disk, wire, keysOf, crashShare, onCommit } = this.#around;
+    const { seed, scheduler, disk, wire, keysOf, dies, onCommit } = this.#around;
     const { domain, key } = this.#start;
     this.#lives += 1;
     const random = new SimRandom(seed, domain, this.#lives);
@@ -85,7 +85,7 @@ export class SimHub implements Party {
       limits: nodeConfig(domain).store,
       commitMs: () => dice.between(0.2, 3),
       dies: () => {
-        if (!dice.chance(crashShare())) return false;
+        if (!dies(this, dice)) return false;
         this.kill();
         return true;
       },

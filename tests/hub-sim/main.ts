@@ -4,7 +4,8 @@
  * Exits with 1 when anything did.
  */
 import { parseArgs } from 'node:util';
-import { makeStarts, runHubs, type HubReport } from './run.ts';
+import { makeStarts } from './cluster.ts';
+import { runHubs, type HubReport } from './run.ts';
 import { mixOf } from './mixes.ts';
 
 const { values } = parseArgs({

@@ -7,22 +7,12 @@ import { commitHash, QpcError, Status, type ParsedEntry } from '@quicprochat/pro
 import {
   create,
   GroupTakeoverRequestSchema,
-  SubmitCommitRequestSchema,
   type SubmitCommitRequest,
 } from '@quicprochat/proto/messages';
-import { createNodeStore, openNodeStoreInThread } from '@quicprochat/nodes';
-import { registerAccount } from '@quicprochat/nodes/store/log-batch';
-import { TestCommitter } from '@quicprochat/nodes/store/group-committer';
-import { Disk, imageOf } from '../sim/disk.ts';
-import { Process, SimRandom } from '../sim/process.ts';
-import { Scheduler } from '../sim/scheduler.ts';
-import { nodeConfig } from '../sim/world.ts';
-import { SimHub, type HubStart } from './hub.ts';
-import { Observer } from './observer.ts';
-import { Wire } from './wire.ts';
-
-const domains = ['red.example', 'green.example', 'blue.example'];
-const creator = new SimRandom('creator').bytes(32);
+import type { SimRandom } from '../sim/process.ts';
+import { creator, domains, HubCluster } from './cluster.ts';
+import type { HubStart, SimHub } from './hub.ts';
+import type { Observer } from './observer.ts';
 
 /** How much goes wrong in a run. */
 export interface HubMix {
@@ -47,34 +37,6 @@ export interface HubReport {
   readonly counts: Observer['counts'];
 }
 
-/** Files that each hub begins with: an empty store with one account. */
-export async function makeStarts(): Promise<readonly HubStart[]> {
-  using disk = new Disk();
-  const scheduler = new Scheduler();
-  const starts: HubStart[] = [];
-  for (const domain of domains) {
-    const random = new SimRandom('hubs', domain);
-    const { runtime } = new Process(domain, scheduler, { random });
-    const key = random.bytes(32);
-    const path = disk.place(domain, new Map());
-    await createNodeStore({ path, key, runtime });
-    const limits = nodeConfig(domain).store;
-    const store = openNodeStoreInThread({ path, key, limits, runtime });
-    await registerAccount(store, {
-      userId: 'maker',
-      setupId: 1,
-      opaqueRecord: random.bytes(192),
-      manifest: { manifest: random.bytes(100), signature: random.bytes(64) },
-      manifestSeq: 0,
-      device: { deviceId: 'laptop', identityPub: creator, transportSpki: random.bytes(32) },
-      sessionExpiresMs: 2 ** 41,
-    });
-    await store[Symbol.asyncDispose]();
-    starts.push({ domain, key, image: imageOf(path) });
-  }
-  return starts;
-}
-
 export async function runHubs(
   starts: readonly HubStart[],
   seed: number,
@@ -87,14 +49,10 @@ export async function runHubs(
 class HubRun implements Disposable {
   readonly #seed: number;
   readonly #mix: HubMix;
-  readonly #scheduler = new Scheduler();
+  readonly #cluster: HubCluster;
   readonly #random: SimRandom;
-  readonly #disk = new Disk();
-  readonly #hubs: readonly SimHub[];
-  readonly #wire: Wire;
   readonly #faults: { lost: number; twice: number };
   readonly #observer: Observer;
-  readonly #group = new TestCommitter();
   readonly #requests: SubmitCommitRequest[] = [];
   readonly #acknowledged = new Set<string>();
   #first: ParsedEntry | undefined;
@@ -104,54 +62,37 @@ class HubRun implements Disposable {
   constructor(starts: readonly HubStart[], seed: number, mix: HubMix) {
     this.#seed = seed;
     this.#mix = mix;
-    this.#random = new SimRandom(seed, 'run');
     this.#faults = { lost: mix.lost, twice: mix.twice };
-    const keysOf = (domain: string): Uint8Array[] =>
-      this.#hubs.filter((hub) => hub.domain === domain).map(({ signing }) => signing.publicKey);
-    this.#observer = new Observer(domains, keysOf);
-    this.#wire = new Wire({
-      scheduler: this.#scheduler,
-      random: new SimRandom(seed, 'wire'),
-      partyOf: (domain) => this.#hubs.find((hub) => hub.domain === domain),
-      faults: this.#faults,
-      onSigned: this.#observer.onSigned,
+    this.#cluster = new HubCluster({
+      ...{ starts, seed, faults: this.#faults },
+      dies: (_hub, dice) => !this.#isHealed && dice.chance(mix.crashes),
+      onDeath: (hub) => {
+        this.#deaths += 1;
+        const downMs = this.#isHealed ? 10 : this.#random.between(100, 15_000);
+        this.#cluster.scheduler.after(downMs, () => this.#background(hub.start()));
+      },
     });
-    this.#hubs = starts.map(
-      (start) =>
-        new SimHub(start, {
-          seed,
-          scheduler: this.#scheduler,
-          disk: this.#disk,
-          wire: () => this.#wire,
-          keysOf,
-          crashShare: () => (this.#isHealed ? 0 : mix.crashes),
-          onCommit: (hub, requests, outcome) => this.#observer.onCommit(hub, requests, outcome),
-          onDeath: (hub) => {
-            this.#deaths += 1;
-            const downMs = this.#isHealed ? 10 : this.#random.between(100, 15_000);
-            this.#scheduler.after(downMs, () => this.#background(hub.start()));
-          },
-        }),
-    );
+    this.#random = this.#cluster.random;
+    this.#observer = this.#cluster.observer;
   }
 
   async go(): Promise<HubReport> {
-    for (const hub of this.#hubs) this.#background(hub.start());
-    await this.#scheduler.run(1_000);
+    for (const hub of this.#cluster.hubs) this.#background(hub.start());
+    await this.#cluster.scheduler.run(1_000);
     this.#createGroup();
     this.#plan(200, 2_000, () => this.#member());
     this.#plan(2_000, 12_000, () => this.#breakLink());
-    this.#plan(5_000, 30_000, () => this.#random.pick(this.#hubs).kill());
+    this.#plan(5_000, 30_000, () => this.#random.pick(this.#cluster.hubs).kill());
     if (this.#mix.restores) {
       const backUpMs = this.#random.between(0, this.#mix.lengthMs / 2);
-      const hub = this.#random.pick(this.#hubs);
-      this.#scheduler.after(backUpMs, () => hub.backUp());
-      this.#scheduler.after(this.#random.between(backUpMs, this.#mix.lengthMs), () => {
+      const hub = this.#random.pick(this.#cluster.hubs);
+      this.#cluster.scheduler.after(backUpMs, () => hub.backUp());
+      this.#cluster.scheduler.after(this.#random.between(backUpMs, this.#mix.lengthMs), () => {
         hub.restore();
         this.#observer.forget(hub);
       });
     }
-    await this.#scheduler.run(this.#mix.lengthMs);
+    await this.#cluster.scheduler.run(this.#mix.lengthMs);
     this.#heal();
     await this.#settle();
     return {
@@ -167,8 +108,8 @@ class HubRun implements Disposable {
 
   /** Its client tries until it has an answer. */
   #createGroup(): void {
-    const entry = this.#group.sign(undefined);
-    const [leader] = this.#hubs;
+    const entry = this.#cluster.group.sign(undefined);
+    const [leader] = this.#cluster.hubs;
     const attempt = async (): Promise<void> => {
       const set = leader?.life?.set;
       if (set === undefined) return;
@@ -178,14 +119,14 @@ class HubRun implements Disposable {
     const repeat = (): void => {
       if (this.#first !== undefined) return;
       this.#background(attempt());
-      this.#scheduler.after(6_000, repeat);
+      this.#cluster.scheduler.after(6_000, repeat);
     };
     repeat();
   }
 
   #member(): void {
     const { accepted } = this.#observer;
-    const hub = this.#random.pick(this.#hubs);
+    const hub = this.#random.pick(this.#cluster.hubs);
     const set = hub.life?.set;
     const parent = this.#random.chance(0.9) ? accepted.at(-1) : accepted.at(-2);
     if (set === undefined || parent === undefined) return;
@@ -194,7 +135,7 @@ class HubRun implements Disposable {
     if (this.#random.chance(0.15)) {
       const submit = this.#random.chance(0.5) ? { submit: request } : {};
       const takeover = create(GroupTakeoverRequestSchema, {
-        group: this.#group.groupId,
+        group: this.#cluster.group.groupId,
         ...submit,
       });
       this.#background(set.takeover(takeover, { fromHub: false }));
@@ -204,12 +145,7 @@ class HubRun implements Disposable {
   }
 
   #newCommit(parent: ParsedEntry): SubmitCommitRequest {
-    const commit = this.#random.bytes(60);
-    const entry = this.#group.sign(parent, { commitHash: commitHash(commit) });
-    const target = { rid: creator, domain: this.#random.pick(domains) };
-    const welcomes = [{ target, mid: this.#random.bytes(16), welcome: this.#random.bytes(20) }];
-    const fields = { entry, commit, mid: this.#random.bytes(16), welcomes };
-    const request = create(SubmitCommitRequestSchema, fields);
+    const request = this.#cluster.newCommit(parent);
     this.#requests.push(request);
     return request;
   }
@@ -221,16 +157,18 @@ class HubRun implements Disposable {
 
   #breakLink(): void {
     const [from, to] = [this.#random.pick(domains), this.#random.pick(domains)];
-    this.#wire.cut(from, to);
-    if (this.#random.chance(0.7)) this.#wire.cut(to, from);
-    this.#scheduler.after(this.#random.between(500, 20_000), () => this.#wire.healAll());
+    this.#cluster.wire.cut(from, to);
+    if (this.#random.chance(0.7)) this.#cluster.wire.cut(to, from);
+    this.#cluster.scheduler.after(this.#random.between(500, 20_000), () =>
+      this.#cluster.wire.healAll(),
+    );
   }
 
   #heal(): void {
     this.#isHealed = true;
     this.#faults.lost = 0;
-    this.#wire.healAll();
-    for (const hub of this.#hubs) this.#background(hub.start());
+    this.#cluster.wire.healAll();
+    for (const hub of this.#cluster.hubs) this.#background(hub.start());
   }
 
   /** Everything works again: within bounded time a commit goes through, and all show the same. */
@@ -238,13 +176,13 @@ class HubRun implements Disposable {
     const { accepted, violations } = this.#observer;
     const before = accepted.length;
     for (let tries = 0; tries < 20 && accepted.length < before + 3; tries += 1) {
-      await this.#scheduler.run(this.#scheduler.nowMs + 15_000);
-      for (const hub of this.#hubs) this.#background(hub.start());
+      await this.#cluster.scheduler.run(this.#cluster.scheduler.nowMs + 15_000);
+      for (const hub of this.#cluster.hubs) this.#background(hub.start());
       const parent = accepted.at(-1);
       if (parent === undefined) continue;
-      const hub = this.#hubs[tries % this.#hubs.length];
+      const hub = this.#cluster.hubs[tries % this.#cluster.hubs.length];
       const request = this.#newCommit(parent);
-      const group = this.#group.groupId;
+      const group = this.#cluster.group.groupId;
       const takeover = create(GroupTakeoverRequestSchema, { group, submit: request });
       if (hub?.life === undefined) continue;
       this.#background(
@@ -254,22 +192,16 @@ class HubRun implements Disposable {
       );
     }
     if (accepted.length < before + 3) violations.push('stuck: nothing is accepted any more');
-    await this.#scheduler.run(this.#scheduler.nowMs + 60_000);
+    await this.#cluster.scheduler.run(this.#cluster.scheduler.nowMs + 60_000);
     const known = new Set(accepted.map(({ entry }) => hexOf(entry.commitHash)));
     for (const one of this.#acknowledged) {
       if (!known.has(one)) violations.push('acknowledged: a commit is in no log');
     }
-    for (const hub of this.#hubs) await this.#look(hub);
+    for (const hub of this.#cluster.hubs) await this.#look(hub);
   }
 
   async #look(hub: SimHub): Promise<void> {
-    const store = hub.life?.store;
-    if (store === undefined) throw new Error(`${hub.domain} is down`);
-    const reading = this.#readAll(hub);
-    let controls: readonly Uint8Array[] | undefined;
-    void reading.then((read) => (controls = read));
-    await this.#scheduler.run(this.#scheduler.nowMs + 5_000);
-    if (controls === undefined) throw new Error(`${hub.domain} does not answer`);
+    const controls = await this.#cluster.finish(this.#cluster.readLog(hub)).catch(() => []);
     this.#observer.checkLog(hub, controls);
     const { accepted, violations } = this.#observer;
     if (controls.length < accepted.length - 1) {
@@ -277,19 +209,8 @@ class HubRun implements Disposable {
     }
   }
 
-  async #readAll(hub: SimHub): Promise<readonly Uint8Array[]> {
-    const controls: Uint8Array[] = [];
-    for (let after: Uint8Array = new Uint8Array(0); ;) {
-      const page = await hub.life?.store.groupLog(this.#group.groupId, after, 64);
-      controls.push(...(page?.controls ?? []));
-      const newest = this.#observer.accepted[controls.length - 1];
-      if (page?.hasMore !== true || newest === undefined) return controls;
-      after = newest.hash;
-    }
-  }
-
   #plan(lowMs: number, highMs: number, work: () => void): void {
-    this.#scheduler.after(this.#random.between(lowMs, highMs), () => {
+    this.#cluster.scheduler.after(this.#random.between(lowMs, highMs), () => {
       if (this.#isHealed) return;
       work();
       this.#plan(lowMs, highMs, work);
@@ -308,8 +229,7 @@ class HubRun implements Disposable {
 
   [Symbol.dispose](): void {
     this.#isHealed = true;
-    for (const hub of this.#hubs) hub.dispose();
-    this.#disk[Symbol.dispose]();
+    this.#cluster[Symbol.dispose]();
   }
 }
 

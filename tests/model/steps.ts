@@ -43,7 +43,7 @@ export function steps(state: State, rules: Rules, bounds: Bounds, visit: Visit):
   for (const [index, hub] of state.hubs.entries()) {
     crash(state, index, hub, emit);
     restart(state, rules, index, hub, emit);
-    takeOver(state, bounds, rules, index, hub, emit);
+    takeOver(state, bounds, index, hub, emit);
     promise(state, bounds, rules, index, hub, emit);
     if (hub.phase === 'collecting') choose(state, rules, index, hub, emit);
     if (hub.phase === 'leading') submit(state, rules, bounds, index, hub, emit);
@@ -74,24 +74,18 @@ function restart(state: State, rules: Rules, index: number, hub: Hub, visit: Vis
   visit('restart', `hub ${index} goes on in term ${term}`, send(vote(next, index, term), index));
 }
 
-function takeOver(
-  state: State,
-  bounds: Bounds,
-  rules: Rules,
-  index: number,
-  hub: Hub,
-  visit: Visit,
-): void {
-  let term = hub.promised + 1;
-  // Nobody promises a term twice: the answers of its former life are nothing to a hub that forgot it.
-  while (ownerOf(term) !== index || (hub.isLearner && (state.asked & (1 << term)) !== 0)) term++;
-  if (term >= bounds.terms) return;
-  const change = { phase: 'collecting', term, promised: term } as const;
-  const next = withHub(state, index, rules.syncsPromises ? { ...change, synced: term } : change);
-  visit('take over', `hub ${index} begins term ${term}`, {
-    ...next,
-    asked: state.asked | (1 << term),
-  });
+/** It asks first, and promises itself once the others have: see `choose`. */
+function takeOver(state: State, bounds: Bounds, index: number, hub: Hub, visit: Visit): void {
+  for (let term = hub.promised + 1; term < bounds.terms; term++) {
+    const isAsked = (state.asked & (1 << term)) !== 0;
+    // Nobody promises a term twice: what it was answered before it lost its disk is lost with it.
+    if (ownerOf(term) !== index || (hub.isLearner && isAsked)) continue;
+    const next = withHub(state, index, { phase: 'collecting', term });
+    const line = `hub ${index} asks for term ${term}`;
+    visit('take over', line, { ...next, asked: state.asked | (1 << term) });
+    // A higher one is tried when others refuse this one: not before anybody was asked.
+    if (!isAsked) return;
+  }
 }
 
 function promise(
@@ -106,7 +100,9 @@ function promise(
   for (let term = hub.promised + 1; term < bounds.terms; term++) {
     if ((state.asked & (1 << term)) === 0 || ownerOf(term) === index) continue;
     const synced = rules.syncsPromises ? term : hub.synced;
-    const next = withHub(state, index, { promised: term, synced, ...steppedDown(rules) });
+    const isAsking = hub.phase === 'collecting' && term < hub.term;
+    const change = { promised: term, synced, ...(isAsking ? {} : steppedDown(rules)) };
+    const next = withHub(state, index, change);
     const { adopted, log, accepted, entryTerm } = hub;
     const key = `${term}${index}${adopted}${log}${accepted}${entryTerm}`;
     const answer: Promised = { key, term, from: index, adopted, log, accepted, entryTerm };
@@ -135,6 +131,7 @@ function compare(rules: Rules, a: Candidate, b: Candidate): number {
 
 /** The owner of a term has the promises of a majority, or of all, and takes a log; ties go either way. */
 function choose(state: State, rules: Rules, index: number, hub: Hub, visit: Visit): void {
+  if (hub.promised >= hub.term) return;
   const answers = state.promises.filter(({ term }) => term === hub.term);
   const quorums: Candidate[][] = hub.isLearner ? [] : answers.map((answer) => [hub, answer]);
   const own = hub.isLearner ? [] : [hub];
@@ -153,7 +150,9 @@ function choose(state: State, rules: Rules, index: number, hub: Hub, visit: Visi
       const { entryTerm } = best;
       const phase = rules.replicatesFirst ? 'replicating' : 'leading';
       const isLearner = false;
-      const change = { adopted: hub.term, log, accepted, entryTerm, phase, isLearner } as const;
+      const synced = rules.syncsPromises ? hub.term : hub.synced;
+      const promised = { promised: hub.term, synced, adopted: hub.term };
+      const change = { ...promised, log, accepted, entryTerm, phase, isLearner } as const;
       const next = withLog(state, index, change);
       const line = `hub ${index} takes "${log}" into term ${hub.term}`;
       visit('choose', line, send(vote(next, index, hub.term), index));
@@ -324,7 +323,7 @@ export function forget(state: State): State {
   );
   const promises = state.promises.filter(({ term }) => {
     const owner = hubs[ownerOf(term)];
-    return owner?.phase === 'collecting' && owner.term === term;
+    return owner !== undefined && owner.promised < term;
   });
   const votes = state.votes.filter(({ term, log }) => {
     if (hubs[ownerOf(term)]?.promised === term) return true;
