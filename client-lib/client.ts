@@ -163,15 +163,17 @@ export class QpcClient implements AsyncDisposable {
   }
 
   /**
-   * Revokes another device of the account, for good; done when the log shows it. Throws
+   * Revokes another device of the account, for good; done when the log shows it, and then it is taken out
+   * of conversations, if this device is in them. Throws
    * NotFoundError UNKNOWN_DEVICE, InvalidArgumentError for this device, AccountError NO_ACCOUNT_KEY.
    */
   async revokeDevice(deviceId: string, reason = 'revoked', signal?: AbortSignal): Promise<void> {
-    const { changes, link } = this.#requireDevice();
+    const { changes, link, groups } = this.#requireDevice();
     if (deviceId === this.whoami().deviceId) {
       throw new InvalidArgumentError('BAD_FIELD', 'revoke: this device; do it from another one');
     }
     await changes.revokeDevice(deviceId, reason, link, signal);
+    groups.revocations.look();
   }
 
   /**

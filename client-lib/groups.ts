@@ -15,6 +15,7 @@ import type { Logs } from './kt/logs.ts';
 import { Leaves } from './leaves.ts';
 import type { Caller } from './link.ts';
 import { Rekeys } from './rekeys.ts';
+import { Revocations } from './revocations.ts';
 import type { DeliveryTokens } from './delivery-tokens.ts';
 import type { ParkReason } from './store/store.ts';
 import type { Writer } from './writer.ts';
@@ -42,6 +43,7 @@ export class Groups {
   readonly leaves: Leaves;
   readonly pull: GroupPull;
   readonly rekeys: Rekeys;
+  readonly revocations: Revocations;
   readonly forks: ForkWatch;
   readonly #parts: GroupsParts;
   readonly #hubKeys: HubKeys;
@@ -68,6 +70,7 @@ export class Groups {
       onBehind: (groupId) => this.pull.want(groupId),
     });
     this.rekeys = new Rekeys({ ...parts, onIntents });
+    this.revocations = new Revocations({ ...parts, onIntents });
     this.committer = new Committer({
       ...parts,
       walker,
@@ -80,12 +83,14 @@ export class Groups {
     this.#stop = new AbortController();
     this.committer.start();
     this.rekeys.start();
+    this.revocations.start();
     this.forks.start();
   }
 
   async stop(): Promise<void> {
     this.#stop.abort();
     this.rekeys.stop();
+    await this.revocations.stop();
     await this.forks.stop();
     await this.committer.stop();
     await this.pull.stop();
@@ -93,10 +98,12 @@ export class Groups {
   }
 
   get isIdle(): boolean {
-    return this.pull.isIdle && this.committer.isIdle && this.#asking.size === 0;
+    const { pull, committer, revocations } = this;
+    return pull.isIdle && committer.isIdle && revocations.isIdle && this.#asking.size === 0;
   }
   /** Resolves when nothing is read, asked for or committed; intents may rest. */
   async idle(): Promise<void> {
+    await this.revocations.idle();
     await this.pull.idle();
     await this.committer.idle();
     await this.forks.idle();

@@ -1,10 +1,13 @@
 /** Roles, name and timer of a conversation whose members are at two real nodes. */
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { QpcError } from '@quicprochat/proto';
-import type { ClientEvent } from '@quicprochat/client-lib';
+import { QpcError, systemRandom } from '@quicprochat/proto';
+import { QpcClient, type ClientEvent } from '@quicprochat/client-lib';
+import { testRuntime } from '../cluster/local-node.ts';
 import { JumpClock } from '../resend/jump-clock.ts';
 import { Rig, type RigClient } from './rig.ts';
+
+const password = new TextEncoder().encode('correct horse battery');
 
 async function refusal(work: Promise<unknown>): Promise<string> {
   const error: unknown = await work.then(
@@ -142,4 +145,32 @@ describe('a conversation of two nodes', () => {
       'CONVERSATION_ENDED',
     );
   });
+});
+
+test('a device that its user revokes is taken out of conversations', async () => {
+  await using rig = await Rig.make();
+  const alice = await rig.client('alice@red.example');
+  const bob = await rig.client('bob@blue.example');
+  await using second = await QpcClient.open({
+    storePath: ':memory:',
+    storeKey: systemRandom.bytes(32),
+    runtime: testRuntime,
+    transport: rig.network.transport('alice again'),
+  });
+  const { userId } = alice;
+  await second.addDevice({ userId, password, nodeAddress: alice.node.address });
+  // The log may show a head for a while that auditors have cosigned.
+  while ((await bob.client.lookUp(userId)).devices.length < 2) await testRuntime.clock.sleep(50);
+  const id = await bob.client.createConversation({ name: 'two', members: [userId] });
+  await alice.joined();
+  const { deviceId } = second.whoami();
+  const devicesAt = async ({ client }: RigClient): Promise<readonly string[]> =>
+    (await client.listMembers(id)).flatMap((user) =>
+      user.userId === userId ? user.deviceIds : [],
+    );
+  assert.equal((await devicesAt(bob)).length, 2);
+  const from = bob.events.count;
+  await alice.client.revokeDevice(deviceId, 'lost');
+  await bob.events.first(({ type }) => type === 'membersChanged', 'one device less', from);
+  assert.deepEqual(await devicesAt(bob), [alice.client.whoami().deviceId]);
 });
