@@ -60,7 +60,7 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'no-chain-check',
     what: 'a sending node believes a cursor without comparing the chain',
-    mixes: ['lost-disks', 'lost-disks-and-kills'],
+    mixes: ['lost-disks-apart', 'lost-disks-and-kills'],
     edits: [
       {
         file: 'federation/outbox.ts',
@@ -84,12 +84,12 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'forget-seen',
     what: 'a client forgets at its start what it has seen',
-    mixes: ['lost-disks', 'lost-disks-and-kills'],
+    mixes: ['lost-disks-apart', 'lost-disks-and-kills', 'lost-disks'],
     edits: [
       {
-        file: 'client-lib/store/inbox-rows.ts',
-        from: "      db.run('INSERT INTO seen VALUES (?, ?) ON CONFLICT DO NOTHING', mark, nowMs);",
-        to: "      db.run('INSERT INTO seen VALUES (?, ?) ON CONFLICT DO NOTHING', mark, nowMs * 0);",
+        file: 'client-lib/store/sqlite-store.ts',
+        from: '  const db = openDatabase(path, key);\n',
+        to: "  const db = openDatabase(path, key);\n  db.run('DELETE FROM seen');\n",
       },
     ],
   },
@@ -118,12 +118,12 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'relay-skips-one',
     what: 'a receiving node skips one row too many of a batch that it had a part of',
-    mixes: ['requests', 'node-kills'],
+    mixes: ['connections', 'node-kills', 'requests', 'partition'],
     edits: [
       {
         file: 'nodes/store/queries/relay-inbox.ts',
-        from: 'const fresh = items.slice(start + 1 - firstSeq);',
-        to: 'const fresh = items.slice(start + (firstSeq <= start ? 2 : 1) - firstSeq);',
+        from: '        deliver(nowMs, { id: peer, domain }, item, tag,',
+        to: '        if (item !== fresh[0] || firstSeq > start) deliver(nowMs, { id: peer, domain }, item, tag,',
       },
     ],
   },
@@ -166,7 +166,7 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'seq-reused',
     what: 'a node does not notice that its database is an older copy, and numbers rows again',
-    mixes: ['lost-disks', 'lost-disks-and-kills'],
+    mixes: ['lost-disks-apart', 'lost-disks'],
     edits: [
       {
         file: 'nodes/store/rewind-guard.ts',
@@ -182,8 +182,8 @@ export const mutants: readonly Mutant[] = [
     edits: [
       {
         file: 'client-lib/store/outbox-rows.ts',
-        from: "        `${withPayload} WHERE o.state = 'SEALED' AND o.rid = ? AND o.id > ? ORDER BY o.id LIMIT 1`,\n        Buffer.from(ridHex, 'hex'),\n        after,\n      );",
-        to: "        `${withPayload} WHERE o.state = 'SEALED' AND o.rid = ? AND o.id > ? ORDER BY o.id LIMIT 1`,\n        Buffer.from(ridHex, 'hex'),\n        after,\n      );\n      if (row !== undefined) db.run(`UPDATE outbox SET state = 'ACCEPTED' WHERE id = ?`, row.number('id'));",
+        from: "o.resend_ms IS NULL\n         ORDER BY o.id LIMIT 1`,\n        Buffer.from(ridHex, 'hex'),\n        after,\n      );",
+        to: "o.resend_ms IS NULL\n         ORDER BY o.id LIMIT 1`,\n        Buffer.from(ridHex, 'hex'),\n        after,\n      );\n      if (row !== undefined) db.run(`UPDATE outbox SET state = 'ACCEPTED' WHERE id = ?`, row.number('id'));",
       },
     ],
   },
