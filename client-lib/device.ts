@@ -376,6 +376,7 @@ export class Device {
     this.#housekeeping.start();
     this.disappearing.start();
     this.#fallback?.start();
+    if (this.#fallback !== undefined) this.cards.tellEndpoints();
     this.#gossip.start();
     this.groups.start();
     this.#logged(this.#receiver.retryParked(), 'parked rows');

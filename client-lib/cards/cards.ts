@@ -195,6 +195,23 @@ export class Cards {
     return found;
   }
 
+  /** Where devices are by the cards that are kept: for a start with ways past the nodes. */
+  tellEndpoints(): void {
+    const { store, runtime, onEndpoint } = this.#parts;
+    for (const { bytes } of store.cards.all()) {
+      try {
+        const { devices } = openCard(bytes, runtime.clock.now());
+        store.transaction(() => {
+          for (const { identityPub, endpoint } of devices) {
+            if (endpoint !== undefined) onEndpoint(endpoint, identityPub);
+          }
+        });
+      } catch (error) {
+        if (!(error instanceof QpcError)) throw error; // its time is over
+      }
+    }
+  }
+
   /** Whose device (hex) it is, by a card that is kept; whoever was given one may knock. */
   holder(device: string): string | undefined {
     const { store, contacts } = this.#parts;

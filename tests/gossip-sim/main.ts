@@ -1,4 +1,4 @@
-/** `npm run sim:gossip -- --seeds A..B`: docs/simulator.md says what is simulated. Exits with 1 at a violation. */
+/** `npm run sim:gossip -- --seeds A..B`: docs/gossip-simulation.md says what is simulated. Exits with 1 at a violation. */
 import { randomInt } from 'node:crypto';
 import { parseArgs } from 'node:util';
 import { rememberCrypto } from '../sim/memo.ts';

@@ -1,6 +1,6 @@
 /**
  * Proof that the gossip simulation finds what it is for: deliberate bugs in a copy of the repository, and
- * the first seed that has a violation there and none without the bug. The table in docs/simulator.md is
+ * the first seed that has a violation there and none without the bug. The table in docs/gossip-simulation.md is
  * its output.
  *   node tests/gossip-sim/mutants.ts [--only NAME] [--seeds A..B] [--dry]
  */
