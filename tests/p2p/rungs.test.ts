@@ -38,6 +38,11 @@ let tried: string[];
 let guest: (row: OutboxEntry) => Promise<void>;
 let device: (row: OutboxEntry) => Promise<void>;
 
+/** Of a recipient's node. */
+const ok = {
+  ...{ outcome: Outcome.STORED, proof: new Uint8Array(64), receivedMs: 1n },
+  caller: { call: () => Promise.reject(new Error('not called')) },
+};
 const unreachable = (): Promise<never> =>
   Promise.reject(new TransportError('unreachable', 'nobody there'));
 const works = (): Promise<void> => Promise.resolve();
@@ -61,8 +66,7 @@ beforeEach(() => {
       async send(row) {
         tried.push(`guest ${row.payload[0]}`);
         await guest(row);
-        const caller = { call: () => Promise.reject(new Error('not called')) };
-        return { outcome: Outcome.STORED, proof: new Uint8Array(64), receivedMs: 1n, caller };
+        return ok;
       },
     },
     peers: {
@@ -103,6 +107,7 @@ const knowsToken = (rid = bert): void => store.tokens.put(rid, new Uint8Array(16
 
 describe('the own node counts as away', () => {
   test('after three failed dials; the end of a session is none', async () => {
+    failDials(ownNodeLimits.failedDials - 1);
     link('connecting');
     link('online');
     seal(1);
@@ -165,6 +170,7 @@ describe('a device', () => {
     await clock.advance(100);
     // What lies in its node is not known to have come out again: nothing may overtake it.
     assert.deepEqual(tried.slice(2), ['guest 3', 'direct 1', 'direct 2', 'direct 3']);
+    assert.deepEqual(store.outbox.paths(1), ['guest'], 'the first one counts');
     seal(4);
     await clock.advance(100);
     assert.deepEqual(tried.slice(6), ['direct 4'], 'a node that failed rests');
@@ -183,6 +189,10 @@ describe('a device', () => {
     seal(1);
     await clock.advance(ladderLimits.guestMs);
     assert.deepEqual(tried, ['guest 1', 'direct 1']);
+    knowsToken(carl);
+    seal(2, carl);
+    await clock.advance(100);
+    assert.deepEqual(tried.slice(2), ['direct 2'], 'a silent node rests, for all of its devices');
     late.resolve();
     await clock.advance(100);
     assert.deepEqual(store.outbox.paths(1), ['guest']);
@@ -276,6 +286,21 @@ describe('while the own node is there', () => {
     seal(4);
     await clock.advance(ladderLimits.awayMs);
     assert.deepEqual(tried.slice(3), []);
+  });
+
+  test('the word of a device outdoes that of its node, whichever comes first', async () => {
+    const target = Buffer.from(bert).toString('hex');
+    for (const n of [1, 2]) seal(n);
+    const first = store.outbox.next(target, 0);
+    const second = store.outbox.next(target, first?.id ?? 0);
+    assert(first !== undefined && second !== undefined);
+    outbox.delivered(first, 'direct');
+    assert.equal(await outbox.guestAccepted(first, ok), true);
+    assert.equal(await outbox.guestAccepted(second, ok), true);
+    outbox.delivered(second, 'relay');
+    outbox.writeMarks();
+    assert.equal(store.outbox.undelivered(target, 0, 'device'), undefined);
+    assert.deepEqual([store.outbox.paths(1), store.outbox.paths(2)], [['direct'], ['relay']]);
   });
 
   test('what it said last about a domain is forgotten after a while', async () => {
