@@ -20,5 +20,5 @@ test('hubs of three fork nothing and lose nothing while they die, duel and forge
     );
     entries += report.entries;
   }
-  assert.ok(entries > 4 * 4, `${entries} entries`);
+  assert.ok(entries > 10, `${entries} entries`);
 });

@@ -16,9 +16,19 @@ const { values } = parseArgs({
 });
 const starts = await makeStarts();
 const first = Number(values.seed);
-const sum = { entries: 0, submitted: 0, acknowledged: 0, deaths: 0, takeovers: 0, installed: 0 };
+const sum = {
+  entries: 0,
+  submitted: 0,
+  acknowledged: 0,
+  deaths: 0,
+  takeovers: 0,
+  installed: 0,
+  silent: 0,
+};
 let broken = 0;
-const add = ({ entries, submitted, acknowledged, deaths, counts }: HubReport): void => {
+const add = (report: HubReport): void => {
+  const { entries, submitted, acknowledged, deaths, counts } = report;
+  sum.silent += report.isSilent ? 1 : 0;
   sum.entries += entries;
   sum.submitted += submitted;
   sum.acknowledged += acknowledged;
