@@ -17,7 +17,7 @@ import type { Member, MlsGroup } from './group.ts';
 import { acceptCommit, mandatorySuite } from './index.ts';
 import { decodeKeyPackage } from './key-package.ts';
 import { createCommit, defaultProposalTypes } from './library.ts';
-import { ruleBroken } from './policy.ts';
+import { effectsOf, ruleBroken } from './policy.ts';
 import type { CommitEffects, ParentEpoch } from './policy.ts';
 import { clientConfig } from './suite.ts';
 import { TestWorld, groupOf, keyPackageOf, refused } from './test-members.ts';
@@ -129,7 +129,37 @@ test('whoever was removed knows the join key: a removal sets another', () => {
     assert.match(ruleBroken(before, actor, setting(before.info.joinKeyHash)) ?? '', /join key/);
     assert.equal(ruleBroken(before, actor, setting(again)), undefined);
     assert.equal(ruleBroken(before, actor, setting(undefined)), undefined);
+    // Nothing else needs another one.
+    assert.equal(ruleBroken(before, actor, effects({})), undefined);
   }
+  assert.equal(ruleBroken(before, bob, effects({ added: [newcomer] })), undefined);
+});
+
+test('a commit has at most 64 Adds, one context, and Removes of members', async () => {
+  const world = new TestWorld();
+  const { publicBytes } = await keyPackageOf(world.device('eve'), mandatorySuite);
+  const keyPackage = decodeKeyPackage(publicBytes);
+  const add: Proposal = { proposalType: defaultProposalTypes.add, add: { keyPackage } };
+  const remove = (removed: number): Proposal => ({
+    proposalType: defaultProposalTypes.remove,
+    remove: { removed },
+  });
+  const context = contextProposal(parent.info, parent.hubs);
+  const of = (...proposals: readonly Proposal[]): CommitEffects | undefined =>
+    effectsOf(
+      parent.members(),
+      proposals.map((proposal) => ({ proposal })),
+    );
+  const most = of(...Array.from({ length: 64 }, () => add));
+  assert.equal(most?.added.length, 64);
+  assert.equal(of(...Array.from({ length: 65 }, () => add)), undefined);
+  const all3 = of(add, remove(3), context);
+  assert.deepEqual(
+    [all3?.added[0]?.userId, all3?.removed[0]?.leafIndex, all3?.context?.info.name],
+    ['eve@red.example', 3, 'group'],
+  );
+  assert.equal(of(context, context), undefined);
+  assert.equal(of(remove(99)), undefined);
 });
 
 const role = fc.constantFrom<Role>('owner', 'admin', 'member');
