@@ -228,20 +228,22 @@ export class Committer {
     this.#resting.delete(key);
     const working = this.#run(groupId, key)
       .catch((error: unknown) => {
+        // Nothing can be written: what does not mend itself, the next start tries again.
         this.#parts.runtime.log.error('committing', { error: String(error) });
+        this.#restFor(committerLimits.backOffMaxMs, groupId, key);
       })
       .finally(() => {
         this.#working.delete(key);
-        // Others may have waited for a place.
+        if (!this.#isStarted) return;
+        // Others may have waited for a place, and this group may have got an intent at the last moment.
         for (const other of this.#parts.store.groupLog.busyGroups()) {
-          if (!this.#resting.has(hex(other)) && hex(other) !== key) this.#work(other);
+          if (!this.#resting.has(hex(other))) this.#work(other);
         }
       });
     this.#working.set(key, working);
   }
 
   async #run(groupId: Uint8Array, key: string): Promise<void> {
-    const { clock } = this.#parts.runtime;
     for (;;) {
       // Asked for inside of a transaction's end: whoever did that goes on first.
       await Promise.resolve();
@@ -249,15 +251,18 @@ export class Committer {
       const outcome = await this.#step(groupId, key);
       if (outcome === 'idle' || !this.#isStarted) return;
       if (outcome === 'again') continue;
-      this.#resting.set(
-        key,
-        clock.timer(outcome, () => {
-          this.#resting.delete(key);
-          this.#work(groupId);
-        }),
-      );
+      this.#restFor(outcome, groupId, key);
       return;
     }
+  }
+
+  #restFor(restMs: number, groupId: Uint8Array, key: string): void {
+    if (!this.#isStarted) return;
+    const timer = this.#parts.runtime.clock.timer(restMs, () => {
+      this.#resting.delete(key);
+      this.#work(groupId);
+    });
+    this.#resting.set(key, timer);
   }
 
   /** One attempt at the oldest intent that is due. Fails only where nothing can be written. */

@@ -16,6 +16,8 @@ export const housekeepingLimits = {
   everyMs: 6 * hourMs,
   /** How long the key of a message that has not come is kept (ms). */
   skippedKeptMs: 48 * hourMs,
+  /** How long the end of a wish for a group is known (ms). */
+  intentsKeptMs: 30 * 24 * hourMs,
 } as const;
 
 export interface HousekeepingParts {
@@ -54,6 +56,7 @@ export class Housekeeping {
       store.outbox.expire(nowMs);
       store.resend.expire(nowMs);
       store.endpoints.expire(nowMs);
+      store.groupLog.expireIntents(nowMs - housekeepingLimits.intentsKeptMs);
     });
     for (const { groupId } of store.groups.conversations()) {
       if (this.#isStopped && this.#working !== undefined) return;

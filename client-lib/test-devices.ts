@@ -125,7 +125,8 @@ export class TestDirectory implements Caller {
   callerOf(rid: Uint8Array): Caller {
     return {
       call: async (method, request) => {
-        const answer = this.hub.answer(rid, method.id, create(method.request, request));
+        const message = create(method.request, request);
+        const answer = await this.hub.answer(rid, method.id, message);
         return answer === undefined
           ? this.call(method, request)
           : create(method.response, answer as MessageInitShape<typeof method.response>);
@@ -515,6 +516,32 @@ function buildParts(device: TestDevice, events: EventBus): Parts {
     lookup,
     conversations,
   };
+}
+
+/** Hands on what these devices have for each other, until nobody has anything to say any more. */
+export async function exchange(...devices: readonly TestDevice[]): Promise<void> {
+  let count: number;
+  do {
+    count = 0;
+    for (const from of devices) {
+      for (const to of devices) if (from !== to) count += await handOver(from, to);
+    }
+  } while (count > 0);
+}
+
+async function handOver(from: TestDevice, to: TestDevice): Promise<number> {
+  let count = 0;
+  for (const row of from.directory.hub.takeRows(from.rid, to.rid)) {
+    await to.receive(row);
+    count += 1;
+  }
+  for (;;) {
+    const entry = from.store.outbox.next(Buffer.from(to.rid).toString('hex'), 0);
+    if (entry === undefined) return count;
+    from.store.outbox.markAccepted(entry.id, testStoreId, from.runtime.clock.now());
+    await to.receive({ mid: entry.mid, payload: entry.payload });
+    count += 1;
+  }
 }
 
 /** Every text exactly once, and nothing left over. */

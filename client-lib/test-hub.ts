@@ -45,6 +45,8 @@ export class TestHub {
   readonly #signingOf: (domain: string) => SigningKey;
   readonly #logs = new Map<string, { readonly domain: string; readonly entries: HubEntry[] }>();
   readonly #rows: HubRow[] = [];
+  /** Something happens before a device's commit is looked at; an error is the answer. */
+  beforeSubmit: ((from: Uint8Array) => Promise<void>) | undefined;
   /** Shows nobody its logs, as a hub does that has something to hide. */
   isSilent = false;
 
@@ -73,11 +75,12 @@ export class TestHub {
   }
 
   /** The answer to a call of a device; undefined for a method that is not a hub's. */
-  answer(from: Uint8Array, methodId: number, request: unknown): unknown {
+  async answer(from: Uint8Array, methodId: number, request: unknown): Promise<unknown> {
     switch (methodId) {
       case methods.createGroup.id:
         return this.#create(request as CreateGroupRequest);
       case methods.submitCommit.id:
+        await this.beforeSubmit?.(from);
         return { entry: this.#submit(from, request as SubmitCommitRequest) };
       case methods.groupLog.id: {
         const { group, after } = request as GroupLogRequest;
