@@ -18,8 +18,12 @@ export interface PathVerdict {
   readonly disordered: number;
   /** When the first message came past the nodes, by the receiver's clock. */
   readonly firstPastNodesMs: number | undefined;
-  /** From sealing to the receiver's disk, of what came past the nodes and was written after `sinceMs`. */
-  readonly latenciesMs: readonly number[];
+  /** Of what came past the nodes and was written after `sinceMs`. */
+  readonly pastNodes: readonly {
+    readonly sentMs: number;
+    /** From sealing to the receiver's disk. */
+    readonly latencyMs: number;
+  }[];
 }
 
 export function checkPaths(stores: readonly ClosedStore[], sinceMs: number): PathVerdict[] {
@@ -36,7 +40,7 @@ function judge({ userId, path, key }: ClosedStore, sinceMs: number): PathVerdict
   const received = { node: 0, direct: 0, relay: 0 };
   const left = { node: 0, guest: 0, direct: 0, relay: 0 };
   const newest = new Map<string, number>();
-  const latenciesMs: number[] = [];
+  const pastNodes: PathVerdict['pastNodes'][number][] = [];
   let disordered = 0;
   let firstPastNodesMs: number | undefined;
   for (const { senderDevice, n, receivedMs, sentMs, via, paths } of messages) {
@@ -49,7 +53,7 @@ function judge({ userId, path, key }: ClosedStore, sinceMs: number): PathVerdict
     newest.set(senderDevice, Math.max(n, newest.get(senderDevice) ?? 0));
     if (via === undefined) continue;
     firstPastNodesMs ??= receivedMs;
-    if (sentMs >= sinceMs) latenciesMs.push(receivedMs - sentMs);
+    if (sentMs >= sinceMs) pastNodes.push({ sentMs, latencyMs: receivedMs - sentMs });
   }
-  return { userId, received, left, disordered, firstPastNodesMs, latenciesMs };
+  return { userId, received, left, disordered, firstPastNodesMs, pastNodes };
 }
