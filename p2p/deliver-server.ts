@@ -102,11 +102,18 @@ export async function serveDeliveries(host: Host, options: DeliverServerOptions)
   );
 }
 
+/** A stream without a Hello. */
+interface Stranger {
+  readonly peerId: string;
+  readonly end: () => void;
+}
+
 class DeliverServer {
   readonly limits: DeliverServerLimits;
   readonly #options: DeliverServerOptions;
   readonly #buckets: TokenBuckets;
-  #strangers = 0;
+  /** In the order in which they came. */
+  readonly #strangers = new Set<Stranger>();
 
   constructor(options: DeliverServerOptions) {
     this.#options = options;
@@ -116,16 +123,13 @@ class DeliverServer {
 
   serve(stream: ByteStream, connection: HostConnection): void {
     const { runtime } = this.#options;
-    if (this.#strangers >= this.limits.strangers) {
-      stream.abort('too many strangers');
-      return;
-    }
-    this.#strangers += 1;
+    if (this.#strangers.size >= this.limits.strangers) this.#makeRoom();
+    const { peerId } = connection;
+    const stranger: Stranger = { peerId, end: () => stream.abort('too many strangers') };
+    this.#strangers.add(stranger);
     let from: EndpointRecord | undefined;
-    let isStranger = true;
     const known = (): void => {
-      if (isStranger) this.#strangers -= 1;
-      isStranger = false;
+      this.#strangers.delete(stranger);
       timer.cancel();
     };
     const timer = runtime.clock.timer(this.limits.helloMs, () => stream.abort('no hello'));
@@ -147,6 +151,22 @@ class DeliverServer {
     const bound = (methodId: number): number =>
       Math.min(boundOf(methodId), from === undefined ? methods.hello.maxRequestBytes : Infinity);
     serveFrames(stream, handle, { maxRequestBytes: bound, runtime });
+  }
+
+  /**
+   * Ends the oldest stream of whoever has most of them without a Hello: who says it at once stays, and who
+   * fills the places with silence loses them.
+   */
+  #makeRoom(): void {
+    const counts = new Map<string, number>();
+    for (const { peerId } of this.#strangers) counts.set(peerId, (counts.get(peerId) ?? 0) + 1);
+    const most = Math.max(...counts.values());
+    for (const stranger of this.#strangers) {
+      if (counts.get(stranger.peerId) !== most) continue;
+      this.#strangers.delete(stranger);
+      stranger.end();
+      return;
+    }
   }
 
   async #hello(request: HelloRequest, { peerId }: HostConnection): Promise<EndpointRecord> {
