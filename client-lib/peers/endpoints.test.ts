@@ -101,6 +101,9 @@ describe('records of others', () => {
     for (const seq of [2, 1, 2, 3]) endpoints.learn(proved(seq));
     assert.equal(endpoints.of(hex(bert.publicKey))?.seq, 3);
     assert.equal(learned.length, 2);
+    // It came by itself: there is a way to it, whatever is known.
+    endpoints.met(proved(3));
+    assert.equal(learned.length, 3);
   });
 
   test('end when they expire, and there are only so many', () => {

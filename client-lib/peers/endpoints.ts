@@ -29,7 +29,7 @@ export interface EndpointsParts {
   readonly reach: readonly Reach[];
   /** Something is to be told soon. */
   readonly onDue: (delayMs?: number) => void;
-  /** A newer record of a device (hex) is kept. */
+  /** A newer record of a device (hex) is kept, or it came by itself. */
   readonly onLearned: (target: string) => void;
 }
 
@@ -114,7 +114,13 @@ export class Endpoints implements Extra {
     }
   }
 
-  /** What a device proved in Hello, of one whose records are kept or that may deliver here. */
+  /** A device that may deliver here came by itself, and proved this. So there is a way to it now. */
+  met(record: EndpointRecord): void {
+    this.learn(record);
+    this.#parts.onLearned(hex(record.device));
+  }
+
+  /** What a device proved; kept if it is newer. */
   learn(record: EndpointRecord): void {
     const { store } = this.#parts;
     if (record.seq <= (store.endpoints.get(record.device)?.seq ?? -1)) return;

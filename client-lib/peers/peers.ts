@@ -113,7 +113,7 @@ export class Peers {
         admit: async (from) => {
           await acquaintances.admit(from.device);
           // It may have moved while no node was there to say so.
-          endpoints.learn(from);
+          endpoints.met(from);
         },
         onDelivery: async ({ from: { device }, request: { mid, payload }, via }) => {
           if (this.#isStopped) throw new UnavailableError('DRAINING', 'this device closes');
