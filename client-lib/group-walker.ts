@@ -18,9 +18,8 @@ import type { Contacts } from './contacts.ts';
 import { envelopeKeyOf } from './envelope-key.ts';
 import type { ClientEvent, EventBus } from './events.ts';
 import { groupEvents } from './group-events.ts';
-import { decodeIntent, intentOutcomes, invitedBy, isWish } from './group-intents.ts';
+import { decodeIntent, intentOutcomes, isWish } from './group-intents.ts';
 import { walkLog, type LogView, type Step, type Walk } from './group-log.ts';
-import { forgetClaims } from './invitation.ts';
 import { UnknownHubError, type HubKeys } from './hub-keys.ts';
 import { restoreGroup, type Mls, type MlsGroup } from './mls/index.ts';
 import { nextRekey } from './rekeys.ts';
@@ -180,9 +179,6 @@ export class GroupWalker {
       if (won !== undefined) {
         this.#keepWelcomes(pending, won, nowMs);
         groupLog.addCommit(intentId);
-        const intent = groupLog.intent(intentId);
-        // Their KeyPackages are used up.
-        if (intent !== undefined) forgetClaims(this.#parts.store, invitedBy(decodeIntent(intent)));
         if (isLast) ended.push(...this.end(intentId, 'DONE', undefined, nowMs));
       } else if (!isRefused) {
         const { lost = 0 } = groupLog.intent(intentId) ?? {};

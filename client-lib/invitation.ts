@@ -1,7 +1,7 @@
 /**
  * Finding what it takes to invite somebody: the verified manifest, one KeyPackage and a valid
  * prekey for each of the person's devices. The claim id is on disk before the question leaves, so
- * that a repeat burns no second package.
+ * that a repeat after a lost answer burns no second package.
  */
 import {
   hasReason,
@@ -19,7 +19,7 @@ import type { Contact } from './contact.ts';
 import type { Contacts } from './contacts.ts';
 import type { Recipient } from './fan-out.ts';
 import type { Caller } from './link.ts';
-import { mandatorySuite, xwingSuite, type Mls, type MlsSuite } from './mls/index.ts';
+import type { Mls, MlsSuite } from './mls/index.ts';
 import type { ClientStore } from './store/store.ts';
 
 /** The same claim id answers with the same packages for 10 minutes; a minute less is safe (ms). */
@@ -55,7 +55,8 @@ export async function fetchInvitees(
 ): Promise<readonly Invitee[]> {
   const { store, runtime, contacts } = parts;
   const nowMs = runtime.clock.now();
-  const claimName = `${userId} ${suites.join(',')}`;
+  const { claimName, free } = take(store, `${userId} ${suites.join(',')}`);
+  using _taken = free;
   let claim = store.contacts.claim(claimName);
   if (claim === undefined || nowMs - claim.madeMs > claimReuseMs || claim.madeMs > nowMs) {
     claim = { claimId: runtime.random.bytes(16), madeMs: nowMs };
@@ -88,7 +89,7 @@ export async function fetchInvitees(
   const wanted = contact.devices.filter(
     ({ identityPub }) => !skip.some((rid) => sameBytes(rid, identityPub)),
   );
-  return Promise.all(
+  const invitees = await Promise.all(
     wanted.map(async ({ identityPub }) => {
       const found = answer.packages.find((one) => sameBytes(one.identityPub, identityPub));
       if (found === undefined) {
@@ -97,15 +98,25 @@ export async function fetchInvitees(
       return checkInvitee(parts, contact, found, suites);
     }),
   );
+  // From here on the packages are the caller's, who uses each once.
+  store.transaction(() => store.contacts.deleteClaim(claimName));
+  return invitees;
 }
 
-/** The claims of these users are used up: forget them, in the transaction that uses the packages. */
-export function forgetClaims(store: ClientStore, userIds: readonly string[]): void {
-  for (const userId of userIds) {
-    for (const suites of [[xwingSuite, mandatorySuite], [xwingSuite], [mandatorySuite]]) {
-      store.contacts.deleteClaim(`${userId} ${suites.join(',')}`);
-    }
-  }
+/** Claims that a question is under way with. */
+const underWay = new WeakMap<ClientStore, Set<string>>();
+
+/** The claim of a question: another one while the same is asked already, or both got the same packages. */
+function take(
+  store: ClientStore,
+  name: string,
+): { readonly claimName: string; readonly free: Disposable } {
+  const taken = underWay.get(store) ?? new Set<string>();
+  underWay.set(store, taken);
+  let claimName = name;
+  for (let n = 2; taken.has(claimName); n += 1) claimName = `${name} ${n}`;
+  taken.add(claimName);
+  return { claimName, free: { [Symbol.dispose]: () => void taken.delete(claimName) } };
 }
 
 async function checkInvitee(
