@@ -22,6 +22,8 @@ export const ladderLimits = {
   retryMs: 30_000,
   /** How long a domain counts as away after the own node last said so (ms). */
   awayMs: 10 * 60_000,
+  /** Copies that their devices refused, remembered. */
+  refused: 4_096,
   /** Waiting of the own node for another one from which on its devices are tried past it (ms). */
   backOffMs: 30_000,
 } as const;
@@ -54,6 +56,8 @@ export class Ladder {
   readonly #awayUntil = new Map<string, number>();
   /** Ways that failed, until when: "guest domain", "token rid", "peer rid". */
   readonly #restsUntil = new Map<string, number>();
+  /** Rows that their devices could not open: they go by nodes alone. */
+  readonly #refused = new Set<number>();
   /** Devices (hex) to be looked at, and their domains. */
   readonly #wanted = new Map<string, string>();
   readonly #busy = new Set<string>();
@@ -227,14 +231,19 @@ export class Ladder {
   async #toDevice(row: OutboxRow, peers: Pick<Peers, 'deliver'>): Promise<boolean> {
     const { runtime, outbox } = this.#parts;
     const device = `peer ${nameOf(row)}`;
+    if (this.#refused.has(row.id)) return true;
     if (this.#rests(device)) return false;
     try {
       outbox.delivered(row, await peers.deliver(row, this.#ended.signal));
       return true;
     } catch (error) {
       runtime.log.debug('not to the device', { reason: reasonOf(error), error: String(error) });
-      // One that nobody can open there is no reason to hold up the others: it goes by the nodes.
-      if (hasReason(error, 'BAD_FIELD', 'TOO_LARGE')) return true;
+      if (hasReason(error, 'BAD_FIELD', 'TOO_LARGE')) {
+        // One that nobody can open there is no reason to hold up the others.
+        if (this.#refused.size >= ladderLimits.refused) this.#refused.clear();
+        this.#refused.add(row.id);
+        return true;
+      }
       this.#rest(device, error instanceof QpcError ? error.retryAfterMs : undefined);
       return false;
     }

@@ -235,6 +235,9 @@ describe('a device', () => {
     };
     await clock.advance(retryAfterMs);
     assert.deepEqual(tried.slice(1), ['direct 1', 'direct 2', 'direct 3']);
+    seal(4);
+    await clock.advance(100);
+    assert.deepEqual(tried.slice(4), ['direct 4'], 'it was asked once');
     assert.equal(open(), 1, 'its node gets it');
   });
 
