@@ -1,0 +1,94 @@
+/**
+ * A node's swarm under churn: devices that come, get a place at its relay, are reached through it and go,
+ * and peers that connect, gossip and go. RSS of the swarm's process every so often, and its slope over
+ * the second half. Usage: `npm run soak:swarm -- [--minutes 120]`.
+ */
+import { parseArgs } from 'node:util';
+import { makeSwarmKey, SupervisedSwarm } from '@quicprochat/p2p';
+import { startNodeSwarm } from '@quicprochat/p2p/swarm';
+import { systemClock, systemRandom } from '@quicprochat/proto';
+import { freePort } from '../cluster/free-port.ts';
+import { slope } from '../fuzz/live-server.ts';
+import { message, runtime, startDevice, until } from '../p2p/devices.ts';
+
+const { values } = parseArgs({ options: { minutes: { type: 'string', default: '120' } } });
+const minutes = Number(values.minutes);
+const samples = 40;
+/** Devices that are there at a time. */
+const atOnce = 6;
+
+const listen = `/ip4/127.0.0.1/tcp/${await freePort()}`;
+const key = makeSwarmKey(systemRandom);
+const events = {
+  onPeer: () => undefined,
+  onGossip: async () => 'accept' as const,
+  onPull: async () => ({ status: 0, payload: new Uint8Array(0) }),
+  mayReserve: () => Promise.resolve(true),
+};
+await using node = await SupervisedSwarm.start(
+  { key, runtime, listen: [listen], relays: true },
+  events,
+);
+const relay = `${listen}/p2p/${key.peerId}`;
+const endMs = performance.now() + minutes * 60_000;
+const counts = { devices: 0, delivered: 0, failed: 0, peers: 0, notes: 0 };
+
+/** A pair of devices behind the relay, for one exchange. */
+async function exchange(): Promise<void> {
+  await using from = await startDevice({ relayOnly: true });
+  await using to = await startDevice({ relayOnly: true });
+  counts.devices += 2;
+  try {
+    to.swarm.setRelays([relay]);
+    await until(() => to.swarm.relays.every(({ isReserved }) => isReserved));
+    await from.swarm.deliver(to.destination(), message(to, systemRandom.bytes(1_024)));
+    counts.delivered += 1;
+  } catch {
+    counts.failed += 1;
+  }
+}
+
+/** Another node that joins, hears what is said, and leaves. */
+async function visit(): Promise<void> {
+  const peer = makeSwarmKey(systemRandom);
+  await using swarm = await startNodeSwarm(
+    { key: peer, runtime, listen: ['/ip4/127.0.0.1/tcp/0'], relays: false },
+    { ...events, onGossip: async () => (counts.notes++, 'accept' as const) },
+  );
+  counts.peers += 1;
+  const addresses = await swarm.addresses();
+  await node.setPeers([{ peerId: peer.peerId, addresses }]);
+  await swarm.setPeers([{ peerId: key.peerId, addresses: [listen] }]);
+  await systemClock.sleep(3_000);
+  for (let i = 0; i < 5; i += 1) await node.publish('qpc/kt/1', systemRandom.bytes(500));
+  await swarm.pull(key.peerId, 916, systemRandom.bytes(100)).catch(() => undefined);
+  await systemClock.sleep(500);
+  await node.setPeers([]);
+}
+
+async function again(work: () => Promise<void>): Promise<void> {
+  while (performance.now() < endMs) await work();
+}
+
+/** Minutes since the start, and MiB. */
+const rss: (readonly [number, number])[] = [];
+const startMs = performance.now();
+async function watch(): Promise<void> {
+  while (performance.now() < endMs) {
+    await systemClock.sleep((minutes * 60_000) / samples);
+    const { rssBytes, connections } = await node.stats();
+    rss.push([(performance.now() - startMs) / 60_000, rssBytes / 2 ** 20]);
+    const counted = Object.entries(counts).map(([name, count]) => `${name} ${count}`);
+    console.log(`${(rssBytes / 2 ** 20).toFixed(0)} MiB, ${connections} connections, ${counted}`);
+  }
+}
+
+await Promise.all([
+  watch(),
+  again(visit),
+  ...Array.from({ length: atOnce / 2 }, () => again(exchange)),
+]);
+const half = rss.slice(Math.floor(rss.length / 2));
+const perHour = slope(half) * 60;
+console.log(`RSS of the swarm's process: ${perHour.toFixed(1)} MiB an hour over the second half`);
+console.log(`started again ${node.restarts} times`);
