@@ -33,6 +33,8 @@ export const hubLimits = {
   groups: 4_096,
   /** Pages of the log that one repair takes: more than a hub keeps. */
   repairPages: 1_024,
+  /** How often a hub that forgot asks the others (ms). */
+  learnMs: 60_000,
   /** Terms that a takeover tries while others promised higher ones. */
   takeoverTerms: 4,
 } as const;

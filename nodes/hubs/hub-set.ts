@@ -7,6 +7,7 @@ import {
   InvalidArgumentError,
   NotFoundError,
   PermissionDeniedError,
+  QpcError,
 } from '@quicprochat/proto';
 import {
   create,
@@ -57,18 +58,21 @@ export class HubSet implements Disposable {
   readonly #leader: HubLeader;
   readonly #locks = new GroupLocks(hubLimits.waitersPerGroup);
   readonly #takeovers = new Map<string, Promise<number>>();
+  readonly #stop = new AbortController();
 
   constructor(parts: HubParts) {
     this.#parts = parts;
     this.#leader = new HubLeader(parts);
   }
 
-  /** Goes on with what was PREPARED here before. Throws what the store throws. */
-  resume(): Promise<void> {
-    return this.#leader.resume();
+  /** Goes on with what was PREPARED here before, and learns what was forgotten. Throws what the store throws. */
+  async resume(): Promise<void> {
+    await this.#leader.resume();
+    void this.#learnUntilStopped();
   }
 
   [Symbol.dispose](): void {
+    this.#stop.abort();
     this.#leader.stop();
   }
 
@@ -239,7 +243,8 @@ export class HubSet implements Disposable {
     try {
       end = await store.adoptLog(leaderLog);
     } catch (error) {
-      if (hasReason(error, 'HUB_UNAVAILABLE')) this.#learn(group);
+      // The store says so of a hub that forgot.
+      if (hasReason(error, 'HUB_UNAVAILABLE')) void this.#learn(group).catch(() => undefined);
       throw error;
     }
     if (end === undefined) {
@@ -293,17 +298,35 @@ export class HubSet implements Disposable {
     return { position: BigInt(end.position), head: end.head };
   }
 
+  /** Groups rest for months: a hub that forgot must not wait for their next commit. */
+  async #learnUntilStopped(): Promise<void> {
+    const { store, runtime } = this.#parts;
+    const { signal } = this.#stop;
+    let after: Uint8Array = new Uint8Array(0);
+    while (!signal.aborted) {
+      try {
+        const groups = await store.learnerGroups(after);
+        for (const group of groups) await this.#learn(group);
+        after = groups.at(-1) ?? new Uint8Array(0);
+        if (groups.length > 0) continue;
+      } catch (error) {
+        if (!signal.aborted) runtime.log.error('hub does not learn', { error: String(error) });
+      }
+      // The only rejection is the own stop.
+      await runtime.clock.sleep(hubLimits.learnMs, signal).catch(() => undefined);
+    }
+  }
+
   /** A hub that does not remember what it promised leads once, with the word of both others. */
-  #learn(group: Uint8Array): void {
-    void this.#parts.store
-      .hubState(group)
-      .then(async (state) => {
-        if (state?.isLearner !== true) return;
-        await this.#takeOver(group);
-        await this.#leader.drive(group);
-      })
-      // The next question of a leader begins it again.
-      .catch(() => undefined);
+  async #learn(group: Uint8Array): Promise<void> {
+    if (this.#stop.signal.aborted) return;
+    try {
+      await this.#takeOver(group);
+      await this.#inTime(this.#leader.drive(group));
+    } catch (error) {
+      // It is tried again: in a minute, and by the next question of a leader.
+      if (!(error instanceof QpcError)) throw error;
+    }
   }
 
   #needMembers(hubs: readonly string[], from: string): void {

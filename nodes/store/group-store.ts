@@ -160,6 +160,8 @@ export interface HubSetStore {
   hubState(group: Uint8Array): Promise<HubState | undefined>;
   /** Groups with a PREPARED entry, at most 4 096. */
   preparedGroups(): Promise<readonly Uint8Array[]>;
+  /** Groups in which this hub has no say, by their ids from the one behind `after`, at most 256. */
+  learnerGroups(after: Uint8Array): Promise<readonly Uint8Array[]>;
   /** Entry 0 of a group with three hubs; errors are those of `createGroup`. */
   prepareGroup(
     group: Omit<NewGroup, 'certified'> & { readonly submit: Uint8Array },

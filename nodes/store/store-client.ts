@@ -191,6 +191,9 @@ export class StoreClient implements NodeStore {
   preparedGroups() {
     return this.#channel.call('preparedGroups');
   }
+  learnerGroups(after: Uint8Array) {
+    return this.#channel.call('learnerGroups', after);
+  }
   prepareGroup(group: Omit<NewGroup, 'certified'> & { readonly submit: Uint8Array }) {
     return this.#channel.call('prepareGroup', group);
   }

@@ -302,6 +302,8 @@ export function groupSetContract(open: OpenStore): void {
     );
     assert.equal((await rig.install([first, second], 1)).position, 2);
     assert.equal((await rig.state()).isLearner, true);
+    assert.deepEqual(await store.learnerGroups(none), [rig.id]);
+    assert.deepEqual(await store.learnerGroups(rig.id), []);
     await rig.refuses(async () => store.adoptLog(await rig.leaderLog(3)), unavailable);
     await rig.refuses(() => store.promiseTerm(rig.id, 4, false), unavailable);
     await rig.refuses(() => store.prepareCommit(0, log[2] ?? rig.prepared(), true), {

@@ -38,6 +38,8 @@ import { IncomingPayload } from './payloads.ts';
 
 /** Groups with a PREPARED entry that one answer names. */
 const preparedGroupsMax = 4_096;
+/** Groups that one answer names as those in which this hub has no say. */
+const learnerGroupsMax = 256;
 /** What one caller may raise a term by: it owns every third one. */
 const termStepMax = 2 ** 20;
 
@@ -91,6 +93,13 @@ export function groupSetQueries(
     .prepare<[number], Uint8Array>(
       `SELECT group_id FROM hub_prepared JOIN hub_group ON hub_group.id = hub_prepared.hub_group
         ORDER BY hub_group.id LIMIT ?`,
+    )
+    .pluck();
+
+  const learners = db
+    .prepare<[Uint8Array, number], Uint8Array>(
+      `SELECT group_id FROM hub_group WHERE is_learner = 1 AND group_id > ?
+        ORDER BY group_id LIMIT ?`,
     )
     .pluck();
 
@@ -190,6 +199,7 @@ export function groupSetQueries(
       return row?.hubs.includes(' ') === true ? stateOf(row) : undefined;
     },
 
+    learnerGroups: (_nowMs, after) => learners.all(after, learnerGroupsMax),
     preparedGroups: () => withPrepared.all(preparedGroupsMax),
 
     prepareGroup(_nowMs, { parsed, hubs, creator, submit }) {
