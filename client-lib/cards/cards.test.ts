@@ -193,8 +193,9 @@ describe('a contact card', () => {
     for (let i = 0; i < 6; i += 1) await pass(other, 'red.example');
     const ended = new AbortController();
     const checking = hers.recheck(sessionOf(other, ended.signal));
-    const deadlineMs = performance.now() + 10_000;
-    while (carol.lies.length === 0 && performance.now() < deadlineMs) {
+    const { clock } = testRuntime;
+    const deadlineMs = clock.monotonic() + 10_000;
+    while (carol.lies.length === 0 && clock.monotonic() < deadlineMs) {
       await testRuntime.clock.sleep(10);
     }
     ended.abort(new TransportError('closed', 'over'));
