@@ -1,10 +1,8 @@
 /**
  * The log's one queue of updates: collects them into batches, of which each becomes one log entry
- * (kt-log/README.md). VRF outputs are computed while an update waits. That an update follows its label's
- * newest version is the store's to check, which has the row at hand; of a batch that it refuses the
- * updates whose label has changed fail, the rest is halved until the one that it refuses stands alone.
- * After a commit whose outcome nobody knows the state
- * is read again, so no second head of one size is ever signed.
+ * (kt-log/README.md). The store checks that an update follows its label's newest version. Of a batch
+ * that it refuses those whose label has changed fail, and the rest is halved until the refused one is
+ * alone. After a commit whose outcome nobody knows the state is read again before the next head.
  */
 import { TokenBuckets } from '@quicprochat/proto';
 import {
