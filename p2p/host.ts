@@ -52,6 +52,8 @@ export interface Host {
   release(relay: PeerIdText): Promise<void>;
   /** Whether a reservation at the relay stands. */
   isReserved(relay: PeerIdText): boolean;
+  /** Called for each new connection, whichever side dialed, also beside one that is open. */
+  onConnect(listener: (peerId: PeerIdText) => void): void;
   /** Called when the last connection to a peer has ended. */
   onDisconnect(listener: (peerId: PeerIdText) => void): void;
   /** For people and alarms. */

@@ -407,6 +407,12 @@ class Libp2pHost implements Host {
     return this.#relays.isReserved(relay);
   }
 
+  onConnect(listener: (peerId: PeerIdText) => void): void {
+    this.#libp2p.addEventListener('connection:open', ({ detail }) =>
+      listener(detail.remotePeer.toString()),
+    );
+  }
+
   onDisconnect(listener: (peerId: PeerIdText) => void): void {
     this.#libp2p.addEventListener('peer:disconnect', ({ detail }) => listener(detail.toString()));
   }

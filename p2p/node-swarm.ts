@@ -99,6 +99,17 @@ class LocalNodeSwarm implements NodeSwarm {
     this.#runtime = runtime;
     this.#events = events;
     host.onDisconnect((peerId) => peers.get(peerId)?.keep.look());
+    host.onConnect((peerId) => this.#connected(peerId));
+  }
+
+  /**
+   * A peer that lost its connection without a word comes back over another one while the old one still
+   * looks open here: it is up as before, and yet was away.
+   */
+  #connected(peerId: PeerIdText): void {
+    const keep = this.#peers.get(peerId)?.keep;
+    if (keep?.isUp === true) this.#events.onPeer(peerId, true);
+    else keep?.wake();
   }
 
   async setPeers(wanted: readonly SwarmPeer[]): Promise<void> {

@@ -203,7 +203,7 @@ export class SupervisedSwarm implements NodeSwarm {
   }
 
   #peerChanged(peerId: string, isUp: boolean): void {
-    if (this.#up.has(peerId) === isUp) return;
+    if (!isUp && !this.#up.has(peerId)) return;
     if (isUp) this.#up.add(peerId);
     else this.#up.delete(peerId);
     this.#events.onPeer(peerId, isUp);

@@ -28,7 +28,7 @@ export type PullAnswer = Pick<ResponseFrame, 'status' | 'payload'>;
 
 /** What the swarm asks and tells the node. */
 export interface NodeSwarmEvents {
-  /** A peer's connection came up or ended. */
+  /** A peer's connection came up or ended; up again also where it is up already: it may have been away. */
   onPeer(peerId: PeerIdText, isUp: boolean): void;
   onGossip(topic: GossipTopic, from: PeerIdText, bytes: Uint8Array): Promise<Verdict>;
   /** A listed peer asks; `methodId` is the wire's. */

@@ -68,7 +68,10 @@ export class NodeInSwarm implements AsyncDisposable {
       {
         ...gossip.events,
         onPeer: (peerId, isUp) => {
-          runtime.log.info('p2p peer', { peer: peers.domainOf(peerId), isUp });
+          // Again while it is up: over another connection, which is no news for people.
+          if (!isUp || !gossip.up.has(peerId)) {
+            runtime.log.info('p2p peer', { peer: peers.domainOf(peerId), isUp });
+          }
           gossip.events.onPeer(peerId, isUp);
         },
         mayReserve: (peerId) => reservers.mayReserve(peerId),

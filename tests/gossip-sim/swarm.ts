@@ -78,8 +78,11 @@ export class SimSwarm implements NodeSwarm, Member {
 
   // Side of the network.
   onUp(other: string, connection: Connection): void {
+    const wasTold = this.#told.has(other);
     this.connections.set(other, connection);
     this.#look(other);
+    // The end of the connection before was not noticed.
+    if (wasTold) this.events.onPeer(other, true);
     // The other side may have listed this one first.
     const member = this.#swarms.member(other);
     if (member instanceof SimSwarm) member.#look(this.peerId);
