@@ -271,7 +271,7 @@ export class HubSet implements Disposable {
     const { hubs } = await this.#needState(group);
     this.#needMembers(hubs, from);
     if (ownerOf(hubs, term) !== from) throw denied(`term ${term} is another hub's`);
-    const state = await this.#parts.store.promiseTerm(group, term, false);
+    const state = await this.#parts.store.promiseTerm(group, term);
     this.#leader.stepDown(group);
     const { adopted, position, head, prepared } = state;
     return {

@@ -155,7 +155,7 @@ export class HubLeader {
         }
         runtime.log.info('hub leads no longer', { by: hub, term: state.adopted, fence });
         // As if it had been asked itself: it knows then who leads.
-        await this.#parts.store.promiseTerm(group, fence, true).catch(() => undefined);
+        await this.#parts.store.promiseTerm(group, fence, {}).catch(() => undefined);
         first.reject(unavailable('another hub leads', error));
         this.stepDown(group);
       });

@@ -34,8 +34,16 @@ export async function takeOver(parts: HubParts, group: Uint8Array): Promise<numb
       floor = fence;
       continue;
     }
-    // Its own promise comes last: a hub that is cut off deposes nobody when it is back.
-    const own = await store.promiseTerm(group, term, true);
+    // Its own promise comes last: a hub that is cut off deposes nobody when it is back. But it must not
+    // have promised anything else since it asked.
+    let own;
+    try {
+      own = await store.promiseTerm(group, term, { since: before.promised });
+    } catch (error) {
+      if (fencedBy(error) === undefined) throw error;
+      floor = term;
+      continue;
+    }
     await choose(parts, group, term, own, answers);
     runtime.log.info('hub takes over', { term, promises: answers.length });
     return term;

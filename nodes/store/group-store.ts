@@ -185,8 +185,16 @@ export interface HubSetStore {
    * InvalidArgumentError and ConflictError as `submitCommit`, ResourceExhaustedError QUOTA.
    */
   adoptLog(log: LeaderLog): Promise<LogEnd | undefined>;
-  /** Promises a term above all before it. Throws TERM_FENCED, HUB_UNAVAILABLE (a learner), UNKNOWN_GROUP. */
-  promiseTerm(group: Uint8Array, term: number, isOwn: boolean): Promise<HubState>;
+  /**
+   * Promises a term above all before it. `own`: not asked by another hub, so a learner may; `since`: what
+   * this hub had promised when it began to ask others, and must not have changed. Throws TERM_FENCED,
+   * HUB_UNAVAILABLE (a learner), UNKNOWN_GROUP.
+   */
+  promiseTerm(
+    group: Uint8Array,
+    term: number,
+    own?: { readonly since?: number },
+  ): Promise<HubState>;
   /**
    * The owner of a promised term takes a log into it: of at least `position` accepted entries, with
    * what is PREPARED here (`keeps`), another entry, or none. Throws TERM_FENCED, SEQ_CONFLICT.

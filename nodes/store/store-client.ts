@@ -206,8 +206,8 @@ export class StoreClient implements NodeStore {
   adoptLog(log: LeaderLog) {
     return this.#channel.call('adoptLog', log);
   }
-  promiseTerm(group: Uint8Array, term: number, isOwn: boolean) {
-    return this.#channel.call('promiseTerm', group, term, isOwn);
+  promiseTerm(group: Uint8Array, term: number, own?: { readonly since?: number }) {
+    return this.#channel.call('promiseTerm', group, term, own);
   }
   takeLog(
     group: Uint8Array,

@@ -28,6 +28,8 @@ export interface Rules {
   readonly stepsDown: boolean;
   /** A hub that promised a term refuses replicates of lower ones. */
   readonly fencesTerms: boolean;
+  /** Who asks for promises, and promises something else meanwhile, asks anew. */
+  readonly voidsQuestions: boolean;
   /** A hub takes no log that lacks what it accepted. */
   readonly keepsAccepted: boolean;
   /** A hub that lost its disk has no say before both others told it what they have. */
@@ -45,6 +47,7 @@ export const sound: Rules = {
   takesPrepared: true,
   stepsDown: true,
   fencesTerms: true,
+  voidsQuestions: true,
   keepsAccepted: true,
   learns: true,
 };
@@ -59,6 +62,7 @@ export function isMonotone(rules: Rules): boolean {
     rules.refusesShorter &&
     rules.checksOnRestart &&
     rules.stepsDown &&
+    rules.voidsQuestions &&
     rules.fencesTerms
   );
 }
@@ -120,6 +124,12 @@ export const mutants: readonly Mutant[] = [
     name: 'late logs may lack accepted entries',
     rules: { ...sound, keepsAccepted: false },
     blindTo: ['unsaid'],
+  },
+  {
+    name: 'a question outlives a promise to somebody else',
+    rules: { ...sound, voidsQuestions: false },
+    blindTo: ['unsaid'],
+    losses: 1,
   },
   {
     name: 'a lost disk votes as if nothing was',

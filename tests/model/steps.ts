@@ -58,7 +58,7 @@ export function steps(state: State, rules: Rules, bounds: Bounds, visit: Visit):
 function crash(state: State, index: number, hub: Hub, visit: Visit): void {
   if (hub.phase === 'idle' && hub.promised === hub.synced) return;
   const change = { phase: 'idle', term: 0, promised: hub.synced } as const;
-  visit('crash', `hub ${index} crashes`, withHub(state, index, change));
+  visit('crash', `hub ${index} crashes`, withHub(unasked(state, hub), index, change));
 }
 
 function restart(state: State, rules: Rules, index: number, hub: Hub, visit: Visit): void {
@@ -74,13 +74,18 @@ function restart(state: State, rules: Rules, index: number, hub: Hub, visit: Vis
   visit('restart', `hub ${index} goes on in term ${term}`, send(vote(next, index, term), index));
 }
 
+/** Whoever asks no more, or anew, has no use for the answers: they belong to that question. */
+function unasked(state: State, { phase, term }: Hub): State {
+  if (phase !== 'collecting') return state;
+  return { ...state, promises: state.promises.filter((answer) => answer.term !== term) };
+}
+
 /** It asks first, and promises itself once the others have: see `choose`. */
 function takeOver(state: State, bounds: Bounds, index: number, hub: Hub, visit: Visit): void {
   for (let term = hub.promised + 1; term < bounds.terms; term++) {
     const isAsked = (state.asked & (1 << term)) !== 0;
-    // Nobody promises a term twice: what it was answered before it lost its disk is lost with it.
-    if (ownerOf(term) !== index || (hub.isLearner && isAsked)) continue;
-    const next = withHub(state, index, { phase: 'collecting', term });
+    if (ownerOf(term) !== index) continue;
+    const next = withHub(unasked(state, hub), index, { phase: 'collecting', term });
     const line = `hub ${index} asks for term ${term}`;
     visit('take over', line, { ...next, asked: state.asked | (1 << term) });
     // A higher one is tried when others refuse this one: not before anybody was asked.
@@ -100,19 +105,27 @@ function promise(
   for (let term = hub.promised + 1; term < bounds.terms; term++) {
     if ((state.asked & (1 << term)) === 0 || ownerOf(term) === index) continue;
     const synced = rules.syncsPromises ? term : hub.synced;
-    const isAsking = hub.phase === 'collecting' && term < hub.term;
-    const change = { promised: term, synced, ...(isAsking ? {} : steppedDown(rules)) };
-    const next = withHub(state, index, change);
+    // Its own question is void too: what it says now must not be overtaken by a promise to itself.
+    const end = gaveUp(hub, rules);
+    const before = end.phase === 'idle' ? unasked(state, hub) : state;
+    const next = withHub(before, index, { promised: term, synced, ...end });
     const { adopted, log, accepted, entryTerm } = hub;
     const key = `${term}${index}${adopted}${log}${accepted}${entryTerm}`;
     const answer: Promised = { key, term, from: index, adopted, log, accepted, entryTerm };
-    const promises = including(state.promises, answer);
+    const owner = state.hubs[ownerOf(term)];
+    const isAwaited = owner?.phase === 'collecting' && owner.term === term;
+    const promises = isAwaited ? including(next.promises, answer) : next.promises;
     visit('promise', `hub ${index} promises term ${term}`, { ...next, promises });
   }
 }
 
-const steppedDown = (rules: Rules): Partial<Hub> =>
-  rules.stepsDown ? { phase: 'idle', term: 0 } : {};
+const idle = { phase: 'idle', term: 0 } as const;
+
+const steppedDown = (rules: Rules): Partial<Hub> => (rules.stepsDown ? idle : {});
+
+/** A question ends when the hub promises something else, an old leadership if it steps down. */
+const gaveUp = ({ phase }: Hub, rules: Rules): Partial<Hub> =>
+  phase !== 'collecting' ? steppedDown(rules) : rules.voidsQuestions ? idle : {};
 
 type Candidate = Pick<Hub, 'adopted' | 'log' | 'accepted' | 'entryTerm'>;
 
@@ -153,7 +166,7 @@ function choose(state: State, rules: Rules, index: number, hub: Hub, visit: Visi
       const synced = rules.syncsPromises ? hub.term : hub.synced;
       const promised = { promised: hub.term, synced, adopted: hub.term };
       const change = { ...promised, log, accepted, entryTerm, phase, isLearner } as const;
-      const next = withLog(state, index, change);
+      const next = withLog(unasked(state, hub), index, change);
       const line = `hub ${index} takes "${log}" into term ${hub.term}`;
       visit('choose', line, send(vote(next, index, hub.term), index));
     }
@@ -220,10 +233,14 @@ function adopt(state: State, rules: Rules, index: number, hub: Hub, visit: Visit
     const accepted = Math.max(hub.accepted, message.accepted);
     const promised = Math.max(hub.promised, term);
     const synced = Math.max(hub.synced, term);
-    const stays = term <= hub.term && hub.phase !== 'idle';
+    const isOpen = hub.phase === 'collecting' && (term === hub.promised || !rules.voidsQuestions);
+    const stays = term <= hub.term && (hub.phase === 'collecting' ? isOpen : hub.phase !== 'idle');
     const signed = log.length;
     const change = { promised, synced, adopted: term, log, accepted, entryTerm, signed };
-    const next = withLog(state, index, stays ? change : { ...change, ...steppedDown(rules) });
+    const taken = stays
+      ? change
+      : { ...change, ...(hub.phase === 'collecting' ? idle : steppedDown(rules)) };
+    const next = withLog(stays ? state : unasked(state, hub), index, taken);
     visit('adopt', `hub ${index} adopts "${log}" of term ${term}`, vote(next, index, term));
   }
 }
@@ -242,7 +259,8 @@ function install(state: State, index: number, hub: Hub, visit: Visit): void {
 /** The disk is gone; what the hub ever sent is not. */
 function lose(state: State, bounds: Bounds, rules: Rules, index: number, visit: Visit): void {
   if (state.losses >= (bounds.losses ?? 0)) return;
-  const next = withHub(state, index, { ...freshHub, isLearner: rules.learns });
+  const fresh = { ...freshHub, isLearner: rules.learns };
+  const next = withHub(unasked(state, state.hubs[index] ?? freshHub), index, fresh);
   visit('lose', `hub ${index} loses its disk`, { ...next, losses: state.losses + 1 });
 }
 
@@ -323,7 +341,7 @@ export function forget(state: State): State {
   );
   const promises = state.promises.filter(({ term }) => {
     const owner = hubs[ownerOf(term)];
-    return owner !== undefined && owner.promised < term;
+    return owner?.phase === 'collecting' && owner.term === term && owner.promised < term;
   });
   const votes = state.votes.filter(({ term, log }) => {
     if (hubs[ownerOf(term)]?.promised === term) return true;

@@ -241,7 +241,7 @@ export function groupSetContract(open: OpenStore): void {
     const { fixture, store } = await storeFixture(open, bigLimits);
     await using _ = fixture;
     const rig = new Rig(store);
-    await assert.rejects(store.promiseTerm(rig.id, 1, true), { reason: 'UNKNOWN_GROUP' });
+    await assert.rejects(store.promiseTerm(rig.id, 1, {}), { reason: 'UNKNOWN_GROUP' });
     const creator = await addDevice(store, 'alice');
     const first = rig.prepared();
     const { parsed, submit } = first;
@@ -249,18 +249,19 @@ export function groupSetContract(open: OpenStore): void {
     await store.acceptPrepared(0, rig.decided(first));
     const own = rig.prepared(parsed);
     await store.prepareCommit(0, own, true);
-    assert.equal((await store.promiseTerm(rig.id, 4, false)).adopted, 0);
+    assert.equal((await store.promiseTerm(rig.id, 4)).adopted, 0);
     for (const term of [0, 3, 4]) {
-      await rig.refuses(() => store.promiseTerm(rig.id, term, false), { reason: 'TERM_FENCED' });
+      await rig.refuses(() => store.promiseTerm(rig.id, term), { reason: 'TERM_FENCED' });
     }
-    await rig.refuses(() => store.promiseTerm(rig.id, 2 ** 40, false), badField);
+    await rig.refuses(() => store.promiseTerm(rig.id, 2 ** 40), badField);
     // What it wrote down in the term before is neither accepted nor lost.
     await rig.refuses(() => store.acceptPrepared(0, rig.decided(own)), { reason: 'TERM_FENCED' });
     assert.deepEqual(await store.prepareCommit(0, own, true), { outcome: 'prepared' });
     const another = rig.prepared(parsed);
     await rig.refuses(() => store.prepareCommit(0, another, true), { reason: 'TERM_FENCED' });
 
-    await store.promiseTerm(rig.id, 6, true);
+    await rig.refuses(() => store.promiseTerm(rig.id, 6, { since: 0 }), { reason: 'TERM_FENCED' });
+    await store.promiseTerm(rig.id, 6, { since: 4 });
     await rig.refuses(() => store.takeLog(rig.id, 3, 1, 'keeps'), { reason: 'TERM_FENCED' });
     await rig.refuses(() => store.takeLog(rig.id, 6, 2, 'keeps'), contradicts);
     await rig.refuses(() => store.takeLog(rig.id, 6, 1, rig.prepared(another.parsed)), {
@@ -268,11 +269,11 @@ export function groupSetContract(open: OpenStore): void {
     });
     await store.takeLog(rig.id, 6, 1, another);
     assert.deepEqual(await rig.facts(), [6, 6, 1, hex(another.parsed.hash)]);
-    await store.promiseTerm(rig.id, 9, true);
+    await store.promiseTerm(rig.id, 9, {});
     await store.takeLog(rig.id, 9, 1, 'keeps');
     assert.deepEqual(await rig.facts(), [9, 9, 1, hex(another.parsed.hash)]);
     await store.acceptPrepared(9, rig.decided(another, 9));
-    await store.promiseTerm(rig.id, 12, true);
+    await store.promiseTerm(rig.id, 12, {});
     await store.takeLog(rig.id, 12, 2, another);
     assert.deepEqual(await rig.facts(), [12, 12, 2, '']);
   });
@@ -305,7 +306,7 @@ export function groupSetContract(open: OpenStore): void {
     assert.deepEqual(await store.learnerGroups(none), [rig.id]);
     assert.deepEqual(await store.learnerGroups(rig.id), []);
     await rig.refuses(async () => store.adoptLog(await rig.leaderLog(3)), unavailable);
-    await rig.refuses(() => store.promiseTerm(rig.id, 4, false), unavailable);
+    await rig.refuses(() => store.promiseTerm(rig.id, 4), unavailable);
     await rig.refuses(() => store.prepareCommit(0, log[2] ?? rig.prepared(), true), {
       reason: 'TERM_FENCED',
     });
@@ -320,7 +321,7 @@ export function groupSetContract(open: OpenStore): void {
       'not next, not asked',
     );
     // It takes over once, with the logs of both others.
-    assert.equal((await store.promiseTerm(rig.id, 4, true)).isLearner, true);
+    assert.equal((await store.promiseTerm(rig.id, 4, {})).isLearner, true);
     await store.takeLog(rig.id, 4, 3, undefined);
     assert.equal((await rig.state()).isLearner, false);
     assert.ok(await store.adoptLog(await rig.leaderLog(5)));

@@ -278,10 +278,12 @@ export function groupSetQueries(
       return end;
     },
 
-    promiseTerm(_nowMs, group, term, isOwn) {
+    promiseTerm(_nowMs, group, term, own) {
       const row = need(group);
-      if (row.is_learner === 1 && !isOwn) throw learning();
+      if (row.is_learner === 1 && own === undefined) throw learning();
       if (term <= row.promised) throw fenced(row.promised);
+      // Whom it promised something meanwhile counts on what it said then.
+      if (own?.since !== undefined && own.since !== row.promised) throw fenced(row.promised);
       needNear(row, term);
       setTerms.run(term, row.adopted, row.id);
       return stateOf({ ...row, promised: term });
