@@ -59,13 +59,18 @@ export const mutants: readonly Mutant[] = [
   },
   {
     name: 'no-chain-check',
-    what: 'a sending node believes a cursor without comparing the chain',
+    what: 'a sending node believes a cursor without comparing the chain, and deletes by it',
     mixes: ['lost-disks-apart', 'lost-disks-and-kills'],
     edits: [
       {
         file: 'federation/outbox.ts',
         from: '    const ours = await store.outboxChainAt(peer, lane, seq);\n    return ours !== undefined && sameBytes(ours, chain);',
         to: '    const ours = await store.outboxChainAt(peer, lane, seq);\n    return ours !== undefined && chain.length > 0;',
+      },
+      {
+        file: 'federation/outbox.ts',
+        from: '        ? sameBytes(row.chain, told.chain)',
+        to: '        ? told.chain.length > 0',
       },
     ],
   },

@@ -98,6 +98,10 @@ export async function runSeed(options: RunOptions): Promise<RunResult> {
   const up = cluster.nodes.filter((node) => node.isUp);
   if (up.length < cluster.nodes.length) cluster.find('live', 'a node is down');
   ledger.look(up);
+  // Whatever was lost: what is there has to get where it should, and be taken.
+  for (const node of up) {
+    if (!ledger.isIdle(node)) cluster.find('I8', `${node.domain} still holds rows`);
+  }
   for (const one of cluster.clients) {
     if (!one.isUp) {
       cluster.find('live', `${one.name} is down`);
