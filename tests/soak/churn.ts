@@ -63,5 +63,5 @@ for (const side of ['server', 'client'] as const) {
   console.log(`${side}: slope ${perCycle.toFixed(3)} KiB per cycle`);
   if (perCycle > allowed) isFlat = false;
 }
-console.log(isFlat ? 'nothing is kept' : 'FAILED: memory grows with every connection');
+console.log(isFlat ? 'no connection is kept' : 'FAILED: memory grows with every connection');
 process.exit(isFlat || cycles < 50_000 ? 0 : 1);
