@@ -41,7 +41,7 @@ import {
 import { rejectingEntry, sealCommit, type LogView, type Walk } from './group-log.ts';
 import type { GroupPull } from './group-pull.ts';
 import { controlOf, headOf, type GroupWalker } from './group-walker.ts';
-import { callCreateGroup, callSubmit, logBehind } from './hub-calls.ts';
+import { callCreateGroup, callSubmit, logBehind, type SubmitAnswer } from './hub-calls.ts';
 import { fetchInvitees, type InvitationParts, type Invitee } from './invitation.ts';
 import type { EvidenceExchange } from './kt/evidence-exchange.ts';
 import { refreshKeys } from './fresh-keys.ts';
@@ -64,6 +64,8 @@ export const committerLimits = {
   /** First and longest wait after a failure that may pass (ms). */
   backOffMinMs: 500,
   backOffMaxMs: 60_000,
+  /** None of three hubs did it for so long (ms): the next one is to lead. */
+  takeoverMs: 30_000,
   /** Groups that are worked at together. */
   groups: 8,
   /** Adds in one commit, before its size is looked at. */
@@ -105,6 +107,8 @@ export class Committer {
   readonly #working = new Map<string, Promise<void>>();
   readonly #resting = new Map<string, { cancel(): void }>();
   readonly #failures = new Map<string, number>();
+  /** Of three hubs the one that is asked, and since when none did what it should (monotonic ms). */
+  readonly #asked = new Map<string, { readonly index: number; readonly sinceMs: number }>();
   /** Why an intent ended, for whoever waits for it. */
   readonly #errors = new Map<number, QpcError>();
   /** KeyPackages that were fetched for an intent: a lost race burns no others. */
@@ -523,10 +527,10 @@ export class Committer {
 
   /** Asks the hub once, with the same bytes as ever, and applies what it answers. */
   async #submit(pending: PendingRow): Promise<Outcome> {
-    const { caller, pull } = this.#parts;
+    const { pull } = this.#parts;
     const { groupId } = pending;
     const { signal } = this.#stop;
-    const answer = await callSubmit(caller, pending.request, signal);
+    const answer = await this.#ask(pending);
     const walk = await pull.take(groupId, answer.controls, signal);
     if (walk === undefined) return 'again';
     if (walk.steps.length > 0) {
@@ -538,6 +542,29 @@ export class Committer {
     if (walk.invalid.length > 0) return this.#reject(pending, walk);
     await this.#mend(pending, walk);
     return 'again';
+  }
+
+  /** One of several hubs after the other; when none did it for a while, the next one is to take over. */
+  async #ask({ groupId, request }: PendingRow): Promise<SubmitAnswer> {
+    const { caller, pull, runtime } = this.#parts;
+    const { signal } = this.#stop;
+    const { hubs } = (await pull.view(groupId))?.group ?? { hubs: [] };
+    if (hubs.length <= 1) return callSubmit(caller, request, signal);
+    const key = hex(groupId);
+    const nowMs = runtime.clock.monotonic();
+    const { index, sinceMs } = this.#asked.get(key) ?? { index: 0, sinceMs: nowMs };
+    const hub = hubs[index % hubs.length];
+    const takesOver = nowMs - sinceMs >= committerLimits.takeoverMs;
+    try {
+      const answer = await callSubmit(caller, request, signal, { hub, takesOver });
+      this.#asked.set(key, { index, sinceMs: Infinity });
+      return answer;
+    } catch (error) {
+      if (!isTemporary(error)) throw error;
+      const since = sinceMs === Infinity ? nowMs : sinceMs;
+      this.#asked.set(key, { index: index + 1, sinceMs: since });
+      throw error;
+    }
   }
 
   /** Entries stand in the way that nobody can apply: the same commit, in an entry that says so. */

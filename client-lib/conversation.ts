@@ -12,7 +12,7 @@ import {
   Status,
   type Runtime,
 } from '@quicprochat/proto';
-import { create, GroupControlSchema, type SignedGroupEntry } from '@quicprochat/proto/messages';
+import { create, GroupControlSchema, type GroupControl } from '@quicprochat/proto/messages';
 import type { GroupState } from './client-types.ts';
 import type { Committer } from './committer.ts';
 import type { Contacts } from './contacts.ts';
@@ -31,6 +31,7 @@ import {
   type GroupMetadata,
 } from './group-roles.ts';
 import { headOf } from './group-walker.ts';
+import { callCreateGroup } from './hub-calls.ts';
 import { fetchInvitees, type InvitationParts, type Invitee } from './invitation.ts';
 import type { EvidenceExchange } from './kt/evidence-exchange.ts';
 import type { Caller } from './link.ts';
@@ -100,6 +101,13 @@ export interface ConversationParts {
   readonly onTimed: () => void;
 }
 
+/** A group of this device alone, at its first entry. */
+interface NewGroup {
+  readonly group: MlsGroup;
+  readonly key: EnvelopeKey;
+  readonly control: GroupControl;
+}
+
 export class Conversations {
   readonly #parts: ConversationParts;
 
@@ -117,17 +125,16 @@ export class Conversations {
     userIds: readonly string[],
     signal?: AbortSignal,
   ): Promise<Uint8Array> {
-    const { runtime, writer, mls, identity, signatureKey, committer } = this.#parts;
+    const { writer, identity, committer } = this.#parts;
     checkMetadata({ name });
     await refreshKeys(this.#parts, [identity.userId], signal);
     const { suite, invitees } = await this.#findInitial(othersOf(userIds, identity), signal);
+    const made =
+      (await this.#makeWithThree({ suite, name }, invitees, signal)) ??
+      (await this.#make({ suite, name }));
     const { groupId, intent } = await writer.run(async (batch) => {
-      const group = await mls.createGroup({ suite, identity, signatureKey, name });
-      const key = await envelopeKeyOf(mls, group);
-      // Nobody joins without an invitation yet: a key that nobody has.
-      const joinPub = signingKeyFromSeed(runtime.random.bytes(32)).publicKey;
-      const entry = await firstEntry(mls, group, joinPub);
-      this.#storeNew(batch, group, key, entry);
+      const { group } = made;
+      this.#storeNew(batch, made);
       const userIdsOf = [...new Set(invitees.map(({ userId }) => userId))];
       const wanted = { kind: 'add', userIds: userIdsOf } as const;
       return {
@@ -142,7 +149,44 @@ export class Conversations {
     return groupId;
   }
 
-  #storeNew(batch: Batch, group: MlsGroup, key: EnvelopeKey, entry: SignedGroupEntry): void {
+  /** Not certified yet: the hub hears of the group before its first commit. */
+  async #make(
+    options: Pick<Parameters<Mls['createGroup']>[0], 'suite' | 'name' | 'hubs'>,
+  ): Promise<NewGroup> {
+    const { runtime, mls, identity, signatureKey } = this.#parts;
+    const group = await mls.createGroup({ ...options, identity, signatureKey });
+    const key = await envelopeKeyOf(mls, group);
+    // Nobody joins without an invitation yet: a key that nobody has.
+    const joinPub = signingKeyFromSeed(runtime.random.bytes(32)).publicKey;
+    const entry = await firstEntry(mls, group, joinPub);
+    return { group, key, control: create(GroupControlSchema, { entry: { entry } }) };
+  }
+
+  /**
+   * With three hubs, where members of as many domains are invited and their nodes are peers of each other.
+   * Undefined: then one hub has to do.
+   */
+  async #makeWithThree(
+    options: Pick<Parameters<Mls['createGroup']>[0], 'suite' | 'name'>,
+    invitees: readonly Invitee[],
+    signal: AbortSignal | undefined,
+  ): Promise<NewGroup | undefined> {
+    const { identity, caller, runtime } = this.#parts;
+    const users = [identity.userId, ...invitees.map(({ userId }) => userId)];
+    const hubs = [...new Set(users.map((userId) => parseUserId(userId).domain))].slice(0, 3);
+    if (hubs.length < 3) return undefined;
+    const made = await this.#make({ ...options, hubs });
+    try {
+      const entry = await callCreateGroup(caller, made.control.entry?.entry, hubs, signal);
+      return { ...made, control: create(GroupControlSchema, { entry }) };
+    } catch (error) {
+      signal?.throwIfAborted();
+      runtime.log.info('no three hubs', { hubs: hubs.join(' '), error: String(error) });
+      return undefined;
+    }
+  }
+
+  #storeNew(batch: Batch, { group, key, control }: NewGroup): void {
     const { store, identity, runtime } = this.#parts;
     const { groupId, suite, info } = group;
     const { nowMs } = batch;
@@ -158,9 +202,7 @@ export class Conversations {
         sentCount: 0,
         lamport: 0,
       });
-      // Not certified yet: the hub hears of the group before its first commit.
-      const control = create(GroupControlSchema, { entry: { entry } });
-      store.groupLog.putHead(groupId, headOf(parseEntry(entry), control));
+      store.groupLog.putHead(groupId, headOf(parseEntry(control.entry?.entry), control));
       store.groupLog.putRekey(firstRekey(groupId, 0, nowMs, runtime.random));
     });
   }

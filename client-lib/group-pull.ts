@@ -93,11 +93,19 @@ export class GroupPull {
   async pull(groupId: Uint8Array, signal: AbortSignal = this.#stop.signal): Promise<void> {
     const { caller } = this.#parts;
     const view = await this.view(groupId);
-    const hub = view?.group.hubs[0];
-    if (view === undefined || hub === undefined || !view.group.isActive) return;
-    const place = { hub, groupId, after: view.head.hash };
-    for await (const page of logBehind(caller, place, signal)) {
-      await this.take(groupId, page, signal);
+    if (view === undefined || !view.group.isActive) return;
+    // Each hub has the log; the last one's failure is what counts.
+    const last = view.group.hubs.at(-1);
+    for (const hub of view.group.hubs) {
+      const place = { hub, groupId, after: view.head.hash };
+      try {
+        for await (const page of logBehind(caller, place, signal)) {
+          await this.take(groupId, page, signal);
+        }
+        return;
+      } catch (error) {
+        if (hub === last || !(error instanceof QpcError)) throw error;
+      }
     }
   }
 

@@ -84,9 +84,13 @@ export class GroupWalker {
     const view = this.view(batch, groupId);
     if (view === undefined || !view.group.isActive) return undefined;
     // Judged before the walk: one key that is not known here makes everything behind it unreadable.
-    for (const hub of view.group.hubs) {
-      const isShort = controls.some(({ entry }) => !this.#isSignedBy(entry, hub));
-      if (isShort && !hubKeys.isFresh(hub)) throw new UnknownHubError(hub);
+    const { hubs } = view.group;
+    for (const { entry } of controls) {
+      const unknown = hubs.filter((hub) => !this.#isSignedBy(entry, hub));
+      // A majority of the hubs certifies.
+      if (2 * unknown.length < hubs.length) continue;
+      const unasked = unknown.find((hub) => !hubKeys.isFresh(hub));
+      if (unasked !== undefined) throw new UnknownHubError(unasked);
     }
     const pendings = store.groupLog.pendings(groupId);
     const pendingOf = (hash: Uint8Array): MlsGroup | undefined => {

@@ -2,7 +2,14 @@
  * What a member's client asks of a group's hub, through its own node (docs/protocol/group-log.md): that
  * there is a group, that a commit is accepted, and the log. Answers are checked where they are applied.
  */
-import { entryHash, hasReason, methods, TransportError } from '@quicprochat/proto';
+import {
+  entryHash,
+  hasReason,
+  methods,
+  parseEntry,
+  TransportError,
+  type RpcOptions,
+} from '@quicprochat/proto';
 import {
   create,
   fromBinary,
@@ -12,6 +19,8 @@ import {
   type CertifiedEntry,
   type GroupControl,
   type SignedGroupEntry,
+  type SubmitCommitRequest,
+  type SubmitCommitResponse,
 } from '@quicprochat/proto/messages';
 import type { Caller } from './link.ts';
 
@@ -39,29 +48,39 @@ export interface SubmitAnswer {
 /** Makes the group's log at the own node. Throws what the node answers. */
 export async function callCreateGroup(
   caller: Caller,
-  entry: SignedGroupEntry,
+  entry: SignedGroupEntry | undefined,
   hubs: readonly string[],
   signal?: AbortSignal,
 ): Promise<CertifiedEntry> {
   const options = signal === undefined ? {} : { signal };
-  const answer = await caller.call(methods.createGroup, { entry, hubs: [...hubs] }, options);
+  const answer = await caller.call(
+    methods.createGroup,
+    { ...(entry && { entry }), hubs: [...hubs] },
+    options,
+  );
   if (answer.entry === undefined) throw new TransportError('protocol', 'no entry in the answer');
   return answer.entry;
 }
 
 /**
  * Submits encoded SubmitCommitRequest, always the same bytes: the hub knows a commit by its hash. Throws
- * what the hub answers, except for EPOCH_CONFLICT.
+ * what the hub answers, except for EPOCH_CONFLICT. `hub`: another one of three, which passes it on to the
+ * one that leads, or, `takesOver`, leads itself from now on if that one is away.
  */
 export async function callSubmit(
   caller: Caller,
   requestBytes: Uint8Array,
   signal?: AbortSignal,
+  other: { readonly hub?: string | undefined; readonly takesOver?: boolean } = {},
 ): Promise<SubmitAnswer> {
-  const request = fromBinary(SubmitCommitRequestSchema, requestBytes);
+  const stored = fromBinary(SubmitCommitRequestSchema, requestBytes);
+  const { hub = stored.hub, takesOver = false } = other;
+  const request = { ...stored, hub };
   try {
     const options = signal === undefined ? {} : { signal };
-    const { entry } = await caller.call(methods.submitCommit, request, options);
+    const { entry } = takesOver
+      ? await takeOver(caller, request, options)
+      : await caller.call(methods.submitCommit, request, options);
     if (entry === undefined) throw new TransportError('protocol', 'no entry in the answer');
     const control = create(GroupControlSchema, { entry, commit: request.commit });
     return { isAccepted: true, controls: [control], hasMore: false };
@@ -70,6 +89,17 @@ export async function callSubmit(
     if (entries === undefined) throw error;
     return { isAccepted: false, ...entries };
   }
+}
+
+async function takeOver(
+  caller: Caller,
+  submit: SubmitCommitRequest,
+  options: RpcOptions,
+): Promise<Pick<SubmitCommitResponse, 'entry'>> {
+  const { hub } = submit;
+  const { group } = parseEntry(submit.entry).entry;
+  const answer = await caller.call(methods.groupTakeover, { hub, group, submit }, options);
+  return answer.submitted ?? {};
 }
 
 function conflictOf(error: unknown): Pick<SubmitAnswer, 'controls' | 'hasMore'> | undefined {
