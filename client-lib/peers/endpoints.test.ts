@@ -39,14 +39,20 @@ beforeEach(() => {
 
 function recordOf(
   device: SigningKey,
-  facts: { seq?: number; issuedMs?: number; lifeMs?: number; address?: string } = {},
+  facts: {
+    seq?: number;
+    issuedMs?: number;
+    lifeMs?: number;
+    address?: string;
+    isNowhere?: boolean;
+  } = {},
 ): SignedEndpointRecord {
   const { seq = 1, issuedMs = clock.now(), lifeMs = 7 * dayMs } = facts;
   const { address = '/ip4/192.0.2.1/udp/5002/quic-v1' } = facts;
   return signEndpointRecord(
     {
       swarmKey: makeSwarmKey(random).publicKey,
-      ...{ addresses: [address], relays: [], mailboxes: [] },
+      ...{ addresses: facts.isNowhere === true ? [] : [address], relays: [], mailboxes: [] },
       ...{ seq, issuedMs, expiresMs: issuedMs + lifeMs },
     },
     device,
@@ -135,12 +141,16 @@ describe('the own record', () => {
     assert.equal(next(written), undefined, 'no swarm, no record');
     endpoints.changed(recordOf(own), 1);
     assert.equal(woken, 1);
+    assert.deepEqual([next(written), endpoints.due()], [undefined, []], 'relays may be found yet');
+    assert.equal(woken, 2);
+    clock.advance(endpointRules.settleMs);
     assert.deepEqual(endpoints.due(), [written]);
     assert.notEqual(next(read), undefined);
     for (const id of [read, written]) endpoints.mark(id);
     assert.equal(next(written), undefined);
     const changed = recordOf(own, { seq: 2 });
     endpoints.changed(changed, 2);
+    endpoints.changed(recordOf(own, { isNowhere: true, seq: 3 }), 3);
     assert.equal(next(written), undefined, 'told a moment ago');
     assert.deepEqual(endpoints.due(), []);
     clock.advance(endpointRules.changeMs);
@@ -153,6 +163,7 @@ describe('the own record', () => {
   test('is told again when members join, and to no conversation of somebody blocked', () => {
     const id = conversation(1);
     endpoints.changed(recordOf(makeKey()), 1);
+    clock.advance(endpointRules.settleMs);
     endpoints.mark(id);
     events.emit({ type: 'membersChanged', conversationId: id, members: [member] });
     assert.notEqual(next(id), undefined);

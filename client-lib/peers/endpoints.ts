@@ -5,7 +5,11 @@
  */
 import { verifyEndpointRecord, type EndpointRecord, type Reach } from '@quicprochat/p2p';
 import { deviceIdOf, hex, jitter, QpcError, type Runtime } from '@quicprochat/proto';
-import type { SignedEndpointRecord } from '@quicprochat/proto/messages';
+import {
+  EndpointRecordSchema,
+  fromBinary,
+  type SignedEndpointRecord,
+} from '@quicprochat/proto/messages';
 import type { EventBus } from '../events.ts';
 import type { Extra } from '../extras.ts';
 import type { ClientStore } from '../store/store.ts';
@@ -15,6 +19,8 @@ const hourMs = 3_600_000;
 export const endpointRules = {
   /** A conversation gets a changed record at most so often (ms). Every 3 days it is a new one anyway. */
   changeMs: hourMs,
+  /** A swarm that starts looks for its relays first: its record is told after this time (ms). */
+  settleMs: 2_000,
   /** New members are told within this time (ms), not all at once. */
   joinJitterMs: 10_000,
   /** Checked records in memory. */
@@ -37,6 +43,8 @@ export class Endpoints implements Extra {
   readonly #parts: EndpointsParts;
   readonly #watching: Disposable;
   #own: { readonly signed: SignedEndpointRecord; readonly seq: number } | undefined;
+  /** From when on it is told (monotonic ms). */
+  #settledMs: number | undefined;
   /** By device (hex), in the order of their use. */
   readonly #checked = new Map<string, EndpointRecord>();
 
@@ -56,10 +64,14 @@ export class Endpoints implements Extra {
 
   /** The own record is another one. */
   changed(signed: SignedEndpointRecord, seq: number): void {
-    const { store, onDue } = this.#parts;
+    const { store, runtime, onDue } = this.#parts;
     store.transaction(() => store.endpoints.putOwnSeq(seq));
+    const { addresses, relays } = fromBinary(EndpointRecordSchema, signed.record);
+    // One that leads nowhere would only keep the next one waiting.
+    if (addresses.length + relays.length === 0) return;
     this.#own = { signed, seq };
-    onDue();
+    this.#settledMs ??= runtime.clock.monotonic() + endpointRules.settleMs;
+    onDue(this.#unsettledMs());
   }
 
   /** The newest own record; undefined while the swarm does not run. */
@@ -70,6 +82,7 @@ export class Endpoints implements Extra {
   /** Nothing is told any more: the swarm has stopped. */
   gone(): void {
     this.#own = undefined;
+    this.#settledMs = undefined;
   }
 
   next(
@@ -78,7 +91,8 @@ export class Endpoints implements Extra {
   ): { readonly endpoint: SignedEndpointRecord } | undefined {
     const { store } = this.#parts;
     const own = this.#own;
-    if (own === undefined || !store.endpoints.isDue(conversationId, own.seq, this.#changedMs())) {
+    if (own === undefined || this.#unsettledMs() > 0) return undefined;
+    if (!store.endpoints.isDue(conversationId, own.seq, this.#changedMs())) {
       return undefined;
     }
     const blocked = store.tokens.blocked();
@@ -93,8 +107,16 @@ export class Endpoints implements Extra {
   }
 
   due(): readonly Uint8Array[] {
-    const { store } = this.#parts;
-    return this.#own === undefined ? [] : store.endpoints.due(this.#own.seq, this.#changedMs());
+    const { store, onDue } = this.#parts;
+    if (this.#own === undefined) return [];
+    const waitMs = this.#unsettledMs();
+    if (waitMs === 0) return store.endpoints.due(this.#own.seq, this.#changedMs());
+    onDue(waitMs);
+    return [];
+  }
+
+  #unsettledMs(): number {
+    return Math.max(0, (this.#settledMs ?? 0) - this.#parts.runtime.clock.monotonic());
   }
 
   /** A record that the device `from` sent inside MLS. What breaks a rule, or is not newer, is dropped. */

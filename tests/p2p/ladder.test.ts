@@ -8,13 +8,24 @@ import { hasReason, systemClock, systemRandom } from '@quicprochat/proto';
 import type { OpenOptions, Path, PeerSwarm } from '@quicprochat/client-lib';
 import { deviceSwarm, type DeviceSwarm } from '@quicprochat/p2p/device';
 import { Rig, type RigClient } from '../client/rig.ts';
-import { loopback, recordOf, startDevice } from './devices.ts';
+import { loopback, recordOf, startDevice, startRelay, type Relay } from './devices.ts';
 
 const swarm = deviceSwarm({
   listen: ['/ip4/127.0.0.1/udp/0/quic-v1', '/ip4/127.0.0.1/tcp/0'],
   reach: loopback,
 });
 const peers: Pick<OpenOptions, 'fallback'> = { fallback: { peers: swarm } };
+
+/** A swarm over this relay alone; a node with one would name it. */
+const over = (relay: Relay): Pick<OpenOptions, 'fallback'> => {
+  const hidden = deviceSwarm({ relayOnly: true, reach: loopback });
+  const start: PeerSwarm['start'] = async (duties) => {
+    const running = await hidden.start(duties);
+    running.setRelays([relay.address]);
+    return running;
+  };
+  return { fallback: { peers: { reach: hidden.reach, start } } };
+};
 
 /** Resolves when a client has kept where another one is. */
 const knows = (client: RigClient, other: RigClient): Promise<unknown> =>
@@ -35,70 +46,65 @@ async function arrivals(client: RigClient, count: number): Promise<readonly [str
   return (await client.read(count)).map(({ text, via }) => [text, via]);
 }
 
-test('with both nodes gone devices go on, and when the nodes return nothing comes twice', async () => {
+test('past an own node as a guest, past all nodes to the devices, and nothing comes twice when they return', async () => {
+  await using relay = await startRelay();
   await using rig = await Rig.make();
   const anna = await rig.client('anna@red.example', undefined, peers);
   const bert = await rig.client('bert@blue.example', undefined, peers);
-  const id = await anna.client.createConversation({ name: 'p2p', members: [bert.userId] });
-  await bert.joined();
-  await anna.client.send(id, 'one');
-  assert.deepEqual(await arrivals(bert, 1), [['one', 'node']]);
-  await bert.client.send(id, 'two');
-  assert.deepEqual(await arrivals(anna, 1), [['two', 'node']]);
-  await Promise.all([knows(anna, bert), knows(bert, anna)]);
+  const carl = await rig.client('carl@blue.example', undefined, over(relay));
+  const dora = await rig.client('dora@red.example', undefined, { fallback: {} });
+  const everybody = [anna, bert, carl, dora];
+  const members = everybody.slice(1).map(({ userId }) => userId);
+  const id = await anna.client.createConversation({ name: 'p2p', members });
+  await Promise.all(everybody.slice(1).map((client) => client.joined()));
+  // Who writes nothing tells nobody where it is.
+  for (const writer of everybody) {
+    await writer.client.send(id, writer.userId);
+    const readers = everybody.filter((one) => one !== writer);
+    for (const reader of readers) assert.deepEqual(await reader.texts(1), [writer.userId]);
+  }
+  await Promise.all([knows(anna, bert), knows(anna, carl), knows(bert, anna)]);
 
-  // What blue never got lies in red: it is brought first, or the next one would overtake it.
-  await rig.blue.node?.stop();
-  await anna.client.send(id, 'three');
-  await anna.client.flush(AbortSignal.timeout(20_000));
+  // Red is gone, and dora knows no way but to the nodes of others.
   await rig.red.node?.stop();
-  for (const text of ['four', 'five']) await anna.client.send(id, text);
-  await bert.client.send(id, 'six');
-  assert.deepEqual(await arrivals(bert, 3), [
-    ['three', 'direct'],
-    ['four', 'direct'],
-    ['five', 'direct'],
+  await Promise.all([happened(anna, true), happened(dora, true)]);
+  await dora.client.send(id, 'guest');
+  for (const other of [bert, carl]) assert.deepEqual(await arrivals(other, 1), [['guest', 'node']]);
+
+  await rig.blue.node?.stop();
+  for (const text of ['one', 'two']) await anna.client.send(id, text);
+  assert.deepEqual(await arrivals(bert, 2), [
+    ['one', 'direct'],
+    ['two', 'direct'],
   ]);
-  assert.deepEqual(await arrivals(anna, 1), [['six', 'direct']]);
+  // He dials no devices, and tells them no address: the relay knows it, and nobody else.
+  assert.deepEqual(await arrivals(carl, 2), [
+    ['one', 'relay'],
+    ['two', 'relay'],
+  ]);
+  await bert.client.send(id, 'three');
+  assert.deepEqual(await arrivals(anna, 1), [['three', 'direct']]);
 
   await Promise.all([rig.red.start([rig.blue]), rig.blue.start([rig.red])]);
   await Promise.all([happened(anna, false), happened(bert, false)]);
-  await anna.client.send(id, 'seven');
-  assert.deepEqual(await arrivals(bert, 1), [['seven', 'node']]);
-  await anna.client.flush(AbortSignal.timeout(20_000));
-  const own = anna.client.history(id).filter(({ receivedMs }) => receivedMs === undefined);
-  assert.deepEqual(
-    own.map(({ text, paths }) => [text, ...paths]),
-    [
-      ['one', 'node'],
-      ['three', 'node'],
-      ['four', 'direct'],
-      ['five', 'direct'],
-      ['seven', 'node'],
-    ],
-  );
-  // The answer of the device was the receipt.
-  assert.ok(own.slice(1, 4).every(({ sendState }) => sendState === 'delivered'));
-  assert.equal(bert.client.undecryptable().length, 0);
-  assert.equal(bert.client.history(id).length, 7);
-});
-
-test('with the own node gone, what is for others goes straight to their nodes', async () => {
-  await using rig = await Rig.make();
-  const anna = await rig.client('anna@red.example', undefined, { fallback: {} });
-  const bert = await rig.client('bert@blue.example');
-  const id = await anna.client.createConversation({ name: 'guest', members: [bert.userId] });
-  await bert.joined();
-  await bert.client.send(id, 'one');
-  assert.deepEqual(await arrivals(anna, 1), [['one', 'node']]);
-  await rig.red.node?.stop();
-  const sent = await anna.client.send(id, 'two');
-  await happened(anna, true);
-  // Bert cannot see the difference: his own node brought it.
-  assert.deepEqual(await arrivals(bert, 1), [['two', 'node']]);
-  await anna.client.flush(AbortSignal.timeout(20_000));
-  const [two] = anna.client.history(id, 1);
-  assert.deepEqual([two?.innerId, two?.paths, two?.sendState], [sent.id, ['guest'], 'relayed']);
+  await anna.client.send(id, 'four');
+  // What was there already does not come again.
+  assert.deepEqual(await anna.texts(1), ['guest']);
+  assert.deepEqual(await bert.texts(1), ['four']);
+  assert.deepEqual(new Set(await carl.texts(2)), new Set(['three', 'four']));
+  assert.deepEqual(new Set(await dora.texts(4)), new Set(['one', 'two', 'three', 'four']));
+  for (const { client } of everybody) {
+    await client.flush(AbortSignal.timeout(20_000));
+    assert.equal(client.history(id).length, 9);
+    assert.equal(client.undecryptable().length, 0);
+  }
+  const pathsOf = (client: RigClient, text: string): readonly Path[] =>
+    client.client.history(id).find((one) => one.text === text)?.paths ?? [];
+  // Dora's copies of what anna wrote in the dark waited.
+  for (const text of ['one', 'two']) {
+    assert.deepEqual(pathsOf(anna, text), ['direct', 'node', 'relay']);
+  }
+  assert.ok(pathsOf(dora, 'guest').includes('guest'));
 });
 
 test('strangers are refused, a member that sends garbage and floods is too, and nodes bring messages on', async () => {
@@ -136,7 +142,7 @@ test('strangers are refused, a member that sends garbage and floods is too, and 
     assert(one.status === 'rejected' && hasReason(one.reason, 'BAD_FIELD', 'RATE_LIMITED'));
   }
   await anna.client.send(id, 'two');
-  assert.deepEqual(await arrivals(bert, 1), [['two', 'node']]);
+  assert.deepEqual(await bert.texts(1), ['two']);
   assert.equal(bert.client.undecryptable().length, 0);
   // Her stream is open still; what counts is who she is to him now.
   await bert.client.block(anna.userId);
