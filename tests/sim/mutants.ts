@@ -122,8 +122,8 @@ export const mutants: readonly Mutant[] = [
   },
   {
     name: 'relay-skips-one',
-    what: 'a receiving node skips one row too many of a batch that it had a part of',
-    mixes: ['connections', 'node-kills', 'requests', 'partition'],
+    what: 'a node does not take the first new row of a batch that it had a part of, and counts on',
+    mixes: ['bursts', 'flapping', 'storm'],
     edits: [
       {
         file: 'nodes/store/queries/relay-inbox.ts',
