@@ -66,6 +66,8 @@ export const committerLimits = {
   backOffMaxMs: 60_000,
   /** None of three hubs did it for so long (ms): the next one is to lead. */
   takeoverMs: 30_000,
+  /** Answers of a hub that decide nothing before it is asked at rest only: honest ones need as many. */
+  rounds: 8,
   /** Groups that are worked at together. */
   groups: 8,
   /** Adds in one commit, before its size is looked at. */
@@ -107,6 +109,8 @@ export class Committer {
   readonly #working = new Map<string, Promise<void>>();
   readonly #resting = new Map<string, { cancel(): void }>();
   readonly #failures = new Map<string, number>();
+  /** Answers in a row after which a commit was neither accepted nor lost. */
+  readonly #fruitless = new Map<string, number>();
   /** Of three hubs the one that is asked, and since when none did what it should (monotonic ms). */
   readonly #asked = new Map<string, { readonly index: number; readonly sinceMs: number }>();
   /** Why an intent ended, for whoever waits for it. */
@@ -531,16 +535,33 @@ export class Committer {
     const { groupId } = pending;
     const { signal } = this.#stop;
     const answer = await this.#ask(pending);
-    const walk = await pull.take(groupId, answer.controls, signal);
-    if (walk === undefined) return 'again';
-    if (walk.steps.length > 0) {
-      if (answer.hasMore) await pull.pull(groupId, signal);
+    const key = hex(groupId);
+    let walk = await pull.take(groupId, answer.controls, signal);
+    if (walk !== undefined && (answer.hasMore || walk.isBeyond)) {
+      // What stands before or behind these decides about them.
+      const hasMoved = walk.steps.length > 0;
+      const { head } = walk;
+      const whole = await pull.pull(groupId, signal);
+      const now = await pull.view(groupId);
+      if (hasMoved || now === undefined || Buffer.compare(now.head.hash, head.hash) !== 0) {
+        this.#fruitless.delete(key);
+        return 'again';
+      }
+      walk = whole ?? walk;
+    }
+    if (walk === undefined || walk.steps.length > 0) {
+      this.#fruitless.delete(key);
       return 'again';
     }
     if (answer.isAccepted)
       throw new TransportError('protocol', 'the certificate is of another entry');
-    if (walk.invalid.length > 0) return this.#reject(pending, walk);
-    await this.#mend(pending, walk);
+    if (walk.invalid.length > 0) await this.#reject(pending, walk);
+    else await this.#mend(pending, walk);
+    const rounds = (this.#fruitless.get(key) ?? 0) + 1;
+    this.#fruitless.set(key, rounds);
+    if (rounds > committerLimits.rounds) {
+      throw new TransportError('protocol', `the hub decided nothing in ${rounds} answers`);
+    }
     return 'again';
   }
 
@@ -568,7 +589,7 @@ export class Committer {
   }
 
   /** Entries stand in the way that nobody can apply: the same commit, in an entry that says so. */
-  async #reject(pending: PendingRow, walk: Walk): Promise<Outcome> {
+  async #reject(pending: PendingRow, walk: Walk): Promise<void> {
     const { store, writer, mls, walker } = this.#parts;
     if (walk.isLeftBehind) throw new StaleKeysError();
     const rejects = walk.invalid.map(({ hash }) => hash);
@@ -580,7 +601,6 @@ export class Committer {
       const bytes = toBinary(SubmitCommitRequestSchema, { ...request, entry });
       batch.write(() => store.groupLog.putPending({ ...pending, request: bytes }));
     });
-    return 'again';
   }
 
   /**

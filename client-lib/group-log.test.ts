@@ -174,6 +174,23 @@ test('an entry that nobody can apply is passed over for the one that rejects it'
   assert.equal(authenticators(honest).size, 1);
 });
 
+test('an entry that rejects another one counts for nobody who did not see that one', async () => {
+  const { members } = await membersOf('alice', 'bob', 'mallory');
+  const [alice, bob, mallory] = members;
+  assert.ok(bob !== undefined && mallory !== undefined);
+  const good = await commitOf(alice, await alice.device.mls.rekey(alice.view.group));
+  const { hash } = parseEntry(good.own.entry);
+  const made = await mallory.device.mls.rekey(mallory.view.group);
+  const parting = await commitOf(mallory, made, [hash]);
+  // The hub took both, and the first one did not reach Bob yet.
+  const alone = await take(bob, [parting.control]);
+  assert.deepEqual([alone.steps.length, alone.invalid.length, alone.isBeyond], [0, 0, true]);
+  await take(alice, [good.control], good);
+  const { steps, isBeyond } = await take(bob, [good.control, parting.control]);
+  assert.deepEqual([steps.length, isBeyond], [1, false]);
+  assert.equal(authenticators([alice, bob]).size, 1);
+});
+
 test('a commit beyond the rights of its author is passed over, also by who it would throw out', async () => {
   const { world, members } = await membersIn(new TestWorld(), 'alice', 'bob', 'carol');
   const [alice, bob, carol] = members;

@@ -154,7 +154,10 @@ export interface Walk extends LogView {
    * only a new leaf helps (RFC 9420 section 16.12).
    */
   readonly isLeftBehind: boolean;
-  /** Of a later epoch than the new head's children: what lies between is not among these. */
+  /**
+   * Of a later epoch than the new head's children, or it rejects some that are not among these: they have
+   * to be seen first.
+   */
   readonly isBeyond: boolean;
   /** Certified entries of epochs that were passed already. */
   readonly passed: readonly { readonly entry: ParsedEntry; readonly certified: CertifiedEntry }[];
@@ -190,6 +193,13 @@ export async function walkLog(
       continue;
     }
     checkEntry(entry, factsOf(head));
+    // The hub takes a rejection from any member: it counts once what it rejects was judged here.
+    if (
+      !entry.entry.rejects.every((rejected) => invalid.some(({ hash }) => same(hash, rejected)))
+    ) {
+      isBeyond = true;
+      continue;
+    }
     const step = await stepTo(parts, group, entry, control);
     if (step === undefined) {
       invalid.push(entry);

@@ -3,7 +3,15 @@
  * a member"), and mends what keeps entries from being applied: a hub's record, somebody's manifest. One
  * reading for each group at a time; what cannot be reached is tried again.
  */
-import { hasReason, hex, jitter, QpcError, type Runtime } from '@quicprochat/proto';
+import {
+  groupLogLimits,
+  hasReason,
+  hex,
+  jitter,
+  parseEntry,
+  QpcError,
+  type Runtime,
+} from '@quicprochat/proto';
 import type { GroupControl } from '@quicprochat/proto/messages';
 import type { Contacts } from './contacts.ts';
 import { resolveKeys } from './fresh-keys.ts';
@@ -87,26 +95,35 @@ export class GroupPull {
   }
 
   /**
-   * The log of a group to its end, applied. Throws what the hub and look-ups answer, and what walkLog
-   * throws of a hub that lies.
+   * The log of a group to its end, applied; what its last page came to. Throws what the hub and look-ups
+   * answer, and what walkLog throws of a hub that lies.
    */
-  async pull(groupId: Uint8Array, signal: AbortSignal = this.#stop.signal): Promise<void> {
+  async pull(
+    groupId: Uint8Array,
+    signal: AbortSignal = this.#stop.signal,
+  ): Promise<Walk | undefined> {
     const { caller } = this.#parts;
     const view = await this.view(groupId);
-    if (view === undefined || !view.group.isActive) return;
+    if (view === undefined || !view.group.isActive) return undefined;
     // Each hub has the log; the last one's failure is what counts.
     const last = view.group.hubs.at(-1);
     for (const hub of view.group.hubs) {
       const place = { hub, groupId, after: view.head.hash };
       try {
+        let walk: Walk | undefined;
+        // Which siblings an entry rejects may stand on the page before it.
+        let carried: readonly GroupControl[] = [];
         for await (const page of logBehind(caller, place, signal)) {
-          await this.take(groupId, page, signal);
+          const controls = [...carried, ...page];
+          walk = await this.take(groupId, controls, signal);
+          carried = invalidOf(controls, walk);
         }
-        return;
+        return walk;
       } catch (error) {
         if (hub === last || !(error instanceof QpcError)) throw error;
       }
     }
+    return undefined;
   }
 
   /** Where this device stands. */
@@ -181,6 +198,18 @@ export class GroupPull {
     }
     this.#running = undefined;
   }
+}
+
+/** Children of the head that came to nothing, at most as many as another one may reject. */
+function invalidOf(
+  controls: readonly GroupControl[],
+  walk: Walk | undefined,
+): readonly GroupControl[] {
+  const hashes = new Set(walk?.invalid.map(({ hash }) => hex(hash)));
+  if (hashes.size === 0) return [];
+  return controls
+    .filter(({ entry }) => hashes.has(hex(parseEntry(entry?.entry).hash)))
+    .slice(0, groupLogLimits.rejects);
 }
 
 /** Whether the same question may have another answer soon. */
