@@ -191,6 +191,21 @@ test('an entry that rejects another one counts for nobody who did not see that o
   assert.equal(authenticators([alice, bob]).size, 1);
 });
 
+test('the own commit beside an entry that it does not lead to is as invalid as for all others', async () => {
+  const { members } = await membersOf('alice', 'bob');
+  const [alice, bob] = members;
+  assert.ok(bob !== undefined);
+  const made = await alice.device.mls.rekey(alice.view.group);
+  const other = await alice.device.mls.rekey(alice.view.group);
+  const { own, control } = await commitOf(alice, { ...made, pending: other.pending });
+  const seen = [
+    await take(alice, [control], { own, pending: made.pending }),
+    await take(bob, [control]),
+  ];
+  for (const { steps, invalid } of seen) assert.deepEqual([steps.length, invalid.length], [0, 1]);
+  assert.equal(authenticators([alice, bob]).size, 1);
+});
+
 test('a commit beyond the rights of its author is passed over, also by who it would throw out', async () => {
   const { world, members } = await membersIn(new TestWorld(), 'alice', 'bob', 'carol');
   const [alice, bob, carol] = members;

@@ -245,6 +245,9 @@ async function stepTo(
   if (pending !== undefined) {
     const by = group.members().find(({ leafIndex }) => leafIndex === group.ownLeafIndex);
     const { userId = '' } = by ?? {};
+    // Any member can write another entry beside this commit, and all others judge it by that.
+    const { publicKey } = await commitKeyOf(mls, pending);
+    if (!same(publicKey, entry.entry.nextCommitPub)) return undefined;
     return { entry, control, ...acceptCommit(group, pending), isOwn: true, by: userId };
   }
   try {
