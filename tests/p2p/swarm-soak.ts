@@ -9,7 +9,7 @@ import { startNodeSwarm } from '@quicprochat/p2p/swarm';
 import { systemClock, systemRandom } from '@quicprochat/proto';
 import { freePort } from '../cluster/free-port.ts';
 import { slope } from '../fuzz/live-server.ts';
-import { message, runtime, startDevice, until } from '../p2p/devices.ts';
+import { message, runtime, startDevice, until } from './devices.ts';
 
 const { values } = parseArgs({ options: { minutes: { type: 'string', default: '120' } } });
 const minutes = Number(values.minutes);
@@ -53,7 +53,13 @@ async function visit(): Promise<void> {
   const peer = makeSwarmKey(systemRandom);
   await using swarm = await startNodeSwarm(
     { key: peer, runtime, listen: ['/ip4/127.0.0.1/tcp/0'], relays: false },
-    { ...events, onGossip: async () => (counts.notes++, 'accept' as const) },
+    {
+      ...events,
+      onGossip: async () => {
+        counts.notes += 1;
+        return 'accept' as const;
+      },
+    },
   );
   counts.peers += 1;
   const addresses = await swarm.addresses();
@@ -79,7 +85,9 @@ async function watch(): Promise<void> {
     const { rssBytes, connections } = await node.stats();
     rss.push([(performance.now() - startMs) / 60_000, rssBytes / 2 ** 20]);
     const counted = Object.entries(counts).map(([name, count]) => `${name} ${count}`);
-    console.log(`${(rssBytes / 2 ** 20).toFixed(0)} MiB, ${connections} connections, ${counted}`);
+    console.log(
+      `${(rssBytes / 2 ** 20).toFixed(0)} MiB, ${connections} connections, ${counted.join(', ')}`,
+    );
   }
 }
 
