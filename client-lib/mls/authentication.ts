@@ -4,7 +4,7 @@
  * fills; nothing here asks the network.
  */
 import type { AuthenticationService, Credential } from 'ts-mls';
-import { CredentialError } from './errors.ts';
+import { CredentialError, MlsError } from './errors.ts';
 import type { CredentialFailure } from './errors.ts';
 import { parseCredentialIdentity } from './identity.ts';
 import type { Identity } from './identity.ts';
@@ -58,9 +58,10 @@ export function checkCredential(
  * Runs `operation` with an authentication service over `lookup` and returns its result.
  * Throws CredentialError when a credential was refused.
  *
- * A missing manifest does not stop the operation: it goes on so that the error names all
- * missing users at once, and its result is dropped here, in this one place. A credential that
- * is known to be wrong stops it at once. What `vouched` knows is not looked up at all.
+ * No refused credential stops the operation: it goes on so that the error names all missing users at
+ * once, and its result is dropped here, in this one place. MlsError NOT_ALLOWED comes before that: what
+ * the rules forbid is invalid whoever it is about, and no log has to answer first. What `vouched` knows is
+ * not looked up at all.
  */
 export async function authenticated<T>(
   lookup: ManifestLookup,
@@ -75,17 +76,18 @@ export async function authenticated<T>(
       const failure = checkCredential(lookup, credential, signatureKey);
       if (failure?.reason === 'unknown_user') {
         missing.set(`${failure.userId}/${failure.deviceId}`, failure);
-        return true;
+      } else {
+        refused ??= failure;
       }
-      refused ??= failure;
-      return failure === undefined;
+      return true;
     },
   };
   let result: T;
   try {
     result = await operation(service);
   } catch (error) {
-    if (refused !== undefined) throw new CredentialError([refused]);
+    const isRule = error instanceof MlsError && error.reason === 'NOT_ALLOWED';
+    if (refused !== undefined && !isRule) throw new CredentialError([refused]);
     throw error;
   }
   if (refused !== undefined) throw new CredentialError([refused]);

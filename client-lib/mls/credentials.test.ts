@@ -1,13 +1,13 @@
 /** Credential attacks: who gets in, who is told why not, and who may invite. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { systemRandom } from '@quicprochat/proto';
+import { systemClock, systemRandom } from '@quicprochat/proto';
 import { createGroup, unsafeTestingAuthenticationService } from 'ts-mls';
 import { createMlsCryptoProvider } from '../crypto/provider.ts';
 import { encodeMessage } from './commit.ts';
 import { groupContextExtensions } from './group-extensions.ts';
 import { MlsGroup, stateOf } from './group.ts';
-import { CredentialError, acceptCommit, mandatorySuite, xwingSuite } from './index.ts';
+import { CredentialError, acceptCommit, createMls, mandatorySuite, xwingSuite } from './index.ts';
 import type { CredentialFailure } from './index.ts';
 import { decodeKeyPackage, decodePrivateKeyPackage } from './key-package.ts';
 import { createCommit, defaultProposalTypes, makeCustomExtension } from './library.ts';
@@ -198,6 +198,47 @@ test('a client is added once, by identity and by key; a replaced one takes its s
     group.epochAuthenticator,
     acceptCommit(a, replaced.pending).next.epochAuthenticator,
   );
+});
+
+test('what the rules forbid is refused whoever it adds, also who is known to nobody', async () => {
+  const world = new TestWorld();
+  const [alice, bob, carol] = [world.device('alice'), world.device('bob'), world.device('carol')];
+  const [a, b] = await groupOf(mandatorySuite, [alice, bob]);
+  assert.ok(b);
+  const ghost = await keyPackageOf(carol, mandatorySuite);
+  // Bob is no admin, and his client knows no rules.
+  const { manifests } = world;
+  const lawless = createMls({
+    clock: systemClock,
+    random: systemRandom,
+    manifests: (userId) => manifests.get(userId),
+    mayCommit: () => true,
+  });
+  const { commit } = await lawless.addMembers(b, [ghost.publicBytes]);
+  for (const known of [undefined, { devices: [], revoked: [] }]) {
+    if (known === undefined) manifests.delete(carol.identity.userId);
+    else manifests.set(carol.identity.userId, known);
+    await assert.rejects(alice.mls.process(a, commit), refused('NOT_ALLOWED'));
+  }
+});
+
+test('a device that was revoked since it was added came in all the same', async () => {
+  const world = new TestWorld();
+  const [alice, bob, carol] = [world.device('alice'), world.device('bob'), world.device('carol')];
+  const [a, b] = await groupOf(mandatorySuite, [alice, bob]);
+  assert.ok(b);
+  const { publicBytes } = await keyPackageOf(carol, mandatorySuite);
+  const { commit, pending } = await alice.mls.addMembers(a, [publicBytes]);
+  const { userId, deviceId } = carol.identity;
+  const identityPub = carol.signatureKey.publicKey;
+  const stranger = { devices: [], revoked: [world.device('eve').signatureKey.publicKey] };
+  world.manifests.set(userId, stranger);
+  await assert.rejects(bob.mls.process(b, commit), credentials('BAD_CREDENTIAL', 'unknown_device'));
+  // Who was online took it in before, and who reads the log later must not go another way.
+  world.manifests.set(userId, { devices: [], revoked: [identityPub] });
+  const { next } = await bob.mls.process(b, commit);
+  assert.deepEqual(next.epochAuthenticator, acceptCommit(a, pending).next.epochAuthenticator);
+  assert.ok(next.members().some((member) => member.deviceId === deviceId));
 });
 
 test('the same key under another device id, or an id with another key, is the same client', async () => {

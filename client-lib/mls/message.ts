@@ -3,6 +3,7 @@
  * reports only as an untyped error (wrong group or epoch, repetition, own message) is told apart
  * before it is called.
  */
+import { deviceIdOf } from '@quicprochat/proto';
 import type {
   AuthenticationService,
   ClientState,
@@ -237,9 +238,6 @@ async function applyCommit(
   };
   const result = await runLibrary(parts, group, message, judge, 'INVALID_COMMIT');
   if (result.kind !== 'newState') throw new MlsError('INVALID_COMMIT', 'commit: another content');
-  if (result.actionTaken === 'reject') {
-    throw new MlsError('NOT_ALLOWED', 'commit: not allowed by the rules of the group');
-  }
   requireSuccessor(state, result.newState, sender.leafIndex);
   const adds = proposals.filter(isAdd);
   const isSelfRemoved = result.newState.groupActiveState.kind === 'removedFromGroup';
@@ -299,6 +297,13 @@ async function runLibrary(
         sameBytes(identityPub, key),
     );
   };
+  // The same for who was added before it was revoked: whoever reads that later takes it in, and out again.
+  const wasDevice = (credential: Credential, key: Uint8Array): boolean => {
+    const identity = identityOf(credential);
+    if (identity === undefined || deviceIdOf(key) !== identity.deviceId) return false;
+    const { revoked = [] } = parts.manifests(identity.userId) ?? {};
+    return revoked.some((one) => sameBytes(one, key));
+  };
   const run = async (service: AuthenticationService): Promise<ProcessMessageResult> => {
     const context = await mlsContext(parts, group.suite, service);
     const message = {
@@ -306,11 +311,20 @@ async function runLibrary(
       wireformat: wireformats.mls_private_message,
       privateMessage,
     };
+    let result: ProcessMessageResult;
     try {
-      return await processMessage({ context, state: stateOf(group), message, callback });
+      result = await processMessage({ context, state: stateOf(group), message, callback });
     } catch (cause) {
       throw new MlsError(reason, 'message: refused by the MLS library', { cause });
     }
+    if (result.kind === 'newState' && result.actionTaken === 'reject') {
+      throw new MlsError('NOT_ALLOWED', 'commit: not allowed by the rules of the group');
+    }
+    return result;
   };
-  return authenticated(parts.manifests, run, isMember);
+  return authenticated(
+    parts.manifests,
+    run,
+    (credential, key) => isMember(credential, key) || wasDevice(credential, key),
+  );
 }
