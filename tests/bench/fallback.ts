@@ -73,9 +73,11 @@ class Pair {
     await Promise.all(dying.map((node) => node.kill()));
     const value = await this.say();
     await Promise.all(dying.map((node) => node.start()));
-    await this.#anna.ask({ do: 'flush', timeoutMs: patienceMs });
-    await this.#bert.ask({ do: 'flush', timeoutMs: patienceMs });
     // Through the nodes again, before the next round begins.
+    for (const client of [this.#anna, this.#bert]) {
+      await client.ask({ do: 'online', timeoutMs: patienceMs });
+      await client.ask({ do: 'flush', timeoutMs: patienceMs });
+    }
     await this.say();
     return { value, notes: {} };
   }

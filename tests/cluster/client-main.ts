@@ -194,6 +194,9 @@ async function handle(request: ClientRequest): Promise<unknown> {
       return endOf(request.change, bytesOf(request.conversationHex));
     case 'group':
       return viewOf(bytesOf(request.conversationHex));
+    case 'online':
+      await opened().online(AbortSignal.timeout(request.timeoutMs));
+      return null;
     case 'flush':
       await opened().flush(AbortSignal.timeout(request.timeoutMs));
       return null;

@@ -60,6 +60,8 @@ export type ClientRequest =
   | { readonly do: 'group'; readonly conversationHex: string }
   /** Waits until every own copy is confirmed by the own node. Answer: null. */
   | { readonly do: 'flush'; readonly timeoutMs: number }
+  /** Waits for a session with the own node. Answer: null. */
+  | { readonly do: 'online'; readonly timeoutMs: number }
   /** Closes the client and the store, then the process ends. Answer: null. */
   | { readonly do: 'close' };
 
