@@ -591,7 +591,7 @@ export class Committer {
   /** Entries stand in the way that nobody can apply: the same commit, in an entry that says so. */
   async #reject(pending: PendingRow, walk: Walk): Promise<void> {
     const { store, writer, mls, walker } = this.#parts;
-    if (walk.isLeftBehind) throw new StaleKeysError();
+    if (walk.isLeftBehind || walk.isOwnLost) throw new StaleKeysError();
     const rejects = walk.invalid.map(({ hash }) => hash);
     await writer.run(async (batch) => {
       const view = walker.view(batch, pending.groupId);

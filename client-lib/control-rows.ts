@@ -80,6 +80,8 @@ export class ControlRows {
     const { walk } = prepared;
     // What comes between is in the log, if it is not on its way.
     if (walk.isBeyond) throw park('FUTURE_EPOCH', groupId);
+    // Of an older copy of this store: the log tells what became of it.
+    if (walk.isOwnLost) throw new Unopened({ kind: 'known' });
     const isTaken = walk.steps.length > 0 || walk.passed.length > 0;
     // Nobody can apply it, or it follows an entry that was passed over: both come to nothing.
     if (!isTaken) throw never(walk.invalid.length > 0 ? 'INVALID_COMMIT' : `EPOCH_LOST_${epoch}`);

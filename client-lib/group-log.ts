@@ -27,14 +27,7 @@ import {
 } from '@quicprochat/proto/messages';
 import { openChannel, parseEnvelope, sealChannel } from './crypto/envelope.ts';
 import { envelopeKeyOf } from './envelope-key.ts';
-import {
-  acceptCommit,
-  CredentialError,
-  MlsError,
-  type Mls,
-  type MlsGroup,
-  type Wipe,
-} from './mls/index.ts';
+import { acceptCommit, CredentialError, type Mls, type MlsGroup, type Wipe } from './mls/index.ts';
 
 /** The key that signs commits of the group's current epoch, equal on all members. */
 export async function commitKeyOf(mls: Mls, group: MlsGroup): Promise<SigningKey> {
@@ -150,6 +143,11 @@ export interface Walk extends LogView {
   /** Children of the new head that cannot be applied: what a next commit has to reject. */
   readonly invalid: readonly ParsedEntry[];
   /**
+   * One of those says that it is of this device, which does not know it: of a store that was restored,
+   * then others apply it, or of a member that lies. Nothing of this device may reject it.
+   */
+  readonly isOwnLost: boolean;
+  /**
    * Others went on behind an entry that could not be applied here: it is this device that cannot, and
    * only a new leaf helps (RFC 9420 section 16.12).
    */
@@ -166,8 +164,7 @@ export interface Walk extends LogView {
 /**
  * Applies certified entries in log order: for each parent the first one that is valid, and none of
  * its siblings. Throws InvalidArgumentError BAD_SIGNATURE or BAD_FIELD for what no honest hub sends,
- * CredentialError when manifests have to be looked up first, MlsError OWN_MESSAGE for an own commit that
- * is not known here any more; the view given stays as it was.
+ * CredentialError when manifests have to be looked up first; the view given stays as it was.
  */
 export async function walkLog(
   parts: WalkParts,
@@ -176,6 +173,7 @@ export async function walkLog(
 ): Promise<Walk> {
   let { group, head } = view;
   let invalid: ParsedEntry[] = [];
+  let isOwnLost = false;
   let isLeftBehind = false;
   let isBeyond = false;
   const steps: Step[] = [];
@@ -201,18 +199,20 @@ export async function walkLog(
       continue;
     }
     const step = await stepTo(parts, group, entry, control);
-    if (step === undefined) {
+    if (step === undefined || step === 'lost') {
       invalid.push(entry);
+      isOwnLost ||= step === 'lost';
       continue;
     }
     steps.push(step);
     ({ group, head } = { group: step.next, head: entry });
     invalid = [];
+    isOwnLost = false;
     // Whatever stood behind the invalid ones, it is not what the others went on with.
     isLeftBehind = false;
     isBeyond = false;
   }
-  return { group, head, steps, invalid, isLeftBehind, isBeyond, passed };
+  return { group, head, steps, invalid, isOwnLost, isLeftBehind, isBeyond, passed };
 }
 
 /** The entry of a control, certified by the group's hubs and beside its own commit. Throws like `walkLog`. */
@@ -234,13 +234,13 @@ function certifiedEntry(
   return { entry, certified };
 }
 
-/** Undefined: nobody can apply it. */
+/** Undefined: nobody can apply it. `lost`: only this device cannot, if it is its own. */
 async function stepTo(
   { mls, pendingOf, isFresh = false }: WalkParts,
   group: MlsGroup,
   entry: ParsedEntry,
   control: GroupControl,
-): Promise<Step | undefined> {
+): Promise<Step | 'lost' | undefined> {
   const pending = pendingOf(entry.entry.commitHash);
   if (pending !== undefined) {
     const by = group.members().find(({ leafIndex }) => leafIndex === group.ownLeafIndex);
@@ -266,11 +266,11 @@ async function stepTo(
     return same(publicKey, entry.entry.nextCommitPub) ? step : undefined;
   } catch (error) {
     if (error instanceof CredentialError && !isFresh) throw error;
+    if (!(error instanceof QpcError)) throw error;
+    const { reason } = error;
     // The commit may be valid; what is missing is missing here.
-    const isMissing =
-      error instanceof MlsError && ['UNKNOWN_CREDENTIAL', 'OWN_MESSAGE'].includes(error.reason);
-    if (isMissing || !(error instanceof QpcError)) throw error;
-    return undefined;
+    if (reason === 'UNKNOWN_CREDENTIAL') throw error;
+    return reason === 'OWN_MESSAGE' ? 'lost' : undefined;
   }
 }
 
