@@ -113,7 +113,7 @@ suite('qpc', () => {
     const message = lines.find(({ type }) => type === 'message');
     assert.deepEqual(Object.keys(message ?? {}), [
       ...['type', 'conversation', 'message', 'senderUserId', 'senderDeviceId', 'text'],
-      ...['sentMs', 'receivedMs', 'verification'],
+      ...['sentMs', 'receivedMs', 'verification', 'via'],
     ]);
     assert.equal(message?.['text'], marks.text);
     assert.equal(message?.['senderUserId'], 'alice@red.example');
