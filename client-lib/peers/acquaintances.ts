@@ -26,7 +26,7 @@ export class Acquaintances {
   constructor(parts: AcquaintancesParts) {
     this.#parts = parts;
     this.#watching = parts.events.listen(({ type }) => {
-      if (type === 'joined' || type === 'membersChanged') this.#known = undefined;
+      if (['joined', 'membersChanged', 'removed'].includes(type)) this.#known = undefined;
     });
   }
 

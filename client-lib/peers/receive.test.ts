@@ -96,4 +96,10 @@ test('members may deliver, strangers and blocked people may not, and cannot tell
   await acquaintances.admit(carol.rid);
   store.tokens.block(carol.userId, 0);
   await assert.rejects(acquaintances.admit(carol.rid), refused);
+  // Taken out of the group, this device knows none of its members any more.
+  const last = alice.rowsFor(bob).length;
+  await alice.conversations.removeMembers(id, [bob.userId]);
+  for (const row of sentAfter(alice, bob, last)) await bob.receive(row);
+  events.emit({ type: 'removed', conversationId: id, by: alice.userId });
+  await assert.rejects(acquaintances.admit(alice.rid), refused);
 });
