@@ -159,6 +159,8 @@ export class Ladder {
   /** Brings a device what it has not, by the best way that works. Never fails. */
   async #serve(target: string, domain: string): Promise<void> {
     const { log } = this.#parts.runtime;
+    // Asked for inside of a transaction, maybe: what is written down here must not be part of it.
+    await Promise.resolve();
     try {
       for (const rung of this.#rungs(target, domain)) {
         if (await this.#climb(rung, target, domain)) return;

@@ -212,6 +212,26 @@ describe('a device', () => {
     assert.deepEqual(tried.slice(4), ['direct 1', 'direct 2']);
   });
 
+  test('that is heard of inside of a transaction is served behind it', async () => {
+    device = unreachable;
+    seal(1);
+    await clock.advance(100);
+    knowsToken(carl);
+    guest = works;
+    seal(2, carl);
+    await clock.settle();
+    // The OK to the second one is not written down yet, and what fails must not take it along.
+    assert.deepEqual(store.outbox.paths(2), []);
+    const failing = (): void =>
+      store.transaction(() => {
+        ladder.learned(Buffer.from(bert).toString('hex'));
+        throw new Error('the disk is full');
+      });
+    assert.throws(failing, /disk/);
+    await clock.advance(100);
+    assert.deepEqual(store.outbox.paths(2), ['guest']);
+  });
+
   test('that was not there is tried at once over another network', async () => {
     device = unreachable;
     seal(1);
