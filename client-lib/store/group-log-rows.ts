@@ -4,6 +4,11 @@
  */
 import type { Database, Row } from './database.ts';
 
+export const groupLogBounds = {
+  /** Proofs against the hubs of one group that are kept: the first ones say it all. */
+  forks: 16,
+} as const;
+
 /** An entry of a kept epoch. */
 export interface StoredHead {
   readonly epoch: number;
@@ -104,7 +109,7 @@ export interface GroupLogRows {
   dueRekeys(nowMs: number): readonly RekeyRow[];
   nextRekeyMs(): number | undefined;
 
-  /** False when it is known. */
+  /** False when it is known, or enough are. */
   addFork(fork: StoredFork): boolean;
   forks(): readonly StoredFork[];
 }
@@ -275,12 +280,14 @@ export function groupLogRows(db: Database): GroupLogRows {
     addFork({ groupId, one, other, hubs, atMs }) {
       const added = db.run(
         `INSERT OR IGNORE INTO group_fork (group_id, one, other, hubs, at_ms)
-         VALUES (?, ?, ?, ?, ?)`,
+         SELECT ?, ?, ?, ?, ? WHERE (SELECT count(*) FROM group_fork WHERE group_id = ?) < ?`,
         groupId,
         one,
         other,
         hubs.join(' '),
         atMs,
+        groupId,
+        groupLogBounds.forks,
       );
       return added > 0;
     },
