@@ -5,15 +5,12 @@
  * epoch. What cannot be reached waits, also over restarts.
  */
 import {
-  commitHash,
   hasReason,
   hex,
   jitter,
-  methods,
   parseEntry,
   PayloadTooLargeError,
   QpcError,
-  signingKeyFromSeed,
   Status,
   TransportError,
   type Runtime,
@@ -28,34 +25,28 @@ import {
 import type { Contacts } from './contacts.ts';
 import type { DeliveryTokens } from './delivery-tokens.ts';
 import type { EventBus } from './events.ts';
-import { hybridCopies, type Recipient } from './fan-out.ts';
 import {
   decodeIntent,
   encodeIntent,
   GroupChangeError,
   invitedBy,
+  isWish,
   planOf,
   type GroupIntent,
-  type IntentPlan,
 } from './group-intents.ts';
-import { rejectingEntry, sealCommit, type LogView, type Walk } from './group-log.ts';
+import { rejectingEntry, type LogView, type Walk } from './group-log.ts';
 import type { GroupPull } from './group-pull.ts';
 import { controlOf, headOf, type GroupWalker } from './group-walker.ts';
-import { callCreateGroup, callSubmit, logBehind, type SubmitAnswer } from './hub-calls.ts';
+import { callCreateGroup, callSubmit, type SubmitAnswer } from './hub-calls.ts';
+import { giveBack } from './hub-repair.ts';
 import { fetchInvitees, type InvitationParts, type Invitee } from './invitation.ts';
 import type { EvidenceExchange } from './kt/evidence-exchange.ts';
 import { refreshKeys } from './fresh-keys.ts';
 import type { Leaves } from './leaves.ts';
 import { ClosedError, type Caller } from './link.ts';
-import {
-  encodeCold,
-  encodeHot,
-  encodePast,
-  isMlsSuite,
-  type Mls,
-  type PendingCommit,
-} from './mls/index.ts';
-import { recipientsOf, requireFresh, StaleKeysError } from './sealing.ts';
+import { isMlsSuite, type Mls } from './mls/index.ts';
+import { pendingCommit } from './pending-commit.ts';
+import { requireFresh, StaleKeysError } from './sealing.ts';
 import type { IntentRow, PendingRow } from './store/group-log-rows.ts';
 import type { ClientStore } from './store/store.ts';
 import type { Batch, Writer } from './writer.ts';
@@ -322,7 +313,9 @@ export class Committer {
   ): Promise<Outcome> {
     const { store, writer, walker, events, mls } = this.#parts;
     const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
-    if (error instanceof QpcError) this.#errors.set(intent.id, error);
+    // Nobody waits for a duty.
+    const isWaitedFor = isWish(decodeIntent(intent));
+    if (error instanceof QpcError && isWaitedFor) this.#errors.set(intent.id, error);
     this.#fetched.delete(intent.id);
     await writer.run(async (batch) => {
       const group = batch.group(intent.groupId);
@@ -450,83 +443,10 @@ export class Committer {
         return true;
       }
       const made = await mls.commit(view.group, plan.change);
-      const pending = await this.#pendingOf(view, plan, made, id);
+      const pending = await pendingCommit(this.#parts, view, plan, made, id);
       batch.write(() => store.groupLog.putPending(pending));
       return true;
     });
-  }
-
-  async #pendingOf(
-    view: LogView,
-    plan: IntentPlan,
-    made: PendingCommit,
-    intentId: number,
-  ): Promise<PendingRow> {
-    const { mls, runtime, store } = this.#parts;
-    const { random } = runtime;
-    const { group, head } = view;
-    const facts = {
-      commit: made.commit,
-      pending: made.pending,
-      isRemoval: made.removed.length > 0,
-      // Nobody joins without an invitation yet: a key that nobody has.
-      joinPub: signingKeyFromSeed(random.bytes(32)).publicKey,
-    };
-    const { envelope, entry } = await sealCommit(mls, group, head, facts, random);
-    const target = ({ identityPub: rid, userId }: Recipient) => {
-      const token = store.tokens.of(rid) ?? new Uint8Array(0);
-      return { rid, domain: domainOf(userId), token };
-    };
-    const request = toBinary(
-      SubmitCommitRequestSchema,
-      create(SubmitCommitRequestSchema, {
-        hub: group.hubs[0] ?? '',
-        entry,
-        commit: envelope,
-        mid: random.bytes(16),
-        targets: recipientsOf(group).map(target),
-        welcomes: this.#welcomes(view, plan, made).map(({ mid, payload, invitee }) => ({
-          mid,
-          welcome: payload,
-          target: target(invitee),
-        })),
-      }),
-    );
-    if (request.length > methods.submitCommit.maxRequestBytes) {
-      throw new PayloadTooLargeError(`a commit with its Welcomes: ${request.length} bytes`);
-    }
-    return {
-      commitHash: commitHash(envelope),
-      groupId: group.groupId,
-      intentId,
-      parent: head.hash,
-      request,
-      isLast: plan.isLast,
-      isRefused: false,
-      cold: encodeCold(made.pending),
-      hot: encodeHot(made.pending),
-      past: encodePast(made.pending, group.epoch),
-      welcome: made.welcome ?? new Uint8Array(0),
-    };
-  }
-
-  #welcomes({ group }: LogView, { invitees = [] }: IntentPlan, { welcome }: PendingCommit) {
-    const { contacts, evidence, tokens, runtime } = this.#parts;
-    if (welcome === undefined) return [];
-    const invited = invitees.map(({ userId }) => userId);
-    const content = {
-      kind: 'welcome',
-      bytes: welcome,
-      evidence: evidence.own(invited),
-      tokens: tokens.forInvitees(group, invited),
-    } as const;
-    const prekeyOf = (rid: Uint8Array): Uint8Array | undefined => contacts.prekey(rid);
-    return invitees.flatMap((invitee) =>
-      hybridCopies(content, [invitee], prekeyOf, runtime.random).map((copy) => ({
-        ...copy,
-        invitee,
-      })),
-    );
   }
 
   /** Asks the hub once, with the same bytes as ever, and applies what it answers. */
@@ -556,7 +476,10 @@ export class Committer {
     if (answer.isAccepted)
       throw new TransportError('protocol', 'the certificate is of another entry');
     if (walk.invalid.length > 0) await this.#reject(pending, walk);
-    else await this.#mend(pending, walk);
+    else {
+      const { hub } = fromBinary(SubmitCommitRequestSchema, pending.request);
+      await giveBack(this.#parts, { groupId, hub, head: walk.head }, signal);
+    }
     const rounds = (this.#fruitless.get(key) ?? 0) + 1;
     this.#fruitless.set(key, rounds);
     if (rounds > committerLimits.rounds) {
@@ -602,44 +525,7 @@ export class Committer {
       batch.write(() => store.groupLog.putPending({ ...pending, request: bytes }));
     });
   }
-
-  /**
-   * The hub does not know the entry that this device stands at: it was restored from an older copy. It
-   * gets back what is kept here, and certifies the same entries again.
-   */
-  async #mend(pending: PendingRow, { head }: Walk): Promise<void> {
-    const { store, caller, runtime } = this.#parts;
-    const { groupId } = pending;
-    const { signal } = this.#stop;
-    const { hub } = fromBinary(SubmitCommitRequestSchema, pending.request);
-    let known = -1;
-    const place = { hub, groupId, after: head.hash };
-    for await (const page of logBehind(caller, place, signal)) {
-      for (const { entry } of page) known = Math.max(known, parseEntry(entry?.entry).epoch);
-    }
-    // It went on meanwhile: then its next answer is a conflict like any other.
-    if (known >= head.epoch) return;
-    for (let epoch = known + 1; epoch <= head.epoch; epoch += 1) {
-      const kept = store.groupLog.headAt(groupId, epoch);
-      const control = kept && controlOf(kept);
-      if (control?.entry?.entry === undefined || control.commit.length === 0) {
-        throw new TransportError(
-          'protocol',
-          `the hub lost entry ${epoch}, which is not here either`,
-        );
-      }
-      const { entry } = control.entry;
-      const { commit } = control;
-      const request = { hub, entry, commit, mid: runtime.random.bytes(16) };
-      const bytes = toBinary(SubmitCommitRequestSchema, create(SubmitCommitRequestSchema, request));
-      const { isAccepted } = await callSubmit(caller, bytes, signal);
-      if (!isAccepted) return;
-    }
-    runtime.log.warn('a hub got entries back', { hub, from: known + 1, to: head.epoch });
-  }
 }
-
-const domainOf = (userId: string): string => userId.slice(userId.indexOf('@') + 1);
 
 /** A refusal by the roles of an epoch, which may be over: others can have given the right meanwhile. */
 const isOfEpoch = (error: unknown): boolean =>

@@ -1,0 +1,113 @@
+/**
+ * A commit as it is written down before its first byte leaves: the request to the hub, always these bytes,
+ * and the state behind it (docs/protocol/group-log.md, "At a member").
+ */
+import {
+  commitHash,
+  methods,
+  PayloadTooLargeError,
+  signingKeyFromSeed,
+  type Runtime,
+} from '@quicprochat/proto';
+import { create, SubmitCommitRequestSchema, toBinary } from '@quicprochat/proto/messages';
+import type { Contacts } from './contacts.ts';
+import type { DeliveryTokens } from './delivery-tokens.ts';
+import { hybridCopies, type Recipient } from './fan-out.ts';
+import type { IntentPlan } from './group-intents.ts';
+import { sealCommit, type LogView } from './group-log.ts';
+import type { EvidenceExchange } from './kt/evidence-exchange.ts';
+import { encodeCold, encodeHot, encodePast, type Mls, type PendingCommit } from './mls/index.ts';
+import { recipientsOf } from './sealing.ts';
+import type { PendingRow } from './store/group-log-rows.ts';
+import type { ClientStore } from './store/store.ts';
+
+export interface PendingCommitParts {
+  readonly store: ClientStore;
+  readonly runtime: Runtime;
+  readonly mls: Mls;
+  readonly contacts: Contacts;
+  readonly evidence: Pick<EvidenceExchange, 'own'>;
+  readonly tokens: Pick<DeliveryTokens, 'forInvitees'>;
+}
+
+/** Throws PayloadTooLargeError when it does not fit into one request: it has to add fewer. */
+export async function pendingCommit(
+  parts: PendingCommitParts,
+  view: LogView,
+  plan: IntentPlan,
+  made: PendingCommit,
+  intentId: number,
+): Promise<PendingRow> {
+  const { mls, runtime, store } = parts;
+  const { random } = runtime;
+  const { group, head } = view;
+  const facts = {
+    commit: made.commit,
+    pending: made.pending,
+    isRemoval: made.removed.length > 0,
+    // Nobody joins without an invitation yet: a key that nobody has.
+    joinPub: signingKeyFromSeed(random.bytes(32)).publicKey,
+  };
+  const { envelope, entry } = await sealCommit(mls, group, head, facts, random);
+  const target = ({ identityPub: rid, userId }: Recipient) => {
+    const token = store.tokens.of(rid) ?? new Uint8Array(0);
+    return { rid, domain: domainOf(userId), token };
+  };
+  const request = toBinary(
+    SubmitCommitRequestSchema,
+    create(SubmitCommitRequestSchema, {
+      hub: group.hubs[0] ?? '',
+      entry,
+      commit: envelope,
+      mid: random.bytes(16),
+      targets: recipientsOf(group).map(target),
+      welcomes: welcomesOf(parts, view, plan, made).map(({ mid, payload, invitee }) => ({
+        mid,
+        welcome: payload,
+        target: target(invitee),
+      })),
+    }),
+  );
+  if (request.length > methods.submitCommit.maxRequestBytes) {
+    throw new PayloadTooLargeError(`a commit with its Welcomes: ${request.length} bytes`);
+  }
+  return {
+    commitHash: commitHash(envelope),
+    groupId: group.groupId,
+    intentId,
+    parent: head.hash,
+    request,
+    isLast: plan.isLast,
+    isRefused: false,
+    cold: encodeCold(made.pending),
+    hot: encodeHot(made.pending),
+    past: encodePast(made.pending, group.epoch),
+    welcome: made.welcome ?? new Uint8Array(0),
+  };
+}
+
+function welcomesOf(
+  parts: PendingCommitParts,
+  { group }: LogView,
+  { invitees = [] }: IntentPlan,
+  { welcome }: PendingCommit,
+) {
+  const { contacts, evidence, tokens, runtime } = parts;
+  if (welcome === undefined) return [];
+  const invited = invitees.map(({ userId }) => userId);
+  const content = {
+    kind: 'welcome',
+    bytes: welcome,
+    evidence: evidence.own(invited),
+    tokens: tokens.forInvitees(group, invited),
+  } as const;
+  const prekeyOf = (rid: Uint8Array): Uint8Array | undefined => contacts.prekey(rid);
+  return invitees.flatMap((invitee) =>
+    hybridCopies(content, [invitee], prekeyOf, runtime.random).map((copy) => ({
+      ...copy,
+      invitee,
+    })),
+  );
+}
+
+const domainOf = (userId: string): string => userId.slice(userId.indexOf('@') + 1);
