@@ -139,7 +139,7 @@ suite('bad input to a real node', { timeout: 120_000 }, () => {
       [maxRequestBytes(methodId) + 1, defaultLimits.maxPayloadBytes + 1, 0xffff_ffff].map(
         (length) => {
           const header = encodeRequest({ methodId, requestId: 5, payload: new Uint8Array() });
-          new DataView(header.buffer).setUint32(6, length);
+          new DataView(header.buffer, header.byteOffset).setUint32(6, length);
           return header;
         },
       ),
@@ -203,7 +203,7 @@ suite('bad input to a real node', { timeout: 120_000 }, () => {
   test('half a request and then silence holds nothing up and no memory', async (t: TestContext) => {
     const { id, maxRequestBytes: declared } = methods.enqueue;
     const header = encodeRequest({ methodId: id, requestId: 1, payload: new Uint8Array() });
-    new DataView(header.buffer).setUint32(6, declared);
+    new DataView(header.buffer, header.byteOffset).setUint32(6, declared);
     const silent = Array.from({ length: 16 }, () =>
       withSession(async (session) => {
         const streams = Array.from({ length: streamsPerSession }, () => session.openStream('call'));
