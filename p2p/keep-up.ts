@@ -75,7 +75,8 @@ export class KeepUp {
     );
     this.#isTrying = true;
     try {
-      await connect(signal);
+      // What does not listen to the signal does not hold up the next try.
+      await Promise.race([connect(signal), rejection(signal)]);
       if (!isUp()) throw new TransportError('closed', 'ended at once');
       this.#upSinceMs = clock.monotonic();
       if (!this.#ended.signal.aborted) onChange(true);
@@ -104,4 +105,10 @@ export class KeepUp {
     this.#tries += 1;
     this.#timer = runtime.clock.timer(jitter(runtime.random, boundMs + 1), () => void this.#try());
   }
+}
+
+async function rejection(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
+  });
 }

@@ -19,6 +19,9 @@ interface RelayTransport extends Transport {
   };
 }
 
+/** More than one device ever asks: a record names three. */
+const relaysAtOnce = 16;
+
 type RelayFactory = ReturnType<typeof circuitRelayTransport>;
 
 export class RelayClient {
@@ -29,7 +32,11 @@ export class RelayClient {
   /** The transport, for the swarm's list. */
   factory(limits: { readonly relayedConnections: number }): RelayFactory {
     return (components) => {
-      const make = circuitRelayTransport({ maxInboundStopStreams: limits.relayedConnections });
+      const make = circuitRelayTransport({
+        maxInboundStopStreams: limits.relayedConnections,
+        // One at a time is libp2p's default, and whoever waits is forgotten when the first one has its place.
+        reservationConcurrency: relaysAtOnce,
+      });
       const transport = make(components);
       if (!isRelayTransport(transport)) throw new Error('circuit-relay-v2 has another shape');
       // A relay that was once down is asked again; the filter would refuse it for good.
