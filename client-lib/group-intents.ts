@@ -4,7 +4,7 @@
  * it is made for the state that the group has by then, and made anew after a lost race. A new kind is a
  * member of `GroupIntent` and a case of `planOf`.
  */
-import { QpcError, Status } from '@quicprochat/proto';
+import { hex, QpcError, Status } from '@quicprochat/proto';
 import { removing, settingRole, updating, type GroupMetadata } from './group-roles.ts';
 import type { Invitee } from './invitation.ts';
 import type { Change, MlsGroup, Role } from './mls/index.ts';
@@ -69,8 +69,8 @@ export function planOf(
 ): IntentPlan | undefined {
   switch (intent.kind) {
     case 'add': {
-      const members = new Set(group.members().map(({ identityPub }) => keyOf(identityPub)));
-      const missing = invitees.filter(({ identityPub }) => !members.has(keyOf(identityPub)));
+      const members = new Set(group.members().map(({ identityPub }) => hex(identityPub)));
+      const missing = invitees.filter(({ identityPub }) => !members.has(hex(identityPub)));
       const now = missing.slice(0, addsMax);
       if (now.length === 0) return undefined;
       const add = now.map(({ keyPackage }) => keyPackage);
@@ -116,5 +116,3 @@ export const intentOutcomes = {
   SUPERSEDED: 'superseded',
   REFUSED: 'refused',
 } as const satisfies Record<IntentEnd, string>;
-
-const keyOf = (rid: Uint8Array): string => Buffer.from(rid).toString('hex');

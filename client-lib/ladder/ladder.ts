@@ -5,7 +5,7 @@
  * so that no message of a sender overtakes another. What the own node has, it keeps: a lower rung adds
  * copies, and cancels nothing.
  */
-import { hasReason, jitter, QpcError, TransportError, type Runtime } from '@quicprochat/proto';
+import { hasReason, hex, jitter, QpcError, TransportError, type Runtime } from '@quicprochat/proto';
 import type { EventBus } from '../events.ts';
 import type { Outbox } from '../outbox.ts';
 import type { Peers } from '../peers/peers.ts';
@@ -297,7 +297,7 @@ export class Ladder {
   }
 }
 
-const nameOf = ({ rid }: OutboxEntry): string => Buffer.from(rid).toString('hex');
+const nameOf = ({ rid }: OutboxEntry): string => hex(rid);
 
 /** The node answered, and does not want it. */
 function isRefusal(error: unknown): boolean {

@@ -86,3 +86,21 @@ test('what hangs is given up', async () => {
   assert.equal(given, 1);
   keep.close();
 });
+
+test('what hangs and does not hear that it is given up is followed by another try', async () => {
+  const clock = new SimulatedClock();
+  let tries = 0;
+  const keep = new KeepUp({
+    runtime: { clock, random: slowest },
+    connect: () => {
+      tries += 1;
+      return tries === 1 ? new Promise(() => undefined) : Promise.resolve();
+    },
+    isUp: () => tries > 1,
+    onChange: () => undefined,
+  });
+  await clock.settle();
+  await clock.advance(keepUpLimits.tryMs + keepUpLimits.firstMs + 1);
+  assert.equal(keep.isUp, true);
+  keep.close();
+});
