@@ -172,6 +172,8 @@ const schema = v.strictObject({
       reservations: count(500, 1e5),
       /** How many devices of peers' users it relays for besides. */
       guests: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(1e5)), 250),
+      guests_per_domain: count(100, 1e5),
+      guests_per_user: count(4, 1e5),
       memory_mib: count(1_024, 1e6),
     }),
     {},
@@ -219,7 +221,7 @@ export interface P2pConfig {
   readonly isRelay: boolean;
   /** Places at the relay in all, and how many of them devices of peers' users may have. */
   readonly reservations: number;
-  readonly guests: number;
+  readonly guests: { readonly all: number; readonly perDomain: number; readonly perUser: number };
   /** Its process is started anew above that (bytes). */
   readonly rssBytesMax: number;
 }
@@ -429,7 +431,11 @@ function resolveP2p(
     addresses,
     isRelay: raw.relay,
     reservations: raw.reservations + raw.guests,
-    guests: raw.guests,
+    guests: {
+      all: raw.guests,
+      perDomain: raw.guests_per_domain,
+      perUser: raw.guests_per_user,
+    },
     rssBytesMax: raw.memory_mib * 1024 ** 2,
   };
 }

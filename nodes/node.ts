@@ -136,7 +136,11 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
   audits.onEvidence(({ origin }) => push.keyLogEvidence(origin));
   const answers = new KeyLogAnswers({ domain: config.domain, keyLog, store });
   const disk: BuildParts['disk'] = { state: 'ok' };
-  const reservers = new Reservers(store, clock, config.p2p?.guests ?? 0);
+  const reservers = new Reservers(
+    store,
+    clock,
+    config.p2p?.guests ?? { all: 0, perDomain: 0, perUser: 0 },
+  );
   const hubs = makeHubs(options, federation);
   const parts = {
     ...{ options, sessions, push, waiters, federation, drain, disk, keyLog, answers, audits },
@@ -371,7 +375,11 @@ async function buildHandlers(parts: BuildParts): Promise<Handlers> {
       ratePerUser: config.ratePerUser,
     }),
     ...ephemeralHandlers({ domain, push, federation }),
-    ...endpointHandlers({ swarm: swarmOf(config, secrets, parts.reservers), store, audits }),
+    ...endpointHandlers({
+      swarm: swarmOf(config, secrets, parts.reservers, federation),
+      store,
+      audits,
+    }),
     ...enqueueHandlers({
       quota,
       anonymousQuota: new SendQuota(clock, config.sendingAnonymous),
@@ -440,10 +448,18 @@ function swarmOf(
   { p2p }: NodeConfig,
   { swarm }: NodeSecrets,
   reservers: Reservers,
+  { policy, records }: Federation,
 ): EndpointParts['swarm'] {
   if (p2p === undefined) return undefined;
   const addresses = p2p.isRelay ? p2p.addresses : [];
-  return { reservers, relays: addresses.map((address) => `${address}/p2p/${swarm.peerId}`) };
+  return {
+    reservers,
+    relays: addresses.map((address) => `${address}/p2p/${swarm.peerId}`),
+    peers: () =>
+      policy.peers
+        .map(({ domain }) => domain)
+        .filter((domain) => records.get(domain)?.record.swarm !== undefined),
+  };
 }
 
 /** Devices wait for it: cursors of a store that may get a new id any moment are worth nothing. */

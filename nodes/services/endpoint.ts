@@ -18,9 +18,19 @@ import type { PeerAudits } from '../peer-audits.ts';
 import type { NodeStore } from '../store/store.ts';
 import type { Reservers } from '../swarm/reservers.ts';
 
+/** Peers that a device is told of. */
+const peersToldMax = 64;
+
 export interface EndpointParts {
   /** Undefined where the node has no swarm. */
-  readonly swarm: { readonly reservers: Reservers; readonly relays: readonly string[] } | undefined;
+  readonly swarm:
+    | {
+        readonly reservers: Reservers;
+        readonly relays: readonly string[];
+        /** Domains of peers that have a swarm. */
+        readonly peers: () => readonly string[];
+      }
+    | undefined;
   readonly store: Pick<NodeStore, 'opensInbox'>;
   readonly audits: Pick<PeerAudits, 'openCredential'>;
 }
@@ -46,18 +56,19 @@ export function endpointHandlers({
     if (closed || !isOfUser) {
       throw new PermissionDeniedError('BLOCKED', 'credential: the device is not in its manifest');
     }
-    reservers.publishGuest(endpoint, device);
+    reservers.publishGuest(endpoint, device, userId);
   }
 
   return {
     async publishEndpoint(request: PublishEndpointRequest, context: CallContext) {
-      const { reservers, relays } = needSwarm();
+      const { reservers, relays, peers } = needSwarm();
       const { caller, connection } = context;
       if (caller.class === 'device') {
         const { identityPub: device } = caller;
         const transportKey = connection.peer.spkiSha256;
-        const { endpoint, isShared } = request;
-        reservers.publish(endpoint, { device, transportKey, isShared });
+        const { endpoint, shared } = request;
+        reservers.publish(endpoint, { device, transportKey, shared });
+        return { relays: [...relays], peers: peers().slice(0, peersToldMax) };
       } else {
         if (request.credential.length === 0) {
           throw new InvalidArgumentError('BAD_FIELD', 'credential: needed of a guest');

@@ -3,12 +3,13 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { makeSwarmKey, signEndpointRecord, type SwarmKey } from '@quicprochat/p2p';
 import { signingKeyFromSeed, systemClock, systemRandom, type SigningKey } from '@quicprochat/proto';
+import type { SignedEndpointRecord } from '@quicprochat/proto/messages';
 import type { NodeStore } from '../store/store.ts';
 import { Reservers } from './reservers.ts';
 
 const hourMs = 3_600_000;
 
-function makeRig(guestsMax = 2) {
+function makeRig(guests = { all: 2, perDomain: 2, perUser: 2 }) {
   let nowMs = 1_800_000_000_000;
   const sessions = new Map<string, number>();
   const store: Pick<NodeStore, 'sessionByTransportKey'> = {
@@ -18,7 +19,7 @@ function makeRig(guestsMax = 2) {
       return { identityPub: key, deviceId: '', sessionExpiresMs, userId: '' };
     },
   };
-  const reservers = new Reservers(store, { ...systemClock, now: () => nowMs }, guestsMax);
+  const reservers = new Reservers(store, { ...systemClock, now: () => nowMs }, guests);
   const newDevice = () => {
     const key = signingKeyFromSeed(systemRandom.bytes(32));
     sessions.set(Buffer.from(key.publicKey).toString('hex'), nowMs + 24 * hourMs);
@@ -32,15 +33,18 @@ function makeRig(guestsMax = 2) {
       },
       device,
     );
-  const publish = (device: SigningKey, swarm: SwarmKey, seq = nowMs, isShared = false) =>
+  const publish = (device: SigningKey, swarm: SwarmKey, seq = nowMs, told?: SignedEndpointRecord) =>
     reservers.publish(recordOf(device, swarm, seq), {
-      ...{ device: device.publicKey, transportKey: device.publicKey, isShared },
+      ...{ device: device.publicKey, transportKey: device.publicKey, shared: told },
     });
+  const come = (device: SigningKey, swarm: SwarmKey, userId = 'bob@blue.example') =>
+    reservers.publishGuest(recordOf(device, swarm), device.publicKey, userId);
   return {
     reservers,
     newDevice,
     publish,
     recordOf,
+    come,
     wait: (ms: number) => void (nowMs += ms),
     logout: (device: SigningKey) => sessions.delete(Buffer.from(device.publicKey).toString('hex')),
   };
@@ -78,42 +82,64 @@ test('who names the swarm of another first does not keep it out', async () => {
 });
 
 test('guests have places of their own, so many, for as long as their records last', async () => {
-  const { reservers, recordOf, publish, newDevice, wait } = makeRig(2);
-  const guests = [1, 2, 3].map(() => ({ device: newDevice(), swarm: makeSwarmKey(systemRandom) }));
-  const come = ({ device, swarm }: (typeof guests)[number]) =>
-    reservers.publishGuest(recordOf(device, swarm), device.publicKey);
-  const [one, two, three] = guests;
-  assert(one !== undefined && two !== undefined && three !== undefined);
-  come(one);
-  come(two);
-  come(one);
-  assert.equal(await reservers.mayReserve(one.swarm.peerId), true);
-  assert.throws(() => come(three), { reason: 'QUOTA' });
-  assert.equal(await reservers.mayReserve(three.swarm.peerId), false);
+  const { reservers, recordOf, come, publish, newDevice, wait } = makeRig();
+  const [one, two, three] = [newDevice(), newDevice(), newDevice()];
+  const [first, third] = [makeSwarmKey(systemRandom), makeSwarmKey(systemRandom)];
+  come(one, first);
+  come(two, makeSwarmKey(systemRandom));
+  come(one, first);
+  assert.equal(await reservers.mayReserve(first.peerId), true);
+  assert.throws(() => come(three, third), { reason: 'QUOTA' });
+  assert.equal(await reservers.mayReserve(third.peerId), false);
   // Those of this node have theirs all the same.
-  publish(three.device, three.swarm);
-  assert.equal(await reservers.mayReserve(three.swarm.peerId), true);
+  publish(three, third);
+  assert.equal(await reservers.mayReserve(third.peerId), true);
   wait(hourMs);
-  assert.equal(await reservers.mayReserve(one.swarm.peerId), false);
-  const late = { device: newDevice(), swarm: makeSwarmKey(systemRandom) };
-  come(late);
-  assert.equal(await reservers.mayReserve(late.swarm.peerId), true);
-  assert.throws(
-    () => reservers.publishGuest(recordOf(one.device, one.swarm), two.device.publicKey),
-    {
-      reason: 'BAD_CREDENTIAL',
-    },
-  );
+  assert.equal(await reservers.mayReserve(first.peerId), false);
+  const late = makeSwarmKey(systemRandom);
+  come(newDevice(), late);
+  assert.equal(await reservers.mayReserve(late.peerId), true);
+  assert.throws(() => reservers.publishGuest(recordOf(one, first), two.publicKey, 'bob@x'), {
+    reason: 'BAD_CREDENTIAL',
+  });
 });
 
-test('a record is told while its device wants that and has a session', async () => {
-  const { reservers, publish, newDevice, logout } = makeRig();
-  const anna = newDevice();
+test('a user and a domain with many devices leave places to others, and get theirs back', async () => {
+  const { reservers, come, newDevice, wait } = makeRig({ all: 10, perDomain: 3, perUser: 2 });
+  const guest = (userId: string, device = newDevice(), swarm = makeSwarmKey(systemRandom)) => {
+    come(device, swarm, userId);
+    return { device, swarm };
+  };
+  const first = guest('bob@blue.example');
+  guest('bob@blue.example');
+  assert.throws(() => guest('bob@blue.example'), { reason: 'QUOTA' });
+  // With another swarm it is the same device still.
+  const moved = guest('bob@blue.example', first.device);
+  assert.equal(await reservers.mayReserve(first.swarm.peerId), false);
+  assert.equal(await reservers.mayReserve(moved.swarm.peerId), true);
+  guest('eve@blue.example');
+  assert.throws(() => guest('dan@blue.example'), { reason: 'QUOTA' });
+  guest('dan@green.example');
+  wait(hourMs);
+  guest('bob@blue.example');
+  guest('bob@blue.example');
+  guest('dan@blue.example');
+  assert.throws(() => guest('eve@blue.example'), { reason: 'QUOTA' });
+});
+
+test('what a device wants told is told while it has a session, of its own swarm alone', async () => {
+  const { reservers, recordOf, publish, newDevice, logout } = makeRig();
+  const [anna, eve] = [newDevice(), newDevice()];
   const swarm = makeSwarmKey(systemRandom);
   publish(anna, swarm);
   assert.equal(await reservers.shared(anna.publicKey), undefined);
-  publish(anna, swarm, undefined, true);
-  assert.notEqual(await reservers.shared(anna.publicKey), undefined);
+  const told = recordOf(anna, swarm, 1);
+  publish(anna, swarm, undefined, told);
+  assert.equal(await reservers.shared(anna.publicKey), told);
+  for (const other of [recordOf(anna, makeSwarmKey(systemRandom)), recordOf(eve, swarm)]) {
+    assert.throws(() => publish(anna, swarm, undefined, other), { reason: 'BAD_CREDENTIAL' });
+  }
+  assert.equal(await reservers.shared(anna.publicKey), told);
   logout(anna);
   assert.equal(await reservers.shared(anna.publicKey), undefined);
 });

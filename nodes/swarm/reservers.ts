@@ -1,7 +1,7 @@
 /**
  * Who may reserve at the node's relay: devices with a session here, by the peer id that they signed, and
- * so many guests: devices of peers' users, for as long as their records last. Kept in memory: a device
- * says it again whenever it connects, and its relay loop waits for that.
+ * so many guests: devices of peers' users, for as long as their records last, so many of a user and of a
+ * domain. Kept in memory: a device says it again whenever it connects, and its relay loop waits for that.
  */
 import { ResourceExhaustedError, type Clock, hex } from '@quicprochat/proto';
 import type { SignedEndpointRecord } from '@quicprochat/proto/messages';
@@ -12,6 +12,13 @@ import type { NodeStore } from '../store/store.ts';
 export const reserversMax = 100_000;
 /** A guest for whom there is no place asks again after so long (ms). */
 const guestRetryMs = 10 * 60_000;
+
+/** Places for devices of peers' users. */
+export interface GuestLimits {
+  readonly all: number;
+  readonly perDomain: number;
+  readonly perUser: number;
+}
 
 interface Reserver {
   readonly peerId: PeerIdText;
@@ -26,38 +33,44 @@ interface Reserver {
 export class Reservers {
   readonly #store: Pick<NodeStore, 'sessionByTransportKey'>;
   readonly #clock: Clock;
-  readonly #guestsMax: number;
+  readonly #limits: GuestLimits;
   readonly #byDevice = new Map<string, Reserver>();
-  readonly #guests = new Set<string>();
+  /** User ids of guests' devices. */
+  readonly #guests = new Map<string, string>();
+  /** Places that are taken, by user id and by domain. */
+  readonly #taken = new Map<string, number>();
   /**
    * A record is signed by its device, not by the swarm that it names: what one device says of a swarm
    * must not keep out the device whose swarm it is.
    */
   readonly #devicesOf = new Map<PeerIdText, Set<string>>();
 
-  /** `guestsMax`: devices of peers' users that are known at a time. */
-  constructor(store: Pick<NodeStore, 'sessionByTransportKey'>, clock: Clock, guestsMax: number) {
+  constructor(
+    store: Pick<NodeStore, 'sessionByTransportKey'>,
+    clock: Clock,
+    guestLimits: GuestLimits,
+  ) {
     this.#store = store;
     this.#clock = clock;
-    this.#guestsMax = guestsMax;
+    this.#limits = guestLimits;
   }
 
   /**
    * Takes the record of a device that calls. The same one again is fine, an older one is not. Errors
-   * are those of verifyEndpointRecord.
+   * are those of verifyEndpointRecord, also for what is `shared`.
    */
   publish(
     endpoint: SignedEndpointRecord | undefined,
     caller: {
       readonly device: Uint8Array;
       readonly transportKey: Uint8Array;
-      /** Whoever has a delivery token may be told. */
-      readonly isShared?: boolean;
+      /** What whoever has a delivery token is told, of the same swarm. */
+      readonly shared?: SignedEndpointRecord | undefined;
     },
   ): void {
-    const { device, transportKey, isShared = false } = caller;
+    const { device, transportKey, shared } = caller;
     const { peerId, seq, expiresMs } = this.#verify(endpoint, device);
-    const shared = isShared ? endpoint : undefined;
+    if (shared !== undefined) this.#verify(shared, device, peerId);
     this.#put(hex(device), { peerId, transportKey, seq, expiresMs, shared });
     if (this.#byDevice.size <= reserversMax) return;
     for (const oldest of this.#byDevice.keys()) {
@@ -73,20 +86,48 @@ export class Reservers {
 
   /**
    * Takes the record of a device of a peer's user, as was shown by a credential. Throws
-   * ResourceExhaustedError QUOTA while there are guests enough, and as `publish`.
+   * ResourceExhaustedError QUOTA while the user, its domain or all of them have places enough, and as
+   * `publish`.
    */
-  publishGuest(endpoint: SignedEndpointRecord | undefined, device: Uint8Array): void {
+  publishGuest(
+    endpoint: SignedEndpointRecord | undefined,
+    device: Uint8Array,
+    userId: string,
+  ): void {
     const { peerId, seq, expiresMs } = this.#verify(endpoint, device);
     const name = hex(device);
     // One of this node's own stays that, whatever it shows besides.
     if (this.#byDevice.get(name)?.transportKey !== undefined) return;
     this.#dropExpiredGuests();
-    if (!this.#guests.has(name) && this.#guests.size >= this.#guestsMax) {
-      const options = { retryAfterMs: guestRetryMs };
-      throw new ResourceExhaustedError('QUOTA', `${this.#guestsMax} guests at the relay`, options);
-    }
+    // Who has a place keeps it.
+    if (this.#guests.get(name) !== userId) this.#requirePlace(userId);
     this.#put(name, { peerId, transportKey: undefined, seq, expiresMs, shared: undefined });
-    this.#guests.add(name);
+    this.#guests.set(name, userId);
+    this.#count(userId, 1);
+  }
+
+  #requirePlace(userId: string): void {
+    const { all, perDomain, perUser } = this.#limits;
+    const taken = (owner: string): number => this.#taken.get(owner) ?? 0;
+    const full =
+      this.#guests.size >= all
+        ? `${all} guests`
+        : taken(domainOf(userId)) >= perDomain
+          ? `${perDomain} guests of one domain`
+          : taken(userId) >= perUser
+            ? `${perUser} guests of one user`
+            : undefined;
+    if (full === undefined) return;
+    const options = { retryAfterMs: guestRetryMs };
+    throw new ResourceExhaustedError('QUOTA', `${full} at the relay`, options);
+  }
+
+  #count(userId: string, change: 1 | -1): void {
+    for (const owner of [userId, domainOf(userId)]) {
+      const now = (this.#taken.get(owner) ?? 0) + change;
+      if (now === 0) this.#taken.delete(owner);
+      else this.#taken.set(owner, now);
+    }
   }
 
   /** The record of a device with a session here that has it told; undefined: there is none now. */
@@ -113,14 +154,20 @@ export class Reservers {
     return session !== undefined && session.sessionExpiresMs > nowMs;
   }
 
-  #verify(endpoint: SignedEndpointRecord | undefined, device?: Uint8Array): EndpointRecord {
+  #verify(
+    endpoint: SignedEndpointRecord | undefined,
+    device?: Uint8Array,
+    peerId?: PeerIdText,
+  ): EndpointRecord {
     const known = device === undefined ? undefined : this.#byDevice.get(hex(device));
     return verifyEndpointRecord(endpoint, {
       nowMs: this.#clock.now(),
       // Where the device is, is not looked at here: who is told judges for itself.
       reach: ['loopback', 'link', 'private', 'public'],
       ...(device === undefined ? {} : { device }),
-      ...(known === undefined ? {} : { knownSeq: known.seq - 1 }),
+      // What is shared is a word of its own: older than the record beside it, maybe.
+      ...(known === undefined || peerId !== undefined ? {} : { knownSeq: known.seq - 1 }),
+      ...(peerId === undefined ? {} : { peerId }),
     });
   }
 
@@ -133,12 +180,14 @@ export class Reservers {
 
   #dropExpiredGuests(): void {
     const nowMs = this.#clock.now();
-    for (const device of this.#guests) {
+    for (const device of this.#guests.keys()) {
       if ((this.#byDevice.get(device)?.expiresMs ?? 0) <= nowMs) this.#forget(device);
     }
   }
 
   #forget(device: string): void {
+    const guest = this.#guests.get(device);
+    if (guest !== undefined) this.#count(guest, -1);
     this.#guests.delete(device);
     const known = this.#byDevice.get(device);
     if (known === undefined) return;
@@ -148,3 +197,5 @@ export class Reservers {
     if (devices?.size === 0) this.#devicesOf.delete(known.peerId);
   }
 }
+
+const domainOf = (userId: string): string => userId.slice(userId.indexOf('@') + 1);

@@ -110,7 +110,7 @@ export class HonestNode {
           addresses: [],
           isRelay: false,
           reservations: 1,
-          guests: 0,
+          guests: { all: 0, perDomain: 0, perUser: 0 },
           rssBytesMax: 2 ** 40,
         },
         key,
