@@ -16,7 +16,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file qpc/v1/content.proto.
  */
 export const file_qpc_v1_content: GenFile = /*@__PURE__*/
-  fileDesc("ChRxcGMvdjEvY29udGVudC5wcm90bxIGcXBjLnYxInUKCEVudmVsb3BlEgkKAXYYASABKA0SKAoGaHlicmlkGAIgASgLMhYucXBjLnYxLkh5YnJpZEVudmVsb3BlSAASKgoHY2hhbm5lbBgDIAEoCzIXLnFwYy52MS5DaGFubmVsRW52ZWxvcGVIAEIICgZzZWFsZWQiSQoOSHlicmlkRW52ZWxvcGUSDgoGa2VtX2lkGAEgASgNEg4KBmtleV9pZBgCIAEoDBILCgNlbmMYAyABKAwSCgoCY3QYBCABKAwiPAoPQ2hhbm5lbEVudmVsb3BlEg4KBmtleV9pZBgBIAEoDBINCgVub25jZRgCIAEoDBIKCgJjdBgDIAEoDCLSAQoGU2VhbGVkEhUKC21sc19tZXNzYWdlGAEgASgMSAASKAoHd2VsY29tZRgCIAEoCzIVLnFwYy52MS5XZWxjb21lQnVuZGxlSAASLwoOcmVzZW5kX3JlcXVlc3QYAyABKAsyFS5xcGMudjEuUmVzZW5kUmVxdWVzdEgAEhwKBGdvbmUYBCABKAsyDC5xcGMudjEuR29uZUgAEicKCmdyb3VwX2hlYWQYCSABKAsyES5xcGMudjEuR3JvdXBIZWFkSABCCQoHY29udGVudEoECAUQCSKjAQoNUmVzZW5kUmVxdWVzdBIKCgJpZBgBIAEoDBIQCghncm91cF9pZBgCIAEoDBIOCgZzZW5kZXIYAyABKAwSDQoFYXNrZXIYBCABKAwSCgoCdG8YBSABKAwSIwoGcmFuZ2VzGAYgAygLMhMucXBjLnYxLk51bWJlclJhbmdlEhEKCXNlYWxfYW5ldxgHIAEoCBIRCglzaWduYXR1cmUYCCABKAwiJwoLTnVtYmVyUmFuZ2USDAoEZnJvbRgBIAEoBBIKCgJ0bxgCIAEoBCJACglHcm91cEhlYWQSDAoEZnJvbRgBIAEoDBIlCgVlbnRyeRgCIAEoCzIWLnFwYy52MS5DZXJ0aWZpZWRFbnRyeSKYAQoER29uZRISCgpyZXF1ZXN0X2lkGAEgASgMEhAKCGdyb3VwX2lkGAIgASgMEg4KBnNlbmRlchgDIAEoDBINCgVhc2tlchgEIAEoDBIjCgZyYW5nZXMYBSADKAsyEy5xcGMudjEuTnVtYmVyUmFuZ2USEwoLbmV2ZXJfeW91cnMYBiABKAgSEQoJc2lnbmF0dXJlGAcgASgMIpYBCg1XZWxjb21lQnVuZGxlEg8KB3dlbGNvbWUYASABKAwSJQoIZXZpZGVuY2UYAiABKAsyEy5xcGMudjEuS2V5RXZpZGVuY2USJgoGdG9rZW5zGAMgASgLMhYucXBjLnYxLkRlbGl2ZXJ5VG9rZW5zEiUKBWVudHJ5GAQgASgLMhYucXBjLnYxLkNlcnRpZmllZEVudHJ5IjcKDkRlbGl2ZXJ5VG9rZW5zEiUKBnRva2VucxgBIAMoCzIVLnFwYy52MS5EZWxpdmVyeVRva2VuIj4KDURlbGl2ZXJ5VG9rZW4SCwoDcmlkGAEgASgMEg0KBXRva2VuGAIgASgMEhEKCWtlcHRfYmFjaxgDIAEoCCIwCgtLZXlFdmlkZW5jZRISCgpjcmVkZW50aWFsGAEgASgMEg0KBWhlYWRzGAIgAygMItgCCgdDb250ZW50EgoKAmlkGAEgASgMEgkKAW4YAiABKAQSDwoHbGFtcG9ydBgDIAEoBBIPCgdzZW50X21zGAQgASgEEhwKBHRleHQYBSABKAsyDC5xcGMudjEuVGV4dEgAEiIKB3JlY2VpcHQYByABKAsyDy5xcGMudjEuUmVjZWlwdEgAEh4KBWxlYXZlGAkgASgLMg0ucXBjLnYxLkxlYXZlSAASJQoIZXZpZGVuY2UYBiABKAsyEy5xcGMudjEuS2V5RXZpZGVuY2USJgoGdG9rZW5zGAggASgLMhYucXBjLnYxLkRlbGl2ZXJ5VG9rZW5zEi4KCGVuZHBvaW50GAogASgLMhwucXBjLnYxLlNpZ25lZEVuZHBvaW50UmVjb3JkEhYKDmV4cGlyeV9zZWNvbmRzGAsgASgNEhMKC2NvbnZpY3Rpb25zGAwgAygMQgYKBGJvZHkiBwoFTGVhdmUiFAoEVGV4dBIMCgR1dGY4GAEgASgJIj4KEUVwaGVtZXJhbEVudmVsb3BlEg4KBmtleV9pZBgBIAEoDBINCgVub25jZRgCIAEoDBIKCgJjdBgDIAEoDCJFCglFcGhlbWVyYWwSDgoGc2VuZGVyGAEgASgMEiAKBnR5cGluZxgCIAEoCzIOLnFwYy52MS5UeXBpbmdIAEIGCgRib2R5IggKBlR5cGluZyI5CgdSZWNlaXB0EiEKBGtpbmQYASABKA4yEy5xcGMudjEuUmVjZWlwdEtpbmQSCwoDaWRzGAIgAygMKl4KC1JlY2VpcHRLaW5kEhwKGFJFQ0VJUFRfS0lORF9VTlNQRUNJRklFRBAAEhoKFlJFQ0VJUFRfS0lORF9ERUxJVkVSRUQQARIVChFSRUNFSVBUX0tJTkRfUkVBRBACYgZwcm90bzM", [file_qpc_v1_endpoint, file_qpc_v1_group]);
+  fileDesc("ChRxcGMvdjEvY29udGVudC5wcm90bxIGcXBjLnYxInUKCEVudmVsb3BlEgkKAXYYASABKA0SKAoGaHlicmlkGAIgASgLMhYucXBjLnYxLkh5YnJpZEVudmVsb3BlSAASKgoHY2hhbm5lbBgDIAEoCzIXLnFwYy52MS5DaGFubmVsRW52ZWxvcGVIAEIICgZzZWFsZWQiSQoOSHlicmlkRW52ZWxvcGUSDgoGa2VtX2lkGAEgASgNEg4KBmtleV9pZBgCIAEoDBILCgNlbmMYAyABKAwSCgoCY3QYBCABKAwiPAoPQ2hhbm5lbEVudmVsb3BlEg4KBmtleV9pZBgBIAEoDBINCgVub25jZRgCIAEoDBIKCgJjdBgDIAEoDCL7AQoGU2VhbGVkEhUKC21sc19tZXNzYWdlGAEgASgMSAASKAoHd2VsY29tZRgCIAEoCzIVLnFwYy52MS5XZWxjb21lQnVuZGxlSAASLwoOcmVzZW5kX3JlcXVlc3QYAyABKAsyFS5xcGMudjEuUmVzZW5kUmVxdWVzdEgAEhwKBGdvbmUYBCABKAsyDC5xcGMudjEuR29uZUgAEicKCmdyb3VwX2hlYWQYCSABKAsyES5xcGMudjEuR3JvdXBIZWFkSAASJwoKam9pbl9zdGF0ZRgKIAEoCzIRLnFwYy52MS5Kb2luU3RhdGVIAEIJCgdjb250ZW50SgQIBRAJIqMBCg1SZXNlbmRSZXF1ZXN0EgoKAmlkGAEgASgMEhAKCGdyb3VwX2lkGAIgASgMEg4KBnNlbmRlchgDIAEoDBINCgVhc2tlchgEIAEoDBIKCgJ0bxgFIAEoDBIjCgZyYW5nZXMYBiADKAsyEy5xcGMudjEuTnVtYmVyUmFuZ2USEQoJc2VhbF9hbmV3GAcgASgIEhEKCXNpZ25hdHVyZRgIIAEoDCInCgtOdW1iZXJSYW5nZRIMCgRmcm9tGAEgASgEEgoKAnRvGAIgASgEIkAKCUdyb3VwSGVhZBIMCgRmcm9tGAEgASgMEiUKBWVudHJ5GAIgASgLMhYucXBjLnYxLkNlcnRpZmllZEVudHJ5IjQKCUpvaW5TdGF0ZRISCgpncm91cF9pbmZvGAEgASgMEhMKC2pvaW5fc2VjcmV0GAIgASgMIpgBCgRHb25lEhIKCnJlcXVlc3RfaWQYASABKAwSEAoIZ3JvdXBfaWQYAiABKAwSDgoGc2VuZGVyGAMgASgMEg0KBWFza2VyGAQgASgMEiMKBnJhbmdlcxgFIAMoCzITLnFwYy52MS5OdW1iZXJSYW5nZRITCgtuZXZlcl95b3VycxgGIAEoCBIRCglzaWduYXR1cmUYByABKAwiqAEKDVdlbGNvbWVCdW5kbGUSDwoHd2VsY29tZRgBIAEoDBIlCghldmlkZW5jZRgCIAEoCzITLnFwYy52MS5LZXlFdmlkZW5jZRImCgZ0b2tlbnMYAyABKAsyFi5xcGMudjEuRGVsaXZlcnlUb2tlbnMSJQoFZW50cnkYBCABKAsyFi5xcGMudjEuQ2VydGlmaWVkRW50cnkSEAoIam9pbl9rZXkYBSABKAwiNwoORGVsaXZlcnlUb2tlbnMSJQoGdG9rZW5zGAEgAygLMhUucXBjLnYxLkRlbGl2ZXJ5VG9rZW4iPgoNRGVsaXZlcnlUb2tlbhILCgNyaWQYASABKAwSDQoFdG9rZW4YAiABKAwSEQoJa2VwdF9iYWNrGAMgASgIIjAKC0tleUV2aWRlbmNlEhIKCmNyZWRlbnRpYWwYASABKAwSDQoFaGVhZHMYAiADKAwi2AIKB0NvbnRlbnQSCgoCaWQYASABKAwSCQoBbhgCIAEoBBIPCgdsYW1wb3J0GAMgASgEEg8KB3NlbnRfbXMYBCABKAQSHAoEdGV4dBgFIAEoCzIMLnFwYy52MS5UZXh0SAASIgoHcmVjZWlwdBgHIAEoCzIPLnFwYy52MS5SZWNlaXB0SAASHgoFbGVhdmUYCSABKAsyDS5xcGMudjEuTGVhdmVIABIlCghldmlkZW5jZRgGIAEoCzITLnFwYy52MS5LZXlFdmlkZW5jZRImCgZ0b2tlbnMYCCABKAsyFi5xcGMudjEuRGVsaXZlcnlUb2tlbnMSLgoIZW5kcG9pbnQYCiABKAsyHC5xcGMudjEuU2lnbmVkRW5kcG9pbnRSZWNvcmQSFgoOZXhwaXJ5X3NlY29uZHMYCyABKA0SEwoLY29udmljdGlvbnMYDCADKAxCBgoEYm9keSIHCgVMZWF2ZSIUCgRUZXh0EgwKBHV0ZjgYASABKAkiPgoRRXBoZW1lcmFsRW52ZWxvcGUSDgoGa2V5X2lkGAEgASgMEg0KBW5vbmNlGAIgASgMEgoKAmN0GAMgASgMIkUKCUVwaGVtZXJhbBIOCgZzZW5kZXIYASABKAwSIAoGdHlwaW5nGAIgASgLMg4ucXBjLnYxLlR5cGluZ0gAQgYKBGJvZHkiCAoGVHlwaW5nIjkKB1JlY2VpcHQSIQoEa2luZBgBIAEoDjITLnFwYy52MS5SZWNlaXB0S2luZBILCgNpZHMYAiADKAwqXgoLUmVjZWlwdEtpbmQSHAoYUkVDRUlQVF9LSU5EX1VOU1BFQ0lGSUVEEAASGgoWUkVDRUlQVF9LSU5EX0RFTElWRVJFRBABEhUKEVJFQ0VJUFRfS0lORF9SRUFEEAJiBnByb3RvMw", [file_qpc_v1_endpoint, file_qpc_v1_group]);
 
 /**
  * Outermost: what a node stores as payload.
@@ -94,7 +94,8 @@ export const HybridEnvelopeSchema: GenMessage<HybridEnvelope> = /*@__PURE__*/
   messageDesc(file_qpc_v1_content, 1);
 
 /**
- * AES-256-GCM under the MLS exporter secret "qpc channel envelope" of the epoch.
+ * AES-256-GCM under the MLS exporter secret "qpc channel envelope" of the epoch, a key made of its join
+ * secret, or the group's join key.
  *
  * @generated from message qpc.v1.ChannelEnvelope
  */
@@ -137,7 +138,7 @@ export type Sealed = Message<"qpc.v1.Sealed"> & {
    */
   content: {
     /**
-     * MLSMessage (RFC 9420 section 6): a PrivateMessage.
+     * MLSMessage (RFC 9420 section 6): a PrivateMessage; of who comes back by itself, a PublicMessage.
      *
      * @generated from field: bytes mls_message = 1;
      */
@@ -167,6 +168,12 @@ export type Sealed = Message<"qpc.v1.Sealed"> & {
      */
     value: GroupHead;
     case: "groupHead";
+  } | {
+    /**
+     * @generated from field: qpc.v1.JoinState join_state = 10;
+     */
+    value: JoinState;
+    case: "joinState";
   } | { case: undefined; value?: undefined };
 };
 
@@ -299,6 +306,34 @@ export const GroupHeadSchema: GenMessage<GroupHead> = /*@__PURE__*/
   messageDesc(file_qpc_v1_content, 6);
 
 /**
+ * A group at one epoch, for members that lost their place in it; under the group's join key, at its hubs.
+ *
+ * @generated from message qpc.v1.JoinState
+ */
+export type JoinState = Message<"qpc.v1.JoinState"> & {
+  /**
+   * MLSMessage with a GroupInfo (RFC 9420 section 12.4.3) that carries the tree and external_pub.
+   *
+   * @generated from field: bytes group_info = 1;
+   */
+  groupInfo: Uint8Array;
+
+  /**
+   * MLS exporter secret "qpc join" of the epoch (32 bytes): what signs and seals an external commit.
+   *
+   * @generated from field: bytes join_secret = 2;
+   */
+  joinSecret: Uint8Array;
+};
+
+/**
+ * Describes the message qpc.v1.JoinState.
+ * Use `create(JoinStateSchema)` to create a new message.
+ */
+export const JoinStateSchema: GenMessage<JoinState> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_content, 7);
+
+/**
  * The sending device has these messages no more, or never sent them to the asker: the hole ends.
  *
  * @generated from message qpc.v1.Gone
@@ -359,7 +394,7 @@ export type Gone = Message<"qpc.v1.Gone"> & {
  * Use `create(GoneSchema)` to create a new message.
  */
 export const GoneSchema: GenMessage<Gone> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 7);
+  messageDesc(file_qpc_v1_content, 8);
 
 /**
  * @generated from message qpc.v1.WelcomeBundle
@@ -392,6 +427,13 @@ export type WelcomeBundle = Message<"qpc.v1.WelcomeBundle"> & {
    * @generated from field: qpc.v1.CertifiedEntry entry = 4;
    */
   entry?: CertifiedEntry | undefined;
+
+  /**
+   * Opens the state of the group at its hubs (32 bytes); empty: the inviter has none.
+   *
+   * @generated from field: bytes join_key = 5;
+   */
+  joinKey: Uint8Array;
 };
 
 /**
@@ -399,7 +441,7 @@ export type WelcomeBundle = Message<"qpc.v1.WelcomeBundle"> & {
  * Use `create(WelcomeBundleSchema)` to create a new message.
  */
 export const WelcomeBundleSchema: GenMessage<WelcomeBundle> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 8);
+  messageDesc(file_qpc_v1_content, 9);
 
 /**
  * Delivery tokens of devices: who has one gets past the quota of strangers at that device's inbox.
@@ -420,7 +462,7 @@ export type DeliveryTokens = Message<"qpc.v1.DeliveryTokens"> & {
  * Use `create(DeliveryTokensSchema)` to create a new message.
  */
 export const DeliveryTokensSchema: GenMessage<DeliveryTokens> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 9);
+  messageDesc(file_qpc_v1_content, 10);
 
 /**
  * @generated from message qpc.v1.DeliveryToken
@@ -453,7 +495,7 @@ export type DeliveryToken = Message<"qpc.v1.DeliveryToken"> & {
  * Use `create(DeliveryTokenSchema)` to create a new message.
  */
 export const DeliveryTokenSchema: GenMessage<DeliveryToken> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 10);
+  messageDesc(file_qpc_v1_content, 11);
 
 /**
  * What a member passes on from key-transparency logs; checked by whoever receives it.
@@ -481,7 +523,7 @@ export type KeyEvidence = Message<"qpc.v1.KeyEvidence"> & {
  * Use `create(KeyEvidenceSchema)` to create a new message.
  */
 export const KeyEvidenceSchema: GenMessage<KeyEvidence> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 11);
+  messageDesc(file_qpc_v1_content, 12);
 
 /**
  * What members say to each other, inside MLS application data.
@@ -581,7 +623,7 @@ export type Content = Message<"qpc.v1.Content"> & {
  * Use `create(ContentSchema)` to create a new message.
  */
 export const ContentSchema: GenMessage<Content> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 12);
+  messageDesc(file_qpc_v1_content, 13);
 
 /**
  * The sender's user wants to leave: whoever may, removes all devices of it.
@@ -596,7 +638,7 @@ export type Leave = Message<"qpc.v1.Leave"> & {
  * Use `create(LeaveSchema)` to create a new message.
  */
 export const LeaveSchema: GenMessage<Leave> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 13);
+  messageDesc(file_qpc_v1_content, 14);
 
 /**
  * @generated from message qpc.v1.Text
@@ -615,7 +657,7 @@ export type Text = Message<"qpc.v1.Text"> & {
  * Use `create(TextSchema)` to create a new message.
  */
 export const TextSchema: GenMessage<Text> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 14);
+  messageDesc(file_qpc_v1_content, 15);
 
 /**
  * Payload of SendEphemeral: AES-256-GCM under the MLS exporter secret "qpc ephemeral" of the epoch. The
@@ -651,7 +693,7 @@ export type EphemeralEnvelope = Message<"qpc.v1.EphemeralEnvelope"> & {
  * Use `create(EphemeralEnvelopeSchema)` to create a new message.
  */
 export const EphemeralEnvelopeSchema: GenMessage<EphemeralEnvelope> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 15);
+  messageDesc(file_qpc_v1_content, 16);
 
 /**
  * @generated from message qpc.v1.Ephemeral
@@ -681,7 +723,7 @@ export type Ephemeral = Message<"qpc.v1.Ephemeral"> & {
  * Use `create(EphemeralSchema)` to create a new message.
  */
 export const EphemeralSchema: GenMessage<Ephemeral> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 16);
+  messageDesc(file_qpc_v1_content, 17);
 
 /**
  * @generated from message qpc.v1.Typing
@@ -694,7 +736,7 @@ export type Typing = Message<"qpc.v1.Typing"> & {
  * Use `create(TypingSchema)` to create a new message.
  */
 export const TypingSchema: GenMessage<Typing> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 17);
+  messageDesc(file_qpc_v1_content, 18);
 
 /**
  * What became of messages of others, said to all members; answered by nothing.
@@ -720,7 +762,7 @@ export type Receipt = Message<"qpc.v1.Receipt"> & {
  * Use `create(ReceiptSchema)` to create a new message.
  */
 export const ReceiptSchema: GenMessage<Receipt> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 18);
+  messageDesc(file_qpc_v1_content, 19);
 
 /**
  * @generated from enum qpc.v1.ReceiptKind
