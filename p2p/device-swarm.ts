@@ -68,7 +68,12 @@ export class DeviceSwarm implements AsyncDisposable {
   readonly #options: DeviceSwarmOptions;
   readonly #client: DeliverClient;
   readonly #relays = new Map<string, KeepUp>();
-  #record: { readonly signed: SignedEndpointRecord; readonly says: string; renewMs: number };
+  #record: {
+    readonly signed: SignedEndpointRecord;
+    readonly shared: SignedEndpointRecord | undefined;
+    readonly says: string;
+    renewMs: number;
+  };
   #seq: number;
 
   /** Throws TransportError `unreachable` when an address cannot be bound. */
@@ -129,6 +134,15 @@ export class DeviceSwarm implements AsyncDisposable {
   }
 
   /**
+   * The same without addresses, for people to whom this device has not told where it is: its relays
+   * alone. Older than `record()`, which takes its place. Undefined where there is no relay.
+   */
+  sharedRecord(): SignedEndpointRecord | undefined {
+    this.record();
+    return this.#record.shared;
+  }
+
+  /**
    * Hands a message to a device. Resolves when it is durable there. Throws its typed refusal, or
    * TransportError: then the same bytes may be sent again, by any way.
    */
@@ -163,7 +177,10 @@ export class DeviceSwarm implements AsyncDisposable {
     }
     this.#relayAddresses = wanted;
     for (const [peerId, address] of wanted) {
-      if (!this.#relays.has(peerId)) this.#relays.set(peerId, this.#keepRelay(peerId, address));
+      const known = this.#relays.get(peerId);
+      // Named again: it may take this device now.
+      if (known !== undefined) known.wake();
+      else this.#relays.set(peerId, this.#keepRelay(peerId, address));
     }
   }
   #relayAddresses: ReadonlyMap<string, string> = new Map();
@@ -230,14 +247,17 @@ export class DeviceSwarm implements AsyncDisposable {
     const { runtime, key, device, onRecord } = this.#options;
     const nowMs = runtime.clock.now();
     const { says, ...facts } = this.#facts();
-    this.#seq = Math.max(this.#seq + 1, nowMs);
+    // Two: that without addresses is the lower one.
+    this.#seq = Math.max(this.#seq + 2, nowMs);
     const expiresMs = nowMs + endpointLimits.lifetimeMs;
-    const signed = signEndpointRecord(
-      { ...facts, swarmKey: key.publicKey, seq: this.#seq, issuedMs: nowMs, expiresMs },
-      device,
-    );
+    const about = { ...facts, swarmKey: key.publicKey, issuedMs: nowMs, expiresMs };
+    const signed = signEndpointRecord({ ...about, seq: this.#seq }, device);
+    const shared =
+      facts.relays.length === 0
+        ? undefined
+        : signEndpointRecord({ ...about, addresses: [], seq: this.#seq - 1 }, device);
     onRecord?.(signed, this.#seq);
-    return { signed, says, renewMs: expiresMs - renewBeforeMs };
+    return { signed, shared, says, renewMs: expiresMs - renewBeforeMs };
   }
 }
 

@@ -1,4 +1,4 @@
-/** Tables `swarm` and `endpoint` of the device store, and which conversation has the own record. */
+/** Tables `swarm`, `endpoint` and `relay_place` of the device store, and which conversation has the own record. */
 import type { SignedEndpointRecord } from '@quicprochat/proto/messages';
 import { create, SignedEndpointRecordSchema } from '@quicprochat/proto/messages';
 import type { Database } from './database.ts';
@@ -12,6 +12,15 @@ export interface StoredEndpoint {
   readonly signed: SignedEndpointRecord;
   readonly seq: number;
   readonly expiresMs: number;
+}
+
+/** A place at the relay of another node. */
+export interface RelayPlaceRow {
+  readonly domain: string;
+  /** SignedNodeRecord, encoded. */
+  readonly record: Uint8Array;
+  /** With "/p2p/" and the relay's peer id. */
+  readonly relay: string;
 }
 
 export interface EndpointRows {
@@ -33,6 +42,10 @@ export interface EndpointRows {
   due(seq: number, sinceMs: number): readonly Uint8Array[];
   markTold(conversationId: Uint8Array, seq: number, nowMs: number): void;
   expire(nowMs: number): void;
+  /** Sorted by domain. */
+  places(): readonly RelayPlaceRow[];
+  putPlace(place: RelayPlaceRow): void;
+  deletePlace(domain: string): void;
 }
 
 export function endpointRows(db: Database): EndpointRows {
@@ -102,6 +115,18 @@ export function endpointRows(db: Database): EndpointRows {
     },
     expire(nowMs) {
       db.run('DELETE FROM endpoint WHERE expires_ms <= ?', nowMs);
+    },
+    places: () =>
+      db.all('SELECT * FROM relay_place ORDER BY domain').map((row) => ({
+        domain: row.text('domain'),
+        record: row.bytes('record'),
+        relay: row.text('relay'),
+      })),
+    putPlace({ domain, record, relay }) {
+      db.run('INSERT OR REPLACE INTO relay_place VALUES (?, ?, ?)', domain, record, relay);
+    },
+    deletePlace(domain) {
+      db.run('DELETE FROM relay_place WHERE domain = ?', domain);
     },
   };
 }
