@@ -277,6 +277,9 @@ export class Receiver {
         return holes.takeGone(bytes, batch);
       case 'groupHead':
         return this.#parts.forks.take(bytes, batch);
+      case 'joinState':
+        // It lies at hubs, and nobody sends it.
+        throw never('MALFORMED');
     }
   }
 

@@ -13,6 +13,7 @@ import {
   fromBinary,
   GoneSchema,
   GroupHeadSchema,
+  JoinStateSchema,
   ResendRequestSchema,
   SealedSchema,
   toBinary,
@@ -42,11 +43,12 @@ const infoPrefix = text.encode('qpc/env/1\0');
 const empty = new Uint8Array(0);
 
 /**
- * What an envelope carries: an MLSMessage (RFC 9420 section 6) with a PrivateMessage or a Welcome, or
- * an encoded ResendRequest or Gone (resend-request.ts), or GroupHead (fork-watch.ts).
+ * What an envelope carries: an MLSMessage (RFC 9420 section 6) with a PrivateMessage, a PublicMessage or a
+ * Welcome, or an encoded ResendRequest or Gone (resend-request.ts), GroupHead (fork-watch.ts) or JoinState
+ * (group-info.ts).
  */
 export interface SealedContent {
-  readonly kind: 'mlsMessage' | 'welcome' | 'resendRequest' | 'gone' | 'groupHead';
+  readonly kind: 'mlsMessage' | 'welcome' | 'resendRequest' | 'gone' | 'groupHead' | 'joinState';
   readonly bytes: Uint8Array;
   /** Beside a Welcome: by which who is invited may know the inviter. */
   readonly evidence?: KeyEvidence | undefined;
@@ -54,6 +56,8 @@ export interface SealedContent {
   readonly tokens?: readonly HandedToken[] | undefined;
   /** Beside a Welcome that no hub brings: what certifies it. */
   readonly entry?: CertifiedEntry | undefined;
+  /** Beside a Welcome: the group's join key (32 bytes). */
+  readonly joinKey?: Uint8Array | undefined;
 }
 
 /** A parsed envelope whose lengths are right; nothing in it is authenticated yet. */
@@ -237,6 +241,7 @@ function sealedOf({
   evidence,
   tokens,
   entry,
+  joinKey,
 }: SealedContent): NonNullable<MessageInitShape<typeof SealedSchema>['content']> {
   switch (kind) {
     case 'mlsMessage':
@@ -246,6 +251,7 @@ function sealedOf({
         ...(evidence === undefined ? {} : { evidence: evidenceMessage(evidence) }),
         ...(tokens === undefined || tokens.length === 0 ? {} : { tokens: tokensMessage(tokens) }),
         ...(entry === undefined ? {} : { entry }),
+        ...(joinKey === undefined ? {} : { joinKey }),
       };
       return { case: 'welcome', value: { welcome: bytes, ...beside } };
     }
@@ -255,6 +261,8 @@ function sealedOf({
       return { case: 'gone', value: fromBinary(GoneSchema, bytes) };
     case 'groupHead':
       return { case: 'groupHead', value: fromBinary(GroupHeadSchema, bytes) };
+    case 'joinState':
+      return { case: 'joinState', value: fromBinary(JoinStateSchema, bytes) };
   }
 }
 
@@ -277,9 +285,12 @@ function opened(open: () => Uint8Array): SealedContent {
       const welcome = filled({ kind: 'welcome', bytes: content.value.welcome });
       const evidence = parseEvidence(content.value.evidence);
       const tokens = parseTokens(content.value.tokens);
-      const { entry } = content.value;
+      const { entry, joinKey } = content.value;
       return {
         ...welcome,
+        ...(joinKey.length === 0
+          ? {}
+          : { joinKey: Uint8Array.from(exactly(joinKey, 32, 'join key')) }),
         ...(entry === undefined ? {} : { entry }),
         ...(evidence === undefined ? {} : { evidence }),
         ...(tokens === undefined ? {} : { tokens }),
@@ -291,6 +302,8 @@ function opened(open: () => Uint8Array): SealedContent {
       return filled({ kind: content.case, bytes: toBinary(GoneSchema, content.value) });
     case 'groupHead':
       return filled({ kind: content.case, bytes: toBinary(GroupHeadSchema, content.value) });
+    case 'joinState':
+      return filled({ kind: content.case, bytes: toBinary(JoinStateSchema, content.value) });
     case undefined:
       throw bad('content of no kind that version 1 has');
   }
@@ -327,8 +340,9 @@ function decodeCanonical<T extends typeof EnvelopeSchema | typeof SealedSchema>(
   return message;
 }
 
-function exactly(bytes: Uint8Array, length: number, name: string): void {
+function exactly(bytes: Uint8Array, length: number, name: string): Uint8Array {
   if (bytes.length !== length) throw bad(`${name} of ${bytes.length} bytes, need ${length}`);
+  return bytes;
 }
 
 function atLeastTag(ciphertext: Uint8Array): void {
