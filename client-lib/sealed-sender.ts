@@ -4,14 +4,7 @@
  * made for this one connection. The recipient's delivery token opens the inbox. Which copies go this
  * way is the outbox's business.
  */
-import {
-  formatNodeAddress,
-  parseNodeAddress,
-  TransportError,
-  UnavailableError,
-  type Runtime,
-} from '@quicprochat/proto';
-import type { NodeRecord } from '@quicprochat/proto/messages';
+import { TransportError, UnavailableError, type Runtime } from '@quicprochat/proto';
 import {
   CloseCode,
   makeIdentity,
@@ -19,7 +12,7 @@ import {
   type Transport,
 } from '@quicprochat/proto/transport';
 import { Courier, type Receipt } from './courier.ts';
-import { knownRecordOf } from './kt/log-record.ts';
+import { knownRecordOf, nodeAddressIn } from './kt/log-record.ts';
 import { callerOf, dialNode, type Caller } from './link.ts';
 import type { ClientStore, OutboxEntry } from './store/store.ts';
 
@@ -147,21 +140,8 @@ export class SealedSender {
     const address =
       pinned === undefined
         ? undefined
-        : addressIn(knownRecordOf(pinned.record).record, runtime.clock.now());
+        : nodeAddressIn(knownRecordOf(pinned.record).record, runtime.clock.now());
     if (address !== undefined) return address;
     throw new UnavailableError('PEER_UNREACHABLE', `no address of ${domain} is known`);
   }
-}
-
-/** Where a node is reached, by its record: the first endpoint, with the newest key that is live. */
-function addressIn({ endpoints, keys }: NodeRecord, nowMs: number): string | undefined {
-  const [endpoint] = endpoints;
-  const key = keys.findLast(
-    ({ fromMs, toMs }) => Number(fromMs) <= nowMs && (toMs === 0n || Number(toMs) > nowMs),
-  );
-  if (endpoint === undefined || key === undefined) return undefined;
-  const { host, port } = endpoint;
-  const address = formatNodeAddress({ host, port, pin: key.spkiSha256 });
-  parseNodeAddress(address);
-  return address;
 }

@@ -70,7 +70,7 @@ export class DeviceSwarm implements AsyncDisposable {
   readonly #relays = new Map<string, KeepUp>();
   #record: {
     readonly signed: SignedEndpointRecord;
-    readonly shared: SignedEndpointRecord | undefined;
+    readonly hidden: SignedEndpointRecord;
     readonly says: string;
     renewMs: number;
   };
@@ -134,12 +134,12 @@ export class DeviceSwarm implements AsyncDisposable {
   }
 
   /**
-   * The same without addresses, for people to whom this device has not told where it is: its relays
-   * alone. Older than `record()`, which takes its place. Undefined where there is no relay.
+   * The same without direct addresses, for nodes, and for people to whom this device has not told where it
+   * is: its relays alone. Older than `record()`, which takes its place.
    */
-  sharedRecord(): SignedEndpointRecord | undefined {
+  hiddenRecord(): SignedEndpointRecord {
     this.record();
-    return this.#record.shared;
+    return this.#record.hidden;
   }
 
   /**
@@ -173,7 +173,9 @@ export class DeviceSwarm implements AsyncDisposable {
       if (this.#relayAddresses.get(peerId) === wanted.get(peerId)) continue;
       keep.close();
       this.#relays.delete(peerId);
-      if (!wanted.has(peerId)) void this.#host.release(peerId);
+      if (wanted.has(peerId)) continue;
+      this.#stood.delete(peerId);
+      void this.#host.release(peerId);
     }
     this.#relayAddresses = wanted;
     for (const [peerId, address] of wanted) {
@@ -184,6 +186,8 @@ export class DeviceSwarm implements AsyncDisposable {
     }
   }
   #relayAddresses: ReadonlyMap<string, string> = new Map();
+  /** Relays that gave this device a place once; nobody is told of others. */
+  readonly #stood = new Set<string>();
 
   get relays(): readonly RelayState[] {
     return [...this.#relayAddresses].map(([peerId, address]) => ({
@@ -225,6 +229,7 @@ export class DeviceSwarm implements AsyncDisposable {
       },
       onChange: (isUp, error) => {
         runtime.log.debug('p2p relay', { relay: peerId, isUp, error: errorText(error) });
+        if (isUp) this.#stood.add(peerId);
         if (onRecord !== undefined && isUp) this.record();
       },
     });
@@ -238,8 +243,10 @@ export class DeviceSwarm implements AsyncDisposable {
           .addresses()
           .filter((text) => reach.includes(parseSwarmAddress(text).reach))
           .slice(0, endpointLimits.addresses);
-    // All that are wanted, not those that stand: a relay may be back before the record is renewed.
-    const relays = [...this.#relayAddresses.values()];
+    // Those that gave a place once: one that is away may be back before the record is renewed.
+    const relays = [...this.#relayAddresses]
+      .filter(([peerId]) => this.#stood.has(peerId))
+      .map(([, address]) => address);
     return { addresses, relays, mailboxes, says: JSON.stringify([addresses, relays, mailboxes]) };
   }
 
@@ -252,12 +259,9 @@ export class DeviceSwarm implements AsyncDisposable {
     const expiresMs = nowMs + endpointLimits.lifetimeMs;
     const about = { ...facts, swarmKey: key.publicKey, issuedMs: nowMs, expiresMs };
     const signed = signEndpointRecord({ ...about, seq: this.#seq }, device);
-    const shared =
-      facts.relays.length === 0
-        ? undefined
-        : signEndpointRecord({ ...about, addresses: [], seq: this.#seq - 1 }, device);
+    const hidden = signEndpointRecord({ ...about, addresses: [], seq: this.#seq - 1 }, device);
     onRecord?.(signed, this.#seq);
-    return { signed, shared, says, renewMs: expiresMs - renewBeforeMs };
+    return { signed, hidden, says, renewMs: expiresMs - renewBeforeMs };
   }
 }
 

@@ -16,7 +16,9 @@ import {
   type Policy,
 } from '@quicprochat/kt-log';
 import {
+  formatNodeAddress,
   InvalidArgumentError,
+  parseNodeAddress,
   QpcError,
   Status,
   verifyNodeRecord,
@@ -154,4 +156,17 @@ function isAuditorOf(domain: string, vkey: string): boolean {
     if (error instanceof VerificationError) return false;
     throw error;
   }
+}
+
+/** Where a node is reached, by its record: the first endpoint, with the newest key that is live. */
+export function nodeAddressIn({ endpoints, keys }: NodeRecord, nowMs: number): string | undefined {
+  const [endpoint] = endpoints;
+  const key = keys.findLast(
+    ({ fromMs, toMs }) => Number(fromMs) <= nowMs && (toMs === 0n || Number(toMs) > nowMs),
+  );
+  if (endpoint === undefined || key === undefined) return undefined;
+  const { host, port } = endpoint;
+  const address = formatNodeAddress({ host, port, pin: key.spkiSha256 });
+  parseNodeAddress(address);
+  return address;
 }

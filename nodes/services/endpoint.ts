@@ -66,8 +66,8 @@ export function endpointHandlers({
       if (caller.class === 'device') {
         const { identityPub: device } = caller;
         const transportKey = connection.peer.spkiSha256;
-        const { endpoint, shared } = request;
-        reservers.publish(endpoint, { device, transportKey, shared });
+        const { endpoint, isShared } = request;
+        reservers.publish(endpoint, { device, transportKey, isShared });
         return { relays: [...relays], peers: peers().slice(0, peersToldMax) };
       } else {
         if (request.credential.length === 0) {

@@ -57,20 +57,20 @@ export class Reservers {
 
   /**
    * Takes the record of a device that calls. The same one again is fine, an older one is not. Errors
-   * are those of verifyEndpointRecord, also for what is `shared`.
+   * are those of verifyEndpointRecord.
    */
   publish(
     endpoint: SignedEndpointRecord | undefined,
     caller: {
       readonly device: Uint8Array;
       readonly transportKey: Uint8Array;
-      /** What whoever has a delivery token is told, of the same swarm. */
-      readonly shared?: SignedEndpointRecord | undefined;
+      /** Whoever has a delivery token may be told. */
+      readonly isShared?: boolean;
     },
   ): void {
-    const { device, transportKey, shared } = caller;
+    const { device, transportKey, isShared = false } = caller;
     const { peerId, seq, expiresMs } = this.#verify(endpoint, device);
-    if (shared !== undefined) this.#verify(shared, device, peerId);
+    const shared = isShared ? endpoint : undefined;
     this.#put(hex(device), { peerId, transportKey, seq, expiresMs, shared });
     if (this.#byDevice.size <= reserversMax) return;
     for (const oldest of this.#byDevice.keys()) {
@@ -154,20 +154,14 @@ export class Reservers {
     return session !== undefined && session.sessionExpiresMs > nowMs;
   }
 
-  #verify(
-    endpoint: SignedEndpointRecord | undefined,
-    device?: Uint8Array,
-    peerId?: PeerIdText,
-  ): EndpointRecord {
+  #verify(endpoint: SignedEndpointRecord | undefined, device?: Uint8Array): EndpointRecord {
     const known = device === undefined ? undefined : this.#byDevice.get(hex(device));
     return verifyEndpointRecord(endpoint, {
       nowMs: this.#clock.now(),
       // Where the device is, is not looked at here: who is told judges for itself.
       reach: ['loopback', 'link', 'private', 'public'],
       ...(device === undefined ? {} : { device }),
-      // What is shared is a word of its own: older than the record beside it, maybe.
-      ...(known === undefined || peerId !== undefined ? {} : { knownSeq: known.seq - 1 }),
-      ...(peerId === undefined ? {} : { peerId }),
+      ...(known === undefined ? {} : { knownSeq: known.seq - 1 }),
     });
   }
 

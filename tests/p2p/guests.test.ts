@@ -86,7 +86,7 @@ describe('endpoints at a node', () => {
     const endpoint = endpointOf(alice.identityKey);
     await call(alice.connection, methods.publishEndpoint, { endpoint });
     await refused(ask(), 'UNKNOWN_DEVICE');
-    await call(alice.connection, methods.publishEndpoint, { endpoint, shared: endpoint });
+    await call(alice.connection, methods.publishEndpoint, { endpoint, isShared: true });
     assert.deepEqual((await ask()).endpoint?.record, endpoint.record);
     await refused(ask(systemRandom.bytes(16)), 'BLOCKED');
     await refused(ask(token, systemRandom.bytes(32)), 'BLOCKED');

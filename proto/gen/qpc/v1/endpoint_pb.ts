@@ -13,7 +13,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file qpc/v1/endpoint.proto.
  */
 export const file_qpc_v1_endpoint: GenFile = /*@__PURE__*/
-  fileDesc("ChVxcGMvdjEvZW5kcG9pbnQucHJvdG8SBnFwYy52MSKdAQoORW5kcG9pbnRSZWNvcmQSDgoGZGV2aWNlGAEgASgMEhEKCXN3YXJtX2tleRgCIAEoDBIRCglhZGRyZXNzZXMYAyADKAkSDgoGcmVsYXlzGAQgAygJEhEKCW1haWxib3hlcxgFIAMoCRILCgNzZXEYBiABKAQSEQoJaXNzdWVkX21zGAcgASgEEhIKCmV4cGlyZXNfbXMYCCABKAQikAEKFlB1Ymxpc2hFbmRwb2ludFJlcXVlc3QSLgoIZW5kcG9pbnQYASABKAsyHC5xcGMudjEuU2lnbmVkRW5kcG9pbnRSZWNvcmQSLAoGc2hhcmVkGAQgASgLMhwucXBjLnYxLlNpZ25lZEVuZHBvaW50UmVjb3JkEhIKCmNyZWRlbnRpYWwYAyABKAxKBAgCEAMiOAoXUHVibGlzaEVuZHBvaW50UmVzcG9uc2USDgoGcmVsYXlzGAEgAygJEg0KBXBlZXJzGAIgAygJIjQKFlJlc29sdmVFbmRwb2ludFJlcXVlc3QSCwoDcmlkGAEgASgMEg0KBXRva2VuGAIgASgMIkkKF1Jlc29sdmVFbmRwb2ludFJlc3BvbnNlEi4KCGVuZHBvaW50GAEgASgLMhwucXBjLnYxLlNpZ25lZEVuZHBvaW50UmVjb3JkIjkKFFNpZ25lZEVuZHBvaW50UmVjb3JkEg4KBnJlY29yZBgBIAEoDBIRCglzaWduYXR1cmUYAiABKAxiBnByb3RvMw");
+  fileDesc("ChVxcGMvdjEvZW5kcG9pbnQucHJvdG8SBnFwYy52MSKdAQoORW5kcG9pbnRSZWNvcmQSDgoGZGV2aWNlGAEgASgMEhEKCXN3YXJtX2tleRgCIAEoDBIRCglhZGRyZXNzZXMYAyADKAkSDgoGcmVsYXlzGAQgAygJEhEKCW1haWxib3hlcxgFIAMoCRILCgNzZXEYBiABKAQSEQoJaXNzdWVkX21zGAcgASgEEhIKCmV4cGlyZXNfbXMYCCABKAQibwoWUHVibGlzaEVuZHBvaW50UmVxdWVzdBIuCghlbmRwb2ludBgBIAEoCzIcLnFwYy52MS5TaWduZWRFbmRwb2ludFJlY29yZBIRCglpc19zaGFyZWQYAiABKAgSEgoKY3JlZGVudGlhbBgDIAEoDCI4ChdQdWJsaXNoRW5kcG9pbnRSZXNwb25zZRIOCgZyZWxheXMYASADKAkSDQoFcGVlcnMYAiADKAkiNAoWUmVzb2x2ZUVuZHBvaW50UmVxdWVzdBILCgNyaWQYASABKAwSDQoFdG9rZW4YAiABKAwiSQoXUmVzb2x2ZUVuZHBvaW50UmVzcG9uc2USLgoIZW5kcG9pbnQYASABKAsyHC5xcGMudjEuU2lnbmVkRW5kcG9pbnRSZWNvcmQiOQoUU2lnbmVkRW5kcG9pbnRSZWNvcmQSDgoGcmVjb3JkGAEgASgMEhEKCXNpZ25hdHVyZRgCIAEoDGIGcHJvdG8z");
 
 /**
  * Signed as it is encoded; at most 2 048 bytes.
@@ -91,17 +91,18 @@ export const EndpointRecordSchema: GenMessage<EndpointRecord> = /*@__PURE__*/
  */
 export type PublishEndpointRequest = Message<"qpc.v1.PublishEndpointRequest"> & {
   /**
+   * Without direct addresses: a relay needs none, and others are told what is here.
+   *
    * @generated from field: qpc.v1.SignedEndpointRecord endpoint = 1;
    */
   endpoint?: SignedEndpointRecord | undefined;
 
   /**
-   * Told to whoever has a delivery token of the device (801); absent: nothing is. Of the same device and swarm.
-   * At the own node only.
+   * True: whoever has a delivery token of the device may ask for the record (801). At the own node only.
    *
-   * @generated from field: qpc.v1.SignedEndpointRecord shared = 4;
+   * @generated from field: bool is_shared = 2;
    */
-  shared?: SignedEndpointRecord | undefined;
+  isShared: boolean;
 
   /**
    * Of a guest: its user's credential with the checkpoint that shows its entry (kt-log), cosigned by the
