@@ -18,6 +18,7 @@ export type SignaturePrefix =
   | 'qpc/gone/1'
   | 'qpc/entry/1'
   | 'qpc/commit/1'
+  | 'qpc/standing/1'
   | 'qpc/channel-post/1'
   | 'qpc/channel-update/1';
 

@@ -13,6 +13,7 @@ import {
   fromBinary,
   GoneSchema,
   GroupHeadSchema,
+  GroupStandingSchema,
   JoinStateSchema,
   ResendRequestSchema,
   SealedSchema,
@@ -48,7 +49,7 @@ const empty = new Uint8Array(0);
  * (group-info.ts).
  */
 export interface SealedContent {
-  readonly kind: 'mlsMessage' | 'welcome' | 'resendRequest' | 'gone' | 'groupHead' | 'joinState';
+  readonly kind: 'mlsMessage' | 'welcome' | 'resendRequest' | 'gone' | 'groupHead' | 'joinState' | 'groupStanding';
   readonly bytes: Uint8Array;
   /** Beside a Welcome: by which who is invited may know the inviter. */
   readonly evidence?: KeyEvidence | undefined;
@@ -263,6 +264,8 @@ function sealedOf({
       return { case: 'groupHead', value: fromBinary(GroupHeadSchema, bytes) };
     case 'joinState':
       return { case: 'joinState', value: fromBinary(JoinStateSchema, bytes) };
+    case 'groupStanding':
+      return { case: 'groupStanding', value: fromBinary(GroupStandingSchema, bytes) };
   }
 }
 
@@ -304,6 +307,8 @@ function opened(open: () => Uint8Array): SealedContent {
       return filled({ kind: content.case, bytes: toBinary(GroupHeadSchema, content.value) });
     case 'joinState':
       return filled({ kind: content.case, bytes: toBinary(JoinStateSchema, content.value) });
+    case 'groupStanding':
+      return filled({ kind: content.case, bytes: toBinary(GroupStandingSchema, content.value) });
     case undefined:
       throw bad('content of no kind that version 1 has');
   }

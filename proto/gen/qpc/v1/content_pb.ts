@@ -16,7 +16,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file qpc/v1/content.proto.
  */
 export const file_qpc_v1_content: GenFile = /*@__PURE__*/
-  fileDesc("ChRxcGMvdjEvY29udGVudC5wcm90bxIGcXBjLnYxInUKCEVudmVsb3BlEgkKAXYYASABKA0SKAoGaHlicmlkGAIgASgLMhYucXBjLnYxLkh5YnJpZEVudmVsb3BlSAASKgoHY2hhbm5lbBgDIAEoCzIXLnFwYy52MS5DaGFubmVsRW52ZWxvcGVIAEIICgZzZWFsZWQiSQoOSHlicmlkRW52ZWxvcGUSDgoGa2VtX2lkGAEgASgNEg4KBmtleV9pZBgCIAEoDBILCgNlbmMYAyABKAwSCgoCY3QYBCABKAwiPAoPQ2hhbm5lbEVudmVsb3BlEg4KBmtleV9pZBgBIAEoDBINCgVub25jZRgCIAEoDBIKCgJjdBgDIAEoDCL7AQoGU2VhbGVkEhUKC21sc19tZXNzYWdlGAEgASgMSAASKAoHd2VsY29tZRgCIAEoCzIVLnFwYy52MS5XZWxjb21lQnVuZGxlSAASLwoOcmVzZW5kX3JlcXVlc3QYAyABKAsyFS5xcGMudjEuUmVzZW5kUmVxdWVzdEgAEhwKBGdvbmUYBCABKAsyDC5xcGMudjEuR29uZUgAEicKCmdyb3VwX2hlYWQYCSABKAsyES5xcGMudjEuR3JvdXBIZWFkSAASJwoKam9pbl9zdGF0ZRgKIAEoCzIRLnFwYy52MS5Kb2luU3RhdGVIAEIJCgdjb250ZW50SgQIBRAJIqMBCg1SZXNlbmRSZXF1ZXN0EgoKAmlkGAEgASgMEhAKCGdyb3VwX2lkGAIgASgMEg4KBnNlbmRlchgDIAEoDBINCgVhc2tlchgEIAEoDBIKCgJ0bxgFIAEoDBIjCgZyYW5nZXMYBiADKAsyEy5xcGMudjEuTnVtYmVyUmFuZ2USEQoJc2VhbF9hbmV3GAcgASgIEhEKCXNpZ25hdHVyZRgIIAEoDCInCgtOdW1iZXJSYW5nZRIMCgRmcm9tGAEgASgEEgoKAnRvGAIgASgEIkAKCUdyb3VwSGVhZBIMCgRmcm9tGAEgASgMEiUKBWVudHJ5GAIgASgLMhYucXBjLnYxLkNlcnRpZmllZEVudHJ5IjQKCUpvaW5TdGF0ZRISCgpncm91cF9pbmZvGAEgASgMEhMKC2pvaW5fc2VjcmV0GAIgASgMIpgBCgRHb25lEhIKCnJlcXVlc3RfaWQYASABKAwSEAoIZ3JvdXBfaWQYAiABKAwSDgoGc2VuZGVyGAMgASgMEg0KBWFza2VyGAQgASgMEiMKBnJhbmdlcxgFIAMoCzITLnFwYy52MS5OdW1iZXJSYW5nZRITCgtuZXZlcl95b3VycxgGIAEoCBIRCglzaWduYXR1cmUYByABKAwiqAEKDVdlbGNvbWVCdW5kbGUSDwoHd2VsY29tZRgBIAEoDBIlCghldmlkZW5jZRgCIAEoCzITLnFwYy52MS5LZXlFdmlkZW5jZRImCgZ0b2tlbnMYAyABKAsyFi5xcGMudjEuRGVsaXZlcnlUb2tlbnMSJQoFZW50cnkYBCABKAsyFi5xcGMudjEuQ2VydGlmaWVkRW50cnkSEAoIam9pbl9rZXkYBSABKAwiNwoORGVsaXZlcnlUb2tlbnMSJQoGdG9rZW5zGAEgAygLMhUucXBjLnYxLkRlbGl2ZXJ5VG9rZW4iPgoNRGVsaXZlcnlUb2tlbhILCgNyaWQYASABKAwSDQoFdG9rZW4YAiABKAwSEQoJa2VwdF9iYWNrGAMgASgIIjAKC0tleUV2aWRlbmNlEhIKCmNyZWRlbnRpYWwYASABKAwSDQoFaGVhZHMYAiADKAwi2AIKB0NvbnRlbnQSCgoCaWQYASABKAwSCQoBbhgCIAEoBBIPCgdsYW1wb3J0GAMgASgEEg8KB3NlbnRfbXMYBCABKAQSHAoEdGV4dBgFIAEoCzIMLnFwYy52MS5UZXh0SAASIgoHcmVjZWlwdBgHIAEoCzIPLnFwYy52MS5SZWNlaXB0SAASHgoFbGVhdmUYCSABKAsyDS5xcGMudjEuTGVhdmVIABIlCghldmlkZW5jZRgGIAEoCzITLnFwYy52MS5LZXlFdmlkZW5jZRImCgZ0b2tlbnMYCCABKAsyFi5xcGMudjEuRGVsaXZlcnlUb2tlbnMSLgoIZW5kcG9pbnQYCiABKAsyHC5xcGMudjEuU2lnbmVkRW5kcG9pbnRSZWNvcmQSFgoOZXhwaXJ5X3NlY29uZHMYCyABKA0SEwoLY29udmljdGlvbnMYDCADKAxCBgoEYm9keSIHCgVMZWF2ZSIUCgRUZXh0EgwKBHV0ZjgYASABKAkiPgoRRXBoZW1lcmFsRW52ZWxvcGUSDgoGa2V5X2lkGAEgASgMEg0KBW5vbmNlGAIgASgMEgoKAmN0GAMgASgMIkUKCUVwaGVtZXJhbBIOCgZzZW5kZXIYASABKAwSIAoGdHlwaW5nGAIgASgLMg4ucXBjLnYxLlR5cGluZ0gAQgYKBGJvZHkiCAoGVHlwaW5nIjkKB1JlY2VpcHQSIQoEa2luZBgBIAEoDjITLnFwYy52MS5SZWNlaXB0S2luZBILCgNpZHMYAiADKAwqXgoLUmVjZWlwdEtpbmQSHAoYUkVDRUlQVF9LSU5EX1VOU1BFQ0lGSUVEEAASGgoWUkVDRUlQVF9LSU5EX0RFTElWRVJFRBABEhUKEVJFQ0VJUFRfS0lORF9SRUFEEAJiBnByb3RvMw", [file_qpc_v1_endpoint, file_qpc_v1_group]);
+  fileDesc("ChRxcGMvdjEvY29udGVudC5wcm90bxIGcXBjLnYxInUKCEVudmVsb3BlEgkKAXYYASABKA0SKAoGaHlicmlkGAIgASgLMhYucXBjLnYxLkh5YnJpZEVudmVsb3BlSAASKgoHY2hhbm5lbBgDIAEoCzIXLnFwYy52MS5DaGFubmVsRW52ZWxvcGVIAEIICgZzZWFsZWQiSQoOSHlicmlkRW52ZWxvcGUSDgoGa2VtX2lkGAEgASgNEg4KBmtleV9pZBgCIAEoDBILCgNlbmMYAyABKAwSCgoCY3QYBCABKAwiPAoPQ2hhbm5lbEVudmVsb3BlEg4KBmtleV9pZBgBIAEoDBINCgVub25jZRgCIAEoDBIKCgJjdBgDIAEoDCKsAgoGU2VhbGVkEhUKC21sc19tZXNzYWdlGAEgASgMSAASKAoHd2VsY29tZRgCIAEoCzIVLnFwYy52MS5XZWxjb21lQnVuZGxlSAASLwoOcmVzZW5kX3JlcXVlc3QYAyABKAsyFS5xcGMudjEuUmVzZW5kUmVxdWVzdEgAEhwKBGdvbmUYBCABKAsyDC5xcGMudjEuR29uZUgAEicKCmdyb3VwX2hlYWQYCSABKAsyES5xcGMudjEuR3JvdXBIZWFkSAASJwoKam9pbl9zdGF0ZRgKIAEoCzIRLnFwYy52MS5Kb2luU3RhdGVIABIvCg5ncm91cF9zdGFuZGluZxgLIAEoCzIVLnFwYy52MS5Hcm91cFN0YW5kaW5nSABCCQoHY29udGVudEoECAUQCSKjAQoNUmVzZW5kUmVxdWVzdBIKCgJpZBgBIAEoDBIQCghncm91cF9pZBgCIAEoDBIOCgZzZW5kZXIYAyABKAwSDQoFYXNrZXIYBCABKAwSCgoCdG8YBSABKAwSIwoGcmFuZ2VzGAYgAygLMhMucXBjLnYxLk51bWJlclJhbmdlEhEKCXNlYWxfYW5ldxgHIAEoCBIRCglzaWduYXR1cmUYCCABKAwiJwoLTnVtYmVyUmFuZ2USDAoEZnJvbRgBIAEoBBIKCgJ0bxgCIAEoBCJACglHcm91cEhlYWQSDAoEZnJvbRgBIAEoDBIlCgVlbnRyeRgCIAEoCzIWLnFwYy52MS5DZXJ0aWZpZWRFbnRyeSI0CglKb2luU3RhdGUSEgoKZ3JvdXBfaW5mbxgBIAEoDBITCgtqb2luX3NlY3JldBgCIAEoDCKJAQoNR3JvdXBTdGFuZGluZxINCgVncm91cBgBIAEoDBINCgVlcG9jaBgCIAEoBBINCgVlbnRyeRgDIAEoDBIMCgRmcm9tGAQgASgMEgwKBGFza3MYBSABKAgSIwoFdm90ZXMYBiADKAsyFC5xcGMudjEuU3RhbmRpbmdWb3RlEgoKAmlkGAcgASgMIkIKDFN0YW5kaW5nVm90ZRIOCgZkZXZpY2UYASABKAwSDwoHYXBwbGllZBgCIAEoCBIRCglzaWduYXR1cmUYAyABKAwimAEKBEdvbmUSEgoKcmVxdWVzdF9pZBgBIAEoDBIQCghncm91cF9pZBgCIAEoDBIOCgZzZW5kZXIYAyABKAwSDQoFYXNrZXIYBCABKAwSIwoGcmFuZ2VzGAUgAygLMhMucXBjLnYxLk51bWJlclJhbmdlEhMKC25ldmVyX3lvdXJzGAYgASgIEhEKCXNpZ25hdHVyZRgHIAEoDCKoAQoNV2VsY29tZUJ1bmRsZRIPCgd3ZWxjb21lGAEgASgMEiUKCGV2aWRlbmNlGAIgASgLMhMucXBjLnYxLktleUV2aWRlbmNlEiYKBnRva2VucxgDIAEoCzIWLnFwYy52MS5EZWxpdmVyeVRva2VucxIlCgVlbnRyeRgEIAEoCzIWLnFwYy52MS5DZXJ0aWZpZWRFbnRyeRIQCghqb2luX2tleRgFIAEoDCI3Cg5EZWxpdmVyeVRva2VucxIlCgZ0b2tlbnMYASADKAsyFS5xcGMudjEuRGVsaXZlcnlUb2tlbiI+Cg1EZWxpdmVyeVRva2VuEgsKA3JpZBgBIAEoDBINCgV0b2tlbhgCIAEoDBIRCglrZXB0X2JhY2sYAyABKAgiMAoLS2V5RXZpZGVuY2USEgoKY3JlZGVudGlhbBgBIAEoDBINCgVoZWFkcxgCIAMoDCLYAgoHQ29udGVudBIKCgJpZBgBIAEoDBIJCgFuGAIgASgEEg8KB2xhbXBvcnQYAyABKAQSDwoHc2VudF9tcxgEIAEoBBIcCgR0ZXh0GAUgASgLMgwucXBjLnYxLlRleHRIABIiCgdyZWNlaXB0GAcgASgLMg8ucXBjLnYxLlJlY2VpcHRIABIeCgVsZWF2ZRgJIAEoCzINLnFwYy52MS5MZWF2ZUgAEiUKCGV2aWRlbmNlGAYgASgLMhMucXBjLnYxLktleUV2aWRlbmNlEiYKBnRva2VucxgIIAEoCzIWLnFwYy52MS5EZWxpdmVyeVRva2VucxIuCghlbmRwb2ludBgKIAEoCzIcLnFwYy52MS5TaWduZWRFbmRwb2ludFJlY29yZBIWCg5leHBpcnlfc2Vjb25kcxgLIAEoDRITCgtjb252aWN0aW9ucxgMIAMoDEIGCgRib2R5IgcKBUxlYXZlIhQKBFRleHQSDAoEdXRmOBgBIAEoCSI+ChFFcGhlbWVyYWxFbnZlbG9wZRIOCgZrZXlfaWQYASABKAwSDQoFbm9uY2UYAiABKAwSCgoCY3QYAyABKAwiRQoJRXBoZW1lcmFsEg4KBnNlbmRlchgBIAEoDBIgCgZ0eXBpbmcYAiABKAsyDi5xcGMudjEuVHlwaW5nSABCBgoEYm9keSIICgZUeXBpbmciOQoHUmVjZWlwdBIhCgRraW5kGAEgASgOMhMucXBjLnYxLlJlY2VpcHRLaW5kEgsKA2lkcxgCIAMoDCpeCgtSZWNlaXB0S2luZBIcChhSRUNFSVBUX0tJTkRfVU5TUEVDSUZJRUQQABIaChZSRUNFSVBUX0tJTkRfREVMSVZFUkVEEAESFQoRUkVDRUlQVF9LSU5EX1JFQUQQAmIGcHJvdG8z", [file_qpc_v1_endpoint, file_qpc_v1_group]);
 
 /**
  * Outermost: what a node stores as payload.
@@ -174,6 +174,12 @@ export type Sealed = Message<"qpc.v1.Sealed"> & {
      */
     value: JoinState;
     case: "joinState";
+  } | {
+    /**
+     * @generated from field: qpc.v1.GroupStanding group_standing = 11;
+     */
+    value: GroupStanding;
+    case: "groupStanding";
   } | { case: undefined; value?: undefined };
 };
 
@@ -334,6 +340,101 @@ export const JoinStateSchema: GenMessage<JoinState> = /*@__PURE__*/
   messageDesc(file_qpc_v1_content, 7);
 
 /**
+ * What devices make of a commit that one of them cannot judge alone; in the channel envelope of an epoch that
+ * all of them know. Nothing but the votes' signatures counts.
+ *
+ * @generated from message qpc.v1.GroupStanding
+ */
+export type GroupStanding = Message<"qpc.v1.GroupStanding"> & {
+  /**
+   * MLS group id.
+   *
+   * @generated from field: bytes group = 1;
+   */
+  group: Uint8Array;
+
+  /**
+   * Of the commit's entry, and the entry's hash (32 bytes).
+   *
+   * @generated from field: uint64 epoch = 2;
+   */
+  epoch: bigint;
+
+  /**
+   * @generated from field: bytes entry = 3;
+   */
+  entry: Uint8Array;
+
+  /**
+   * Device that says so (32 bytes): a claim, for an answer.
+   *
+   * @generated from field: bytes from = 4;
+   */
+  from: Uint8Array;
+
+  /**
+   * It wants to hear of others.
+   *
+   * @generated from field: bool asks = 5;
+   */
+  asks: boolean;
+
+  /**
+   * Its own, if it has one, and those that it knows of; at most 256.
+   *
+   * @generated from field: repeated qpc.v1.StandingVote votes = 6;
+   */
+  votes: StandingVote[];
+
+  /**
+   * 16 random bytes: a repeat is told from a new one.
+   *
+   * @generated from field: bytes id = 7;
+   */
+  id: Uint8Array;
+};
+
+/**
+ * Describes the message qpc.v1.GroupStanding.
+ * Use `create(GroupStandingSchema)` to create a new message.
+ */
+export const GroupStandingSchema: GenMessage<GroupStanding> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_content, 8);
+
+/**
+ * @generated from message qpc.v1.StandingVote
+ */
+export type StandingVote = Message<"qpc.v1.StandingVote"> & {
+  /**
+   * Device identity key (32 bytes).
+   *
+   * @generated from field: bytes device = 1;
+   */
+  device: Uint8Array;
+
+  /**
+   * It applied the commit; else it will not.
+   *
+   * @generated from field: bool applied = 2;
+   */
+  applied: boolean;
+
+  /**
+   * By the device over "qpc/standing/1\0" || group || entry || 1 or 0.
+   *
+   * @generated from field: bytes signature = 3;
+   */
+  signature: Uint8Array;
+};
+
+/**
+ * Describes the message qpc.v1.StandingVote.
+ * Use `create(StandingVoteSchema)` to create a new message.
+ */
+export const StandingVoteSchema: GenMessage<StandingVote> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_content, 9);
+
+/**
  * The sending device has these messages no more, or never sent them to the asker: the hole ends.
  *
  * @generated from message qpc.v1.Gone
@@ -394,7 +495,7 @@ export type Gone = Message<"qpc.v1.Gone"> & {
  * Use `create(GoneSchema)` to create a new message.
  */
 export const GoneSchema: GenMessage<Gone> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 8);
+  messageDesc(file_qpc_v1_content, 10);
 
 /**
  * @generated from message qpc.v1.WelcomeBundle
@@ -441,7 +542,7 @@ export type WelcomeBundle = Message<"qpc.v1.WelcomeBundle"> & {
  * Use `create(WelcomeBundleSchema)` to create a new message.
  */
 export const WelcomeBundleSchema: GenMessage<WelcomeBundle> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 9);
+  messageDesc(file_qpc_v1_content, 11);
 
 /**
  * Delivery tokens of devices: who has one gets past the quota of strangers at that device's inbox.
@@ -462,7 +563,7 @@ export type DeliveryTokens = Message<"qpc.v1.DeliveryTokens"> & {
  * Use `create(DeliveryTokensSchema)` to create a new message.
  */
 export const DeliveryTokensSchema: GenMessage<DeliveryTokens> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 10);
+  messageDesc(file_qpc_v1_content, 12);
 
 /**
  * @generated from message qpc.v1.DeliveryToken
@@ -495,7 +596,7 @@ export type DeliveryToken = Message<"qpc.v1.DeliveryToken"> & {
  * Use `create(DeliveryTokenSchema)` to create a new message.
  */
 export const DeliveryTokenSchema: GenMessage<DeliveryToken> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 11);
+  messageDesc(file_qpc_v1_content, 13);
 
 /**
  * What a member passes on from key-transparency logs; checked by whoever receives it.
@@ -523,7 +624,7 @@ export type KeyEvidence = Message<"qpc.v1.KeyEvidence"> & {
  * Use `create(KeyEvidenceSchema)` to create a new message.
  */
 export const KeyEvidenceSchema: GenMessage<KeyEvidence> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 12);
+  messageDesc(file_qpc_v1_content, 14);
 
 /**
  * What members say to each other, inside MLS application data.
@@ -623,7 +724,7 @@ export type Content = Message<"qpc.v1.Content"> & {
  * Use `create(ContentSchema)` to create a new message.
  */
 export const ContentSchema: GenMessage<Content> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 13);
+  messageDesc(file_qpc_v1_content, 15);
 
 /**
  * The sender's user wants to leave: whoever may, removes all devices of it.
@@ -638,7 +739,7 @@ export type Leave = Message<"qpc.v1.Leave"> & {
  * Use `create(LeaveSchema)` to create a new message.
  */
 export const LeaveSchema: GenMessage<Leave> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 14);
+  messageDesc(file_qpc_v1_content, 16);
 
 /**
  * @generated from message qpc.v1.Text
@@ -657,7 +758,7 @@ export type Text = Message<"qpc.v1.Text"> & {
  * Use `create(TextSchema)` to create a new message.
  */
 export const TextSchema: GenMessage<Text> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 15);
+  messageDesc(file_qpc_v1_content, 17);
 
 /**
  * Payload of SendEphemeral: AES-256-GCM under the MLS exporter secret "qpc ephemeral" of the epoch. The
@@ -693,7 +794,7 @@ export type EphemeralEnvelope = Message<"qpc.v1.EphemeralEnvelope"> & {
  * Use `create(EphemeralEnvelopeSchema)` to create a new message.
  */
 export const EphemeralEnvelopeSchema: GenMessage<EphemeralEnvelope> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 16);
+  messageDesc(file_qpc_v1_content, 18);
 
 /**
  * @generated from message qpc.v1.Ephemeral
@@ -723,7 +824,7 @@ export type Ephemeral = Message<"qpc.v1.Ephemeral"> & {
  * Use `create(EphemeralSchema)` to create a new message.
  */
 export const EphemeralSchema: GenMessage<Ephemeral> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 17);
+  messageDesc(file_qpc_v1_content, 19);
 
 /**
  * @generated from message qpc.v1.Typing
@@ -736,7 +837,7 @@ export type Typing = Message<"qpc.v1.Typing"> & {
  * Use `create(TypingSchema)` to create a new message.
  */
 export const TypingSchema: GenMessage<Typing> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 18);
+  messageDesc(file_qpc_v1_content, 20);
 
 /**
  * What became of messages of others, said to all members; answered by nothing.
@@ -762,7 +863,7 @@ export type Receipt = Message<"qpc.v1.Receipt"> & {
  * Use `create(ReceiptSchema)` to create a new message.
  */
 export const ReceiptSchema: GenMessage<Receipt> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_content, 19);
+  messageDesc(file_qpc_v1_content, 21);
 
 /**
  * @generated from enum qpc.v1.ReceiptKind
