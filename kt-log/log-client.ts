@@ -84,6 +84,7 @@ export class LogClient {
   head():
     | (Pick<VerifiedHead, 'size' | 'root' | 'timestampMs'> & {
         readonly answeredMs: number;
+        /** Since when no head that was used has had the quorum; undefined: this one has, or none is asked for. */
         readonly unwitnessedSinceMs: number | undefined;
         /** Greatest size that had the quorum; 0: none had. */
         readonly witnessedSize: number;
@@ -94,7 +95,10 @@ export class LogClient {
     const record = this.#core.record();
     if (record === undefined) return undefined;
     const { size, frontier } = record.user.view;
-    const { root, note, answeredMs, unwitnessedSinceMs, witnessedSize } = record;
+    const { root, note, answeredMs, witnessedSize } = record;
+    // Who is to vouch for the log may have become known only after that head came.
+    const isOwed = witnessedSize < size && this.options.policy !== undefined;
+    const unwitnessedSinceMs = record.unwitnessedSinceMs ?? (isOwed ? answeredMs : undefined);
     const timestampMs = frontier.at(-1)?.timestampMs ?? 0;
     return { size, root, timestampMs, answeredMs, unwitnessedSinceMs, witnessedSize, note };
   }

@@ -5,10 +5,11 @@ import { TransportError } from '@quicprochat/proto/status';
 import { auditorOf, device, pass, put, transportOf, twoFaces } from './client-fixture.ts';
 import type { Face } from './client-fixture.ts';
 import type { LogTransport } from './client-transport.ts';
+import { LogClient } from './log-client.ts';
 import type { MonitorEvent } from './monitor.ts';
 import { LogMonitor } from './monitor.ts';
 import { nativeSuite } from './native-suite.ts';
-import { parsePolicy } from './policy.ts';
+import { parsePolicy, type Policy } from './policy.ts';
 import { labelOf, testLog } from './test-log.ts';
 
 const alice = labelOf('alice@red.example');
@@ -191,6 +192,36 @@ test('a quorum is asked for after seconds, then less and less often', async () =
   assert.equal(waits[0], 2_000);
   assert.ok((waits[1] ?? 0) > 3_000 && (waits[1] ?? 0) <= 4_000, waits.join());
   assert.ok(Math.max(...waits) <= 60_000 && (waits.at(-1) ?? 0) > 30_000, waits.join());
+});
+
+test('auditors that are heard of after the newest head are asked for it', async () => {
+  const face = await testLog();
+  const auditor = auditorOf('blue.example', 90);
+  const known: { policy?: Policy } = {};
+  const client = new LogClient({
+    ...device(face).options,
+    get policy() {
+      return known.policy;
+    },
+  });
+  const transport = transportOf(face);
+  await pass(face, 3);
+  await client.search(transport, labelOf('filler-0-0'));
+  const monitor = new LogMonitor(client, { witnessMinMs: 2_000 });
+  await monitor.run(transport);
+  const idleMs = monitor.next() - face.clock.now();
+  assert.ok(idleMs > 60_000, `${idleMs}`);
+
+  known.policy = parsePolicy(nativeSuite.sha256, `witness blue ${auditor.vkey}\nquorum blue\n`);
+  const dueMs = monitor.next() - face.clock.now();
+  assert.ok(dueMs <= 2_000, `${dueMs}`);
+  face.clock.advance(Math.max(0, dueMs));
+  const distinguished: LogTransport['distinguished'] = async (request, call) => {
+    const answer = await transport.distinguished(request, call);
+    return { ...answer, checkpoint: auditor.cosigned(answer.checkpoint) };
+  };
+  assert.deepEqual(await monitor.run({ ...transport, distinguished }), []);
+  assert.equal(client.head()?.witnessedSize, client.head()?.size);
 });
 
 test('no quorum for too long is an alarm, once a day', async () => {
