@@ -29,6 +29,8 @@ export const mlsReasons = {
   DECRYPT_FAILED: Status.InvalidArgument,
   /** A commit that RFC 9420 section 12.4.2 refuses. */
   INVALID_COMMIT: Status.InvalidArgument,
+  /** A commit that this member cannot apply, and others perhaps can; see {@link DoubtError}. */
+  DOUBTFUL_COMMIT: Status.FailedPrecondition,
   /** A well-formed handshake that the group's rules do not allow its author, this device included. */
   NOT_ALLOWED: Status.PermissionDenied,
   /** A group has an owner: the last one makes somebody else one first. */
@@ -43,6 +45,8 @@ export const mlsReasons = {
   NO_KEY_PACKAGE: Status.NotFound,
   /** A Welcome that does not lead into a group of ours. */
   INVALID_WELCOME: Status.InvalidArgument,
+  /** A GroupInfo that does not lead back into its group. */
+  INVALID_GROUP_INFO: Status.InvalidArgument,
   /** No suite that every initial device offers. */
   NO_COMMON_SUITE: Status.FailedPrecondition,
   /** More Adds than one commit may carry. */
@@ -62,8 +66,28 @@ export type MlsReason = keyof typeof mlsReasons;
 export class MlsError extends QpcError {
   override name = 'MlsError';
   declare readonly reason: MlsReason;
+  /** User id of who signed the commit that this is about, once that is certain. */
+  author: string | undefined;
   constructor(reason: MlsReason, message: string, options?: ErrorOptions) {
     super(mlsReasons[reason], reason, message, options);
+  }
+}
+
+/** What every member of the parent epoch sees of a commit that was signed by one of them. */
+export interface CommitFacts {
+  /** User id of its committer; undefined: an external commit. */
+  readonly by: string | undefined;
+  /** User ids of the other members that are in the group before it and after it. */
+  readonly voters: readonly string[];
+}
+
+/** What is wrong with a commit is in what it says to this member alone: others may have been told better. */
+export class DoubtError extends MlsError {
+  override name = 'DoubtError';
+  readonly commit: CommitFacts;
+  constructor(commit: CommitFacts, options?: ErrorOptions) {
+    super('DOUBTFUL_COMMIT', 'commit: its secrets do not open here', options);
+    this.commit = commit;
   }
 }
 
@@ -83,7 +107,9 @@ export type CredentialFailure = {
 export class CredentialError extends MlsError {
   override name = 'CredentialError';
   readonly failures: readonly CredentialFailure[];
-  constructor(failures: readonly CredentialFailure[]) {
+  /** Of the commit that brings them; undefined when it is about something else. */
+  readonly commit: CommitFacts | undefined;
+  constructor(failures: readonly CredentialFailure[], commit?: CommitFacts) {
     const curable = failures.every((failure) => failure.reason === 'unknown_user');
     const reasons = [...new Set(failures.map((failure) => failure.reason))].join(', ');
     super(
@@ -91,5 +117,6 @@ export class CredentialError extends MlsError {
       `credentials: ${failures.length} refused (${reasons})`,
     );
     this.failures = failures;
+    this.commit = commit;
   }
 }

@@ -94,6 +94,13 @@ export function leafAt(tree: RatchetTree, leafIndex: number): LeafNode | undefin
   return node?.nodeType === nodeTypes.leaf ? node.leaf : undefined;
 }
 
+/** The encryption key at a node index, undefined when the node is blank. */
+export function nodeKeyAt(tree: RatchetTree, nodeIndex: number): Uint8Array | undefined {
+  const node = tree[nodeIndex];
+  if (node === undefined) return undefined;
+  return node.nodeType === nodeTypes.leaf ? node.leaf.hpkePublicKey : node.parent.hpkePublicKey;
+}
+
 /** The member at a leaf index, undefined when the leaf is blank or not one of ours. */
 export function memberAt(tree: RatchetTree, leafIndex: number): Member | undefined {
   const leaf = leafAt(tree, leafIndex);

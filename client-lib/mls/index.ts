@@ -1,8 +1,8 @@
 /** Door of the MLS adapter. ts-mls and its types stay behind it. */
 export { createMls } from './mls.ts';
 export type { Mls } from './mls.ts';
-export { MlsError, CredentialError, mlsReasons } from './errors.ts';
-export type { MlsReason, CredentialFailure } from './errors.ts';
+export { MlsError, CredentialError, DoubtError, mlsReasons } from './errors.ts';
+export type { CommitFacts, MlsReason, CredentialFailure } from './errors.ts';
 export { credentialIdentity, parseCredentialIdentity } from './identity.ts';
 export type { Identity } from './identity.ts';
 export type { ManifestInfo, ManifestLookup } from './authentication.ts';
@@ -17,6 +17,8 @@ export { ruleBroken } from './policy.ts';
 export type { CommitEffects, CommitPolicy } from './policy.ts';
 export { acceptCommit } from './commit.ts';
 export type { Change, PendingCommit } from './commit.ts';
+export { continuityBroken } from './continuity.ts';
+export type { Return } from './external.ts';
 export { inspectMessage } from './message-header.ts';
 export { inspectWelcome } from './welcome.ts';
 export type { Joined, KeyPackageRow } from './welcome.ts';

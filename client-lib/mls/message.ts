@@ -9,6 +9,8 @@ import type {
   ClientState,
   Credential,
   IncomingMessageCallback,
+  LeafNode,
+  MlsFramedMessage,
   PrivateMessage,
   Proposal,
   ProcessMessageResult,
@@ -16,6 +18,7 @@ import type {
 } from 'ts-mls';
 import { authenticated, identityOf } from './authentication.ts';
 import { addedMembers, encodeMessage, isAdd, requireActive } from './commit.ts';
+import { CommitWatch } from './commit-doubt.ts';
 import { cipherSuite, decodeExactly, mlsContext } from './context.ts';
 import type { MlsParts } from './context.ts';
 import { MlsError } from './errors.ts';
@@ -197,6 +200,12 @@ function epochSource(group: MlsGroup, state: ClientState, message: PrivateMessag
   return past;
 }
 
+const framed = (privateMessage: PrivateMessage): MlsFramedMessage => ({
+  version: protocolVersions.mls10,
+  wireformat: wireformats.mls_private_message,
+  privateMessage,
+});
+
 async function openApplication(
   parts: MlsParts,
   group: MlsGroup,
@@ -204,7 +213,7 @@ async function openApplication(
   sender: Sender,
   from: SenderData,
 ): Promise<Processed> {
-  const result = await runLibrary(parts, group, message, () => 'reject', 'DECRYPT_FAILED');
+  const result = await runLibrary(parts, group, framed(message), () => 'reject', 'DECRYPT_FAILED');
   if (result.kind !== 'applicationMessage' || result.senderLeafIndex !== sender.leafIndex) {
     throw new MlsError('DECRYPT_FAILED', 'message: not what its sender data says');
   }
@@ -236,7 +245,7 @@ async function applyCommit(
     effects = effectsOf(group.members(), incoming.proposals);
     return effects !== undefined && parts.mayCommit(group, sender, effects) ? 'accept' : 'reject';
   };
-  const result = await runLibrary(parts, group, message, judge, 'INVALID_COMMIT');
+  const result = await runLibrary(parts, group, framed(message), judge, 'INVALID_COMMIT');
   if (result.kind !== 'newState') throw new MlsError('INVALID_COMMIT', 'commit: another content');
   requireSuccessor(state, result.newState, sender.leafIndex);
   const adds = proposals.filter(isAdd);
@@ -263,68 +272,89 @@ async function applyCommit(
  */
 function requireSuccessor(old: ClientState, next: ClientState, leafIndex: number): void {
   const [before, after] = [old, next].map(({ ratchetTree }) => leafAt(ratchetTree, leafIndex));
+  if (isSuccessor(before, after)) return;
+  throw new MlsError('INVALID_COMMIT', 'commit: the committer changed more than its key');
+}
+
+export function isSuccessor(before: LeafNode | undefined, after: LeafNode | undefined): boolean {
   const unchanged = (leaf: typeof before): string =>
     JSON.stringify(leaf === undefined ? null : [leaf.credential, leaf.capabilities], (_, value) =>
       value instanceof Uint8Array ? Buffer.from(value).toString('base64') : (value as unknown),
     );
-  if (
-    before === undefined ||
-    after === undefined ||
-    unchanged(before) !== unchanged(after) ||
-    !sameBytes(before.signaturePublicKey, after.signaturePublicKey) ||
-    after.extensions.length > 0
-  ) {
-    throw new MlsError('INVALID_COMMIT', 'commit: the committer changed more than its key');
-  }
+  return (
+    before !== undefined &&
+    after !== undefined &&
+    unchanged(before) === unchanged(after) &&
+    sameBytes(before.signaturePublicKey, after.signaturePublicKey) &&
+    after.extensions.length === 0
+  );
 }
 
-async function runLibrary(
+/** Who is in goes on, whatever became of its keys: only leaves that come are judged. */
+export function isKnownLeaf(
+  members: readonly Member[],
+  credential: Credential,
+  key: Uint8Array,
+): boolean {
+  const identity = identityOf(credential);
+  return members.some(
+    ({ userId, deviceId, identityPub }) =>
+      userId === identity?.userId && deviceId === identity.deviceId && sameBytes(identityPub, key),
+  );
+}
+
+/** A device that was revoked after others took it in: whoever comes later takes it in too, and out again. */
+export function wasDevice(
+  { manifests }: Pick<MlsParts, 'manifests'>,
+  credential: Credential,
+  key: Uint8Array,
+): boolean {
+  const identity = identityOf(credential);
+  if (identity === undefined || deviceIdOf(key) !== identity.deviceId) return false;
+  const { revoked = [] } = manifests(identity.userId) ?? {};
+  return revoked.some((one) => sameBytes(one, key));
+}
+
+/** Judges only leaves that come: members that learn of keys at different times must not go different ways. */
+export async function runLibrary(
   parts: MlsParts,
   group: MlsGroup,
-  privateMessage: PrivateMessage,
+  message: MlsFramedMessage,
   callback: IncomingMessageCallback,
   reason: 'DECRYPT_FAILED' | 'INVALID_COMMIT',
 ): Promise<ProcessMessageResult> {
-  // Who is in goes on, whatever became of its keys: members that learn of that at different times must not
-  // go different ways. Only leaves that come are judged.
   const members = group.members();
-  const isMember = (credential: Credential, key: Uint8Array): boolean => {
-    const identity = identityOf(credential);
-    return members.some(
-      ({ userId, deviceId, identityPub }) =>
-        userId === identity?.userId &&
-        deviceId === identity.deviceId &&
-        sameBytes(identityPub, key),
-    );
-  };
-  // The same for who was added before it was revoked: whoever reads that later takes it in, and out again.
-  const wasDevice = (credential: Credential, key: Uint8Array): boolean => {
-    const identity = identityOf(credential);
-    if (identity === undefined || deviceIdOf(key) !== identity.deviceId) return false;
-    const { revoked = [] } = parts.manifests(identity.userId) ?? {};
-    return revoked.some((one) => sameBytes(one, key));
-  };
+  const watch = new CommitWatch(group, await cipherSuite(parts, group.suite), callback);
   const run = async (service: AuthenticationService): Promise<ProcessMessageResult> => {
-    const context = await mlsContext(parts, group.suite, service);
-    const message = {
-      version: protocolVersions.mls10,
-      wireformat: wireformats.mls_private_message,
-      privateMessage,
+    const context = {
+      ...(await mlsContext(parts, group.suite, service)),
+      cipherSuite: watch.suite,
     };
     let result: ProcessMessageResult;
     try {
-      result = await processMessage({ context, state: stateOf(group), message, callback });
+      result = await processMessage({
+        context,
+        state: stateOf(group),
+        message,
+        callback: watch.callback,
+      });
     } catch (cause) {
       throw new MlsError(reason, 'message: refused by the MLS library', { cause });
     }
     if (result.kind === 'newState' && result.actionTaken === 'reject') {
       throw new MlsError('NOT_ALLOWED', 'commit: not allowed by the rules of the group');
     }
+    if (result.kind === 'newState') watch.requireOwnPath(result.newState);
     return result;
   };
-  return authenticated(
-    parts.manifests,
-    run,
-    (credential, key) => isMember(credential, key) || wasDevice(credential, key),
-  );
+  try {
+    return await authenticated(
+      parts.manifests,
+      run,
+      (credential, key) =>
+        isKnownLeaf(members, credential, key) || wasDevice(parts, credential, key),
+    );
+  } catch (error) {
+    throw watch.judged(error);
+  }
 }

@@ -11,6 +11,8 @@ import type { Change, PendingCommit } from './commit.ts';
 import { cipherSuite } from './context.ts';
 import type { MlsParts } from './context.ts';
 import { MlsError } from './errors.ts';
+import { comeBack, groupInfoOf, processReturn } from './external.ts';
+import type { Return } from './external.ts';
 import type { MlsGroup } from './group.ts';
 import { stateOf } from './group.ts';
 import { inspectKeyPackage, makeKeyPackage } from './key-package.ts';
@@ -47,6 +49,14 @@ export interface Mls {
     authenticatedData: Uint8Array,
   ): Promise<Encrypted>;
   process(group: MlsGroup, message: Uint8Array): Promise<Processed>;
+  /** For devices that lost their place: see external.ts. */
+  groupInfoOf(group: MlsGroup): Promise<Uint8Array>;
+  comeBack(
+    groupInfo: Uint8Array,
+    lost: MlsGroup,
+    own: Parameters<typeof comeBack>[3],
+  ): Promise<Return>;
+  processReturn(group: MlsGroup, message: Uint8Array): ReturnType<typeof processReturn>;
   /** A secret of this epoch, equal on all members. RFC 9420 section 8.5. */
   exporter(
     group: MlsGroup,
@@ -82,6 +92,9 @@ export function createMls(options: {
     joinFromWelcome: (welcome, rows, key) => joinFromWelcome(parts, welcome, rows, key),
     encrypt: (group, plaintext, aad) => encrypt(parts, group, plaintext, aad),
     process: (group, message) => process(parts, group, message),
+    groupInfoOf: (group) => groupInfoOf(parts, group),
+    comeBack: (groupInfo, lost, own) => comeBack(parts, groupInfo, lost, own),
+    processReturn: (group, message) => processReturn(parts, group, message),
     exporter: async (group, label, context, length) => {
       // A removed member is still in its last epoch: its exporter would be the others' past one.
       if (!group.isActive) throw new MlsError('REMOVED', 'group: this device has been removed');
