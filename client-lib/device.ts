@@ -30,7 +30,7 @@ import { Holes } from './holes.ts';
 import { Housekeeping } from './housekeeping.ts';
 import { Fallback } from './ladder/fallback.ts';
 import { Guardian } from './kt/guardian.ts';
-import { Logs, type LogsParts } from './kt/logs.ts';
+import { labelOf, Logs, type LogsParts } from './kt/logs.ts';
 import { OwnKeys } from './kt/own-keys.ts';
 import { KeyPublisher } from './key-publisher.ts';
 import { Link, type Caller, type Session } from './link.ts';
@@ -174,6 +174,7 @@ export class Device {
             identityKey: keys.identityKey,
             receive: (row) => this.#receiver.receivePeer(row),
             onDue: (delayMs) => this.#extras.wake(delayMs),
+            credential: () => logs.known(domain)?.client.credentials.own(labelOf(userId)),
             cardHolder: (of) => this.cards.holder(of),
           });
     const onOutbox = (): void => {

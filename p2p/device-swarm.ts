@@ -111,6 +111,7 @@ export class DeviceSwarm implements AsyncDisposable {
     this.#options = options;
     this.#seq = options.lastSeq;
     this.#record = this.#sign();
+    options.onRecord?.(this.#record.signed, this.#seq);
     this.#client = new DeliverClient(host, {
       runtime: options.runtime,
       record: () => this.record(),
@@ -129,6 +130,7 @@ export class DeviceSwarm implements AsyncDisposable {
     const { clock } = this.#options.runtime;
     if (clock.now() >= this.#record.renewMs || this.#facts().says !== this.#record.says) {
       this.#record = this.#sign();
+      this.#options.onRecord?.(this.#record.signed, this.#seq);
     }
     return this.#record.signed;
   }
@@ -251,7 +253,7 @@ export class DeviceSwarm implements AsyncDisposable {
   }
 
   #sign() {
-    const { runtime, key, device, onRecord } = this.#options;
+    const { runtime, key, device } = this.#options;
     const nowMs = runtime.clock.now();
     const { says, ...facts } = this.#facts();
     // Two: that without addresses is the lower one.
@@ -260,7 +262,6 @@ export class DeviceSwarm implements AsyncDisposable {
     const about = { ...facts, swarmKey: key.publicKey, issuedMs: nowMs, expiresMs };
     const signed = signEndpointRecord({ ...about, seq: this.#seq }, device);
     const hidden = signEndpointRecord({ ...about, addresses: [], seq: this.#seq - 1 }, device);
-    onRecord?.(signed, this.#seq);
     return { signed, hidden, says, renewMs: expiresMs - renewBeforeMs };
   }
 }

@@ -10,6 +10,7 @@ import type { Extra } from '../extras.ts';
 import type { Caller, Session } from '../link.ts';
 import type { Outbox } from '../outbox.ts';
 import { Acquaintances } from '../peers/acquaintances.ts';
+import { EndpointLookups } from '../peers/endpoint-lookups.ts';
 import { Endpoints } from '../peers/endpoints.ts';
 import type { FallbackOptions } from '../peers/peer-swarm.ts';
 import { Peers, type PeersParts } from '../peers/peers.ts';
@@ -29,6 +30,8 @@ export interface FallbackParts {
   readonly identityKey: SigningKey;
   readonly own: { readonly domain: string; readonly nodeAddress: string };
   readonly receive: PeersParts['receive'];
+  /** The own user's credential (KT), if the log made one. */
+  readonly credential: () => Uint8Array | undefined;
   /** See AcquaintancesParts. */
   readonly cardHolder: (device: string) => string | undefined;
   /** Something is to be told to conversations soon. */
@@ -40,6 +43,7 @@ export class Fallback {
   readonly #guest: SealedSender;
   readonly #endpoints: Endpoints | undefined;
   readonly #peers: Peers | undefined;
+  readonly #lookups: EndpointLookups | undefined;
   readonly #ladder: Ladder;
 
   constructor({ options, receive, identityKey, onDue, ...parts }: FallbackParts) {
@@ -50,11 +54,25 @@ export class Fallback {
     if (swarm !== undefined) {
       const onLearned = (target: string): void => this.#ladder.learned(target);
       const { reach } = swarm;
-      const endpoints = new Endpoints({ store, runtime, events, reach, onDue, onLearned });
+      const isSettling = (): boolean => this.#peers?.isSettling === true;
+      const endpoints = new Endpoints({
+        ...{ store, runtime, events, reach, onDue, onLearned, isSettling },
+      });
       const acquaintances = new Acquaintances(parts);
       this.#endpoints = endpoints;
+      const callerOf = (domain: string): Promise<Caller> => this.callerOf(domain);
+      this.#lookups = new EndpointLookups({
+        ...{ store, runtime, events, acquaintances, endpoints, callerOf },
+      });
       this.#peers = new Peers({
         ...{ store, runtime, swarm, identityKey, receive, endpoints, acquaintances },
+        guests:
+          options.guestPlaces === false
+            ? undefined
+            : {
+                ...{ store, runtime, transport: parts.transport, ownDomain: own.domain },
+                ...{ rid: identityKey.publicKey, credential: parts.credential },
+              },
       });
     }
     const { domain } = own;
@@ -73,7 +91,8 @@ export class Fallback {
   async stop(): Promise<void> {
     // Together: the end of the swarm ends what the ladder waits for.
     await Promise.all([this.#ladder.stop(), this.#peers?.stop()]);
-    await this.#guest.close();
+    // A node that does not answer is not waited for.
+    await Promise.all([this.#guest.close(), this.#lookups?.stop()]);
   }
 
   /** The swarm looks for its addresses and relays, and every way is tried anew. */
@@ -89,6 +108,7 @@ export class Fallback {
 
   follow(session: Session): void {
     this.#peers?.follow(session);
+    this.#lookups?.soon();
   }
 
   /** Calls another domain's node without saying who asks. Errors are those of SealedSender.send. */

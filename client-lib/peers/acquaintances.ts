@@ -42,6 +42,11 @@ export class Acquaintances {
     throw new PermissionDeniedError('BLOCKED', 'this device takes nothing from you');
   }
 
+  /** User ids by device (hex) of all members of conversations. */
+  members(): Promise<ReadonlyMap<string, string>> {
+    return this.#look();
+  }
+
   #look(): Promise<ReadonlyMap<string, string>> {
     if (this.#known !== undefined) return this.#known;
     const looking = this.#members();

@@ -21,6 +21,8 @@ export const endpointRules = {
   changeMs: hourMs,
   /** A swarm that starts looks for its relays first: its record is told after this time (ms). */
   settleMs: 2_000,
+  /** Between two looks whether it found others' relays too (ms). */
+  settlingMs: 500,
   /** New members are told within this time (ms), not all at once. */
   joinJitterMs: 10_000,
   /** Checked records in memory. */
@@ -37,6 +39,8 @@ export interface EndpointsParts {
   readonly onDue: (delayMs?: number) => void;
   /** A newer record of a device (hex) is kept, or it came by itself. */
   readonly onLearned: (target: string) => void;
+  /** The own record is going to be another one in a moment. */
+  readonly isSettling?: () => boolean;
 }
 
 export class Endpoints implements Extra {
@@ -116,7 +120,9 @@ export class Endpoints implements Extra {
   }
 
   #unsettledMs(): number {
-    return Math.max(0, (this.#settledMs ?? 0) - this.#parts.runtime.clock.monotonic());
+    const { runtime, isSettling } = this.#parts;
+    const waitMs = Math.max(0, (this.#settledMs ?? 0) - runtime.clock.monotonic());
+    return waitMs === 0 && isSettling?.() === true ? endpointRules.settlingMs : waitMs;
   }
 
   /** A record that the device `from` sent inside MLS. What breaks a rule, or is not newer, is dropped. */

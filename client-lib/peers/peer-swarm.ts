@@ -9,7 +9,14 @@ import type { DeviceSwarm, DeviceSwarmOptions } from '@quicprochat/p2p/device';
 /** A running swarm. */
 export type PeerDelivery = Pick<
   DeviceSwarm,
-  'record' | 'deliver' | 'setRelays' | 'networkChanged' | typeof Symbol.asyncDispose
+  | 'peerId'
+  | 'record'
+  | 'hiddenRecord'
+  | 'deliver'
+  | 'setRelays'
+  | 'relays'
+  | 'networkChanged'
+  | typeof Symbol.asyncDispose
 >;
 
 /** What a client gives to its swarm: the keys, and what becomes of what comes. */
@@ -30,4 +37,9 @@ export interface PeerSwarm {
 export interface FallbackOptions {
   /** Devices deliver to each other. Absent: only the nodes of recipients are tried. */
   readonly peers?: PeerSwarm;
+  /**
+   * False: no places at relays of other nodes than the own one, to which this device would show the credential
+   * of its user.
+   */
+  readonly guestPlaces?: boolean;
 }

@@ -17,7 +17,9 @@ import type { Receiver } from '../receiver.ts';
 import type { ClientStore, OutboxEntry, PeerPath } from '../store/store.ts';
 import type { Acquaintances } from './acquaintances.ts';
 import type { Endpoints } from './endpoints.ts';
+import { GuestPlaces, type GuestPlacesParts } from './guest-places.ts';
 import type { PeerDelivery, PeerSwarm } from './peer-swarm.ts';
+import { usableRelay } from './usable-relay.ts';
 
 export const peersLimits = {
   /** Wait before a swarm that did not start is tried again (ms). */
@@ -35,10 +37,18 @@ export interface PeersParts {
   readonly receive: Receiver['receivePeer'];
   readonly endpoints: Endpoints;
   readonly acquaintances: Acquaintances;
+  /** Absent: relays of the own node alone. */
+  readonly guests?: Omit<GuestPlacesParts, keyof OfSwarm> | undefined;
 }
+
+/** What places of guests need of the running swarm. */
+type OfSwarm = Pick<GuestPlacesParts, 'rules' | 'record' | 'isReserved' | 'onChange'>;
 
 export class Peers {
   readonly #parts: PeersParts;
+  readonly #places: GuestPlaces | undefined;
+  /** The own node's. */
+  #ownRelay: string | undefined;
   #running: PeerDelivery | undefined;
   #starting: Promise<void> = Promise.resolve();
   #session: Session | undefined;
@@ -48,6 +58,22 @@ export class Peers {
 
   constructor(parts: PeersParts) {
     this.#parts = parts;
+    const { guests, swarm } = parts;
+    this.#places =
+      guests &&
+      new GuestPlaces({
+        ...guests,
+        rules: () => this.#running && { reach: swarm.reach, ownPeerId: this.#running.peerId },
+        record: () => this.#running?.hiddenRecord(),
+        isReserved: (relay) =>
+          this.#running?.relays.some((one) => one.address === relay && one.isReserved) === true,
+        onChange: () => this.#setRelays(),
+      });
+  }
+
+  /** It is still looked for first places at relays: what the own record says changes in a moment. */
+  get isSettling(): boolean {
+    return this.#places?.isSettling === true;
   }
 
   /** No effect while it runs. */
@@ -62,6 +88,7 @@ export class Peers {
     this.#timer?.cancel();
     const { endpoints, acquaintances } = this.#parts;
     await this.#starting;
+    await this.#places?.stop();
     endpoints.gone();
     endpoints.stop();
     acquaintances.stop();
@@ -71,6 +98,7 @@ export class Peers {
 
   networkChanged(): void {
     this.#running?.networkChanged();
+    this.#places?.look();
   }
 
   /** The own node is there: its relay takes this device once it knows its swarm. */
@@ -124,10 +152,13 @@ export class Peers {
         onRecord: (signed, seq) => {
           endpoints.changed(signed, seq);
           void this.#publish();
+          // A relay gave its place, maybe.
+          this.#places?.look();
         },
       });
       this.#running = running;
       this.#refresh(running);
+      this.#places?.start();
       void this.#publish();
     } catch (error) {
       runtime.log.warn('the swarm does not start', { error: String(error) });
@@ -159,13 +190,24 @@ export class Peers {
     const [session, running] = [this.#session, this.#running];
     if (session === undefined || session.signal.aborted || running === undefined) return;
     try {
-      const { relays } = await session.call(methods.publishEndpoint, {
-        endpoint: running.record(),
+      // Who has a token of this device may be told its relays (801), and no address of its own.
+      const { relays, peers } = await session.call(methods.publishEndpoint, {
+        ...{ endpoint: running.hiddenRecord(), isShared: true },
       });
-      if (!this.#isStopped) running.setRelays(relays.slice(0, 3));
+      if (this.#isStopped) return;
+      const { reach } = this.#parts.swarm;
+      this.#ownRelay = usableRelay(relays, { reach, ownPeerId: running.peerId });
+      this.#setRelays();
+      this.#places?.offered(peers, session);
     } catch (error) {
       if (hasReason(error, 'FEATURE_OFF', 'UNIMPLEMENTED')) return;
       this.#parts.runtime.log.debug('endpoint not published', { error: String(error) });
     }
+  }
+
+  #setRelays(): void {
+    const own = this.#ownRelay === undefined ? [] : [this.#ownRelay];
+    if (this.#isStopped) return;
+    this.#running?.setRelays([...own, ...(this.#places?.relays ?? [])]);
   }
 }

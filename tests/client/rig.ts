@@ -162,12 +162,16 @@ export class Rig implements AsyncDisposable {
     this.blue = blue;
   }
 
-  /** `config`: what both nodes have beside the usual; `clock`: the time that they live in. */
-  static async make(config = '', clock: Clock = systemClock): Promise<Rig> {
+  /** `config`: what nodes have beside the usual, the same or each its own; `clock`: the time they live in. */
+  static async make(
+    config: string | readonly [red: string, blue: string] = '',
+    clock: Clock = systemClock,
+  ): Promise<Rig> {
+    const [ofRed, ofBlue] = typeof config === 'string' ? [config, config] : config;
     const network = memoryNetwork(testRuntime);
     const runtime = { ...testRuntime, clock };
-    const red = await LocalNode.create(network, 'red.example', config, runtime);
-    const blue = await LocalNode.create(network, 'blue.example', config, runtime);
+    const red = await LocalNode.create(network, 'red.example', ofRed, runtime);
+    const blue = await LocalNode.create(network, 'blue.example', ofBlue, runtime);
     await red.start([blue]);
     await blue.start([red]);
     return new Rig(network, red, blue);
