@@ -6,6 +6,7 @@
 import { createHash } from 'node:crypto';
 import { fromBinary, toBinary } from '@bufbuild/protobuf';
 import { isDomain } from './address.ts';
+import { sameBytes } from './bytes.ts';
 import {
   ChannelUpdateSchema,
   SignedChannelUpdateSchema,
@@ -16,6 +17,8 @@ import { InvalidArgumentError } from './status.ts';
 
 export const channelLimits = {
   cidBytes: 32,
+  seedBytes: 32,
+  nonceBytes: 32,
   domainsHashBytes: 16,
   /** Domains of one group. */
   domains: 256,
@@ -25,6 +28,35 @@ export const channelLimits = {
   /** Encoded SignedChannelUpdate. */
   updateBytes: 128 * 1024,
 } as const;
+
+/**
+ * Id of a channel (32 bytes): SHA-256("qpc-channel" || seed || each hub and a zero byte). It commits to who
+ * may begin it: nobody finds a seed for the id of a channel that is somebody else's.
+ */
+export function channelId(seed: Uint8Array, hubs: readonly string[]): Uint8Array {
+  const hash = createHash('sha256').update('qpc-channel').update(seed);
+  for (const hub of hubs) hash.update(`${hub}\0`);
+  return new Uint8Array(hash.digest());
+}
+
+/** Seed of a channel of a group (both 32 bytes); tells nobody the group's id. */
+export function groupChannelSeed(group: Uint8Array, nonce: Uint8Array): Uint8Array {
+  return seedOf('qpc-channel-of-group', group, nonce);
+}
+
+/** Seed of a channel that a device makes by itself (both 32 bytes). */
+export function deviceChannelSeed(rid: Uint8Array, nonce: Uint8Array): Uint8Array {
+  return seedOf('qpc-channel-of-device', rid, nonce);
+}
+
+function seedOf(what: string, owner: Uint8Array, nonce: Uint8Array): Uint8Array {
+  return new Uint8Array(createHash('sha256').update(what).update(owner).update(nonce).digest());
+}
+
+/** Whether an update is of the channel that its seed and hubs name. */
+export function isOfItsChannel({ cid, seed, hubs }: ChannelUpdate): boolean {
+  return sameBytes(cid, channelId(seed, hubs));
+}
 
 /** What a post's signature covers. */
 export interface ChannelStatement {
@@ -93,12 +125,15 @@ export function parseChannelUpdate(payload: Uint8Array): ParsedChannelUpdate {
   }
   const { update: signedBytes, signature } = decode(SignedChannelUpdateSchema, payload);
   const update = decode(ChannelUpdateSchema, signedBytes);
-  const { cid, hubs, epoch, writePub, add, remove } = update;
+  const { cid, hubs, epoch, writePub, add, remove, seed } = update;
   if (cid.length !== channelLimits.cidBytes) throw bad(`cid: ${cid.length} bytes, need 32`);
   const wrongHubs = hubsViolation(hubs);
   if (wrongHubs !== undefined) throw bad(`hubs: ${wrongHubs}`);
   if (epoch > BigInt(Number.MAX_SAFE_INTEGER)) throw bad('epoch: above 2^53 - 1');
-  if (writePub.length !== 32) throw bad(`writePub: ${writePub.length} bytes, need 32`);
+  if (writePub.length !== 0 && writePub.length !== 32) {
+    throw bad(`writePub: ${writePub.length} bytes, need 32 or none`);
+  }
+  if (seed.length !== channelLimits.seedBytes) throw bad(`seed: ${seed.length} bytes, need 32`);
   if (add.length + remove.length > channelLimits.changes) {
     throw bad(`${add.length + remove.length} changes, at most ${channelLimits.changes}`);
   }

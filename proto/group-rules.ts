@@ -84,6 +84,7 @@ export const submitRules: FieldRules<m.SubmitCommitRequest> = {
     }),
   ),
   groupInfo: bytesBetween(0, maxGroupInfoBytes),
+  channelNonce: emptyOrBytes(channelLimits.nonceBytes),
 };
 
 const hashOrNone = emptyOrBytes(groupLogLimits.hashBytes);

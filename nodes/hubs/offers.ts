@@ -97,14 +97,14 @@ export class CommitOffers {
     peerOf: (domain: string) => string,
   ): PreparedCommit {
     const { domain: own, knows } = this.#parts;
-    const { channel, commit, mid, groupInfo } = request;
+    const { channel, commit, mid, groupInfo, channelNonce } = request;
     const others = (channel?.domains ?? []).filter((domain) => domain !== own);
     const targetOf = ({ rid, domain, token }: CommitTarget): GroupTarget =>
       domain === own ? { rid, token } : { rid, token, peer: peerOf(domain) };
     return {
       parsed: parseEntry(request.entry),
       submit: toBinary(SubmitCommitRequestSchema, { ...request, hub: '' }),
-      ...{ commit, mid, groupInfo },
+      ...{ commit, mid, groupInfo, channelNonce },
       ttlMs: maxTtlS * 1000,
       domain: own,
       targets: request.targets.map(targetOf),

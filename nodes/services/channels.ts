@@ -3,6 +3,8 @@
  * node learns the channel, the epoch and the domains; who wrote it, from the session alone.
  */
 import {
+  channelId,
+  deviceChannelSeed,
   domainsHash,
   FailedPreconditionError,
   InvalidArgumentError,
@@ -121,9 +123,13 @@ export function channelHandlers({
   return {
     async createChannel(request, context) {
       const { identityPub } = deviceOf(context);
-      const { cid, hubs, epoch, writePub } = request;
+      const { cid, hubs, epoch, writePub, nonce } = request;
       if (!hubs.includes(domain)) {
         throw new PermissionDeniedError('PEER_DENIED', 'this node is no hub of the channel');
+      }
+      const own = channelId(deviceChannelSeed(identityPub, nonce), hubs);
+      if (Buffer.compare(cid, own) !== 0) {
+        throw new InvalidArgumentError('BAD_FIELD', 'cid: not of this device, nonce and hubs');
       }
       return store.createChannel(identityPub, {
         ...{ cid, hubs, writePub },

@@ -46,6 +46,8 @@ interface Member {
   joined: number;
   acked: number;
   leaseUntilMs: number;
+  /** It was taken out: the last seq that it reads. */
+  until?: number;
 }
 
 /** The log as a list: one entry for each seq ever assigned. */
@@ -73,7 +75,14 @@ class Model {
     this.members.set(index, { joined: head, acked: head, leaseUntilMs: nowMs + leaseMs });
   }
 
+  leave(index: number, member: Member): void {
+    const keepsNone = member.acked >= this.head || this.lapsed.has(index);
+    if (keepsNone) this.members.delete(index);
+    else member.until = this.head;
+  }
+
   touch(index: number, member: Member, nowMs: number): void {
+    if (member.until !== undefined) return;
     if (!this.lapsed.has(index) && member.leaseUntilMs - nowMs > leaseMs - dayMs) return;
     member.leaseUntilMs = nowMs + leaseMs;
     this.lapsed.delete(index);
@@ -96,22 +105,28 @@ class Model {
 
   sweep(nowMs: number): void {
     for (const entry of this.entries) if (entry.expiresMs <= nowMs) entry.isHeld = false;
-    for (const [index, { leaseUntilMs }] of this.members) {
-      if (leaseUntilMs <= nowMs) this.lapsed.add(index);
+    for (const [index, { leaseUntilMs, until }] of this.members) {
+      if (leaseUntilMs > nowMs) continue;
+      if (until === undefined) this.lapsed.add(index);
+      else this.members.delete(index);
     }
     this.trim();
   }
 
-  fetch({ joined, acked }: Member, after: number): { gap: unknown; rows: unknown } {
+  fetch({ joined, acked, until = this.head }: Member, after: number) {
     const start = Math.max(after, joined);
     let first = start + 1;
-    while (first <= this.head && this.entries[first - 1]?.isHeld !== true) first += 1;
+    while (first <= until && this.entries[first - 1]?.isHeld !== true) first += 1;
     const from = Math.max(start, acked) + 1;
     const rows = [];
-    for (let seq = first; this.entries[seq - 1]?.isHeld === true; seq += 1) {
+    for (let seq = first; seq <= until && this.entries[seq - 1]?.isHeld === true; seq += 1) {
       rows.push([seq, hex(this.entries[seq - 1]?.post.mid ?? new Uint8Array())]);
     }
-    return { gap: from < first ? { from, to: first - 1 } : undefined, rows };
+    const isEmpty = this.floor > this.head;
+    return {
+      gap: from < first ? { from, to: first - 1 } : undefined,
+      ...{ rows, floor: isEmpty ? until + 1 : this.floor, head: until },
+    };
   }
 }
 
@@ -168,10 +183,13 @@ class Run {
         const member = model.members.get(one.who);
         const acking = store.ackChannel(this.#rid(one.who), group.cid, upTo);
         if (member === undefined) return assert.rejects(acking, { reason: 'UNKNOWN_CHANNEL' });
+        const { until } = member;
+        if (upTo > (until ?? upTo)) return assert.rejects(acking, { reason: 'BAD_CURSOR' });
         await acking;
         model.touch(one.who, member, this.#nowMs);
         if (upTo <= member.acked) return;
         member.acked = upTo;
+        if (upTo === until) model.members.delete(one.who);
         model.trim();
         return;
       }
@@ -179,11 +197,12 @@ class Run {
         return this.fetch(one.who, one.pick % (model.head + 1));
       case 'toggle': {
         const rid = this.#rid(one.who);
-        const isMember = model.members.has(one.who);
+        const member = model.members.get(one.who);
+        const isMember = member !== undefined && member.until === undefined;
         const add = isMember ? [] : [{ rid, token: new Uint8Array(0) }];
         const remove = isMember ? [rid] : [];
         await store.applyChannelUpdate(red, group.advance({ add, remove, removal: isMember }));
-        if (isMember) model.members.delete(one.who);
+        if (isMember) model.leave(one.who, member);
         else model.join(one.who, this.#nowMs);
         // What only the removed one waited for goes with the sweep.
         await store.sweep();
@@ -210,12 +229,13 @@ class Run {
       const { rows, gap, floor, head } = read;
       assert.deepEqual(
         { gap, floor, head, rows: rows.map(({ seq, mid }) => [seq, hex(mid)]) },
-        { ...model.fetch(member, after), floor: model.floor, head: model.head },
+        model.fetch(member, after),
       );
       model.touch(index, member, this.#nowMs);
     } catch (error) {
-      if (!hasReason(error, 'UNKNOWN_CHANNEL')) throw error;
-      assert.equal(member, undefined);
+      if (hasReason(error, 'BAD_CURSOR')) assert.ok(after > (member?.until ?? after));
+      else if (hasReason(error, 'UNKNOWN_CHANNEL')) assert.equal(member, undefined);
+      else throw error;
     }
   }
 }

@@ -49,6 +49,7 @@ export const groupsMethods = {
       hubs: hubSet,
       epoch: safeSeq,
       writePub: exactBytes(32),
+      nonce: exactBytes(channelLimits.nonceBytes),
     },
   }),
   removeMember: submittingFor(410, 'RemoveMember'),

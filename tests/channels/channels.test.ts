@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
 import {
   call,
+  deviceChannelSeed,
   domainsHash,
   messageTag,
   methods,
@@ -62,9 +63,10 @@ suite('channels', () => {
   });
 
   async function createChannel(creator = alice): Promise<TestGroup> {
-    const group = new TestGroup([redName]);
+    const nonce = bytes(32);
+    const group = new TestGroup([redName], 0, deviceChannelSeed(creator.rid, nonce));
     const { cid, hubs, writePub } = group.asNew();
-    const request = { cid, hubs: [...hubs], epoch: 0n, writePub };
+    const request = { cid, hubs: [...hubs], epoch: 0n, writePub, nonce };
     const { wasNew } = await call(creator.connection, methods.createChannel, request);
     assert.equal(wasNew, true);
     return group;
@@ -117,23 +119,33 @@ suite('channels', () => {
   });
 
   test('CreateChannel is one per cid, and only where this node is a hub', async () => {
-    const group = await createChannel();
-    const { cid, writePub } = group.asNew();
-    const good = { cid, hubs: [redName], epoch: 0n, writePub };
+    const nonce = bytes(32);
+    const { cid, writePub } = new TestGroup(
+      [redName],
+      0,
+      deviceChannelSeed(alice.rid, nonce),
+    ).asNew();
+    const good = { cid, hubs: [redName], epoch: 0n, writePub, nonce };
     const create = (device: TestDevice, change: object) =>
       call(device.connection, methods.createChannel, { ...good, ...change });
+    // Nobody else makes it, before or after.
+    await refused(create(ann, {}), 'BAD_FIELD');
+    assert.equal((await create(alice, {})).wasNew, true);
     assert.equal((await create(alice, {})).wasNew, false);
-    await refused(create(ann, {}), 'NAME_TAKEN');
-    await refused(create(ann, { cid: bytes(32), hubs: [blueName] }), 'PEER_DENIED');
+    await refused(create(ann, {}), 'BAD_FIELD');
+    await refused(create(ann, { hubs: [blueName] }), 'PEER_DENIED');
     for (const change of [
       { cid: bytes(31) },
+      { cid: bytes(32) },
+      { nonce: bytes(31) },
+      { nonce: bytes(32) },
       { hubs: [] },
       { hubs: [redName, blueName] },
       { hubs: ['Red.Example'] },
       { epoch: 2n ** 60n },
       { writePub: bytes(33) },
     ]) {
-      await refused(create(ann, { cid: bytes(32), ...change }), 'BAD_FIELD');
+      await refused(create(alice, { ...change }), 'BAD_FIELD');
     }
   });
 

@@ -3,7 +3,15 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { channelWriteKey, domainsOf, sendPost, signPost } from '@quicprochat/client-lib/channel';
 import { createMls, mandatorySuite } from '@quicprochat/client-lib/mls';
-import { call, deviceIdOf, methods, systemClock, systemRandom } from '@quicprochat/proto';
+import {
+  call,
+  channelId,
+  deviceChannelSeed,
+  deviceIdOf,
+  methods,
+  systemClock,
+  systemRandom,
+} from '@quicprochat/proto';
 import {
   Outcome,
   type EnqueueRequestSchema,
@@ -32,10 +40,12 @@ test('a member posts; the node hears the domains only when it asks for them', as
     signatureKey: { publicKey: rid, seed },
     name: 'many',
   });
-  const cid = systemRandom.bytes(32);
-  const { publicKey: writePub } = await channelWriteKey(mls, group, cid);
+  const nonce = systemRandom.bytes(32);
   const hubs = ['red.example'];
-  await call(connection, methods.createChannel, { cid, hubs, epoch: group.epoch, writePub });
+  const cid = channelId(deviceChannelSeed(rid, nonce), hubs);
+  const { publicKey: writePub } = await channelWriteKey(mls, group, cid);
+  const channel = { cid, hubs, epoch: group.epoch, writePub, nonce };
+  await call(connection, methods.createChannel, channel);
 
   const sent: number[] = [];
   const session: Parameters<typeof sendPost>[0] = {

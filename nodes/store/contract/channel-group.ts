@@ -3,6 +3,7 @@
  * ChannelUpdates as its members and its hub make them.
  */
 import {
+  channelId,
   signChannelPost,
   signChannelUpdate,
   signingKeyFromSeed,
@@ -20,17 +21,25 @@ export interface UpdateChanges {
   readonly epoch?: bigint;
   readonly writePub?: Uint8Array;
   readonly removal?: boolean;
+  readonly seed?: Uint8Array;
   readonly add?: readonly { readonly rid: Uint8Array; readonly token: Uint8Array }[];
   readonly remove?: readonly Uint8Array[];
 }
 
 export class TestGroup {
-  readonly cid: Uint8Array = systemRandom.bytes(32);
+  readonly cid: Uint8Array;
+  readonly seed: Uint8Array;
   readonly hubs: readonly string[];
   epoch: number;
   readonly #keys = new Map<number, SigningKey>();
 
-  constructor(hubs: readonly string[] = ['red.example'], epoch = 0) {
+  constructor(
+    hubs: readonly string[] = ['red.example'],
+    epoch = 0,
+    seed: Uint8Array = systemRandom.bytes(32),
+  ) {
+    this.seed = seed;
+    this.cid = channelId(seed, hubs);
     this.hubs = hubs;
     this.epoch = epoch;
   }
@@ -72,10 +81,10 @@ export class TestGroup {
 
   /** An update of the group's epoch, not signed yet. */
   update(changes: UpdateChanges = {}): ChannelUpdate {
-    const { cid, hubs, epoch } = this;
+    const { cid, hubs, epoch, seed } = this;
     const { add = [], remove = [], ...rest } = changes;
     return create(ChannelUpdateSchema, {
-      cid,
+      ...{ cid, seed },
       epoch: BigInt(epoch),
       writePub: this.writeKey(epoch).publicKey,
       ...rest,

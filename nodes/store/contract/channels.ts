@@ -171,6 +171,13 @@ export function channelContract(open: OpenStore): void {
     const first = group.advance({ add });
     await assert.rejects(store.applyChannelUpdate('evil.example', first), peerDenied);
     await assert.rejects(store.applyChannelUpdate(red, group.advance()), unknownChannel);
+    // The id says who may begin it: no other domain can, whatever it claims.
+    const squat = { add, hubs: ['evil.example'] };
+    const otherSeed = { ...squat, seed: systemRandom.bytes(32) };
+    for (const claim of [squat, otherSeed]) {
+      const forged = signChannelUpdate(group.update(claim), group.writeKey(8));
+      await assert.rejects(store.applyChannelUpdate('evil.example', forged), badField);
+    }
     await store.applyChannelUpdate(blue, first);
     assert.deepEqual(await store.channelMembers(alice, group.cid), { rids: [alice], epoch: 8 });
     // The next ones from a recorded hub, in order, signed by the epoch before.
@@ -212,6 +219,7 @@ export function channelContract(open: OpenStore): void {
       sign({ hubs: [red, blue] }),
       sign({ epoch: 2n ** 60n }),
       sign({ writePub: new Uint8Array(33) }),
+      sign({ seed: new Uint8Array(31) }),
       sign({ remove: [new Uint8Array(1)] }),
       sign({ add: [{ rid: new Uint8Array(31), token: none }] }),
       sign({ add: [{ rid: new Uint8Array(32), token: new Uint8Array(15) }] }),
@@ -222,7 +230,7 @@ export function channelContract(open: OpenStore): void {
     await store.applyChannelUpdate(red, sign({}));
   });
 
-  test('a joiner reads what came after it joined; who is removed reads nothing', async () => {
+  test('a joiner reads what came after it joined; who is removed, what came before', async () => {
     const { fixture, store } = await storeFixture(open);
     await using _ = fixture;
     const { group, rids } = await channelOf(store, 1);
@@ -236,15 +244,68 @@ export function channelContract(open: OpenStore): void {
     await store.postToChannel(after);
     assert.deepEqual(await mids(store, group, bob), midsOf([after]));
     assert.deepEqual(await mids(store, group, alice), midsOf([before, after]));
-    // A removed subscriber keeps nobody's rows.
     await store.ackChannel(alice, group.cid, 2);
     await store.applyChannelUpdate(red, group.advance({ remove: [bob], removal: true }));
+    const { cid } = group;
+    assert.deepEqual(await store.channelMembers(alice, cid), { rids: [alice], epoch: 2 });
+    await assert.rejects(store.channelMembers(bob, cid), unknownChannel);
+    await store.postToChannel(group.post());
+    const last = await store.fetchChannel(bob, { cid, after: 0 }, 9, 9_999);
+    assert.deepEqual([last.head, last.rows.map(({ mid }) => hex(mid))], [2, midsOf([after])]);
+    assert.equal((await store.fetchChannel(bob, { cid, after: 2 }, 9, 9_999)).rows.length, 0);
+    const badCursor = { reason: 'BAD_CURSOR' };
+    await assert.rejects(store.fetchChannel(bob, { cid, after: 3 }, 9, 9_999), badCursor);
+    await assert.rejects(store.ackChannel(bob, cid, 3), badCursor);
+    // What it has read is kept for nobody.
+    await store.ackChannel(bob, cid, 2);
+    assert.equal((await store.fetchChannel(alice, { cid, after: 2 }, 1, 1)).floor, 3);
+    await assert.rejects(store.fetchChannel(bob, { cid, after: 0 }, 1, 1), unknownChannel);
+  });
+
+  test('who is removed and never reads has its lease, and comes back as a joiner', async () => {
+    const { fixture, store } = await storeFixture(open);
+    await using _ = fixture;
+    const { group, rids } = await channelOf(store, 3);
+    const [alice, bob, carol] = rids;
+    const { cid } = group;
+    await store.postToChannel(group.post());
+    await store.applyChannelUpdate(red, group.advance({ remove: [bob, carol], removal: true }));
+    await store.ackChannel(alice, cid, 1);
+    const add = [{ rid: carol, token: new Uint8Array(0) }];
+    await store.applyChannelUpdate(red, group.advance({ add }));
+    const post = group.post();
+    await store.postToChannel(post);
+    assert.deepEqual(await mids(store, group, carol), midsOf([post]), 'as whoever joins');
+    assert.equal((await mids(store, group, bob)).length, 1);
+    fixture.nowMs += 31 * 24 * 60 * minuteMs;
     await store.sweep();
-    const { floor } = await store.fetchChannel(alice, { cid: group.cid, after: 2 }, 1, 1);
-    assert.equal(floor, 3);
-    await assert.rejects(store.fetchChannel(bob, { cid: group.cid, after: 0 }, 1, 1), {
-      reason: 'UNKNOWN_CHANNEL',
-    });
+    await assert.rejects(store.fetchChannel(bob, { cid, after: 0 }, 1, 1), unknownChannel);
+  });
+
+  test('a channel ends: nobody writes, members read what was posted, and it begins no more', async () => {
+    const { fixture, store } = await storeFixture(open);
+    await using _ = fixture;
+    const { group, rids } = await channelOf(store, 2);
+    const [alice, bob] = rids;
+    const { cid } = group;
+    const post = group.post();
+    await store.postToChannel(post);
+    const none = new Uint8Array(0);
+    const ended = group.advance({ remove: [alice, bob], writePub: none });
+    await store.applyChannelUpdate(red, ended);
+    for (const epoch of [1, 2]) {
+      await assert.rejects(store.postToChannel(group.post({ epoch })), badSignature);
+    }
+    for (const rid of [alice, bob]) {
+      assert.deepEqual(await mids(store, group, rid), midsOf([post]));
+      await store.ackChannel(rid, cid, 1);
+      await assert.rejects(store.fetchChannel(rid, { cid, after: 0 }, 1, 1), unknownChannel);
+    }
+    const add = [{ rid: alice, token: none }];
+    await assert.rejects(store.applyChannelUpdate(red, group.advance({ add })), badSignature);
+    const fresh = new TestGroup();
+    const nothing = fresh.advance({ add, writePub: none });
+    await assert.rejects(store.applyChannelUpdate(red, nothing), unknownChannel);
   });
 
   test('a device that leaves keeps nothing in its channels', async () => {

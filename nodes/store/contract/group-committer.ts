@@ -1,6 +1,7 @@
 /** The members of a group in one hand, as a hub sees them in a test: entries, commits, certificates. */
 import {
   commitHash,
+  groupChannelSeed,
   parseEntry,
   signCertificate,
   signEntry,
@@ -35,6 +36,7 @@ export interface EntryChanges {
 
 export class TestCommitter {
   readonly groupId: Uint8Array = systemRandom.bytes(32);
+  readonly channelNonce: Uint8Array = systemRandom.bytes(32);
   readonly domain: string;
   readonly hubSigning: SigningKey;
   readonly #keys = new Map<number, EpochKeys>();
@@ -49,6 +51,11 @@ export class TestCommitter {
     const keys = this.#keys.get(epoch) ?? { commit: fresh(), join: fresh() };
     this.#keys.set(epoch, keys);
     return keys;
+  }
+
+  /** Of the group's channel. */
+  get channelSeed(): Uint8Array {
+    return groupChannelSeed(this.groupId, this.channelNonce);
   }
 
   /** An entry behind `parent`, or entry 0. */
@@ -94,6 +101,7 @@ export class TestCommitter {
       targets: [],
       welcomes: [],
       updates: [],
+      channelNonce: new Uint8Array(0),
       groupInfo: new Uint8Array(0),
       ttlMs: 30 * dayMs,
       domain: this.domain,

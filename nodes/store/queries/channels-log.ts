@@ -108,6 +108,12 @@ export function channelLogQueries(
   const lapse = db.prepare<[number, number]>(
     'UPDATE channel_cursor SET is_live = 0 WHERE log = ? AND device = ?',
   );
+  const dropLapsed = db.prepare<[number, number]>(
+    'DELETE FROM channel_cursor WHERE log = ? AND device = ? AND until IS NOT NULL',
+  );
+  const dropRead = db.prepare<[number, number]>(
+    'DELETE FROM channel_cursor WHERE log = ? AND device = ? AND until <= acked',
+  );
   const dueLogs = db.prepare<
     [],
     { readonly id: number; readonly head: number; readonly acked: number }
@@ -116,11 +122,15 @@ export function channelLogQueries(
       WHERE trim_due = 1 LIMIT 100`,
   );
   const emptyLogs = db
-    .prepare<[number], number>('SELECT log FROM channel WHERE empty_since_ms <= ? LIMIT 100')
+    .prepare<[number], number>(
+      `SELECT channel.log FROM channel JOIN log ON log.id = channel.log
+        WHERE empty_since_ms <= ? AND row_count = 0 LIMIT 100`,
+    )
     .pluck();
   const forget = [
     'DELETE FROM tomb WHERE log = ?',
     'DELETE FROM channel_key WHERE log = ?',
+    'DELETE FROM channel_cursor WHERE log = ?',
     'DELETE FROM channel WHERE log = ?',
     'DELETE FROM log WHERE id = ?',
   ].map((sql) => db.prepare<[number]>(sql));
@@ -199,6 +209,8 @@ export function channelLogQueries(
   }
 
   function touch(nowMs: number, channel: ChannelRow, cursor: CursorRow): void {
+    // Who was taken out has until then, and no longer.
+    if (cursor.until !== null) return;
     const leftMs = cursor.lease_until_ms - nowMs;
     const isFresh = leftMs > channelBounds.leaseMs - channelBounds.renewAfterMs;
     // A lease from a clock that was ahead must not stay for ever.
@@ -210,6 +222,13 @@ export function channelLogQueries(
   function position(cursor: CursorRow, after: number): Position {
     needSeq(after, 'after');
     return { after: Math.max(after, cursor.joined), acked: cursor.acked };
+  }
+
+  /** The channel and its reader; for who was taken out it ends where that was. */
+  function readable(rid: Uint8Array, cid: Uint8Array) {
+    const { channel, cursor } = members.need(rid, cid);
+    const head = Math.min(channel.head, cursor.until ?? channel.head);
+    return { channel, cursor, seen: { ...channel, head } };
   }
 
   function needHead(channel: ChannelRow, seq: number, name: string): void {
@@ -248,25 +267,26 @@ export function channelLogQueries(
     },
 
     fetch(nowMs, rid, cid, after, maxRows, maxBytes) {
-      const { channel, cursor } = members.need(rid, cid);
-      needHead(channel, after, 'after');
-      const fetched = reads.fetch(channel, position(cursor, after), maxRows, maxBytes);
+      const { channel, cursor, seen } = readable(rid, cid);
+      needHead(seen, after, 'after');
+      const fetched = reads.fetch(seen, position(cursor, after), maxRows, maxBytes);
       touch(nowMs, channel, cursor);
       return fetched;
     },
 
     peek(rid, cid, after, maxRows) {
-      const { channel, cursor } = members.need(rid, cid);
-      needHead(channel, after, 'after');
-      return reads.peek(channel, position(cursor, after), maxRows);
+      const { cursor, seen } = readable(rid, cid);
+      needHead(seen, after, 'after');
+      return reads.peek(seen, position(cursor, after), maxRows);
     },
 
     ack(nowMs, rid, cid, upTo) {
-      const { channel, cursor } = members.need(rid, cid);
-      needHead(channel, upTo, 'upTo');
+      const { channel, cursor, seen } = readable(rid, cid);
+      needHead(seen, upTo, 'upTo');
       touch(nowMs, channel, cursor);
       if (upTo <= cursor.acked) return;
       moveCursor.run(upTo, channel.id, cursor.device);
+      dropRead.run(channel.id, cursor.device);
       // Only the slowest can have kept rows.
       if (cursor.acked <= channel.acked) trimPassed(nowMs, channel);
     },
@@ -274,6 +294,7 @@ export function channelLogQueries(
     sweep(nowMs) {
       for (const { log, device } of ended.all(nowMs, storeBounds.sweepRows)) {
         lapse.run(log, device);
+        dropLapsed.run(log, device);
         setTrimDue.run(1, log);
       }
       let left = trimRows;

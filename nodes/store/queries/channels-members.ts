@@ -6,6 +6,7 @@ import {
   ConflictError,
   hubsViolation,
   InvalidArgumentError,
+  isOfItsChannel,
   NotFoundError,
   PermissionDeniedError,
   ResourceExhaustedError,
@@ -53,6 +54,8 @@ export interface CursorRow {
   readonly lease_until_ms: number;
   readonly is_live: number;
   readonly is_stranger: number;
+  /** Last seq that it reads, having been taken out; null: a subscriber. */
+  readonly until: number | null;
 }
 
 export interface ChannelMemberQueries {
@@ -85,7 +88,7 @@ export function channelMemberQueries(
     .prepare<[Uint8Array], number>('SELECT id FROM device WHERE identity_pub = ?')
     .pluck();
   const cursorOf = db.prepare<[number, number], CursorRow>(
-    `SELECT device, joined, acked, lease_until_ms, is_live, is_stranger FROM channel_cursor
+    `SELECT device, joined, acked, lease_until_ms, is_live, is_stranger, until FROM channel_cursor
       WHERE log = ? AND device = ?`,
   );
   const subscriptions = db
@@ -107,12 +110,15 @@ export function channelMemberQueries(
     'INSERT INTO channel_key (log, epoch, write_pub) VALUES (?, ?, ?)',
   );
   const subscribe = db.prepare<[Readonly<Record<string, number>>]>(
-    `INSERT INTO channel_cursor
+    `INSERT OR REPLACE INTO channel_cursor
        (log, device, joined, acked, lease_until_ms, is_live, is_stranger)
      VALUES (:log, :device, :head, :head, :leaseUntilMs, 1, :isStranger)`,
   );
-  const unsubscribe = db.prepare<[number, number]>(
-    'DELETE FROM channel_cursor WHERE log = ? AND device = ?',
+  const dropRead = db.prepare<[number, number, number]>(
+    'DELETE FROM channel_cursor WHERE log = ? AND device = ? AND (acked >= ? OR is_live = 0)',
+  );
+  const takeOut = db.prepare<[number, number, number]>(
+    'UPDATE channel_cursor SET until = ? WHERE log = ? AND device = ? AND until IS NULL',
   );
   const keyOf = db
     .prepare<[number, number, number], Uint8Array>(
@@ -123,6 +129,7 @@ export function channelMemberQueries(
   const dropKeys = db.prepare<[number, number]>(
     'DELETE FROM channel_key WHERE log = ? AND epoch <= ?',
   );
+  const dropAllKeys = db.prepare<[number]>('DELETE FROM channel_key WHERE log = ?');
   const killKeys = db.prepare<[number, number, number]>(
     `UPDATE channel_key SET dies_ms = min(coalesce(dies_ms, 9e15), ?)
       WHERE log = ? AND epoch < ?`,
@@ -133,12 +140,13 @@ export function channelMemberQueries(
   const ridsOf = db
     .prepare<[number], Uint8Array>(
       `SELECT identity_pub FROM channel_cursor JOIN device ON device.id = channel_cursor.device
-        WHERE log = ? ORDER BY identity_pub`,
+        WHERE log = ? AND until IS NULL ORDER BY identity_pub`,
     )
     .pluck();
   const setEmpty = db.prepare<[number, number]>(
     `UPDATE channel SET empty_since_ms = CASE
-       WHEN EXISTS (SELECT 1 FROM channel_cursor WHERE channel_cursor.log = channel.log) THEN NULL
+       WHEN EXISTS (SELECT 1 FROM channel_cursor
+         WHERE channel_cursor.log = channel.log AND until IS NULL) THEN NULL
        ELSE coalesce(empty_since_ms, ?) END
       WHERE log = ?`,
   );
@@ -162,7 +170,7 @@ export function channelMemberQueries(
       const device = deviceOf.get(rid);
       // The device left while the update was on its way.
       if (device === undefined) continue;
-      if (channel !== undefined && cursorOf.get(channel.id, device) !== undefined) continue;
+      if (channel !== undefined && cursorOf.get(channel.id, device)?.until === null) continue;
       const inbox = logs.byKey(rid);
       const isStranger = inbox !== undefined && tokens.isStranger(inbox.id, token);
       const isTooMuch =
@@ -178,6 +186,13 @@ export function channelMemberQueries(
   function first(nowMs: number, from: string, parsed: ParsedChannelUpdate): () => void {
     const { cid, hubs, writePub } = parsed.update;
     if (!hubs.includes(from)) throw notHub();
+    if (!isOfItsChannel(parsed.update)) {
+      throw new InvalidArgumentError(
+        'BAD_FIELD',
+        'channel update: cid of other hubs or another seed',
+      );
+    }
+    if (writePub.length === 0) throw unknownChannel(cid);
     const devices = admitted(undefined, parsed);
     if (devices.size === 0) throw unknownChannel(cid);
     if ((madeBy.get(from) ?? 0) >= channelBounds.perMaker) {
@@ -196,12 +211,16 @@ export function channelMemberQueries(
     const devices = admitted(channel, parsed);
     // Now, and not when the update was checked: a post may have come between.
     const head = byCid.get(key)?.head ?? channel.head;
-    insertKey.run(log, epoch, update.writePub);
+    if (update.writePub.length === 0) dropAllKeys.run(log);
+    else insertKey.run(log, epoch, update.writePub);
     dropKeys.run(log, epoch - channelBounds.keyEpochs);
     if (update.removal) killKeys.run(nowMs + channelBounds.keyGraceMs, log, epoch);
     for (const rid of update.remove) {
       const device = deviceOf.get(rid);
-      if (device !== undefined) unsubscribe.run(log, device);
+      if (device === undefined) continue;
+      // What was posted before is still its own.
+      dropRead.run(log, device, head);
+      takeOut.run(head, log, device);
     }
     for (const [device, isStranger] of devices) join(nowMs, log, head, device, isStranger);
     advance.run(encodeHubs(update.hubs), epoch, log);
@@ -270,7 +289,8 @@ export function channelMemberQueries(
     },
 
     members(rid, cid) {
-      const { channel } = need(rid, cid);
+      const { channel, cursor } = need(rid, cid);
+      if (cursor.until !== null) throw unknownChannel(cid);
       return { rids: ridsOf.all(channel.id), epoch: channel.epoch };
     },
 

@@ -4,7 +4,9 @@
  * can refuse it is checked, then all of it is written. Who cannot be reached is told to the committer.
  */
 import {
+  groupChannelSeed,
   InvalidArgumentError,
+  isOfItsChannel,
   messageTag,
   parseChannelUpdate,
   QpcError,
@@ -59,14 +61,16 @@ export function groupDeliveryQueries({
     offered: Omit<OfferedCommit, 'certified'>,
     isDecided: boolean,
   ): (() => void) | undefined {
-    const { parsed, channel, updates, domain } = offered;
+    const { parsed, updates, domain, channelNonce } = offered;
+    const seed = groupChannelSeed(parsed.entry.group, channelNonce);
     let own: (() => void) | undefined;
     for (const { peer, payload } of updates) {
       const update = parseChannelUpdate(payload);
-      const { cid, removal } = update.update;
+      const { removal } = update.update;
       const isOfCommit =
-        channel !== undefined &&
-        Buffer.compare(cid, channel.cid) === 0 &&
+        channelNonce.length > 0 &&
+        Buffer.compare(update.update.seed, seed) === 0 &&
+        isOfItsChannel(update.update) &&
         update.epoch === parsed.epoch &&
         removal === parsed.entry.removal;
       if (!isOfCommit) throw bad('updates: one is not of this commit');
@@ -159,15 +163,16 @@ export function groupDeliveryQueries({
             const mark = encodeChannel(epoch, signature);
             for (const peer of peers) relay(peer, sent, [cid], { channel: mark });
             for (const peer of denied) bounce(sent, cid, peer, 'PEER_DENIED');
-            ownUpdate?.();
-            const none = encodeChannel(parsed.epoch, new Uint8Array(0));
-            for (const { peer, payload } of updates) {
-              if (peer === undefined) continue;
-              const update = new IncomingPayload(payload);
-              // One mid for all: with the bytes it makes the tag, and each domain has its own.
-              const updateRow = { ...row(mid, update), kind: RowKind.ChannelUpdate };
-              relay(peer, updateRow, [cid], { channel: none });
-            }
+          }
+          ownUpdate?.();
+          const none = encodeChannel(parsed.epoch, new Uint8Array(0));
+          for (const { peer, payload } of updates) {
+            if (peer === undefined) continue;
+            const { cid } = parseChannelUpdate(payload).update;
+            const update = new IncomingPayload(payload);
+            // One mid for all: with the bytes it makes the tag, and each domain has its own.
+            const updateRow = { ...row(mid, update), kind: RowKind.ChannelUpdate };
+            relay(peer, updateRow, [cid], { channel: none });
           }
           toDevices(sent, targets);
           const { entry } = fromBinary(GroupControlSchema, control.bytes);

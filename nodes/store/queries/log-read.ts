@@ -36,9 +36,9 @@ export function logReadQueries(db: SqlDatabase): LogRead {
   const floorOfLog = db
     .prepare<[number], number | null>('SELECT min(seq) FROM entry WHERE log = ?')
     .pluck();
-  const entriesAfter = db.prepare<[number, number, number], EntryRow>(
+  const entriesAfter = db.prepare<[number, number, number, number], EntryRow>(
     `SELECT seq, mid, kind, size, received_ms, payload FROM entry
-      WHERE log = ? AND seq > ? ORDER BY seq LIMIT ?`,
+      WHERE log = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?`,
   );
   const payloadBytes = db
     .prepare<[number], Uint8Array>('SELECT bytes FROM payload WHERE id = ?')
@@ -58,7 +58,7 @@ export function logReadQueries(db: SqlDatabase): LogRead {
     const entries: EntryRow[] = [];
     let bytes = 0;
     let first: number | undefined;
-    for (const entry of entriesAfter.all(log.id, after, maxRows)) {
+    for (const entry of entriesAfter.all(log.id, after, log.head, maxRows)) {
       first ??= entry.seq;
       // A row in the middle expired: the next read starts with that gap.
       if (entry.seq !== first + entries.length) break;

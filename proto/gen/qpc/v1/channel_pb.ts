@@ -13,7 +13,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file qpc/v1/channel.proto.
  */
 export const file_qpc_v1_channel: GenFile = /*@__PURE__*/
-  fileDesc("ChRxcGMvdjEvY2hhbm5lbC5wcm90bxIGcXBjLnYxImMKC0NoYW5uZWxQb3N0EgsKA2NpZBgBIAEoDBINCgVlcG9jaBgCIAEoBBIRCglzaWduYXR1cmUYAyABKAwSFAoMZG9tYWluc19oYXNoGAQgASgMEg8KB2RvbWFpbnMYBSADKAkiPgoNQ2hhbm5lbEhlYWRlchILCgNjaWQYASABKAwSDQoFZXBvY2gYAiABKAQSEQoJc2lnbmF0dXJlGAMgASgMIlMKFENyZWF0ZUNoYW5uZWxSZXF1ZXN0EgsKA2NpZBgBIAEoDBIMCgRodWJzGAIgAygJEg0KBWVwb2NoGAMgASgEEhEKCXdyaXRlX3B1YhgEIAEoDCIoChVDcmVhdGVDaGFubmVsUmVzcG9uc2USDwoHd2FzX25ldxgBIAEoCCImChdMaXN0R3JvdXBNZW1iZXJzUmVxdWVzdBILCgNjaWQYASABKAwiNwoYTGlzdEdyb3VwTWVtYmVyc1Jlc3BvbnNlEgwKBHJpZHMYASADKAwSDQoFZXBvY2gYAiABKAQiOAoTU2lnbmVkQ2hhbm5lbFVwZGF0ZRIOCgZ1cGRhdGUYASABKAwSEQoJc2lnbmF0dXJlGAIgASgMIpEBCg1DaGFubmVsVXBkYXRlEgsKA2NpZBgBIAEoDBIMCgRodWJzGAIgAygJEg0KBWVwb2NoGAMgASgEEhEKCXdyaXRlX3B1YhgEIAEoDBIPCgdyZW1vdmFsGAUgASgIEiIKA2FkZBgGIAMoCzIVLnFwYy52MS5DaGFubmVsTWVtYmVyEg4KBnJlbW92ZRgHIAMoDCIrCg1DaGFubmVsTWVtYmVyEgsKA3JpZBgBIAEoDBINCgV0b2tlbhgCIAEoDGIGcHJvdG8z");
+  fileDesc("ChRxcGMvdjEvY2hhbm5lbC5wcm90bxIGcXBjLnYxImMKC0NoYW5uZWxQb3N0EgsKA2NpZBgBIAEoDBINCgVlcG9jaBgCIAEoBBIRCglzaWduYXR1cmUYAyABKAwSFAoMZG9tYWluc19oYXNoGAQgASgMEg8KB2RvbWFpbnMYBSADKAkiPgoNQ2hhbm5lbEhlYWRlchILCgNjaWQYASABKAwSDQoFZXBvY2gYAiABKAQSEQoJc2lnbmF0dXJlGAMgASgMImIKFENyZWF0ZUNoYW5uZWxSZXF1ZXN0EgsKA2NpZBgBIAEoDBIMCgRodWJzGAIgAygJEg0KBWVwb2NoGAMgASgEEhEKCXdyaXRlX3B1YhgEIAEoDBINCgVub25jZRgFIAEoDCIoChVDcmVhdGVDaGFubmVsUmVzcG9uc2USDwoHd2FzX25ldxgBIAEoCCImChdMaXN0R3JvdXBNZW1iZXJzUmVxdWVzdBILCgNjaWQYASABKAwiNwoYTGlzdEdyb3VwTWVtYmVyc1Jlc3BvbnNlEgwKBHJpZHMYASADKAwSDQoFZXBvY2gYAiABKAQiOAoTU2lnbmVkQ2hhbm5lbFVwZGF0ZRIOCgZ1cGRhdGUYASABKAwSEQoJc2lnbmF0dXJlGAIgASgMIp8BCg1DaGFubmVsVXBkYXRlEgsKA2NpZBgBIAEoDBIMCgRodWJzGAIgAygJEg0KBWVwb2NoGAMgASgEEhEKCXdyaXRlX3B1YhgEIAEoDBIPCgdyZW1vdmFsGAUgASgIEiIKA2FkZBgGIAMoCzIVLnFwYy52MS5DaGFubmVsTWVtYmVyEg4KBnJlbW92ZRgHIAMoDBIMCgRzZWVkGAggASgMIisKDUNoYW5uZWxNZW1iZXISCwoDcmlkGAEgASgMEg0KBXRva2VuGAIgASgMYgZwcm90bzM");
 
 /**
  * Where a post goes: part of an EnqueueRequest, in the place of `rid` and `domain`.
@@ -101,7 +101,8 @@ export const ChannelHeaderSchema: GenMessage<ChannelHeader> = /*@__PURE__*/
  */
 export type CreateChannelRequest = Message<"qpc.v1.CreateChannelRequest"> & {
   /**
-   * Random (32 bytes); chosen by the client, so that a repeat finds the same channel.
+   * Made from the calling device, `nonce` and `hubs` (proto/channel.ts, 32 bytes), so that nobody else
+   * can make it first.
    *
    * @generated from field: bytes cid = 1;
    */
@@ -125,6 +126,13 @@ export type CreateChannelRequest = Message<"qpc.v1.CreateChannelRequest"> & {
    * @generated from field: bytes write_pub = 4;
    */
   writePub: Uint8Array;
+
+  /**
+   * Random (32 bytes); chosen by the client, so that a repeat finds the same channel.
+   *
+   * @generated from field: bytes nonce = 5;
+   */
+  nonce: Uint8Array;
 };
 
 /**
@@ -250,6 +258,8 @@ export type ChannelUpdate = Message<"qpc.v1.ChannelUpdate"> & {
   epoch: bigint;
 
   /**
+   * Empty: the channel ends. Nobody writes to it any more, in no epoch.
+   *
    * @generated from field: bytes write_pub = 4;
    */
   writePub: Uint8Array;
@@ -272,6 +282,14 @@ export type ChannelUpdate = Message<"qpc.v1.ChannelUpdate"> & {
    * @generated from field: repeated bytes remove = 7;
    */
   remove: Uint8Array[];
+
+  /**
+   * What the cid is made from together with `hubs` (32 bytes). A node that hears of the channel for the
+   * first time checks that, so that no other domain can begin it.
+   *
+   * @generated from field: bytes seed = 8;
+   */
+  seed: Uint8Array;
 };
 
 /**
