@@ -6,7 +6,7 @@
  */
 import type { CiphersuiteImpl, ClientState, IncomingMessageCallback, PrivateKey } from 'ts-mls';
 import { CredentialError, DoubtError, MlsError } from './errors.ts';
-import type { CommitFacts } from './errors.ts';
+import type { SeenCommit } from './errors.ts';
 import { nodeKeyAt } from './group.ts';
 import type { MlsGroup } from './group.ts';
 import { effectsOf } from './policy.ts';
@@ -18,7 +18,7 @@ export class CommitWatch {
   readonly suite: CiphersuiteImpl;
   readonly callback: IncomingMessageCallback;
   readonly #group: MlsGroup;
-  #facts: CommitFacts | undefined;
+  #facts: SeenCommit | undefined;
   #isSecret = false;
   /** Keys that were made of path secrets: private half in hex, and public half. */
   readonly #pairs = new Map<string, Uint8Array>();

@@ -74,7 +74,7 @@ export class MlsError extends QpcError {
 }
 
 /** What every member of the parent epoch sees of a commit that was signed by one of them. */
-export interface CommitFacts {
+export interface SeenCommit {
   /** User id of its committer; undefined: an external commit. */
   readonly by: string | undefined;
   /** User ids of the other members that are in the group before it and after it. */
@@ -84,8 +84,8 @@ export interface CommitFacts {
 /** What is wrong with a commit is in what it says to this member alone: others may have been told better. */
 export class DoubtError extends MlsError {
   override name = 'DoubtError';
-  readonly commit: CommitFacts;
-  constructor(commit: CommitFacts, options?: ErrorOptions) {
+  readonly commit: SeenCommit;
+  constructor(commit: SeenCommit, options?: ErrorOptions) {
     super('DOUBTFUL_COMMIT', 'commit: its secrets do not open here', options);
     this.commit = commit;
   }
@@ -108,8 +108,8 @@ export class CredentialError extends MlsError {
   override name = 'CredentialError';
   readonly failures: readonly CredentialFailure[];
   /** Of the commit that brings them; undefined when it is about something else. */
-  readonly commit: CommitFacts | undefined;
-  constructor(failures: readonly CredentialFailure[], commit?: CommitFacts) {
+  readonly commit: SeenCommit | undefined;
+  constructor(failures: readonly CredentialFailure[], commit?: SeenCommit) {
     const curable = failures.every((failure) => failure.reason === 'unknown_user');
     const reasons = [...new Set(failures.map((failure) => failure.reason))].join(', ');
     super(

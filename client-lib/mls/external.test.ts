@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { systemRandom } from '@quicprochat/proto';
 import { createMlsCryptoProvider } from '../crypto/provider.ts';
 import { continuityBroken } from './continuity.ts';
-import { acceptCommit, mandatorySuite, xwingSuite, type MlsGroup } from './index.ts';
+import { acceptCommit, acceptReturn, mandatorySuite, xwingSuite, type MlsGroup } from './index.ts';
 import { decodeKeyPackage, decodePrivateKeyPackage } from './key-package.ts';
 import {
   encode,
@@ -70,15 +70,17 @@ for (const suite of [mandatorySuite, xwingSuite]) {
     const three = await alice.mls.processReturn(one, back.commit);
     const four = await carol.mls.processReturn(two, back.commit);
     assert.deepEqual(three.sender.userId, bob.identity.userId);
-    same([back.pending, three.next, four.next]);
+    const { next: ofBack } = acceptReturn(ofBob, back.pending);
+    same([ofBack, three.next, four.next]);
+    assert.throws(() => acceptReturn(ofBack, ofBob), refused('BAD_STATE'));
     assert.equal(back.pending.members().length, 3);
     // What was sealed in an epoch that it was in opens still.
-    const opened = await bob.mls.process(back.pending, late.ciphertext);
+    const opened = await bob.mls.process(ofBack, late.ciphertext);
     assert.equal(opened.kind, 'application');
     // And it commits as before.
-    const next = await bob.mls.rekey(back.pending);
+    const next = await bob.mls.rekey(ofBack);
     const seen = await carol.mls.process(four.next, next.commit);
-    same([acceptCommit(back.pending, next.pending).next, seen.next]);
+    same([acceptCommit(ofBack, next.pending).next, seen.next]);
     // The same epoch, which its lost copy may have written in, does as well.
     const again = await carol.mls.comeBack(
       await carol.mls.groupInfoOf(four.next),
@@ -86,7 +88,7 @@ for (const suite of [mandatorySuite, xwingSuite]) {
       carol,
     );
     assert.equal(again.signer.userId, carol.identity.userId);
-    same([again.pending, (await bob.mls.processReturn(back.pending, again.commit)).next]);
+    same([again.pending, (await bob.mls.processReturn(ofBack, again.commit)).next]);
   });
 }
 

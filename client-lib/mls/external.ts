@@ -51,12 +51,10 @@ export async function groupInfoOf(parts: MlsParts, group: MlsGroup): Promise<Uin
 export interface Return {
   /** MLSMessage with a PublicMessage: not sealed for anybody. */
   readonly commit: Uint8Array;
-  /** The group after it. What the lost state can still open of past epochs is in it. */
+  /** The group after it. Give it to {@link acceptReturn} once it has won its epoch. */
   readonly pending: MlsGroup;
   /** Who signed the GroupInfo. */
   readonly signer: Member;
-  /** Of the lost state; to be called once the new one is durable. */
-  readonly wipe: Wipe;
 }
 
 /**
@@ -108,15 +106,13 @@ export async function comeBack(
     (credential, key) =>
       isKnownLeaf(lost.members(), credential, key) || wasDevice(parts, credential, key),
   );
-  const old = stateOf(lost);
-  const state: ClientState = { ...newState, historicalReceiverData: historyOf(old, epoch) };
-  const pending = new MlsGroup(state);
+  const pending = new MlsGroup(newState);
+  const { ratchetTree } = newState;
   // Its own leaf may have signed, and is another one now.
   const signer =
-    memberAt(state.ratchetTree, groupInfo.signer) ??
-    memberAt(state.ratchetTree, pending.ownLeafIndex);
+    memberAt(ratchetTree, groupInfo.signer) ?? memberAt(ratchetTree, pending.ownLeafIndex);
   if (signer === undefined) throw new MlsError('INVALID_GROUP_INFO', 'group info: signer');
-  const refused = checkSigner(parts, state, signer);
+  const refused = checkSigner(parts, newState, signer);
   if (refused !== undefined) throw refused;
   return {
     commit: encodeMessage({
@@ -126,8 +122,24 @@ export async function comeBack(
     }),
     pending,
     signer,
-    wipe: wipeEpoch(old, state, []),
   };
+}
+
+/**
+ * The group after an own external commit was accepted, with what the lost state can still open of past epochs.
+ * Throws MlsError BAD_STATE unless it is of the same group and later.
+ */
+export function acceptReturn(
+  lost: MlsGroup,
+  pending: MlsGroup,
+): { readonly next: MlsGroup; readonly wipe: Wipe } {
+  if (!sameBytes(lost.groupId, pending.groupId) || pending.epoch <= lost.epoch) {
+    throw new MlsError('BAD_STATE', 'pending return: not of this group, or not later');
+  }
+  const old = stateOf(lost);
+  const historicalReceiverData = historyOf(old, pending.epoch - 1n);
+  const next: ClientState = { ...stateOf(pending), historicalReceiverData };
+  return { next: new MlsGroup(next), wipe: wipeEpoch(old, next, []) };
 }
 
 /** Who gave its key up vouches for nothing, though its leaf may still stand. */

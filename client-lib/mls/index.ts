@@ -2,7 +2,7 @@
 export { createMls } from './mls.ts';
 export type { Mls } from './mls.ts';
 export { MlsError, CredentialError, DoubtError, mlsReasons } from './errors.ts';
-export type { CommitFacts, MlsReason, CredentialFailure } from './errors.ts';
+export type { SeenCommit, MlsReason, CredentialFailure } from './errors.ts';
 export { credentialIdentity, parseCredentialIdentity } from './identity.ts';
 export type { Identity } from './identity.ts';
 export type { ManifestInfo, ManifestLookup } from './authentication.ts';
@@ -18,6 +18,7 @@ export type { CommitEffects, CommitPolicy } from './policy.ts';
 export { acceptCommit } from './commit.ts';
 export type { Change, PendingCommit } from './commit.ts';
 export { continuityBroken } from './continuity.ts';
+export { acceptReturn } from './external.ts';
 export type { Return } from './external.ts';
 export { inspectMessage } from './message-header.ts';
 export { inspectWelcome } from './welcome.ts';

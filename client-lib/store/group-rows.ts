@@ -64,7 +64,7 @@ export function groupRows(db: Database): GroupRows {
       db.run('UPDATE conversation SET name = ? WHERE id = ?', name, id);
     },
     setEnded(id, ended) {
-      db.run('UPDATE conversation SET ended = ? WHERE id = ?', ended, id);
+      db.run('UPDATE conversation SET ended = ? WHERE id = ?', ended ?? null, id);
     },
     markStale(nowMs) {
       db.run('UPDATE conversation SET stale_ms = ?', nowMs);

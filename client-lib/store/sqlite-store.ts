@@ -16,6 +16,7 @@ import { messageRows } from './message-rows.ts';
 import { outboxRows } from './outbox-rows.ts';
 import { receiptRows } from './receipt-rows.ts';
 import { resendRows } from './resend-rows.ts';
+import { resyncRows } from './resync-rows.ts';
 import { skippedRows } from './skipped-rows.ts';
 import type { ClientStore } from './store.ts';
 import { tokenRows } from './token-rows.ts';
@@ -42,6 +43,7 @@ export function openStore(path: string, key: Uint8Array): ClientStore {
     tokens: tokenRows(db),
     endpoints: endpointRows(db),
     cards: cardRows(db),
+    resync: resyncRows(db),
     transaction: (work) => db.transaction(work),
     checkpoint: () => db.checkpoint(),
     close: () => db.close(),

@@ -11,6 +11,7 @@ import type { EndpointRows } from './endpoint-rows.ts';
 import type { LogRows } from './log-rows.ts';
 import type { ReceiptRows } from './receipt-rows.ts';
 import type { ResendRows } from './resend-rows.ts';
+import type { ResyncRows } from './resync-rows.ts';
 import type { SkippedRows } from './skipped-rows.ts';
 
 /** The account of this device with every long-term secret. */
@@ -135,7 +136,7 @@ export interface ConversationRecord {
 }
 /**
  * REMOVED by somebody, LEFT by the own will, BEHIND: the others went on behind a commit that this device
- * cannot apply, OLD: from before group logs.
+ * cannot apply, until it came back, OLD: from before group logs.
  */
 export type ConversationEnd = 'REMOVED' | 'LEFT' | 'BEHIND' | 'OLD';
 
@@ -169,7 +170,8 @@ export interface GroupRows {
   /** Who was removed and invited again goes on: history and counters stay. */
   rejoin(conversation: Pick<ConversationRecord, 'id' | 'suite' | 'name'>): void;
   setName(id: Uint8Array, name: string): void;
-  setEnded(id: Uint8Array, ended: ConversationEnd): void;
+  /** Undefined: it can be written to again. */
+  setEnded(id: Uint8Array, ended: ConversationEnd | undefined): void;
   /** Every conversation is stale from now on. */
   markStale(nowMs: number): void;
   /** The group is in an epoch that its lost copy never was in. */
@@ -545,4 +547,5 @@ export interface ClientStore extends Disposable {
   readonly tokens: TokenRows;
   readonly endpoints: EndpointRows;
   readonly cards: CardRows;
+  readonly resync: ResyncRows;
 }
