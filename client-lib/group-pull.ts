@@ -1,13 +1,12 @@
 /**
  * Reads group logs to their end when a row shows that something is missing (docs/protocol/group-log.md, "At
  * a member"), and mends what keeps entries from being applied: a hub's record, somebody's manifest. One
- * reading for each group at a time; what cannot be reached is tried again.
+ * reading for each group at a time, several groups at once; what cannot be reached is tried again.
  */
 import {
   groupLogLimits,
   hasReason,
   hex,
-  jitter,
   parseEntry,
   QpcError,
   type Runtime,
@@ -19,12 +18,15 @@ import type { GroupWalker } from './group-walker.ts';
 import type { LogView, Walk } from './group-log.ts';
 import { logBehind } from './hub-calls.ts';
 import { UnknownHubError, type HubKeys } from './hub-keys.ts';
+import { KeyedWork } from './keyed-work.ts';
 import type { Caller } from './link.ts';
 import { CredentialError } from './mls/index.ts';
 import type { ClientStore } from './store/store.ts';
 import type { Writer } from './writer.ts';
 
 export const pullLimits = {
+  /** Groups that are read at once: a hub that does not answer holds up few others. */
+  atOnce: 8,
   /** First and longest wait after a failure (ms). */
   backOffMinMs: 1_000,
   backOffMaxMs: 5 * 60_000,
@@ -44,27 +46,28 @@ export interface GroupPullParts {
 
 export class GroupPull {
   readonly #parts: GroupPullParts;
-  readonly #wanted = new Map<string, Uint8Array>();
-  readonly #stop = new AbortController();
-  #running: Promise<void> | undefined;
-  #failures = 0;
+  readonly #reads: KeyedWork<Uint8Array>;
   #allMs: number | undefined;
   #allTimer: { cancel(): void } | undefined;
 
   constructor(parts: GroupPullParts) {
     this.#parts = parts;
+    this.#reads = new KeyedWork({
+      ...pullLimits,
+      runtime: parts.runtime,
+      run: (groupId, signal) => this.#read(groupId, signal),
+    });
   }
 
   /** Something is missing of this group. */
   want(groupId: Uint8Array): void {
-    this.#wanted.set(hex(groupId), groupId);
-    if (!this.#stop.signal.aborted) this.#running ??= this.#run();
+    this.#reads.want(hex(groupId), groupId);
   }
 
   /** Something is missing of a group, and it is not known of which. */
   wantAll(): void {
     const { clock } = this.#parts.runtime;
-    if (this.#allTimer !== undefined || this.#stop.signal.aborted) return;
+    if (this.#allTimer !== undefined || this.#reads.signal.aborted) return;
     const waitMs =
       this.#allMs === undefined ? 0 : this.#allMs + pullLimits.allEveryMs - clock.monotonic();
     if (waitMs > 0) {
@@ -81,17 +84,16 @@ export class GroupPull {
   }
 
   get isIdle(): boolean {
-    return this.#running === undefined;
+    return this.#reads.isIdle;
   }
   /** Resolves when nothing is read. */
-  async idle(): Promise<void> {
-    while (this.#running !== undefined) await this.#running;
+  idle(): Promise<void> {
+    return this.#reads.idle();
   }
 
   async stop(): Promise<void> {
-    this.#stop.abort();
     this.#allTimer?.cancel();
-    await this.idle();
+    await this.#reads.stop();
   }
 
   /**
@@ -100,7 +102,7 @@ export class GroupPull {
    */
   async pull(
     groupId: Uint8Array,
-    signal: AbortSignal = this.#stop.signal,
+    signal: AbortSignal = this.#reads.signal,
   ): Promise<Walk | undefined> {
     const { caller } = this.#parts;
     const view = await this.view(groupId);
@@ -139,7 +141,7 @@ export class GroupPull {
   async take(
     groupId: Uint8Array,
     controls: readonly GroupControl[],
-    signal: AbortSignal = this.#stop.signal,
+    signal: AbortSignal = this.#reads.signal,
   ): Promise<Walk | undefined> {
     const { writer, walker, hubKeys, caller } = this.#parts;
     let isFresh = false;
@@ -169,34 +171,17 @@ export class GroupPull {
     }
   }
 
-  async #run(): Promise<void> {
-    const { clock, random, log } = this.#parts.runtime;
-    const { signal } = this.#stop;
-    // Asked for inside of an event: whoever did that goes on first.
-    await Promise.resolve();
-    while (this.#wanted.size > 0 && !signal.aborted) {
-      let hasFailed = false;
-      for (const [key, groupId] of [...this.#wanted]) {
-        this.#wanted.delete(key);
-        try {
-          await this.pull(groupId);
-        } catch (error) {
-          if (signal.aborted) break;
-          const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
-          log.info('reading a group log failed', { reason, error: String(error) });
-          if (!isWorthAnother(error)) continue;
-          this.#wanted.set(key, groupId);
-          hasFailed = true;
-        }
-      }
-      this.#failures = hasFailed ? Math.min(this.#failures + 1, 16) : 0;
-      if (!hasFailed) continue;
-      const { backOffMinMs, backOffMaxMs } = pullLimits;
-      const boundMs = Math.min(backOffMaxMs, backOffMinMs * 2 ** this.#failures);
-      // Half of the bound at least: without a connection each try fails at once.
-      await clock.sleep(boundMs / 2 + jitter(random, boundMs / 2), signal).catch(() => undefined);
+  /** False: the same question may have another answer later. */
+  async #read(groupId: Uint8Array, signal: AbortSignal): Promise<boolean> {
+    try {
+      await this.pull(groupId);
+      return true;
+    } catch (error) {
+      if (signal.aborted) return true;
+      const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
+      this.#parts.runtime.log.info('reading a group log failed', { reason, error: String(error) });
+      return !isWorthAnother(error);
     }
-    this.#running = undefined;
   }
 }
 
