@@ -124,7 +124,12 @@ export class ControlRows {
 
   /** The same for a Welcome beside its entry that no hub brought. */
   async prepareWelcome(
-    { bytes, tokens = [], entry }: Pick<SealedContent, 'bytes' | 'tokens' | 'entry'>,
+    {
+      bytes,
+      tokens = [],
+      entry,
+      joinKey,
+    }: Pick<SealedContent, 'bytes' | 'tokens' | 'entry' | 'joinKey'>,
     batch: Batch,
   ): Promise<() => void> {
     const { store, mls, signatureKey } = this.#parts;
@@ -147,14 +152,19 @@ export class ControlRows {
     const before = batch.group(group.groupId);
     if (before?.isActive === true) {
       if (group.epoch <= before.epoch) throw never('ALREADY_MEMBER');
-      // Somebody removed and invited this device again: the log says so.
-      throw park('FUTURE_EPOCH', group.groupId);
+      // Somebody removed and invited this device again: the log says so, to who can follow it.
+      const isBehind = batch.conversationOfGroup(group.groupId)?.ended === 'BEHIND';
+      if (!isBehind) throw park('FUTURE_EPOCH', group.groupId);
     }
     const key = await envelopeKeyOf(mls, group);
     const control = create(GroupControlSchema, { ...(entry && { entry }) });
     return () => {
       batch.addSeen(mark);
       this.#join(batch, joined, key, control, tokens);
+      batch.write(() => {
+        store.resync.putJoinKey(group.groupId, joinKey);
+        store.resync.drop(group.groupId);
+      });
     };
   }
 

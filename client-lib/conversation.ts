@@ -8,7 +8,6 @@ import {
   parseEntry,
   parseUserId,
   QpcError,
-  signingKeyFromSeed,
   Status,
   type Runtime,
 } from '@quicprochat/proto';
@@ -21,6 +20,7 @@ import { envelopeKeyOf } from './envelope-key.ts';
 import type { Extras } from './extras.ts';
 import { refreshKeys } from './fresh-keys.ts';
 import type { GroupIntent } from './group-intents.ts';
+import { epochJoinKeys, newJoinKey } from './group-info.ts';
 import { firstEntry } from './group-log.ts';
 import {
   checkMetadata,
@@ -105,6 +105,7 @@ export interface ConversationParts {
 interface NewGroup {
   readonly group: MlsGroup;
   readonly key: EnvelopeKey;
+  readonly joinKey: Uint8Array;
   readonly control: GroupControl;
 }
 
@@ -153,13 +154,13 @@ export class Conversations {
   async #make(
     options: Pick<Parameters<Mls['createGroup']>[0], 'suite' | 'name' | 'hubs'>,
   ): Promise<NewGroup> {
-    const { runtime, mls, identity, signatureKey } = this.#parts;
+    const { mls, identity, signatureKey } = this.#parts;
     const group = await mls.createGroup({ ...options, identity, signatureKey });
     const key = await envelopeKeyOf(mls, group);
-    // Nobody joins without an invitation yet: a key that nobody has.
-    const joinPub = signingKeyFromSeed(runtime.random.bytes(32)).publicKey;
-    const entry = await firstEntry(mls, group, joinPub);
-    return { group, key, control: create(GroupControlSchema, { entry: { entry } }) };
+    const { signing } = await epochJoinKeys(mls, group);
+    const entry = await firstEntry(mls, group, signing.publicKey);
+    const control = create(GroupControlSchema, { entry: { entry } });
+    return { group, key, joinKey: await newJoinKey(mls, group), control };
   }
 
   /**
@@ -186,7 +187,7 @@ export class Conversations {
     }
   }
 
-  #storeNew(batch: Batch, { group, key, control }: NewGroup): void {
+  #storeNew(batch: Batch, { group, key, joinKey, control }: NewGroup): void {
     const { store, identity, runtime } = this.#parts;
     const { groupId, suite, info } = group;
     const { nowMs } = batch;
@@ -202,6 +203,7 @@ export class Conversations {
         sentCount: 0,
         lamport: 0,
       });
+      store.resync.putJoinKey(groupId, joinKey);
       store.groupLog.putHead(groupId, headOf(parseEntry(control.entry?.entry), control));
       store.groupLog.putRekey(firstRekey(groupId, 0, nowMs, runtime.random));
     });

@@ -18,6 +18,7 @@ import type { Contacts } from './contacts.ts';
 import { envelopeKeyOf } from './envelope-key.ts';
 import type { ClientEvent, EventBus } from './events.ts';
 import { groupEvents } from './group-events.ts';
+import { joinKeyAfter } from './group-info.ts';
 import { decodeIntent, intentOutcomes, isWish } from './group-intents.ts';
 import { walkLog, type LogView, type Step, type Walk } from './group-log.ts';
 import { UnknownHubError, type HubKeys } from './hub-keys.ts';
@@ -100,10 +101,19 @@ export class GroupWalker {
     const parts = { mls, keysOf: hubKeys.of, pendingOf, isFresh };
     const walk = await walkLog(parts, view, controls);
     const keys: EnvelopeKey[] = [];
+    let joinKey = store.resync.joinKey(groupId);
+    let before = view.group;
     for (const { next } of walk.steps) {
-      if (next.isActive) keys.push(await envelopeKeyOf(mls, next));
+      if (!next.isActive) continue;
+      keys.push(await envelopeKeyOf(mls, next));
+      joinKey = await joinKeyAfter(mls, before, next, joinKey);
+      before = next;
     }
-    return { walk, apply: () => this.#apply(batch, view, walk, keys) };
+    const apply = (): void => {
+      batch.write(() => store.resync.putJoinKey(groupId, joinKey));
+      this.#apply(batch, view, walk, keys);
+    };
+    return { walk, apply };
   }
 
   #isSignedBy(certified: CertifiedEntry | undefined, hub: string): boolean {
@@ -203,7 +213,8 @@ export class GroupWalker {
     const { groupId } = pending;
     const about = { kind: 'HANDSHAKE', groupId, epoch: BigInt(epoch) } as const;
     const prekeyOf = (rid: Uint8Array): Uint8Array | undefined => contacts.prekey(rid);
-    for (const copy of welcomeCopies(pending, control.entry, prekeyOf, runtime.random)) {
+    const joinKey = store.resync.joinKey(groupId);
+    for (const copy of welcomeCopies(pending, control.entry, prekeyOf, runtime.random, joinKey)) {
       store.outbox.addSent({ ...copy, messageId: undefined, about }, nowMs);
     }
   }

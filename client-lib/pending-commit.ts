@@ -2,18 +2,18 @@
  * A commit as it is written down before its first byte leaves: the request to the hub, always these bytes,
  * and the state behind it (docs/protocol/group-log.md, "At a member").
  */
+import { commitHash, methods, PayloadTooLargeError, type Runtime } from '@quicprochat/proto';
 import {
-  commitHash,
-  methods,
-  PayloadTooLargeError,
-  signingKeyFromSeed,
-  type Runtime,
-} from '@quicprochat/proto';
-import { create, SubmitCommitRequestSchema, toBinary } from '@quicprochat/proto/messages';
+  create,
+  SubmitCommitRequestSchema,
+  toBinary,
+  type SubmitCommitRequest,
+} from '@quicprochat/proto/messages';
 import type { Contacts } from './contacts.ts';
 import type { DeliveryTokens } from './delivery-tokens.ts';
 import { hybridCopies, type Recipient } from './fan-out.ts';
 import type { IntentPlan } from './group-intents.ts';
+import { epochJoinKeys, joinKeyAfter, sealJoinState } from './group-info.ts';
 import { sealCommit, type LogView } from './group-log.ts';
 import type { EvidenceExchange } from './kt/evidence-exchange.ts';
 import { encodeCold, encodeHot, encodePast, type Mls, type PendingCommit } from './mls/index.ts';
@@ -45,32 +45,29 @@ export async function pendingCommit(
     commit: made.commit,
     pending: made.pending,
     isRemoval: made.removed.length > 0,
-    // Nobody joins without an invitation yet: a key that nobody has.
-    joinPub: signingKeyFromSeed(random.bytes(32)).publicKey,
+    joinPub: (await epochJoinKeys(mls, made.pending)).signing.publicKey,
   };
+  const joinKey = await joinKeyAfter(mls, group, made.pending, store.resync.joinKey(group.groupId));
   const { envelope, entry } = await sealCommit(mls, group, head, facts, random);
   const target = ({ identityPub: rid, userId }: Recipient) => {
     const token = store.tokens.of(rid) ?? new Uint8Array(0);
     return { rid, domain: domainOf(userId), token };
   };
-  const request = toBinary(
-    SubmitCommitRequestSchema,
-    create(SubmitCommitRequestSchema, {
-      hub: group.hubs[0] ?? '',
-      entry,
-      commit: envelope,
-      mid: random.bytes(16),
-      targets: recipientsOf(group).map(target),
-      welcomes: welcomesOf(parts, view, plan, made).map(({ mid, payload, invitee }) => ({
-        mid,
-        welcome: payload,
-        target: target(invitee),
-      })),
-    }),
-  );
-  if (request.length > methods.submitCommit.maxRequestBytes) {
-    throw new PayloadTooLargeError(`a commit with its Welcomes: ${request.length} bytes`);
-  }
+  const submit = create(SubmitCommitRequestSchema, {
+    hub: group.hubs[0] ?? '',
+    entry,
+    commit: envelope,
+    mid: random.bytes(16),
+    targets: recipientsOf(group).map(target),
+    welcomes: welcomesOf(parts, view, plan, made, joinKey).map(({ mid, payload, invitee }) => ({
+      mid,
+      welcome: payload,
+      target: target(invitee),
+    })),
+  });
+  const groupInfo = await sealJoinState(mls, made.pending, joinKey, random);
+  const request = requestBytes({ ...submit, groupInfo }) ?? requestBytes(submit);
+  if (request === undefined) throw new PayloadTooLargeError('a commit with its Welcomes');
   return {
     commitHash: commitHash(envelope),
     groupId: group.groupId,
@@ -86,11 +83,18 @@ export async function pendingCommit(
   };
 }
 
+/** Undefined: more than a hub takes. */
+function requestBytes(request: SubmitCommitRequest): Uint8Array | undefined {
+  const bytes = toBinary(SubmitCommitRequestSchema, request);
+  return bytes.length > methods.submitCommit.maxRequestBytes ? undefined : bytes;
+}
+
 function welcomesOf(
   parts: PendingCommitParts,
   { group }: LogView,
   { invitees = [] }: IntentPlan,
   { welcome }: PendingCommit,
+  joinKey: Uint8Array | undefined,
 ) {
   const { contacts, evidence, tokens, runtime } = parts;
   if (welcome === undefined) return [];
@@ -100,6 +104,7 @@ function welcomesOf(
     bytes: welcome,
     evidence: evidence.own(invited),
     tokens: tokens.forInvitees(group, invited),
+    joinKey,
   } as const;
   const prekeyOf = (rid: Uint8Array): Uint8Array | undefined => contacts.prekey(rid);
   return invitees.flatMap((invitee) =>

@@ -19,6 +19,7 @@ export function welcomeCopies(
   entry: CertifiedEntry,
   prekeyOf: (rid: Uint8Array) => Uint8Array | undefined,
   random: Random,
+  joinKey: Uint8Array | undefined,
 ): readonly SealedCopy[] {
   if (bytes.length === 0) return [];
   const { welcomes } = fromBinary(SubmitCommitRequestSchema, request);
@@ -27,7 +28,7 @@ export function welcomeCopies(
     if (target === undefined || recipientKey === undefined) return [];
     const { rid, domain } = target;
     const mid = random.bytes(16);
-    const content = { kind: 'welcome', bytes, entry } as const;
+    const content = { kind: 'welcome', bytes, entry, joinKey } as const;
     const payload = sealHybrid({ content, recipientKey, rid, mid, random });
     return [{ mid, payload, targets: [{ rid, domain }] }];
   });

@@ -4,7 +4,14 @@ import { test } from 'node:test';
 import { systemRandom } from '@quicprochat/proto';
 import { createMlsCryptoProvider } from '../crypto/provider.ts';
 import { continuityBroken } from './continuity.ts';
-import { acceptCommit, acceptReturn, mandatorySuite, xwingSuite, type MlsGroup } from './index.ts';
+import {
+  acceptCommit,
+  acceptReturn,
+  mandatorySuite,
+  MlsError,
+  xwingSuite,
+  type MlsGroup,
+} from './index.ts';
 import { decodeKeyPackage, decodePrivateKeyPackage } from './key-package.ts';
 import {
   encode,
@@ -117,7 +124,7 @@ test('nobody comes back as somebody else, from elsewhere, or twice', async () =>
   for (const at of [20, 60, good.commit.length - 1]) {
     const broken = good.commit.slice();
     broken[at] = (broken[at] ?? 0) ^ 1;
-    await assert.rejects(alice.mls.processReturn(ofAlice, broken), { name: 'MlsError' });
+    await assert.rejects(alice.mls.processReturn(ofAlice, broken), MlsError);
   }
   // A commit of a member, and a Welcome, are none.
   const rekey = await mallory.mls.rekey(ofMallory);
