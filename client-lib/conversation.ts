@@ -324,7 +324,9 @@ export class Conversations {
     const { groupId } = this.#conversation(conversationId);
     return this.#parts.writer.run(async (batch) => {
       const info = batch.group(groupId)?.info;
-      return info && { name: info.name, expirySeconds: info.expirySeconds };
+      if (info === undefined) return undefined;
+      const { name, expirySeconds, directDevices } = info;
+      return { name, expirySeconds, directDevices };
     });
   }
 

@@ -28,6 +28,8 @@ export interface GroupMetadata {
   readonly name?: string;
   /** Texts sent from then on go so long after they were shown; 0: they stay. At most a year and a day. */
   readonly expirySeconds?: number;
+  /** With more devices than that messages go to a channel: 1 to 256. */
+  readonly directDevices?: number;
 }
 
 /** Undefined, here and below: the group is that way already. Throws InvalidArgumentError BAD_FIELD. */
@@ -103,8 +105,12 @@ export function requireMember(group: Pick<GroupView, 'members'>, target: string)
 }
 
 /** Throws InvalidArgumentError BAD_FIELD for what is out of bounds, and for a name that is no Unicode. */
-export function checkMetadata({ name = '', expirySeconds = 0 }: GroupMetadata): void {
-  const { nameBytes, expirySeconds: expiryMax } = groupLimits;
+export function checkMetadata({
+  name = '',
+  expirySeconds = 0,
+  directDevices = groupLimits.directDevices,
+}: GroupMetadata): void {
+  const { nameBytes, expirySeconds: expiryMax, directDevicesMax } = groupLimits;
   const bytes = Buffer.byteLength(name);
   if (bytes > nameBytes || !name.isWellFormed()) {
     throw new InvalidArgumentError(
@@ -114,6 +120,9 @@ export function checkMetadata({ name = '', expirySeconds = 0 }: GroupMetadata): 
   }
   if (!Number.isInteger(expirySeconds) || expirySeconds < 0 || expirySeconds > expiryMax) {
     throw new InvalidArgumentError('BAD_FIELD', `timer: need whole seconds, 0 to ${expiryMax}`);
+  }
+  if (!Number.isInteger(directDevices) || directDevices < 1 || directDevices > directDevicesMax) {
+    throw new InvalidArgumentError('BAD_FIELD', `direct devices: need 1 to ${directDevicesMax}`);
   }
 }
 
@@ -146,8 +155,11 @@ function contextChange(group: GroupView, part: Partial<QpcGroupInfo>): Change | 
 }
 
 function isSame(a: QpcGroupInfo, b: QpcGroupInfo): boolean {
-  const said = ({ name, roles, expirySeconds }: QpcGroupInfo): string =>
-    JSON.stringify([name, roles.map(({ userId, role }) => [userId, role]), expirySeconds]);
+  const said = (info: QpcGroupInfo): string => {
+    const { name, roles, expirySeconds, directDevices, channelNonce = [] } = info;
+    const users = roles.map(({ userId, role }) => [userId, role]);
+    return JSON.stringify([name, users, expirySeconds, directDevices, [...channelNonce]]);
+  };
   return said(a) === said(b);
 }
 

@@ -71,6 +71,8 @@ async function forgedWelcome(
         expirySeconds: 0,
         joinKeyHash: undefined,
         policyVersion: 1,
+        directDevices: 32,
+        channelNonce: undefined,
       },
       hubs: ['red.example'],
     }),

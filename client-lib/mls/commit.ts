@@ -45,6 +45,8 @@ export async function createGroup(
     readonly signatureKey: SignatureKey;
     readonly name: string;
     readonly hubs?: readonly string[];
+    /** More than these need a channel; 32 unless given. */
+    readonly directDevices?: number;
   },
 ): Promise<MlsGroup> {
   const conversationId = parts.random.bytes(groupLimits.conversationIdBytes);
@@ -56,6 +58,8 @@ export async function createGroup(
     expirySeconds: 0,
     joinKeyHash: undefined,
     policyVersion: 1,
+    directDevices: request.directDevices ?? groupLimits.directDevices,
+    channelNonce: undefined,
   };
   const extensions = groupContextExtensions({ info, hubs: request.hubs ?? [domain] });
   const own = await generate(parts, request, lifetimeFromNow(parts.clock.now()));

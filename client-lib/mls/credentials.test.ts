@@ -136,6 +136,8 @@ async function forgedGroup(
         expirySeconds: 0,
         joinKeyHash: undefined,
         policyVersion: 1,
+        directDevices: 32,
+        channelNonce: undefined,
       },
       hubs: ['red.example'],
     }),

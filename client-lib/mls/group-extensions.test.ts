@@ -44,6 +44,8 @@ const groups: fc.Arbitrary<QpcGroupInfo> = fc.record(
     expirySeconds: fc.integer({ min: 0, max: groupLimits.expirySeconds }),
     joinKeyHash: fc.option(bytes(32), { nil: undefined }),
     policyVersion: fc.integer({ min: 0, max: 0xffff }),
+    directDevices: fc.constantFrom(1, groupLimits.directDevices, groupLimits.directDevicesMax),
+    channelNonce: fc.option(bytes(32), { nil: undefined }),
   },
   { noNullPrototype: true },
 );
@@ -97,6 +99,8 @@ const info: QpcGroupInfo = {
   expirySeconds: 0,
   joinKeyHash: undefined,
   policyVersion: 1,
+  directDevices: 32,
+  channelNonce: undefined,
 };
 const numbered = (count: number): RoleEntry[] =>
   Array.from({ length: count }, (_, i) => ({
@@ -118,6 +122,9 @@ test('limits: the greatest values go in, one more does not', () => {
     { expirySeconds: groupLimits.expirySeconds + 1 },
     { expirySeconds: 0.5 },
     { joinKeyHash: new Uint8Array(31) },
+    { channelNonce: new Uint8Array(31) },
+    { directDevices: 0 },
+    { directDevices: groupLimits.directDevicesMax + 1 },
     { policyVersion: 0x1_0000 },
     { roles: [] },
     { roles: [{ userId: 'alice@red.example', role: 'admin' }] },

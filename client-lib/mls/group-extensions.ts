@@ -5,13 +5,15 @@
  *   enum { owner(1), admin(2) } Role;                 // members have no entry
  *   struct { opaque user_id<V>; Role role; } Entry;
  *   struct {                                          // qpc_group, 0xF0C0
- *     uint8  version = 2;
+ *     uint8  version = 2 or 3;                        // 3 with either of the last two fields
  *     uint16 policy_version = 1;                      // the rules that commits are judged by
  *     opaque conversation_id[32];                     // id of the conversation's first group
  *     opaque name<V>;                                 // UTF-8, at most 256 bytes
  *     Entry  roles<V>;                                // by user id, 1-32 entries, an owner among them
  *     uint32 expiry_seconds;                          // messages disappear after; 0: never
  *     opaque join_key_hash<V>;                        // commits to the key of external joins; 0 or 32 bytes
+ *     uint16 direct_devices = 32;                     // more devices than that need a channel
+ *     opaque channel_nonce<V>;                        // what names the group's channel; 0: none, or 32 bytes
  *   } QpcGroup;
  *   struct { uint8 version = 1; opaque hubs<V><V>; } QpcHub;  // 0xF0C1; 1 or 3 domains, in order of terms
  *
@@ -33,6 +35,10 @@ export const groupLimits = {
   /** A year and a day. */
   expirySeconds: 366 * 86_400,
   joinKeyHashBytes: 32,
+  channelNonceBytes: 32,
+  /** Devices that a group has in direct mode, unless its members chose otherwise; and the bounds. */
+  directDevices: 32,
+  directDevicesMax: 256,
 } as const;
 
 const userIdBytesMax = 64 + 1 + 253;
@@ -63,6 +69,10 @@ export interface QpcGroupInfo {
   readonly joinKeyHash: Uint8Array | undefined;
   /** 1: the rules of policy.ts. */
   readonly policyVersion: number;
+  /** With more devices the group has a channel (channel-mode.ts): 1 to 256. */
+  readonly directDevices: number;
+  /** What names its channel, with the group's id and hubs (32 bytes); undefined: direct mode. */
+  readonly channelNonce: Uint8Array | undefined;
 }
 
 /** What our extensions say about a group. */
@@ -80,34 +90,45 @@ export function roleOf({ roles }: Pick<QpcGroupInfo, 'roles'>, userId: string): 
 export function encodeQpcGroup(info: QpcGroupInfo): Uint8Array {
   checkInfo(info);
   const { conversationId, name, roles, expirySeconds, joinKeyHash, policyVersion } = info;
+  const { directDevices, channelNonce } = info;
+  const isPlain = directDevices === groupLimits.directDevices && channelNonce === undefined;
   const entries = roles.map(({ userId, role }) =>
     concat(vector(utf8(userId)), Uint8Array.of(roleCodes[role])),
   );
   return concat(
-    Uint8Array.of(2),
+    Uint8Array.of(isPlain ? 2 : 3),
     uint(policyVersion, 2),
     conversationId,
     vector(utf8(name)),
     vector(concat(...entries)),
     uint(expirySeconds, 4),
     vector(joinKeyHash ?? new Uint8Array(0)),
+    ...(isPlain ? [] : [uint(directDevices, 2), vector(channelNonce ?? new Uint8Array(0))]),
   );
 }
 
 /** Parses `qpc_group` strictly. Throws MlsError MALFORMED. */
 export function decodeQpcGroup(bytes: Uint8Array): QpcGroupInfo {
   const reader = new Reader(bytes);
-  requireVersion(reader, 2, 'qpc_group');
+  const version = requireVersion(reader, [2, 3], 'qpc_group');
   const policyVersion = reader.uint(2);
   const conversationId = reader.take(groupLimits.conversationIdBytes);
   const name = textOf(reader.vector(groupLimits.nameBytes), 'group name');
   const roles = parseRoles(reader.vector(rolesBytesMax));
   const expirySeconds = reader.uint(4);
   const hash = reader.vector(groupLimits.joinKeyHashBytes);
+  const directDevices = version === 2 ? groupLimits.directDevices : reader.uint(2);
+  const nonce = version === 2 ? new Uint8Array(0) : reader.vector(groupLimits.channelNonceBytes);
   reader.end();
   const joinKeyHash = hash.length === 0 ? undefined : hash;
-  const info = { conversationId, name, roles, expirySeconds, joinKeyHash, policyVersion };
+  const channelNonce = nonce.length === 0 ? undefined : nonce;
+  const info = {
+    ...{ conversationId, name, roles, expirySeconds, joinKeyHash, policyVersion },
+    ...{ directDevices, channelNonce },
+  };
   checkInfo(info);
+  const isPlain = directDevices === groupLimits.directDevices && channelNonce === undefined;
+  demand(version === 2 || !isPlain, 'qpc_group: version 3 with the fields of version 2');
   return info;
 }
 
@@ -120,7 +141,7 @@ export function encodeQpcHub(hubs: readonly string[]): Uint8Array {
 /** Parses `qpc_hub` strictly. Throws MlsError MALFORMED. */
 export function decodeQpcHub(bytes: Uint8Array): readonly string[] {
   const reader = new Reader(bytes);
-  requireVersion(reader, 1, 'qpc_hub');
+  requireVersion(reader, [1], 'qpc_hub');
   const list = new Reader(reader.vector(hubsBytesMax));
   reader.end();
   const hubs: string[] = [];
@@ -197,6 +218,14 @@ function checkInfo(info: QpcGroupInfo): void {
   demand(isUint(policyVersion, 0xffff), 'policy version: no 16-bit number');
   const isHash = joinKeyHash === undefined || joinKeyHash.length === joinKeyHashBytes;
   demand(isHash, 'join key hash: need 32 bytes');
+  const { directDevices, channelNonce } = info;
+  demand(
+    directDevices >= 1 && isUint(directDevices, groupLimits.directDevicesMax),
+    'direct devices: not 1 to 256',
+  );
+  const isNonce =
+    channelNonce === undefined || channelNonce.length === groupLimits.channelNonceBytes;
+  demand(isNonce, 'channel nonce: need 32 bytes');
   demand(roles.length <= groupLimits.roles, `roles: more than ${groupLimits.roles}`);
   demand(
     roles.some(({ role }) => role === 'owner'),
@@ -232,9 +261,10 @@ function demand(isTrue: boolean, message: string): void {
   if (!isTrue) throw new MlsError('MALFORMED', message);
 }
 
-function requireVersion(reader: Reader, known: number, what: string): void {
+function requireVersion(reader: Reader, known: readonly number[], what: string): number {
   const version = reader.uint(1);
-  demand(version === known, `${what}: version ${version}, know ${known}`);
+  demand(known.includes(version), `${what}: version ${version}, know ${known.join()}`);
+  return version;
 }
 
 function uint(value: number, length: 2 | 4): Uint8Array {

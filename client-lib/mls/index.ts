@@ -11,6 +11,7 @@ export { isMlsSuite, mlsSuites } from '../crypto/provider.ts';
 export type { MlsSuite } from '../crypto/provider.ts';
 export type { KeyPackageInfo, MadeKeyPackage, SignatureKey } from './key-package.ts';
 export type { MlsGroup, Member } from './group.ts';
+export { dueMode } from './channel-mode.ts';
 export { groupLimits, roleOf } from './group-extensions.ts';
 export type { GroupContextInfo, QpcGroupInfo, Role, RoleEntry } from './group-extensions.ts';
 export { ruleBroken } from './policy.ts';

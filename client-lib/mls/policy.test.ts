@@ -41,6 +41,8 @@ function epoch(roles: Readonly<Record<string, Role>>, part: Partial<QpcGroupInfo
       expirySeconds: 0,
       joinKeyHash: undefined,
       policyVersion: 1,
+      directDevices: 32,
+      channelNonce: undefined,
       ...part,
     },
     hubs: ['red.example'],

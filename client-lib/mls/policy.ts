@@ -6,7 +6,8 @@
  * | add devices of its own user, remove others of them | yes | yes | yes |
  * | fresh keys (an empty commit) | yes | yes | yes |
  * | lower the own role | | yes | yes |
- * | add users, remove members, name, timer | | yes | yes |
+ * | add users, remove members, name, timer, how many devices go without a channel | | yes | yes |
+ * | to a channel, or back, where the number of devices asks for it; a fresh channel | yes | yes | yes |
  * | remove admins and owners, give and take roles, move the hub | | | yes |
  *
  * A user without a device in the group has no role in it, so whoever removes the last device of an admin
@@ -15,6 +16,7 @@
  */
 import type { Proposal } from 'ts-mls';
 import { identityOf } from './authentication.ts';
+import { channelRuleBroken } from './channel-mode.ts';
 import { MlsError } from './errors.ts';
 import { groupContextOf, roleOf } from './group-extensions.ts';
 import type { GroupContextInfo, QpcGroupInfo, Role } from './group-extensions.ts';
@@ -70,7 +72,10 @@ export function ruleBroken(
   if (context === undefined) return undefined;
   // Who joins sees the new context alone, and judges its inviter by that.
   if (added.length > 0) return 'a commit that adds changes nothing else of the group';
-  return contextRuleBroken(parent, actor, context, removed.length > 0);
+  return (
+    channelRuleBroken(parent.info, next, parent.members().length) ??
+    contextRuleBroken(parent, actor, context, removed.length > 0)
+  );
 }
 
 function contextRuleBroken(
@@ -88,7 +93,12 @@ function contextRuleBroken(
   if (isPlain && info.expirySeconds !== next.expirySeconds) return 'a member may not set the timer';
   if (isPlain && !hasRemoved && !keepsKey(info, next))
     return 'a member may not change the join key';
+  if (isPlain && info.directDevices !== next.directDevices)
+    return 'a member may not set how many devices go without a channel';
   if (role !== 'owner' && parent.hubs.join() !== hubs.join()) return 'only an owner moves the hub';
+  // The channel's id is made from them.
+  if (info.channelNonce !== undefined && parent.hubs.join() !== hubs.join())
+    return 'a group with a channel keeps its hubs';
   if (role === 'owner') return undefined;
   const users = new Set([...info.roles, ...next.roles].map(({ userId }) => userId));
   for (const userId of users) {

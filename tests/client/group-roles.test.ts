@@ -72,7 +72,9 @@ describe('a conversation of two nodes', () => {
     await alice.client.send(id, 'all the same');
     assert.deepEqual(await bob.texts(1), ['all the same']);
     assert.deepEqual(await carol.texts(1), ['all the same']);
-    assert.deepEqual(await alice.client.metadata(id), { name: 'tea', expirySeconds: 0 });
+    assert.deepEqual(await alice.client.metadata(id), {
+      ...{ name: 'tea', expirySeconds: 0, directDevices: 32 },
+    });
   });
 
   test('what nobody can ask for is refused before it becomes a commit', async () => {
@@ -104,7 +106,9 @@ describe('a conversation of two nodes', () => {
       await sees(one, 'renamed', ({ name, by }) => name === 'coffee' && by === bob.userId);
       await sees(one, 'timerChanged', ({ expirySeconds }) => expirySeconds === 60);
       assert.equal(one.client.conversations()[0]?.name, 'coffee');
-      assert.deepEqual(await one.client.metadata(id), { name: 'coffee', expirySeconds: 60 });
+      assert.deepEqual(await one.client.metadata(id), {
+        ...{ name: 'coffee', expirySeconds: 60, directDevices: 32 },
+      });
     }
     assert.equal(await refusal(bob.client.setRole(id, carol.userId, 'admin')), 'NOT_ALLOWED');
     assert.equal(await refusal(bob.client.removeMembers(id, [alice.userId])), 'NOT_ALLOWED');
