@@ -4,10 +4,12 @@ import { describe, test } from 'node:test';
 import {
   firstManifest,
   hasReason,
+  hex,
   parseUserId,
   QpcError,
   signingKeyFromSeed,
   TransportError,
+  type Clock,
 } from '@quicprochat/proto';
 import type { SignedEndpointRecord } from '@quicprochat/proto/messages';
 import { makeSwarmKey, signEndpointRecord } from '@quicprochat/p2p';
@@ -16,6 +18,7 @@ import { labelOf } from '../kt/logs.ts';
 import type { Session } from '../link.ts';
 import { mandatorySuite, xwingSuite } from '../mls/index.ts';
 import { TestDevice, TestDirectory, testRuntime } from '../test-devices.ts';
+import { LaterClock } from '../test-later-clock.ts';
 import { cardLimits, makeCard, openCard } from './card.ts';
 import { Cards } from './cards.ts';
 
@@ -49,10 +52,14 @@ async function ready(device: TestDevice): Promise<void> {
   }
 }
 
-function cardsOf(device: TestDevice, heard: Uint8Array[] = []): Cards {
+function cardsOf(
+  device: TestDevice,
+  heard: Uint8Array[] = [],
+  clock: Clock = testRuntime.clock,
+): Cards {
   const { store, logs, contacts, mls, userId, identityKey } = device;
   const swarmKey = makeSwarmKey(testRuntime.random).publicKey;
-  const nowMs = testRuntime.clock.now();
+  const nowMs = clock.now();
   const endpoint: SignedEndpointRecord = signEndpointRecord(
     {
       ...{ swarmKey, addresses: ['/ip4/192.0.2.1/udp/5002/quic-v1'], relays: [], mailboxes: [] },
@@ -61,7 +68,7 @@ function cardsOf(device: TestDevice, heard: Uint8Array[] = []): Cards {
     identityKey,
   );
   return new Cards({
-    ...{ store, runtime: testRuntime, logs, contacts, mls, userId, identityKey },
+    ...{ store, runtime: { ...testRuntime, clock }, logs, contacts, mls, userId, identityKey },
     endpoint: () => endpoint,
     onEndpoint: (_, from) => heard.push(from),
   });
@@ -172,6 +179,52 @@ describe('a contact card', () => {
     assert(log !== undefined);
     Object.defineProperty(bob.logs, 'isConvicted', { value: () => true });
     await assert.rejects(cards.import(card), { reason: 'LOG_CONVICTED' });
+  });
+
+  test('lets its device knock for as long as it is good, and no device that is not the person’s by now', async () => {
+    const { alice, bob } = await pair();
+    const clock = new LaterClock();
+    const cards = cardsOf(bob, [], clock);
+    const [rid, other] = [alice.rid, testRuntime.random.bytes(32)].map((one) => hex(one));
+    assert(rid !== undefined && other !== undefined);
+    assert.equal(cards.holder(rid), undefined);
+    await cards.import(cardsOf(alice).export());
+    assert.deepEqual([cards.holder(rid), cards.holder(other)], [alice.userId, undefined]);
+    // Her keys are others: the card is the same.
+    const get = bob.contacts.get.bind(bob.contacts);
+    bob.contacts.get = (userId) => {
+      const contact = get(userId);
+      const devices = contact?.devices.map((one) => ({
+        ...one,
+        identityPub: Buffer.from(other, 'hex'),
+      }));
+      return contact && { ...contact, devices: devices ?? [] };
+    };
+    clock.advance(61_000);
+    assert.deepEqual([cards.holder(rid), cards.holder(other)], [undefined, alice.userId]);
+    clock.advance(cardLimits.lifetimeMs);
+    assert.deepEqual([cards.holder(rid), cards.holder(other)], [undefined, undefined]);
+  });
+
+  test('that is shown again after a newer one brings nothing back', async () => {
+    const { alice, bob } = await pair();
+    const told = (): Uint8Array => {
+      const token = testRuntime.random.bytes(16);
+      alice.store.tokens.putOwn(token, testRuntime.clock.now());
+      alice.store.tokens.markAtNode(alice.store.tokens.own()?.id ?? 0);
+      return token;
+    };
+    told();
+    const first = cardsOf(alice).export();
+    await testRuntime.clock.sleep(2);
+    const token = told();
+    const second = cardsOf(alice).export();
+    const cards = cardsOf(bob);
+    await cards.import(first);
+    await cards.import(second);
+    await assert.rejects(cards.import(first), { reason: 'BAD_FIELD' });
+    await cards.import(second);
+    assert.deepEqual(bob.store.tokens.of(alice.rid), token);
   });
 
   test('is confirmed by the log afterwards, and a log that shows something else is an alarm', async () => {

@@ -29,6 +29,8 @@ import { cardLimits, makeCard, openCard, type Card } from './card.ts';
 
 /** A full check of cards that failed for want of an answer comes again after so long (ms). */
 const checkRetryMs = 60_000;
+/** Whose cards are here is looked up again after so long (ms): keys change, and cards end. */
+const holdersMs = 60_000;
 
 export interface CardsParts {
   readonly store: ClientStore;
@@ -46,8 +48,8 @@ export interface CardsParts {
 
 export class Cards {
   readonly #parts: CardsParts;
-  /** User ids by device (hex); undefined: to be looked up. */
-  #holders: ReadonlyMap<string, string> | undefined;
+  /** User ids by device (hex), as they were a moment ago (ms); undefined: to be looked up. */
+  #holders: { readonly of: ReadonlyMap<string, string>; readonly atMs: number } | undefined;
 
   constructor(parts: CardsParts) {
     this.#parts = parts;
@@ -87,7 +89,7 @@ export class Cards {
   /**
    * Takes in somebody's card. Asks nobody: the person is known by a credential from then on, which the
    * log has to confirm once it can be asked. Throws what openCard throws, InvalidArgumentError BAD_FIELD
-   * for the own card, LogError NO_LOG (the log of that domain is not known here) or LOG_CONVICTED,
+   * for the own card and one that is older than another one of that device, LogError NO_LOG (the log of that domain is not known here) or LOG_CONVICTED,
    * VerificationError for a credential that does not prove itself, PermissionDeniedError BLOCKED for
    * devices that are not in it, and what Contacts.accept throws.
    */
@@ -97,6 +99,7 @@ export class Cards {
     const card = openCard(bytes, nowMs);
     const { userId } = parseUserId(card.userId);
     if (userId === own) throw new InvalidArgumentError('BAD_FIELD', 'card: it is the own one');
+    this.#requireNewest(card);
     const opened = this.#openCredential(card, nowMs);
     const before = store.contacts.get(userId);
     if (before === undefined || before.version <= opened.version) {
@@ -118,6 +121,21 @@ export class Cards {
     this.#holders = undefined;
     for (const { identityPub, prekey } of card.devices) contacts.acceptPrekey(identityPub, prekey);
     return contact;
+  }
+
+  /** Who shows an old card again brings back no token, prekey or address that its device took back. */
+  #requireNewest({ userId, issuedMs, devices: [device] }: Card): void {
+    const stored = this.#parts.store.cards.get(userId);
+    if (stored === undefined || device === undefined) return;
+    try {
+      const kept = openCard(stored.bytes, this.#parts.runtime.clock.now());
+      const isSame = kept.devices.some((one) => sameBytes(one.identityPub, device.identityPub));
+      if (!isSame || kept.issuedMs <= issuedMs) return;
+    } catch (error) {
+      if (error instanceof QpcError) return; // its time is over
+      throw error;
+    }
+    throw new InvalidArgumentError('BAD_FIELD', 'card: a newer one of that device is here');
   }
 
   /** Offline, by distinguished heads that are known here, else by auditors of two other operators. */
@@ -212,19 +230,25 @@ export class Cards {
     }
   }
 
-  /** Whose device (hex) it is, by a card that is kept; whoever was given one may knock. */
+  /**
+   * Whose device (hex) it is, by a card that is kept and may still be good; whoever was given one may knock. Devices
+   * are those that the person has by now, so it is looked up again, though not for every stranger.
+   */
   holder(device: string): string | undefined {
-    const { store, contacts } = this.#parts;
-    this.#holders ??= new Map(
-      store.cards
-        .all()
-        .flatMap(({ userId }) =>
+    const { store, runtime, contacts } = this.#parts;
+    const nowMs = runtime.clock.now();
+    const isFresh = this.#holders !== undefined && Math.abs(nowMs - this.#holders.atMs) < holdersMs;
+    if (this.#holders === undefined || !isFresh) {
+      const found = store.cards
+        .holders(nowMs - cardLimits.lifetimeMs)
+        .flatMap((userId) =>
           (contacts.get(userId)?.devices ?? []).map(
             ({ identityPub }) => [hex(identityPub), userId] as const,
           ),
-        ),
-    );
-    return this.#holders.get(device);
+        );
+      this.#holders = { of: new Map(found), atMs: nowMs };
+    }
+    return this.#holders.of.get(device);
   }
 
   /**

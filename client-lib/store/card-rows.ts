@@ -14,6 +14,8 @@ export interface CardRows {
   get(userId: string): StoredCard | undefined;
   /** All of them, oldest first. */
   all(): readonly StoredCard[];
+  /** User ids of those that came after a time (ms), without reading them. */
+  holders(sinceMs: number): readonly string[];
   /** Takes the place of an older one. */
   put(userId: string, bytes: Uint8Array, nowMs: number): void;
   markChecked(userId: string, nowMs: number): void;
@@ -35,6 +37,10 @@ export function cardRows(db: Database): CardRows {
       return row === undefined ? undefined : cardOf(row);
     },
     all: () => db.all('SELECT * FROM card ORDER BY imported_ms, user_id').map(cardOf),
+    holders: (sinceMs) =>
+      db
+        .all('SELECT user_id FROM card WHERE imported_ms > ? ORDER BY user_id', sinceMs)
+        .map((row) => row.text('user_id')),
     put(userId, bytes, nowMs) {
       db.run('INSERT OR REPLACE INTO card VALUES (?, ?, ?, NULL)', userId, bytes, nowMs);
       db.run(
