@@ -11,6 +11,7 @@ import {
   parseEntry,
   PayloadTooLargeError,
   QpcError,
+  sameBytes,
   Status,
   TransportError,
   type Runtime,
@@ -32,6 +33,7 @@ import {
   invitedBy,
   isWish,
   planOf,
+  UndecidedError,
   type GroupIntent,
 } from './group-intents.ts';
 import { rejectingEntry, type LogView, type Walk } from './group-log.ts';
@@ -311,22 +313,15 @@ export class Committer {
     pending: PendingRow | undefined,
     error: unknown,
   ): Promise<Outcome> {
-    const { store, writer, walker, events, mls } = this.#parts;
+    const { writer, walker, events } = this.#parts;
     const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
     // Nobody waits for a duty.
     const isWaitedFor = isWish(decodeIntent(intent));
     if (error instanceof QpcError && isWaitedFor) this.#errors.set(intent.id, error);
     this.#fetched.delete(intent.id);
     await writer.run(async (batch) => {
-      const group = batch.group(intent.groupId);
-      // The refused commit used a key: the next one of this epoch takes another.
-      const spent =
-        pending !== undefined && group?.isActive === true
-          ? await mls.spendHandshakeKey(group)
-          : undefined;
-      if (spent !== undefined) batch.useKeys(spent.next, spent.next.epoch, spent.wipe);
+      if (pending !== undefined) await this.#drop(batch, pending);
       batch.write(() => {
-        if (pending !== undefined) store.groupLog.refusePending(pending.commitHash);
         const told = walker.end(intent.id, 'REFUSED', reason, batch.nowMs);
         batch.after(() => {
           for (const event of told) events.emit(event);
@@ -473,7 +468,8 @@ export class Committer {
       this.#fruitless.delete(key);
       return 'again';
     }
-    if (answer.isAccepted)
+    if (walk.doubts.length > 0) throw new UndecidedError();
+    if (answer.isAccepted && walk.invalid.length === 0)
       throw new TransportError('protocol', 'the certificate is of another entry');
     if (walk.invalid.length > 0) await this.#reject(pending, walk);
     else {
@@ -511,19 +507,32 @@ export class Committer {
     }
   }
 
-  /** Entries stand in the way that nobody can apply: the same commit, in an entry that says so. */
+  /** Entries stand in the way that nobody applies: the same commit, in an entry that says so. */
   async #reject(pending: PendingRow, walk: Walk): Promise<void> {
     const { store, writer, mls, walker } = this.#parts;
-    if (walk.isLeftBehind || walk.isOwnLost) throw new StaleKeysError();
     const rejects = walk.invalid.map(({ hash }) => hash);
+    const isSpoilt = walk.invalid.some(({ entry }) =>
+      sameBytes(entry.commitHash, pending.commitHash),
+    );
     await writer.run(async (batch) => {
       const view = walker.view(batch, pending.groupId);
-      if (view === undefined || Buffer.compare(view.head.hash, pending.parent) !== 0) return;
+      if (view === undefined || !sameBytes(view.head.hash, pending.parent)) return;
+      // It stands there beside an entry that is none: only another commit has a place in the log.
+      if (isSpoilt) return this.#drop(batch, pending);
       const request = fromBinary(SubmitCommitRequestSchema, pending.request);
       const entry = await rejectingEntry(mls, view.group, parseEntry(request.entry), rejects);
       const bytes = toBinary(SubmitCommitRequestSchema, { ...request, entry });
       batch.write(() => store.groupLog.putPending({ ...pending, request: bytes }));
     });
+  }
+
+  /** Part of a batch. A commit that is given up used a key: the next one of this epoch takes another. */
+  async #drop(batch: Batch, { groupId, commitHash }: PendingRow): Promise<void> {
+    const { store, mls } = this.#parts;
+    const group = batch.group(groupId);
+    const spent = group?.isActive === true ? await mls.spendHandshakeKey(group) : undefined;
+    if (spent !== undefined) batch.useKeys(spent.next, spent.next.epoch, spent.wipe);
+    batch.write(() => store.groupLog.refusePending(commitHash));
   }
 }
 

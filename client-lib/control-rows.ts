@@ -29,7 +29,7 @@ import {
   type SignatureKey,
 } from './mls/index.ts';
 import { firstRekey } from './rekeys.ts';
-import { markOf, never, park, Unopened, usersOf } from './row-verdict.ts';
+import { markOf, never, park, Unopened } from './row-verdict.ts';
 import type { ClientStore, EnvelopeKey, InboxRow } from './store/store.ts';
 import type { Batch } from './writer.ts';
 
@@ -80,8 +80,8 @@ export class ControlRows {
     const { walk } = prepared;
     // What comes between is in the log, if it is not on its way.
     if (walk.isBeyond) throw park('FUTURE_EPOCH', groupId);
-    // Of an older copy of this store: the log tells what became of it.
-    if (walk.isOwnLost) throw new Unopened({ kind: 'known' });
+    // The log is read for what others made of it; if nobody can apply it, the way behind it is there too.
+    if (walk.doubts.length > 0) return () => prepared.apply();
     const isTaken = walk.steps.length > 0 || walk.passed.length > 0;
     // Nobody can apply it, or it follows an entry that was passed over: both come to nothing.
     if (!isTaken) throw never(walk.invalid.length > 0 ? 'INVALID_COMMIT' : `EPOCH_LOST_${epoch}`);
@@ -98,8 +98,9 @@ export class ControlRows {
       return await walker.prepare(batch, groupId, [control]);
     } catch (error) {
       if (!(error instanceof CredentialError)) throw certified(error);
-      if (!this.#isFresh(error)) throw park('UNKNOWN_USER', usersOf(error));
-      return walker.prepare(batch, groupId, [control], true);
+      // The log is read then, and who is not known is looked up first.
+      if (!this.#isFresh(error)) throw park('FUTURE_EPOCH', groupId);
+      return walker.prepare(batch, groupId, [control], 'fresh');
     }
   }
 

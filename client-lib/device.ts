@@ -243,6 +243,7 @@ export class Device {
       controls: this.groups.rows,
       leaves: this.groups.leaves,
       forks: this.groups.forks,
+      standings: this.groups.standings,
       store,
       runtime,
       events,

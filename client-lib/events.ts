@@ -88,8 +88,52 @@ export type ClientEvent =
       /** Domains that signed both. */
       readonly hubs: readonly string[];
     }
-  /** The others went on behind a commit that this device cannot apply: it has to be invited anew. */
-  | { readonly type: 'leftBehind'; readonly conversationId: Uint8Array; readonly epoch: number }
+  /**
+   * A member of this name committed what is valid for nobody (`isVoted`: by the word of more than half of those
+   * who stay), and it is passed over. `by` is missing where nobody can say who it was.
+   */
+  | {
+      readonly type: 'commitRefused';
+      readonly conversationId: Uint8Array;
+      /** That it was to make. */
+      readonly epoch: number;
+      readonly by: string | undefined;
+      readonly isVoted: boolean;
+    }
+  /**
+   * This device cannot apply a commit, and does not know whether others can: it asks them. `PATH`: its secrets
+   * do not open here; `KEYS`: no log vouches for who it adds; `OWN`: it says that it is this device's own.
+   */
+  | {
+      readonly type: 'commitDoubted';
+      readonly conversationId: Uint8Array;
+      readonly epoch: number;
+      readonly by: string | undefined;
+      readonly cause: 'PATH' | 'KEYS' | 'OWN';
+    }
+  /**
+   * This device lost its place after that epoch, and comes back by itself if it can. `BEHIND`: the others went on
+   * behind a commit that it cannot apply; `GAP`: the hub keeps none that old.
+   */
+  | {
+      readonly type: 'leftBehind';
+      readonly conversationId: Uint8Array;
+      readonly epoch: number;
+      readonly cause: 'BEHIND' | 'GAP' | 'STALE';
+    }
+  /** It came back with a new leaf; what was written meanwhile is asked for. */
+  | {
+      readonly type: 'cameBack';
+      readonly conversationId: Uint8Array;
+      readonly epoch: number;
+      readonly cause: 'BEHIND' | 'GAP' | 'STALE';
+    }
+  /**
+   * It cannot come back just now, and tries again; somebody may remove and invite it instead. `NO_JOIN_KEY`:
+   * somebody was removed since, and nobody told it the new key; `UNVOUCHED`: nobody with the right to has
+   * committed since what changed; and what hubs answer.
+   */
+  | { readonly type: 'stillBehind'; readonly conversationId: Uint8Array; readonly reason: string }
   /** A row cannot be opened yet; it is kept and tried again. */
   | { readonly type: 'parked'; readonly reason: ParkReason; readonly mid: Uint8Array }
   /** A row can never be opened; it is recorded in the store. */

@@ -52,6 +52,18 @@ export class GroupChangeError extends QpcError {
   }
 }
 
+/** The members have yet to say whether a commit counts that this device cannot judge. */
+export class UndecidedError extends QpcError {
+  override name = 'UndecidedError';
+  constructor() {
+    super(
+      Status.Unavailable,
+      'UNDECIDED_COMMIT',
+      'group: others are asked what they make of a commit',
+    );
+  }
+}
+
 /** Users whose KeyPackages the plan needs. */
 export function invitedBy(intent: GroupIntent): readonly string[] {
   return intent.kind === 'add' ? intent.userIds : [];

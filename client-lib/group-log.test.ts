@@ -23,6 +23,7 @@ import {
   type LogView,
   type OwnCommit,
   type Walk,
+  type WalkParts,
 } from './group-log.ts';
 import { createMls, mandatorySuite, type MlsGroup, type PendingCommit } from './mls/index.ts';
 import { groupOf, keyPackageOf, TestWorld, type TestDevice } from './mls/test-members.ts';
@@ -56,10 +57,12 @@ const walk = (
   { device: { mls }, view }: Member,
   controls: readonly GroupControl[],
   own?: PendingOwn,
+  standingOf: WalkParts['standingOf'] = () => undefined,
 ): Promise<Walk> =>
   walkLog(
     {
       mls,
+      standingOf,
       keysOf: () => [hubSigning.publicKey],
       pendingOf: (hash) =>
         own !== undefined && Buffer.compare(commitHash(own.own.envelope), hash) === 0
@@ -146,13 +149,14 @@ test('an entry that nobody can apply is passed over for the one that rejects it'
   const seen = await take(alice, [broken.control, junk.control]);
   assert.deepEqual([seen.steps.length, seen.invalid.length], [0, 2]);
   assert.equal(seen.isLeftBehind, false);
-  // Were it valid for others, they would go on behind it.
+  // What is behind it says nothing: its committer can go on alone, with a key of its own.
   const onBroken: Member = {
     device: bob.device,
     view: { group: other.pending, head: parseEntry(broken.own.entry) },
   };
   const ahead = await commitOf(onBroken, await bob.device.mls.rekey(other.pending));
-  assert.equal((await walk(alice, [broken.control, ahead.control])).isLeftBehind, true);
+  const alone = await walk(alice, [broken.control, ahead.control]);
+  assert.deepEqual([alone.isLeftBehind, alone.isBeyond, alone.invalid.length], [false, false, 1]);
   const rejects = seen.invalid.map(({ hash }) => hash);
   const mended = await commitOf(alice, await alice.device.mls.rekey(alice.view.group), rejects);
   const log = [broken.control, junk.control, mended.control];
@@ -163,10 +167,18 @@ test('an entry that nobody can apply is passed over for the one that rejects it'
   assert.equal(authenticators(honest).size, 1);
   // Bob does not know his own one any more: any member can write one in his name, which must not hold him up.
   const lost = await walk(bob, [broken.control, junk.control]);
-  assert.deepEqual([lost.steps.length, lost.invalid.length, lost.isOwnLost], [0, 2, true]);
-  assert.equal((await walk(bob, [broken.control, ahead.control])).isLeftBehind, true);
-  const passed = await walk(bob, log);
-  assert.deepEqual([passed.steps.length, passed.isOwnLost], [1, false]);
+  assert.deepEqual([lost.steps.length, lost.invalid.length, lost.doubts[0]?.cause], [0, 1, 'OWN']);
+  // He asks the others: what they took leads on without him, what they refused they go past.
+  const hearing =
+    (decision: 'taken' | 'rejected'): WalkParts['standingOf'] =>
+    (hash) =>
+      Buffer.compare(hash, parseEntry(broken.own.entry).hash) === 0
+        ? { decision, isRefusedHere: false }
+        : undefined;
+  assert.equal((await walk(bob, [broken.control], undefined, hearing('taken'))).isLeftBehind, true);
+  assert.deepEqual((await walk(bob, log)).steps, []);
+  const passed = await walk(bob, log, undefined, hearing('rejected'));
+  assert.deepEqual([passed.steps.length, passed.doubts], [1, []]);
   // A bogus rejection of a valid commit changes nothing: the first valid one stands.
   const good = await commitOf(alice, await alice.device.mls.rekey(alice.view.group));
   const hash = parseEntry(good.own.entry).hash;

@@ -27,7 +27,16 @@ import {
 } from '@quicprochat/proto/messages';
 import { openChannel, parseEnvelope, sealChannel } from './crypto/envelope.ts';
 import { envelopeKeyOf } from './envelope-key.ts';
-import { acceptCommit, CredentialError, type Mls, type MlsGroup, type Wipe } from './mls/index.ts';
+import {
+  acceptCommit,
+  CredentialError,
+  DoubtError,
+  MlsError,
+  type Mls,
+  type MlsGroup,
+  type SeenCommit,
+  type Wipe,
+} from './mls/index.ts';
 
 /** The key that signs commits of the group's current epoch, equal on all members. */
 export async function commitKeyOf(mls: Mls, group: MlsGroup): Promise<SigningKey> {
@@ -117,11 +126,39 @@ export interface WalkParts {
   readonly keysOf: HubKeys;
   /** The group after an own commit, by the hash of that commit as it travels. */
   readonly pendingOf: (commitHash: Uint8Array) => MlsGroup | undefined;
-  /**
-   * The manifests were looked up just now: a credential that they do not vouch for makes a commit
-   * invalid. Unless told, it is thrown, so that they can be looked up.
-   */
-  readonly isFresh?: boolean;
+  /** What members made of an entry that one of them could not judge; undefined: nothing yet. */
+  readonly standingOf?: (hash: Uint8Array) => Standing | undefined;
+  /** A credential that the manifests do not vouch for is thrown while nobody was asked; then it is a doubt. */
+  readonly keys?: Freshness;
+}
+
+/** Whether manifests were looked up for this walk, and whether all logs answered. */
+export type Freshness = 'unasked' | 'unanswered' | 'fresh';
+
+/** What the members of an epoch make of one of its commits (docs/protocol/group-log.md). */
+export interface Standing {
+  /** `rejected`: more than half of them will not apply it. `taken`: half of them did. */
+  readonly decision: 'open' | 'rejected' | 'taken';
+  /** This device said that it will not. */
+  readonly isRefusedHere: boolean;
+}
+
+/** An entry that is passed over. */
+export interface InvalidEntry extends ParsedEntry {
+  /** User id of who signed its commit, where that is certain. */
+  readonly by: string | undefined;
+  /** By the word of the members, and not by what is seen here. */
+  readonly isVoted: boolean;
+}
+
+/** An entry whose commit this device cannot apply, and others perhaps can. */
+export interface Doubt {
+  readonly entry: ParsedEntry;
+  /** Its secrets do not open here; or who it adds is not vouched for; or it says that it is this device's own. */
+  readonly cause: 'PATH' | 'KEYS' | 'OWN';
+  readonly commit: SeenCommit;
+  /** Of KEYS: a log says so, and not merely nothing. */
+  readonly isCertain: boolean;
 }
 
 /** One entry on the way. */
@@ -140,16 +177,13 @@ export interface Step {
 export interface Walk extends LogView {
   /** Entries that were applied, oldest first. */
   readonly steps: readonly Step[];
-  /** Children of the new head that cannot be applied: what a next commit has to reject. */
-  readonly invalid: readonly ParsedEntry[];
+  /** Children of the new head that nobody applies: what a next commit has to reject. */
+  readonly invalid: readonly InvalidEntry[];
+  /** Others of which that is not known: nothing goes on here before the members decided. */
+  readonly doubts: readonly Doubt[];
   /**
-   * One of those says that it is of this device, which does not know it: of a store that was restored,
-   * then others apply it, or of a member that lies. Nothing of this device may reject it.
-   */
-  readonly isOwnLost: boolean;
-  /**
-   * Others went on behind an entry that could not be applied here: it is this device that cannot, and
-   * only a new leaf helps (RFC 9420 section 16.12).
+   * The members went on behind one of those: it is this device that cannot, and only a new leaf helps (RFC
+   * 9420 section 16.12).
    */
   readonly isLeftBehind: boolean;
   /**
@@ -172,8 +206,9 @@ export async function walkLog(
   controls: readonly GroupControl[],
 ): Promise<Walk> {
   let { group, head } = view;
-  let invalid: ParsedEntry[] = [];
-  let isOwnLost = false;
+  let invalid: InvalidEntry[] = [];
+  let doubts: Doubt[] = [];
+  const dead: ParsedEntry[] = [];
   let isLeftBehind = false;
   let isBeyond = false;
   const steps: Step[] = [];
@@ -184,35 +219,75 @@ export async function walkLog(
       passed.push({ entry, certified });
       continue;
     }
-    isLeftBehind ||= invalid.some(({ hash }) => same(hash, entry.entry.parent));
     if (!group.isActive) continue;
     if (!same(entry.entry.parent, head.hash)) {
-      isBeyond ||= entry.epoch > head.epoch + 1;
+      // Behind what is invalid its committer can go on alone, with keys of its own.
+      const isOf = ({ hash }: { readonly hash: Uint8Array }): boolean =>
+        same(hash, entry.entry.parent);
+      if (invalid.some(isOf) || dead.some(isOf)) dead.push(entry);
+      else isBeyond ||= entry.epoch > head.epoch + 1 && doubts.length === 0;
       continue;
     }
     checkEntry(entry, factsOf(head));
     // The hub takes a rejection from any member: it counts once what it rejects was judged here.
-    if (
-      !entry.entry.rejects.every((rejected) => invalid.some(({ hash }) => same(hash, rejected)))
-    ) {
-      isBeyond = true;
+    const { rejects } = entry.entry;
+    const isJudged = (one: Uint8Array): boolean => invalid.some(({ hash }) => same(hash, one));
+    if (!rejects.every(isJudged)) {
+      const isDoubted = (one: Uint8Array): boolean => doubts.some((d) => same(d.entry.hash, one));
+      isBeyond ||= !rejects.every((one) => isJudged(one) || isDoubted(one));
       continue;
     }
-    const step = await stepTo(parts, group, entry, control);
-    if (step === undefined || step === 'lost') {
-      invalid.push(entry);
-      isOwnLost ||= step === 'lost';
+    const judged = await judge(parts, group, entry, control);
+    if (judged.kind === 'invalid') {
+      invalid.push({ ...entry, by: judged.by, isVoted: judged.isVoted });
       continue;
     }
-    steps.push(step);
-    ({ group, head } = { group: step.next, head: entry });
+    if (judged.kind === 'doubt') {
+      doubts.push(judged.doubt);
+      isLeftBehind ||= judged.isTaken;
+      continue;
+    }
+    steps.push(judged.step);
+    ({ group, head } = { group: judged.step.next, head: entry });
     invalid = [];
-    isOwnLost = false;
-    // Whatever stood behind the invalid ones, it is not what the others went on with.
+    doubts = [];
     isLeftBehind = false;
     isBeyond = false;
   }
-  return { group, head, steps, invalid, isOwnLost, isLeftBehind, isBeyond, passed };
+  return { group, head, steps, invalid, doubts, isLeftBehind, isBeyond, passed };
+}
+
+/** What this device sees of a commit. `invalid`: so does everybody else. */
+type Seen =
+  | { readonly kind: 'step'; readonly step: Step }
+  | { readonly kind: 'invalid'; readonly by: string | undefined }
+  | { readonly kind: 'doubt'; readonly doubt: Doubt };
+type Judged =
+  | Extract<Seen, { kind: 'step' }>
+  | (Extract<Seen, { kind: 'invalid' }> & { readonly isVoted: boolean })
+  | (Extract<Seen, { kind: 'doubt' }> & { readonly isTaken: boolean });
+
+/** A child of the group's epoch, by what this device sees and what the members decided. */
+async function judge(
+  parts: WalkParts,
+  group: MlsGroup,
+  entry: ParsedEntry,
+  control: GroupControl,
+): Promise<Judged> {
+  const standing = parts.standingOf?.(entry.hash);
+  const seen = await stepTo(parts, group, entry, control);
+  if (seen.kind === 'invalid') return { ...seen, isVoted: false };
+  // Who has it applied already goes on in it; who comes to it now takes the way of the others.
+  if (standing?.decision === 'rejected') {
+    const by = seen.kind === 'step' ? seen.step.by : seen.doubt.commit.by;
+    return { kind: 'invalid', by, isVoted: true };
+  }
+  const isTaken = standing?.decision === 'taken';
+  if (seen.kind === 'doubt') return { ...seen, isTaken };
+  if (standing?.isRefusedHere !== true || isTaken) return seen;
+  // What was said stays said until the others went on.
+  const commit = { by: seen.step.by, voters: [] };
+  return { kind: 'doubt', doubt: { entry, cause: 'KEYS', commit, isCertain: true }, isTaken };
 }
 
 /** The entry of a control, certified by the group's hubs and beside its own commit. Throws like `walkLog`. */
@@ -234,44 +309,70 @@ function certifiedEntry(
   return { entry, certified };
 }
 
-/** Undefined: nobody can apply it. `lost`: only this device cannot, if it is its own. */
 async function stepTo(
-  { mls, pendingOf, isFresh = false }: WalkParts,
+  { mls, pendingOf, keys = 'unasked' }: WalkParts,
   group: MlsGroup,
   entry: ParsedEntry,
   control: GroupControl,
-): Promise<Step | 'lost' | undefined> {
+): Promise<Seen> {
   const pending = pendingOf(entry.entry.commitHash);
   if (pending !== undefined) {
-    const by = group.members().find(({ leafIndex }) => leafIndex === group.ownLeafIndex);
-    const { userId = '' } = by ?? {};
+    const own = group.members().find(({ leafIndex }) => leafIndex === group.ownLeafIndex);
+    const { userId = '' } = own ?? {};
     // Any member can write another entry beside this commit, and all others judge it by that.
     const { publicKey } = await commitKeyOf(mls, pending);
-    if (!same(publicKey, entry.entry.nextCommitPub)) return undefined;
-    return { entry, control, ...acceptCommit(group, pending), isOwn: true, by: userId };
+    if (!same(publicKey, entry.entry.nextCommitPub)) return unsigned;
+    const step = { entry, control, ...acceptCommit(group, pending), isOwn: true, by: userId };
+    return { kind: 'step', step };
   }
   try {
     const { key, keyId } = await envelopeKeyOf(mls, group);
     const sealed = parseEnvelope(control.commit);
-    if (sealed.mode !== 'channel') return undefined;
+    if (sealed.mode !== 'channel') return unsigned;
     const opened = openChannel(sealed, (id) => (same(id, keyId) ? key : undefined));
-    if (opened.kind !== 'mlsMessage') return undefined;
+    if (opened.kind !== 'mlsMessage') return unsigned;
     const done = await mls.process(group, opened.bytes);
-    if (done.kind !== 'commit') return undefined;
+    if (done.kind !== 'commit') return unsigned;
     const { next, wipe, isSelfRemoved, sender } = done;
     const step = { entry, control, next, wipe, isOwn: false, by: sender.userId };
     // Who is removed cannot make the next key, and needs none.
-    if (isSelfRemoved) return step;
+    if (isSelfRemoved) return { kind: 'step', step };
+    // Its confirmation tag fits: whoever else gets so far has the same secrets, and sees the same.
     const { publicKey } = await commitKeyOf(mls, next);
-    return same(publicKey, entry.entry.nextCommitPub) ? step : undefined;
+    return same(publicKey, entry.entry.nextCommitPub) ? { kind: 'step', step } : unsigned;
   } catch (error) {
-    if (error instanceof CredentialError && !isFresh) throw error;
     if (!(error instanceof QpcError)) throw error;
-    const { reason } = error;
-    // The commit may be valid; what is missing is missing here.
-    if (reason === 'UNKNOWN_CREDENTIAL') throw error;
-    return reason === 'OWN_MESSAGE' ? 'lost' : undefined;
+    const doubt = doubtOf(group, entry, error, keys);
+    if (doubt !== undefined) return { kind: 'doubt', doubt };
+    if (error instanceof CredentialError) throw error;
+    return { kind: 'invalid', by: error instanceof MlsError ? error.author : undefined };
   }
+}
+
+/** Who signed it is not known, or had no part in what is wrong with it. */
+const unsigned = { kind: 'invalid', by: undefined } as const;
+
+/** Undefined: others see the same; or logs have to be asked first. */
+function doubtOf(
+  group: MlsGroup,
+  entry: ParsedEntry,
+  error: QpcError,
+  keys: Freshness,
+): Doubt | undefined {
+  if (error instanceof CredentialError && keys !== 'unasked' && error.commit !== undefined) {
+    const isCertain = error.reason === 'BAD_CREDENTIAL' && keys === 'fresh';
+    return { entry, cause: 'KEYS', commit: error.commit, isCertain };
+  }
+  if (error instanceof DoubtError) {
+    return { entry, cause: 'PATH', commit: error.commit, isCertain: true };
+  }
+  if (error.reason !== 'OWN_MESSAGE') return undefined;
+  // Anybody in the group can write that upon a commit: its signature is not looked at.
+  const members = group.members();
+  const by = members.find(({ leafIndex }) => leafIndex === group.ownLeafIndex)?.userId;
+  const users = new Set(members.map(({ userId }) => userId));
+  const commit = { by, voters: [...users].filter((userId) => userId !== by) };
+  return { entry, cause: 'OWN', commit, isCertain: false };
 }
 
 const same = (a: Uint8Array, b: Uint8Array): boolean => Buffer.compare(a, b) === 0;

@@ -15,7 +15,7 @@ import type { GroupControl } from '@quicprochat/proto/messages';
 import type { Contacts } from './contacts.ts';
 import { resolveKeys } from './fresh-keys.ts';
 import type { GroupWalker } from './group-walker.ts';
-import type { LogView, Walk } from './group-log.ts';
+import type { Freshness, LogView, Walk } from './group-log.ts';
 import { logBehind } from './hub-calls.ts';
 import { UnknownHubError, type HubKeys } from './hub-keys.ts';
 import { KeyedWork } from './keyed-work.ts';
@@ -118,7 +118,7 @@ export class GroupPull {
         for await (const page of logBehind(caller, place, signal)) {
           const controls = [...carried, ...page];
           walk = await this.take(groupId, controls, signal);
-          carried = invalidOf(controls, walk);
+          carried = passedOver(controls, walk);
         }
         return walk;
       } catch (error) {
@@ -144,20 +144,19 @@ export class GroupPull {
     signal: AbortSignal = this.#reads.signal,
   ): Promise<Walk | undefined> {
     const { writer, walker, hubKeys, caller } = this.#parts;
-    let isFresh = false;
+    let keys: Freshness = 'unasked';
     for (;;) {
       try {
         return await writer.run(async (batch) => {
-          const prepared = await walker.prepare(batch, groupId, controls, isFresh);
+          const prepared = await walker.prepare(batch, groupId, controls, keys);
           prepared?.apply();
           return prepared?.walk;
         });
       } catch (error) {
         if (error instanceof UnknownHubError && !hubKeys.isFresh(error.domain)) {
           await hubKeys.learn(error.domain, caller);
-        } else if (error instanceof CredentialError && !isFresh) {
-          await this.#lookUp(error, signal);
-          isFresh = true;
+        } else if (error instanceof CredentialError && keys === 'unasked') {
+          keys = (await this.#lookUp(error, signal)) ? 'fresh' : 'unanswered';
         } else {
           throw error;
         }
@@ -165,17 +164,27 @@ export class GroupPull {
     }
   }
 
-  async #lookUp(error: CredentialError, signal: AbortSignal): Promise<void> {
+  /** False when a log did not answer. */
+  async #lookUp(error: CredentialError, signal: AbortSignal): Promise<boolean> {
+    let isAnswered = true;
     for (const userId of new Set(error.failures.map((failure) => failure.userId))) {
-      if (userId !== '') await resolveKeys(this.#parts, userId, signal);
+      try {
+        if (userId !== '') await resolveKeys(this.#parts, userId, signal);
+      } catch (failure) {
+        signal.throwIfAborted();
+        if (!(failure instanceof QpcError)) throw failure;
+        isAnswered = false;
+      }
     }
+    return isAnswered;
   }
 
   /** False: the same question may have another answer later. */
   async #read(groupId: Uint8Array, signal: AbortSignal): Promise<boolean> {
     try {
-      await this.pull(groupId);
-      return true;
+      const walk = await this.pull(groupId);
+      // Logs may answer soon for who is added there.
+      return walk?.doubts.every(({ isCertain, cause }) => isCertain || cause !== 'KEYS') ?? true;
     } catch (error) {
       if (signal.aborted) return true;
       const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
@@ -186,11 +195,12 @@ export class GroupPull {
 }
 
 /** Children of the head that came to nothing, at most as many as another one may reject. */
-function invalidOf(
+function passedOver(
   controls: readonly GroupControl[],
   walk: Walk | undefined,
 ): readonly GroupControl[] {
-  const hashes = new Set(walk?.invalid.map(({ hash }) => hex(hash)));
+  const doubted = walk?.doubts.map(({ entry }) => entry) ?? [];
+  const hashes = new Set([...(walk?.invalid ?? []), ...doubted].map(({ hash }) => hex(hash)));
   if (hashes.size === 0) return [];
   return controls
     .filter(({ entry }) => hashes.has(hex(parseEntry(entry?.entry).hash)))

@@ -4,7 +4,7 @@
  * own commits and of the intents that they are for, evidence against a hub. Rows, answers of a hub and the
  * log itself all come this way, so that it does not matter by which of them an entry comes first.
  */
-import { checkEvidence, hex, jitter, parseEntry, type Runtime } from '@quicprochat/proto';
+import { checkEvidence, hex, jitter, parseEntry, sameBytes, type Runtime } from '@quicprochat/proto';
 import {
   CertifiedEntrySchema,
   fromBinary,
@@ -20,10 +20,12 @@ import type { ClientEvent, EventBus } from './events.ts';
 import { groupEvents } from './group-events.ts';
 import { joinKeyAfter } from './group-info.ts';
 import { decodeIntent, intentOutcomes, isWish } from './group-intents.ts';
-import { walkLog, type LogView, type Step, type Walk } from './group-log.ts';
+import { walkLog, type Freshness, type LogView, type Step, type Walk } from './group-log.ts';
 import { UnknownHubError, type HubKeys } from './hub-keys.ts';
 import { restoreGroup, type Mls, type MlsGroup } from './mls/index.ts';
 import { nextRekey } from './rekeys.ts';
+import type { Standings } from './standings.ts';
+import type { LossCause } from './store/resync-rows.ts';
 import type { IntentEnd, PendingRow, StoredHead } from './store/group-log-rows.ts';
 import type { ClientStore, EnvelopeKey } from './store/store.ts';
 import { welcomeCopies } from './welcome-copies.ts';
@@ -36,6 +38,9 @@ export const walkerLimits = {
   lostBackOffMs: 200,
 } as const;
 
+/** Devices that lost their place at once do not all begin at once (ms). */
+const resyncSpreadMs = 2_000;
+
 export interface GroupWalkerParts {
   readonly store: ClientStore;
   readonly runtime: Runtime;
@@ -44,6 +49,9 @@ export interface GroupWalkerParts {
   readonly contacts: Pick<Contacts, 'prekey'>;
   readonly hubKeys: Pick<HubKeys, 'of' | 'isFresh'>;
   readonly tokens: Pick<DeliveryTokens, 'grew' | 'wake'>;
+  readonly standings: Pick<Standings, 'of' | 'saw'>;
+  /** Groups are to be come back into. */
+  readonly onLost: () => void;
   /** A group is in a new epoch, or its state changed otherwise: what waited for that may go on. */
   readonly onMoved: (groupId: Uint8Array) => void;
 }
@@ -79,9 +87,9 @@ export class GroupWalker {
     batch: Batch,
     groupId: Uint8Array,
     controls: readonly GroupControl[],
-    isFresh = false,
+    freshness: Freshness = 'unasked',
   ): Promise<Prepared | undefined> {
-    const { store, mls, hubKeys } = this.#parts;
+    const { store, mls, hubKeys, standings } = this.#parts;
     const view = this.view(batch, groupId);
     if (view === undefined || !view.group.isActive) return undefined;
     // Judged before the walk: one key that is not known here makes everything behind it unreadable.
@@ -98,7 +106,8 @@ export class GroupWalker {
       const found = pendings.find(({ commitHash }) => Buffer.compare(commitHash, hash) === 0);
       return found && restoreGroup({ cold: found.cold, hot: found.hot, past: [found.past] });
     };
-    const parts = { mls, keysOf: hubKeys.of, pendingOf, isFresh };
+    const standingOf = (hash: Uint8Array) => standings.of(groupId, hash);
+    const parts = { mls, keysOf: hubKeys.of, pendingOf, standingOf, keys: freshness };
     const walk = await walkLog(parts, view, controls);
     const keys: EnvelopeKey[] = [];
     let joinKey = store.resync.joinKey(groupId);
@@ -126,6 +135,7 @@ export class GroupWalker {
 
   #apply(batch: Batch, view: LogView, walk: Walk, keys: readonly EnvelopeKey[]): void {
     this.#judge(batch, view, walk);
+    this.#parts.standings.saw(batch, view, walk);
     const active = walk.steps.filter(({ next }) => next.isActive);
     const removal = walk.steps.find(({ next }) => !next.isActive);
     const last = active.at(-1);
@@ -139,7 +149,7 @@ export class GroupWalker {
       this.#enter(batch, view.group, active, keys);
     }
     if (removal !== undefined) this.#leave(batch, removal);
-    if (walk.isLeftBehind && walk.steps.length === 0) this.#tellBehind(batch, view.group);
+    if (walk.isLeftBehind && walk.steps.length === 0) this.lose(batch, view.group, 'BEHIND');
   }
 
   #enter(
@@ -165,8 +175,7 @@ export class GroupWalker {
       }
       if (hasGrown) tokens.grew(info.conversationId);
       if (before.info.name !== info.name) store.groups.setName(info.conversationId, info.name);
-      // Its keys are new to this device, whatever a lost copy of this store used before.
-      store.groups.clearStale(groupId);
+      this.#regain(batch, last.next);
       told.push(...this.#settlePendings(groupId, steps, batch.nowMs));
       if (steps.some(({ isOwn }) => isOwn)) {
         const sentCount = batch.conversationOfGroup(groupId)?.sentCount ?? 0;
@@ -272,6 +281,11 @@ export class GroupWalker {
     for (const { entry, certified } of passed) {
       const ours = store.groupLog.headAt(groupId, entry.epoch);
       if (ours === undefined || Buffer.compare(ours.hash, entry.hash) === 0) continue;
+      // More than half of the others go on behind this one, without what was applied here.
+      const isPassedOver = this.#parts.standings.of(groupId, ours.hash)?.decision === 'rejected';
+      if (isPassedOver && entry.entry.rejects.some((one) => sameBytes(one, ours.hash))) {
+        this.lose(batch, group, 'BEHIND');
+      }
       const own = controlOf(ours).entry;
       if (own === undefined) continue;
       const hubs = checkEvidence(own, certified, group.hubs, hubKeys.of);
@@ -293,9 +307,34 @@ export class GroupWalker {
     }
   }
 
-  #tellBehind(batch: Batch, { info: { conversationId }, epoch }: MlsGroup): void {
-    const { events } = this.#parts;
-    batch.after(() => events.emit({ type: 'leftBehind', conversationId, epoch: Number(epoch) }));
+  /** This device lost its place: it is to come back by itself. Part of a batch; told once. */
+  lose(batch: Batch, { groupId, info, epoch }: MlsGroup, cause: LossCause): void {
+    const { store, runtime, events, onLost } = this.#parts;
+    const { conversationId } = info;
+    const { ended } = batch.conversationOfGroup(groupId) ?? {};
+    if (ended !== undefined) return;
+    const dueMs = batch.nowMs + jitter(runtime.random, resyncSpreadMs);
+    batch.write(() => {
+      store.groups.setEnded(conversationId, 'BEHIND');
+      store.resync.want(groupId, cause, dueMs);
+    });
+    batch.after(() => {
+      events.emit({ type: 'leftBehind', conversationId, epoch: Number(epoch), cause });
+      onLost();
+    });
+  }
+
+  /** It follows after all. Part of a transaction. */
+  #regain(batch: Batch, { groupId, info }: MlsGroup): void {
+    const { groups, resync } = this.#parts.store;
+    const row = resync.get(groupId);
+    if (batch.conversationOfGroup(groupId)?.ended === 'BEHIND') {
+      groups.setEnded(info.conversationId, undefined);
+    }
+    // Until the log was read to its end, a lost copy of this store may have sealed in each of its epochs.
+    if (row?.cause === 'STALE' && !row.isDone && row.tries === 0) return;
+    groups.clearStale(groupId);
+    resync.dropWanted(groupId);
   }
 }
 

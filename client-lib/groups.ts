@@ -17,6 +17,7 @@ import type { Caller } from './link.ts';
 import { Rekeys } from './rekeys.ts';
 import { Revocations } from './revocations.ts';
 import type { DeliveryTokens } from './delivery-tokens.ts';
+import { Standings } from './standings.ts';
 import type { ParkReason } from './store/store.ts';
 import type { Writer } from './writer.ts';
 
@@ -45,6 +46,7 @@ export class Groups {
   readonly rekeys: Rekeys;
   readonly revocations: Revocations;
   readonly forks: ForkWatch;
+  readonly standings: Standings;
   readonly #parts: GroupsParts;
   readonly #hubKeys: HubKeys;
   /** Records of hubs that are being asked for. */
@@ -59,7 +61,15 @@ export class Groups {
       parts.onMoved(groupId);
       this.committer.wake(groupId);
     };
-    const walker = new GroupWalker({ ...parts, hubKeys, onMoved });
+    this.standings = new Standings({
+      ...parts,
+      onNews: (groupId) => {
+        this.pull.want(groupId);
+        this.committer.wake(groupId);
+      },
+    });
+    const { standings } = this;
+    const walker = new GroupWalker({ ...parts, hubKeys, standings, onMoved });
     this.pull = new GroupPull({ ...parts, hubKeys, walker });
     this.rows = new ControlRows({ ...parts, hubKeys, walker, onMoved });
     const onIntents = (): void => this.committer.kick();
@@ -85,6 +95,7 @@ export class Groups {
     this.rekeys.start();
     this.revocations.start();
     this.forks.start();
+    this.standings.start();
   }
 
   async stop(): Promise<void> {
@@ -92,6 +103,7 @@ export class Groups {
     this.rekeys.stop();
     await this.revocations.stop();
     await this.forks.stop();
+    await this.standings.stop();
     await this.committer.stop();
     await this.pull.stop();
     await Promise.all(this.#asking.values());
@@ -107,6 +119,7 @@ export class Groups {
     await this.pull.idle();
     await this.committer.idle();
     await this.forks.idle();
+    await this.standings.idle();
     await Promise.all(this.#asking.values());
   }
 

@@ -21,6 +21,7 @@ import {
   type SealedContent,
   type SealedEnvelope,
 } from './crypto/envelope.ts';
+import type { Standings } from './standings.ts';
 import type { ForkWatch } from './fork-watch.ts';
 import type { Holes } from './holes.ts';
 import type { ClientEvent } from './events.ts';
@@ -53,6 +54,7 @@ export interface ReceiverParts extends ContentsParts {
   readonly controls: Pick<ControlRows, 'prepare' | 'prepareWelcome'>;
   readonly resender: Resender;
   readonly forks: Pick<ForkWatch, 'take' | 'heard'>;
+  readonly standings: Pick<Standings, 'take'>;
   readonly holes: Pick<Holes, 'wake' | 'takeGone'>;
   /** A row waits for something that can be asked for. */
   readonly onWaits: (reason: ParkReason, waitsFor: string) => void;
@@ -277,6 +279,8 @@ export class Receiver {
         return holes.takeGone(bytes, batch);
       case 'groupHead':
         return this.#parts.forks.take(bytes, batch);
+      case 'groupStanding':
+        return this.#parts.standings.take(bytes, batch);
       case 'joinState':
         // It lies at hubs, and nobody sends it.
         throw never('MALFORMED');

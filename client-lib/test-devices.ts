@@ -467,6 +467,7 @@ function buildParts(device: TestDevice, events: EventBus): Parts {
     controls: groups.rows,
     leaves: groups.leaves,
     forks: groups.forks,
+    standings: groups.standings,
     onWaits: (reason, waitsFor) => {
       if (reason === 'UNKNOWN_USER') lookup.want(waitsFor.split(' '));
       else groups.waits(reason, waitsFor);

@@ -3,6 +3,7 @@
  * the same code without a file.
  */
 import { accountRows } from './account-rows.ts';
+import { channelRows } from './channel-rows.ts';
 import { contactRows } from './contact-rows.ts';
 import { openDatabase } from './database.ts';
 import { groupLogRows } from './group-log-rows.ts';
@@ -18,6 +19,7 @@ import { receiptRows } from './receipt-rows.ts';
 import { resendRows } from './resend-rows.ts';
 import { resyncRows } from './resync-rows.ts';
 import { skippedRows } from './skipped-rows.ts';
+import { standingRows } from './standing-rows.ts';
 import type { ClientStore } from './store.ts';
 import { tokenRows } from './token-rows.ts';
 
@@ -34,9 +36,11 @@ export function openStore(path: string, key: Uint8Array): ClientStore {
     logs: logRows(db),
     groups: groupRows(db),
     groupLog: groupLogRows(db),
+    standings: standingRows(db),
     messages: messageRows(db),
     inbox: inboxRows(db),
     outbox: outboxRows(db),
+    channels: channelRows(db),
     receipts: receiptRows(db),
     resend: resendRows(db),
     skipped: skippedRows(db),

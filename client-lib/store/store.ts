@@ -4,8 +4,10 @@
  * row means and which rows belong into one transaction is the callers' business (sync, outbox,
  * conversation).
  */
+import type { ChannelRows } from './channel-rows.ts';
 import type { TokenRows } from './token-rows.ts';
 import type { GroupLogRows } from './group-log-rows.ts';
+import type { StandingRows } from './standing-rows.ts';
 import type { CardRows } from './card-rows.ts';
 import type { EndpointRows } from './endpoint-rows.ts';
 import type { LogRows } from './log-rows.ts';
@@ -358,6 +360,13 @@ export interface OutboxAbout {
   /** Which own key of the epoch an application message used. */
   readonly generation?: number;
 }
+/** What makes a row one for all members of a channel: its `rid` is the channel's id. */
+export interface OutboxPost {
+  /** Encoded ChannelPost: with signature and domains. */
+  readonly bytes: Uint8Array;
+  /** Devices that can read it (32 bytes each). */
+  readonly readers: readonly Uint8Array[];
+}
 export interface OutboxEntry extends OutboxTarget {
   readonly id: number;
   readonly mid: Uint8Array;
@@ -366,6 +375,8 @@ export interface OutboxEntry extends OutboxTarget {
   readonly createdMs: number;
   /** How often it was refused for want of a delivery token. */
   readonly tokenWaits: number;
+  /** Encoded ChannelPost; undefined: for a device. */
+  readonly post: Uint8Array | undefined;
 }
 /** A copy that the node has, with what decides on sending it again. */
 export interface OutboxRow extends OutboxEntry {
@@ -393,6 +404,8 @@ export interface OutboxRows {
       readonly targets: readonly OutboxTarget[];
       readonly messageId: number | undefined;
       readonly about?: OutboxAbout;
+      /** It is a post: one row that is never sent again by schedule, and is known when it comes back. */
+      readonly post?: OutboxPost;
     },
     nowMs: number,
   ): void;
@@ -435,6 +448,12 @@ export interface OutboxRows {
    */
   undelivered(ridHex: string, after: number, at: 'node' | 'device'): OutboxRow | undefined;
   markFailed(id: number, failure: string): void;
+  /** A post that its channel takes no more is due to be sealed anew; false: it was too often. */
+  sealPostAnew(id: number, nowMs: number): boolean;
+  /** The same for posts that came back. Returns how many. */
+  returnPosts(mid: Uint8Array, cid: Uint8Array, nowMs: number): number;
+  /** Whether an own message was posted where this device could read it. */
+  wasPostedTo(messageId: number, rid: Uint8Array): boolean;
   /**
    * A SEALED row was refused for want of a delivery token: it waits for one. False when it has waited
    * for as long as that may take, or too much waits: then it is the caller's to fail.
@@ -538,9 +557,11 @@ export interface ClientStore extends Disposable {
   readonly logs: LogRows;
   readonly groups: GroupRows;
   readonly groupLog: GroupLogRows;
+  readonly standings: StandingRows;
   readonly messages: MessageRows;
   readonly inbox: InboxRows;
   readonly outbox: OutboxRows;
+  readonly channels: ChannelRows;
   readonly receipts: ReceiptRows;
   readonly resend: ResendRows;
   readonly skipped: SkippedRows;

@@ -1,0 +1,446 @@
+/**
+ * What the members make of a commit that not all of them can judge (docs/protocol/group-log.md, "What cannot
+ * be judged alone"): each device signs whether it applied the entry or will not, and passes on what others
+ * signed. What more than half of those who stay will not apply is no part of the log.
+ */
+import { createHash } from 'node:crypto';
+import {
+  hex,
+  QpcError,
+  sameBytes,
+  signingKeyFromSeed,
+  signStatement,
+  verifyStatement,
+  type Runtime,
+  type SigningKey,
+} from '@quicprochat/proto';
+import {
+  create,
+  fromBinary,
+  GroupStandingSchema,
+  toBinary,
+  type GroupStanding,
+} from '@quicprochat/proto/messages';
+import type { Contacts } from './contacts.ts';
+import { envelopeKeyOf } from './envelope-key.ts';
+import type { ClientEvent, EventBus } from './events.ts';
+import { channelCopies, hybridCopies, type Recipient } from './fan-out.ts';
+import type { Doubt, LogView, Standing, Walk } from './group-log.ts';
+import type { Caller } from './link.ts';
+import type { Member, Mls, MlsGroup, SignatureKey } from './mls/index.ts';
+import { withPrekeys } from './prekeys.ts';
+import { never, Unopened } from './row-verdict.ts';
+import { recipientsOf } from './sealing.ts';
+import type { DoubtRow, VoteRow } from './store/standing-rows.ts';
+import type { ClientStore } from './store/store.ts';
+import type { Batch, Writer } from './writer.ts';
+
+const minuteMs = 60_000;
+
+export const standingLimits = {
+  /** Who is added is looked up for so long before a device gives it up (ms). */
+  keysMs: 10 * minuteMs,
+  /** One that applied it is enough after so long without a decision (ms): somebody can, and this device cannot. */
+  aloneMs: 10 * minuteMs,
+  /** Second question (ms); each later one waits four times as long, to an hour. */
+  askMs: minuteMs,
+  askMaxMs: 60 * minuteMs,
+  /** Devices of a group, beyond which a first question goes to a few of them only. */
+  devices: 64,
+  firstAsked: 8,
+  /** Votes in one message. */
+  votes: 1_024,
+  /** Devices that are remembered for what they were told of an entry. */
+  told: 4_096,
+} as const;
+
+export interface StandingsParts {
+  readonly store: ClientStore;
+  readonly runtime: Runtime;
+  readonly events: EventBus;
+  readonly writer: Writer;
+  readonly mls: Mls;
+  readonly contacts: Contacts;
+  readonly caller: Caller;
+  readonly rid: Uint8Array;
+  readonly signatureKey: SignatureKey;
+  readonly userId: string;
+  /** The outbox got rows. */
+  readonly onOutbox: () => void;
+  /** There is more to read in this group's log, or it is to be read with other eyes. */
+  readonly onNews: (groupId: Uint8Array) => void;
+}
+
+export class Standings {
+  readonly #parts: StandingsParts;
+  readonly #key: SigningKey;
+  /** By entry and device: votes that the device was told. */
+  readonly #told = new Map<string, Set<string>>();
+  readonly #speaking = new Set<Promise<void>>();
+  /** Entries that are being spoken of to all, in hex. */
+  readonly #due = new Set<string>();
+  #timer: { cancel(): void } | undefined;
+  #isStopped = false;
+
+  constructor(parts: StandingsParts) {
+    this.#parts = parts;
+    this.#key = signingKeyFromSeed(parts.signatureKey.seed);
+  }
+
+  start(): void {
+    this.#isStopped = false;
+    this.#wake();
+  }
+
+  async stop(): Promise<void> {
+    this.#isStopped = true;
+    this.#timer?.cancel();
+    await this.idle();
+  }
+
+  /** Resolves when nothing is being said. */
+  async idle(): Promise<void> {
+    while (this.#speaking.size > 0) await Promise.all(this.#speaking);
+  }
+
+  /** What is known of an entry; undefined when nobody doubted it. */
+  of(groupId: Uint8Array, hash: Uint8Array): Standing | undefined {
+    const { store, runtime, rid } = this.#parts;
+    const row = store.standings.doubt(groupId, hash);
+    if (row === undefined) return undefined;
+    const votes = store.standings.votes(groupId, hash);
+    return {
+      decision: decide(row, votes, runtime.clock.now()),
+      isRefusedHere: votes.some((vote) => !vote.isApplied && sameBytes(vote.device, rid)),
+    };
+  }
+
+  /** Part of a batch: what a walk from here came to. */
+  saw(batch: Batch, view: LogView, walk: Walk): void {
+    const { store, events } = this.#parts;
+    const { groupId, info } = view.group;
+    const rows: DoubtRow[] = [];
+    let before = view.group;
+    for (const { entry, next, by } of walk.steps) {
+      if (next.isActive)
+        rows.push(this.#row(batch, entry, 'APPLIED', by, votersOf(before, next, by)));
+      before = next;
+    }
+    const told: ClientEvent[] = [];
+    const { conversationId } = info;
+    for (const { epoch, hash, entry, by, isVoted } of walk.invalid) {
+      const known = store.standings.doubt(groupId, hash);
+      if (known === undefined) rows.push(this.#row(batch, { epoch, hash, entry }, 'VOID', by, []));
+      if (known === undefined || (isVoted && known.askMs !== undefined)) {
+        told.push({
+          type: 'commitRefused',
+          conversationId,
+          epoch,
+          by: by ?? known?.author,
+          isVoted,
+        });
+      }
+      if (known !== undefined && isVoted) rows.push({ ...known, askMs: undefined });
+    }
+    for (const { entry, cause, commit, isCertain } of walk.doubts) {
+      const known = store.standings.doubt(groupId, entry.hash);
+      if (known !== undefined && known.cause !== 'VOID') continue;
+      const row = this.#row(batch, entry, cause, commit.by, commit.voters);
+      rows.push({ ...row, ...dueOf(cause, isCertain, batch.nowMs) });
+      told.push({
+        type: 'commitDoubted',
+        conversationId,
+        epoch: entry.epoch,
+        by: commit.by,
+        cause,
+      });
+    }
+    if (rows.length === 0) return;
+    batch.write(() => {
+      for (const row of rows) store.standings.putDoubt(row);
+      const oldest = walk.group.pastEpochs()[0];
+      if (oldest !== undefined) store.standings.dropBelow(groupId, Number(oldest));
+    });
+    batch.after(() => {
+      for (const event of told) events.emit(event);
+      this.#wake();
+    });
+  }
+
+  #row(
+    { nowMs }: Batch,
+    { entry, epoch, hash }: Pick<Doubt['entry'], 'entry' | 'epoch' | 'hash'>,
+    cause: DoubtRow['cause'],
+    by: string | undefined,
+    voters: readonly string[],
+  ): DoubtRow {
+    const never = { voteMs: undefined, askMs: undefined, round: 0 };
+    const author = by ?? '';
+    return { groupId: entry.group, hash, epoch, cause, author, voters, seenMs: nowMs, ...never };
+  }
+
+  /** What a device says of an entry. The result makes the changes. Throws a verdict on what is nothing. */
+  take(bytes: Uint8Array, batch: Batch): () => void {
+    const said = fromBinary(GroupStandingSchema, bytes);
+    const { group: groupId, entry: hash, votes, from } = said;
+    const epoch = Number(said.epoch);
+    const isBounded =
+      hash.length === 32 && from.length === 32 && votes.length <= standingLimits.votes;
+    if (!isBounded || !Number.isSafeInteger(epoch) || epoch < 1) throw never('MALFORMED');
+    const group = batch.group(groupId);
+    if (group === undefined) throw never('UNKNOWN_GROUP');
+    const members = membersAt(group, epoch - 1);
+    // Too old to be of use, or this device has yet to come there: the log tells it when to ask.
+    if (members === undefined) {
+      if (BigInt(epoch) <= group.epoch) throw new Unopened({ kind: 'known' });
+      return () => batch.after(() => this.#parts.onNews(groupId));
+    }
+    const byDevice = new Map(members.map((member) => [hex(member.identityPub), member]));
+    // Anybody could have written this row: what is not signed by a member of that epoch says nothing.
+    const valid = votes.flatMap(({ device, applied, signature }) => {
+      const { userId } = byDevice.get(hex(device)) ?? {};
+      const statement = statementOf(groupId, hash, applied);
+      if (userId === undefined || signature.length !== 64) return [];
+      if (!verifyStatement('qpc/standing/1', statement, signature, device)) return [];
+      return [{ device, userId, isApplied: applied, signature }];
+    });
+    return () => this.#takeIn(batch, group, said, valid, byDevice.get(hex(from)));
+  }
+
+  #takeIn(
+    batch: Batch,
+    group: MlsGroup,
+    { group: groupId, entry: hash, epoch, asks }: GroupStanding,
+    votes: readonly VoteRow[],
+    from: Member | undefined,
+  ): void {
+    const { store } = this.#parts;
+    const row = store.standings.doubt(groupId, hash);
+    if (row === undefined || row.epoch !== Number(epoch)) {
+      // Not read here yet; who asks will ask again.
+      if (epoch > group.epoch) batch.after(() => this.#parts.onNews(groupId));
+      return;
+    }
+    const before = decide(row, store.standings.votes(groupId, hash), batch.nowMs);
+    batch.write(() => {
+      for (const vote of votes) store.standings.addVote(groupId, hash, vote);
+    });
+    batch.after(() => {
+      if (from !== undefined) this.#remember(hash, from.identityPub, votes);
+      const { decision } = this.of(groupId, hash) ?? {};
+      if (decision !== before) this.#decided(row, group, decision === 'rejected');
+      if (asks && from !== undefined) this.#say(row, from);
+    });
+  }
+
+  #decided(row: DoubtRow, group: MlsGroup, isRejected: boolean): void {
+    const { events, onNews } = this.#parts;
+    const { groupId, epoch, author } = row;
+    const { conversationId } = group.info;
+    if (row.cause === 'APPLIED' && isRejected) {
+      // The others go another way, and are more.
+      events.emit({ type: 'commitRefused', conversationId, epoch, by: author, isVoted: true });
+    }
+    onNews(groupId);
+    // Where only a few were asked, the others hear of it from these.
+    if (isRejected && group.members().length > standingLimits.devices) this.#say(row);
+  }
+
+  /** Soon: everything that is due. */
+  #wake(): void {
+    const { store, runtime } = this.#parts;
+    this.#timer?.cancel();
+    if (this.#isStopped) return;
+    const nextMs = store.standings.nextDueMs();
+    if (nextMs === undefined) return;
+    const nowMs = runtime.clock.now();
+    if (nextMs > nowMs) {
+      this.#rest(nextMs - nowMs);
+      return;
+    }
+    for (const row of store.standings.due(nowMs)) this.#say(row);
+  }
+
+  /** To one device, or to who is to be asked. */
+  #say(row: DoubtRow, to?: Member): void {
+    const key = to === undefined ? hex(row.hash) : '';
+    if (this.#isStopped || this.#due.has(key)) return;
+    if (to === undefined) this.#due.add(key);
+    let hasFailed = false;
+    const speaking = withPrekeys(this.#parts, () =>
+      this.#parts.writer.run((batch) => this.#sayIn(batch, row, to)),
+    )
+      .catch((error: unknown) => {
+        hasFailed = true;
+        const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
+        this.#parts.runtime.log.info('saying where one stands failed', { reason });
+      })
+      .finally(() => {
+        this.#speaking.delete(speaking);
+        if (to !== undefined) return;
+        this.#due.delete(key);
+        if (hasFailed) this.#rest(standingLimits.askMs);
+        else this.#wake();
+      });
+    this.#speaking.add(speaking);
+  }
+
+  #rest(restMs: number): void {
+    this.#timer?.cancel();
+    if (this.#isStopped) return;
+    this.#timer = this.#parts.runtime.clock.timer(restMs, () => this.#wake());
+  }
+
+  async #sayIn(batch: Batch, { groupId, hash }: DoubtRow, to: Member | undefined): Promise<void> {
+    const { store, mls, contacts, runtime, rid, onOutbox, onNews } = this.#parts;
+    const { random } = runtime;
+    const group = batch.group(groupId);
+    const row = store.standings.doubt(groupId, hash);
+    if (row === undefined) return;
+    if (group === undefined) {
+      batch.write(() => store.standings.putDoubt({ ...row, voteMs: undefined, askMs: undefined }));
+      return;
+    }
+    const isThere = Number(group.epoch) === row.epoch - 1 && group.isActive;
+    const votes = [...store.standings.votes(groupId, hash)];
+    const own = this.#ownVote(row, to !== undefined, batch.nowMs);
+    const hasVoted = votes.some(({ device }) => sameBytes(device, rid));
+    if (own !== undefined && !hasVoted) votes.unshift(own);
+    const isOpen = isThere && decide(row, votes, batch.nowMs) === 'open';
+    const asks = to === undefined && isOpen && row.askMs !== undefined && row.askMs <= batch.nowMs;
+    const all = recipientsOf(group);
+    const recipients = to === undefined ? (isThere ? asked(all, row) : []) : [to];
+    const news = recipients.filter((one) => asks || this.#hasNews(hash, one.identityPub, votes));
+    const message = create(GroupStandingSchema, {
+      ...{ group: groupId, epoch: BigInt(row.epoch), entry: hash, from: rid, asks },
+      votes: votes
+        .slice(0, standingLimits.votes)
+        .map(({ device, isApplied: applied, signature }) => ({ device, applied, signature })),
+      id: random.bytes(16),
+    });
+    const content = {
+      kind: 'groupStanding',
+      bytes: toBinary(GroupStandingSchema, message),
+    } as const;
+    const copies =
+      to === undefined
+        ? channelCopies(content, news, await envelopeKeyOf(mls, group), random)
+        : hybridCopies(content, news, (one) => contacts.prekey(one), random);
+    const nextAskMs = asks ? batch.nowMs + askAfter(row.round) : undefined;
+    batch.write(() => {
+      if (own !== undefined && !hasVoted) store.standings.addVote(groupId, hash, own);
+      if (to === undefined) {
+        const voteMs = own === undefined && isThere ? later(row.voteMs, batch.nowMs) : undefined;
+        const askMs = asks ? nextAskMs : isOpen ? row.askMs : undefined;
+        store.standings.putDoubt({ ...row, voteMs, askMs, round: row.round + (asks ? 1 : 0) });
+      }
+      const about = { kind: 'RESEND', groupId, epoch: BigInt(row.epoch) } as const;
+      for (const copy of copies) {
+        store.outbox.add({ ...copy, messageId: undefined, about }, batch.nowMs);
+      }
+    });
+    batch.after(() => {
+      for (const { identityPub } of news) this.#remember(hash, identityPub, votes);
+      if (copies.length > 0) onOutbox();
+      // Its own word, or the time, may have decided it; and logs may answer by now.
+      if (to === undefined && row.cause !== 'APPLIED') onNews(groupId);
+    });
+  }
+
+  /** What this device says of the entry; undefined: nothing yet. */
+  #ownVote(row: DoubtRow, isAsked: boolean, nowMs: number): VoteRow | undefined {
+    const { store, rid, userId } = this.#parts;
+    const { groupId, hash, epoch, cause } = row;
+    const head = store.groupLog.headAt(groupId, epoch);
+    const isApplied = head !== undefined && sameBytes(head.hash, hash);
+    const isDue = row.voteMs !== undefined && row.voteMs <= nowMs;
+    const isRefused = isDue || (isAsked && cause === 'VOID');
+    if (isApplied ? !isAsked : !isRefused) return undefined;
+    const statement = statementOf(groupId, hash, isApplied);
+    const signature = signStatement('qpc/standing/1', statement, this.#key);
+    return { device: rid, userId, isApplied, signature };
+  }
+
+  #remember(hash: Uint8Array, device: Uint8Array, votes: readonly VoteRow[]): void {
+    if (this.#told.size > standingLimits.told) this.#told.clear();
+    const key = `${hex(hash)} ${hex(device)}`;
+    const known = this.#told.get(key) ?? new Set<string>();
+    for (const vote of votes) known.add(nameOf(vote));
+    this.#told.set(key, known);
+  }
+
+  #hasNews(hash: Uint8Array, device: Uint8Array, votes: readonly VoteRow[]): boolean {
+    const known = this.#told.get(`${hex(hash)} ${hex(device)}`);
+    return votes.some((vote) => known?.has(nameOf(vote)) !== true);
+  }
+}
+
+/**
+ * What the votes come to. Users count, not devices; whoever signed both is counted for both, so that a decision to
+ * pass an entry over stands, whatever comes later, and for everybody who hears the same. Pure.
+ */
+export function decide(
+  { voters, seenMs }: Pick<DoubtRow, 'voters' | 'seenMs'>,
+  votes: readonly Pick<VoteRow, 'userId' | 'isApplied'>[],
+  nowMs: number,
+): Standing['decision'] {
+  const users = (isApplied: boolean): number =>
+    new Set(
+      votes
+        .filter((vote) => vote.isApplied === isApplied && voters.includes(vote.userId))
+        .map(({ userId }) => userId),
+    ).size;
+  if (2 * users(false) > voters.length) return 'rejected';
+  const applied = users(true);
+  const isOld = nowMs - seenMs >= standingLimits.aloneMs;
+  return applied > 0 && (2 * applied >= voters.length || isOld) ? 'taken' : 'open';
+}
+
+/** Users in both groups, without whose commit it is. */
+function votersOf(before: MlsGroup, after: MlsGroup, by: string): readonly string[] {
+  const staying = new Set(after.members().map(({ identityPub }) => hex(identityPub)));
+  const users = before
+    .members()
+    .filter(({ identityPub, userId }) => staying.has(hex(identityPub)) && userId !== by)
+    .map(({ userId }) => userId);
+  return [...new Set(users)];
+}
+
+function membersAt(group: MlsGroup, epoch: number): readonly Member[] | undefined {
+  return group.membersAt(BigInt(epoch));
+}
+
+/** All, or in a large group as many as the round allows, the same for everybody who asks. */
+function asked(all: readonly Recipient[], { hash, round }: DoubtRow): readonly Recipient[] {
+  if (all.length < standingLimits.devices) return all;
+  const order = ({ identityPub }: Recipient): string =>
+    createHash('sha256').update(hash).update(identityPub).digest('hex');
+  return all
+    .map((one) => ({ one, at: order(one) }))
+    .sort((a, b) => (a.at < b.at ? -1 : 1))
+    .slice(0, standingLimits.firstAsked ** (round + 1))
+    .map(({ one }) => one);
+}
+
+function dueOf(
+  cause: Doubt['cause'],
+  isCertain: boolean,
+  nowMs: number,
+): Pick<DoubtRow, 'voteMs' | 'askMs'> {
+  // One's own commit is nothing to vote on; the others know whether it is.
+  if (cause === 'OWN') return { voteMs: undefined, askMs: nowMs };
+  return { voteMs: isCertain ? nowMs : nowMs + standingLimits.keysMs, askMs: nowMs };
+}
+
+const askAfter = (round: number): number =>
+  Math.min(standingLimits.askMaxMs, standingLimits.askMs * 4 ** Math.min(round, 8));
+
+const later = (ms: number | undefined, nowMs: number): number | undefined =>
+  ms !== undefined && ms > nowMs ? ms : undefined;
+
+const nameOf = ({ device, isApplied }: VoteRow): string => `${hex(device)} ${isApplied}`;
+
+/** Over which a device signs. */
+function statementOf(groupId: Uint8Array, hash: Uint8Array, isApplied: boolean): Uint8Array {
+  return Buffer.concat([groupId, hash, Buffer.of(isApplied ? 1 : 0)]);
+}
