@@ -5,14 +5,9 @@
  * Then the nodes return. Ends with tables that are computed from the closed stores, and exit code 1 if
  * anything was lost, doubled or out of order.
  */
-import { randomBytes } from 'node:crypto';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { ClientProcess } from '../cluster/client-process.ts';
-import { checkDelivery, percentile, type ClosedStore } from '../cluster/delivery-check.ts';
-import { initCluster, type NodeProcess } from '../cluster/node-process.ts';
+import { checkDelivery } from '../cluster/delivery-check.ts';
 import { checkPaths, type PathVerdict } from './p2p-check.ts';
+import { pause, printLatency, printRow, Stage } from './stage.ts';
 
 const domains = ['red.example', 'blue.example', 'green.example'];
 const names = [
@@ -31,138 +26,53 @@ const phases = {
 /** Everything that was written must be everywhere within this time (ms). */
 const settleMs = 60_000;
 
-const directory = mkdtempSync(join(tmpdir(), 'qpc-demo-p2p-'));
-const nodes: NodeProcess[] = [];
-const clients: ClientProcess[] = [];
-
-let isEnding = false;
-/** Ends every process by its id and removes the directory; also on Ctrl-C. */
-async function cleanUp(): Promise<void> {
-  isEnding = true;
-  await Promise.allSettled([...clients, ...nodes].map((one) => one[Symbol.asyncDispose]()));
-  rmSync(directory, { recursive: true, force: true });
-}
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-  process.once(signal, () => {
-    if (!isEnding) void cleanUp().then(() => process.exit(130));
-  });
-}
-
-const startedMs = performance.now();
-function say(text: string): void {
-  console.log(`${((performance.now() - startedMs) / 1000).toFixed(1).padStart(5)} s  ${text}`);
-}
-const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+const stage = new Stage(domains, users, settleMs);
+const say = (text: string): void => stage.say(text);
 
 async function run(): Promise<boolean> {
-  say(`three nodes in ${directory}`);
-  nodes.push(...(await initCluster(directory, domains)));
-  for (const node of nodes) node.readyMs = settleMs;
-  await Promise.all(nodes.map((node) => node.start()));
-  const stores = users.map((userId): ClosedStore => ({
-    userId,
-    path: join(directory, `${userId}.db`),
-    key: new Uint8Array(randomBytes(32)),
-  }));
-  await Promise.all(stores.map(startClient));
+  say(`three nodes in ${stage.directory}`);
+  await stage.startNodes();
+  const stores = await stage.startClients(true);
   say('six clients, two on each node: registered, keys published, swarms listening');
-  const conversationHex = await makeGroup();
+  const conversationHex = await stage.makeGroup('p2p');
   say('one group over all three nodes; all six are members');
 
-  let total = 0;
-  const sendAll = async (phase: keyof typeof phases): Promise<void> => {
-    const { count, everyMs } = phases[phase];
-    total += count * clients.length;
-    await Promise.all(
-      clients.map((client) => {
-        const prefix = `${phase} ${client.userId}`;
-        return client.ask({ do: 'send', conversationHex, prefix, count, everyMs });
-      }),
-    );
-  };
-  await sendAll('calm');
-  say(`${total} messages sent; ${progress()}`);
+  const talk = (phase: keyof typeof phases): Promise<void> =>
+    stage.talk(conversationHex, phase, phases[phase]);
+  await talk('calm');
+  say(`${stage.total} messages sent; ${stage.progress()}`);
 
-  const storm = sendAll('storm');
+  const storm = talk('storm');
   await pause((phases.storm.count * phases.storm.everyMs) / 2);
-  await Promise.all(nodes.map((node) => node.kill()));
+  await Promise.all(stage.nodes.map((node) => node.kill()));
   const darkFromMs = Date.now();
   say('all three nodes killed with SIGKILL in the middle of the talk; nobody tells the clients');
   await storm;
-  await sendAll('dark');
-  say(`${total} messages sent; ${progress()}`);
-  const isBridged = await settled(total);
+  await talk('dark');
+  say(`${stage.total} messages sent; ${stage.progress()}`);
+  const isBridged = await stage.settled();
   say(`no node runs, and ${isBridged ? 'everybody has everything' : 'something is missing'}`);
   const darkUntilMs = Date.now();
 
-  const after = sendAll('after');
-  await Promise.all(nodes.map((node) => node.start()));
+  const after = talk('after');
+  await Promise.all(stage.nodes.map((node) => node.start()));
   say('the nodes are back');
   await after;
-  say(`${total} messages sent in all; ${progress()}`);
-  await settled(total);
-  await Promise.all(clients.map((client) => client.ask({ do: 'flush', timeoutMs: settleMs })));
-  say(`the clients have read everything; ${progress()}`);
-  await Promise.all(clients.map((client) => client.close()));
-  await Promise.all(nodes.map((node) => node.stop()));
+  say(`${stage.total} messages sent in all; ${stage.progress()}`);
+  await stage.settled();
+  say(`the clients have read what came; ${stage.progress()}`);
+  await stage.end();
 
   const verdict = checkDelivery(stores);
   const paths = checkPaths(stores, darkFromMs);
   printTable(verdict.clients, paths);
   printTimes(paths, { fromMs: darkFromMs, untilMs: darkUntilMs });
   const isComplete = verdict.clients.every(
-    ({ sent, acknowledged, received }) => acknowledged === sent && sent + received === total,
+    ({ sent, acknowledged, received }) => acknowledged === sent && sent + received === stage.total,
   );
   const isOrdered = paths.every(({ disordered }) => disordered === 0);
   const isDirect = paths.every(({ received }) => received.direct > 0);
   return isBridged && verdict.isClean && isComplete && isOrdered && isDirect;
-}
-
-async function startClient(store: ClosedStore): Promise<void> {
-  const node = nodes.find(({ domain }) => store.userId.endsWith(`@${domain}`));
-  if (node === undefined) throw new Error(`${store.userId} has no node`);
-  const client = new ClientProcess(store.userId);
-  clients[users.indexOf(store.userId)] = client;
-  client.start();
-  const storeKeyHex = Buffer.from(store.key).toString('hex');
-  await client.ask({ do: 'open', storePath: store.path, storeKeyHex, peers: true });
-  await client.ask({
-    do: 'register',
-    userId: store.userId,
-    password: randomBytes(12).toString('base64url'),
-    nodeAddress: node.address,
-  });
-  await client.ask({ do: 'start' });
-}
-
-async function makeGroup(): Promise<string> {
-  const [first, ...others] = clients;
-  if (first === undefined) throw new Error('need clients');
-  const made = await first.ask({ do: 'create', name: 'p2p', members: users.slice(1) });
-  const conversationHex = String(made);
-  const deadlineMs = performance.now() + settleMs;
-  for (const client of others) {
-    while (!((await client.ask({ do: 'conversations' })) as string[]).includes(conversationHex)) {
-      if (performance.now() > deadlineMs) throw new Error(`${client.userId} did not join`);
-      await pause(50);
-    }
-  }
-  return conversationHex;
-}
-
-/** True when every client read all messages of the others; false when the time was over before. */
-async function settled(total: number): Promise<boolean> {
-  const wanted = total - total / clients.length;
-  const deadlineMs = performance.now() + settleMs;
-  while (!clients.every(({ received }) => received >= wanted)) {
-    if (performance.now() > deadlineMs) return false;
-    await pause(50);
-  }
-  return true;
-}
-
-function progress(): string {
-  return `received: ${clients.map(({ userId, received }) => `${userId.split('@')[0]} ${received}`).join(', ')}`;
 }
 
 function printTable(
@@ -170,7 +80,7 @@ function printTable(
   paths: readonly PathVerdict[],
 ): void {
   const row = (name: string, cells: readonly (string | number)[]): void =>
-    console.log(`${name.padEnd(20)}${cells.map((cell) => String(cell).padStart(13)).join('')}`);
+    printRow(name, cells, { name: 20, cell: 13 });
   const counts = ['sent', 'acknowledged', 'received', 'lost', 'doubled', 'undecryptable'] as const;
   console.log();
   row('client', [...counts, 'disordered']);
@@ -198,34 +108,14 @@ function printTimes(
   const all = paths.flatMap(({ pastNodes }) => pastNodes);
   const afterMs = Math.max(...paths.map(({ firstPastNodesMs = 0 }) => firstPastNodesMs));
   console.log("From sealing to the recipient's disk, past the nodes (ms):");
-  latencyLine('written in the dark', all);
-  latencyLine(
+  printLatency('written in the dark', all);
+  printLatency(
     'once all had noticed',
     all.filter(({ sentMs }) => sentMs > afterMs),
   );
 }
 
-function latencyLine(name: string, deliveries: PathVerdict['pastNodes']): void {
-  const sorted = deliveries.map(({ latencyMs }) => latencyMs).sort((a, b) => a - b);
-  const cells = [`median ${percentile(sorted, 0.5)}`, `p99 ${percentile(sorted, 0.99)}`];
-  console.log(`  ${name.padEnd(22)}${cells.join('   ')}   (${sorted.length} deliveries)`);
-}
-
-let isGood = false;
-try {
-  isGood = await run();
-} catch (error) {
-  // On Ctrl-C the processes end under the run's hands; the signal's handler has the last word.
-  if (isEnding) await new Promise(() => undefined);
-  console.error(error);
-  for (const node of nodes) {
-    console.error(`-- ${node.domain}\n${node.logLines.slice(-20).join('\n')}`);
-  }
-}
-await cleanUp();
-say(
-  isGood
-    ? 'nothing lost, nothing doubled, everything in order; with no node at all the group went on'
-    : 'FAILED',
+await stage.perform(
+  run,
+  'nothing lost, nothing doubled, everything in order; with no node at all the group went on',
 );
-process.exitCode = isGood ? 0 : 1;
