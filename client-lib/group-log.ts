@@ -25,8 +25,9 @@ import {
   type GroupControl,
   type SignedGroupEntry,
 } from '@quicprochat/proto/messages';
-import { openChannel, parseEnvelope, sealChannel } from './crypto/envelope.ts';
+import { sealChannel } from './crypto/envelope.ts';
 import { envelopeKeyOf } from './envelope-key.ts';
+import { openCommit } from './group-info.ts';
 import {
   acceptCommit,
   CredentialError,
@@ -326,12 +327,10 @@ async function stepTo(
     return { kind: 'step', step };
   }
   try {
-    const { key, keyId } = await envelopeKeyOf(mls, group);
-    const sealed = parseEnvelope(control.commit);
-    if (sealed.mode !== 'channel') return unsigned;
-    const opened = openChannel(sealed, (id) => (same(id, keyId) ? key : undefined));
-    if (opened.kind !== 'mlsMessage') return unsigned;
-    const done = await mls.process(group, opened.bytes);
+    const opened = await openCommit(mls, group, control.commit);
+    if (opened === undefined) return unsigned;
+    const { bytes, isReturn } = opened;
+    const done = await (isReturn ? mls.processReturn(group, bytes) : mls.process(group, bytes));
     if (done.kind !== 'commit') return unsigned;
     const { next, wipe, isSelfRemoved, sender } = done;
     const step = { entry, control, next, wipe, isOwn: false, by: sender.userId };

@@ -120,12 +120,22 @@ export class GroupPull {
           walk = await this.take(groupId, controls, signal);
           carried = passedOver(controls, walk);
         }
+        // All that is kept was read, and none of it goes on where this device stands.
+        if (walk?.isBeyond === true && walk.steps.length === 0) await this.#lose(groupId);
         return walk;
       } catch (error) {
         if (hub === last || !(error instanceof QpcError)) throw error;
       }
     }
     return undefined;
+  }
+
+  #lose(groupId: Uint8Array): Promise<void> {
+    const { writer, walker } = this.#parts;
+    return writer.run(async (batch) => {
+      const { group } = walker.view(batch, groupId) ?? {};
+      if (group !== undefined) walker.lose(batch, group, 'GAP');
+    });
   }
 
   /** Where this device stands. */

@@ -2,7 +2,7 @@
  * The parts that keep this device in the logs of its groups, wired: rows of hubs in, own changes out, reading
  * what is missing, the schedule of new keys. Knows the wiring and the order of start and stop only.
  */
-import { QpcError } from '@quicprochat/proto';
+import { deviceIdOf, QpcError } from '@quicprochat/proto';
 import { Committer } from './committer.ts';
 import { ControlRows, type ControlRowsParts } from './control-rows.ts';
 import { ForkWatch } from './fork-watch.ts';
@@ -15,6 +15,7 @@ import type { Logs } from './kt/logs.ts';
 import { Leaves } from './leaves.ts';
 import type { Caller } from './link.ts';
 import { Rekeys } from './rekeys.ts';
+import { Resyncs } from './resync.ts';
 import { Revocations } from './revocations.ts';
 import type { DeliveryTokens } from './delivery-tokens.ts';
 import { Standings } from './standings.ts';
@@ -44,6 +45,7 @@ export class Groups {
   readonly leaves: Leaves;
   readonly pull: GroupPull;
   readonly rekeys: Rekeys;
+  readonly resyncs: Resyncs;
   readonly revocations: Revocations;
   readonly forks: ForkWatch;
   readonly standings: Standings;
@@ -69,7 +71,8 @@ export class Groups {
       },
     });
     const { standings } = this;
-    const walker = new GroupWalker({ ...parts, hubKeys, standings, onMoved });
+    const onLost = (): void => this.resyncs.wake();
+    const walker = new GroupWalker({ ...parts, hubKeys, standings, onLost, onMoved });
     this.pull = new GroupPull({ ...parts, hubKeys, walker });
     this.rows = new ControlRows({ ...parts, hubKeys, walker, onMoved });
     const onIntents = (): void => this.committer.kick();
@@ -78,6 +81,11 @@ export class Groups {
       ...parts,
       hubKeys,
       onBehind: (groupId) => this.pull.want(groupId),
+    });
+    const identity = { userId: parts.userId, deviceId: deviceIdOf(parts.rid) };
+    this.resyncs = new Resyncs({
+      ...{ ...parts, hubKeys, walker, onMoved, identity },
+      pull: this.pull,
     });
     this.rekeys = new Rekeys({ ...parts, onIntents });
     this.revocations = new Revocations({ ...parts, onIntents });
@@ -93,6 +101,7 @@ export class Groups {
     this.#stop = new AbortController();
     this.committer.start();
     this.rekeys.start();
+    this.resyncs.start();
     this.revocations.start();
     this.forks.start();
     this.standings.start();
@@ -101,6 +110,7 @@ export class Groups {
   async stop(): Promise<void> {
     this.#stop.abort();
     this.rekeys.stop();
+    await this.resyncs.stop();
     await this.revocations.stop();
     await this.forks.stop();
     await this.standings.stop();

@@ -131,3 +131,16 @@ export async function* logBehind(
     last = entryHash(newest.entry);
   }
 }
+
+/** What a hub keeps for members that lost their place, and whether the log goes on behind `after`. */
+export async function callGroupInfo(
+  caller: Caller,
+  { hub, groupId: group, after }: LogPlace,
+  signal?: AbortSignal,
+): Promise<{ readonly sealed: Uint8Array; readonly entry: Uint8Array; readonly hasMore: boolean }> {
+  const request = { hub, group, after, maxEntries: 1, withGroupInfo: true };
+  const options = signal === undefined ? {} : { signal };
+  const answer = await caller.call(methods.groupLog, request, options);
+  const { groupInfo: sealed, groupInfoEntry: entry, entries } = answer;
+  return { sealed, entry, hasMore: entries.length > 0 };
+}

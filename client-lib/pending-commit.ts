@@ -2,13 +2,8 @@
  * A commit as it is written down before its first byte leaves: the request to the hub, always these bytes,
  * and the state behind it (docs/protocol/group-log.md, "At a member").
  */
-import { commitHash, methods, PayloadTooLargeError, type Runtime } from '@quicprochat/proto';
-import {
-  create,
-  SubmitCommitRequestSchema,
-  toBinary,
-  type SubmitCommitRequest,
-} from '@quicprochat/proto/messages';
+import { commitHash, PayloadTooLargeError, type Runtime } from '@quicprochat/proto';
+import { create, SubmitCommitRequestSchema } from '@quicprochat/proto/messages';
 import type { Contacts } from './contacts.ts';
 import type { DeliveryTokens } from './delivery-tokens.ts';
 import { hybridCopies, type Recipient } from './fan-out.ts';
@@ -17,6 +12,7 @@ import { epochJoinKeys, joinKeyAfter, sealJoinState } from './group-info.ts';
 import { sealCommit, type LogView } from './group-log.ts';
 import type { EvidenceExchange } from './kt/evidence-exchange.ts';
 import { encodeCold, encodeHot, encodePast, type Mls, type PendingCommit } from './mls/index.ts';
+import { requestBytes } from './resync-request.ts';
 import { recipientsOf } from './sealing.ts';
 import type { PendingRow } from './store/group-log-rows.ts';
 import type { ClientStore } from './store/store.ts';
@@ -81,12 +77,6 @@ export async function pendingCommit(
     past: encodePast(made.pending, group.epoch),
     welcome: made.welcome ?? new Uint8Array(0),
   };
-}
-
-/** Undefined: more than a hub takes. */
-function requestBytes(request: SubmitCommitRequest): Uint8Array | undefined {
-  const bytes = toBinary(SubmitCommitRequestSchema, request);
-  return bytes.length > methods.submitCommit.maxRequestBytes ? undefined : bytes;
 }
 
 function welcomesOf(

@@ -29,7 +29,13 @@ import { inspectMessage, MlsError, type Mls, type Processed } from './mls/index.
 import { takeNotice } from './notices.ts';
 import type { Resender } from './resender.ts';
 import { markOf, never, park, Unopened, verdictOf, type Verdict } from './row-verdict.ts';
-import type { InboxRow, ParkedRow, ParkReason, PeerPath } from './store/store.ts';
+import {
+  inboxLog,
+  type InboxRow,
+  type ParkedRow,
+  type ParkReason,
+  type PeerPath,
+} from './store/store.ts';
 import { writerLimits, type Batch, type Writer } from './writer.ts';
 
 export const receiverLimits = {
@@ -58,6 +64,8 @@ export interface ReceiverParts extends ContentsParts {
   readonly holes: Pick<Holes, 'wake' | 'takeGone'>;
   /** A row waits for something that can be asked for. */
   readonly onWaits: (reason: ParkReason, waitsFor: string) => void;
+  /** Posts came back and are due to be sealed anew. */
+  readonly onReposts: () => void;
 }
 
 export class Receiver {
@@ -70,14 +78,14 @@ export class Receiver {
   }
 
   /**
-   * Takes in the row that follows the cursor. Resolves when it is durable, whatever became of it;
+   * Takes in the row that follows the cursor of its log, the inbox unless told. Resolves when it is durable, whatever became of it;
    * a row at or below the cursor is nothing new. Throws DataLossError STREAM_GAP when rows between
    * are missing and STORE_CHANGED when the cursor is of another store: then nothing was written,
    * so no failure of one row can let a later one pass it.
    */
-  receive(row: InboxRow, storeId: Uint8Array): Promise<void> {
+  receive(row: InboxRow, storeId: Uint8Array, log: Uint8Array = inboxLog): Promise<void> {
     return this.#parts.writer.run(async (batch) => {
-      if (!isNext(batch, storeId, row.seq)) return;
+      if (!isNext(batch, log, storeId, row.seq)) return;
       const tag = messageTag(row.mid, row.payload);
       if (batch.hasSeen(tag)) {
         this.#contents.again(tag, batch);
@@ -85,7 +93,8 @@ export class Receiver {
         if (row.kind === RowKind.Notice) {
           const { store, tokens } = this.#parts;
           const emit = (event: ClientEvent): void => this.#emit(event);
-          takeNotice({ store, emit, onWaits: () => tokens.changed() }, row, batch);
+          const { onReposts } = this.#parts;
+          takeNotice({ store, emit, onWaits: () => tokens.changed(), onReposts }, row, batch);
           batch.addSeen(tag);
         } else {
           const settle = await this.#attempt(row, batch);
@@ -93,7 +102,7 @@ export class Receiver {
           settle(undefined);
         }
       }
-      batch.moveInboxCursor({ storeId, seq: row.seq });
+      batch.moveCursor(log, { storeId, seq: row.seq });
     });
   }
 
@@ -139,13 +148,18 @@ export class Receiver {
   }
 
   /** Rows that the node no longer holds: recorded and passed. Throws like `receive`. */
-  passGap(from: number, to: number, storeId: Uint8Array): Promise<void> {
+  passGap(
+    from: number,
+    to: number,
+    storeId: Uint8Array,
+    log: Uint8Array = inboxLog,
+  ): Promise<void> {
     const { store, writer } = this.#parts;
     return writer.run(async (batch) => {
-      const next = (batch.inboxCursor()?.seq ?? 0) + 1;
-      if (to < next || !isNext(batch, storeId, Math.max(from, next))) return;
+      const next = (batch.cursor(log)?.seq ?? 0) + 1;
+      if (to < next || !isNext(batch, log, storeId, Math.max(from, next))) return;
       batch.write(() => store.inbox.addGap(storeId, Math.max(from, next), to, batch.nowMs));
-      batch.moveInboxCursor({ storeId, seq: to });
+      batch.moveCursor(log, { storeId, seq: to });
       batch.after(() => this.#emit({ type: 'gap', from: Math.max(from, next), to }));
     });
   }
@@ -158,13 +172,16 @@ export class Receiver {
   passLost(to: number, storeId: Uint8Array): Promise<void> {
     const { store, writer } = this.#parts;
     return writer.run(async (batch) => {
-      const next = (batch.inboxCursor()?.seq ?? 0) + 1;
-      if (to < next || !isNext(batch, storeId, next)) return;
+      const next = (batch.cursor(inboxLog)?.seq ?? 0) + 1;
+      if (to < next || !isNext(batch, inboxLog, storeId, next)) return;
       batch.write(() => {
         store.inbox.addGap(storeId, next, to, batch.nowMs);
         store.groups.markStale(batch.nowMs);
+        for (const { groupId, ended } of store.groups.conversations()) {
+          if (ended === undefined) store.resync.want(groupId, 'STALE', batch.nowMs);
+        }
       });
-      batch.moveInboxCursor({ storeId, seq: to });
+      batch.moveCursor(inboxLog, { storeId, seq: to });
       batch.after(() => this.#emit({ type: 'storeRestored', from: next, to }));
     });
   }

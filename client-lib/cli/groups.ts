@@ -209,7 +209,9 @@ type GroupNotice = Extract<
       | 'removed'
       | 'groupChange'
       | 'fork'
-      | 'leftBehind';
+      | 'leftBehind'
+      | 'cameBack'
+      | 'stillBehind';
   }
 >;
 
@@ -271,10 +273,24 @@ export function groupNoticeOf(event: GroupNotice): { line: string; record: JsonR
       };
     }
     case 'leftBehind': {
-      const { epoch } = event;
+      const { epoch, cause } = event;
       return {
-        line: `-- this device cannot follow ${shown} past epoch ${epoch}; it has to be added again`,
-        record: { type: 'leftBehind', conversation, epoch },
+        line: `-- this device lost its place in ${shown} after epoch ${epoch} (${cause}), and comes back by itself`,
+        record: { type: 'leftBehind', conversation, epoch, cause },
+      };
+    }
+    case 'cameBack': {
+      const { epoch, cause } = event;
+      return {
+        line: `-- this device is back in ${shown}, with epoch ${epoch}`,
+        record: { type: 'cameBack', conversation, epoch, cause },
+      };
+    }
+    case 'stillBehind': {
+      const { reason } = event;
+      return {
+        line: `-- this device cannot come back into ${shown} yet (${reason}); somebody may remove and add it`,
+        record: { type: 'stillBehind', conversation, reason },
       };
     }
   }

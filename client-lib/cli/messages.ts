@@ -279,6 +279,8 @@ function noticeOf(event: ClientEvent): { line: string; record: JsonRecord } | un
     case 'groupChange':
     case 'fork':
     case 'leftBehind':
+    case 'cameBack':
+    case 'stillBehind':
       return groupNoticeOf(event);
     case 'undecryptable':
       return {
@@ -292,7 +294,7 @@ function noticeOf(event: ClientEvent): { line: string; record: JsonRecord } | un
       };
     case 'storeRestored':
       return {
-        line: '-- the store of this device is an old copy: messages are asked for again; to write, begin new conversations',
+        line: '-- the store of this device is an old copy: messages are asked for again, and it takes new keys in its conversations',
         record: { type: 'storeRestored', from: event.from, to: event.to },
       };
     case 'missing':
