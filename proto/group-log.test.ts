@@ -14,6 +14,7 @@ import {
   checkEvidence,
   checkRoom,
   factsOf,
+  groupLogLimits,
   parseEntry,
   signCertificate,
   signEntry,
@@ -97,10 +98,13 @@ test('entries beyond their bounds do not parse', () => {
     [first, { nextCommitPub: bytes(31) }],
     [first, { joinCommitPub: new Uint8Array(0) }],
     [first, { epoch: 2n ** 60n }],
-    [first, { rejects: Array.from({ length: 5 }, () => bytes(32)) }],
+    [first, { rejects: Array.from({ length: groupLogLimits.rejects + 1 }, () => bytes(32)) }],
     [first, { rejects: [first.hash, first.hash] }],
     [first, { rejects: [bytes(31)] }],
   ];
+  // The most that may be rejected fits.
+  const full = Array.from({ length: groupLogLimits.rejects }, () => bytes(32));
+  parseEntry(committer.sign(first, { rejects: full, epoch: 2n ** 53n - 1n, removal: true }));
   for (const [parent, changes] of bad) {
     assert.throws(() => parseEntry(committer.sign(parent, changes)), badField);
   }

@@ -26,8 +26,11 @@ import { ConflictError, InvalidArgumentError } from './status.ts';
 export const groupLogLimits = {
   groupIdBytes: 32,
   hashBytes: 32,
-  /** Children of one parent that a later one may reject: after that only a new group helps. */
-  rejects: 4,
+  /**
+   * Children of one parent that a later one may reject, as many as fit into an entry: after that only a new
+   * group helps. A hub takes only a few of them from one device or domain (docs/protocol/group-log.md).
+   */
+  rejects: 24,
   /** Encoded GroupEntry. */
   entryBytes: 1_024,
   hubs: channelLimits.hubsMax,

@@ -380,7 +380,7 @@ export type GroupStanding = Message<"qpc.v1.GroupStanding"> & {
   asks: boolean;
 
   /**
-   * Its own, if it has one, and those that it knows of; at most 256.
+   * Its own, if it has one, and those that it knows of; at most 1 024.
    *
    * @generated from field: repeated qpc.v1.StandingVote votes = 6;
    */

@@ -71,7 +71,7 @@ export type GroupEntry = Message<"qpc.v1.GroupEntry"> & {
   removal: boolean;
 
   /**
-   * Hashes of all earlier children of the same parent, which the committer found invalid; at most 4.
+   * Hashes of all earlier children of the same parent, that nobody applies; at most 24.
    *
    * @generated from field: repeated bytes rejects = 8;
    */
