@@ -80,9 +80,18 @@ test('a joiner learns all missing users at once, and joins once they are there',
   for (const [userId, manifest] of kept) world.manifests.set(userId, manifest);
   const bobs = kept.get('bob@red.example');
   assert.ok(bobs);
-  world.manifests.set('bob@red.example', { ...bobs, revoked: [bob.signatureKey.publicKey] });
+  const { publicKey } = bob.signatureKey;
+  world.manifests.set('bob@red.example', { devices: [], revoked: [] });
+  await assert.rejects(join(), credentials('BAD_CREDENTIAL', 'unknown_device'));
+  // A revoked leaf that nobody took out yet keeps nobody out, and its own word brings nobody in.
+  world.manifests.set('bob@red.example', { devices: [], revoked: [publicKey] });
+  await join();
+  const alices = kept.get('alice@red.example');
+  assert.ok(alices);
+  const revoked = [alice.signatureKey.publicKey];
+  world.manifests.set('alice@red.example', { ...alices, revoked });
   await assert.rejects(join(), credentials('BAD_CREDENTIAL', 'revoked'));
-  world.manifests.set('bob@red.example', bobs);
+  world.manifests.set('alice@red.example', alices);
   await join();
 });
 

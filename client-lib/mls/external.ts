@@ -5,11 +5,11 @@
  */
 import type { ClientState, EpochReceiverData, LeafNode, MlsPublicMessage } from 'ts-mls';
 import { isMlsSuite } from '../crypto/provider.ts';
-import { authenticated, checkCredential } from './authentication.ts';
+import { authenticated } from './authentication.ts';
 import { encodeMessage, requireActive } from './commit.ts';
 import { cipherSuite, decodeExactly, mlsContext } from './context.ts';
 import type { MlsParts } from './context.ts';
-import { CredentialError, MlsError } from './errors.ts';
+import { MlsError } from './errors.ts';
 import { MlsGroup, leafAt, memberAt, stateOf } from './group.ts';
 import type { Member } from './group.ts';
 import type { Identity } from './identity.ts';
@@ -29,8 +29,9 @@ import {
   senderTypes,
   wireformats,
 } from './library.ts';
-import { isKnownLeaf, isSuccessor, runLibrary, wasDevice } from './message.ts';
+import { isKnownLeaf, isSuccessor, runLibrary } from './message.ts';
 import type { Processed } from './message.ts';
+import { revokedLeaf, wasDevice } from './revoked.ts';
 import { limits, sameBytes } from './suite.ts';
 import { wipeEpoch } from './wipe.ts';
 import type { Wipe } from './wipe.ts';
@@ -112,7 +113,8 @@ export async function comeBack(
   const signer =
     memberAt(ratchetTree, groupInfo.signer) ?? memberAt(ratchetTree, pending.ownLeafIndex);
   if (signer === undefined) throw new MlsError('INVALID_GROUP_INFO', 'group info: signer');
-  const refused = checkSigner(parts, newState, signer);
+  // Who gave its key up vouches for nothing, though its leaf may still stand.
+  const refused = revokedLeaf(parts, newState, signer);
   if (refused !== undefined) throw refused;
   return {
     commit: encodeMessage({
@@ -140,17 +142,6 @@ export function acceptReturn(
   const historicalReceiverData = historyOf(old, pending.epoch - 1n);
   const next: ClientState = { ...stateOf(pending), historicalReceiverData };
   return { next: new MlsGroup(next), wipe: wipeEpoch(old, next, []) };
-}
-
-/** Who gave its key up vouches for nothing, though its leaf may still stand. */
-function checkSigner(
-  { manifests }: MlsParts,
-  { ratchetTree }: ClientState,
-  { leafIndex, identityPub }: Member,
-): CredentialError | undefined {
-  const leaf = leafAt(ratchetTree, leafIndex);
-  const failure = leaf && checkCredential(manifests, leaf.credential, identityPub);
-  return failure?.reason === 'revoked' ? new CredentialError([failure]) : undefined;
 }
 
 /** What opens late messages of epochs that the lost state was in. */

@@ -3,7 +3,6 @@
  * reports only as an untyped error (wrong group or epoch, repetition, own message) is told apart
  * before it is called.
  */
-import { deviceIdOf } from '@quicprochat/proto';
 import type {
   AuthenticationService,
   ClientState,
@@ -36,6 +35,7 @@ import {
 } from './library.ts';
 import { effectsOf } from './policy.ts';
 import type { CommitEffects } from './policy.ts';
+import { wasDevice } from './revoked.ts';
 import { checkGeneration, nextGeneration, openSenderData } from './sender-data.ts';
 import type { SenderData } from './sender-data.ts';
 import { sameBytes } from './suite.ts';
@@ -301,18 +301,6 @@ export function isKnownLeaf(
     ({ userId, deviceId, identityPub }) =>
       userId === identity?.userId && deviceId === identity.deviceId && sameBytes(identityPub, key),
   );
-}
-
-/** A device that was revoked after others took it in: whoever comes later takes it in too, and out again. */
-export function wasDevice(
-  { manifests }: Pick<MlsParts, 'manifests'>,
-  credential: Credential,
-  key: Uint8Array,
-): boolean {
-  const identity = identityOf(credential);
-  if (identity === undefined || deviceIdOf(key) !== identity.deviceId) return false;
-  const { revoked = [] } = manifests(identity.userId) ?? {};
-  return revoked.some((one) => sameBytes(one, key));
 }
 
 /** Judges only leaves that come: members that learn of keys at different times must not go different ways. */

@@ -1,5 +1,6 @@
 /** Joining a group by its Welcome (RFC 9420 section 12.4.3.1). */
 import { authenticated } from './authentication.ts';
+import { revokedLeaf, wasDevice } from './revoked.ts';
 import type { MlsSuite } from '../crypto/provider.ts';
 import { isMlsSuite } from '../crypto/provider.ts';
 import { decodeExactly, mlsContext } from './context.ts';
@@ -46,7 +47,8 @@ export function inspectWelcome(bytes: Uint8Array): {
 
 /**
  * Joins the group of a Welcome with the row that it was made for. All leaves' credentials are
- * checked, the own one included, and the inviter must be allowed to commit in this group.
+ * checked, the own one included; revoked ones that are not taken out yet keep nobody out, except for the
+ * inviter's, who must also be allowed to commit in this group.
  * Throws MlsError MALFORMED, NO_KEY_PACKAGE, INVALID_WELCOME, NOT_ALLOWED or CredentialError.
  */
 export async function joinFromWelcome(
@@ -62,19 +64,24 @@ export async function joinFromWelcome(
   if (!sameBytes(keyPackage.leafNode.signaturePublicKey, signatureKey.publicKey)) {
     throw new MlsError('BAD_STATE', 'key package row: of another signature key');
   }
-  const { state, signerLeafIndex } = await authenticated(parts.manifests, async (service) => {
-    const context = await mlsContext(parts, suite, service);
-    try {
-      return await joinGroupWithExtensions({
-        context,
-        welcome: decodeWelcome(bytes),
-        keyPackage,
-        privateKeys: { initPrivateKey, hpkePrivateKey, signaturePrivateKey: signatureKey.seed },
-      });
-    } catch (cause) {
-      throw new MlsError('INVALID_WELCOME', 'welcome: does not lead into a group', { cause });
-    }
-  });
+  const { state, signerLeafIndex } = await authenticated(
+    parts.manifests,
+    async (service) => {
+      const context = await mlsContext(parts, suite, service);
+      try {
+        return await joinGroupWithExtensions({
+          context,
+          welcome: decodeWelcome(bytes),
+          keyPackage,
+          privateKeys: { initPrivateKey, hpkePrivateKey, signaturePrivateKey: signatureKey.seed },
+        });
+      } catch (cause) {
+        throw new MlsError('INVALID_WELCOME', 'welcome: does not lead into a group', { cause });
+      }
+    },
+    // A leaf that was revoked stands until somebody takes it out, for the others as well.
+    (credential, key) => wasDevice(parts, credential, key),
+  );
   initPrivateKey.fill(0);
   const group = new MlsGroup(state);
   const inviter = memberAt(state.ratchetTree, signerLeafIndex);
@@ -83,6 +90,9 @@ export async function joinFromWelcome(
   if (inviter === undefined || !parts.mayCommit(group, inviter, effects)) {
     throw new MlsError('NOT_ALLOWED', 'welcome: from a member who may not add any');
   }
+  // Whoever gave its key up invites nobody.
+  const refused = revokedLeaf(parts, state, inviter);
+  if (refused !== undefined) throw refused;
   const isLastResort = keyPackage.extensions.some(
     ({ extensionType }) => extensionType === lastResortExtensionType,
   );
