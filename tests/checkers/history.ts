@@ -33,6 +33,8 @@ export interface Sent {
   readonly n: number;
   /** Devices that must get it. */
   readonly recipients: readonly string[];
+  /** Epoch of its group that it was sealed in; where it is known. */
+  readonly epoch?: number;
 }
 
 /** The own node answered OK for every copy of a message, and the sender's store says so. */
@@ -126,6 +128,62 @@ export interface Row {
   readonly tag: string;
 }
 
+/** A hub has an entry of a group's log as accepted on its disk. */
+export interface EntryAccepted {
+  readonly kind: 'entry';
+  readonly atMs: number;
+  readonly node: string;
+  readonly group: string;
+  readonly epoch: number;
+  readonly hash: string;
+  readonly parent: string;
+  /** Hashes of earlier children of its parent that it puts aside. */
+  readonly rejects: readonly string[];
+}
+
+/** A device stands at an entry of a group's log, durably: by a commit, or by its Welcome. */
+export interface EpochEntered {
+  readonly kind: 'epoch';
+  readonly atMs: number;
+  readonly device: string;
+  readonly group: string;
+  readonly epoch: number;
+  readonly hash: string;
+  /** Equal on all members of an epoch (RFC 9420 section 8.7); not known of one that was passed at once. */
+  readonly authenticator?: string;
+}
+
+/** A device is in a conversation no more, as it knows durably. */
+export interface Removed {
+  readonly kind: 'removed';
+  readonly atMs: number;
+  readonly device: string;
+  readonly conversation: string;
+  /** The first epoch without it. */
+  readonly epoch: number;
+}
+
+/** A device wants a group changed: durable, and until it ended owed an end. */
+export interface Wanted {
+  readonly kind: 'wanted';
+  readonly atMs: number;
+  readonly device: string;
+  /** Number of the intent at its device. */
+  readonly intent: number;
+  readonly group: string;
+  readonly what: string;
+}
+export interface IntentEnded {
+  readonly kind: 'settled';
+  readonly atMs: number;
+  readonly device: string;
+  readonly intent: number;
+  readonly end: string;
+  readonly reason?: string;
+  /** Own commits for it that were accepted. */
+  readonly commits: number;
+}
+
 /** Something was done to the system. */
 export interface Fault {
   readonly kind: 'fault';
@@ -167,6 +225,11 @@ export type HistoryLine =
   | CursorMoved
   | Acknowledged
   | Row
+  | EntryAccepted
+  | EpochEntered
+  | Removed
+  | Wanted
+  | IntentEnded
   | Fault
   | Healed
   | Rest;

@@ -1,7 +1,10 @@
 /** Door of the checkers: a history, and what is judged about it. */
 export * from './history.ts';
 export { fifo } from './fifo.ts';
+export { intentsEnd } from './intents.ts';
 export { live } from './live.ts';
+export { membersOnly } from './membership.ts';
 export { noDup } from './no-dup.ts';
 export { noGap } from './no-gap.ts';
 export { noLoss } from './no-loss.ts';
+export { oneLog } from './one-log.ts';

@@ -2,10 +2,11 @@
  * P4: a cursor never jumps over rows, and a hole in the numbers of a sender is filled at the end, or
  * somebody was told of it.
  */
+import { owed, type Owing } from './membership.ts';
 import { linesOf, type History, type Violation } from './history.ts';
 
-export function noGap(history: History): readonly Violation[] {
-  return [...cursors(history), ...holes(history)];
+export function noGap(history: History, options: Owing = {}): readonly Violation[] {
+  return [...cursors(history), ...holes(history, options)];
 }
 
 /** Within one store of a node, each transaction goes on where the one before ended. */
@@ -26,7 +27,7 @@ function cursors(history: History): Violation[] {
 }
 
 /** A later message of a sender is here and an earlier one that was for this device is not. */
-function holes(history: History): Violation[] {
+function holes(history: History, options: Owing): Violation[] {
   const greatest = new Map<string, number>();
   const has = new Set<string>();
   for (const { device, senderDevice, conversation, n } of linesOf(history, 'stored')) {
@@ -44,20 +45,23 @@ function holes(history: History): Violation[] {
       [device, senderDevice, conversation, n].join(' '),
     ),
   );
-  return linesOf(history, 'sent').flatMap(({ device, conversation, n, innerId, recipients }) =>
-    recipients
+  const isOwed = owed(history, options);
+  return linesOf(history, 'sent').flatMap((message) => {
+    const { device, conversation, n, innerId, recipients } = message;
+    return recipients
       .filter((recipient) => {
         const log = [recipient, device, conversation].join(' ');
         return (
           n < (greatest.get(log) ?? 0) &&
           !has.has(`${log} ${n}`) &&
           !gone.has(`${log} ${n}`) &&
-          !gaveUp.has([recipient, device, innerId].join(' '))
+          !gaveUp.has([recipient, device, innerId].join(' ')) &&
+          isOwed(recipient, message)
         );
       })
       .map((recipient) => ({
         checker: 'no-gap',
         text: `${recipient} has a hole at ${n} of ${device} in ${conversation}`,
-      })),
-  );
+      }));
+  });
 }

@@ -5,6 +5,7 @@
 import { hex } from '@quicprochat/proto';
 import type { ClientStore } from '@quicprochat/client-lib/store';
 import type { HistoryLine } from '../checkers/index.ts';
+import { watchedGroups } from './group-lines.ts';
 import type { Process } from './process.ts';
 
 export const clientCrashPoints = ['client:before-commit', 'client:after-commit'] as const;
@@ -23,19 +24,21 @@ export interface WatchedParts {
   readonly nameOf: (deviceIdOrRidHex: string) => string;
   /** Inner ids of own messages by row id; outlives the process, as the rows do. */
   readonly ownMessages: Map<number, string>;
+  /** Ids of the envelope keys that it ever had, in hex; outlives the process. */
+  readonly knownKeys: Set<string>;
 }
 
 type Line = (atMs: number) => HistoryLine;
 
 export function watchedStore(parts: WatchedParts): ClientStore {
-  const { inner, process, dies, tell, nowMs, device, user, nameOf, ownMessages } = parts;
+  const { inner, process, dies, tell, nowMs, device, user, nameOf, ownMessages, knownKeys } = parts;
   let depth = 0;
   /** What the open transaction has done; told when it is durable. */
   let lines: Line[] = [];
   /** Own messages and the devices of their copies, by row id. */
   let sent = new Map<
     number,
-    { conversation: string; innerId: string; n: number; recipients: string[] }
+    { conversation: string; innerId: string; n: number; recipients: string[]; epoch?: number }
   >();
   let failed: number[] = [];
   let cursor: { storeId: string; from: number; seq: number } | undefined;
@@ -48,9 +51,9 @@ export function watchedStore(parts: WatchedParts): ClientStore {
   };
   const settle = (): void => {
     const atMs = nowMs();
-    for (const [id, { conversation, innerId, n, recipients }] of sent) {
-      ownMessages.set(id, innerId);
-      tell({ kind: 'sent', atMs, device, user, conversation, innerId, n, recipients });
+    for (const [id, message] of sent) {
+      ownMessages.set(id, message.innerId);
+      tell({ kind: 'sent', atMs, device, user, ...message });
     }
     if (failed.length > 0) {
       for (const { id, messageId, rid, failure } of inner.outbox.failures()) {
@@ -69,6 +72,7 @@ export function watchedStore(parts: WatchedParts): ClientStore {
 
   return {
     ...inner,
+    ...watchedGroups(inner, device, knownKeys, (line) => lines.push(line)),
     transaction(work) {
       if (depth > 0) return inner.transaction(work);
       if (!process.isDead) dies('client:before-commit');
@@ -118,7 +122,10 @@ export function watchedStore(parts: WatchedParts): ClientStore {
         inner.outbox.add(entry, at);
         if (entry.messageId === undefined) return;
         const recipients = entry.targets.map(({ rid }) => nameOf(hex(rid)));
-        sent.get(entry.messageId)?.recipients.push(...recipients);
+        const message = sent.get(entry.messageId);
+        if (message === undefined) return;
+        message.recipients.push(...recipients);
+        if (entry.about !== undefined) message.epoch = Number(entry.about.epoch);
       },
       markFailed(id, failure) {
         inner.outbox.markFailed(id, failure);

@@ -3,7 +3,7 @@
  * store. It dies and comes back with what its file held.
  */
 import { QpcClient, type ClientEvent } from '@quicprochat/client-lib';
-import { openStore, type ClientStore } from '@quicprochat/client-lib/store';
+import { openStore, type ClientStore, type ParkedRow } from '@quicprochat/client-lib/store';
 import { watchedStore, type ClientCrashPoint } from './client-store.ts';
 import { imageOf, removeFiles, type FileImage } from './disk.ts';
 import { FaultyTransport } from './network.ts';
@@ -17,6 +17,8 @@ export interface ClientParts {
   /** Domain of its node. */
   readonly home: string;
   readonly storeKey: Uint8Array;
+  /** Ids of envelope keys that it had before the run, in hex. */
+  readonly knownKeys: readonly string[];
 }
 
 interface Life {
@@ -31,6 +33,7 @@ export class SimClient {
   readonly clock: ClockError;
   /** Inner ids of own messages by row id. */
   readonly ownMessages = new Map<number, string>();
+  readonly #knownKeys: Set<string>;
   readonly #around: Surroundings;
   readonly #nameOf: (deviceIdOrRidHex: string) => string;
   #image: FileImage;
@@ -51,6 +54,7 @@ export class SimClient {
     } = {},
   ) {
     this.parts = parts;
+    this.#knownKeys = new Set(parts.knownKeys);
     this.#image = image;
     this.#around = around;
     this.clock = options.clock ?? { offsetMs: 0, rate: 1 };
@@ -59,6 +63,9 @@ export class SimClient {
 
   get name(): string {
     return this.parts.name;
+  }
+  get knownKeys(): readonly string[] {
+    return [...this.#knownKeys];
   }
   get isUp(): boolean {
     return this.#life !== undefined;
@@ -72,6 +79,15 @@ export class SimClient {
   }
   get process(): Process {
     return this.#alive().process;
+  }
+  /**
+   * Rows that wait for what may still come. One for a key that was dropped since waits for its sender to
+   * seal it anew, and a day later it is gone. Throws while it is down.
+   */
+  get parkedRows(): number {
+    const passed = ({ reason, waitsFor }: ParkedRow): boolean =>
+      reason === 'UNKNOWN_KEY' && this.#knownKeys.has(waitsFor);
+    return this.store.inbox.parked().filter((row) => !passed(row)).length;
   }
   image(): FileImage {
     return this.#life === undefined ? this.#image : imageOf(this.#life.path);
@@ -122,6 +138,7 @@ export class SimClient {
           user: userId,
           nameOf: this.#nameOf,
           ownMessages: this.ownMessages,
+          knownKeys: this.#knownKeys,
         });
         return store;
       },

@@ -8,6 +8,7 @@ import { QpcError } from '@quicprochat/proto';
 import type { Violation } from '../checkers/index.ts';
 import { SimClient } from './client.ts';
 import { Disk, type FileImage } from './disk.ts';
+import { acceptedEntries } from './group-lines.ts';
 import { NodeLedger } from './invariants.ts';
 import type { Mix } from './mixes.ts';
 import { noCallFaults } from './network.ts';
@@ -48,6 +49,8 @@ export class Cluster implements Disposable {
   readonly slowReaders = new Map<string, number>();
   /** Copies of the nodes' disks, oldest first; the first is what the run began with. */
   readonly backups = new Map<string, FileImage[]>();
+  /** Of the nodes the one that loses disks where it is always the same. */
+  readonly forgetful: number;
   readonly #disk = new Disk();
   /** Makes delays; a network of its own, as it is asked at every message. */
   readonly #delays: SimRandom;
@@ -86,9 +89,19 @@ export class Cluster implements Disposable {
       const parts = nodeParts(node, world.nodes, nodeConfig(node.domain));
       return new SimNode(parts, node.image, around, {
         clock: this.#clockError(),
-        observer: this.ledger,
+        observer: {
+          opened: (one) => this.ledger.opened(one),
+          committed: (one, requests, outcome, isReplied) => {
+            this.ledger.committed(one, requests, outcome, isReplied);
+            if (isReplied) return;
+            const { nowMs } = this.trace;
+            const entries = acceptedEntries(one.domain, nowMs, requests, outcome);
+            for (const line of entries) this.trace.tell(line);
+          },
+        },
       });
     });
+    this.forgetful = new SimRandom(seedText, 'forgetful').int(this.nodes.length);
     for (const node of this.nodes) this.backups.set(node.domain, [node.image()]);
     const names = new Map(
       world.clients.flatMap(({ name, ridHex, deviceId }) => [

@@ -89,6 +89,11 @@ const deeds: { readonly [K in keyof Events]-?: Deed } = {
     // Not while it is dead: then the next life is planned already.
     if (node.isUp) cluster.restore(node);
   },
+  restoreOneNode: (cluster) => {
+    // Two of three hubs that forgot are a group without a hub, and that is not looked for here.
+    const [node] = cluster.nodes.slice(cluster.forgetful);
+    if (node?.isUp === true) cluster.restore(node);
+  },
   restoreNodeApart: (cluster) => {
     const node = cluster.random.pick(cluster.nodes);
     if (!node.isUp) return;

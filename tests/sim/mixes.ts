@@ -30,6 +30,8 @@ export interface Events {
   readonly slowReader?: number;
   /** A node dies and goes on with a backup of its disk. */
   readonly restoreNode?: number;
+  /** The same, and it is always one and the same node. */
+  readonly restoreOneNode?: number;
   /** The same, and for a while no other node hears of it: it takes new rows before it is told. */
   readonly restoreNodeApart?: number;
 }
@@ -52,6 +54,8 @@ export interface Mix {
   readonly clockDrift: number;
   /** Mean time between two client operations (ms). */
   readonly thinkMs: number;
+  /** Share of changes of groups among all operations. */
+  readonly groups: number;
   /** Share of bursts among the sends. */
   readonly bursts: number;
   /** Largest piece of a write that travels as one (bytes). */
@@ -73,6 +77,7 @@ const base: Omit<Mix, 'name' | 'what'> = {
   clockMs: 0,
   clockDrift: 0,
   thinkMs: 250,
+  groups: 0,
   bursts: 0.05,
   chunkBytes: Number.POSITIVE_INFINITY,
   nights: 0,
@@ -91,7 +96,8 @@ function mix(
 
 /** Whether a node may lose what it had said OK to: clients bring that back, a night later. */
 export function losesDisks({ events }: Mix): boolean {
-  return events.restoreNode !== undefined || events.restoreNodeApart !== undefined;
+  const { restoreNode, restoreOneNode, restoreNodeApart } = events;
+  return [restoreNode, restoreOneNode, restoreNodeApart].some((meanMs) => meanMs !== undefined);
 }
 
 export const mixes: readonly Mix[] = [
@@ -220,6 +226,36 @@ export const mixes: readonly Mix[] = [
     events: { slowReader: 3_000, killClient: 12_000 },
     downMs: [500, 20_000],
     bursts: 0.2,
+  }),
+  mix('groups', 'everybody changes groups while they talk', { groups: 0.12 }),
+  mix('groups-fast', 'changes of groups that meet', { groups: 0.12, thinkMs: 120, delayMs: 150 }),
+  mix('groups-crash-points', 'changes of groups; nodes and clients die around their commits', {
+    groups: 0.12,
+    crashes: {
+      'node:before-commit': 0.002,
+      'node:after-commit-before-reply': 0.003,
+      'node:after-reply': 0.002,
+      'node:after-checkpoint': 0.001,
+      'client:before-commit': 0.005,
+      'client:after-commit': 0.01,
+    },
+  }),
+  mix('groups-kills', 'changes of groups; nodes and clients are killed, calls get lost', {
+    groups: 0.12,
+    calls: { requestLost: 0.03, replyLost: 0.08, duplicate: 0.03 },
+    events: { killNode: 9_000, killClient: 5_000 },
+    downMs: [100, 20_000],
+  }),
+  mix('groups-partition', 'changes of groups; nodes lose each other, hubs take over', {
+    groups: 0.12,
+    events: { cutNodes: 10_000, cutNodesOneWay: 12_000, isolateNode: 15_000 },
+    downMs: [5_000, 70_000],
+    thinkMs: 600,
+  }),
+  mix('groups-lost-disk', 'changes of groups; one node goes on with a backup of its disk', {
+    groups: 0.12,
+    events: { restoreOneNode: 20_000, cutNodes: 20_000, killClient: 10_000 },
+    nights: 1,
   }),
   mix('lost-disks-apart', 'nodes go on with a backup and hear nothing of the others at first', {
     events: { restoreNodeApart: 18_000, killClient: 8_000 },

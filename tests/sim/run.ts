@@ -1,10 +1,13 @@
 /** One run: a seed and a mix in, what happened and what was wrong with it out. */
 import {
   fifo,
+  intentsEnd,
   live,
+  membersOnly,
   noDup,
   noGap,
   noLoss,
+  oneLog,
   type History,
   type Violation,
 } from '../checkers/index.ts';
@@ -51,6 +54,8 @@ export interface RunResult {
 }
 
 const operationsDefault = 320;
+/** Epochs whose keys a device keeps besides the one that it is in (client-lib/mls/suite.ts). */
+const epochsKept = 8;
 /** I8: everything has drained so long after the last fault (ms). */
 const drainMaxMs = 30 * 60_000;
 /** How often it is looked whether everything has drained, and for how long that must hold (ms). */
@@ -67,6 +72,7 @@ const workMaxMs = 4 * 3600_000;
 export async function runSeed(options: RunOptions): Promise<RunResult> {
   const { world, seed, mix, operations = operationsDefault, onLine, onLog } = options;
   const { nights = mix.nights } = options;
+  const owing = { epochsKept, isSealedAnew: nights > 0 };
   const areLossesJudged = !losesDisks(mix) || nights > 0;
   const scheduler = new Scheduler();
   using outside = new Outside(scheduler, onLine === undefined);
@@ -107,13 +113,12 @@ export async function runSeed(options: RunOptions): Promise<RunResult> {
       cluster.find('live', `${one.name} is down`);
       continue;
     }
-    const { outbox, inbox } = one.store;
     trace.tell({
       kind: 'rest',
       atMs: trace.nowMs,
       device: one.name,
-      unsent: outbox.openCount(),
-      parked: inbox.parked().length,
+      unsent: one.store.outbox.openCount(),
+      parked: one.parkedRows,
     });
   }
   if (outside.begun > 0)
@@ -128,9 +133,14 @@ export async function runSeed(options: RunOptions): Promise<RunResult> {
     violations: [
       ...violations,
       ...ledger.violations,
-      ...(areLossesJudged ? [...noLoss(history, { promised: 'sent' }), ...noGap(history)] : []),
+      ...(areLossesJudged
+        ? [...noLoss(history, { promised: 'sent', ...owing }), ...noGap(history, owing)]
+        : []),
       ...noDup(history),
       ...fifo(history),
+      ...oneLog(history),
+      ...membersOnly(history),
+      ...intentsEnd(history),
       // A lost commit comes again with the night, and what follows it waits until then.
       ...(areLossesJudged ? live(history, drainMaxMs + nights * (nightMs + drainMaxMs)) : []),
       ...unexplained(history),
@@ -174,11 +184,14 @@ async function sleep(cluster: Cluster): Promise<void> {
   cluster.start();
 }
 
-/** Nothing is on its way: no copies unsent, no rows unacked, no rows in outboxes of nodes. */
+/** Nothing is on its way: no copies unsent, no rows unacked or in outboxes of nodes, no intents open. */
 function isDrained({ clients, nodes, ledger }: Cluster): boolean {
   const areClientsDone = clients.every(
     (one) =>
-      one.isUp && one.store.outbox.openCount() === 0 && one.store.inbox.parked().length === 0,
+      one.isUp &&
+      one.store.outbox.openCount() === 0 &&
+      one.parkedRows === 0 &&
+      one.store.groupLog.busyGroups().length === 0,
   );
   return areClientsDone && nodes.every((node) => node.running !== undefined && ledger.isIdle(node));
 }

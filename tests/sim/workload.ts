@@ -6,6 +6,7 @@ import { QpcError } from '@quicprochat/proto';
 import type { QpcClient } from '@quicprochat/client-lib';
 import type { Cluster } from './cluster.ts';
 import type { SimClient } from './client.ts';
+import { groupActions } from './group-work.ts';
 
 /** An operation that takes longer counts as unknown (ms); its work may go on. */
 const patienceMs = 120_000;
@@ -93,10 +94,13 @@ const actions: readonly Action[] = [
     },
   },
 ];
-const totalWeight = actions.reduce((sum, { weight }) => sum + weight, 0);
+const weightOf = (list: readonly Action[]): number =>
+  list.reduce((sum, { weight }) => sum + weight, 0);
+const totalWeight = weightOf(actions);
+const groupWeight = weightOf(groupActions);
 
 async function send({ cluster, client, op, one }: Context, count: number): Promise<void> {
-  const conversations = client.conversations();
+  const conversations = client.conversations().filter(({ ended }) => ended === undefined);
   if (conversations.length === 0) return;
   const { id } = cluster.random.pick(conversations);
   for (let n = 0; n < count && one.isUp; n += 1) await client.send(id, `message ${op} ${n}`);
@@ -122,14 +126,20 @@ async function read({ cluster, one, client }: Context): Promise<void> {
   timer.cancel();
 }
 
-function choose(cluster: Cluster): Action {
-  let rest = cluster.random.share() * totalWeight;
-  for (const action of actions) {
+function choose({ random, mix }: Cluster): Action {
+  // Mixes without group changes draw nothing for them.
+  if (mix.groups > 0 && random.chance(mix.groups)) {
+    return pickByWeight(groupActions, random.share() * groupWeight);
+  }
+  const action = pickByWeight(actions, random.share() * totalWeight);
+  return action.name === 'send' && random.chance(mix.bursts) ? burst : action;
+}
+
+function pickByWeight(list: readonly Action[], at: number): Action {
+  let rest = at;
+  for (const action of list) {
     rest -= action.weight;
-    if (rest < 0) {
-      if (action.name === 'send' && cluster.random.chance(cluster.mix.bursts)) return burst;
-      return action;
-    }
+    if (rest < 0) return action;
   }
   throw new Error('no action');
 }

@@ -1,0 +1,75 @@
+/**
+ * I5 to I7: a group has one history. Each parent has one accepted child, but for those that a later one
+ * rejects; devices at the same entry are at the same keys, and nobody stands at an entry that no hub
+ * accepted, by a commit or by a Welcome.
+ */
+import { linesOf, type EntryAccepted, type History, type Violation } from './history.ts';
+
+export function oneLog(history: History): readonly Violation[] {
+  return [...forks(history), ...keys(history), ...unaccepted(history)];
+}
+
+/** I5. */
+function forks(history: History): Violation[] {
+  const restores = linesOf(history, 'fault').filter(({ name }) => name === 'restore');
+  const children = new Map<string, Map<string, EntryAccepted[]>>();
+  for (const line of linesOf(history, 'entry')) {
+    const parent = `${line.group} ${line.parent}`;
+    const siblings = children.get(parent) ?? new Map<string, EntryAccepted[]>();
+    children.set(parent, siblings);
+    siblings.set(line.hash, [...(siblings.get(line.hash) ?? []), line]);
+  }
+  /** A hub of one whose disk became an older one knows nothing of what it had accepted. */
+  const isForgotten = (one: readonly EntryAccepted[], other: readonly EntryAccepted[]): boolean => {
+    const nodes = new Set([...one, ...other].map(({ node }) => node));
+    const [first, second] = [one[0]?.atMs ?? 0, other[0]?.atMs ?? 0];
+    const [from, to] = [Math.min(first, second), Math.max(first, second)];
+    return (
+      nodes.size === 1 &&
+      restores.some(({ target, atMs }) => nodes.has(target) && from <= atMs && atMs <= to)
+    );
+  };
+  return [...children].flatMap(([parent, siblings]) => {
+    const all = [...siblings.values()];
+    return all.flatMap((one, index) =>
+      all.slice(index + 1).flatMap((other) => {
+        const isRejected =
+          one[0]?.rejects.includes(other[0]?.hash ?? '') === true ||
+          other[0]?.rejects.includes(one[0]?.hash ?? '') === true;
+        if (isRejected || isForgotten(one, other)) return [];
+        const where = [...one, ...other].map(({ node, hash }) => `${node} ${hash.slice(0, 8)}`);
+        return [{ checker: 'I5', text: `two children of ${parent}: ${where.join(', ')}` }];
+      }),
+    );
+  });
+}
+
+/** I6. */
+function keys(history: History): Violation[] {
+  const violations: Violation[] = [];
+  const seen = new Map<string, { device: string; authenticator: string }>();
+  for (const { device, group, epoch, hash, authenticator } of linesOf(history, 'epoch')) {
+    if (authenticator === undefined) continue;
+    const key = `${group} ${epoch} ${hash}`;
+    const other = seen.get(key);
+    if (other === undefined) seen.set(key, { device, authenticator });
+    else if (other.authenticator !== authenticator) {
+      violations.push({
+        checker: 'I6',
+        text: `${device} and ${other.device} have other keys at epoch ${epoch} of ${group}`,
+      });
+    }
+  }
+  return violations;
+}
+
+/** I7. Who makes a group stands at entry 0 before its hub has heard of it. */
+function unaccepted(history: History): Violation[] {
+  const accepted = new Set(linesOf(history, 'entry').map(({ group, hash }) => `${group} ${hash}`));
+  return linesOf(history, 'epoch')
+    .filter(({ group, epoch, hash }) => epoch > 0 && !accepted.has(`${group} ${hash}`))
+    .map(({ device, group, epoch }) => ({
+      checker: 'I7',
+      text: `${device} stands at an entry of epoch ${epoch} of ${group} that no hub accepted`,
+    }));
+}

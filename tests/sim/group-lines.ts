@@ -1,0 +1,119 @@
+/**
+ * Lines of the history about groups, as stores write them: entries that a hub accepted, epochs that a
+ * device is in and those that it is taken out at, what it wants changed and what became of that.
+ */
+import type { BatchOutcome, OperationRequest } from '@quicprochat/nodes/store/simulation';
+import { restoreGroup } from '@quicprochat/client-lib/mls';
+import type { ClientStore } from '@quicprochat/client-lib/store';
+import { hex, parseEntry, type ParsedEntry } from '@quicprochat/proto';
+import { fromBinary, GroupControlSchema } from '@quicprochat/proto/messages';
+import type { EntryAccepted, HistoryLine } from '../checkers/index.ts';
+
+/** What a transaction of a node's store has accepted. */
+export function acceptedEntries(
+  node: string,
+  atMs: number,
+  requests: readonly OperationRequest[],
+  outcome: BatchOutcome,
+): EntryAccepted[] {
+  const line = ({ hash, epoch, entry }: ParsedEntry): EntryAccepted => ({
+    kind: 'entry',
+    atMs,
+    node,
+    group: hex(entry.group),
+    epoch,
+    hash: hex(hash),
+    parent: hex(entry.parent),
+    rejects: entry.rejects.map(hex),
+  });
+  return requests.flatMap(({ name, args }, index) => {
+    const one = outcome.outcomes[index];
+    if (one?.isOk !== true) return [];
+    switch (name) {
+      case 'createGroup':
+      case 'submitCommit':
+      case 'acceptPrepared': {
+        // The operations of these names returned an AcceptedCommit.
+        const { control, isNew } = one.value as { readonly control: Uint8Array; isNew: boolean };
+        if (!isNew) return [];
+        return [line(parseEntry(fromBinary(GroupControlSchema, control).entry?.entry))];
+      }
+      case 'installEntries':
+        return args[0].entries.map(({ parsed }) => line(parsed));
+      default:
+        return [];
+    }
+  });
+}
+
+type Tell = (line: (atMs: number) => HistoryLine) => void;
+
+/** The tables of a device that a group stands in; `tell` takes what is so once the transaction is durable. */
+export function watchedGroups(
+  inner: ClientStore,
+  device: string,
+  knownKeys: Set<string>,
+  tell: Tell,
+): Pick<ClientStore, 'groupLog' | 'groups'> {
+  const { groupLog, groups } = inner;
+  return {
+    groupLog: {
+      ...groupLog,
+      putHead(groupId, head) {
+        groupLog.putHead(groupId, head);
+        const { epoch, hash } = head;
+        tell((atMs) => {
+          const group = hex(groupId);
+          const authenticator = authenticatorAt(inner, groupId, epoch);
+          const of = { device, group, epoch, hash: hex(hash) };
+          return { kind: 'epoch', atMs, ...of, ...(authenticator && { authenticator }) };
+        });
+      },
+      addIntent(intent, nowMs) {
+        const id = groupLog.addIntent(intent, nowMs);
+        const of = { device, intent: id, group: hex(intent.groupId), what: intent.kind };
+        tell((atMs) => ({ kind: 'wanted', atMs, ...of }));
+        return id;
+      },
+      endIntent(id, end, reason, nowMs) {
+        groupLog.endIntent(id, end, reason, nowMs);
+        const commits = groupLog.intent(id)?.commits ?? 0;
+        const of = { device, intent: id, end, commits };
+        tell((atMs) => ({
+          kind: 'settled',
+          atMs,
+          ...of,
+          ...(reason === undefined ? {} : { reason }),
+        }));
+      },
+    },
+    groups: {
+      ...groups,
+      putEnvelopeKey(key) {
+        groups.putEnvelopeKey(key);
+        knownKeys.add(hex(key.keyId));
+      },
+      setEnded(id, ended) {
+        groups.setEnded(id, ended);
+        const groupId = groups.conversation(id)?.groupId;
+        const epoch = groupId && groupLog.head(groupId)?.epoch;
+        // Who was alone has no entry that says so.
+        if (epoch === undefined) return;
+        tell((atMs) => ({ kind: 'removed', atMs, device, conversation: hex(id), epoch }));
+      },
+    },
+  };
+}
+
+/** Undefined for an epoch that the device passed in the same transaction, or that it is not part of. */
+function authenticatorAt(
+  { groups }: ClientStore,
+  groupId: Uint8Array,
+  epoch: number,
+): string | undefined {
+  if (Number(groups.epoch(groupId)) !== epoch) return undefined;
+  const stored = groups.state(groupId);
+  if (stored === undefined) return undefined;
+  const group = restoreGroup({ cold: stored.cold, hot: stored.hot, past: [] });
+  return group.isActive ? hex(group.epochAuthenticator) : undefined;
+}

@@ -1,0 +1,87 @@
+/**
+ * What people change in their groups while they talk: who is in, who may do what, name, timer, keys. Most
+ * of it goes into the largest group that a device is in, so that changes meet.
+ */
+import type { QpcClient } from '@quicprochat/client-lib';
+import type { Cluster } from './cluster.ts';
+import type { SimClient } from './client.ts';
+
+export interface GroupAction {
+  readonly name: string;
+  readonly weight: number;
+  run(parts: GroupParts): Promise<void>;
+}
+
+interface GroupParts {
+  readonly cluster: Cluster;
+  readonly one: SimClient;
+  readonly client: QpcClient;
+  readonly op: number;
+}
+
+/** Share of the changes that go into the largest group. */
+const shareOfLargest = 0.7;
+/** Longer than a run: what disappears has its own tests (s). */
+const timersS = [0, 7 * 24 * 3600, 30 * 24 * 3600] as const;
+const roles = ['owner', 'owner', 'admin', 'admin', 'member'] as const;
+
+type Change = (parts: GroupParts, id: Uint8Array, members: readonly string[]) => Promise<void>;
+
+const changes: readonly (readonly [name: string, weight: number, change: Change])[] = [
+  [
+    'add',
+    30,
+    async ({ cluster, client }, id, members) => {
+      const others = usersOf(cluster).filter((userId) => !members.includes(userId));
+      if (others.length > 0) await client.addMembers(id, [cluster.random.pick(others)]);
+    },
+  ],
+  [
+    'remove',
+    10,
+    async ({ cluster, one, client }, id, members) => {
+      const others = members.filter((userId) => userId !== one.parts.userId);
+      if (others.length > 0) await client.removeMembers(id, [cluster.random.pick(others)]);
+    },
+  ],
+  ['leave', 4, async ({ client }, id) => client.leave(id)],
+  [
+    'rename',
+    18,
+    async ({ client, op }, id) => client.updateMetadata(id, { name: `named by ${op}` }),
+  ],
+  [
+    'timer',
+    6,
+    async ({ cluster, client }, id) =>
+      client.updateMetadata(id, { expirySeconds: cluster.random.pick(timersS) }),
+  ],
+  [
+    'role',
+    14,
+    async ({ cluster, client }, id, members) =>
+      client.setRole(id, cluster.random.pick(members), cluster.random.pick(roles)),
+  ],
+  ['new keys', 18, async ({ client }, id) => client.rotateKeys(id)],
+];
+
+export const groupActions: readonly GroupAction[] = changes.map(([name, weight, change]) => ({
+  name,
+  weight,
+  async run(parts) {
+    const { cluster, client } = parts;
+    const open = client.conversations().filter(({ ended }) => ended === undefined);
+    if (open.length === 0) return;
+    const sized = await Promise.all(
+      open.map(async ({ id }) => ({ id, members: await client.members(id) })),
+    );
+    const largest = sized.reduce((a, b) => (b.members.length > a.members.length ? b : a));
+    const { random } = cluster;
+    const { id, members } = random.chance(shareOfLargest) ? largest : random.pick(sized);
+    await change(parts, id, members);
+  },
+}));
+
+function usersOf({ clients }: Cluster): string[] {
+  return [...new Set(clients.map(({ parts }) => parts.userId))];
+}
