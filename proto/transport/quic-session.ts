@@ -12,6 +12,7 @@ import { closedError } from './session.ts';
 import type { ByteStream, SessionHandlers, StreamKind, StreamReason } from './session.ts';
 import type { StreamSession } from './session.ts';
 import type { CloseInfo, PeerIdentity } from './transport.ts';
+import { fitted } from './waiting-bytes.ts';
 
 /** Time that a closed connection may drain before it is let go by force (ms). */
 const drainMs = 500;
@@ -202,7 +203,7 @@ class QuicStream implements ByteStream {
 
   async write(bytes: Uint8Array): Promise<void> {
     try {
-      await this.#writer.write(bytes);
+      await this.#writer.write(fitted(bytes));
     } catch (error) {
       throw this.#errorOf(error);
     }

@@ -7,6 +7,7 @@ import { asTransportError } from './outgoing-call.ts';
 import { streamErrorCode, type NativeConnection } from './quiche-native.ts';
 import { streamCodes, streamError } from './session.ts';
 import type { ByteStream, Soon, StreamKind, StreamReason } from './session.ts';
+import { fitted } from './waiting-bytes.ts';
 
 /** What may still come behind a complete message before its stream is stopped (bytes). */
 const lingerBytes = 4096;
@@ -224,7 +225,8 @@ export class QuicheStream implements ByteStream {
       }
     }
     return new Promise((resolve, reject) => {
-      this.#writes.push({ bytes, offset, isLast, resolve, reject });
+      const left = fitted(bytes.subarray(offset));
+      this.#writes.push({ bytes: left, offset: 0, isLast, resolve, reject });
       this.#host.block(this);
     });
   }

@@ -375,7 +375,8 @@ export class TlsSession implements StreamSession, TlsStreamHost {
 
   #flushNow(): void {
     const { socket } = this.#options;
-    if (this.#closeInfo || socket.writableLength > socketBytesMax) return;
+    if (this.#closeInfo) return;
+    if (socket.writableLength > socketBytesMax) return this.#hold();
     const out: Uint8Array[] = this.#control;
     this.#control = [];
     if (this.#isPongDue) out.push(numberRecord(connectionId, RecordType.Pong, 0, 0));
@@ -391,6 +392,7 @@ export class TlsSession implements StreamSession, TlsStreamHost {
       for (const stream of this.#senders) {
         const piece = stream.next(Math.min(maxRecordBytes, this.#credit));
         if (!piece) {
+          stream.hold();
           this.#senders.delete(stream);
           continue;
         }
@@ -404,7 +406,13 @@ export class TlsSession implements StreamSession, TlsStreamHost {
       if (room === sentBefore) break;
     }
     if (out.length > 0) socket.write(Buffer.concat(out));
-    if (this.#senders.size > 0 && this.#credit > 0) this.#wake();
+    if (this.#senders.size === 0) return;
+    if (this.#credit > 0) this.#wake();
+    else this.#hold();
+  }
+
+  #hold(): void {
+    for (const stream of this.#senders) stream.hold();
   }
 }
 

@@ -6,6 +6,7 @@ import { TransportError } from '../status.ts';
 import { streamCodes, streamError } from './session.ts';
 import type { ByteStream, StreamReason } from './session.ts';
 import { RecordType } from './tls-record.ts';
+import { fitted, WaitingBytes } from './waiting-bytes.ts';
 
 /** Bytes of one stream that may be on their way or unread, as in the QUIC engine. */
 export const streamWindowBytes = 1024 * 1024;
@@ -23,7 +24,7 @@ export interface TlsStreamHost {
 }
 
 interface Write {
-  readonly bytes: Uint8Array;
+  bytes: Uint8Array;
   offset: number;
   readonly isLast: boolean;
   readonly resolve: () => void;
@@ -42,8 +43,7 @@ export class TlsStream implements ByteStream {
   readonly #host: TlsStreamHost;
   readonly #stopped = Promise.withResolvers<TransportError>();
   // Reading.
-  #chunks: Uint8Array[] = [];
-  #unreadBytes = 0;
+  #unread = new WaitingBytes();
   #reader: PromiseWithResolvers<Uint8Array | undefined> | undefined;
   #isEnded: boolean;
   #isDiscarding = false;
@@ -68,9 +68,8 @@ export class TlsStream implements ByteStream {
   }
 
   read(): Promise<Uint8Array | undefined> {
-    const chunk = this.#chunks.shift();
+    const chunk = this.#unread.take();
     if (chunk) {
-      this.#unreadBytes -= chunk.length;
       this.#host.consumed(this, chunk.length, this.#isEnded);
       return Promise.resolve(chunk);
     }
@@ -83,7 +82,7 @@ export class TlsStream implements ByteStream {
   /** Bytes came. False when the peer sent what its credit does not cover, or after its end. */
   receive(bytes: Uint8Array, isLast: boolean): boolean {
     if (this.#isEnded) return false;
-    if (this.#unreadBytes + bytes.length > streamWindowBytes) return false;
+    if (this.#unread.length + bytes.length > streamWindowBytes) return false;
     this.#isEnded = isLast;
     if (this.#isDiscarding) this.#host.consumed(this, bytes.length, isLast);
     else if (bytes.length > 0) this.#take(bytes);
@@ -100,8 +99,7 @@ export class TlsStream implements ByteStream {
       this.#host.consumed(this, bytes.length, this.#isEnded);
       reader.resolve(bytes);
     } else {
-      this.#unreadBytes += bytes.length;
-      this.#chunks.push(bytes);
+      this.#unread.add(bytes);
     }
   }
 
@@ -122,9 +120,9 @@ export class TlsStream implements ByteStream {
   }
 
   #dropUnread(): void {
-    this.#chunks = [];
-    this.#host.consumed(this, this.#unreadBytes, this.#isEnded);
-    this.#unreadBytes = 0;
+    const { length } = this.#unread;
+    this.#unread = new WaitingBytes();
+    this.#host.consumed(this, length, this.#isEnded);
   }
 
   stopReading(): void {
@@ -179,6 +177,14 @@ export class TlsStream implements ByteStream {
     return { bytes, isLast: write.isLast };
   }
 
+  /** What is left stays for long: the peer or the system takes no more now. */
+  hold(): void {
+    for (const write of this.#writes) {
+      write.bytes = fitted(write.bytes.subarray(write.offset));
+      write.offset = 0;
+    }
+  }
+
   /** The peer takes more. False when the sum is beyond its window. */
   onCredit(bytes: number): boolean {
     this.#credit += bytes;
@@ -205,7 +211,7 @@ export class TlsStream implements ByteStream {
   }
 
   reset(reason: StreamReason): void {
-    if (this.#isEnded && this.#isWritten && this.#chunks.length === 0) return;
+    if (this.#isEnded && this.#isWritten && this.#unread.length === 0) return;
     const error = new TransportError('cancelled', `stream: given up here (${reason})`);
     this.#readError ??= this.#isEnded ? undefined : error;
     this.#takeReader()?.reject(error);
