@@ -36,6 +36,12 @@ interface HubRow extends Pick<InboxRow, 'mid' | 'payload' | 'kind'> {
   readonly to: Uint8Array;
 }
 
+/** The sealed state of a group, and the hash of the entry that it is of. */
+export interface HubInfo {
+  readonly entry: Uint8Array;
+  readonly bytes: Uint8Array;
+}
+
 interface HubEntry {
   readonly parsed: ParsedEntry;
   readonly control: GroupControl;
@@ -45,6 +51,7 @@ export class TestHub {
   readonly #signingOf: (domain: string) => SigningKey;
   readonly #logs = new Map<string, { readonly domain: string; readonly entries: HubEntry[] }>();
   readonly #rows: HubRow[] = [];
+  readonly #infos = new Map<string, HubInfo>();
   /** Something happens before a device's commit is looked at; an error is the answer. */
   beforeSubmit: ((from: Uint8Array) => Promise<void>) | undefined;
   /** Shows nobody its logs, as a hub does that has something to hide. */
@@ -67,6 +74,14 @@ export class TestHub {
     this.#logs.set(hex(group), { domain: this.#log(group).domain, entries: [...entries] });
   }
 
+  /** What it keeps of a group for members that lost their place; another one, for a hub that lies. */
+  infoOf(group: Uint8Array): HubInfo {
+    return this.#infos.get(hex(group)) ?? { entry: new Uint8Array(0), bytes: new Uint8Array(0) };
+  }
+  putInfo(group: Uint8Array, info: HubInfo): void {
+    this.#infos.set(hex(group), info);
+  }
+
   /** The same, and never again. */
   takeRows(from: Uint8Array, to: Uint8Array): readonly HubRow[] {
     const taken = this.rowsOf(from, to);
@@ -83,9 +98,12 @@ export class TestHub {
         await this.beforeSubmit?.(from);
         return { entry: this.#submit(from, request as SubmitCommitRequest) };
       case methods.groupLog.id: {
-        const { group, after } = request as GroupLogRequest;
+        const { group, after, withGroupInfo } = request as GroupLogRequest;
         if (this.isSilent) return { entries: [], hasMore: false };
-        return { entries: this.#behind(this.#log(group).entries, after), hasMore: false };
+        const entries = this.#behind(this.#log(group).entries, after);
+        if (!withGroupInfo) return { entries, hasMore: false };
+        const { entry: groupInfoEntry, bytes: groupInfo } = this.infoOf(group);
+        return { entries, hasMore: false, groupInfo, groupInfoEntry };
       }
       default:
         return undefined;
@@ -122,7 +140,10 @@ export class TestHub {
       const details = toBinary(GroupLogResponseSchema, create(GroupLogResponseSchema, found));
       throw new ConflictError('EPOCH_CONFLICT', 'another commit won this epoch', { details });
     }
-    const { commit, mid, targets, welcomes } = request;
+    const { commit, mid, targets, welcomes, groupInfo } = request;
+    if (groupInfo.length > 0) {
+      this.putInfo(parsed.entry.group, { entry: parsed.hash, bytes: groupInfo });
+    }
     const entry = this.certify(domain, parsed, request.entry);
     const control = create(GroupControlSchema, { entry, commit });
     entries.push({ parsed, control });
