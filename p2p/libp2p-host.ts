@@ -249,6 +249,11 @@ class Libp2pHost implements Host {
     this.#lan = parts.lan;
     this.#runtime = runtime;
     this.#limits = limits;
+    // The circuit relay keeps a place for an hour otherwise, and 500 who came and went have them all.
+    // By its end and not by the map: the signal of a place that was only deleted would end the next one.
+    this.#libp2p.addEventListener('peer:disconnect', ({ detail }) =>
+      this.#given?.get(detail)?.signal.reset(0),
+    );
     this.#planSweep();
   }
 

@@ -63,6 +63,15 @@ test('a relay that comes back is found again, and so is the device', async () =>
   assert.equal(bert.received.length, 2);
 });
 
+test('who leaves a relay leaves its place to others', async () => {
+  await using relay = await startRelay({ limits: { reservations: 1 } });
+  for (let i = 0; i < 3; i++) {
+    await using device = await startDevice({ relayOnly: true, runtime: hasty });
+    device.swarm.setRelays([relay.address]);
+    await until(() => isReserved(device));
+  }
+});
+
 test('a relay that is not wanted any more is left', async () => {
   await using relay = await startRelay();
   await using anna = await startDevice({ relayOnly: true });
