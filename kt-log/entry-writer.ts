@@ -9,7 +9,7 @@ import { UnavailableError } from '@quicprochat/proto/status';
 import type { Configuration } from './codec.ts';
 import { commitmentValue } from './codec.ts';
 import type { Evaluations } from './evaluations.ts';
-import type { Hash } from './hash.ts';
+import type { Hash, TreeHasher } from './hash.ts';
 import {
   commitmentOf,
   keytransHasher,
@@ -74,12 +74,20 @@ interface Tail {
 }
 const emptyEntry: StoredEntry = { timestampMs: 0, prefixRoot: zeroHash, rootTile: 0 };
 
+/** Openings that are drawn together: a question to the system costs more than its answer. */
+const openingsDrawn = 256;
+
 export class EntryWriter {
   readonly #options: EntryWriterOptions;
+  readonly #hashers: Readonly<Record<LogTreeName, TreeHasher>>;
   #tail: Tail;
+  /** Random bytes of which no opening was made yet. */
+  #unopened: Uint8Array = new Uint8Array();
 
   private constructor(options: EntryWriterOptions, tail: Tail) {
+    const { sha256 } = options.suite;
     this.#options = options;
+    this.#hashers = { keytrans: keytransHasher(sha256), rfc6962: rfc6962Hasher(sha256) };
     this.#tail = tail;
   }
 
@@ -110,6 +118,7 @@ export class EntryWriter {
   /** Which of the updates would give a label its version 0 that once had one and was erased. */
   async taken(updates: readonly PlacedUpdate[]): Promise<ReadonlySet<PlacedUpdate>> {
     const fresh = updates.filter((one) => one.greatestBefore < 0);
+    if (fresh.length === 0) return new Set();
     const keys = fresh.map((one) => searchKeyOf(one, 0));
     const { reader, entry } = this.#tail;
     const held = await reader.prefixTree.commitments(entry.rootTile, keys);
@@ -131,9 +140,8 @@ export class EntryWriter {
     }
     const versions: NewVersion[] = [];
     const leaves: { vrfOutput: Uint8Array; commitment: Uint8Array }[] = [];
-    const openings = this.#openings(updates.reduce((sum, one) => sum + one.values.length, 0));
     for (const one of updates) {
-      for (const made of this.#newVersions(one, openings)) {
+      for (const made of this.#newVersions(one)) {
         versions.push(made);
         leaves.push({
           vrfOutput: searchKeyOf(one, made.version),
@@ -166,22 +174,22 @@ export class EntryWriter {
     return stored?.size !== this.#tail.head?.size;
   }
 
-  /** Random openings, asked for together: a question to the system costs more than its answer. */
-  *#openings(count: number): Generator<Uint8Array, never> {
-    const bytes = this.#options.random.bytes(count * openingBytes);
-    for (let at = 0; at < bytes.length; at += openingBytes) {
-      yield bytes.slice(at, at + openingBytes);
+  #opening(): Uint8Array {
+    if (this.#unopened.length === 0) {
+      this.#unopened = this.#options.random.bytes(openingsDrawn * openingBytes);
     }
-    throw new TypeError('more versions than openings');
+    const opening = this.#unopened.slice(0, openingBytes);
+    this.#unopened = this.#unopened.subarray(openingBytes);
+    return opening;
   }
 
-  #newVersions(one: LabelUpdate, openings: Generator<Uint8Array, never>): NewVersion[] {
+  #newVersions(one: LabelUpdate): NewVersion[] {
     const { config, suite } = this.#options;
     const structure = commitmentValue(config.mode);
     return one.values.map((value, i) => {
       const { label } = one;
       const version = one.greatestBefore + 1 + i;
-      const opening = openings.next().value;
+      const opening = this.#opening();
       const bytes = encode(structure, { opening, label, version, update: { value } });
       return { label, version, commitment: commitmentOf(suite.sha256, bytes), opening, value };
     });
@@ -189,12 +197,9 @@ export class EntryWriter {
 
   /** Signs the head of the tree with one entry more. */
   #grow(encoded: Uint8Array) {
-    const { config, identity, keys, suite } = this.#options;
+    const { config, identity, keys } = this.#options;
     const { reader } = this.#tail;
-    const hashers = {
-      keytrans: keytransHasher(suite.sha256),
-      rfc6962: rfc6962Hasher(suite.sha256),
-    };
+    const hashers = this.#hashers;
     const grown = (tree: LogTreeName) => {
       const leaf = hashers[tree].leaf(encoded);
       const frontier = new Frontier(hashers[tree], this.#tail[tree].retained());

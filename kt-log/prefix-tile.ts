@@ -19,6 +19,12 @@ export const leafBytes = 2 * hashBytes;
 /** Names a tile. Ids grow; 0 stands for the empty tree. */
 export type TileId = number;
 
+/** A tile as it is stored, and where the leaf or link of each node starts in it. Never changed. */
+interface Encoding {
+  readonly bytes: Uint8Array;
+  readonly places: Uint16Array;
+}
+
 export class PrefixTile {
   readonly #hasher: PrefixHasher;
   readonly #codes: Uint8Array;
@@ -26,6 +32,10 @@ export class PrefixTile {
   readonly #leaves: (Uint8Array | undefined)[];
   readonly #links: (TileId | undefined)[];
   readonly #hashes: (Hash | undefined)[];
+  /** Encoding of this tile, or of the one that it differs from in nothing but links. */
+  #encoding: Encoding | undefined;
+  /** Links in which it differs. */
+  readonly #changed: number[] = [];
 
   private constructor(
     hasher: PrefixHasher,
@@ -33,16 +43,18 @@ export class PrefixTile {
     leaves: (Uint8Array | undefined)[],
     links: (TileId | undefined)[],
     hashes: (Hash | undefined)[],
+    encoding: Encoding | undefined,
   ) {
     this.#hasher = hasher;
     this.#codes = codes;
     this.#leaves = leaves;
     this.#links = links;
     this.#hashes = hashes;
+    this.#encoding = encoding;
   }
 
   static empty(hasher: PrefixHasher): PrefixTile {
-    return new PrefixTile(hasher, new Uint8Array(heapSize), [], [], []);
+    return new PrefixTile(hasher, new Uint8Array(heapSize), [], [], [], undefined);
   }
 
   /** A tile to be changed; `this` stays as it is. */
@@ -53,6 +65,7 @@ export class PrefixTile {
       this.#leaves.slice(),
       this.#links.slice(),
       this.#hashes.slice(),
+      this.#changed.length === 0 ? this.#encoding : undefined,
     );
   }
 
@@ -61,7 +74,7 @@ export class PrefixTile {
    * array beside its content and 700 for the tile itself. An estimate: bounds the cache, no more.
    */
   get memoryBytes(): number {
-    let bytes = 700;
+    let bytes = 700 + (this.#encoding?.bytes.length ?? 0);
     for (const code of this.#codes) {
       if (code === NodeCode.leaf) bytes += leafBytes + hashBytes + 240;
       else if (code !== NodeCode.empty) bytes += hashBytes + 120;
@@ -117,16 +130,22 @@ export class PrefixTile {
   }
 
   setLeaf(node: number, leaf: Uint8Array): void {
+    this.#encoding = undefined;
     this.#codes[node] = NodeCode.leaf;
     this.#leaves[node] = leaf;
     this.#hashes[node] = undefined;
   }
   setParent(node: number): void {
+    if (this.codeAt(node) !== NodeCode.parent) this.#encoding = undefined;
     this.#codes[node] = NodeCode.parent;
     this.#leaves[node] = undefined;
     this.#hashes[node] = undefined;
   }
   setLink(node: number, id: TileId, hash: Hash): void {
+    const isAlike =
+      this.codeAt(node) === NodeCode.link && varintBytes(this.linkAt(node)) === varintBytes(id);
+    if (isAlike) this.#changed.push(node);
+    else this.#encoding = undefined;
     this.#codes[node] = NodeCode.link;
     this.#leaves[node] = undefined;
     this.#links[node] = id;
@@ -134,7 +153,28 @@ export class PrefixTile {
   }
 
   encode(): Uint8Array {
+    const encoding = this.#patched() ?? this.#encoded();
+    this.#encoding = encoding;
+    this.#changed.length = 0;
+    return encoding.bytes;
+  }
+
+  /** The encoding that is there with the links put in that changed: one copy instead of one for each link. */
+  #patched(): Encoding | undefined {
+    const before = this.#encoding;
+    if (before === undefined || this.#changed.length === 0) return before;
+    const bytes = before.bytes.slice();
+    for (const node of this.#changed) {
+      const at = before.places[node] ?? 0;
+      bytes.set(this.hashAt(node), at);
+      writeVarint(bytes, at + hashBytes, this.linkAt(node));
+    }
+    return { bytes, places: before.places };
+  }
+
+  #encoded(): Encoding {
     const order = this.#preOrder();
+    const places = new Uint16Array(heapSize);
     let at = Math.ceil(order.length / 4);
     let length = at;
     for (const node of order) {
@@ -147,6 +187,7 @@ export class PrefixTile {
       const node = order[i] ?? 0;
       const code = this.codeAt(node);
       bytes[i >>> 2] = (bytes[i >>> 2] ?? 0) | (code << (2 * (i & 3)));
+      places[node] = at;
       if (code === NodeCode.leaf) {
         bytes.set(this.leafAt(node), at);
         at += leafBytes;
@@ -155,7 +196,7 @@ export class PrefixTile {
         at = writeVarint(bytes, at + hashBytes, this.linkAt(node));
       }
     }
-    return bytes;
+    return { bytes, places };
   }
 
   #preOrder(node = 1, order: number[] = []): number[] {
@@ -188,8 +229,10 @@ export class PrefixTile {
       offset += length;
       return part;
     };
+    const places = new Uint16Array(heapSize);
     for (const node of order) {
       const code = tile.codeAt(node);
+      places[node] = offset;
       if (code === NodeCode.leaf) {
         tile.#leaves[node] = take(leafBytes);
       } else if (code === NodeCode.link) {
@@ -205,6 +248,7 @@ export class PrefixTile {
       }
     }
     if (offset !== bytes.length) corrupt('nothing after the last link');
+    tile.#encoding = { bytes, places };
     return tile;
   }
 }

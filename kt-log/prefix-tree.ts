@@ -93,6 +93,8 @@ export class PrefixTree {
     const writer = new TileWriter(this.#hasher, loaded, nextId);
     const newRoot = writer.insertInto(root, 0, sorted);
     for (const [id, tile] of writer.tiles) this.#cache.set(id, tile);
+    // Whoever looks into the old version reads them again; of most versions nobody ever does.
+    for (const id of writer.superseded) this.#cache.delete(id);
     return {
       root: newRoot.id,
       rootHash: newRoot.hash,
