@@ -1,10 +1,12 @@
 /**
- * The client's half of a channel (docs/protocol/channels.md): the write key of an epoch, signed posts,
- * and an Enqueue that names the group's domains when the node asks for them. Which groups have a
- * channel, and what is stored before a post leaves, is the caller's.
+ * The client's half of a channel (docs/protocol/channels.md): its id, the write key of an epoch, signed posts,
+ * and an Enqueue that names the group's domains when the node asks for them. What is stored before a post
+ * leaves is the caller's.
  */
 import {
+  channelId,
   domainsHash,
+  groupChannelSeed,
   hasReason,
   methods,
   parseUserId,
@@ -12,9 +14,33 @@ import {
   signingKeyFromSeed,
   type SigningKey,
 } from '@quicprochat/proto';
-import type { EnqueueResponse } from '@quicprochat/proto/messages';
+import {
+  ChannelPostSchema,
+  create,
+  fromBinary,
+  toBinary,
+  type EnqueueResponse,
+} from '@quicprochat/proto/messages';
 import type { Session } from './link.ts';
 import type { Mls, MlsGroup } from './mls/index.ts';
+
+/** A group's channel, by its state alone. */
+export interface GroupChannel {
+  readonly cid: Uint8Array;
+  readonly seed: Uint8Array;
+  readonly nonce: Uint8Array;
+}
+
+/** Undefined in direct mode. */
+export function channelOf({
+  groupId,
+  hubs,
+  info: { channelNonce: nonce },
+}: Pick<MlsGroup, 'groupId' | 'hubs' | 'info'>): GroupChannel | undefined {
+  if (nonce === undefined) return undefined;
+  const seed = groupChannelSeed(groupId, nonce);
+  return { cid: channelId(seed, hubs), seed, nonce };
+}
 
 /** The write key of the group's current epoch for a channel (`cid`, 32 bytes), equal on all members. */
 export async function channelWriteKey(
@@ -56,6 +82,24 @@ export async function signPost(
 /** The domains of a group's members, ascending: what a post goes to. */
 export function domainsOf(group: MlsGroup): string[] {
   return [...new Set(group.members().map(({ userId }) => parseUserId(userId).domain))].toSorted();
+}
+
+/** As the outbox keeps it; mid and payload stand beside it. */
+export function encodePost(
+  { cid, epoch, signature }: Omit<SignedPost, 'mid' | 'payload'>,
+  domains: readonly string[],
+): Uint8Array {
+  return toBinary(
+    ChannelPostSchema,
+    create(ChannelPostSchema, { cid, epoch, signature, domains: [...domains] }),
+  );
+}
+
+/** Of the own store, which `encodePost` wrote. */
+export function decodePost(bytes: Uint8Array): Omit<SignedPost, 'mid' | 'payload'> & {
+  readonly domains: readonly string[];
+} {
+  return fromBinary(ChannelPostSchema, bytes);
 }
 
 /**

@@ -23,6 +23,7 @@ import {
   SubmitCommitRequestSchema,
   toBinary,
 } from '@quicprochat/proto/messages';
+import { waitsForChannel } from './channel-duty.ts';
 import type { Contacts } from './contacts.ts';
 import type { DeliveryTokens } from './delivery-tokens.ts';
 import type { EventBus } from './events.ts';
@@ -313,7 +314,7 @@ export class Committer {
     pending: PendingRow | undefined,
     error: unknown,
   ): Promise<Outcome> {
-    const { writer, walker, events } = this.#parts;
+    const { store, writer, walker, events } = this.#parts;
     const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
     // Nobody waits for a duty.
     const isWaitedFor = isWish(decodeIntent(intent));
@@ -322,6 +323,7 @@ export class Committer {
     await writer.run(async (batch) => {
       if (pending !== undefined) await this.#drop(batch, pending);
       batch.write(() => {
+        if (waitsForChannel(store, intent, error, batch.nowMs)) return;
         const told = walker.end(intent.id, 'REFUSED', reason, batch.nowMs);
         batch.after(() => {
           for (const event of told) events.emit(event);
@@ -418,14 +420,17 @@ export class Committer {
     wanted: GroupIntent,
     { invitees, addsMax, isCurrent }: Attempt,
   ): Promise<boolean> {
-    const { store, writer, walker, mls, events, userId } = this.#parts;
+    const { store, writer, walker, mls, events, userId, runtime } = this.#parts;
     return writer.run(async (batch) => {
       const row = store.groupLog.intent(id);
       if (row?.state !== 'OPEN') return true;
       const view = walker.view(batch, groupId);
       if (view === undefined || !view.group.isActive) throw new GroupChangeError('REMOVED');
       requireFresh(store, groupId);
-      const plan = planOf(wanted, view.group, { invitees, addsMax, ownUserId: userId });
+      const plan = planOf(wanted, view.group, {
+        ...{ invitees, addsMax, ownUserId: userId },
+        channelNonce: runtime.random.bytes(32),
+      });
       if (plan === undefined) {
         if (!isCurrent) return false;
         batch.write(() => {

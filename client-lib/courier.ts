@@ -14,6 +14,7 @@ import {
   TransportError,
 } from '@quicprochat/proto';
 import type { Outcome, TargetStatus } from '@quicprochat/proto/messages';
+import { decodePost, sendPost } from './channel.ts';
 import type { Session } from './link.ts';
 import type { OutboxEntry } from './store/store.ts';
 
@@ -54,6 +55,11 @@ export class Courier {
    * this copy (QpcError). `token` is the recipient's delivery token, empty for none.
    */
   send(entry: OutboxEntry, token: Uint8Array): Promise<Receipt> {
+    if (entry.post !== undefined) {
+      const { domains, ...post } = decodePost(entry.post);
+      const { mid, payload } = entry;
+      return sendPost(this.#session, { ...post, mid, payload }, domains);
+    }
     if (!this.takesBatches) return this.#single(entry, token);
     const parcel = { ...Promise.withResolvers<Receipt>(), entry, token };
     this.#waiting.push(parcel);

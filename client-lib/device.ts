@@ -14,6 +14,7 @@ import type { Transport } from '@quicprochat/proto/transport';
 import { accountKeys, type AccountKeys } from './account.ts';
 import { AccountChanges } from './account-changes.ts';
 import type { Contact } from './contact.ts';
+import { ChannelSync } from './channel-sync.ts';
 import { Contacts } from './contacts.ts';
 import { Conversations } from './conversation.ts';
 import { DeliveryProofs } from './delivery-proofs.ts';
@@ -95,6 +96,7 @@ export class Device {
   readonly #housekeeping: Housekeeping;
   readonly #receiver: Receiver;
   readonly #sync: Sync;
+  readonly #channels: ChannelSync;
   readonly #publisher: KeyPublisher;
   readonly #lookup: UserLookup;
 
@@ -162,6 +164,7 @@ export class Device {
     this.outbox = new Outbox({
       ...{ store, runtime, events, proofs, userId, sealed },
       onOvertaken: () => this.#redelivery.wake(),
+      onStuckPost: (groupId, cid) => this.groups.channels.stuck(groupId, cid),
       onUnreachable: (away) => this.#fallback?.unreachable(away),
     });
     this.#fallback =
@@ -234,7 +237,10 @@ export class Device {
       ...{ ...sending, events, logs, evidence, tokens: this.tokens },
       ...{ rid: publicKey, signatureKey, userId },
       onEvidence: (taken) => evidence.take(taken),
-      onMoved: (groupId) => this.#receiver.retryGroup(groupId),
+      onMoved: (groupId) => {
+        this.#receiver.retryGroup(groupId);
+        this.#channels.wake();
+      },
       onMendable: (reason, waitsFor) =>
         this.#receiver.retryParked((row) => row.reason === reason && row.waitsFor === waitsFor),
     });
@@ -262,6 +268,7 @@ export class Device {
       holes: this.#holes,
       resender: this.#resender,
       onReceiptsDue: (conversationId) => this.receipts.wake(conversationId),
+      onReposts: () => this.#redelivery.wake(),
     });
     this.#lookup = new UserLookup({
       runtime,
@@ -279,6 +286,15 @@ export class Device {
       rid: publicKey,
       session: () => this.link.current,
     });
+    const onRowsLost = async (): Promise<void> => {
+      this.groups.pull.wantAll();
+      await this.#holes.catchUp();
+    };
+    this.#channels = new ChannelSync({
+      ...{ store, runtime, receiver: this.#receiver, onRowsLost },
+      onStuck: (groupId, cid) => this.groups.channels.stuck(groupId, cid),
+      isPolling: () => this.#sync.isPolling,
+    });
     this.#sync = new Sync({
       onTyping: (payload) => this.#logged(this.typing.take(payload), 'typing'),
       store,
@@ -286,10 +302,7 @@ export class Device {
       events,
       receiver: this.#receiver,
       outbox: this.outbox,
-      onRowsLost: async () => {
-        this.groups.pull.wantAll();
-        await this.#holes.catchUp();
-      },
+      onRowsLost,
       onKeyPackagesLow: (session) => this.#publish(session),
       onKeyHint: (hinted) => this.#guardian.touch(hinted),
       onLogEvidence: () => this.#gossip.hint(),
@@ -413,6 +426,7 @@ export class Device {
 
   #onSession(session: Session): void {
     this.#sync.attach(session);
+    this.#logged(this.#channels.follow(session), 'reading channels');
     this.groups.committer.kick();
     this.#logged(
       this.#receiver.retryParked(({ reason }) => reason === 'UNKNOWN_HUB'),

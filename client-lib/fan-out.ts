@@ -4,7 +4,7 @@
  */
 import { parseUserId, QpcError, Status, type Random } from '@quicprochat/proto';
 import { sealChannel, sealHybrid, type SealedContent } from './crypto/envelope.ts';
-import type { EnvelopeKey, OutboxTarget } from './store/store.ts';
+import type { EnvelopeKey, OutboxPost, OutboxTarget } from './store/store.ts';
 
 /** A device that gets a copy. */
 export interface Recipient {
@@ -19,6 +19,8 @@ export interface SealedCopy {
   readonly mid: Uint8Array;
   readonly payload: Uint8Array;
   readonly targets: readonly OutboxTarget[];
+  /** It goes to the group's channel, which is its only target. */
+  readonly post?: OutboxPost;
 }
 
 /** A device's prekey is missing or expired: fetch it and try again. */

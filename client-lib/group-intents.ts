@@ -5,6 +5,7 @@
  * member of `GroupIntent` and a case of `planOf`.
  */
 import { hex, QpcError, Status } from '@quicprochat/proto';
+import { switchingChannel } from './channel-switch.ts';
 import { removing, settingRole, updating, type GroupMetadata } from './group-roles.ts';
 import type { Invitee } from './invitation.ts';
 import type { Change, MlsGroup, Role } from './mls/index.ts';
@@ -22,6 +23,8 @@ export type GroupIntent =
   | { readonly kind: 'setRole'; readonly userId: string; readonly role: Role }
   /** The members are asked to remove all devices of this device's user. */
   | { readonly kind: 'leave' }
+  /** The channel that its size asks for, or a fresh one for the one named (hex of its id). */
+  | { readonly kind: 'channel'; readonly isDuty: true; readonly replaces?: string }
   /** Fresh keys for this device and the group. `isDuty`: by the schedule. */
   | { readonly kind: 'rekey'; readonly isDuty?: boolean };
 
@@ -42,6 +45,8 @@ export interface PlanParts {
   readonly invitees: readonly Invitee[];
   /** Most Adds in one commit. */
   readonly addsMax: number;
+  /** For a channel, if it gets one (32 random bytes). */
+  readonly channelNonce: Uint8Array;
 }
 
 /** Why a change of a group did not happen. */
@@ -77,7 +82,7 @@ export function invitedBy(intent: GroupIntent): readonly string[] {
 export function planOf(
   intent: GroupIntent,
   group: MlsGroup,
-  { invitees, addsMax, ownUserId }: PlanParts,
+  { invitees, addsMax, ownUserId, channelNonce }: PlanParts,
 ): IntentPlan | undefined {
   switch (intent.kind) {
     case 'add': {
@@ -96,6 +101,8 @@ export function planOf(
     }
     case 'setRole':
       return lastOf(settingRole(group, intent.userId, intent.role));
+    case 'channel':
+      return lastOf(switchingChannel(group, intent.replaces, channelNonce));
     case 'leave':
       // Nobody can remove the own leaf: others do, once they were asked.
       throw new Error(`${ownUserId} cannot commit its own leave`);

@@ -3,6 +3,7 @@
  * what is missing, the schedule of new keys. Knows the wiring and the order of start and stop only.
  */
 import { deviceIdOf, QpcError } from '@quicprochat/proto';
+import { ChannelDuty } from './channel-duty.ts';
 import { Committer } from './committer.ts';
 import { ControlRows, type ControlRowsParts } from './control-rows.ts';
 import { ForkWatch } from './fork-watch.ts';
@@ -49,6 +50,7 @@ export class Groups {
   readonly revocations: Revocations;
   readonly forks: ForkWatch;
   readonly standings: Standings;
+  readonly channels: ChannelDuty;
   readonly #parts: GroupsParts;
   readonly #hubKeys: HubKeys;
   /** Records of hubs that are being asked for. */
@@ -61,6 +63,7 @@ export class Groups {
     this.#hubKeys = hubKeys;
     const onMoved = (groupId: Uint8Array): void => {
       parts.onMoved(groupId);
+      this.channels.look(groupId);
       this.committer.wake(groupId);
     };
     this.standings = new Standings({
@@ -88,6 +91,8 @@ export class Groups {
       pull: this.pull,
     });
     this.rekeys = new Rekeys({ ...parts, onIntents });
+    const onBehind = (groupId: Uint8Array): void => this.pull.want(groupId);
+    this.channels = new ChannelDuty({ ...parts, onIntents, onBehind });
     this.revocations = new Revocations({ ...parts, onIntents });
     this.committer = new Committer({
       ...parts,
@@ -101,6 +106,7 @@ export class Groups {
     this.#stop = new AbortController();
     this.committer.start();
     this.rekeys.start();
+    this.channels.start();
     this.resyncs.start();
     this.revocations.start();
     this.forks.start();
@@ -110,6 +116,7 @@ export class Groups {
   async stop(): Promise<void> {
     this.#stop.abort();
     this.rekeys.stop();
+    this.channels.stop();
     await this.resyncs.stop();
     await this.revocations.stop();
     await this.forks.stop();

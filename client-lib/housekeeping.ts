@@ -54,6 +54,7 @@ export class Housekeeping {
     store.transaction(() => {
       store.inbox.expire(nowMs);
       store.outbox.expire(nowMs);
+      store.channels.expire(nowMs);
       store.resend.expire(nowMs);
       store.endpoints.expire(nowMs);
       store.groupLog.expireIntents(nowMs - housekeepingLimits.intentsKeptMs);

@@ -27,7 +27,8 @@ import {
   sendVerdict,
   type SendVerdict,
 } from './send-verdict.ts';
-import type { ClientStore, OutboxEntry, PeerPath } from './store/store.ts';
+import { deadPostVerdict, isDeadPost } from './dead-posts.ts';
+import type { ClientStore, OutboxEntry, OutboxRow, PeerPath } from './store/store.ts';
 import { bareTriesMax, TokenWaits } from './token-waits.ts';
 
 export const outboxLimits = {
@@ -50,8 +51,10 @@ export interface OutboxParts {
   readonly store: ClientStore;
   readonly runtime: Runtime;
   readonly events: EventBus;
-  /** Copies that waited were overtaken meanwhile: they are due to be sealed anew. */
+  /** Copies that waited were overtaken meanwhile, or posts died: they are due to be sealed anew. */
   readonly onOvertaken: () => void;
+  /** The node does not know the group's channel, or another epoch of it. */
+  readonly onStuckPost?: (groupId: Uint8Array, cid: Uint8Array) => void;
   /** The own node says that it cannot reach a domain. */
   readonly onUnreachable?: (domain: string) => void;
 }
@@ -277,7 +280,7 @@ export class Outbox {
   }
 
   async #sendOne(
-    entry: OutboxEntry,
+    entry: OutboxRow,
     session: Session,
     courier: Courier,
   ): Promise<'done' | 'waits' | Exclude<SendVerdict, 'permanent'>> {
@@ -310,6 +313,7 @@ export class Outbox {
       const verdict = sealed === undefined ? sendVerdict(error) : sealedVerdict(error, ageMs);
       const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
       log.debug('enqueue failed', { reason, verdict });
+      if (entry.post !== undefined && isDeadPost(error)) return this.#deadPost(entry, reason);
       if (reason === 'PEER_UNREACHABLE') this.#parts.onUnreachable?.(entry.domain);
       if (token.length === 0 && isFullForStrangers(error) && this.#waits.wait(entry))
         return 'waits';
@@ -324,6 +328,18 @@ export class Outbox {
       }
       return verdict;
     }
+  }
+
+  #deadPost(entry: OutboxRow, reason: string): 'done' | 'temporary' {
+    const { store, runtime, onOvertaken, onStuckPost } = this.#parts;
+    if (deadPostVerdict(store, entry) === 'waits') {
+      if (entry.groupId !== undefined) onStuckPost?.(entry.groupId, entry.rid);
+      return 'temporary';
+    }
+    const nowMs = runtime.clock.now();
+    if (store.transaction(() => store.outbox.sealPostAnew(entry.id, nowMs))) onOvertaken();
+    else this.#fail(entry, reason);
+    return 'done';
   }
 
   #tokenOf({ rid }: OutboxEntry): Uint8Array {

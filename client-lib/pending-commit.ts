@@ -4,6 +4,7 @@
  */
 import { commitHash, PayloadTooLargeError, type Runtime } from '@quicprochat/proto';
 import { create, SubmitCommitRequestSchema } from '@quicprochat/proto/messages';
+import { routeOf } from './channel-commit.ts';
 import type { Contacts } from './contacts.ts';
 import type { DeliveryTokens } from './delivery-tokens.ts';
 import { hybridCopies, type Recipient } from './fan-out.ts';
@@ -49,12 +50,18 @@ export async function pendingCommit(
     const token = store.tokens.of(rid) ?? new Uint8Array(0);
     return { rid, domain: domainOf(userId), token };
   };
+  const mid = random.bytes(16);
+  const { isRemoval } = facts;
+  const tokenOf = (rid: Uint8Array): Uint8Array | undefined => store.tokens.of(rid);
+  const commit = { mid, envelope, isRemoval };
+  const { isDirect, ...route } = await routeOf(mls, group, made.pending, commit, tokenOf);
   const submit = create(SubmitCommitRequestSchema, {
     hub: group.hubs[0] ?? '',
     entry,
     commit: envelope,
-    mid: random.bytes(16),
-    targets: recipientsOf(group).map(target),
+    mid,
+    ...route,
+    targets: isDirect ? recipientsOf(group).map(target) : [],
     welcomes: welcomesOf(parts, view, plan, made, joinKey).map(({ mid, payload, invitee }) => ({
       mid,
       welcome: payload,

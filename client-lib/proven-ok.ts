@@ -27,7 +27,7 @@ export class ProvenOk {
   ): Promise<boolean> {
     const { rid, mid, payload, messageId } = entry;
     const isSafe = receivedMs <= BigInt(Number.MAX_SAFE_INTEGER);
-    const target = { rid, domain: entry.domain };
+    const target = entry.post === undefined ? { rid, domain: entry.domain } : { cid: rid };
     const tag = messageTag(mid, payload);
     const statement = { mid, tag, target, receivedMs: isSafe ? Number(receivedMs) : 0 };
     if (isSafe && (await this.#proofs.isProven(by, statement, proof, caller))) {

@@ -124,7 +124,9 @@ export class Receipts {
       !group.isActive ||
       conversation.staleMs !== undefined ||
       recipients.length === 0 ||
-      recipients.length >= receiptLimits.devices;
+      recipients.length >= receiptLimits.devices ||
+      // Copies of a post are not told apart by device.
+      group.info.channelNonce !== undefined;
     if (isOver) {
       batch.write(() => store.receipts.drop(conversationId));
       return false;

@@ -400,13 +400,13 @@ export class Receiver {
 }
 
 /** True for the row after the cursor, false for an older one. */
-function isNext(batch: Batch, storeId: Uint8Array, seq: number): boolean {
-  const cursor = batch.inboxCursor();
+function isNext(batch: Batch, log: Uint8Array, storeId: Uint8Array, seq: number): boolean {
+  const cursor = batch.cursor(log);
   if (cursor === undefined || !sameBytes(cursor.storeId, storeId)) {
-    throw new DataLossError('STORE_CHANGED', 'inbox: the cursor is of another store');
+    throw new DataLossError('STORE_CHANGED', 'log: the cursor is of another store');
   }
   if (seq > cursor.seq + 1) {
-    throw new DataLossError('STREAM_GAP', `inbox: row ${seq} after ${cursor.seq}`);
+    throw new DataLossError('STREAM_GAP', `log: row ${seq} after ${cursor.seq}`);
   }
   return seq === cursor.seq + 1;
 }

@@ -186,7 +186,7 @@ export class Redelivery {
             if (store.outbox.markRelayed(mid, rid) === 0) continue;
             for (const { messageId } of copies) if (messageId !== undefined) relayed.add(messageId);
           } else if (state === RelayState.BOUNCED) {
-            bounced.push(...takeBounce(store.outbox, mid, rid, reason, nowMs));
+            bounced.push(...takeBounce(store.outbox, mid, rid, reason, nowMs).told);
           } else if (state === RelayState.UNSPECIFIED) {
             for (const { id, resends } of copies) {
               if (resends < outboxBounds.resendAfterMs.length) store.outbox.sendAgain(id);
@@ -218,7 +218,9 @@ export class Redelivery {
   }
 
   /** Whether its device may not be able to open a message any more, or not much longer. */
-  #isBehind({ messageId, groupId, epoch, generation, rid }: OutboxRow): boolean {
+  #isBehind({ messageId, groupId, epoch, generation, rid, post }: OutboxRow): boolean {
+    // Its channel takes it no more.
+    if (post !== undefined) return true;
     if (messageId === undefined || groupId === undefined || epoch === undefined) return false;
     const { store } = this.#parts;
     const now = store.groups.epoch(groupId);
@@ -258,7 +260,7 @@ export class Redelivery {
     const recipients =
       group?.isActive === true
         ? recipientsOf(group).filter(({ identityPub }) =>
-            copies.some(({ rid }) => sameBytes(rid, identityPub)),
+            copies.some(({ rid, post }) => post !== undefined || sameBytes(rid, identityPub)),
           )
         : [];
     const hasText = message !== undefined && message.goneMs === undefined;
@@ -287,7 +289,9 @@ export class Redelivery {
         resends: resends + 1,
       } as const;
       for (const copy of copies) {
-        const isReplaced = recipients.some(({ identityPub }) => sameBytes(identityPub, copy.rid));
+        const isReplaced =
+          copy.post !== undefined ||
+          recipients.some(({ identityPub }) => sameBytes(identityPub, copy.rid));
         // Who has left gets nothing anew.
         if (isReplaced) store.outbox.replaced(copy.id);
         else leave(copy.id);

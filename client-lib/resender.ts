@@ -259,7 +259,7 @@ export class Resender {
       const end = found.length < left ? to : (found.at(-1)?.n ?? to);
       for (const message of found) {
         if (message.goneMs !== undefined) vanished.push(message.n);
-        else if (store.outbox.wasSentTo(message.id, request.asker)) wanted.push(message);
+        else if (wasFor(store, message.id, request.asker)) wanted.push(message);
         else if (nowMs - message.sentMs < outboxBounds.rowsKeptMs) before.push(message.n);
         else gone.push({ from: message.n, to: message.n });
       }
@@ -378,4 +378,9 @@ export class Resender {
     }
     return found;
   }
+}
+
+/** Whether an own message was sealed so that a device could read it. */
+function wasFor({ outbox }: ClientStore, messageId: number, rid: Uint8Array): boolean {
+  return outbox.wasSentTo(messageId, rid) || outbox.wasPostedTo(messageId, rid);
 }

@@ -1,8 +1,10 @@
 /**
- * One content sealed for devices of a group: the MLS message, and the envelopes that it travels in.
+ * One content sealed for devices of a group: the MLS message, and the envelopes that it travels in, or the
+ * post that is for all of them.
  * Nothing is used up until the caller writes `next` down (docs/protocol/delivery.md, "Sending, likewise").
  */
-import { QpcError, Status, type Random } from '@quicprochat/proto';
+import { parseUserId, QpcError, Status, type Random } from '@quicprochat/proto';
+import { channelOf, domainsOf, encodePost, signPost } from './channel.ts';
 import type { Contacts } from './contacts.ts';
 import { envelopeKeyOf } from './envelope-key.ts';
 import {
@@ -102,7 +104,10 @@ export async function sealContent(
   recipients: readonly Recipient[],
 ): Promise<Sealed> {
   requireFresh(store, group.groupId);
-  const isChannel = group.suite === xwingSuite;
+  // What is for everybody goes to the channel, if there is one; what is for some does not.
+  const isForAll = recipients.length > 0 && recipients.length === group.members().length - 1;
+  const channel = isForAll ? channelOf(group) : undefined;
+  const isChannel = group.suite === xwingSuite || channel !== undefined;
   const prekeyOf = (rid: Uint8Array): Uint8Array | undefined => contacts.prekey(rid);
   const missing = isChannel
     ? []
@@ -114,5 +119,21 @@ export async function sealContent(
   const copies = isChannel
     ? channelCopies(content, recipients, envelopeKey, random)
     : hybridCopies(content, recipients, prekeyOf, random);
-  return { ...sealed, copies };
+  if (channel === undefined) return { ...sealed, copies };
+  const posts = copies.map((copy) => postCopy(mls, group, channel.cid, copy));
+  return { ...sealed, copies: await Promise.all(posts) };
+}
+
+/** The same ciphertext, as one row for the channel. */
+async function postCopy(
+  mls: Mls,
+  group: MlsGroup,
+  cid: Uint8Array,
+  { mid, payload, targets }: SealedCopy,
+): Promise<SealedCopy> {
+  const own = group.members().find(({ leafIndex }) => leafIndex === group.ownLeafIndex);
+  const { domain } = parseUserId(own?.userId ?? '');
+  const bytes = encodePost(await signPost(mls, group, cid, { mid, payload }), domainsOf(group));
+  const readers = targets.map(({ rid }) => rid);
+  return { mid, payload, targets: [{ rid: cid, domain }], post: { bytes, readers } };
 }

@@ -69,9 +69,15 @@ export class Sync {
   #isSuperseded = false;
   /** Whether the store is known to be the newest one of this device; a file can be copied back only while it is closed. */
   #isNewest = false;
+  #isPolling = false;
 
   constructor(parts: SyncParts) {
     this.#parts = parts;
+  }
+
+  /** The inbox is asked for by FetchWait, for want of a push stream. */
+  get isPolling(): boolean {
+    return this.#isPolling;
   }
 
   /** Receives again after another connection of this device took over. True if one had. */
@@ -95,8 +101,12 @@ export class Sync {
       gap: () => {
         this.#isNewest = false;
       },
+      polling: () => {
+        this.#isPolling = true;
+      },
     });
     const work = async (): Promise<void> => {
+      this.#isPolling = false;
       if (!this.#isNewest) await run.checkCopy();
       this.#isNewest = true;
       await run.run(!this.#isSuperseded);
@@ -116,6 +126,8 @@ interface Happenings {
   superseded(): void;
   /** Rows were missing without a word. */
   gap(): void;
+  /** Push does not work over this session. */
+  polling(): void;
 }
 
 /** The inbox over one session. */
@@ -375,6 +387,7 @@ class SessionSync {
   /** FetchWait until the session ends. */
   async #poll(): Promise<void> {
     const session = this.#session;
+    this.#on.polling();
     while (!session.signal.aborted && !this.#isOver) {
       const { logs } = await session.call(
         methods.fetchWait,
@@ -441,7 +454,7 @@ class SessionSync {
  * A seq as the number that it must stay: a cursor beyond 2^53 - 1 would be refused by every node.
  * Throws TransportError `protocol`.
  */
-function seqOf(seq: bigint): number {
+export function seqOf(seq: bigint): number {
   if (seq <= BigInt(Number.MAX_SAFE_INTEGER)) return Number(seq);
   throw new TransportError('protocol', 'inbox: a seq above 2^53 - 1');
 }
@@ -450,7 +463,7 @@ function seqOf(seq: bigint): number {
  * Where a store begins for us, by its answer to a fetch from 0: behind what this device acked before
  * the copy was made that the node was restored from. Those rows are no gap, so none is told.
  */
-function startOf({ gap, rows, head }: FetchResponse): number {
+export function startOf({ gap, rows, head }: FetchResponse): number {
   const first = gap?.from ?? rows[0]?.seq ?? head + 1n;
   return first === 0n ? 0 : seqOf(first - 1n);
 }

@@ -479,6 +479,7 @@ function buildParts(device: TestDevice, events: EventBus): Parts {
     holes,
     resender,
     onReceiptsDue: () => undefined,
+    onReposts: () => undefined,
   });
   const lookup: UserLookup = new UserLookup({
     runtime,

@@ -5,6 +5,7 @@
  * queue, not the transaction, keeps two jobs from using the same ratchet key.
  */
 import { ResourceExhaustedError, type Runtime, hex } from '@quicprochat/proto';
+import { channelOf } from './channel.ts';
 import {
   encodeCold,
   encodeHot,
@@ -13,7 +14,6 @@ import {
   type MlsGroup,
   type Wipe,
 } from './mls/index.ts';
-import { inboxLog } from './store/store.ts';
 import type { ClientStore, ConversationRecord, Cursor, EnvelopeKey } from './store/store.ts';
 
 export const writerLimits = {
@@ -42,7 +42,8 @@ export class Batch {
   readonly #conversations = new Map<string, ConversationRecord>();
   readonly #seen = new Set<string>();
   readonly #unparked = new Set<number>();
-  #cursor: Cursor | undefined;
+  /** By log in hex. */
+  readonly #cursors = new Map<string, Cursor>();
   readonly #writes: (() => void)[] = [];
   readonly #after: (() => void)[] = [];
   readonly #wipes: Wipe[] = [];
@@ -91,13 +92,13 @@ export class Batch {
     this.write(() => this.#store.inbox.unpark(id));
   }
 
-  /** The inbox cursor, with what earlier jobs of this batch did. */
-  inboxCursor(): Cursor | undefined {
-    return this.#cursor ?? this.#store.inbox.cursor(inboxLog);
+  /** The cursor of a log, with what earlier jobs of this batch did. */
+  cursor(log: Uint8Array): Cursor | undefined {
+    return this.#cursors.get(hex(log)) ?? this.#store.inbox.cursor(log);
   }
-  moveInboxCursor(cursor: Cursor): void {
-    this.#cursor = cursor;
-    this.write(() => this.#store.inbox.putCursor(inboxLog, cursor));
+  moveCursor(log: Uint8Array, cursor: Cursor): void {
+    this.#cursors.set(hex(log), cursor);
+    this.write(() => this.#store.inbox.putCursor(log, cursor));
   }
 
   /** A message was sealed or opened: `epoch` is the message's. `wipe` runs after the commit. */
@@ -105,6 +106,7 @@ export class Batch {
     const touched = this.#touch(next);
     if (epoch !== next.epoch) touched.pastEpochs.add(epoch);
     this.#wipes.push(wipe);
+    if (!next.isActive) this.#follow(next, undefined);
   }
 
   /**
@@ -119,6 +121,7 @@ export class Batch {
     for (const past of next.pastEpochs()) if (past >= firstNew) touched.pastEpochs.add(past);
     this.#wipes.push(...wipes);
     this.write(() => this.#store.groups.putEnvelopeKey(envelopeKey));
+    this.#follow(next, channelOf(next)?.cid);
     this.after(() => this.#store.checkpoint());
     this.#isFull = true;
   }
@@ -156,6 +159,11 @@ export class Batch {
   /** Tells whoever waits for the durable state. */
   finish(): void {
     for (const work of this.#after) work();
+  }
+
+  /** Which channel of a group is read stands in the store since the transaction that entered its epoch. */
+  #follow({ groupId }: MlsGroup, cid: Uint8Array | undefined): void {
+    this.write(() => this.#store.channels.follow(groupId, cid, this.nowMs));
   }
 
   #touch(next: MlsGroup): TouchedGroup {

@@ -1,5 +1,6 @@
 /** Tables `outbox` and `outbox_payload` of the device store. */
 import { messageTag } from '@quicprochat/proto';
+import { channelRows } from './channel-rows.ts';
 import type { Database, Row } from './database.ts';
 import { pathOf } from './paths.ts';
 import type { OutboxEntry, OutboxRow, OutboxRows } from './store.ts';
@@ -23,6 +24,8 @@ export const outboxBounds = {
   /** Rows that do not wait for the node, and bytes that they hold; beyond, the oldest go. */
   rowsMax: 100_000,
   bytesMax: 256 * 1024 * 1024,
+  /** How often a post is sealed anew. */
+  repostsMax: 8,
 } as const;
 
 // Nobody said that its device has it. A SEALED one that has a time (resend_ms) is to be sealed anew and
@@ -42,6 +45,7 @@ function entryOf(row: Row): OutboxEntry {
     messageId: row.maybeNumber('message_id'),
     createdMs: row.number('created_ms'),
     tokenWaits: row.number('token_waits'),
+    post: row.maybeBytes('post'),
   };
 }
 
@@ -58,6 +62,7 @@ function rowOf(row: Row): OutboxRow {
 }
 
 export function outboxRows(db: Database): OutboxRows {
+  const channels = channelRows(db);
   const dropUnusedBytes = (): void => {
     db.run(
       `DELETE FROM outbox_payload
@@ -113,7 +118,7 @@ export function outboxRows(db: Database): OutboxRows {
     return { inAll: row?.number('in_all') ?? 0, ofDevice: row?.number('of_device') ?? 0 };
   };
   const add = (
-    { mid, payload, targets, messageId, about }: Parameters<OutboxRows['add']>[0],
+    { mid, payload, targets, messageId, about, post }: Parameters<OutboxRows['add']>[0],
     nowMs: number,
   ): number | undefined => {
     const kind = about?.kind ?? (messageId === undefined ? 'HANDSHAKE' : 'MESSAGE');
@@ -123,11 +128,18 @@ export function outboxRows(db: Database): OutboxRows {
         mid,
         payload,
       );
+      if (post !== undefined) {
+        db.run('INSERT OR IGNORE INTO seen VALUES (?, ?)', messageTag(mid, payload), nowMs);
+        if (about !== undefined) {
+          channels.putRoster(about.groupId, Number(about.epoch), post.readers, nowMs);
+        }
+      }
+      const resends = about?.resends ?? 0;
       for (const { rid, domain, userId } of targets) {
         db.run(
           `INSERT INTO outbox (payload_id, rid, domain, user_id, kind, message_id, group_id, epoch,
-               generation, state, created_ms, resends)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'SEALED', ?, ?)`,
+               generation, state, created_ms, resends, post)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'SEALED', ?, ?, ?)`,
           payloadId ?? null,
           rid,
           domain,
@@ -138,12 +150,23 @@ export function outboxRows(db: Database): OutboxRows {
           about === undefined ? null : Number(about.epoch),
           about?.generation ?? null,
           nowMs,
-          about?.resends ?? 0,
+          // Nobody confirms a post.
+          post === undefined ? resends : Math.max(resends, outboxBounds.resendAfterMs.length),
+          post?.bytes ?? null,
         );
       }
       return payloadId;
     });
   };
+  const sealPostAnew = (id: number, nowMs: number): boolean =>
+    db.run(
+      `UPDATE outbox SET state = 'SEALED', resend_ms = ?
+       WHERE id = ? AND post IS NOT NULL AND ${unsettled} AND payload_id IS NOT NULL
+         AND message_id IS NOT NULL AND resends < ?`,
+      nowMs,
+      id,
+      outboxBounds.repostsMax,
+    ) > 0;
   return {
     add: (entry, nowMs) => void add(entry, nowMs),
     addSent(entry, nowMs) {
@@ -218,7 +241,7 @@ export function outboxRows(db: Database): OutboxRows {
       targets: db
         .all(
           `SELECT DISTINCT lower(hex(rid)) AS target, domain FROM outbox
-           WHERE id > ? AND ${unsettled}`,
+           WHERE id > ? AND post IS NULL AND ${unsettled}`,
           afterId,
         )
         .map((row) => ({ target: row.text('target'), domain: row.text('domain') })),
@@ -227,7 +250,7 @@ export function outboxRows(db: Database): OutboxRows {
     undelivered(ridHex, after, at) {
       const taken = at === 'node' ? `'ACCEPTED'` : `'ACCEPTED', 'RELAYED'`;
       const row = db.get(
-        `${withPayload} WHERE o.rid = ? AND o.id > ? AND o.${unsettled} AND
+        `${withPayload} WHERE o.rid = ? AND o.id > ? AND o.post IS NULL AND o.${unsettled} AND
            (o.state = 'SEALED' AND o.resend_ms IS NULL
             OR o.state IN (${taken}) AND o.kind IN ('MESSAGE', 'HANDSHAKE'))
          ORDER BY o.id LIMIT 1`,
@@ -293,7 +316,8 @@ export function outboxRows(db: Database): OutboxRows {
       db
         .get(
           `SELECT max(generation) AS newest FROM outbox
-           WHERE group_id = ? AND rid = ? AND epoch = ? AND generation IS NOT NULL
+           WHERE group_id = ? AND (rid = ? OR post IS NOT NULL) AND epoch = ?
+             AND generation IS NOT NULL
              AND state IN ('ACCEPTED', 'RELAYED', 'DELIVERED', 'READ')`,
           groupId,
           rid,
@@ -308,6 +332,24 @@ export function outboxRows(db: Database): OutboxRows {
         id,
       );
     },
+    sealPostAnew: (id, nowMs) => sealPostAnew(id, nowMs),
+    returnPosts(mid, cid, nowMs) {
+      const found = db.all(
+        `SELECT id FROM outbox WHERE rid = ? AND post IS NOT NULL AND resend_ms IS NULL
+           AND payload_id IN (SELECT id FROM outbox_payload WHERE mid = ?)`,
+        cid,
+        mid,
+      );
+      return found.filter((row) => sealPostAnew(row.number('id'), nowMs)).length;
+    },
+    wasPostedTo: (messageId, rid) =>
+      db
+        .all(
+          `SELECT group_id, epoch FROM outbox
+            WHERE message_id = ? AND post IS NOT NULL AND kind = 'MESSAGE'`,
+          messageId,
+        )
+        .some((row) => channels.wasReader(row.bytes('group_id'), row.number('epoch'), rid)),
     markRelayed(mid, rid) {
       return db.run(
         `UPDATE outbox SET state = 'RELAYED' WHERE rid = ? AND state = 'ACCEPTED'
