@@ -192,9 +192,8 @@ export class GroupPull {
   /** False: the same question may have another answer later. */
   async #read(groupId: Uint8Array, signal: AbortSignal): Promise<boolean> {
     try {
-      const walk = await this.pull(groupId);
-      // Logs may answer soon for who is added there.
-      return walk?.doubts.every(({ isCertain, cause }) => isCertain || cause !== 'KEYS') ?? true;
+      await this.pull(groupId);
+      return true;
     } catch (error) {
       if (signal.aborted) return true;
       const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
