@@ -10,6 +10,8 @@ import type { CloseInfo, PeerIdentity, TransportLimits } from './transport.ts';
 
 /** Bytes of one stream direction that may be on their way or unread, as in the QUIC engine. */
 const windowBytes = 1024 * 1024;
+/** What was read is told once it is this much, as QUIC does: not with every piece. */
+const windowUpdateBytes = windowBytes / 2;
 
 /** Delivers actions in order, some time after they were sent. */
 export interface Lane {
@@ -33,12 +35,16 @@ class Pipe {
   readonly #onReceived: () => void;
   // The sender's half.
   #outstanding = 0;
+  /** Tells the receiver of the stream, with the first thing that is sent on it. */
+  #announce: (() => void) | undefined;
   #sendError: TransportError | undefined;
   #isFinished = false;
   #writes: Promise<void> = Promise.resolve();
   #wakeWriter = (): void => {};
   // The receiver's half.
   #chunks: Uint8Array[] = [];
+  /** Read, and not yet told to the sender (bytes). */
+  #untoldBytes = 0;
   #receiveError: TransportError | undefined;
   #isEnded = false;
   #isDone = false;
@@ -53,18 +59,28 @@ class Pipe {
     this.#onReceived = onReceived;
   }
 
-  /** Runs at the receiver before anything that is written later. */
+  /** Runs at the receiver before anything that is sent: a stream is known by its first bytes. */
   announce(action: () => void): void {
-    this.#forth.send(action);
+    this.#announce = action;
   }
 
-  write(bytes: Uint8Array): Promise<void> {
-    const write = this.#writes.then(() => this.#write(bytes));
+  #send(action: () => void): void {
+    const announce = this.#announce;
+    this.#announce = undefined;
+    this.#forth.send(() => {
+      announce?.();
+      action();
+    });
+  }
+
+  /** `isLast`: the end of the stream travels with the last of the bytes. */
+  write(bytes: Uint8Array, isLast = false): Promise<void> {
+    const write = this.#writes.then(() => this.#write(bytes, isLast));
     this.#writes = write.catch(() => {});
     return write;
   }
 
-  async #write(bytes: Uint8Array): Promise<void> {
+  async #write(bytes: Uint8Array, isLast: boolean): Promise<void> {
     for (let offset = 0; offset < bytes.length;) {
       if (this.#sendError) throw this.#sendError;
       const room = Math.min(windowBytes - this.#outstanding, this.#chunkBytes);
@@ -75,28 +91,24 @@ class Pipe {
       const piece = bytes.slice(offset, offset + room);
       offset += piece.length;
       this.#outstanding += piece.length;
-      this.#forth.send(() => this.#receive(piece));
+      const isEnd = isLast && offset >= bytes.length;
+      this.#isFinished ||= isEnd;
+      this.#send(() => this.#receive(piece, isEnd));
     }
     if (this.#sendError) throw this.#sendError;
-  }
-
-  finish(): void {
-    void this.#writes.then(() => {
-      if (this.#sendError || this.#isFinished) return;
+    if (!isLast) return;
+    if (!this.#isFinished) {
       this.#isFinished = true;
-      this.#forth.send(() => {
-        this.#isEnded = true;
-        this.#wakeReader();
-      });
-      this.#onSent();
-    });
+      this.#send(() => this.#receive(new Uint8Array(), true));
+    }
+    this.#onSent();
   }
 
   /** The sender gives up: bytes on their way are lost. */
   abort(reason: StreamReason, error: TransportError): void {
     if (this.#sendError || this.#isFinished) return;
     this.failSender(error);
-    this.#forth.send(() => this.failReceiver(streamError(streamCodes[reason])));
+    this.#send(() => this.failReceiver(streamError(streamCodes[reason])));
   }
 
   failSender(error: TransportError): void {
@@ -112,10 +124,7 @@ class Pipe {
       if (this.#receiveError) throw this.#receiveError;
       const chunk = this.#chunks.shift();
       if (chunk) {
-        this.#back.send(() => {
-          this.#outstanding -= chunk.length;
-          this.#wakeWriter();
-        });
+        this.#tellRead(chunk.length);
         return chunk;
       }
       if (this.#isEnded) {
@@ -126,9 +135,21 @@ class Pipe {
     }
   }
 
-  #receive(piece: Uint8Array): void {
+  #tellRead(byteLength: number): void {
+    this.#untoldBytes += byteLength;
+    const told = this.#untoldBytes;
+    if (this.#isEnded || told < windowUpdateBytes) return;
+    this.#untoldBytes = 0;
+    this.#back.send(() => {
+      this.#outstanding -= told;
+      this.#wakeWriter();
+    });
+  }
+
+  #receive(piece: Uint8Array, isEnd: boolean): void {
     if (this.#receiveError) return;
-    this.#chunks.push(piece);
+    if (piece.length > 0) this.#chunks.push(piece);
+    this.#isEnded ||= isEnd;
     this.#wakeReader();
   }
 
@@ -178,8 +199,8 @@ class MemoryStream implements ByteStream {
   }
 
   async finish(last: Uint8Array): Promise<void> {
-    await this.write(last);
-    this.#outgoing?.finish();
+    if (!this.#outgoing) throw new TransportError('protocol', 'stream: runs the other way');
+    await this.#outgoing.write(last, true);
   }
 
   stopReading(): void {
@@ -205,6 +226,8 @@ export class MemorySession implements StreamSession {
   readonly #onEnd: (session: MemorySession) => void;
   readonly #streams = new Set<MemoryStream>();
   readonly #opened = { call: 0, push: 0 };
+  /** Streams of the peer that are over and that it does not know to be so. */
+  readonly #untold = { call: 0, push: 0 };
   /** What arrived before `start`: a stream may overtake the end of the handshake. */
   #waiting: [StreamKind, ByteStream][] = [];
   #other: MemorySession | undefined;
@@ -256,7 +279,6 @@ export class MemorySession implements StreamSession {
     if (this.#closeInfo || !other) throw closedError(this.#closeInfo ?? lost('not connected'));
     if (this.streamCredit(kind) <= 0) throw new TransportError('limit', 'stream: no credit');
     this.#opened[kind] += 1;
-    const credit = this.#lanes.back();
     const isDuplex = kind === 'call';
     // Counts the directions that are done: at zero, the side forgets its end of the stream.
     const afterBoth = (forget: () => void) => {
@@ -269,10 +291,8 @@ export class MemorySession implements StreamSession {
     const nearDone = afterBoth(() => this.#streams.delete(near));
     const farDone = afterBoth(() => {
       other.#streams.delete(far);
-      credit.send(() => {
-        this.#opened[kind] -= 1;
-        if (!this.#closeInfo) this.#handlers?.onCredit();
-      });
+      other.#untold[kind] += 1;
+      other.#tellCredit(kind);
     });
     const forth = new Pipe(this.#lanes, nearDone, farDone);
     const back = isDuplex ? new Pipe(other.#lanes, farDone, nearDone) : undefined;
@@ -283,8 +303,23 @@ export class MemorySession implements StreamSession {
     return near;
   }
 
+  /** As in QUIC, not with every stream that ends: once half of what the peer may open is used. */
+  #tellCredit(kind: StreamKind): void {
+    const over = this.#untold[kind];
+    const other = this.#other;
+    const allowed = kind === 'call' ? this.limits.incomingStreams : this.limits.incomingPushStreams;
+    if (over === 0 || other === undefined || other.#opened[kind] * 2 < allowed) return;
+    this.#untold[kind] = 0;
+    this.#lanes.there().send(() => {
+      other.#opened[kind] -= over;
+      if (!other.#closeInfo) other.#handlers?.onCredit();
+    });
+  }
+
   #accept(kind: StreamKind, stream: MemoryStream): void {
     if (this.#closeInfo) return;
+    // The peer may have used up what it has, and wait.
+    this.#tellCredit(kind);
     this.#streams.add(stream);
     if (this.#handlers) this.#handlers.onStream(kind, stream);
     else this.#waiting.push([kind, stream]);
