@@ -49,8 +49,6 @@ export class Cluster implements Disposable {
   readonly slowReaders = new Map<string, number>();
   /** Copies of the nodes' disks, oldest first; the first is what the run began with. */
   readonly backups = new Map<string, FileImage[]>();
-  /** Of the nodes the one that loses disks where it is always the same. */
-  readonly forgetful: number;
   readonly #disk = new Disk();
   /** Makes delays; a network of its own, as it is asked at every message. */
   readonly #delays: SimRandom;
@@ -101,7 +99,6 @@ export class Cluster implements Disposable {
         },
       });
     });
-    this.forgetful = new SimRandom(seedText, 'forgetful').int(this.nodes.length);
     for (const node of this.nodes) this.backups.set(node.domain, [node.image()]);
     const names = new Map(
       world.clients.flatMap(({ name, ridHex, deviceId }) => [

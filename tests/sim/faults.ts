@@ -90,8 +90,9 @@ const deeds: { readonly [K in keyof Events]-?: Deed } = {
     if (node.isUp) cluster.restore(node);
   },
   restoreOneNode: (cluster) => {
-    // Two of three hubs that forgot are a group without a hub, and that is not looked for here.
-    const [node] = cluster.nodes.slice(cluster.forgetful);
+    // Not two of three hubs: then a group has none. And one that keeps no log alone: what such a hub
+    // forgets it hears of with the next commit only.
+    const [node] = cluster.nodes;
     if (node?.isUp === true) cluster.restore(node);
   },
   restoreNodeApart: (cluster) => {

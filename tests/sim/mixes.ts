@@ -30,7 +30,7 @@ export interface Events {
   readonly slowReader?: number;
   /** A node dies and goes on with a backup of its disk. */
   readonly restoreNode?: number;
-  /** The same, and it is always one and the same node. */
+  /** The same, and it is always the first node. */
   readonly restoreOneNode?: number;
   /** The same, and for a while no other node hears of it: it takes new rows before it is told. */
   readonly restoreNodeApart?: number;

@@ -7,9 +7,10 @@
 import { spawnSync } from 'node:child_process';
 import { rmSync } from 'node:fs';
 import { parseArgs } from 'node:util';
+import { groupMutants } from './group-mutants.ts';
 import { applyEdit, copyRepository, type Edit } from './mutant-copy.ts';
 
-interface Mutant {
+export interface Mutant {
   readonly name: string;
   readonly what: string;
   /** Mixes in which it is looked for, the likeliest first. */
@@ -229,7 +230,7 @@ function main(): void {
   let missed = 0;
   const clean = copyRepository();
   try {
-    for (const mutant of mutants) {
+    for (const mutant of [...mutants, ...groupMutants]) {
       if (values.only !== undefined && values.only !== mutant.name) continue;
       const copy = copyRepository();
       try {

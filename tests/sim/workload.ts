@@ -59,6 +59,8 @@ const actions: readonly Action[] = [
     name: 'create',
     weight: 0.6,
     async run({ cluster, one, client, op }) {
+      // Its node would be the only hub, and forget the group.
+      if (cluster.mix.events.restoreOneNode !== undefined) return;
       const users = [...new Set(cluster.clients.map(({ parts }) => parts.userId))];
       const others = users.filter((userId) => userId !== one.parts.userId);
       const members = others.filter(() => cluster.random.chance(0.4));
