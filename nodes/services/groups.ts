@@ -7,6 +7,7 @@ import {
   groupLogLimits,
   hasReason,
   InvalidArgumentError,
+  parseEntry,
   PermissionDeniedError,
   ResourceExhaustedError,
   type CallContext,
@@ -21,6 +22,7 @@ import {
   type GroupLogResponseSchema,
   type GroupTakeoverRequest,
   type GroupTakeoverResponse,
+  type GroupTakeoverResponseSchema,
   type MessageInitShape,
   type SubmitCommitRequest,
   type SubmitCommitResponse,
@@ -28,6 +30,7 @@ import {
 } from '@quicprochat/proto/messages';
 import type { HubSet, Submission } from '../hubs/hub-set.ts';
 import { peersOf, type CommitOffers } from '../hubs/offers.ts';
+import { SiblingQuota, type Submitter } from '../hubs/sibling-quota.ts';
 import { senderKey, type SendQuota } from '../send-quota.ts';
 import type { NodeStore } from '../store/store.ts';
 import { deviceOf, peerOf } from './caller.ts';
@@ -76,6 +79,14 @@ type GroupMethods =
 
 export function groupHandlers(parts: GroupParts): Pick<Handlers, GroupMethods> {
   const { domain: own, store, offers, hubSet, federation } = parts;
+  const siblings = new SiblingQuota();
+
+  /** One member has no more than a few tries at one place of a log. */
+  const within = <T>(
+    submit: SubmitCommitRequest,
+    submitter: Submitter,
+    run: () => Promise<T>,
+  ): Promise<T> => siblings.within(parseEntry(submit.entry), submitter, run);
 
   async function submitHere(
     request: SubmitCommitRequest,
@@ -150,9 +161,11 @@ export function groupHandlers(parts: GroupParts): Pick<Handlers, GroupMethods> {
       const { identityPub: sender } = deviceOf(context);
       const { signal } = context;
       pay(request, context);
-      return isHere(request.hub)
-        ? submitHere(request, { sender, fromHub: false, signal })
-        : federation.hubs.submit(request.hub, request, { signal });
+      return within(request, sender, async () =>
+        isHere(request.hub)
+          ? submitHere(request, { sender, fromHub: false, signal })
+          : federation.hubs.submit(request.hub, request, { signal }),
+      );
     },
 
     async groupLog(request, context) {
@@ -165,22 +178,29 @@ export function groupHandlers(parts: GroupParts): Pick<Handlers, GroupMethods> {
       const { identityPub: sender } = deviceOf(context);
       const { signal } = context;
       needOfGroup(request);
-      if (request.submit !== undefined) pay(request.submit, context);
-      return isHere(request.hub)
-        ? hubSet.takeover(request, { sender, fromHub: false, signal })
-        : federation.hubs.takeover(request.hub, request, signal);
+      const run = async (): Promise<MessageInitShape<typeof GroupTakeoverResponseSchema>> =>
+        isHere(request.hub)
+          ? hubSet.takeover(request, { sender, fromHub: false, signal })
+          : federation.hubs.takeover(request.hub, request, signal);
+      if (request.submit === undefined) return run();
+      pay(request.submit, context);
+      return within(request.submit, sender, run);
     },
 
-    async fedHubSubmit({ submit, takeover, fromHub }, { signal }) {
+    async fedHubSubmit({ submit, takeover, fromHub }, context) {
+      const { signal } = context;
+      const from = peerOf(context);
       const submission = { fromHub, signal };
       if (takeover !== undefined) {
         needHere(takeover.hub);
         needOfGroup(takeover);
-        return { takenOver: await hubSet.takeover(takeover, submission) };
+        const run = () => hubSet.takeover(takeover, submission);
+        const { submit: brought } = takeover;
+        return { takenOver: await (brought === undefined ? run() : within(brought, from, run)) };
       }
       if (submit === undefined) throw new InvalidArgumentError('BAD_FIELD', 'submit: is missing');
       needHere(submit.hub);
-      return { submitted: await submitHere(submit, submission) };
+      return { submitted: await within(submit, from, () => submitHere(submit, submission)) };
     },
 
     async fedHubLog({ log }) {

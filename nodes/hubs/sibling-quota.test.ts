@@ -1,0 +1,61 @@
+/** Children of one entry, by who brings them. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { ConflictError, systemRandom, type ParsedEntry } from '@quicprochat/proto';
+import { create, GroupEntrySchema } from '@quicprochat/proto/messages';
+import { siblingLimits, SiblingQuota, type Submitter } from './sibling-quota.ts';
+
+const bytes = (): Uint8Array => systemRandom.bytes(32);
+const [group, parent] = [bytes(), bytes()];
+const child = (of = parent): Pick<ParsedEntry, 'entry' | 'hash'> => ({
+  entry: create(GroupEntrySchema, { group, parent: of }),
+  hash: bytes(),
+});
+const quota = { name: 'ResourceExhaustedError', reason: 'QUOTA' };
+
+test('a device brings three children of one entry, a domain twelve, and others find room', async () => {
+  const { perDevice, perDomain } = siblingLimits;
+  for (const [who, most] of [
+    [bytes(), perDevice],
+    ['blue.example', perDomain],
+  ] as const satisfies readonly (readonly [Submitter, number])[]) {
+    const siblings = new SiblingQuota();
+    const submit = (one = child(), from: Submitter = who): Promise<boolean> =>
+      siblings.within(one, from, async () => true);
+    const first = child();
+    await submit(first);
+    // All at once: what was not answered yet counts too.
+    const rest = Array.from({ length: most }, () => submit());
+    const settled = await Promise.allSettled(rest);
+    assert.equal(settled.filter(({ status }) => status === 'fulfilled').length, most - 1);
+    await assert.rejects(submit(), quota);
+    assert.ok(await submit(first), 'the same entry again');
+    assert.ok(await submit(child(bytes())), 'behind another entry');
+    assert.ok(await submit(child(), 'red.example'));
+  }
+});
+
+test('what the hub refuses costs nothing', async () => {
+  const siblings = new SiblingQuota();
+  const device = bytes();
+  for (let count = 0; count < 2 * siblingLimits.perDevice; count += 1) {
+    const refused = siblings.within(child(), device, async () => {
+      throw new ConflictError('EPOCH_CONFLICT', 'another commit won this epoch');
+    });
+    await assert.rejects(refused, { reason: 'EPOCH_CONFLICT' });
+  }
+  assert.equal(await siblings.within(child(), device, async () => 1), 1);
+});
+
+test('memory is bounded', async () => {
+  const remembered = 8;
+  const siblings = new SiblingQuota(remembered);
+  const device = bytes();
+  const submit = (of = parent): Promise<void> =>
+    siblings.within(child(of), device, async () => undefined);
+  for (let count = 0; count < siblingLimits.perDevice; count += 1) await submit();
+  for (let count = 0; count < remembered - 1; count += 1) await submit(bytes());
+  await assert.rejects(submit(), quota);
+  await submit(bytes());
+  await submit();
+});
