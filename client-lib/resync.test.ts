@@ -4,7 +4,8 @@ import { describe, test } from 'node:test';
 import { hex, methods, sameBytes, TransportError } from '@quicprochat/proto';
 import { fromBinary, SubmitCommitRequestSchema } from '@quicprochat/proto/messages';
 import { epochJoinKeys, openJoinState } from './group-info.ts';
-import { mandatorySuite, type MlsGroup } from './mls/index.ts';
+import { MlsGroup as MlsGroupValue, stateOf } from './mls/group.ts';
+import { encodeCold, encodeHot, mandatorySuite, type MlsGroup } from './mls/index.ts';
 import { returnRequest } from './resync-request.ts';
 import type { ResyncRow } from './store/resync-rows.ts';
 import { assertHas, exchange, TestDevice, TestDirectory, testRuntime } from './test-devices.ts';
@@ -72,6 +73,12 @@ async function tryBack(
   return device.store.resync.get(id);
 }
 
+function flipped(bytes: Uint8Array): Uint8Array {
+  const out = bytes.slice();
+  out[out.length - 1] = (out.at(-1) ?? 0) ^ 1;
+  return out;
+}
+
 const told = (device: TestDevice, type: 'leftBehind' | 'cameBack' | 'stillBehind') =>
   device.events.flatMap((event) => {
     if (event.type !== type) return [];
@@ -122,7 +129,7 @@ describe('a device that the hub keeps no commits for', () => {
       // Of an older entry, under the name of the newest.
       ['FORGED_GROUP_INFO', { ...good, bytes: old.bytes }],
       ['FORGED_GROUP_INFO', { ...good, bytes: testRuntime.random.bytes(400) }],
-      ['FORGED_GROUP_INFO', { ...good, bytes: good.bytes.with(-1, (good.bytes.at(-1) ?? 0) ^ 1) }],
+      ['FORGED_GROUP_INFO', { ...good, bytes: flipped(good.bytes) }],
     ];
     for (const [reason, lie] of lies) {
       hub.putInfo(id, lie);
@@ -170,6 +177,38 @@ describe('a device that the hub keeps no commits for', () => {
     const key = bob.store.resync.joinKey(id);
     assert(key !== undefined && sameBytes(key, alice.store.resync.joinKey(id) ?? key.slice(1)));
   });
+});
+
+test('a device whose keys do not open a commit hears that the others went on, and comes back', async () => {
+  const them = await company();
+  const { alice, bob, carol, id } = them;
+  // Whatever did that to its store.
+  const state = stateOf(await groupOf(bob, id));
+  const privateKeys = Object.fromEntries(
+    Object.entries(state.privatePath.privateKeys).map(([index, key]) => [
+      index,
+      testRuntime.random.bytes(key.length),
+    ]),
+  );
+  const broken = new MlsGroupValue({
+    ...state,
+    privatePath: { ...state.privatePath, privateKeys },
+  });
+  bob.store.groups.putCold(id, broken.epoch, encodeCold(broken));
+  bob.store.groups.putHot(id, encodeHot(broken));
+  bob.restart();
+  await alice.conversations.rotateKeys(id);
+  await alice.conversations.rotateKeys(id);
+  await exchange(alice, bob, carol);
+  await bob.groups.pull.pull(id);
+  await exchange(alice, bob, carol);
+  assert.deepEqual(told(bob, 'leftBehind'), ['BEHIND']);
+  assert.equal((await tryBack(them, bob))?.isDone, true);
+  await exchange(alice, bob, carol);
+  await assertOne(id, alice, bob, carol);
+  await bob.conversations.send(id, 'with other keys');
+  await exchange(alice, bob, carol);
+  assertHas(carol, id, ['with other keys']);
 });
 
 describe('the commit of a device that comes back', () => {
