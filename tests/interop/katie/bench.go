@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/Bren2010/katie/db"
+	"github.com/Bren2010/katie/db/memory"
 	"github.com/Bren2010/katie/tree/transparency"
 	"github.com/Bren2010/katie/tree/transparency/structs"
 )
@@ -19,6 +20,7 @@ import (
 // benchMessage is one step of tests/bench/katie.ts.
 type benchMessage struct {
 	Op     string         `json:"op"`
+	Store  string         `json:"store"`  // open: memory, leveldb or synced
 	Folder string         `json:"folder"` // open: of the LevelDB database
 	Config *configMessage `json:"config"`
 	// Labels are named user-0, user-1 and so on.
@@ -33,7 +35,7 @@ type benchReply struct {
 	Bytes int   `json:"bytes"`
 }
 
-// bench runs katie's Tree over its LevelDB store under the time of the machine.
+// bench runs katie's Tree over one of its stores under the time of the machine.
 func bench(in io.Reader, out io.Writer) error {
 	var (
 		tree   *transparency.Tree
@@ -59,7 +61,7 @@ func bench(in io.Reader, out io.Writer) error {
 			if err != nil {
 				return err
 			}
-			if store, err = db.NewLDBTransparencyStore(m.Folder); err != nil {
+			if store, err = benchStore(m.Store, m.Folder); err != nil {
 				return err
 			}
 			if tree, err = transparency.NewTree(*config, store, nil); err != nil {
@@ -79,6 +81,19 @@ func bench(in io.Reader, out io.Writer) error {
 			return err
 		}
 	}
+}
+
+// benchStore opens one of katie's own stores, or LevelDB with a sync for each commit.
+func benchStore(kind, folder string) (db.TransparencyStore, error) {
+	switch kind {
+	case "memory":
+		return memory.NewTransparencyStore(), nil
+	case "leveldb":
+		return db.NewLDBTransparencyStore(folder)
+	case "synced":
+		return newSyncedStore(folder)
+	}
+	return nil, fmt.Errorf("unknown store %q", kind)
 }
 
 func benchLabel(label uint32) []byte { return []byte(fmt.Sprintf("user-%d", label)) }
