@@ -94,6 +94,7 @@ export class ResyncError extends QpcError {
 
 export class Resyncs {
   readonly #parts: ResyncsParts;
+  #listening: Disposable | undefined;
   #timer: { cancel(): void } | undefined;
   #running: Promise<void> | undefined;
   #stop = new AbortController();
@@ -108,11 +109,15 @@ export class Resyncs {
     if (this.#isStarted) return;
     this.#isStarted = true;
     this.#stop = new AbortController();
+    this.#listening = this.#parts.events.listen(({ type }) => {
+      if (type === 'storeRestored') this.wake();
+    });
     this.wake();
   }
 
   async stop(): Promise<void> {
     this.#isStarted = false;
+    this.#listening?.[Symbol.dispose]();
     this.#timer?.cancel();
     this.#stop.abort(new ClosedError());
     await this.idle();
@@ -126,16 +131,16 @@ export class Resyncs {
     while (this.#running !== undefined) await this.#running;
   }
 
-  /** There is another group, or the network is back (`isNow`: no group waits longer). */
-  wake(isNow = false): void {
+  /** There is another group. */
+  wake(): void {
     this.#timer?.cancel();
     if (!this.#isStarted || this.#running !== undefined) return;
     const [first] = this.#parts.store.resync.open();
     if (first === undefined) return;
     const { clock } = this.#parts.runtime;
-    const waitMs = isNow ? 0 : Math.max(0, first.dueMs - clock.now());
+    const waitMs = Math.max(0, first.dueMs - clock.now());
     this.#timer = clock.timer(waitMs, () => {
-      this.#running ??= this.run(isNow)
+      this.#running ??= this.run()
         .catch((error: unknown) => {
           // Nothing can be written: what does not mend itself, the next start tries again.
           this.#parts.runtime.log.error('coming back', { error: String(error) });
@@ -147,14 +152,15 @@ export class Resyncs {
     });
   }
 
-  /** One try for each group that is due, or, `isAll`, for each. Fails only where nothing can be written. */
-  async run(isAll = false): Promise<void> {
+  /** Tries with each group that is due. Fails only where nothing can be written. */
+  async run(): Promise<void> {
     const { store, runtime } = this.#parts;
     for (const { groupId } of store.resync.open()) {
-      for (let isFirst = isAll; ; isFirst = false) {
+      // Once more as long as something came of it: what is written down is sent.
+      for (;;) {
         const row = store.resync.get(groupId);
         if (row === undefined || row.isDone || this.#stop.signal.aborted) break;
-        if (!isFirst && row.dueMs > runtime.clock.now()) break;
+        if (row.dueMs > runtime.clock.now()) break;
         await this.#try(row);
       }
     }
