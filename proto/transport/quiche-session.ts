@@ -157,13 +157,23 @@ export class QuicheSession implements StreamSession, StreamHost {
     // Not by quiche's list of writable streams: one that is stopped by the packet that acknowledges
     // its last bytes is freed at once and never listed.
     for (const stream of this.#writers) if (!stream.isBlocked) stream.checkStopped();
-    // A stream that did not get all in goes to the end: a blob cannot starve a call.
-    const turns = this.#blocked.size;
-    for (let count = 0; count < turns; count += 1) {
-      const [stream] = this.#blocked;
-      if (!stream) return;
-      this.#blocked.delete(stream);
-      if (!stream.resume()) this.#blocked.add(stream);
+    this.#resumeBlocked();
+  }
+
+  /**
+   * A piece of each in turn while quiche takes any. Who got something in goes to the end: a blob that
+   * takes all the room there is must not be the first to be asked again, with a call behind it.
+   */
+  #resumeBlocked(): void {
+    for (let hasRoom = true; hasRoom;) {
+      hasRoom = false;
+      for (const stream of [...this.#blocked]) {
+        const outcome = stream.resume();
+        if (outcome === 'nothing') continue;
+        hasRoom = true;
+        this.#blocked.delete(stream);
+        if (outcome === 'some') this.#blocked.add(stream);
+      }
     }
   }
 

@@ -11,6 +11,8 @@ import { fitted } from './waiting-bytes.ts';
 
 /** What may still come behind a complete message before its stream is stopped (bytes). */
 const lingerBytes = 4096;
+/** What a stream gets in at once when others wait beside it (bytes). */
+const pieceBytes = 16 * 1024;
 
 /** What a stream needs of its session. */
 export interface StreamHost {
@@ -241,19 +243,22 @@ export class QuicheStream implements ByteStream {
     return isLast ? this.#isWriteDone : offset === bytes.length;
   }
 
-  /** Goes on with what waits. False when quiche takes no more now. */
-  resume(): boolean {
-    let next = this.#writes[0];
-    while (next) {
-      next.offset += this.#send(next.bytes.subarray(next.offset), next.isLast);
-      // An error has settled all of them.
-      if (this.#writeError) return true;
-      if (!this.#isSettled(next.bytes, next.offset, next.isLast)) return false;
+  /** Goes on with a piece of what waits: whether quiche took all there is, some, or nothing. */
+  resume(): 'all' | 'some' | 'nothing' {
+    const next = this.#writes[0];
+    if (!next) return 'all';
+    const end = next.offset + pieceBytes;
+    const isLast = next.isLast && end >= next.bytes.length;
+    const taken = this.#send(next.bytes.subarray(next.offset, end), isLast);
+    // An error has settled all of them.
+    if (this.#writeError) return 'all';
+    next.offset += taken;
+    if (this.#isSettled(next.bytes, next.offset, next.isLast)) {
       this.#writes.shift();
       next.resolve();
-      next = this.#writes[0];
+      return this.#writes.length === 0 ? 'all' : 'some';
     }
-    return true;
+    return taken > 0 ? 'some' : 'nothing';
   }
 
   /** How many of the bytes quiche took; the end of the stream goes with the last of them. */

@@ -1,6 +1,9 @@
 /** The quiche engine, alone and on processes, under the contract of all engines; what only it can be asked is in quiche-*.test.ts. */
+import { suite } from 'node:test';
+import { fairnessCases } from './contract-fairness.ts';
 import { transportContract } from './contract.ts';
 import { quicheEngine, forkedEngine } from './quic-rig.ts';
 
 transportContract('quiche', quicheEngine);
 transportContract('quiche on two processes', forkedEngine);
+suite('quiche: streams beside each other', () => fairnessCases(quicheEngine));

@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { connect as connectTcp } from 'node:net';
 import { suite, test, type TestContext } from 'node:test';
 import { connect, type ConnectionOptions, type TLSSocket } from 'node:tls';
+import { fairnessCases } from './contract-fairness.ts';
 import { transportContract, type MakeEngine } from './contract.ts';
 import { callEcho, Rig } from './contract-rig.ts';
 import { tcpRelay } from './tcp-relay.ts';
@@ -28,6 +29,7 @@ const tlsEngine: MakeEngine = (runtime) => {
 };
 
 transportContract('tls', tlsEngine);
+suite('tls: streams beside each other', () => fairnessCases(tlsEngine));
 
 /** A bare TLS connection to a rig's listener, past the opening records. */
 async function rawPeer(
