@@ -3,7 +3,12 @@
  * itself goes, and one update for each domain, which the hub writes in the same transaction. Pure but for
  * the keys of the two epochs.
  */
-import { parseUserId, signChannelPost, signChannelUpdate } from '@quicprochat/proto';
+import {
+  parseUserId,
+  signChannelPost,
+  signChannelUpdate,
+  type SigningKey,
+} from '@quicprochat/proto';
 import {
   ChannelUpdateSchema,
   create,
@@ -46,20 +51,43 @@ export async function routeOf(
   const { nonce: channelNonce } = channel;
   // A fresh channel knows nobody's key yet, and the other one may be why there is a fresh one.
   if (!isSame) return { isDirect: true, updates, channelNonce };
-  const post = await postOf(mls, group, channel.cid, commit);
+  const key = await channelWriteKey(mls, group, channel.cid);
+  const post = postOf(group, group.epoch, channel.cid, commit, key);
   // Who goes back to direct mode is told there as well.
   return { isDirect: after === undefined, updates, channelNonce, channel: post };
 }
 
-async function postOf(
+/**
+ * The same for a device that comes back, which is in neither of the two epochs yet: `writeKey` of the one that
+ * it commits on. It takes its own place, so its nodes learn nothing but the next write key.
+ */
+export async function returnRouteOf(
   mls: Mls,
+  pending: MlsGroup,
+  writeKey: SigningKey | undefined,
+  commit: Pick<CommitOnItsWay, 'mid' | 'envelope'>,
+): Promise<CommitRoute> {
+  const channel = channelOf(pending);
+  if (channel === undefined || writeKey === undefined) return { isDirect: true };
+  const { cid, seed } = channel;
+  const { publicKey: writePub } = await channelWriteKey(mls, pending, cid);
+  const fields = { cid, seed, removal: false, hubs: [...pending.hubs], epoch: pending.epoch };
+  const update = create(ChannelUpdateSchema, { ...fields, writePub, add: [], remove: [] });
+  const signed = signChannelUpdate(update, writeKey);
+  const updates = domainsOf(pending).map((domain) => ({ domain, update: signed }));
+  const post = postOf(pending, pending.epoch - 1n, cid, commit, writeKey);
+  return { isDirect: false, updates, channelNonce: channel.nonce, channel: post };
+}
+
+function postOf(
   group: MlsGroup,
+  epoch: bigint,
   cid: Uint8Array,
-  { mid, envelope }: CommitOnItsWay,
-): Promise<NonNullable<CommitRoute['channel']>> {
-  const { epoch } = group;
+  { mid, envelope }: Pick<CommitOnItsWay, 'mid' | 'envelope'>,
+  key: SigningKey,
+): NonNullable<CommitRoute['channel']> {
   const statement = { cid, epoch: Number(epoch), mid, payload: envelope };
-  const signature = signChannelPost(statement, await channelWriteKey(mls, group, cid));
+  const signature = signChannelPost(statement, key);
   return { cid, epoch, signature, domains: domainsOf(group) };
 }
 

@@ -42,13 +42,16 @@ export function channelOf({
   return { cid: channelId(seed, hubs), seed, nonce };
 }
 
+/** Label of the MLS exporter secret that is the seed of a channel's write key. */
+export const channelWriteLabel = 'qpc channel write';
+
 /** The write key of the group's current epoch for a channel (`cid`, 32 bytes), equal on all members. */
 export async function channelWriteKey(
   mls: Mls,
   group: MlsGroup,
   cid: Uint8Array,
 ): Promise<SigningKey> {
-  const seed = await mls.exporter(group, 'qpc channel write', cid, 32);
+  const seed = await mls.exporter(group, channelWriteLabel, cid, 32);
   try {
     return signingKeyFromSeed(seed);
   } finally {

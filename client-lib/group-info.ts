@@ -20,6 +20,7 @@ import {
   parseEnvelope,
   sealChannel,
 } from './crypto/envelope.ts';
+import { channelOf, channelWriteLabel } from './channel.ts';
 import { hkdfExpand } from './crypto/hkdf.ts';
 import { envelopeKeyOf } from './envelope-key.ts';
 import type { Mls, MlsGroup } from './mls/index.ts';
@@ -78,7 +79,10 @@ export async function sealJoinState(
   if (key === undefined) return new Uint8Array(0);
   const groupInfo = await mls.groupInfoOf(group);
   const { secret: joinSecret } = await epochJoinKeys(mls, group);
-  const bytes = toBinary(JoinStateSchema, create(JoinStateSchema, { groupInfo, joinSecret }));
+  const channel = channelOf(group);
+  const writeSecret = channel && (await mls.exporter(group, channelWriteLabel, channel.cid, 32));
+  const state = { groupInfo, joinSecret, ...(writeSecret && { writeSecret }) };
+  const bytes = toBinary(JoinStateSchema, create(JoinStateSchema, state));
   try {
     return sealChannel({ content: { kind: 'joinState', bytes }, key, random });
   } catch (error) {
@@ -94,15 +98,22 @@ export async function sealJoinState(
 export function openJoinState(
   sealed: Uint8Array,
   key: Uint8Array,
-): { readonly groupInfo: Uint8Array; readonly keys: JoinKeys } {
+): {
+  readonly groupInfo: Uint8Array;
+  readonly keys: JoinKeys;
+  /** Of the group's channel in that epoch, if it has one. */
+  readonly writeKey: SigningKey | undefined;
+} {
   const envelope = parseEnvelope(sealed);
   if (envelope.mode !== 'channel') throw notOurs('for one device');
   const keyId = channelKeyId(key);
   const content = openChannel(envelope, (id) => (sameBytes(id, keyId) ? key : undefined));
   if (content.kind !== 'joinState') throw notOurs('of another kind');
-  const { groupInfo, joinSecret } = fromBinary(JoinStateSchema, content.bytes);
-  if (joinSecret.length !== joinSecretBytes) throw notOurs('without its secret');
-  return { groupInfo, keys: joinKeysOf(joinSecret) };
+  const { groupInfo, joinSecret, writeSecret } = fromBinary(JoinStateSchema, content.bytes);
+  const isWhole = joinSecret.length === joinSecretBytes && [0, 32].includes(writeSecret.length);
+  if (!isWhole) throw notOurs('without its secrets');
+  const writeKey = writeSecret.length === 0 ? undefined : signingKeyFromSeed(writeSecret);
+  return { groupInfo, keys: joinKeysOf(joinSecret), writeKey };
 }
 
 /**

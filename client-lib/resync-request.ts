@@ -7,6 +7,7 @@ import {
   signEntry,
   type ParsedEntry,
   type Random,
+  type SigningKey,
 } from '@quicprochat/proto';
 import {
   create,
@@ -15,6 +16,7 @@ import {
   toBinary,
   type SubmitCommitRequest,
 } from '@quicprochat/proto/messages';
+import { returnRouteOf } from './channel-commit.ts';
 import { sealChannel } from './crypto/envelope.ts';
 import { epochJoinKeys, sealJoinState, type JoinKeys } from './group-info.ts';
 import { commitKeyOf } from './group-log.ts';
@@ -30,6 +32,8 @@ export interface JoinPlace {
   readonly tip: ParsedEntry;
   readonly groupInfo: Uint8Array;
   readonly keys: JoinKeys;
+  /** Of the group's channel, if it has one. */
+  readonly writeKey: SigningKey | undefined;
   /** The group's join key, which stays. */
   readonly key: Uint8Array;
 }
@@ -37,7 +41,7 @@ export interface JoinPlace {
 /** Throws PayloadTooLargeError when no hub takes it. */
 export async function returnRequest(
   parts: { readonly store: ClientStore; readonly mls: Mls; readonly random: Random },
-  { hub, tip, keys, key }: JoinPlace,
+  { hub, tip, keys, key, writeKey }: JoinPlace,
   { commit, pending }: Pick<Return, 'commit' | 'pending'>,
 ): Promise<SentReturn> {
   const { store, mls, random } = parts;
@@ -51,12 +55,15 @@ export async function returnRequest(
     nextCommitPub: (await commitKeyOf(mls, pending)).publicKey,
     joinCommitPub: (await epochJoinKeys(mls, pending)).signing.publicKey,
   });
+  const mid = random.bytes(16);
+  const { isDirect, ...route } = await returnRouteOf(mls, pending, writeKey, { mid, envelope });
   const submit = create(SubmitCommitRequestSchema, {
     hub,
     entry: signEntry(entry, keys.signing),
     commit: envelope,
-    mid: random.bytes(16),
-    targets: recipientsOf(pending).map(({ identityPub: rid, userId }) => ({
+    mid,
+    ...route,
+    targets: (isDirect ? recipientsOf(pending) : []).map(({ identityPub: rid, userId }) => ({
       rid,
       domain: parseUserId(userId).domain,
       token: store.tokens.of(rid) ?? new Uint8Array(0),

@@ -264,12 +264,12 @@ export class Resyncs {
         if (info.sealed.length === 0 || info.hasMore || !sameBytes(info.entry, tip.hash)) {
           throw new ResyncError('NO_GROUP_INFO', `${hub} has none of the newest entry`);
         }
-        const { groupInfo, keys } = open(info.sealed, key);
+        const { groupInfo, keys, writeKey } = open(info.sealed, key);
         // Only who was in the epoch knows the secret behind the key that its certified entry names.
         if (!sameBytes(keys.signing.publicKey, tip.entry.joinCommitPub)) {
           throw forged('of another entry');
         }
-        return { groupInfo, keys, hub, tip, key };
+        return { groupInfo, keys, writeKey, hub, tip, key };
       } catch (error) {
         if (!(error instanceof QpcError) || signal.aborted) throw error;
         failure = error;
