@@ -209,6 +209,8 @@ type GroupNotice = Extract<
       | 'removed'
       | 'groupChange'
       | 'fork'
+      | 'commitRefused'
+      | 'commitDoubted'
       | 'leftBehind'
       | 'cameBack'
       | 'stillBehind';
@@ -270,6 +272,20 @@ export function groupNoticeOf(event: GroupNotice): { line: string; record: JsonR
       return {
         line: `-- WARNING: ${hubs.join(', ')} signed two histories of ${shown} (epoch ${epoch})`,
         record: { type: 'fork', conversation, epoch, hubs },
+      };
+    }
+    case 'commitRefused': {
+      const { epoch, by = null, isVoted } = event;
+      return {
+        line: `-- ${by ?? 'somebody'} tried to change ${shown} as nobody may; it came to nothing`,
+        record: { type: 'commitRefused', conversation, epoch, by, isVoted },
+      };
+    }
+    case 'commitDoubted': {
+      const { epoch, by = null, cause } = event;
+      return {
+        line: `-- this device cannot judge a change of ${shown} (${cause}); the members are asked`,
+        record: { type: 'commitDoubted', conversation, epoch, by, cause },
       };
     }
     case 'leftBehind': {

@@ -278,6 +278,8 @@ function noticeOf(event: ClientEvent): { line: string; record: JsonRecord } | un
     case 'removed':
     case 'groupChange':
     case 'fork':
+    case 'commitRefused':
+    case 'commitDoubted':
     case 'leftBehind':
     case 'cameBack':
     case 'stillBehind':
