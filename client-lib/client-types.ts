@@ -2,6 +2,7 @@
 import { QpcError, Status, type Runtime } from '@quicprochat/proto';
 import type { Transport } from '@quicprochat/proto/transport';
 import type { FallbackOptions } from './peers/peer-swarm.ts';
+import type { LossCause } from './store/resync-rows.ts';
 import type { ClientStore, ConversationEnd, ConversationRecord } from './store/store.ts';
 
 export interface OpenOptions {
@@ -70,6 +71,10 @@ export interface GroupState {
    * section 8.7); people may compare it.
    */
   readonly epochAuthenticator: Uint8Array;
+  /** This device lost its place, and comes back: why, and what kept it from that the last time it tried. */
+  readonly lost:
+    | { readonly cause: LossCause; readonly reason: string | undefined; readonly dueMs: number }
+    | undefined;
 }
 
 export function conversationOf(record: ConversationRecord): Conversation {

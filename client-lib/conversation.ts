@@ -337,7 +337,9 @@ export class Conversations {
       const group = batch.group(groupId);
       if (group === undefined) return undefined;
       const { epoch, epochAuthenticator } = group;
-      return { epoch: Number(epoch), epochAuthenticator: epochAuthenticator.slice() };
+      const { cause, reason, dueMs, isDone = true } = this.#parts.store.resync.get(groupId) ?? {};
+      const lost = isDone || cause === undefined ? undefined : { cause, reason, dueMs: dueMs ?? 0 };
+      return { epoch: Number(epoch), epochAuthenticator: epochAuthenticator.slice(), lost };
     });
   }
 

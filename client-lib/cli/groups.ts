@@ -65,6 +65,14 @@ async function members(cli: Cli, name: string, options: CommonOptions): Promise<
         deviceIds,
       });
     }
+    const { lost, epoch } = (await client.groupState(id)) ?? {};
+    if (lost === undefined) return;
+    const { cause, reason = null } = lost;
+    await cli.output.result(
+      `this device lost its place after epoch ${epoch} (${cause}), and comes back by itself` +
+        (reason === null ? '' : `; not yet: ${reason}`),
+      { type: 'leftBehind', conversation: hexOf(id), epoch, cause, reason },
+    );
   });
 }
 
