@@ -51,7 +51,11 @@ suite('docs/developer', () => {
     const path = [join(directory, 'bin'), dirname(process.execPath), process.env['PATH'] ?? ''];
     return spawn('/bin/sh', ['-e', '-c', script], {
       cwd: directory,
-      env: { PATH: path.join(delimiter), HOME: directory },
+      env: {
+        PATH: path.join(delimiter),
+        NODE_COMPILE_CACHE: process.env['NODE_COMPILE_CACHE'],
+        HOME: directory,
+      },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
   }
