@@ -33,7 +33,7 @@ export class StaleKeysError extends QpcError {
     super(
       Status.FailedPrecondition,
       'STALE_KEYS',
-      'conversation: this device was restored from an old copy and cannot send here; begin a new one',
+      'conversation: this device was restored from an old copy and sends nothing here before it has new keys',
     );
   }
 }

@@ -66,7 +66,7 @@ async function members(cli: Cli, name: string, options: CommonOptions): Promise<
       });
     }
     const { lost, epoch } = (await client.groupState(id)) ?? {};
-    if (lost === undefined) return;
+    if (lost === undefined || epoch === undefined) return;
     const { cause, reason = null } = lost;
     await cli.output.result(
       `this device lost its place after epoch ${epoch} (${cause}), and comes back by itself` +
