@@ -2,6 +2,7 @@
  * `npm run bench [-- NAME...]`: runs the benches one after the other, prints one table, and keeps the
  * numbers under results/. Exit code 1 when a bench had an error: it prints no number then.
  */
+import { channelClients } from './channel-clients.ts';
 import { channels } from './channels.ts';
 import { enqueue } from './enqueue.ts';
 import { nodeEngines } from './node-engines.ts';
@@ -24,6 +25,7 @@ const benches: Readonly<Record<string, (scratch: Scratch) => Promise<BenchReport
   enqueue,
   floor,
   channels,
+  'channel-clients': () => channelClients(),
   'node-engines': nodeEngines,
   'federated-latency': federatedLatency,
   relay,
