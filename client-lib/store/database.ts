@@ -80,6 +80,7 @@ export class Database {
     const found = this.#prepare(sql).get(...parameters);
     return found === undefined ? undefined : rowOf(found);
   }
+  /** `LIMIT (? + 0)`: a bare parameter there would have every run planned anew. */
   all(sql: string, ...parameters: readonly Value[]): readonly Row[] {
     return this.#prepare(sql)
       .all(...parameters)

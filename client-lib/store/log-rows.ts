@@ -91,7 +91,7 @@ export function logRows(db: Database): LogRows {
       db
         .all(
           `SELECT * FROM key_event WHERE type NOT IN ('ownChange', 'evidenceSent', 'convictionTold')
-         ORDER BY id DESC LIMIT ?`,
+         ORDER BY id DESC LIMIT (? + 0)`,
           limit,
         )
         .map((row) => ({

@@ -100,7 +100,7 @@ export function messageRows(db: Database): MessageRows {
       db
         .all(
           `SELECT ${columns} FROM message m WHERE conversation_id = ?
-           ORDER BY lamport DESC, inner_id DESC LIMIT ?`,
+           ORDER BY lamport DESC, inner_id DESC LIMIT (? + 0)`,
           conversationId,
           limit,
         )
@@ -110,7 +110,7 @@ export function messageRows(db: Database): MessageRows {
       db
         .all(
           `SELECT ${columns} FROM message m WHERE displayed_ms IS NULL AND id > ?
-           ORDER BY id LIMIT ?`,
+           ORDER BY id LIMIT (? + 0)`,
           after,
           limit,
         )
@@ -119,7 +119,7 @@ export function messageRows(db: Database): MessageRows {
       db
         .all(
           `SELECT ${columns} FROM message m WHERE conversation_id = ? AND sender_device = ?
-             AND n BETWEEN ? AND ? AND received_ms IS NULL ORDER BY n LIMIT ?`,
+             AND n BETWEEN ? AND ? AND received_ms IS NULL ORDER BY n LIMIT (? + 0)`,
           conversationId,
           deviceId,
           from,
@@ -162,7 +162,7 @@ export function messageRows(db: Database): MessageRows {
       db
         .all(
           `UPDATE message SET text = '', expires_ms = NULL, gone_ms = ? WHERE id IN
-             (SELECT id FROM message WHERE expires_ms <= ? ORDER BY expires_ms LIMIT ?)
+             (SELECT id FROM message WHERE expires_ms <= ? ORDER BY expires_ms LIMIT (? + 0))
            RETURNING conversation_id, inner_id`,
           nowMs,
           nowMs,

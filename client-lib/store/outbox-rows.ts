@@ -466,7 +466,7 @@ export function outboxRows(db: Database): OutboxRows {
     due: (nowMs, limit) =>
       db
         .all(
-          `${withPayload} WHERE o.resend_ms <= ? AND o.${unsettled} ORDER BY o.resend_ms LIMIT ?`,
+          `${withPayload} WHERE o.resend_ms <= ? AND o.${unsettled} ORDER BY o.resend_ms LIMIT (? + 0)`,
           nowMs,
           limit,
         )
@@ -496,7 +496,7 @@ export function outboxRows(db: Database): OutboxRows {
           `${withPayload}
            WHERE o.state = 'ACCEPTED' AND o.domain <> ? AND o.accepted_ms >= ?
              AND o.kind IN ('MESSAGE', 'HANDSHAKE')
-           ORDER BY o.id DESC LIMIT ?`,
+           ORDER BY o.id DESC LIMIT (? + 0)`,
           ownDomain,
           sinceMs,
           limit,

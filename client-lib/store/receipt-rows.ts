@@ -53,7 +53,7 @@ export function receiptRows(db: Database): ReceiptRows {
         .all(
           `SELECT d.message_id, d.kind, m.inner_id FROM receipt_due d
              JOIN message m ON m.id = d.message_id
-           WHERE d.conversation_id = ? ORDER BY d.message_id LIMIT ?`,
+           WHERE d.conversation_id = ? ORDER BY d.message_id LIMIT (? + 0)`,
           conversationId,
           limit,
         )

@@ -157,7 +157,7 @@ export function resendRows(db: Database): ResendRows {
       db
         .all(
           `SELECT * FROM ciphertext WHERE group_id = ? AND sender = ? AND n BETWEEN ? AND ?
-           ORDER BY n, id LIMIT ?`,
+           ORDER BY n, id LIMIT (? + 0)`,
           groupId,
           sender,
           from,
@@ -233,7 +233,7 @@ export function resendRows(db: Database): ResendRows {
     },
     dueHoles: (nowMs, limit) =>
       db
-        .all('SELECT * FROM hole WHERE next_ms <= ? ORDER BY next_ms LIMIT ?', nowMs, limit)
+        .all('SELECT * FROM hole WHERE next_ms <= ? ORDER BY next_ms LIMIT (? + 0)', nowMs, limit)
         .map(holeOf),
     nextHoleMs: () =>
       db.get('SELECT min(next_ms) AS at FROM hole WHERE next_ms IS NOT NULL')?.maybeNumber('at'),

@@ -45,7 +45,7 @@ export function auditReads(db: SqlDatabase): AuditReads {
     .pluck();
   const heads = db.prepare<[string, number, number], HeadRow>(
     `SELECT size, root, signature FROM kt_peer_head
-      WHERE origin = ? AND size >= ? ORDER BY size LIMIT ?`,
+      WHERE origin = ? AND size >= ? ORDER BY size LIMIT (? + 0)`,
   );
   const columns = 'hash, origin, kind, bytes, found_ms';
   const allEvidence = db.prepare<[], EvidenceRow>(`SELECT ${columns} FROM kt_evidence ORDER BY id`);

@@ -103,7 +103,7 @@ export function channelLogQueries(
     'UPDATE channel_cursor SET acked = ? WHERE log = ? AND device = ?',
   );
   const ended = db.prepare<[number, number], { readonly log: number; readonly device: number }>(
-    'SELECT log, device FROM channel_cursor WHERE is_live = 1 AND lease_until_ms <= ? LIMIT ?',
+    'SELECT log, device FROM channel_cursor WHERE is_live = 1 AND lease_until_ms <= ? LIMIT (? + 0)',
   );
   const lapse = db.prepare<[number, number]>(
     'UPDATE channel_cursor SET is_live = 0 WHERE log = ? AND device = ?',

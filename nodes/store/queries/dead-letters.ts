@@ -72,11 +72,11 @@ export function deadLetterQueries(
     `SELECT ${columns} FROM dead_letter WHERE peer = ? ORDER BY id LIMIT 1`,
   );
   const oldest = db.prepare<[number, number], DeadRow>(
-    `SELECT * FROM (SELECT ${columns} FROM dead_letter ORDER BY id LIMIT ?) WHERE dead_ms <= ?`,
+    `SELECT * FROM (SELECT ${columns} FROM dead_letter ORDER BY id LIMIT (? + 0)) WHERE dead_ms <= ?`,
   );
   const page = db.prepare<[number, number], DeadRow & { readonly domain: string }>(
     `SELECT dead_letter.*, peer.domain FROM dead_letter JOIN peer ON peer.id = dead_letter.peer
-      WHERE dead_letter.id > ? ORDER BY dead_letter.id LIMIT ?`,
+      WHERE dead_letter.id > ? ORDER BY dead_letter.id LIMIT (? + 0)`,
   );
   const queued = db
     .prepare<[number, Uint8Array, Uint8Array], number>(

@@ -32,7 +32,7 @@ export function tokenQueries({ db }: QueryContext, logs: LogAppend): TokenQuerie
   );
   const strangers = db
     .prepare<[number, number], number>(
-      'SELECT count(*) FROM (SELECT 1 FROM entry WHERE log = ? AND stranger = 1 LIMIT ?)',
+      'SELECT count(*) FROM (SELECT 1 FROM entry WHERE log = ? AND stranger = 1 LIMIT (? + 0))',
     )
     .pluck();
 

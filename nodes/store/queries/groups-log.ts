@@ -118,7 +118,7 @@ export function groupLogQueries({ db }: QueryContext, payloads: PayloadQueries):
     .pluck();
   const after = db.prepare<[number, number, number], EntryRow>(
     `SELECT ${columns} FROM hub_entry WHERE hub_group = ? AND position > ?
-      ORDER BY position LIMIT ?`,
+      ORDER BY position LIMIT (? + 0)`,
   );
   const payloadBytes = db
     .prepare<[number], Uint8Array>('SELECT bytes FROM payload WHERE id = ?')
@@ -137,7 +137,7 @@ export function groupLogQueries({ db }: QueryContext, payloads: PayloadQueries):
     { readonly id: number; readonly control: number }
   >(
     `SELECT id, control FROM hub_entry AS entry WHERE accepted_ms <= ? AND position <=
-       (SELECT max(position) FROM hub_entry WHERE hub_group = entry.hub_group) - ? LIMIT ?`,
+       (SELECT max(position) FROM hub_entry WHERE hub_group = entry.hub_group) - ? LIMIT (? + 0)`,
   );
   const removeEntry = db.prepare<[number]>('DELETE FROM hub_entry WHERE id = ?');
   const putInfo = db.prepare<[number, Uint8Array, Uint8Array]>(

@@ -92,14 +92,14 @@ export function groupSetQueries(
   const withPrepared = db
     .prepare<[number], Uint8Array>(
       `SELECT group_id FROM hub_prepared JOIN hub_group ON hub_group.id = hub_prepared.hub_group
-        ORDER BY hub_group.id LIMIT ?`,
+        ORDER BY hub_group.id LIMIT (? + 0)`,
     )
     .pluck();
 
   const learners = db
     .prepare<[Uint8Array, number], Uint8Array>(
       `SELECT group_id FROM hub_group WHERE is_learner = 1 AND group_id > ?
-        ORDER BY group_id LIMIT ?`,
+        ORDER BY group_id LIMIT (? + 0)`,
     )
     .pluck();
 

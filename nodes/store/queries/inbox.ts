@@ -69,7 +69,7 @@ export function inboxQueries(
     `SELECT entry.id, log, mid, sender, tag, payload, size, received_ms, slip,
             peer.domain AS peer_domain
        FROM entry LEFT JOIN peer ON peer.id = entry.peer
-      WHERE expires_ms <= ? ORDER BY expires_ms LIMIT ?`,
+      WHERE expires_ms <= ? ORDER BY expires_ms LIMIT (? + 0)`,
   );
   const deleteEntry = db.prepare<[number]>('DELETE FROM entry WHERE id = ?');
   const bury = db.prepare<[number, Uint8Array, number, number]>(
@@ -80,7 +80,7 @@ export function inboxQueries(
   );
   // Stamps from the future are from a clock that was wrong: they must not stay for ever.
   const pruneTombs = db.prepare<[number, number, number]>(
-    `DELETE FROM tomb WHERE id IN (SELECT id FROM tomb ORDER BY id LIMIT ?)
+    `DELETE FROM tomb WHERE id IN (SELECT id FROM tomb ORDER BY id LIMIT (? + 0))
         AND (gone_ms <= ? OR gone_ms > ?)`,
   );
 

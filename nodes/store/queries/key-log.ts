@@ -79,7 +79,7 @@ export function keyLogQueries(context: QueryContext): KeyLogOperations {
   ].map((sql) => db.prepare<[number]>(sql));
   const forgetClosing = db.prepare<[Uint8Array]>('DELETE FROM kt_closing WHERE label = ?');
   const closings = db.prepare<[number], { readonly label: Uint8Array; readonly position: number }>(
-    'SELECT label, position FROM kt_closing ORDER BY position LIMIT ?',
+    'SELECT label, position FROM kt_closing ORDER BY position LIMIT (? + 0)',
   );
 
   function needNext({ position, head, tiles }: LogBatch): void {

@@ -87,25 +87,25 @@ export function keyQueries(context: QueryContext): KeyOperations & { sweep(nowMs
     // Expired packages are gone like consumed ones: their refs stay known.
     db.prepare<[{ nowMs: number; limit: number }]>(
       `UPDATE key_package SET gone_ms = :nowMs WHERE id IN
-         (SELECT id FROM key_package WHERE gone_ms IS NULL AND not_after_ms <= :nowMs LIMIT :limit)`,
+         (SELECT id FROM key_package WHERE gone_ms IS NULL AND not_after_ms <= :nowMs LIMIT (:limit + 0))`,
     ),
     db.prepare<[{ claimsMs: number; limit: number }]>(
       `DELETE FROM claim WHERE id IN
-         (SELECT id FROM claim WHERE created_ms <= :claimsMs LIMIT :limit)`,
+         (SELECT id FROM claim WHERE created_ms <= :claimsMs LIMIT (:limit + 0))`,
     ),
     db.prepare<[{ claimsMs: number; limit: number }]>(
       `UPDATE key_package SET bytes = NULL WHERE id IN
          (SELECT id FROM key_package AS gone
            WHERE gone_ms <= :claimsMs AND bytes IS NOT NULL
              AND NOT EXISTS (SELECT 1 FROM claim_package WHERE key_package = gone.id)
-           LIMIT :limit)`,
+           LIMIT (:limit + 0))`,
     ),
     db.prepare<[{ refsMs: number; limit: number }]>(
       `DELETE FROM key_package WHERE id IN
          (SELECT id FROM key_package AS gone
            WHERE gone_ms <= :refsMs
              AND NOT EXISTS (SELECT 1 FROM claim_package WHERE key_package = gone.id)
-           LIMIT :limit)`,
+           LIMIT (:limit + 0))`,
     ),
   ];
 

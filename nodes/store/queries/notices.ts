@@ -54,7 +54,7 @@ export function noticeQueries(
 ): NoticeQueries {
   const heldNotices = db
     .prepare<[number, number], number>(
-      'SELECT count(*) FROM (SELECT 1 FROM entry WHERE log = ? AND kind = 4 LIMIT ?)',
+      'SELECT count(*) FROM (SELECT 1 FROM entry WHERE log = ? AND kind = 4 LIMIT (? + 0))',
     )
     .pluck();
   const isTold = db
@@ -75,7 +75,7 @@ export function noticeQueries(
   const moveCursor = db.prepare<[number, number]>('UPDATE peer SET delay_cursor = ? WHERE id = ?');
   const waitingMids = db
     .prepare<[number, number, number], Uint8Array>(
-      'SELECT mid FROM outbox WHERE peer = ? AND sender = ? ORDER BY id LIMIT ?',
+      'SELECT mid FROM outbox WHERE peer = ? AND sender = ? ORDER BY id LIMIT (? + 0)',
     )
     .pluck();
 

@@ -88,20 +88,20 @@ export function outboxExitQueries(
       .map((column) => `outbox.${column}`)
       .join(', ')}, peer.domain
        FROM outbox JOIN peer ON peer.id = outbox.peer
-      WHERE due_ms <= ? ORDER BY due_ms, outbox.id LIMIT ?`,
+      WHERE due_ms <= ? ORDER BY due_ms, outbox.id LIMIT (? + 0)`,
   );
   const requeue = db.prepare<[number, Uint8Array, number]>(
     'UPDATE outbox SET seq = ?, chain = ?, due_ms = NULL WHERE id = ?',
   );
   const pastRows = db.prepare<[number, number], HeldRow>(
-    `SELECT ${columns} FROM outbox WHERE dead_ms <= ? ORDER BY dead_ms LIMIT ?`,
+    `SELECT ${columns} FROM outbox WHERE dead_ms <= ? ORDER BY dead_ms LIMIT (? + 0)`,
   );
   const rowsOfPeer = db.prepare<[string, number], HeldRow>(
     `SELECT ${columns} FROM outbox WHERE peer = (SELECT id FROM peer WHERE domain = ?)
-      ORDER BY id LIMIT ?`,
+      ORDER BY id LIMIT (? + 0)`,
   );
   const pruneTombs = db.prepare<[number, number, number]>(
-    `DELETE FROM outbox_tomb WHERE id IN (SELECT id FROM outbox_tomb ORDER BY id LIMIT ?)
+    `DELETE FROM outbox_tomb WHERE id IN (SELECT id FROM outbox_tomb ORDER BY id LIMIT (? + 0))
         AND (gone_ms <= ? OR gone_ms > ?)`,
   );
   const domainOf = db.prepare<[number], string>('SELECT domain FROM peer WHERE id = ?').pluck();

@@ -120,7 +120,7 @@ export function outboxQueries(
   const rowsAfter = db.prepare<[number, number, number, number], ReadRow>(
     `SELECT seq, kind, mid, rids, payload, size, chain, created_ms, expires_ms, tokens, channel,
             tag, sender FROM outbox
-      WHERE peer = ? AND lane = ? AND seq > ? ORDER BY seq LIMIT ?`,
+      WHERE peer = ? AND lane = ? AND seq > ? ORDER BY seq LIMIT (? + 0)`,
   );
   const payloadBytes = db
     .prepare<[number], Uint8Array>('SELECT bytes FROM payload WHERE id = ?')

@@ -13,7 +13,7 @@ export function relayStatusQueries(
   logs: LogAppend,
   peers: PeerQueries,
 ): Pick<Operations, 'relayStatus'> {
-  const ofMessage = 'WHERE peer = ? AND sender = ? AND mid = ? LIMIT ?';
+  const ofMessage = 'WHERE peer = ? AND sender = ? AND mid = ? LIMIT (? + 0)';
   const held = db.prepare<Key, { readonly rids: Uint8Array; readonly seq: number | null }>(
     `SELECT rids, seq FROM outbox ${ofMessage}`,
   );

@@ -9,7 +9,7 @@ export function unloggedQueries({ db }: QueryContext): Pick<Operations, 'account
   const unlogged = db.prepare<[number], ManifestColumns & { readonly user_id: string }>(
     `SELECT user_id, ${manifestColumns} FROM account
       WHERE NOT EXISTS (SELECT 1 FROM kt_label WHERE label = CAST(account.user_id AS BLOB))
-      LIMIT ?`,
+      LIMIT (? + 0)`,
   );
   return {
     accountsOutsideLog: () =>
