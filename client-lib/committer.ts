@@ -14,19 +14,17 @@ import {
   sameBytes,
   Status,
   TransportError,
-  type Runtime,
 } from '@quicprochat/proto';
-import {
-  create,
-  fromBinary,
-  GroupControlSchema,
-  SubmitCommitRequestSchema,
-  toBinary,
-} from '@quicprochat/proto/messages';
+import { fromBinary, SubmitCommitRequestSchema, toBinary } from '@quicprochat/proto/messages';
 import { waitsForChannel } from './channel-duty.ts';
 import type { Contacts } from './contacts.ts';
 import type { DeliveryTokens } from './delivery-tokens.ts';
-import type { EventBus } from './events.ts';
+import {
+  certifyFirst,
+  registerGroup,
+  requireCertified,
+  type FirstCommitParts,
+} from './first-contact.ts';
 import {
   decodeIntent,
   encodeIntent,
@@ -39,20 +37,19 @@ import {
 } from './group-intents.ts';
 import { rejectingEntry, type LogView, type Walk } from './group-log.ts';
 import type { GroupPull } from './group-pull.ts';
-import { controlOf, headOf, type GroupWalker } from './group-walker.ts';
-import { callCreateGroup, callSubmit, type SubmitAnswer } from './hub-calls.ts';
+import type { GroupWalker } from './group-walker.ts';
+import { callSubmit, type SubmitAnswer } from './hub-calls.ts';
 import { giveBack } from './hub-repair.ts';
 import { fetchInvitees, type InvitationParts, type Invitee } from './invitation.ts';
 import type { EvidenceExchange } from './kt/evidence-exchange.ts';
 import { refreshKeys } from './fresh-keys.ts';
 import type { Leaves } from './leaves.ts';
-import { ClosedError, type Caller } from './link.ts';
+import { ClosedError } from './link.ts';
 import { isMlsSuite, type Mls } from './mls/index.ts';
 import { pendingCommit } from './pending-commit.ts';
 import { requireFresh, StaleKeysError } from './sealing.ts';
 import type { IntentRow, PendingRow } from './store/group-log-rows.ts';
-import type { ClientStore } from './store/store.ts';
-import type { Batch, Writer } from './writer.ts';
+import type { Batch } from './writer.ts';
 
 export const committerLimits = {
   /** First and longest wait after a failure that may pass (ms). */
@@ -68,17 +65,12 @@ export const committerLimits = {
   addsPerCommit: 64,
 } as const;
 
-export interface CommitterParts {
-  readonly store: ClientStore;
+export interface CommitterParts extends FirstCommitParts {
   readonly cards?: InvitationParts['cards'];
-  readonly runtime: Runtime;
-  readonly events: EventBus;
-  readonly writer: Writer;
   readonly mls: Mls;
   readonly contacts: Contacts;
   readonly evidence: Pick<EvidenceExchange, 'own'>;
   readonly tokens: Pick<DeliveryTokens, 'forInvitees'>;
-  readonly caller: Caller;
   readonly walker: GroupWalker;
   readonly pull: GroupPull;
   readonly leaves: Leaves;
@@ -349,7 +341,8 @@ export class Committer {
     }
     const view = await pull.view(groupId);
     if (view === undefined) throw new GroupChangeError('UNKNOWN_GROUP');
-    await this.#register(view);
+    await registerGroup(this.#parts, groupId, this.#stop.signal);
+    requireCertified(this.#parts.store, groupId);
     const invitees = await this.#gather(intent, wanted, view);
     // MLS judges every leaf that comes, and the own one.
     await refreshKeys(this.#parts, [this.#parts.userId], this.#stop.signal);
@@ -369,24 +362,6 @@ export class Committer {
       await pull.pull(groupId, this.#stop.signal);
       isCurrent = true;
     }
-  }
-
-  /** The group's log begins with the creator. */
-  async #register({ group, head }: LogView): Promise<void> {
-    const { store, caller } = this.#parts;
-    const { groupId, hubs } = group;
-    const stored = store.groupLog.head(groupId);
-    const entry = stored && controlOf(stored).entry;
-    if (entry?.entry === undefined || entry.signatures.length > 0) return;
-    const certified = await callCreateGroup(caller, entry.entry, hubs, this.#stop.signal);
-    const isSame = Buffer.compare(parseEntry(certified.entry).hash, head.hash) === 0;
-    if (!isSame) throw new TransportError('protocol', 'the hub certified another entry');
-    store.transaction(() => {
-      store.groupLog.putHead(
-        groupId,
-        headOf(head, create(GroupControlSchema, { entry: certified })),
-      );
-    });
   }
 
   async #gather(
@@ -454,7 +429,9 @@ export class Committer {
     const { pull } = this.#parts;
     const { groupId } = pending;
     const { signal } = this.#stop;
+    await registerGroup(this.#parts, groupId, signal);
     const answer = await this.#ask(pending);
+    if (await certifyFirst(this.#parts, pending, answer)) return 'again';
     const key = hex(groupId);
     let walk = await pull.take(groupId, answer.controls, signal);
     if (walk !== undefined && (answer.hasMore || walk.isBeyond)) {

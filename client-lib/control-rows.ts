@@ -18,6 +18,7 @@ import { openHybrid, parseEnvelope, type SealedContent } from './crypto/envelope
 import type { DeliveryTokens } from './delivery-tokens.ts';
 import { envelopeKeyOf } from './envelope-key.ts';
 import type { EventBus } from './events.ts';
+import { certifyHead, hasNoWord, mayFollow, type FirstContactRules } from './first-contact.ts';
 import { commitKeyOf } from './group-log.ts';
 import { headOf, type GroupWalker, type Prepared } from './group-walker.ts';
 import { UnknownHubError, type HubKeys } from './hub-keys.ts';
@@ -45,6 +46,8 @@ export interface ControlRowsParts {
   readonly hubKeys: Pick<HubKeys, 'of' | 'isFresh'>;
   readonly walker: GroupWalker;
   readonly rid: Uint8Array;
+  readonly userId: string;
+  readonly cards?: FirstContactRules['cards'];
   readonly signatureKey: SignatureKey;
   readonly tokens: Pick<DeliveryTokens, 'takeAtJoin' | 'changed' | 'wake'>;
   /** A member passed on what logs say; done when it is taken in. */
@@ -135,8 +138,8 @@ export class ControlRows {
   ): Promise<() => void> {
     const { store, mls, signatureKey } = this.#parts;
     const mark = markOf(bytes);
-    // It comes again until somebody hears of this device in the group.
-    if (batch.hasSeen(mark)) throw new Unopened({ kind: 'known' });
+    // It comes again until somebody hears of this device in the group, or with the word of a hub that was away.
+    if (batch.hasSeen(mark)) return this.#certifying(entry, batch);
     const { refs } = inspectWelcome(bytes);
     const rows = refs.flatMap((ref) => store.keys.keyPackage(ref) ?? []);
     if (rows.length === 0) {
@@ -169,10 +172,33 @@ export class ControlRows {
     };
   }
 
+  #certifying(entry: CertifiedEntry | undefined, batch: Batch): () => void {
+    const { hubKeys, onMoved } = this.#parts;
+    try {
+      const certify = certifyHead(this.#parts, batch, entry);
+      if (certify === undefined) throw new Unopened({ kind: 'known' });
+      const groupId = parseEntry(entry?.entry).entry.group;
+      return () => {
+        certify();
+        batch.after(() => onMoved(groupId));
+      };
+    } catch (error) {
+      if (!hasReason(error, 'BAD_SIGNATURE')) throw error;
+      const [hub = ''] = batch.group(parseEntry(entry?.entry).entry.group)?.hubs ?? [];
+      if (!hubKeys.isFresh(hub)) throw new UnknownHubError(hub);
+      throw never('UNCERTIFIED');
+    }
+  }
+
   /** The entry is of the very epoch that the Welcome leads to, and the group's hubs certified it. */
-  async #requireCertified({ group }: Joined, entry: CertifiedEntry | undefined): Promise<void> {
+  async #requireCertified(joined: Joined, entry: CertifiedEntry | undefined): Promise<void> {
     const { mls, hubKeys } = this.#parts;
+    const { group } = joined;
     if (entry === undefined) throw never('UNCERTIFIED');
+    if (hasNoWord(entry)) {
+      if (await mayFollow(this.#parts, joined, entry)) return;
+      throw never('UNCERTIFIED');
+    }
     try {
       const { entry: fields, epoch } = verifyCertified(entry, group.hubs, hubKeys.of);
       const { publicKey } = await commitKeyOf(mls, group);

@@ -19,6 +19,7 @@ import { checkText, encodeContent } from './content.ts';
 import { envelopeKeyOf } from './envelope-key.ts';
 import type { Extras } from './extras.ts';
 import { refreshKeys } from './fresh-keys.ts';
+import { createInTheDark, type DarkParts } from './first-contact.ts';
 import type { GroupIntent } from './group-intents.ts';
 import { epochJoinKeys, newJoinKey } from './group-info.ts';
 import { firstEntry } from './group-log.ts';
@@ -88,6 +89,9 @@ export interface ConversationParts {
   readonly contacts: Contacts;
   readonly evidence: EvidenceExchange;
   readonly committer: Pick<Committer, 'add' | 'addIn' | 'ended' | 'wake'>;
+  readonly tokens: DarkParts<NewGroup>['tokens'];
+  /** See DarkParts. */
+  readonly isDark?: DarkParts<NewGroup>['isDark'];
   readonly rekeys: Pick<Rekeys, 'noteMessage'>;
   readonly extras: Pick<Extras, 'next'>;
   readonly writer: Writer;
@@ -128,6 +132,16 @@ export class Conversations {
   ): Promise<Uint8Array> {
     const { writer, identity, committer } = this.#parts;
     checkMetadata({ name });
+    const dark = await createInTheDark(
+      {
+        ...this.#parts,
+        make: (suite) => this.#make({ suite, name }),
+        storeNew: (batch, made: NewGroup) => this.#storeNew(batch, made),
+      },
+      othersOf(userIds, identity),
+      signal,
+    );
+    if (dark !== undefined) return dark;
     await refreshKeys(this.#parts, [identity.userId], signal);
     const { suite, invitees } = await this.#findInitial(othersOf(userIds, identity), signal);
     const made =

@@ -324,6 +324,8 @@ export class Device {
       runtime,
       contacts: this.contacts,
       evidence,
+      tokens: this.tokens,
+      isDark: fallback && ((signal) => fallback.isOwnNodeAway(this.link, signal)),
       writer: this.#writer,
       mls,
       caller: this.link,

@@ -6,6 +6,7 @@ import { deviceIdOf, QpcError } from '@quicprochat/proto';
 import { ChannelDuty } from './channel-duty.ts';
 import { Committer } from './committer.ts';
 import { ControlRows, type ControlRowsParts } from './control-rows.ts';
+import type { FirstContactRules } from './first-contact.ts';
 import { ForkWatch } from './fork-watch.ts';
 import { GroupPull } from './group-pull.ts';
 import { GroupWalker } from './group-walker.ts';
@@ -28,7 +29,7 @@ export interface GroupsParts extends Omit<
   'hubKeys' | 'walker' | 'tokens' | 'onMoved'
 > {
   readonly writer: Writer;
-  readonly cards?: InvitationParts['cards'];
+  readonly cards?: InvitationParts['cards'] & FirstContactRules['cards'];
   readonly logs: Logs;
   readonly evidence: EvidenceExchange;
   readonly tokens: Pick<DeliveryTokens, 'takeAtJoin' | 'changed' | 'wake' | 'forInvitees' | 'grew'>;
@@ -96,6 +97,7 @@ export class Groups {
     this.revocations = new Revocations({ ...parts, onIntents });
     this.committer = new Committer({
       ...parts,
+      hubKeys,
       walker,
       pull: this.pull,
       leaves: this.leaves,

@@ -17,6 +17,7 @@ import {
   silentLog,
   systemClock,
   systemRandom,
+  TransportError,
   UnimplementedError,
   type Clock,
   type Method,
@@ -31,6 +32,7 @@ import {
   type SignedManifest,
   type SignedPrekey,
 } from '@quicprochat/proto/messages';
+import type { Cards } from './cards/cards.ts';
 import { Contacts } from './contacts.ts';
 import { Conversations } from './conversation.ts';
 import { hybridKeyId } from './crypto/envelope.ts';
@@ -84,6 +86,8 @@ export class TestDirectory implements Caller {
   readonly calls: string[] = [];
   /** Serves every package again and again, as a bad node would. */
   isRepeating = false;
+  /** No node answers. */
+  isDown = false;
   readonly #served = new Map<string, DeviceKeyPackage | undefined>();
   readonly #logs = new Map<string, Promise<TestLog>>();
   readonly #times: NonNullable<TestLogOptions['times']>;
@@ -125,6 +129,7 @@ export class TestDirectory implements Caller {
   callerOf(rid: Uint8Array): Caller {
     return {
       call: async (method, request) => {
+        if (this.isDown) throw new TransportError('unreachable', 'the nodes are down');
         const message = create(method.request, request);
         const answer = await this.hub.answer(rid, method.id, message);
         return answer === undefined
@@ -209,6 +214,8 @@ export class TestDevice {
   readonly #manifest: SignedManifest;
   readonly #suites: readonly MlsSuite[];
   readonly runtime: Runtime;
+  /** People whose card this device has. */
+  cards: Cards | undefined;
   #store: ClientStore;
   #parts: Parts;
   #seq = 0;
@@ -439,6 +446,11 @@ function buildParts(device: TestDevice, events: EventBus): Parts {
     contacts,
     caller,
     onOutbox: () => undefined,
+    cards: {
+      invitees: async (...asked: Parameters<Cards['invitees']>) =>
+        (await device.cards?.invitees(...asked)) ?? [],
+      holder: (of: string) => device.cards?.holder(of),
+    },
   };
   const { identityKey } = device;
   const receipts = new Receipts(sending);
@@ -496,6 +508,9 @@ function buildParts(device: TestDevice, events: EventBus): Parts {
     committer: groups.committer,
     rekeys: groups.rekeys,
     extras,
+    tokens,
+    cards: sending.cards,
+    isDark: async () => directory.isDown,
     writer,
     mls,
     caller,

@@ -1,83 +1,16 @@
 /** Contact cards: known by one while no log answers, refused when anything in it is not so, checked later. */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import {
-  firstManifest,
-  hasReason,
-  hex,
-  parseUserId,
-  QpcError,
-  signingKeyFromSeed,
-  TransportError,
-  type Clock,
-} from '@quicprochat/proto';
-import type { SignedEndpointRecord } from '@quicprochat/proto/messages';
-import { makeSwarmKey, signEndpointRecord } from '@quicprochat/p2p';
+import { hasReason, hex, QpcError, TransportError } from '@quicprochat/proto';
 import { fetchInvitees } from '../invitation.ts';
-import { labelOf } from '../kt/logs.ts';
 import type { Session } from '../link.ts';
 import { mandatorySuite, xwingSuite } from '../mls/index.ts';
 import { TestDevice, TestDirectory, testRuntime } from '../test-devices.ts';
 import { LaterClock } from '../test-later-clock.ts';
 import { cardLimits, makeCard, openCard } from './card.ts';
-import { Cards } from './cards.ts';
+import { cardsOf, cardTimes, follow, pass, ready } from './test-cards.ts';
 
-/** Every entry is distinguished, so a credential is final as soon as the next entry stands. */
-const times = { reasonableMonitoringWindowMs: 1 };
 const dayMs = 24 * 3_600_000;
-
-async function pass(directory: TestDirectory, domain: string): Promise<void> {
-  await testRuntime.clock.sleep(5);
-  const { publicKey } = signingKeyFromSeed(testRuntime.random.bytes(32));
-  const userId = `${Buffer.from(publicKey.subarray(0, 8)).toString('hex')}@${domain}`;
-  const accountKey = signingKeyFromSeed(testRuntime.random.bytes(32));
-  directory.logVersion(userId, firstManifest(userId, accountKey, publicKey, 0));
-  await testRuntime.clock.sleep(5);
-}
-
-/** Has a credential and a last-resort package of each suite, as a device that was online has. */
-async function ready(device: TestDevice): Promise<void> {
-  const { directory, userId, deviceId, signatureKey, mls, store } = device;
-  const { domain } = parseUserId(userId);
-  await pass(directory, domain);
-  const log = await device.logs.of(domain, directory);
-  (await directory.log(domain)).owner = userId;
-  const transport = log.transport(directory);
-  await log.client.owner.start(transport, labelOf(userId));
-  await log.client.credentials.refresh(transport, labelOf(userId));
-  for (const suite of [xwingSuite, mandatorySuite]) {
-    const identity = { userId, deviceId };
-    const made = await mls.makeKeyPackage({ suite, identity, signatureKey, lastResort: true });
-    store.keys.addKeyPackages([{ ...made, suite, isLastResort: true, isPublished: true }]);
-  }
-}
-
-function cardsOf(
-  device: TestDevice,
-  heard: Uint8Array[] = [],
-  clock: Clock = testRuntime.clock,
-): Cards {
-  const { store, logs, contacts, mls, userId, identityKey } = device;
-  const swarmKey = makeSwarmKey(testRuntime.random).publicKey;
-  const nowMs = clock.now();
-  const endpoint: SignedEndpointRecord = signEndpointRecord(
-    {
-      ...{ swarmKey, addresses: ['/ip4/192.0.2.1/udp/5002/quic-v1'], relays: [], mailboxes: [] },
-      ...{ seq: nowMs, issuedMs: nowMs, expiresMs: nowMs + dayMs },
-    },
-    identityKey,
-  );
-  return new Cards({
-    ...{ store, runtime: { ...testRuntime, clock }, logs, contacts, mls, userId, identityKey },
-    endpoint: () => endpoint,
-    onEndpoint: (_, from) => heard.push(from),
-  });
-}
-
-async function follow(device: TestDevice, domain: string): Promise<void> {
-  const log = await device.logs.of(domain, device.directory);
-  await log.client.distinguished(log.transport(device.directory));
-}
 
 /** No node answers. */
 const dark = { call: () => Promise.reject(new TransportError('closed', 'gone')) };
@@ -85,7 +18,7 @@ const sessionOf = (caller: Pick<Session, 'call'>, signal = new AbortController()
   Object.assign(Object.create(null) as Session, { call: caller.call.bind(caller), signal });
 
 async function pair() {
-  const directory = new TestDirectory(times);
+  const directory = new TestDirectory(cardTimes);
   const alice = new TestDevice('alice@red.example', directory);
   const bob = new TestDevice('bob@red.example', directory);
   await ready(alice);
@@ -240,7 +173,7 @@ describe('a contact card', () => {
     const hers = cardsOf(carol);
     await hers.import(cardsOf(alice).export());
     // The same log with another history: nobody may merge the two.
-    const other = new TestDirectory(times);
+    const other = new TestDirectory(cardTimes);
     const double = new TestDevice(alice.userId, other);
     await pass(other, 'red.example');
     for (let i = 0; i < 6; i += 1) await pass(other, 'red.example');
@@ -263,7 +196,7 @@ describe('a contact card', () => {
   });
 
   test('cannot be made before there is a credential', async () => {
-    const directory = new TestDirectory(times);
+    const directory = new TestDirectory(cardTimes);
     const alice = new TestDevice('alice@red.example', directory);
     assert.throws(
       () => cardsOf(alice).export(),

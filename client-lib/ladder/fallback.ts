@@ -2,12 +2,12 @@
  * Ways past the own node, wired: the ladder, its way to recipients' nodes, and, where devices may deliver
  * to each other, the swarm with what it needs. Only where the application switched it on.
  */
-import type { Runtime, SigningKey } from '@quicprochat/proto';
+import { TransportError, type Runtime, type SigningKey } from '@quicprochat/proto';
 import type { SignedEndpointRecord } from '@quicprochat/proto/messages';
 import type { Transport } from '@quicprochat/proto/transport';
 import type { EventBus } from '../events.ts';
 import type { Extra } from '../extras.ts';
-import type { Caller, Session } from '../link.ts';
+import type { Caller, Link, Session } from '../link.ts';
 import type { Outbox } from '../outbox.ts';
 import { Acquaintances } from '../peers/acquaintances.ts';
 import { EndpointLookups } from '../peers/endpoint-lookups.ts';
@@ -109,6 +109,23 @@ export class Fallback {
   follow(session: Session): void {
     this.#peers?.follow(session);
     this.#lookups?.soon();
+  }
+
+  /**
+   * Whether the own node counts as away; known when it is there, or after three dials or ten seconds. Rejects with the
+   * signal's reason, and as Link.session.
+   */
+  async isOwnNodeAway(link: Pick<Link, 'session'>, signal?: AbortSignal): Promise<boolean> {
+    const known = new AbortController();
+    const either = AbortSignal.any([known.signal, ...(signal === undefined ? [] : [signal])]);
+    try {
+      return await Promise.race([
+        this.#ladder.away(either).then(() => true),
+        link.session(either).then(() => false),
+      ]);
+    } finally {
+      known.abort(new TransportError('cancelled', 'it is known'));
+    }
   }
 
   /** Calls another domain's node without saying who asks. Errors are those of SealedSender.send. */

@@ -84,6 +84,22 @@ export class Ladder {
     await Promise.all(this.#working);
   }
 
+  /** Resolves once the own node counts as away. Rejects with the signal's reason. */
+  async away(signal: AbortSignal): Promise<void> {
+    const changed = Promise.withResolvers<void>();
+    const onAbort = (): void => changed.reject(signal.reason as Error);
+    signal.addEventListener('abort', onAbort);
+    using _listening = this.#parts.events.listen((event) => {
+      if (event.type === 'ownNode' && event.isAway) changed.resolve();
+    });
+    try {
+      signal.throwIfAborted();
+      if (!this.#ownNode.isAway) await changed.promise;
+    } finally {
+      signal.removeEventListener('abort', onAbort);
+    }
+  }
+
   /** The own node said that it cannot reach a domain, or has not for `waitMs`. */
   unreachable(domain: string, waitMs: number): void {
     if (domain === this.#parts.domain || waitMs < ladderLimits.backOffMs) return;
