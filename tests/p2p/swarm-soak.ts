@@ -6,7 +6,7 @@
 import { parseArgs } from 'node:util';
 import { makeSwarmKey, SupervisedSwarm } from '@quicprochat/p2p';
 import { startNodeSwarm } from '@quicprochat/p2p/swarm';
-import { systemClock, systemRandom } from '@quicprochat/proto';
+import { hasReason, systemClock, systemRandom } from '@quicprochat/proto';
 import { freePort } from '../cluster/free-port.ts';
 import { slope } from '../fuzz/live-server.ts';
 import { message, runtime, startDevice, until } from './devices.ts';
@@ -31,7 +31,7 @@ await using node = await SupervisedSwarm.start(
 );
 const relay = `${listen}/p2p/${key.peerId}`;
 const endMs = performance.now() + minutes * 60_000;
-const counts = { devices: 0, delivered: 0, failed: 0, peers: 0, notes: 0 };
+const counts = { devices: 0, delivered: 0, failed: 0, peers: 0, notes: 0, late: 0 };
 
 /** A pair of devices behind the relay, for one exchange. */
 async function exchange(): Promise<void> {
@@ -72,27 +72,33 @@ async function visit(): Promise<void> {
   await node.setPeers([]);
 }
 
+/** On a machine with much else to do the swarm's process may not answer in time: that is counted, and goes on. */
 async function again(work: () => Promise<void>): Promise<void> {
-  while (performance.now() < endMs) await work();
+  while (performance.now() < endMs) {
+    try {
+      await work();
+    } catch (error) {
+      if (!hasReason(error, 'TIMEOUT')) throw error;
+      counts.late += 1;
+    }
+  }
 }
 
 /** Minutes since the start, and MiB. */
 const rss: (readonly [number, number])[] = [];
 const startMs = performance.now();
-async function watch(): Promise<void> {
-  while (performance.now() < endMs) {
-    await systemClock.sleep((minutes * 60_000) / samples);
-    const { rssBytes, connections } = await node.stats();
-    rss.push([(performance.now() - startMs) / 60_000, rssBytes / 2 ** 20]);
-    const counted = Object.entries(counts).map(([name, count]) => `${name} ${count}`);
-    console.log(
-      `${(rssBytes / 2 ** 20).toFixed(0)} MiB, ${connections} connections, ${counted.join(', ')}`,
-    );
-  }
+async function sample(): Promise<void> {
+  await systemClock.sleep((minutes * 60_000) / samples);
+  const { rssBytes, connections } = await node.stats();
+  rss.push([(performance.now() - startMs) / 60_000, rssBytes / 2 ** 20]);
+  const counted = Object.entries(counts).map(([name, count]) => `${name} ${count}`);
+  console.log(
+    `${(rssBytes / 2 ** 20).toFixed(0)} MiB, ${connections} connections, ${counted.join(', ')}`,
+  );
 }
 
 await Promise.all([
-  watch(),
+  again(sample),
   again(visit),
   ...Array.from({ length: atOnce / 2 }, () => again(exchange)),
 ]);
