@@ -157,6 +157,36 @@ suite('the group log', () => {
     assert.deepEqual(rest.groupInfo, none);
   });
 
+  test('a member with junk leaves others room behind an entry', async () => {
+    const { group, first } = await createGroup();
+    const children: Uint8Array[] = [];
+    const junk = () => {
+      const commit = bytes(60);
+      const rejects = [...children];
+      const entry = group.sign(first, { commitHash: commitHash(commit), rejects });
+      return { ...commitOn(group, first), commit, entry };
+    };
+    type Junk = ReturnType<typeof junk>;
+    const fill = async (count: number, take: (request: Junk) => Promise<unknown>) => {
+      for (; children.length < count;) {
+        const request = junk();
+        await take(request);
+        // The same bytes again are no other child.
+        await take(request);
+        children.push(parseEntry(request.entry).hash);
+      }
+      await refused(take(junk()), 'QUOTA');
+    };
+    // Three of a device at its own node, twelve of a domain at the hub.
+    await fill(3, (request) => submit(bob, request));
+    await fill(6, (request) => submit(alice, request));
+    const connection = await red.dial(blue.identity, 'blue');
+    await call(connection, methods.fedHello, { domain: blueName, versionMin: 1, versionMax: 1 });
+    await fill(15, (request) => call(connection, methods.fedHubSubmit, { submit: request }));
+    await using carol = await TestDevice.register(red, 'carol@red.example');
+    await submit(carol, junk());
+  });
+
   test('what is no commit of the group is refused by its reason', async () => {
     const { group, first, entry } = await createGroup();
     const good = commitOn(group, first);
