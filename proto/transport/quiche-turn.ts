@@ -20,18 +20,20 @@ const countedAtOnce = 64;
 /**
  * Tells V8 of dead native connections. It does not see their memory, so its collector finds no
  * reason to run, and thousands of them would stay. What it sees is a buffer of the same size, which
- * is never written: no page of it is real.
+ * is never written: no page of it is real. One that can be resized is mapped by V8 itself; out of
+ * the allocator it would leave holes of its size among the connections, which then fill with them.
  */
 class NativeGarbage {
   #count = 0;
-  #weight = new Uint8Array();
+  #weight = new ArrayBuffer(0);
 
   add(): void {
     this.#count += 1;
     if (this.#count % countedAtOnce !== 0) return;
+    const bytes = countedAtOnce * nativeBytes;
     // The one before is garbage now, like the connections that it stands for.
-    if (this.#weight.length >= 0)
-      this.#weight = Buffer.allocUnsafeSlow(countedAtOnce * nativeBytes);
+    if (this.#weight.byteLength >= 0)
+      this.#weight = new ArrayBuffer(bytes, { maxByteLength: bytes });
   }
 }
 
