@@ -11,10 +11,19 @@ import {
   parseEntry,
   signEntry,
   signingKeyFromSeed,
+  signStatement,
   type ParsedEntry,
   type SigningKey,
 } from '@quicprochat/proto';
-import { create, GroupEntrySchema } from '@quicprochat/proto/messages';
+import {
+  create,
+  GroupEntrySchema,
+  GroupStandingSchema,
+  toBinary,
+  type MessageInitShape,
+} from '@quicprochat/proto/messages';
+import { sealChannel } from './crypto/envelope.ts';
+import { envelopeKeyOf } from './envelope-key.ts';
 import type { CryptoProvider } from 'ts-mls';
 import { createMlsCryptoProvider } from './crypto/provider.ts';
 import { commitKeyOf, sealCommit, type OwnCommit } from './group-log.ts';
@@ -277,6 +286,60 @@ describe('a member that wants to stop its group', () => {
     assert.equal(lastOf(carol, 'leftBehind')?.cause, 'BEHIND');
     await assertAlive(where, [alice, bob]);
     assert.deepEqual(named('commitRefused', [alice, carol]), [['mallory'], ['mallory']]);
+  });
+});
+
+describe('what devices say of a commit', () => {
+  test('counts by its signature, for members that stay, and over a restart', async () => {
+    const where = await company();
+    const { directory, mallory, alice, bob, carol, honest, id } = where;
+    const keys = await Promise.all(honest.map((one) => keysOf(one, id)));
+    await commitBadly(where, keys.flat());
+    const { hash, epoch } = headOf(where);
+    for (const row of directory.hub.takeRows(mallory.rid, alice.rid)) await alice.receive(row);
+    const standing = () => alice.groups.standings.of(id, hash);
+    assert.deepEqual(standing(), { decision: 'open', isRefusedHere: true });
+
+    const vote = (by: SigningKey, applied: boolean, device = by.publicKey) => {
+      const said = Buffer.concat([id, hash, Buffer.of(applied ? 1 : 0)]);
+      return { device, applied, signature: signStatement('qpc/standing/1', said, by) };
+    };
+    const say = async (changes: MessageInitShape<typeof GroupStandingSchema>): Promise<void> => {
+      const said = { group: id, epoch: BigInt(epoch), entry: hash, from: bob.rid, ...changes };
+      const message = create(GroupStandingSchema, { ...said, id: random.bytes(16) });
+      const bytes = toBinary(GroupStandingSchema, message);
+      const { key } = await envelopeKeyOf(alice.mls, await groupOf(alice, id));
+      const content = { kind: 'groupStanding', bytes } as const;
+      await alice.receive({
+        mid: random.bytes(16),
+        payload: sealChannel({ content, key, random }),
+      });
+    };
+    const stranger = new TestDevice(`stranger@${host}`, directory);
+    const told = alice.rowsFor(bob).length;
+    // Of the author; of nobody; in another's name; in both of one's own.
+    await say({ votes: [vote(mallory.identityKey, false)] });
+    await say({ votes: [vote(stranger.identityKey, false)], from: stranger.rid, asks: true });
+    await say({ votes: [vote(mallory.identityKey, false, carol.rid)] });
+    await say({ votes: [{ ...vote(bob.identityKey, true), applied: false }] });
+    await say({ votes: [], from: bob.rid, asks: true });
+    await say({ votes: [], epoch: BigInt(epoch) + 9n });
+    await say({ votes: [], entry: random.bytes(32) });
+    assert.deepEqual(standing(), { decision: 'open', isRefusedHere: true });
+    // It was told to all before anybody asked: nothing is said twice.
+    assert.equal(alice.rowsFor(bob).length, told);
+    await say({ votes: [], entry: random.bytes(31) });
+    await say({ votes: [], group: random.bytes(32) });
+    await say({ votes: [], epoch: 0n });
+    const refused = alice.store.inbox.undecryptable().map(({ reason }) => reason);
+    assert.deepEqual(refused, ['MALFORMED', 'UNKNOWN_GROUP', 'MALFORMED']);
+
+    alice.restart();
+    await say({ votes: [vote(bob.identityKey, false)] });
+    assert.equal(standing()?.decision, 'rejected');
+    // More than half said so: whoever says something else now comes too late.
+    await say({ votes: [vote(bob.identityKey, true), vote(carol.identityKey, true)] });
+    assert.equal(standing()?.decision, 'rejected');
   });
 });
 
