@@ -5,7 +5,8 @@
  */
 import { hasReason } from '@quicprochat/proto';
 import { decodePost } from './channel.ts';
-import type { ClientStore, OutboxRow } from './store/store.ts';
+import type { ChannelRows } from './store/channel-rows.ts';
+import type { GroupRows, OutboxRow } from './store/store.ts';
 
 /** Reasons of nodes that are about the key or the channel, and not about the message. */
 const deadReasons = ['BAD_SIGNATURE', 'UNKNOWN_CHANNEL'] as const;
@@ -19,7 +20,7 @@ export const isDeadReason = (reason: string): boolean => deadReasons.some((one) 
  * sealed, the update with the channel's key is on its way, or this device has not heard of a commit.
  */
 export function deadPostVerdict(
-  { channels, groups }: Pick<ClientStore, 'channels' | 'groups'>,
+  { channels, groups }: { channels: Pick<ChannelRows, 'get'>; groups: Pick<GroupRows, 'epoch'> },
   { rid: cid, post, groupId }: Pick<OutboxRow, 'rid' | 'post' | 'groupId'>,
 ): 'anew' | 'waits' {
   const epoch = groupId === undefined ? undefined : groups.epoch(groupId);

@@ -1,0 +1,89 @@
+/** Channels and posts in the device store: what is read, what is sealed anew, and who could read it. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { messageTag } from '@quicprochat/proto';
+import { deadPostVerdict } from '../dead-posts.ts';
+import { encodePost } from '../channel.ts';
+import { outboxBounds } from './outbox-rows.ts';
+import { openMemoryStore } from './sqlite-store.ts';
+
+const bytes = (value: number, length = 32): Uint8Array => new Uint8Array(length).fill(value);
+const [cid, other, group, bob, carol] = [1, 2, 3, 4, 5].map((value) => bytes(value));
+assert.ok(cid && other && group && bob && carol);
+
+test('a group has one channel; the one before is read until it is forgotten', () => {
+  using store = openMemoryStore();
+  const { channels, inbox } = store;
+  channels.follow(group, undefined, 1);
+  assert.deepEqual(channels.all(), []);
+  channels.follow(group, cid, 2);
+  channels.follow(group, cid, 3);
+  assert.deepEqual(channels.all(), [{ cid, groupId: group, leftMs: undefined }]);
+  channels.follow(group, other, 4);
+  assert.equal(channels.get(cid)?.leftMs, 4);
+  assert.equal(channels.get(other)?.leftMs, undefined);
+  channels.follow(bytes(9), undefined, 5);
+  assert.equal(channels.get(other)?.leftMs, undefined, 'another group leaves nothing');
+  inbox.putCursor(cid, { storeId: bytes(1, 8), seq: 7 });
+  channels.startOver(cid);
+  assert.equal(inbox.cursor(cid), undefined);
+  inbox.putCursor(cid, { storeId: bytes(1, 8), seq: 7 });
+  channels.forget(cid);
+  assert.deepEqual([channels.get(cid), inbox.cursor(cid)], [undefined, undefined]);
+  channels.follow(group, undefined, 6);
+  assert.equal(channels.get(other)?.leftMs, 6);
+});
+
+test('a post is one row that no device gets, and is sealed anew a bounded number of times', () => {
+  using store = openMemoryStore();
+  const { outbox, channels, inbox } = store;
+  const post = { cid, epoch: 2n, signature: bytes(6, 64) };
+  const add = (mid: Uint8Array, resends = 0): void => {
+    const about = { kind: 'MESSAGE', groupId: group, epoch: 2n, generation: 1, resends } as const;
+    outbox.add(
+      {
+        ...{ mid, payload: bytes(8, 40), messageId: 1, about },
+        targets: [{ rid: cid, domain: 'red.example' }],
+        post: { bytes: encodePost(post, ['red.example']), readers: [bob] },
+      },
+      10,
+    );
+  };
+  const mid = bytes(7, 16);
+  add(mid);
+  // It is known when it comes back, and nobody but a member of then may ask for it.
+  assert.ok(inbox.hasSeen(messageTag(mid, bytes(8, 40))));
+  assert.deepEqual(
+    [bob, carol].map((rid) => outbox.wasPostedTo(1, rid)),
+    [true, false],
+  );
+  assert.deepEqual(outbox.undeliveredTargets(0).targets, []);
+  const target = Buffer.from(cid).toString('hex');
+  assert.equal(outbox.undelivered(target, 0, 'device'), undefined);
+  const row = outbox.next(target, 0);
+  assert.ok(row !== undefined);
+  outbox.markAccepted(row.id, bytes(1, 8), 11);
+  assert.equal(outbox.nextDueMs(), undefined, 'nobody confirms a post');
+
+  // It waits while the group is where it was sealed, and is sealed anew behind that.
+  const epochs = { epoch: (): bigint => epoch };
+  let epoch = 2n;
+  const verdict = () => deadPostVerdict({ channels, groups: epochs }, row);
+  assert.equal(verdict(), 'anew', 'the channel is not the group’s');
+  channels.follow(group, cid, 12);
+  assert.equal(verdict(), 'waits');
+  epoch = 3n;
+  assert.equal(verdict(), 'anew');
+  assert.equal(outbox.returnPosts(mid, other, 13), 0);
+  assert.equal(outbox.returnPosts(mid, cid, 13), 1);
+  assert.equal(outbox.returnPosts(mid, cid, 13), 0, 'once');
+  assert.equal(outbox.next(target, 0), undefined);
+  assert.deepEqual(
+    outbox.due(13, 9).map(({ id }) => id),
+    [row.id],
+  );
+  outbox.replaced(row.id);
+  add(bytes(9, 16), outboxBounds.repostsMax);
+  const last = outbox.next(target, 0);
+  assert.equal(outbox.sealPostAnew(last?.id ?? 0, 14), false);
+});
