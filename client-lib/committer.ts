@@ -5,14 +5,12 @@
  * epoch. What cannot be reached waits, also over restarts.
  */
 import {
-  hasReason,
   hex,
   jitter,
   parseEntry,
   PayloadTooLargeError,
   QpcError,
   sameBytes,
-  Status,
   TransportError,
 } from '@quicprochat/proto';
 import { fromBinary, SubmitCommitRequestSchema, toBinary } from '@quicprochat/proto/messages';
@@ -39,6 +37,7 @@ import { rejectingEntry, type LogView, type Walk } from './group-log.ts';
 import type { GroupPull } from './group-pull.ts';
 import type { GroupWalker } from './group-walker.ts';
 import { callSubmit, type SubmitAnswer } from './hub-calls.ts';
+import { isOfEpoch, isTemporary } from './commit-refusals.ts';
 import { giveBack } from './hub-repair.ts';
 import { fetchInvitees, type InvitationParts, type Invitee } from './invitation.ts';
 import type { EvidenceExchange } from './kt/evidence-exchange.ts';
@@ -47,7 +46,7 @@ import type { Leaves } from './leaves.ts';
 import { ClosedError } from './link.ts';
 import { isMlsSuite, type Mls } from './mls/index.ts';
 import { pendingCommit } from './pending-commit.ts';
-import { requireFresh, StaleKeysError } from './sealing.ts';
+import { requireFresh } from './sealing.ts';
 import type { IntentRow, PendingRow } from './store/group-log-rows.ts';
 import type { Batch } from './writer.ts';
 
@@ -516,24 +515,4 @@ export class Committer {
     if (spent !== undefined) batch.useKeys(spent.next, spent.next.epoch, spent.wipe);
     batch.write(() => store.groupLog.refusePending(commitHash));
   }
-}
-
-/** A refusal by the roles of an epoch, which may be over: others can have given the right meanwhile. */
-const isOfEpoch = (error: unknown): boolean =>
-  hasReason(error, 'NOT_ALLOWED', 'UNKNOWN_MEMBER', 'LAST_OWNER');
-
-/** Whether the same step may succeed later, without anybody's doing. */
-function isTemporary(error: unknown): boolean {
-  if (error instanceof ClosedError || error instanceof StaleKeysError) return true;
-  if (error instanceof TransportError) return true;
-  if (!(error instanceof QpcError)) return true;
-  const { status } = error;
-  if (hasReason(error, 'UNKNOWN_HUB', 'UNKNOWN_CREDENTIAL', 'BAD_STATE')) return true;
-  return [
-    Status.Unavailable,
-    Status.DeadlineExceeded,
-    Status.ResourceExhausted,
-    Status.Internal,
-    Status.Unauthenticated,
-  ].some((passing) => passing === status);
 }
