@@ -18,6 +18,8 @@ export interface WatchedParts {
   readonly dies: (point: ClientCrashPoint) => boolean;
   readonly tell: (line: HistoryLine) => void;
   readonly nowMs: () => number;
+  /** Names of bytes that differ from run to run (`Trace.label`). */
+  readonly label: (what: string, bytes: Uint8Array) => string;
   /** This device, and the name of any device by its id or key. */
   readonly device: string;
   readonly user: string;
@@ -31,7 +33,8 @@ export interface WatchedParts {
 type Line = (atMs: number) => HistoryLine;
 
 export function watchedStore(parts: WatchedParts): ClientStore {
-  const { inner, process, dies, tell, nowMs, device, user, nameOf, ownMessages, knownKeys } = parts;
+  const { inner, process, dies, tell, nowMs, device, user, nameOf, ownMessages, knownKeys, label } =
+    parts;
   let depth = 0;
   /** What the open transaction has done; told when it is durable. */
   let lines: Line[] = [];
@@ -72,7 +75,7 @@ export function watchedStore(parts: WatchedParts): ClientStore {
 
   return {
     ...inner,
-    ...watchedGroups(inner, device, knownKeys, (line) => lines.push(line)),
+    ...watchedGroups(inner, device, knownKeys, label, (line) => lines.push(line)),
     transaction(work) {
       if (depth > 0) return inner.transaction(work);
       if (!process.isDead) dies('client:before-commit');

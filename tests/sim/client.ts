@@ -134,6 +134,7 @@ export class SimClient {
           dies: (point) => this.#dies(point, storeRandom),
           tell: (line) => trace.tell(line),
           nowMs: () => scheduler.nowMs,
+          label: (what, bytes) => trace.label(what, bytes),
           device: name,
           user: userId,
           nameOf: this.#nameOf,

@@ -24,6 +24,8 @@ export interface ClusterOptions {
   readonly seed: number;
   readonly scheduler: Scheduler;
   readonly onLine?: (line: string) => void;
+  /** Of the planned operations and faults only these take place; unless told, all. */
+  readonly only?: ReadonlySet<string>;
   /** Also the logs of nodes and clients, as lines of the trace that do not count for its hash. */
   readonly onLog?: LogSink;
 }
@@ -38,7 +40,8 @@ export class Cluster implements Disposable {
   readonly mix: Mix;
   readonly scheduler: Scheduler;
   readonly trace: Trace;
-  readonly random: SimRandom;
+  /** Names of the operations and planned faults that took place, in order. */
+  readonly planned: string[] = [];
   readonly network: MemoryNetwork;
   readonly nodes: readonly SimNode[];
   readonly clients: readonly SimClient[];
@@ -54,13 +57,18 @@ export class Cluster implements Disposable {
   readonly #delays: SimRandom;
   readonly #pairMs = new Map<string, number>();
   #isHealed = false;
+  readonly #seedText: string;
+  readonly #only: ReadonlySet<string> | undefined;
+  #random: SimRandom;
 
-  constructor({ world, mix, seed, scheduler, onLine, onLog }: ClusterOptions) {
+  constructor({ world, mix, seed, scheduler, onLine, onLog, only }: ClusterOptions) {
     const seedText = `${mix.name} ${seed}`;
+    this.#seedText = seedText;
+    this.#only = only;
     this.mix = mix;
     this.scheduler = scheduler;
     this.trace = new Trace(scheduler, onLine);
-    this.random = new SimRandom(seedText, 'cluster');
+    this.#random = this.randomOf('cluster');
     this.#delays = new SimRandom(seedText, 'delays');
     const keeper = new Process('network', scheduler, {
       random: new SimRandom(seedText, 'network'),
@@ -92,9 +100,13 @@ export class Cluster implements Disposable {
           committed: (one, requests, outcome, isReplied) => {
             this.ledger.committed(one, requests, outcome, isReplied);
             if (isReplied) return;
-            const { nowMs } = this.trace;
-            const entries = acceptedEntries(one.domain, nowMs, requests, outcome);
-            for (const line of entries) this.trace.tell(line);
+            const { trace } = this;
+            const labels = {
+              nowMs: trace.nowMs,
+              label: (what: string, bytes: Uint8Array) => trace.label(what, bytes),
+            };
+            const entries = acceptedEntries(one.domain, labels, requests, outcome);
+            for (const line of entries) trace.tell(line);
           },
         },
       });
@@ -115,6 +127,30 @@ export class Cluster implements Disposable {
     );
     for (const node of this.nodes) node.onDeath = () => this.#revive(node);
     for (const client of this.clients) client.onDeath = () => this.#revive(client);
+  }
+
+  get random(): SimRandom {
+    return this.#random;
+  }
+  /** A stream of its own: what is drawn from it changes nothing for others. */
+  randomOf(...name: readonly (string | number)[]): SimRandom {
+    return new SimRandom(this.#seedText, ...name);
+  }
+  /** Work that draws from a stream of its own, for as long as it does not wait. */
+  drawing(random: SimRandom, work: () => void): void {
+    const before = this.#random;
+    this.#random = random;
+    try {
+      work();
+    } finally {
+      this.#random = before;
+    }
+  }
+  /** Whether a planned operation or fault takes place in this run; noted if it does. */
+  takesPlace(name: string): boolean {
+    if (this.#only?.has(name) === false) return false;
+    this.planned.push(name);
+    return true;
   }
 
   get isHealed(): boolean {

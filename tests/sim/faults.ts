@@ -116,10 +116,14 @@ export function beginFaults(cluster: Cluster): void {
   for (const [name, meanMs] of Object.entries(cluster.mix.events)) {
     // Object.entries loses the keys' type; the mix was written with it.
     const deed = deeds[name as keyof Events];
+    const times = cluster.randomOf('times', name);
+    let count = 0;
     const next = (): void => {
-      cluster.scheduler.after(cluster.random.between(0.3, 1.7) * meanMs, () => {
+      cluster.scheduler.after(times.between(0.3, 1.7) * meanMs, () => {
         if (cluster.isHealed) return;
-        deed(cluster);
+        count += 1;
+        const random = cluster.randomOf(name, count);
+        if (cluster.takesPlace(`${name} ${count}`)) cluster.drawing(random, () => deed(cluster));
         next();
       });
     };
@@ -128,12 +132,12 @@ export function beginFaults(cluster: Cluster): void {
   if (losesDisks(cluster.mix)) beginBackups(cluster);
 }
 
-function beginBackups(cluster: Cluster): void {
-  cluster.scheduler.after(cluster.random.between(2_000, 10_000), () => {
+function beginBackups(cluster: Cluster, random = cluster.randomOf('backups')): void {
+  cluster.scheduler.after(random.between(2_000, 10_000), () => {
     if (cluster.isHealed) return;
-    const node = cluster.random.pick(cluster.nodes);
+    const node = random.pick(cluster.nodes);
     if (node.isUp) cluster.backUp(node);
-    beginBackups(cluster);
+    beginBackups(cluster, random);
   });
 }
 

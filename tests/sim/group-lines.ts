@@ -9,10 +9,16 @@ import { hex, parseEntry, type ParsedEntry } from '@quicprochat/proto';
 import { fromBinary, GroupControlSchema } from '@quicprochat/proto/messages';
 import type { EntryAccepted, HistoryLine } from '../checkers/index.ts';
 
+/** When it is, and names for bytes (`Trace`). */
+interface Labels {
+  readonly nowMs: number;
+  readonly label: (what: string, bytes: Uint8Array) => string;
+}
+
 /** What a transaction of a node's store has accepted. */
 export function acceptedEntries(
   node: string,
-  atMs: number,
+  { nowMs: atMs, label }: Labels,
   requests: readonly OperationRequest[],
   outcome: BatchOutcome,
 ): EntryAccepted[] {
@@ -22,9 +28,9 @@ export function acceptedEntries(
     node,
     group: hex(entry.group),
     epoch,
-    hash: hex(hash),
-    parent: hex(entry.parent),
-    rejects: entry.rejects.map(hex),
+    hash: label('entry', hash),
+    parent: label('entry', entry.parent),
+    rejects: entry.rejects.map((rejected) => label('entry', rejected)),
   });
   return requests.flatMap(({ name, args }, index) => {
     const one = outcome.outcomes[index];
@@ -53,6 +59,7 @@ export function watchedGroups(
   inner: ClientStore,
   device: string,
   knownKeys: Set<string>,
+  label: Labels['label'],
   tell: Tell,
 ): Pick<ClientStore, 'groupLog' | 'groups'> {
   const { groupLog, groups } = inner;
@@ -64,8 +71,9 @@ export function watchedGroups(
         const { epoch, hash } = head;
         tell((atMs) => {
           const group = hex(groupId);
-          const authenticator = authenticatorAt(inner, groupId, epoch);
-          const of = { device, group, epoch, hash: hex(hash) };
+          const of = { device, group, epoch, hash: label('entry', hash) };
+          const keys = authenticatorAt(inner, groupId, epoch);
+          const authenticator = keys && label('keys', keys);
           return { kind: 'epoch', atMs, ...of, ...(authenticator && { authenticator }) };
         });
       },
@@ -110,10 +118,10 @@ function authenticatorAt(
   { groups }: ClientStore,
   groupId: Uint8Array,
   epoch: number,
-): string | undefined {
+): Uint8Array | undefined {
   if (Number(groups.epoch(groupId)) !== epoch) return undefined;
   const stored = groups.state(groupId);
   if (stored === undefined) return undefined;
   const group = restoreGroup({ cold: stored.cold, hot: stored.hot, past: [] });
-  return group.isActive ? hex(group.epochAuthenticator) : undefined;
+  return group.isActive ? group.epochAuthenticator : undefined;
 }

@@ -5,6 +5,7 @@
 import type { QpcClient } from '@quicprochat/client-lib';
 import type { Cluster } from './cluster.ts';
 import type { SimClient } from './client.ts';
+import type { SimRandom } from './process.ts';
 
 export interface GroupAction {
   readonly name: string;
@@ -17,6 +18,7 @@ interface GroupParts {
   readonly one: SimClient;
   readonly client: QpcClient;
   readonly op: number;
+  readonly random: SimRandom;
 }
 
 /** Share of the changes that go into the largest group. */
@@ -31,17 +33,17 @@ const changes: readonly (readonly [name: string, weight: number, change: Change]
   [
     'add',
     30,
-    async ({ cluster, client }, id, members) => {
+    async ({ cluster, client, random }, id, members) => {
       const others = usersOf(cluster).filter((userId) => !members.includes(userId));
-      if (others.length > 0) await client.addMembers(id, [cluster.random.pick(others)]);
+      if (others.length > 0) await client.addMembers(id, [random.pick(others)]);
     },
   ],
   [
     'remove',
     10,
-    async ({ cluster, one, client }, id, members) => {
+    async ({ one, client, random }, id, members) => {
       const others = members.filter((userId) => userId !== one.parts.userId);
-      if (others.length > 0) await client.removeMembers(id, [cluster.random.pick(others)]);
+      if (others.length > 0) await client.removeMembers(id, [random.pick(others)]);
     },
   ],
   ['leave', 4, async ({ client }, id) => client.leave(id)],
@@ -53,14 +55,14 @@ const changes: readonly (readonly [name: string, weight: number, change: Change]
   [
     'timer',
     6,
-    async ({ cluster, client }, id) =>
-      client.updateMetadata(id, { expirySeconds: cluster.random.pick(timersS) }),
+    async ({ client, random }, id) =>
+      client.updateMetadata(id, { expirySeconds: random.pick(timersS) }),
   ],
   [
     'role',
     14,
-    async ({ cluster, client }, id, members) =>
-      client.setRole(id, cluster.random.pick(members), cluster.random.pick(roles)),
+    async ({ client, random }, id, members) =>
+      client.setRole(id, random.pick(members), random.pick(roles)),
   ],
   ['new keys', 18, async ({ client }, id) => client.rotateKeys(id)],
 ];
@@ -69,14 +71,13 @@ export const groupActions: readonly GroupAction[] = changes.map(([name, weight, 
   name,
   weight,
   async run(parts) {
-    const { cluster, client } = parts;
+    const { client, random } = parts;
     const open = client.conversations().filter(({ ended }) => ended === undefined);
     if (open.length === 0) return;
     const sized = await Promise.all(
       open.map(async ({ id }) => ({ id, members: await client.members(id) })),
     );
     const largest = sized.reduce((a, b) => (b.members.length > a.members.length ? b : a));
-    const { random } = cluster;
     const { id, members } = random.chance(shareOfLargest) ? largest : random.pick(sized);
     await change(parts, id, members);
   },

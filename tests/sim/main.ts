@@ -2,13 +2,14 @@
  * `npm run sim`: runs seeds and says what happened (docs/simulator.md lists the options). Exits with 1
  * when a run had a violation.
  */
-import { appendFileSync, existsSync, readFileSync } from 'node:fs';
+import { appendFileSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { fork, type ChildProcess } from 'node:child_process';
 import { randomInt } from 'node:crypto';
 import { parseArgs } from 'node:util';
 import { mixes, mixNamed, mixOfSeed } from './mixes.ts';
 import { replayCommand, Report, summaryOf, type RunSummary } from './report.ts';
 import { runSeed } from './run.ts';
+import { shrink } from './shrink.ts';
 import { keptSeeds } from './seeds.ts';
 import { makeWorld, type World } from './world.ts';
 
@@ -19,18 +20,15 @@ interface Job {
   readonly nights: number | undefined;
   readonly isTwice: boolean;
   readonly isTraced: boolean;
+  /** Of the planned operations and faults only these. */
+  readonly only?: readonly string[];
 }
 
 let world: Promise<World> | undefined;
 
-async function run({ seed, mix, operations, nights, isTwice, isTraced }: Job): Promise<RunSummary> {
-  const options = {
-    world: await (world ??= makeWorld()),
-    seed,
-    mix: mixNamed(mix),
-    ...(operations === undefined ? {} : { operations }),
-    ...(nights === undefined ? {} : { nights }),
-  };
+async function run(job: Job): Promise<RunSummary> {
+  const { isTwice, isTraced } = job;
+  const options = await optionsOf(job);
   const before = process.cpuUsage();
   const result = await runSeed({
     ...options,
@@ -49,6 +47,39 @@ async function run({ seed, mix, operations, nights, isTwice, isTraced }: Job): P
   if (again.hash === result.hash) return summary;
   const text = `the trace was ${result.hash} and then ${again.hash}`;
   return { ...summary, violations: [...summary.violations, { checker: 'deterministic', text }] };
+}
+
+async function optionsOf({ seed, mix, operations, nights, only }: Job) {
+  return {
+    world: await (world ??= makeWorld()),
+    seed,
+    mix: mixNamed(mix),
+    ...(operations === undefined ? {} : { operations }),
+    ...(nights === undefined ? {} : { nights }),
+    ...(only === undefined ? {} : { only: new Set(only) }),
+  };
+}
+
+/** Runs that shrinking one failure may take. */
+const shrinkRuns = 60;
+
+/** Looks for a smaller run of a seed that fails in the same way, and writes down what is left in it. */
+async function shrinkJob(job: Job): Promise<void> {
+  const options = await optionsOf(job);
+  const { violations, planned } = await runSeed(options);
+  const checkers = new Set(violations.map(({ checker }) => checker));
+  if (checkers.size === 0) throw new Error(`seed ${job.seed} ${job.mix} does not fail`);
+  const fails = async (only: ReadonlySet<string>): Promise<boolean> => {
+    const result = await runSeed({ ...options, only });
+    const isSame = result.violations.some(({ checker }) => checkers.has(checker));
+    console.log(`${only.size} of ${planned.length}: ${isSame ? 'fails' : 'passes'}`);
+    return isSame;
+  };
+  const { kept, runs } = await shrink(planned, fails, shrinkRuns);
+  const file = `sim-${job.seed}-${job.mix}.json`;
+  writeFileSync(file, `${JSON.stringify(kept)}\n`);
+  console.log(`${kept.length} of ${planned.length} after ${runs} runs: ${kept.join(', ')}`);
+  console.log(`  again: ${replayCommand(job)} --only ${file}`);
 }
 
 /** Runs all jobs in processes of their own; `done` hears of each. */
@@ -137,6 +168,8 @@ async function main(): Promise<void> {
       kept: { type: 'boolean', default: false },
       summary: { type: 'boolean', default: false },
       minutes: { type: 'string' },
+      shrink: { type: 'boolean', default: false },
+      only: { type: 'string' },
     },
   });
   if (values.mixes) {
@@ -162,6 +195,11 @@ async function main(): Promise<void> {
   const isDone = new Set(
     values.json === undefined ? [] : readRuns(values.json).map(({ seed, mix }) => `${seed} ${mix}`),
   );
+  // A file that --shrink wrote.
+  const only =
+    values.only === undefined
+      ? undefined
+      : (JSON.parse(readFileSync(values.only, 'utf8')) as readonly string[]);
   const all = chosen.map(({ seed, mix }) => ({
     seed,
     mix: (mix === undefined ? mixOfSeed(seed) : mixNamed(mix)).name,
@@ -169,7 +207,12 @@ async function main(): Promise<void> {
     nights: values.nights === undefined ? undefined : Number(values.nights),
     isTwice: values.twice,
     isTraced: values.trace,
+    ...(only === undefined ? {} : { only }),
   }));
+  if (values.shrink) {
+    for (const job of all) await shrinkJob(job);
+    return;
+  }
   const jobs = all.filter(({ seed, mix }) => !isDone.has(`${seed} ${mix}`));
   if (jobs.length < all.length) console.log(`${all.length - jobs.length} runs are in the file`);
   const endMs =

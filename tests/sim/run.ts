@@ -31,6 +31,11 @@ export interface RunOptions {
    * held: invariants, doubles and what is readable are judged all the same.
    */
   readonly nights?: number;
+  /**
+   * Of the planned operations and faults only these take place (`RunResult.planned`), beside calls that
+   * get lost and deaths at crash points. The others draw as before.
+   */
+  readonly only?: ReadonlySet<string>;
   readonly onLine?: (line: string) => void;
   readonly onLog?: LogSink;
 }
@@ -43,6 +48,8 @@ export interface RunResult {
   readonly violations: readonly Violation[];
   readonly faults: ReadonlyMap<string, number>;
   readonly work: WorkDone;
+  /** Names of the operations and planned faults that took place, in order. */
+  readonly planned: readonly string[];
   readonly history: History;
   /** Events that the scheduler ran, and simulated time (ms). */
   readonly steps: number;
@@ -70,7 +77,7 @@ const lookAroundMs = 4 * 60_000;
 const workMaxMs = 4 * 3600_000;
 
 export async function runSeed(options: RunOptions): Promise<RunResult> {
-  const { world, seed, mix, operations = operationsDefault, onLine, onLog } = options;
+  const { world, seed, mix, operations = operationsDefault, onLine, onLog, only } = options;
   const { nights = mix.nights } = options;
   const owing = { epochsKept, isSealedAnew: nights > 0 };
   const areLossesJudged = !losesDisks(mix) || nights > 0;
@@ -83,6 +90,7 @@ export async function runSeed(options: RunOptions): Promise<RunResult> {
     scheduler,
     ...(onLine === undefined ? {} : { onLine }),
     ...(onLog === undefined ? {} : { onLog }),
+    ...(only === undefined ? {} : { only }),
   });
   const { trace, ledger, violations } = cluster;
   cluster.start();
@@ -146,6 +154,7 @@ export async function runSeed(options: RunOptions): Promise<RunResult> {
       ...unexplained(history),
     ],
     faults: trace.faults,
+    planned: cluster.planned,
     work: done ?? { counts: new Map(), operations: 0 },
     history,
     steps: scheduler.steps,

@@ -13,10 +13,22 @@ export class Trace {
   readonly #scheduler: Scheduler;
   readonly #onLine: ((line: string) => void) | undefined;
   readonly #hash = createHash('sha256');
+  readonly #labels = new Map<string, string>();
 
   constructor(scheduler: Scheduler, onLine?: (line: string) => void) {
     this.#scheduler = scheduler;
     this.#onLine = onLine;
+  }
+
+  /**
+   * A name for bytes that differ from run to run, since WebCrypto and MLS draw some of their own: equal for
+   * equal bytes, and by the order in which they come up.
+   */
+  label(what: string, bytes: Uint8Array): string {
+    const key = `${what} ${Buffer.from(bytes).toString('hex')}`;
+    const known = this.#labels.get(key) ?? `${what}${this.#labels.size + 1}`;
+    this.#labels.set(key, known);
+    return known;
   }
 
   /** Something that happened, for the hash and the reader. */

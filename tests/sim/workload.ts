@@ -7,6 +7,8 @@ import type { QpcClient } from '@quicprochat/client-lib';
 import type { Cluster } from './cluster.ts';
 import type { SimClient } from './client.ts';
 import { groupActions } from './group-work.ts';
+import type { Mix } from './mixes.ts';
+import type { SimRandom } from './process.ts';
 
 /** An operation that takes longer counts as unknown (ms); its work may go on. */
 const patienceMs = 120_000;
@@ -28,6 +30,8 @@ interface Context {
   readonly client: QpcClient;
   /** Number of the operation. */
   readonly op: number;
+  /** What this operation draws. */
+  readonly random: SimRandom;
 }
 
 const actions: readonly Action[] = [
@@ -44,12 +48,12 @@ const actions: readonly Action[] = [
   {
     name: 'offline',
     weight: 4,
-    async run({ cluster, one }) {
-      const { network, scheduler } = cluster;
+    async run({ cluster, one, random }) {
+      const { network, scheduler, mix } = cluster;
       const node = cluster.nodeOf(one).domain;
       network.cut(one.name, node);
       network.cut(node, one.name);
-      scheduler.after(cluster.downMs(), () => {
+      scheduler.after(random.between(...mix.downMs), () => {
         network.heal(one.name, node);
         network.heal(node, one.name);
       });
@@ -58,34 +62,34 @@ const actions: readonly Action[] = [
   {
     name: 'create',
     weight: 0.6,
-    async run({ cluster, one, client, op }) {
+    async run({ cluster, one, client, op, random }) {
       // Its node would be the only hub, and forget the group.
       if (cluster.mix.events.restoreOneNode !== undefined) return;
       const users = [...new Set(cluster.clients.map(({ parts }) => parts.userId))];
       const others = users.filter((userId) => userId !== one.parts.userId);
-      const members = others.filter(() => cluster.random.chance(0.4));
-      if (members.length === 0) members.push(cluster.random.pick(others));
+      const members = others.filter(() => random.chance(0.4));
+      if (members.length === 0) members.push(random.pick(others));
       await client.createConversation({ name: `made by ${op}`, members });
     },
   },
   {
     name: 'add',
     weight: 0.4,
-    async run({ cluster, one, client }) {
+    async run({ cluster, one, client, random }) {
       const own = client.conversations().filter(({ creator }) => creator === one.parts.userId);
       if (own.length === 0) return;
-      const { id } = cluster.random.pick(own);
+      const { id } = random.pick(own);
       const members = await client.members(id);
       const users = [...new Set(cluster.clients.map(({ parts }) => parts.userId))];
       const others = users.filter((user) => user !== one.parts.userId && !members.includes(user));
-      if (others.length > 0) await client.addMembers(id, [cluster.random.pick(others)]);
+      if (others.length > 0) await client.addMembers(id, [random.pick(others)]);
     },
   },
   {
     name: 'look up',
     weight: 2,
-    async run({ cluster, client }) {
-      await client.lookUp(cluster.random.pick(cluster.clients).parts.userId);
+    async run({ cluster, client, random }) {
+      await client.lookUp(random.pick(cluster.clients).parts.userId);
     },
   },
   {
@@ -101,10 +105,10 @@ const weightOf = (list: readonly Action[]): number =>
 const totalWeight = weightOf(actions);
 const groupWeight = weightOf(groupActions);
 
-async function send({ cluster, client, op, one }: Context, count: number): Promise<void> {
+async function send({ client, op, one, random }: Context, count: number): Promise<void> {
   const conversations = client.conversations().filter(({ ended }) => ended === undefined);
   if (conversations.length === 0) return;
-  const { id } = cluster.random.pick(conversations);
+  const { id } = random.pick(conversations);
   for (let n = 0; n < count && one.isUp; n += 1) await client.send(id, `message ${op} ${n}`);
 }
 
@@ -128,7 +132,7 @@ async function read({ cluster, one, client }: Context): Promise<void> {
   timer.cancel();
 }
 
-function choose({ random, mix }: Cluster): Action {
+function choose(random: SimRandom, mix: Mix): Action {
   // Mixes without group changes draw nothing for them.
   if (mix.groups > 0 && random.chance(mix.groups)) {
     return pickByWeight(groupActions, random.share() * groupWeight);
@@ -160,32 +164,34 @@ export interface WorkDone {
 /** Begins operations at random times until there were `count`. Resolves when the last has begun. */
 export async function work(cluster: Cluster, count: number): Promise<WorkDone> {
   const counts = new Map<string, number>();
+  const times = cluster.randomOf('times of operations');
   let op = 0;
   while (op < count) {
     await new Promise<void>((resolve) => {
-      const waitMs = cluster.random.between(0.2, 1.8) * cluster.mix.thinkMs;
+      const waitMs = times.between(0.2, 1.8) * cluster.mix.thinkMs;
       cluster.scheduler.after(waitMs, resolve);
     });
     const alive = cluster.clients.filter(({ isUp }) => isUp);
     if (alive.length === 0) continue;
-    const one = cluster.random.pick(alive);
-    const action = choose(cluster);
     op += 1;
+    const random = cluster.randomOf('operation', op);
+    if (!cluster.takesPlace(`operation ${op}`)) continue;
+    const one = random.pick(alive);
+    const action = choose(random, cluster.mix);
     counts.set(action.name, (counts.get(action.name) ?? 0) + 1);
-    cluster.background(operate(cluster, one, action, op), `${one.name} ${action.name} ${op}`);
+    cluster.background(
+      operate({ cluster, one, client: one.client, op, random }, action),
+      `${one.name} ${action.name} ${op}`,
+    );
   }
   return { counts, operations: op };
 }
 
 /** One operation, with its lines in the history. Rejects with what is no error of ours. */
-async function operate(
-  cluster: Cluster,
-  one: SimClient,
-  action: Action,
-  op: number,
-): Promise<void> {
+async function operate(context: Context, action: Action): Promise<void> {
+  const { cluster, one, op } = context;
   const { trace } = cluster;
-  const { client, process } = one;
+  const { process } = one;
   const tell = (kind: 'ok' | 'fail' | 'unknown', reason?: string): void => {
     if (isTold) return;
     isTold = true;
@@ -195,7 +201,7 @@ async function operate(
   trace.tell({ kind: 'invoke', atMs: trace.nowMs, op, device: one.name, action: action.name });
   const timer = process.runtime.clock.timer(patienceMs, () => tell('unknown', 'late'));
   try {
-    await action.run({ cluster, one, client, op });
+    await action.run(context);
     if (!process.isDead || action.name === 'restart') tell('ok');
   } catch (error) {
     if (process.isDead && action.name !== 'restart') return;
