@@ -70,7 +70,10 @@ test('two people with cards begin to talk while no node runs, and lose nothing w
   await Promise.all([anna.client.online(), bert.client.online()]);
   await rotated;
   await anna.client.addMembers(id, [carl.userId]);
-  await carl.joined();
+  await Promise.all([
+    carl.joined(),
+    bert.events.first(({ type }) => type === 'membersChanged', 'carl to be known to bert'),
+  ]);
   await bert.client.send(id, 'four');
   assert.deepEqual(await carl.texts(1), ['four']);
   assert.deepEqual(await anna.texts(1), ['four']);
