@@ -1,6 +1,7 @@
 /**
  * Hours of ordinary life for one engine: steady calls, blobs, connections that come and go, against
- * a server in a process of its own; RSS of both sides over time, with its slope.
+ * a server in a process of its own; RSS of both sides over time, with its slope. Growth fails a run of
+ * four hours or more.
  * Usage: `npm run soak -- [minutes] [engine]`.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -12,6 +13,9 @@ const [minutes = '30', name = 'quic'] = process.argv.slice(2);
 const engine = engineNames.find((known) => known === name) ?? 'quic';
 const endMs = performance.now() + Number(minutes) * 60_000;
 const users = 40;
+/** Long enough to tell growth from allocators that settle (minutes), and what may grow then (KiB). */
+const judgedFrom = 240;
+const allowedPerHour = 8 * 1024;
 const dice = new Dice();
 console.log(`seed ${dice.seed}, ${minutes} minutes, engine ${engine}, ${users} users`);
 
@@ -53,9 +57,12 @@ await Promise.all([
 ]);
 const settled = memory.slice(Math.floor(memory.length / 4));
 console.log(`${counts.calls} calls over ${counts.connections} connections`);
+let isFlat = true;
 for (const side of ['server', 'client'] as const) {
   const list = memory.map((one) => (one[side] / 1024).toFixed(0)).join(' ');
   const perHour = slope(settled.map((one) => [one.minute / 60, one[side]] as const));
   console.log(`${side}: RSS in MiB ${list}; slope ${perHour.toFixed(0)} KiB per hour`);
+  if (Number(minutes) >= judgedFrom && perHour > allowedPerHour) isFlat = false;
 }
-process.exit(0);
+if (!isFlat) console.log('FAILED: memory grows');
+process.exit(isFlat ? 0 : 1);
