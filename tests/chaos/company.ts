@@ -29,7 +29,7 @@ const joinMs = 120_000;
 const receiptMs = 1_500;
 const flushMs = 20_000;
 /** A loaded machine takes its time, and a slow start is no finding (ms). */
-export const readyMs = 120_000;
+export const readyMs = 600_000;
 
 export interface CompanyOptions {
   readonly directory: string;

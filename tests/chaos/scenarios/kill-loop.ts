@@ -16,7 +16,7 @@ const lifeMs = 1_500;
 const awayMs = 800;
 /** Waits for a sign of life are given up after this (ms). */
 const signMs = 20_000;
-const settleMs = 240_000;
+const settleMs = 600_000;
 
 export const killLoop: Scenario = {
   name: 'kill-loop',
