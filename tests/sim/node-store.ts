@@ -158,12 +158,17 @@ export class SimChannel implements StoreChannel {
       return;
     }
     this.#replyAtMs = Math.max(this.#replyAtMs, scheduler.nowMs + commitMs() / 4);
-    scheduler.after(this.#replyAtMs - scheduler.nowMs, reply);
-    if (isReading) return;
-    scheduler.after(commitMs() / 2, () => {
+    const checkpoint = (): void => {
       if (process.isDead || this.#isClosed) return;
       this.#core.checkpointIfDue();
       dies('node:after-checkpoint');
+    };
+    // Where nobody dies at it, it needs no moment of its own.
+    const isOwnStep = !isReading && mayDie?.('node:after-checkpoint') !== false;
+    scheduler.after(this.#replyAtMs - scheduler.nowMs, () => {
+      reply();
+      if (!isReading && !isOwnStep) checkpoint();
     });
+    if (isOwnStep) scheduler.after(commitMs() / 2, checkpoint);
   }
 }
