@@ -4,7 +4,14 @@
  * own commits and of the intents that they are for, evidence against a hub. Rows, answers of a hub and the
  * log itself all come this way, so that it does not matter by which of them an entry comes first.
  */
-import { checkEvidence, hex, jitter, parseEntry, sameBytes, type Runtime } from '@quicprochat/proto';
+import {
+  checkEvidence,
+  hex,
+  jitter,
+  parseEntry,
+  sameBytes,
+  type Runtime,
+} from '@quicprochat/proto';
 import {
   CertifiedEntrySchema,
   fromBinary,
@@ -106,7 +113,7 @@ export class GroupWalker {
       const found = pendings.find(({ commitHash }) => Buffer.compare(commitHash, hash) === 0);
       return found && restoreGroup({ cold: found.cold, hot: found.hot, past: [found.past] });
     };
-    const standingOf = (hash: Uint8Array) => standings.of(groupId, hash);
+    const standingOf = (hash: Uint8Array) => standings.of(view.group, hash);
     const parts = { mls, keysOf: hubKeys.of, pendingOf, standingOf, keys: freshness };
     const walk = await walkLog(parts, view, controls);
     const keys: EnvelopeKey[] = [];
@@ -282,7 +289,7 @@ export class GroupWalker {
       const ours = store.groupLog.headAt(groupId, entry.epoch);
       if (ours === undefined || Buffer.compare(ours.hash, entry.hash) === 0) continue;
       // More than half of the others go on behind this one, without what was applied here.
-      const isPassedOver = this.#parts.standings.of(groupId, ours.hash)?.decision === 'rejected';
+      const isPassedOver = this.#parts.standings.of(group, ours.hash)?.decision === 'rejected';
       if (isPassedOver && entry.entry.rejects.some((one) => sameBytes(one, ours.hash))) {
         this.lose(batch, group, 'BEHIND');
       }

@@ -308,7 +308,8 @@ describe('what devices say of a commit', () => {
     await commitBadly(where, keys.flat());
     const { hash, epoch } = headOf(where);
     for (const row of directory.hub.takeRows(mallory.rid, alice.rid)) await alice.receive(row);
-    const standing = () => alice.groups.standings.of(id, hash);
+    const group = await groupOf(alice, id);
+    const standing = () => alice.groups.standings.of(group, hash);
     assert.deepEqual(standing(), { decision: 'open', isRefusedHere: true });
 
     const vote = (by: SigningKey, applied: boolean, device = by.publicKey) => {
@@ -356,6 +357,48 @@ describe('what devices say of a commit', () => {
     await say({ votes: [vote(bob.identityKey, true), vote(carol.identityKey, true)] });
     assert.equal(standing()?.decision, 'rejected');
   });
+});
+
+test('who was removed does not undo that by refusing what was before', async () => {
+  const id = await alice.conversations.create('two of us', [mallory.userId]);
+  await exchange(...all);
+  const before = await groupOf(mallory, id);
+  const parent = directory.hub.copyOf(id).at(-1)?.parsed;
+  assert(parent !== undefined);
+  await alice.conversations.rotateKeys(id);
+  const entry = directory.hub.copyOf(id).at(-1)?.parsed;
+  assert(entry !== undefined);
+  alice.events.length = 0;
+  await alice.conversations.removeMembers(id, [mallory.userId]);
+  // mallory alone had a vote on alice's keys, and goes on from before them.
+  const said = Buffer.concat([id, entry.hash, Buffer.of(0)]);
+  const signature = signStatement('qpc/standing/1', said, mallory.identityKey);
+  const message = create(GroupStandingSchema, {
+    ...{ group: id, epoch: BigInt(entry.epoch), entry: entry.hash, from: mallory.rid },
+    votes: [{ device: mallory.rid, applied: false, signature }],
+    id: random.bytes(16),
+  });
+  const { key } = await envelopeKeyOf(mallory.mls, before);
+  const content = { kind: 'groupStanding', bytes: toBinary(GroupStandingSchema, message) } as const;
+  await alice.receive({ mid: random.bytes(16), payload: sealChannel({ content, key, random }) });
+  const made = await mallory.mls.rekey(before);
+  const facts = { ...made, isRemoval: false, joinPub, rejects: [entry.hash] };
+  const own = await sealCommit(mallory.mls, before, parent, facts, random);
+  await directory.callerOf(mallory.rid).call(methods.submitCommit, {
+    entry: own.entry,
+    commit: own.envelope,
+    mid: random.bytes(16),
+    targets: [{ rid: alice.rid, domain: host }],
+  });
+  for (const row of directory.hub.takeRows(mallory.rid, alice.rid)) await alice.receive(row);
+  await alice.settle();
+  const now = await groupOf(alice, id);
+  assert.deepEqual(
+    now.members().map(({ userId }) => userId),
+    [alice.userId],
+  );
+  assert.equal(lastOf(alice, 'leftBehind'), undefined);
+  await alice.conversations.rotateKeys(id);
 });
 
 describe('a commit that adds whom no log vouches for', () => {

@@ -103,14 +103,14 @@ export class Standings {
     while (this.#speaking.size > 0) await Promise.all(this.#speaking);
   }
 
-  /** What is known of an entry; undefined when nobody doubted it. */
-  of(groupId: Uint8Array, hash: Uint8Array): Standing | undefined {
+  /** What is known of an entry; undefined when nobody doubted it. `group`: as this device is in it now. */
+  of(group: MlsGroup, hash: Uint8Array): Standing | undefined {
     const { store, runtime, rid } = this.#parts;
-    const row = store.standings.doubt(groupId, hash);
+    const row = store.standings.doubt(group.groupId, hash);
     if (row === undefined) return undefined;
-    const votes = store.standings.votes(groupId, hash);
+    const votes = store.standings.votes(group.groupId, hash);
     return {
-      decision: decide(row, votes, runtime.clock.now()),
+      decision: decide(row, counted(row, group, votes), runtime.clock.now()),
       isRefusedHere: votes.some((vote) => !vote.isApplied && sameBytes(vote.device, rid)),
     };
   }
@@ -221,13 +221,14 @@ export class Standings {
       if (epoch > group.epoch) batch.after(() => this.#parts.onNews(groupId));
       return;
     }
-    const before = decide(row, store.standings.votes(groupId, hash), batch.nowMs);
+    const known = store.standings.votes(groupId, hash);
+    const before = decide(row, counted(row, group, known), batch.nowMs);
     batch.write(() => {
       for (const vote of votes) store.standings.addVote(groupId, hash, vote);
     });
     batch.after(() => {
       if (from !== undefined) this.#remember(hash, from.identityPub, votes);
-      const { decision } = this.of(groupId, hash) ?? {};
+      const { decision } = this.of(group, hash) ?? {};
       if (decision !== before) this.#decided(row, group, decision === 'rejected');
       if (asks && from !== undefined) this.#say(row, from);
     });
@@ -394,6 +395,20 @@ export function decide(
   const applied = users(true);
   const isOld = nowMs - seenMs >= standingLimits.aloneMs;
   return applied > 0 && (2 * applied >= voters.length || isOld) ? 'taken' : 'open';
+}
+
+/**
+ * Who applied an entry and is behind it does not go back on the word of whoever was removed since: nobody undoes
+ * its own removal.
+ */
+function counted(
+  { cause }: DoubtRow,
+  group: MlsGroup,
+  votes: readonly VoteRow[],
+): readonly VoteRow[] {
+  if (cause !== 'APPLIED') return votes;
+  const users = new Set(group.members().map(({ userId }) => userId));
+  return votes.filter(({ userId }) => users.has(userId));
 }
 
 /** Users in both groups, without whose commit it is. */
