@@ -53,8 +53,8 @@ export const mutants: readonly Mutant[] = [
     edits: [
       {
         file: 'client-lib/writer.ts',
-        from: '    this.write(() => this.#store.inbox.putCursor(inboxLog, cursor));',
-        to: '    this.#store.transaction(() => this.#store.inbox.putCursor(inboxLog, cursor));',
+        from: '    this.write(() => this.#store.inbox.putCursor(log, cursor));',
+        to: '    this.#store.transaction(() => this.#store.inbox.putCursor(log, cursor));',
       },
     ],
   },
