@@ -31,7 +31,7 @@ export const channelSyncLimits = {
 export interface ChannelSyncParts {
   readonly store: ClientStore;
   readonly runtime: Runtime;
-  readonly receiver: Pick<Receiver, 'receive' | 'passGap'>;
+  readonly receiver: Pick<Receiver, 'receive' | 'passGap' | 'passLost'>;
   /** Rows may have been lost before they came here; done when it is durable what is to be asked for. */
   readonly onRowsLost: () => Promise<void>;
   /** The node shows this device no such channel, although its group has it. */
@@ -49,6 +49,8 @@ export class ChannelSync {
   readonly #parts: ChannelSyncParts;
   /** Channels that the node did not show us, by cid in hex. */
   readonly #resting = new Map<string, Rest>();
+  /** Channels of which the node said that it knows no later state of this store, by cid in hex. */
+  readonly #checked = new Set<string>();
   #turn = 0;
   #wake: () => void = () => undefined;
 
@@ -99,6 +101,7 @@ export class ChannelSync {
       await clock.sleep(restMs, signal).catch(() => undefined);
       return;
     }
+    for (const { cid } of due) await this.#checkCopy(session, cid);
     const { perCall, turnMs } = channelSyncLimits;
     const isMore = due.length > perCall;
     this.#turn = isMore ? (this.#turn + perCall) % due.length : 0;
@@ -130,6 +133,32 @@ export class ChannelSync {
       if (!(await this.#mend(error, some))) throw error;
     }
     if (isPolling()) await clock.sleep(turnMs, signal).catch(() => undefined);
+  }
+
+  /**
+   * What this device acked is in its store, unless that is an older copy of itself: a file can be copied
+   * back only while it is closed, so each channel is asked for once. What was acked since, senders have.
+   */
+  async #checkCopy(session: Session, cid: Uint8Array): Promise<void> {
+    const { store, receiver, onRowsLost } = this.#parts;
+    const key = hex(cid);
+    const cursor = store.inbox.cursor(cid);
+    if (cursor === undefined || this.#checked.has(key)) return;
+    let fetched: FetchResponse;
+    try {
+      const request = { log: { cid }, after: BigInt(cursor.seq), maxRows: 1 };
+      fetched = await session.call(methods.fetch, request, { signal: session.signal });
+    } catch (error) {
+      // The next question finds out, and what to do.
+      if (hasReason(error, 'BAD_CURSOR', 'UNKNOWN_CHANNEL')) return;
+      throw error;
+    }
+    const acked = seqOf(fetched.acked);
+    if (sameBytes(fetched.storeId, cursor.storeId) && acked > cursor.seq) {
+      await onRowsLost();
+      await receiver.passLost(acked, cursor.storeId, cid);
+    }
+    this.#checked.add(key);
   }
 
   async #take(session: Session, cid: Uint8Array, fetched: FetchResponse): Promise<void> {

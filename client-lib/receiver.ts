@@ -169,11 +169,11 @@ export class Receiver {
    * older copy of itself. Recorded and passed; nothing is sealed with its keys any more. Throws like
    * `receive`.
    */
-  passLost(to: number, storeId: Uint8Array): Promise<void> {
+  passLost(to: number, storeId: Uint8Array, log: Uint8Array = inboxLog): Promise<void> {
     const { store, writer } = this.#parts;
     return writer.run(async (batch) => {
-      const next = (batch.cursor(inboxLog)?.seq ?? 0) + 1;
-      if (to < next || !isNext(batch, inboxLog, storeId, next)) return;
+      const next = (batch.cursor(log)?.seq ?? 0) + 1;
+      if (to < next || !isNext(batch, log, storeId, next)) return;
       batch.write(() => {
         store.inbox.addGap(storeId, next, to, batch.nowMs);
         store.groups.markStale(batch.nowMs);
@@ -181,7 +181,7 @@ export class Receiver {
           if (ended === undefined) store.resync.want(groupId, 'STALE', batch.nowMs);
         }
       });
-      batch.moveCursor(inboxLog, { storeId, seq: to });
+      batch.moveCursor(log, { storeId, seq: to });
       batch.after(() => this.#emit({ type: 'storeRestored', from: next, to }));
     });
   }

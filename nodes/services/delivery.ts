@@ -192,6 +192,7 @@ function wireFetched(
 ): MessageInitShape<typeof FetchResponseSchema> {
   return {
     ...wireRead(fetched, storeId),
+    acked: BigInt(fetched.acked ?? 0),
     rows: fetched.rows.map((row) => ({
       ...row,
       seq: BigInt(row.seq),

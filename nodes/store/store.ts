@@ -276,6 +276,8 @@ export interface Fetched {
   readonly rows: readonly InboxRow[];
   /** Rows the reader asked for that are gone without its ack. */
   readonly gap: { readonly from: number; readonly to: number } | undefined;
+  /** Of a channel: up to where the reader has acked. */
+  readonly acked?: number;
 }
 
 /** As `Fetched`, with headers in the place of rows. */

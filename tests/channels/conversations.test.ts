@@ -130,7 +130,7 @@ suite('a conversation with a channel', () => {
       }
     };
     await company.talk(alice, [bob, carol]);
-    for (let n = 0; n < 4; n += 1) {
+    for (let n = 0; n < 2; n += 1) {
       await sayAll(`before ${n}`);
       company.clock.jump(stepMs);
     }
@@ -140,7 +140,7 @@ suite('a conversation with a channel', () => {
     await company.heard(all, said);
 
     await alice.client.updateMetadata(company.id, { directDevices: 32 });
-    for (let n = 0; n < 4; n += 1) {
+    for (let n = 0; n < 2; n += 1) {
       await sayAll(`back ${n}`);
       company.clock.jump(stepMs);
     }
@@ -221,5 +221,32 @@ suite('a conversation with a channel', () => {
     const fresh = await company.channel(bob);
     assert.notDeepEqual(fresh, cid);
     assert.deepEqual(await company.channel(alice), fresh);
+  });
+
+  test('a device that comes back by an external commit finds a channel that works', async () => {
+    await company.talk(alice, [bob, carol]);
+    const { id } = company;
+    const cid = await company.channel(alice);
+    await carol.close();
+    const copy = `${carol.storePath}.copy`;
+    cpSync(carol.storePath, copy);
+    await carol.open();
+    await carol.start();
+    await carol.client.send(id, 'soon forgotten');
+    await company.heard([alice, bob], ['soon forgotten']);
+    await carol.close();
+    for (const ending of ['', '-wal', '-shm'])
+      rmSync(`${carol.storePath}${ending}`, { force: true });
+    cpSync(copy, carol.storePath);
+    await carol.open();
+    await carol.start();
+    await carol.events.first(({ type }) => type === 'storeRestored', 'the node to tell carol');
+    await company.until('carol to be back', () =>
+      carol.client.conversations().every(({ isStale }) => !isStale),
+    );
+    await carol.client.send(id, 'here again');
+    await alice.client.send(id, 'welcome');
+    await company.heard([alice, bob, carol], ['here again', 'welcome']);
+    assert.notDeepEqual(await company.channel(alice), cid);
   });
 });

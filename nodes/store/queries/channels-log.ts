@@ -271,7 +271,7 @@ export function channelLogQueries(
       needHead(seen, after, 'after');
       const fetched = reads.fetch(seen, position(cursor, after), maxRows, maxBytes);
       touch(nowMs, channel, cursor);
-      return fetched;
+      return { ...fetched, acked: cursor.acked };
     },
 
     peek(rid, cid, after, maxRows) {
