@@ -314,7 +314,10 @@ export class Resyncs {
     const { store, pull } = this.#parts;
     const { groupId } = row;
     const view = await pull.view(groupId);
-    if (view === undefined) return;
+    if (view === undefined) {
+      store.transaction(() => store.resync.drop(groupId));
+      return;
+    }
     const answer = await this.#ask(sent, view.group.hubs);
     if (!answer.isAccepted) {
       // Somebody else's commit won: the next try begins where the log ends then.
@@ -415,7 +418,7 @@ function isWelcome(payload: Uint8Array): boolean {
   }
 }
 
-/** Whether the hub will never take these bytes. */
+/** Whether these bytes are of no use any more: no hub takes them, or this device is further on. */
 function isFinal(error: unknown): boolean {
-  return hasReason(error, 'BAD_FIELD', 'BAD_SIGNATURE', 'PEER_DENIED', 'TOO_LARGE');
+  return hasReason(error, 'BAD_STATE', 'BAD_FIELD', 'BAD_SIGNATURE', 'PEER_DENIED', 'TOO_LARGE');
 }
