@@ -60,7 +60,7 @@ export interface RunResult {
   readonly looks: number;
 }
 
-const operationsDefault = 320;
+const operationsDefault = 300;
 /** Epochs whose keys a device keeps besides the one that it is in (client-lib/mls/suite.ts). */
 const epochsKept = 8;
 /** I8: everything has drained so long after the last fault (ms). */

@@ -16,19 +16,18 @@ const shortMixes = mixes.filter(({ nights }) => nights === 0);
 
 describe('a simulated cluster', () => {
   let world: World;
+  const hashes = new Set<string>();
   before(async () => {
     world = await makeWorld();
   });
 
-  test('leaves the same trace for the same seed, and another for another', async () => {
+  test('leaves the same trace for the same seed', async () => {
     const mix = { ...mixNamed('everything'), groups: 0.12 };
     const options = { world, mix, operations: 60 };
     const one = await runSeed({ ...options, seed: 7 });
     const again = await runSeed({ ...options, seed: 7 });
-    const other = await runSeed({ ...options, seed: 8 });
     assert.equal(again.hash, one.hash);
-    assert.notEqual(other.hash, one.hash);
-    assert.deepEqual([...one.violations, ...other.violations], []);
+    assert.deepEqual(one.violations, []);
   });
 
   for (let n = 0; n < freshSeeds; n += 1) {
@@ -41,6 +40,8 @@ describe('a simulated cluster', () => {
       assert(result.faults.size > 0, 'no fault fired');
       assert(result.work.operations >= 300);
       assert(result.history.some(({ kind }) => kind === 'stored'));
+      assert(!hashes.has(result.hash), 'another seed left this trace');
+      hashes.add(result.hash);
     });
   }
 });
