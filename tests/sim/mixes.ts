@@ -56,6 +56,8 @@ export interface Mix {
   readonly thinkMs: number;
   /** Share of changes of groups among all operations. */
   readonly groups: number;
+  /** Share of these that another one follows at once: commits that meet. */
+  readonly meets: number;
   /** Share of bursts among the sends. */
   readonly bursts: number;
   /** Largest piece of a write that travels as one (bytes). */
@@ -78,6 +80,7 @@ const base: Omit<Mix, 'name' | 'what'> = {
   clockDrift: 0,
   thinkMs: 250,
   groups: 0,
+  meets: 0.6,
   bursts: 0.05,
   chunkBytes: Number.POSITIVE_INFINITY,
   nights: 0,
@@ -227,10 +230,15 @@ export const mixes: readonly Mix[] = [
     downMs: [500, 20_000],
     bursts: 0.2,
   }),
-  mix('groups', 'everybody changes groups while they talk', { groups: 0.12 }),
-  mix('groups-fast', 'changes of groups that meet', { groups: 0.12, thinkMs: 120, delayMs: 150 }),
+  mix('groups', 'everybody changes groups while they talk', { groups: 0.06 }),
+  mix('groups-fast', 'changes of groups that meet', {
+    groups: 0.06,
+    meets: 0.8,
+    thinkMs: 200,
+    delayMs: 150,
+  }),
   mix('groups-crash-points', 'changes of groups; nodes and clients die around their commits', {
-    groups: 0.12,
+    groups: 0.06,
     crashes: {
       'node:before-commit': 0.002,
       'node:after-commit-before-reply': 0.003,
@@ -241,19 +249,19 @@ export const mixes: readonly Mix[] = [
     },
   }),
   mix('groups-kills', 'changes of groups; nodes and clients are killed, calls get lost', {
-    groups: 0.12,
+    groups: 0.06,
     calls: { requestLost: 0.03, replyLost: 0.08, duplicate: 0.03 },
     events: { killNode: 9_000, killClient: 5_000 },
     downMs: [100, 20_000],
   }),
   mix('groups-partition', 'changes of groups; nodes lose each other, hubs take over', {
-    groups: 0.12,
+    groups: 0.06,
     events: { cutNodes: 10_000, cutNodesOneWay: 12_000, isolateNode: 15_000 },
     downMs: [5_000, 70_000],
     thinkMs: 600,
   }),
   mix('groups-lost-disk', 'changes of groups; one node goes on with a backup of its disk', {
-    groups: 0.12,
+    groups: 0.06,
     events: { restoreOneNode: 20_000, cutNodes: 20_000, killClient: 10_000 },
     nights: 1,
   }),

@@ -132,9 +132,8 @@ async function read({ cluster, one, client }: Context): Promise<void> {
   timer.cancel();
 }
 
-function choose(random: SimRandom, mix: Mix): Action {
-  // Mixes without group changes draw nothing for them.
-  if (mix.groups > 0 && random.chance(mix.groups)) {
+function choose(random: SimRandom, mix: Mix, isMeeting: boolean): Action {
+  if (isMeeting || random.chance(mix.groups)) {
     return pickByWeight(groupActions, random.share() * groupWeight);
   }
   const action = pickByWeight(actions, random.share() * totalWeight);
@@ -166,18 +165,24 @@ export async function work(cluster: Cluster, count: number): Promise<WorkDone> {
   const counts = new Map<string, number>();
   const times = cluster.randomOf('times of operations');
   let op = 0;
+  let isMeeting = false;
   while (op < count) {
-    await new Promise<void>((resolve) => {
-      const waitMs = times.between(0.2, 1.8) * cluster.mix.thinkMs;
-      cluster.scheduler.after(waitMs, resolve);
-    });
+    if (!isMeeting) {
+      await new Promise<void>((resolve) => {
+        const waitMs = times.between(0.2, 1.8) * cluster.mix.thinkMs;
+        cluster.scheduler.after(waitMs, resolve);
+      });
+    }
+    const isWithOthers: boolean = isMeeting;
+    isMeeting = false;
     const alive = cluster.clients.filter(({ isUp }) => isUp);
     if (alive.length === 0) continue;
     op += 1;
     const random = cluster.randomOf('operation', op);
-    if (!cluster.takesPlace(`operation ${op}`)) continue;
     const one = random.pick(alive);
-    const action = choose(random, cluster.mix);
+    const action = choose(random, cluster.mix, isWithOthers);
+    isMeeting = groupActions.includes(action) && random.chance(cluster.mix.meets);
+    if (!cluster.takesPlace(`operation ${op}`)) continue;
     counts.set(action.name, (counts.get(action.name) ?? 0) + 1);
     cluster.background(
       operate({ cluster, one, client: one.client, op, random }, action),
