@@ -213,9 +213,9 @@ test('a device whose keys do not open a commit hears that the others went on, an
 
 describe('the commit of a device that comes back', () => {
   test('is the same over a crash before it leaves, and after it was taken', async () => {
+    const them = await company();
+    const { directory, alice, bob, carol, id } = them;
     for (const isTaken of [false, true]) {
-      const them = await company();
-      const { directory, alice, bob, carol, id } = them;
       await lose(them, alice);
       directory.hub.beforeSubmit = async () => {
         throw new TransportError('timeout', 'nobody answers');
@@ -235,7 +235,7 @@ describe('the commit of a device that comes back', () => {
     }
   });
 
-  test('is made anew on what won its epoch', async () => {
+  test('is made anew on what won its epoch, and frees a restored store', async () => {
     const them = await company();
     const { directory, alice, bob, carol, id } = them;
     await lose(them, alice);
@@ -249,11 +249,7 @@ describe('the commit of a device that comes back', () => {
     assert.equal(races, 2);
     await exchange(alice, bob, carol);
     await assertOne(id, alice, bob, carol);
-  });
-
-  test('gives a restored store new keys in the epoch that it stands in', async () => {
-    const them = await company();
-    const { alice, bob, carol, id } = them;
+    // A restored store gets new keys in the epoch that it stands in.
     bob.store.groups.markStale(them.clock.now());
     bob.store.resync.want(id, 'STALE', them.clock.now());
     await alice.conversations.rotateKeys(id);
