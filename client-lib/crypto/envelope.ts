@@ -49,7 +49,14 @@ const empty = new Uint8Array(0);
  * (group-info.ts).
  */
 export interface SealedContent {
-  readonly kind: 'mlsMessage' | 'welcome' | 'resendRequest' | 'gone' | 'groupHead' | 'joinState' | 'groupStanding';
+  readonly kind:
+    | 'mlsMessage'
+    | 'welcome'
+    | 'resendRequest'
+    | 'gone'
+    | 'groupHead'
+    | 'joinState'
+    | 'groupStanding';
   readonly bytes: Uint8Array;
   /** Beside a Welcome: by which who is invited may know the inviter. */
   readonly evidence?: KeyEvidence | undefined;
