@@ -106,9 +106,9 @@ describe('a conversation that begins in the dark', () => {
     // The hub's Welcome is nothing new, except for its word.
     for (const row of directory.hub.takeRows(alice.rid, bob.rid)) await bob.receive(row);
     assert.equal(isUncertified(bob.store, id), false);
-    await bob.groups.committer.ended(wanted, AbortSignal.timeout(10_000));
+    await bob.groups.committer.ended(wanted);
     for (const row of directory.hub.takeRows(bob.rid, alice.rid)) await alice.receive(row);
-    await alice.conversations.addMembers(id, [carol.userId], AbortSignal.timeout(10_000));
+    await alice.conversations.addMembers(id, [carol.userId]);
     for (const device of [alice, bob]) {
       assert.deepEqual(texts(device, id), ['one', 'two', 'three']);
       assert.deepEqual(device.store.inbox.undecryptable(), []);
