@@ -96,9 +96,9 @@ export class ChannelSync {
     const all = store.channels.all();
     const due = all.filter(({ cid }) => (this.#resting.get(hex(cid))?.untilMs ?? 0) <= nowMs);
     const nextMs = Math.min(...[...this.#resting.values()].map(({ untilMs }) => untilMs - nowMs));
+    if (all.length === 0) return aborted(signal);
     if (due.length === 0) {
-      const restMs = all.length === 0 ? channelSyncLimits.restMaxMs : Math.max(0, nextMs);
-      await clock.sleep(restMs, signal).catch(() => undefined);
+      await clock.sleep(Math.max(0, nextMs), signal).catch(() => undefined);
       return;
     }
     for (const { cid } of due) await this.#checkCopy(session, cid);
@@ -224,4 +224,12 @@ export class ChannelSync {
     this.#resting.set(key, { untilMs: runtime.clock.monotonic() + restMs, tries });
     onStuck(groupId, cid);
   }
+}
+
+/** Most devices have no channel: they wait without a timer. */
+async function aborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return;
+  await new Promise<void>((resolve) => {
+    signal.addEventListener('abort', () => resolve(), { once: true });
+  });
 }
