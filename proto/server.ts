@@ -161,8 +161,12 @@ export function createServer(options: ServerOptions): Server {
   }
 
   return {
-    serve: (connection) =>
-      connection.onCall((frame, { signal }) => answer(connection, frame, signal)),
+    serve(connection) {
+      connection.onCall((frame, { signal }) => answer(connection, frame, signal));
+      // Nobody pushes to a server. Streams that nobody reads would keep what comes on them: a peer could
+      // fill its window with frames of one byte, which cost the engine far more each.
+      connection.onPushStream(async () => {});
+    },
   };
 }
 

@@ -13,18 +13,15 @@ export interface TurnTaker {
   giveOut(): void;
 }
 
-/**
- * What V8 is told of one connection (bytes), and how many are counted at once. Twice what one takes at
- * most, so that fewer of them wait for the collector: the allocator keeps what the most of them took.
- */
-const toldBytes = 192 * 1024;
+/** About what one native connection takes at most (bytes), and how many are counted at once. */
+const nativeBytes = 96 * 1024;
 const countedAtOnce = 64;
 
 /**
  * Tells V8 of dead native connections. It does not see their memory, so its collector finds no
- * reason to run, and thousands of them would stay. What it sees is a buffer, which is never written:
- * no page of it is real. One that can be resized is mapped by V8 itself; out of the allocator it would
- * leave holes of its size among the connections, which then fill with them.
+ * reason to run, and thousands of them would stay. What it sees is a buffer of the same size, which
+ * is never written: no page of it is real. One that can be resized is mapped by V8 itself; out of the
+ * allocator it would leave holes of its size among the connections, which then fill with them.
  */
 class NativeGarbage {
   #count = 0;
@@ -33,7 +30,7 @@ class NativeGarbage {
   add(): void {
     this.#count += 1;
     if (this.#count % countedAtOnce !== 0) return;
-    const bytes = countedAtOnce * toldBytes;
+    const bytes = countedAtOnce * nativeBytes;
     // The one before is garbage now, like the connections that it stands for.
     if (this.#weight.byteLength >= 0)
       this.#weight = new ArrayBuffer(bytes, { maxByteLength: bytes });

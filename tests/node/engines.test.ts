@@ -17,22 +17,27 @@ import {
   defaultLimits,
   makeIdentity,
   transportOf,
+  type Connection,
   type EngineName,
 } from '@quicprochat/proto/transport';
 import { NodeProcess, runQpcd } from '../cluster/node-process.ts';
 
 const runtime = { clock: systemClock, random: systemRandom, log: silentLog };
 const identity = await makeIdentity(systemRandom);
-const limits = { ...defaultLimits, handshakeMs: 1_500 };
+
+function dial(address: string, engine: EngineName, handshakeMs = 1_500): Promise<Connection> {
+  const { host, port, pin } = parseNodeAddress(address);
+  const limits = { ...defaultLimits, handshakeMs };
+  return transportOf(runtime, [engine]).dial(
+    { host, port },
+    { identity, limits, maxRequestBytes: () => 0, pins: [pin] },
+  );
+}
 
 /** The status that the node tells over an engine, or why there is none. */
 async function healthOver(address: string, engine: EngineName): Promise<string> {
-  const { host, port, pin } = parseNodeAddress(address);
   try {
-    const connection = await transportOf(runtime, [engine]).dial(
-      { host, port },
-      { identity, limits, maxRequestBytes: () => 0, pins: [pin] },
-    );
+    const connection = await dial(address, engine);
     const { status } = await call(connection, methods.health, {});
     await connection.close(0, 'done');
     return status;
@@ -61,6 +66,27 @@ suite('transport.engines', () => {
       assert.match(await healthOver(node.address, 'tls'), tls);
     });
   }
+
+  test('who pushes to a node is stopped: nothing that is not read stays there', async (t) => {
+    const directory = mkdtempSync(join(tmpdir(), 'qpc-engines-'));
+    t.after(() => rmSync(directory, { recursive: true, force: true }));
+    const config = '[transport]\nengines = ["quic", "tls"]';
+    await using node = await NodeProcess.init('red.example', join(directory, 'red'), config);
+    await node.start();
+    for (const engine of ['quic', 'tls'] as const) {
+      const connection = await dial(node.address, engine, 20_000);
+      const writer = await connection.openPushStream();
+      const endless = async (): Promise<void> => {
+        for (;;) {
+          await writer.write({ eventType: 1, payload: new Uint8Array(1) });
+          await new Promise((resolve) => setImmediate(resolve));
+        }
+      };
+      await assert.rejects(endless(), { failure: 'cancelled' });
+      await call(connection, methods.health, {});
+      await connection.close(0, 'done');
+    }
+  });
 
   test('an unknown or doubled engine, or two on one UDP port, do not start', async (t) => {
     const directory = mkdtempSync(join(tmpdir(), 'qpc-engines-'));
