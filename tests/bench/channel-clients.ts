@@ -9,8 +9,8 @@ import type { BenchReport, Round } from './measure.ts';
 import { takeTurns } from './report.ts';
 
 const devices = 40;
-const texts = 30;
-const rounds = 2;
+const texts = 20;
+const rounds = 1;
 const textBytes = 1_024;
 /** Longer than any switch to a channel takes (ms). */
 const patienceMs = 120_000;
