@@ -74,7 +74,7 @@ export interface StandingsParts {
 export class Standings {
   readonly #parts: StandingsParts;
   readonly #key: SigningKey;
-  /** By entry and device: votes that the device was told. */
+  /** By entry and device: votes that were sent to the device. What it claims to know, anybody may have written. */
   readonly #told = new Map<string, Set<string>>();
   readonly #speaking = new Set<Promise<void>>();
   /** Entries that are being spoken of to all, in hex. */
@@ -197,10 +197,14 @@ export class Standings {
     }
     const byDevice = new Map(members.map((member) => [hex(member.identityPub), member]));
     // Anybody could have written this row: what is not signed by a member of that epoch says nothing.
+    // What is here already, or stands here twice, is not looked at: checking costs more than sending.
+    const known = new Set(this.#parts.store.standings.votes(groupId, hash).map(nameOf));
     const valid = votes.flatMap(({ device, applied, signature }) => {
       const { userId } = byDevice.get(hex(device)) ?? {};
+      const name = nameOf({ device, isApplied: applied });
+      if (userId === undefined || signature.length !== 64 || known.has(name)) return [];
+      known.add(name);
       const statement = statementOf(groupId, hash, applied);
-      if (userId === undefined || signature.length !== 64) return [];
       if (!verifyStatement('qpc/standing/1', statement, signature, device)) return [];
       return [{ device, userId, isApplied: applied, signature }];
     });
@@ -224,10 +228,11 @@ export class Standings {
     const known = store.standings.votes(groupId, hash);
     const before = decide(row, counted(row, group, known), batch.nowMs);
     batch.write(() => {
-      for (const vote of votes) store.standings.addVote(groupId, hash, vote);
+      for (const vote of votes) {
+        if (row.voters.includes(vote.userId)) store.standings.addVote(groupId, hash, vote);
+      }
     });
     batch.after(() => {
-      if (from !== undefined) this.#remember(hash, from.identityPub, votes);
       const { decision } = this.of(group, hash) ?? {};
       if (decision !== before) this.#decided(row, group, decision === 'rejected');
       if (asks && from !== undefined) this.#say(row, from);
@@ -453,7 +458,8 @@ const askAfter = (round: number): number =>
 const later = (ms: number | undefined, nowMs: number): number | undefined =>
   ms !== undefined && ms > nowMs ? ms : undefined;
 
-const nameOf = ({ device, isApplied }: VoteRow): string => `${hex(device)} ${isApplied}`;
+const nameOf = ({ device, isApplied }: Pick<VoteRow, 'device' | 'isApplied'>): string =>
+  `${hex(device)} ${isApplied}`;
 
 /** Over which a device signs. */
 function statementOf(groupId: Uint8Array, hash: Uint8Array, isApplied: boolean): Uint8Array {
