@@ -34,6 +34,8 @@ export const guestPlaceLimits = {
   /** First and longest wait after a node did not give a place (ms). */
   retryMinMs: 2_000,
   retryMaxMs: 3_600_000,
+  /** The same where this device has its place, which a node that starts again has forgotten (ms). */
+  heldRetryMs: 40_000,
   /** A place that did not stand for so long is given up for another one (ms). */
   lostMs: 30 * 60_000,
   /** One question to a node, dial included (ms). */
@@ -200,9 +202,10 @@ export class GuestPlaces {
 
   #rest(domain: string, atLeastMs = 0): void {
     const { clock, random } = this.#parts.runtime;
-    const { retryMinMs, retryMaxMs } = guestPlaceLimits;
+    const { retryMinMs, retryMaxMs, heldRetryMs } = guestPlaceLimits;
+    const capMs = this.#places.has(domain) ? heldRetryMs : retryMaxMs;
     const failures = (this.#rests.get(domain)?.failures ?? 0) + 1;
-    const boundMs = Math.min(retryMaxMs, retryMinMs * 2 ** Math.min(failures - 1, 16));
+    const boundMs = Math.min(capMs, retryMinMs * 2 ** Math.min(failures - 1, 16));
     const waitMs = Math.max(atLeastMs, boundMs / 2) + jitter(random, boundMs / 2);
     this.#rests.set(domain, { failures, untilMs: clock.monotonic() + waitMs });
   }
@@ -249,7 +252,7 @@ export class GuestPlaces {
       const stoodMs = this.#places.get(domain)?.stoodMs ?? nowMs;
       store.transaction(() => store.endpoints.putPlace({ domain, record: bytes, relay }));
       this.#places.set(domain, { domain, record: bytes, relay, stoodMs, toldMs: nowMs });
-      // A relay that says yes and gives nothing is asked ever less often.
+      // One that says yes and gives nothing is asked again at rest, and given up in the end.
       if (this.#parts.isReserved(relay)) this.#rests.delete(domain);
       else this.#rest(domain, guestPlaceLimits.lookMs);
       if (isNews) log.debug('guest at a relay', { domain });
@@ -257,9 +260,9 @@ export class GuestPlaces {
     } catch (error) {
       if (!(error instanceof QpcError)) throw error;
       log.debug('no guest at a relay', { domain, reason: error.reason });
-      this.#rest(domain, error.retryAfterMs);
       // Nobody is there, or nobody wants this device.
       if (!(error instanceof TransportError)) this.#drop(domain);
+      this.#rest(domain, error.retryAfterMs);
     }
     return undefined;
   }
