@@ -22,7 +22,7 @@ interface GroupParts {
 }
 
 /** Share of the changes that go into the largest group. */
-const shareOfLargest = 0.7;
+const shareOfLargest = 0.8;
 /** Longer than a run: what disappears has its own tests (s). */
 const timersS = [0, 7 * 24 * 3600, 30 * 24 * 3600] as const;
 const roles = ['owner', 'owner', 'admin', 'admin', 'member'] as const;
@@ -64,7 +64,7 @@ const changes: readonly (readonly [name: string, weight: number, change: Change]
     async ({ client, random }, id, members) =>
       client.setRole(id, random.pick(members), random.pick(roles)),
   ],
-  ['new keys', 18, async ({ client }, id) => client.rotateKeys(id)],
+  ['new keys', 40, async ({ client }, id) => client.rotateKeys(id)],
 ];
 
 export const groupActions: readonly GroupAction[] = changes.map(([name, weight, change]) => ({
