@@ -17,8 +17,10 @@ import {
 } from '@quicprochat/proto';
 import {
   create,
+  fromBinary,
   GroupEntrySchema,
   GroupStandingSchema,
+  SubmitCommitRequestSchema,
   toBinary,
   type MessageInitShape,
 } from '@quicprochat/proto/messages';
@@ -26,11 +28,12 @@ import { sealChannel } from './crypto/envelope.ts';
 import { envelopeKeyOf } from './envelope-key.ts';
 import type { CryptoProvider } from 'ts-mls';
 import { createMlsCryptoProvider } from './crypto/provider.ts';
-import { commitKeyOf, sealCommit, type OwnCommit } from './group-log.ts';
-
 import type { ClientEvent } from './events.ts';
+import { epochJoinKeys } from './group-info.ts';
+import { commitKeyOf, sealCommit, type OwnCommit } from './group-log.ts';
 import { createMls, xwingSuite, type Mls, type MlsGroup, type PendingCommit } from './mls/index.ts';
 import { nodeKeyAt, stateOf } from './mls/group.ts';
+import { returnRequest } from './resync-request.ts';
 import { standingLimits } from './standings.ts';
 import { exchange, TestDevice, TestDirectory, testRuntime } from './test-devices.ts';
 import { LaterClock } from './test-later-clock.ts';
@@ -357,6 +360,50 @@ describe('what devices say of a commit', () => {
     await say({ votes: [vote(bob.identityKey, true), vote(carol.identityKey, true)] });
     assert.equal(standing()?.decision, 'rejected');
   });
+});
+
+test('whose device comes back has no vote on it, however it is read', async () => {
+  const id = await alice.conversations.create('three of us', [carol.userId, mallory.userId]);
+  const three = [alice, carol, mallory];
+  await exchange(...three);
+  const where = { directory, clock, ...people, honest: [alice, carol], all: three, id };
+  const ofCarol = await keysOf(carol, id);
+  const garbageFor = (await keysOf(alice, id)).filter((key) => !ofCarol.includes(key));
+  // mallory takes a new leaf, with path secrets that carol can open and alice cannot.
+  const mls = hostileMls(mallory, garbageFor);
+  const { userId, deviceId, signatureKey } = mallory;
+  const before = await groupOf(mallory, id);
+  const groupInfo = await mls.groupInfoOf(before);
+  const own = { identity: { userId, deviceId }, signatureKey };
+  const back = await mls.comeBack(groupInfo, before, own);
+  const keys = await epochJoinKeys(mls, before);
+  const place = { hub: host, tip: headOf(where), groupInfo, keys, writeKey: undefined };
+  const parts = { store: mallory.store, mls, random };
+  const { request } = await returnRequest(parts, { ...place, key: random.bytes(32) }, back);
+  const submitted = fromBinary(SubmitCommitRequestSchema, request);
+  await directory.callerOf(mallory.rid).call(methods.submitCommit, submitted);
+  const { hash, epoch } = headOf(where);
+  for (const to of [alice, carol]) {
+    for (const row of directory.hub.takeRows(mallory.rid, to.rid)) await to.receive(row);
+    assert.deepEqual(to.store.standings.doubt(id, hash)?.voters, [alice.userId, carol.userId]);
+  }
+  // It tells alice that it will not have it either: with that vote alice alone would pass it over.
+  const said = Buffer.concat([id, hash, Buffer.of(0)]);
+  const signature = signStatement('qpc/standing/1', said, mallory.identityKey);
+  const message = create(GroupStandingSchema, {
+    ...{ group: id, epoch: BigInt(epoch), entry: hash, from: mallory.rid },
+    votes: [{ device: mallory.rid, applied: false, signature }],
+    id: random.bytes(16),
+  });
+  const { key } = await envelopeKeyOf(mls, before);
+  const content = { kind: 'groupStanding', bytes: toBinary(GroupStandingSchema, message) } as const;
+  await alice.receive({ mid: random.bytes(16), payload: sealChannel({ content, key, random }) });
+  await exchange(alice, carol);
+  assert.equal(alice.groups.standings.of(await groupOf(alice, id), hash)?.decision, 'taken');
+  await carol.conversations.rotateKeys(id);
+  await exchange(alice, carol);
+  await comeBack({ ...where, all: [alice, carol] }, alice);
+  await assertOne(id, alice, carol);
 });
 
 test('who was removed does not undo that by refusing what was before', async () => {

@@ -4,11 +4,18 @@
  * proposals and public keys of a commit. What the path says to this member alone, and what logs
  * answer this member, others may see differently.
  */
-import type { CiphersuiteImpl, ClientState, IncomingMessageCallback, PrivateKey } from 'ts-mls';
+import type {
+  CiphersuiteImpl,
+  ClientState,
+  IncomingMessageCallback,
+  PrivateKey,
+  Proposal,
+} from 'ts-mls';
 import { CredentialError, DoubtError, MlsError } from './errors.ts';
 import type { SeenCommit } from './errors.ts';
 import { nodeKeyAt } from './group.ts';
 import type { MlsGroup } from './group.ts';
+import { defaultProposalTypes, isDefaultProposal } from './library.ts';
 import { effectsOf } from './policy.ts';
 import { sameBytes } from './suite.ts';
 
@@ -55,7 +62,8 @@ export class CommitWatch {
   }: Parameters<IncomingMessageCallback>[0] & { kind: 'commit' }): void {
     const members = this.#group.members();
     const { removed = [] } = effectsOf(members, proposals) ?? {};
-    const by = members.find(({ leafIndex }) => leafIndex === senderLeafIndex)?.userId;
+    const author = senderLeafIndex ?? returningLeaf(proposals);
+    const by = members.find(({ leafIndex }) => leafIndex === author)?.userId;
     const gone = new Set(removed.map(({ leafIndex }) => leafIndex));
     const staying = members.filter(({ leafIndex }) => !gone.has(leafIndex));
     const voters = new Set(staying.map(({ userId }) => userId).filter((userId) => userId !== by));
@@ -89,6 +97,15 @@ export class CommitWatch {
     error.author = facts.by;
     return error;
   }
+}
+
+/** Whose device comes back has no say about its own commit: the leaf that an external commit takes out. */
+function returningLeaf(proposals: readonly { readonly proposal: Proposal }[]): number | undefined {
+  for (const { proposal } of proposals) {
+    if (!isDefaultProposal(proposal)) continue;
+    if (proposal.proposalType === defaultProposalTypes.remove) return proposal.remove.removed;
+  }
+  return undefined;
 }
 
 /** Whether the library found what is wrong by looking at the commit; whatever else stopped it proves nothing. */

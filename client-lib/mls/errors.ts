@@ -75,7 +75,7 @@ export class MlsError extends QpcError {
 
 /** What every member of the parent epoch sees of a commit that was signed by one of them. */
 export interface SeenCommit {
-  /** User id of its committer; undefined: an external commit. */
+  /** User id of its committer; undefined: not known. */
   readonly by: string | undefined;
   /** User ids of the other members that are in the group before it and after it. */
   readonly voters: readonly string[];

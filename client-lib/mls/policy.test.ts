@@ -105,6 +105,7 @@ test('what each role may do', () => {
     ['a role for a stranger', changed({}, { ...roles, [eve]: 'admin' }), []],
     ['move the hub', { context: { info, hubs } }, [ann]],
     ['say the same again', changed({}), [ann, bob, cid, dan]],
+    ['take a device out and in again', { removed: all(cid), added: all(cid) }, []],
     ['add and rename', { added: [newcomer], ...changed({ name: 'other' }) }, []],
     ['another conversation', changed({ conversationId: key }), []],
     ['another version of the rules', changed({ policyVersion: 2 }), []],

@@ -61,6 +61,10 @@ export function ruleBroken(
     if (isPlain) return 'a member may remove nobody';
     if (rank !== 'member') return `an admin may not remove an ${rank}`;
   }
+  // Who is there before and after a commit has a say about it (standings.ts), and everybody has to see the same ones.
+  const comes = new Set(added.map(({ deviceId }) => deviceId));
+  if (removed.some(({ deviceId }) => comes.has(deviceId)))
+    return 'no device is removed and added at once';
   const next = context?.info ?? parent.info;
   const gone = new Set(removed.map(({ leafIndex }) => leafIndex));
   const staying = parent.members().filter(({ leafIndex }) => !gone.has(leafIndex));
