@@ -117,7 +117,8 @@ class Model {
     const start = Math.max(after, joined);
     let first = start + 1;
     while (first <= until && this.entries[first - 1]?.isHeld !== true) first += 1;
-    const from = Math.max(start, acked) + 1;
+    const isBack = after > 0 && after < joined && acked === joined;
+    const from = (isBack ? after : Math.max(start, acked)) + 1;
     const rows = [];
     for (let seq = first; seq <= until && this.entries[seq - 1]?.isHeld === true; seq += 1) {
       rows.push([seq, hex(this.entries[seq - 1]?.post.mid ?? new Uint8Array())]);

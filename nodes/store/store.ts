@@ -276,7 +276,7 @@ export interface Fetched {
   readonly rows: readonly InboxRow[];
   /** Rows the reader asked for that are gone without its ack. */
   readonly gap: { readonly from: number; readonly to: number } | undefined;
-  /** Of a channel: up to where the reader has acked. */
+  /** Of a channel: up to where the reader has acked; 0: nothing since it joined. */
   readonly acked?: number;
 }
 

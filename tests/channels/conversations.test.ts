@@ -196,6 +196,19 @@ suite('a conversation with a channel', () => {
     await alice.client.send(id, 'welcome back');
     await company.heard([alice, bob, carol], ['welcome back']);
     assert.ok(!carol.client.history(id).some(({ text }) => text === 'and not this'));
+
+    // Out and in again while it sleeps: its store is no older copy, and its other groups have no harm.
+    await carol.close();
+    await alice.client.removeMembers(id, [carol.userId]);
+    await bob.client.send(id, 'nor this');
+    await company.heard([alice], ['nor this']);
+    await alice.client.addMembers(id, [carol.userId]);
+    await alice.client.send(id, 'and once more');
+    await carol.open();
+    await carol.start();
+    await company.heard([alice, bob, carol], ['and once more']);
+    assert.ok(carol.events.all().every(({ type }) => type !== 'storeRestored'));
+    assert.ok(carol.client.conversations().every(({ isStale }) => !isStale));
   });
 
   test('a node that lost the channel gets a fresh one, and its members what was said', async () => {

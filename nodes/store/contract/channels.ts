@@ -282,6 +282,71 @@ export function channelContract(open: OpenStore): void {
     await assert.rejects(store.fetchChannel(bob, { cid, after: 0 }, 1, 1), unknownChannel);
   });
 
+  test('who is taken out and comes back before it has read all is told of a gap, and of no ack', async () => {
+    const { fixture, store } = await storeFixture(open);
+    await using _ = fixture;
+    const { group, rids } = await channelOf(store, 2);
+    const [alice, bob] = rids;
+    const { cid } = group;
+    const add = [{ rid: bob, token: new Uint8Array(0) }];
+    const fetched = async (after: number) => {
+      const { acked, gap, rows } = await store.fetchChannel(bob, { cid, after }, 9, 9_999);
+      return [acked, gap, rows.map(({ mid }) => hex(mid))];
+    };
+    assert.deepEqual(await fetched(0), [0, undefined, []], 'joining is no ack');
+    for (let n = 0; n < 2; n += 1) await store.postToChannel(group.post());
+    await store.ackChannel(bob, cid, 1);
+    await store.applyChannelUpdate(red, group.advance({ remove: [bob], removal: true }));
+    await store.postToChannel(group.post());
+    await store.applyChannelUpdate(red, group.advance({ add }));
+    assert.deepEqual(await fetched(1), [0, { from: 2, to: 3 }, []]);
+    const post = group.post();
+    await store.postToChannel(post);
+    const gap = { from: 2, to: 3 };
+    assert.deepEqual(await fetched(1), [0, gap, midsOf([post])]);
+    assert.deepEqual(await fetched(3), [0, undefined, midsOf([post])]);
+    const none = await store.peekChannel(bob, { cid, after: 0 }, 9);
+    assert.equal(none.gap, undefined, 'a store that was never here misses nothing');
+    await store.ackChannel(bob, cid, 3);
+    assert.deepEqual(await fetched(1), [0, gap, midsOf([post])]);
+    await store.ackChannel(bob, cid, 4);
+    // Now its own ack speaks: a store that asks for less is an older copy.
+    assert.deepEqual((await fetched(1)).slice(0, 2), [4, undefined]);
+    await store.ackChannel(alice, cid, 4);
+  });
+
+  test('a node whose devices all left takes the group again at a later epoch', async () => {
+    const { fixture, store } = await storeFixture(open);
+    await using _ = fixture;
+    const { group, rids } = await channelOf(store, 2);
+    const [alice, bob] = rids;
+    const { cid } = group;
+    const add = [{ rid: alice, token: new Uint8Array(0) }];
+    await store.applyChannelUpdate(red, group.advance({ remove: [alice], removal: true }));
+    group.advance();
+    // Bob is here: an update is missing, and will come.
+    await assert.rejects(store.applyChannelUpdate(red, group.advance({ add })), unknownChannel);
+    group.epoch -= 2;
+    await store.applyChannelUpdate(red, group.advance({ remove: [bob], removal: true }));
+    const { epoch } = group;
+    group.advance();
+    const update = group.advance({ add });
+    await assert.rejects(store.applyChannelUpdate(blue, update), peerDenied);
+    await assert.rejects(store.applyChannelUpdate(red, group.signed()), unknownChannel);
+    const ended = group.signed({ add, writePub: new Uint8Array(0) });
+    await assert.rejects(store.applyChannelUpdate(red, ended), unknownChannel);
+    const elsewhere = group.signed({ add, seed: systemRandom.bytes(32) });
+    await assert.rejects(store.applyChannelUpdate(red, elsewhere), unknownChannel);
+    await store.applyChannelUpdate(red, update);
+    assert.deepEqual(await store.channelMembers(alice, cid), { rids: [alice], epoch: group.epoch });
+    await assert.rejects(store.channelMembers(bob, cid), unknownChannel);
+    await assert.rejects(store.postToChannel(group.post({ epoch })), badSignature);
+    const post = group.post();
+    await store.postToChannel(post);
+    assert.deepEqual(await mids(store, group, alice), midsOf([post]));
+    await store.applyChannelUpdate(red, group.advance());
+  });
+
   test('a channel ends: nobody writes, members read what was posted, and it begins no more', async () => {
     const { fixture, store } = await storeFixture(open);
     await using _ = fixture;

@@ -219,9 +219,12 @@ export function channelLogQueries(
     renew.run(nowMs + channelBounds.leaseMs, channel.id, cursor.device);
   }
 
-  function position(cursor: CursorRow, after: number): Position {
+  function position({ joined, acked }: CursorRow, after: number): Position {
     needSeq(after, 'after');
-    return { after: Math.max(after, cursor.joined), acked: cursor.acked };
+    const from = Math.max(after, joined);
+    // Who was taken out and came back before it had read all: the rows in between it does not get any more.
+    const isBack = after > 0 && after < joined && acked === joined;
+    return { after: from, known: isBack ? after : Math.max(from, acked) };
   }
 
   /** The channel and its reader; for who was taken out it ends where that was. */
@@ -271,7 +274,8 @@ export function channelLogQueries(
       needHead(seen, after, 'after');
       const fetched = reads.fetch(seen, position(cursor, after), maxRows, maxBytes);
       touch(nowMs, channel, cursor);
-      return { ...fetched, acked: cursor.acked };
+      // A cursor begins where its device joined, which acked nothing by that.
+      return { ...fetched, acked: cursor.acked > cursor.joined ? cursor.acked : 0 };
     },
 
     peek(rid, cid, after, maxRows) {

@@ -227,6 +227,20 @@ export function channelMemberQueries(
     setEmpty.run(nowMs, log);
   }
 
+  /** The last device of this node left the group, which went on without it: it begins here once more. */
+  function again(nowMs: number, channel: ChannelRow, parsed: ParsedChannelUpdate): () => void {
+    const { cid, writePub } = parsed.update;
+    const isOver = keyOf.get(channel.id, channel.epoch, nowMs) === undefined;
+    const isLeft = channel.empty_since_ms !== null && !isOver && writePub.length > 0;
+    if (!isLeft || !isOfItsChannel(parsed.update) || admitted(channel, parsed).size === 0) {
+      throw unknownChannel(cid);
+    }
+    return () => {
+      dropAllKeys.run(channel.id);
+      next(nowMs, channel, parsed);
+    };
+  }
+
   function need(rid: Uint8Array, cid: Uint8Array) {
     needBytes(rid, storeBounds.ridBytes, 'rid');
     needBytes(cid, storeBounds.keyBytes, 'cid');
@@ -280,7 +294,7 @@ export function channelMemberQueries(
       if (channel === undefined) return first(nowMs, from, parsed);
       if (!decodeHubs(channel.hubs).includes(from)) throw notHub();
       if (parsed.epoch <= channel.epoch) return () => {};
-      if (parsed.epoch > channel.epoch + 1) throw unknownChannel(parsed.update.cid);
+      if (parsed.epoch > channel.epoch + 1) return again(nowMs, channel, parsed);
       const parentKey = keyOf.get(channel.id, channel.epoch, nowMs);
       if (parentKey === undefined || !verifyChannelUpdate(parsed, parentKey)) {
         throw new InvalidArgumentError('BAD_SIGNATURE', 'not signed by the epoch before');

@@ -163,12 +163,12 @@ export function inboxQueries(
 
     fetch(_nowMs, rid, after, maxRows, maxBytes) {
       const log = needLog(rid);
-      return reads.fetch(log, { after, acked: log.acked }, maxRows, maxBytes);
+      return reads.fetch(log, { after, known: Math.max(after, log.acked) }, maxRows, maxBytes);
     },
 
     peek(_nowMs, rid, after, maxRows) {
       const log = needLog(rid);
-      return reads.peek(log, { after, acked: log.acked }, maxRows);
+      return reads.peek(log, { after, known: Math.max(after, log.acked) }, maxRows);
     },
 
     ack(nowMs, rid, upTo) {

@@ -18,8 +18,8 @@ interface EntryRow {
 export interface Position {
   /** Rows with a greater seq are read. */
   readonly after: number;
-  /** Rows up to it the reader has acked: their absence is no gap. */
-  readonly acked: number;
+  /** Rows up to it the reader has, or has acked: their absence is no gap. */
+  readonly known: number;
 }
 
 export interface LogRead {
@@ -47,7 +47,7 @@ export function logReadQueries(db: SqlDatabase): LogRead {
 
   function read(
     log: LogRow,
-    { after, acked }: Position,
+    { after, known }: Position,
     maxRows: number,
     maxBytes: number,
   ): Omit<Fetched, 'rows'> & { readonly entries: readonly EntryRow[] } {
@@ -71,7 +71,7 @@ export function logReadQueries(db: SqlDatabase): LogRead {
       floor: floorOfLog.get(log.id) ?? log.head + 1,
       head: log.head,
       entries,
-      gap: gapBetween(Math.max(after, acked) + 1, (first ?? log.head + 1) - 1),
+      gap: gapBetween(known + 1, (first ?? log.head + 1) - 1),
     };
   }
 
