@@ -43,10 +43,16 @@ export interface ChannelDutyParts {
   readonly onBehind: (groupId: Uint8Array) => void;
 }
 
+interface Stuck {
+  readonly cid: Uint8Array;
+  readonly epoch: bigint | undefined;
+  readonly sinceMs: number;
+}
+
 export class ChannelDuty {
   readonly #parts: ChannelDutyParts;
-  /** Since when a channel is stuck (monotonic ms), by its id in hex. */
-  readonly #stuck = new Map<string, number>();
+  /** Since when nodes are behind with a channel (monotonic ms), and in which epoch; by group in hex. */
+  readonly #stuck = new Map<string, Stuck>();
   readonly #timers = new Map<string, { cancel(): void }>();
   #isStopped = true;
 
@@ -80,17 +86,19 @@ export class ChannelDuty {
 
   /** A node does not take or show what the group's channel should have; it may yet hear of it. */
   stuck(groupId: Uint8Array, cid: Uint8Array): void {
-    const { runtime, onBehind } = this.#parts;
-    const key = hex(cid);
-    const nowMs = runtime.clock.monotonic();
-    const sinceMs = this.#stuck.get(key);
-    if (sinceMs === undefined) {
-      this.#stuck.set(key, nowMs);
+    const { store, runtime, onBehind } = this.#parts;
+    const key = hex(groupId);
+    const sinceMs = runtime.clock.monotonic();
+    const now: Stuck = { cid, epoch: store.groups.epoch(groupId), sinceMs };
+    const before = this.#stuck.get(key);
+    // What overtook the update of its epoch is refused for a moment, which says nothing of another epoch.
+    if (before === undefined || before.epoch !== now.epoch || !sameBytes(before.cid, cid)) {
+      this.#stuck.set(key, now);
       onBehind(groupId);
       return;
     }
-    if (nowMs - sinceMs < channelDutyLimits.stuckMs) return;
-    this.#stuck.set(key, nowMs);
+    if (sinceMs - before.sinceMs < channelDutyLimits.stuckMs) return;
+    this.#stuck.set(key, now);
     this.#later(groupId, async (batch, group) => {
       const own = channelOf(group);
       if (own !== undefined && sameBytes(own.cid, cid)) this.#want(batch, group, cid);
