@@ -104,7 +104,8 @@ export class ChannelSync {
     for (const { cid } of due) await this.#checkCopy(session, cid);
     const { perCall, turnMs } = channelSyncLimits;
     const isMore = due.length > perCall;
-    this.#turn = isMore ? (this.#turn + perCall) % due.length : 0;
+    // Another one begins each time: an answer may have no room for what is behind a loud one.
+    this.#turn = (this.#turn + (isMore ? perCall : 1)) % due.length;
     const some = [...due, ...due].slice(this.#turn, this.#turn + Math.min(perCall, due.length));
     const waitMs = isPolling() ? 0 : Math.min(maxWaitMs, isMore ? turnMs : maxWaitMs);
     const ofRest = nextMs > 0 ? nextMs : maxWaitMs;
@@ -194,6 +195,8 @@ export class ChannelSync {
   async #mend(error: unknown, asked: readonly FollowedChannel[]): Promise<boolean> {
     const { store, onRowsLost } = this.#parts;
     if (hasReason(error, 'STORE_CHANGED', 'BAD_CURSOR')) {
+      // A node that refuses even the start is asked again after a rest.
+      if (asked.every(({ cid }) => store.inbox.cursor(cid) === undefined)) return false;
       // First, so that a crash between the two asks again.
       await onRowsLost();
       store.transaction(() => {

@@ -16,6 +16,7 @@ import {
 import type { ChannelPost } from '@quicprochat/proto/messages';
 import type { Enqueued, NodeStore } from '../store/store.ts';
 import { deviceOf } from './caller.ts';
+import { DomainLists } from './domain-lists.ts';
 
 export interface ChannelParts {
   readonly domain: string;
@@ -27,9 +28,6 @@ export interface ChannelParts {
     notify(domain: string): void;
   };
 }
-
-/** Lists of domains in memory; the oldest go, and their posters name them once more. */
-const domainListsMax = 4_096;
 
 /** The ciphertext of a post. */
 export interface PostedMessage {
@@ -43,8 +41,8 @@ export interface PostedMessage {
 /** The way of posts into the store, with the domains that posters named. */
 export class ChannelPosts {
   readonly #parts: ChannelParts;
-  /** By cid and hash, in the order of their last use. */
-  readonly #domains = new Map<string, readonly string[]>();
+  /** By cid and hash. */
+  readonly #domains = new DomainLists();
 
   constructor(parts: ChannelParts) {
     this.#parts = parts;
@@ -78,7 +76,7 @@ export class ChannelPosts {
     });
     // Only what a member signed is worth memory.
     const isSigned = enqueued.outcome === 'stored';
-    if (isSigned && post.domains.length > 0) this.#remember(post);
+    if (isSigned && post.domains.length > 0) this.#domains.put(keyOf(post), post.domains);
     for (const peer of peers) federation.notify(peer);
     return enqueued;
   }
@@ -86,13 +84,10 @@ export class ChannelPosts {
   #domainsOf(post: ChannelPost): readonly string[] {
     const { domains, domainsHash: hash } = post;
     if (domains.length === 0) {
-      const key = keyOf(post);
-      const known = this.#domains.get(key);
+      const known = this.#domains.get(keyOf(post));
       if (known === undefined) {
         throw new FailedPreconditionError('DOMAINS_STALE', 'name the domains of the group');
       }
-      this.#domains.delete(key);
-      this.#domains.set(key, known);
       return known;
     }
     if (!domains.every(isDomain) || new Set(domains).size !== domains.length) {
@@ -102,13 +97,6 @@ export class ChannelPosts {
       throw new InvalidArgumentError('BAD_FIELD', 'channel.domains: are not those of the hash');
     }
     return domains;
-  }
-
-  #remember(post: ChannelPost): void {
-    this.#domains.set(keyOf(post), [...post.domains]);
-    if (this.#domains.size <= domainListsMax) return;
-    const oldest = this.#domains.keys().next();
-    if (oldest.done !== true) this.#domains.delete(oldest.value);
   }
 }
 
