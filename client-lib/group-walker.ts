@@ -56,7 +56,7 @@ export interface GroupWalkerParts {
   readonly contacts: Pick<Contacts, 'prekey'>;
   readonly hubKeys: Pick<HubKeys, 'of' | 'isFresh'>;
   readonly tokens: Pick<DeliveryTokens, 'grew' | 'wake'>;
-  readonly standings: Pick<Standings, 'of' | 'saw'>;
+  readonly standings: Pick<Standings, 'of' | 'saw' | 'isAlone'>;
   /** Groups are to be come back into. */
   readonly onLost: () => void;
   /** A group is in a new epoch, or its state changed otherwise: what waited for that may go on. */
@@ -156,7 +156,10 @@ export class GroupWalker {
       this.#enter(batch, view.group, active, keys);
     }
     if (removal !== undefined) this.#leave(batch, removal);
-    if (walk.isLeftBehind && walk.steps.length === 0) this.lose(batch, view.group, 'BEHIND');
+    const isAlone = this.#parts.standings.isAlone(view.group);
+    if (walk.steps.length === 0 && (walk.isLeftBehind || isAlone)) {
+      this.lose(batch, view.group, 'BEHIND');
+    }
   }
 
   #enter(

@@ -88,7 +88,7 @@ export class Groups {
     });
     const identity = { userId: parts.userId, deviceId: deviceIdOf(parts.rid) };
     this.resyncs = new Resyncs({
-      ...{ ...parts, hubKeys, walker, onMoved, identity },
+      ...{ ...parts, hubKeys, walker, standings, onMoved, identity },
       pull: this.pull,
     });
     this.rekeys = new Rekeys({ ...parts, onIntents });

@@ -51,6 +51,7 @@ import {
 } from './mls/index.ts';
 import { firstRekey } from './rekeys.ts';
 import { returnRequest, type JoinPlace } from './resync-request.ts';
+import type { Standings } from './standings.ts';
 import type { ResyncRow, SentReturn } from './store/resync-rows.ts';
 import type { ClientStore } from './store/store.ts';
 import type { Writer } from './writer.ts';
@@ -79,6 +80,7 @@ export interface ResyncsParts {
   readonly hubKeys: HubKeys;
   readonly walker: GroupWalker;
   readonly pull: GroupPull;
+  readonly standings: Pick<Standings, 'cameBack'>;
   readonly identity: Identity;
   readonly signatureKey: SignatureKey;
   readonly onMoved: (groupId: Uint8Array) => void;
@@ -358,7 +360,7 @@ export class Resyncs {
     entry: ParsedEntry,
     control: GroupControl,
   ): Promise<void> {
-    const { store, writer, mls, runtime, events, tokens, onMoved } = this.#parts;
+    const { store, writer, mls, runtime, events, tokens, standings, onMoved } = this.#parts;
     const { groupId, cause } = row;
     await writer.run(async (batch) => {
       const lost = batch.group(groupId);
@@ -370,6 +372,7 @@ export class Resyncs {
       const { name } = next.info;
       batch.enterEpoch(next, key, []);
       batch.useKeys(next, lost.epoch, wipe);
+      standings.cameBack(batch, next, entry);
       batch.write(() => {
         store.groups.rejoin({ id: conversationId, suite: next.suite, name });
         store.groupLog.putHead(groupId, headOf(entry, control));

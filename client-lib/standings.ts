@@ -52,6 +52,10 @@ export const standingLimits = {
   votes: 1_024,
   /** Devices that are remembered for what they were told of an entry. */
   told: 4_096,
+  /** A device that came back asks so often whether others came along. */
+  backRounds: 48,
+  /** One device is told once in so long (ms) that an entry is not known here: nobody signed its question. */
+  denyMs: minuteMs,
 } as const;
 
 export interface StandingsParts {
@@ -71,11 +75,18 @@ export interface StandingsParts {
   readonly onNews: (groupId: Uint8Array) => void;
 }
 
+/** Which entry, and of which group. */
+interface EntryName extends Pick<Doubt['entry'], 'epoch' | 'hash'> {
+  readonly entry: Pick<Doubt['entry']['entry'], 'group'>;
+}
+
 export class Standings {
   readonly #parts: StandingsParts;
   readonly #key: SigningKey;
   /** By entry and device: votes that were sent to the device. What it claims to know, anybody may have written. */
   readonly #told = new Map<string, Set<string>>();
+  /** When a device was last told of an entry that is none here. */
+  readonly #denied = new Map<string, number>();
   readonly #speaking = new Set<Promise<void>>();
   /** Entries that are being spoken of to all, in hex. */
   readonly #due = new Set<string>();
@@ -110,9 +121,33 @@ export class Standings {
     if (row === undefined) return undefined;
     const votes = store.standings.votes(group.groupId, hash);
     return {
-      decision: decide(row, counted(row, group, votes), runtime.clock.now()),
+      decision: decisionOf(row, group, votes, runtime.clock.now()),
       isRefusedHere: votes.some((vote) => !vote.isApplied && sameBytes(vote.device, rid)),
     };
+  }
+
+  /**
+   * Part of a batch: this device came back by an entry of its own, on the word of one member. The others are asked whether
+   * they came along: a commit on a state that only that member knows is one that nobody else applies.
+   */
+  cameBack(batch: Batch, next: MlsGroup, entry: Doubt['entry']): void {
+    const { store, userId } = this.#parts;
+    const users = new Set(next.members().map((member) => member.userId));
+    users.delete(userId);
+    const row = this.#row(batch, entry, 'APPLIED', userId, [...users]);
+    batch.write(() => {
+      store.standings.settleReturns(next.groupId);
+      if (users.size > 0) store.standings.putDoubt({ ...row, askMs: batch.nowMs });
+    });
+    batch.after(() => this.#wake());
+  }
+
+  /** Half of the others or more did not come along where this device came back. */
+  isAlone(group: MlsGroup): boolean {
+    const { store } = this.#parts;
+    return store.standings
+      .returns(group.groupId)
+      .some(({ hash }) => this.of(group, hash)?.decision === 'rejected');
   }
 
   /** Part of a batch: what a walk from here came to. */
@@ -169,7 +204,7 @@ export class Standings {
 
   #row(
     { nowMs }: Batch,
-    { entry, epoch, hash }: Pick<Doubt['entry'], 'entry' | 'epoch' | 'hash'>,
+    { entry, epoch, hash }: EntryName,
     cause: DoubtRow['cause'],
     by: string | undefined,
     voters: readonly string[],
@@ -189,7 +224,7 @@ export class Standings {
     if (!isBounded || !Number.isSafeInteger(epoch) || epoch < 1) throw never('MALFORMED');
     const group = batch.group(groupId);
     if (group === undefined) throw never('UNKNOWN_GROUP');
-    const members = membersAt(group, epoch - 1);
+    const members = this.#askedAt(group, epoch, hash);
     // Too old to be of use, or this device has yet to come there: the log tells it when to ask.
     if (members === undefined) {
       if (BigInt(epoch) <= group.epoch) throw new Unopened({ kind: 'known' });
@@ -211,6 +246,15 @@ export class Standings {
     return () => this.#takeIn(batch, group, said, valid, byDevice.get(hex(from)));
   }
 
+  /** Whose word is heard about an entry; undefined: not known here. */
+  #askedAt(group: MlsGroup, epoch: number, hash: Uint8Array): readonly Member[] | undefined {
+    const members = group.membersAt(BigInt(epoch - 1));
+    if (members !== undefined) return members;
+    // The epoch before its own return is one that this device was not in.
+    const row = this.#parts.store.standings.doubt(group.groupId, hash);
+    return row !== undefined && isReturn(row) ? group.members() : undefined;
+  }
+
   #takeIn(
     batch: Batch,
     group: MlsGroup,
@@ -223,10 +267,11 @@ export class Standings {
     if (row === undefined || row.epoch !== Number(epoch)) {
       // Not read here yet; who asks will ask again.
       if (epoch > group.epoch) batch.after(() => this.#parts.onNews(groupId));
+      else if (asks && from !== undefined) this.#deny(batch, groupId, { epoch, hash }, from);
       return;
     }
     const known = store.standings.votes(groupId, hash);
-    const before = decide(row, counted(row, group, known), batch.nowMs);
+    const before = decisionOf(row, group, known, batch.nowMs);
     batch.write(() => {
       for (const vote of votes) {
         if (row.voters.includes(vote.userId)) store.standings.addVote(groupId, hash, vote);
@@ -237,6 +282,25 @@ export class Standings {
       if (decision !== before) this.#decided(row, group, decision === 'rejected');
       if (asks && from !== undefined) this.#say(row, from);
     });
+  }
+
+  /** To who asks about an entry that was never seen here: another one stands in its place. */
+  #deny(
+    batch: Batch,
+    groupId: Uint8Array,
+    { epoch, hash }: { readonly epoch: bigint; readonly hash: Uint8Array },
+    to: Member,
+  ): void {
+    const ours = this.#parts.store.groupLog.headAt(groupId, Number(epoch));
+    const name = hex(to.identityPub);
+    const lastMs = this.#denied.get(name) ?? -Infinity;
+    const isSoon = batch.nowMs - lastMs < standingLimits.denyMs;
+    if (ours === undefined || sameBytes(ours.hash, hash) || isSoon) return;
+    if (this.#denied.size > standingLimits.told) this.#denied.clear();
+    this.#denied.set(name, batch.nowMs);
+    const entry = { epoch: Number(epoch), hash, entry: { group: groupId } };
+    const row = this.#row(batch, entry, 'VOID', undefined, []);
+    batch.after(() => this.#say(row, to));
   }
 
   #decided(row: DoubtRow, group: MlsGroup, isRejected: boolean): void {
@@ -273,11 +337,15 @@ export class Standings {
     if (this.#isStopped || this.#due.has(key)) return;
     if (to === undefined) this.#due.add(key);
     let hasFailed = false;
-    const speaking = withPrekeys(this.#parts, () =>
-      this.#parts.writer.run((batch) => this.#sayIn(batch, row, to)),
-    )
+    let tries = 0;
+    const speaking = withPrekeys(this.#parts, () => {
+      tries += 1;
+      const isAgain = tries > 1;
+      return this.#parts.writer.run((batch) => this.#sayIn(batch, row, to, isAgain));
+    })
       .catch((error: unknown) => {
         hasFailed = true;
+        if (to === undefined && isReturn(row)) this.#putOff(row);
         const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
         this.#parts.runtime.log.info('saying where one stands failed', { reason });
       })
@@ -297,13 +365,32 @@ export class Standings {
     this.#timer = this.#parts.runtime.clock.timer(restMs, () => this.#wake());
   }
 
-  async #sayIn(batch: Batch, { groupId, hash }: DoubtRow, to: Member | undefined): Promise<void> {
+  /** One whose keys cannot be had does not make this device ask every minute. */
+  #putOff(said: DoubtRow): void {
+    const { store, runtime } = this.#parts;
+    store.transaction(() => {
+      const row = store.standings.doubt(said.groupId, said.hash);
+      if (row?.askMs !== undefined) store.standings.putDoubt(asked(row, runtime.clock.now()));
+    });
+  }
+
+  /** `isAgain`: prekeys were fetched for it, as far as there are any. */
+  async #sayIn(
+    batch: Batch,
+    said: DoubtRow,
+    to: Member | undefined,
+    isAgain: boolean,
+  ): Promise<void> {
+    const { groupId, hash } = said;
     const { store, mls, contacts, runtime, rid, onOutbox, onNews } = this.#parts;
     const { random } = runtime;
     const group = batch.group(groupId);
-    const row = store.standings.doubt(groupId, hash);
+    const known = store.standings.doubt(groupId, hash);
+    // What was never seen here is not kept either.
+    const row = known ?? (to === undefined ? undefined : said);
     if (row === undefined) return;
     if (group === undefined) {
+      if (known === undefined) return;
       batch.write(() => store.standings.putDoubt({ ...row, voteMs: undefined, askMs: undefined }));
       return;
     }
@@ -312,11 +399,16 @@ export class Standings {
     const own = this.#ownVote(row, to !== undefined, batch.nowMs);
     const hasVoted = votes.some(({ device }) => sameBytes(device, rid));
     if (own !== undefined && !hasVoted) votes.unshift(own);
-    const isOpen = isThere && decide(row, votes, batch.nowMs) === 'open';
+    const isBack = isReturn(row) && this.#isBehind(row) && group.isActive;
+    const isOpen = (isThere || isBack) && decisionOf(row, group, votes, batch.nowMs) === 'open';
     const asks = to === undefined && isOpen && row.askMs !== undefined && row.askMs <= batch.nowMs;
     const all = recipientsOf(group);
-    const recipients = to === undefined ? (isThere ? asked(all, row) : []) : [to];
-    const news = recipients.filter((one) => asks || this.#hasNews(hash, one.identityPub, votes));
+    const recipients = to === undefined ? (isThere || isBack ? askedOf(all, row) : []) : [to];
+    const news = recipients.filter(({ identityPub }) => {
+      // One of many that cannot be asked is left out.
+      if (isBack && isAgain && contacts.prekey(identityPub) === undefined) return false;
+      return asks || this.#hasNews(hash, identityPub, votes);
+    });
     const message = create(GroupStandingSchema, {
       ...{ group: groupId, epoch: BigInt(row.epoch), entry: hash, from: rid, asks },
       votes: votes
@@ -329,16 +421,18 @@ export class Standings {
       bytes: toBinary(GroupStandingSchema, message),
     } as const;
     const copies =
-      to === undefined
+      to === undefined && isThere
         ? channelCopies(content, news, await envelopeKeyOf(mls, group), random)
         : hybridCopies(content, news, (one) => contacts.prekey(one), random);
-    const nextAskMs = asks ? batch.nowMs + askAfter(row.round) : undefined;
     batch.write(() => {
-      if (own !== undefined && !hasVoted) store.standings.addVote(groupId, hash, own);
+      if (own !== undefined && !hasVoted && known !== undefined) {
+        store.standings.addVote(groupId, hash, own);
+      }
       if (to === undefined) {
         const voteMs = own === undefined && isThere ? later(row.voteMs, batch.nowMs) : undefined;
-        const askMs = asks ? nextAskMs : isOpen ? row.askMs : undefined;
-        store.standings.putDoubt({ ...row, voteMs, askMs, round: row.round + (asks ? 1 : 0) });
+        const askMs = isOpen ? row.askMs : undefined;
+        const next = { ...row, voteMs, askMs };
+        store.standings.putDoubt(asks ? asked(next, batch.nowMs) : next);
       }
       const about = { kind: 'RESEND', groupId, epoch: BigInt(row.epoch) } as const;
       for (const copy of copies) {
@@ -353,12 +447,17 @@ export class Standings {
     });
   }
 
+  /** Whether this device went on behind the entry. */
+  #isBehind({ groupId, epoch, hash }: DoubtRow): boolean {
+    const head = this.#parts.store.groupLog.headAt(groupId, epoch);
+    return head !== undefined && sameBytes(head.hash, hash);
+  }
+
   /** What this device says of the entry; undefined: nothing yet. */
   #ownVote(row: DoubtRow, isAsked: boolean, nowMs: number): VoteRow | undefined {
-    const { store, rid, userId } = this.#parts;
-    const { groupId, hash, epoch, cause } = row;
-    const head = store.groupLog.headAt(groupId, epoch);
-    const isApplied = head !== undefined && sameBytes(head.hash, hash);
+    const { rid, userId } = this.#parts;
+    const { groupId, hash, cause } = row;
+    const isApplied = this.#isBehind(row);
     const isDue = row.voteMs !== undefined && row.voteMs <= nowMs;
     const isRefused = isDue || (isAsked && cause === 'VOID');
     if (isApplied ? !isAsked : !isRefused) return undefined;
@@ -402,6 +501,37 @@ export function decide(
   return applied > 0 && (2 * applied >= voters.length || isOld) ? 'taken' : 'open';
 }
 
+/** What is known of an entry in this group. */
+function decisionOf(
+  row: DoubtRow,
+  group: MlsGroup,
+  votes: readonly VoteRow[],
+  nowMs: number,
+): Standing['decision'] {
+  const heard = counted(row, group, votes);
+  return isReturn(row) ? decideReturn(row, heard) : decide(row, heard, nowMs);
+}
+
+/**
+ * Half of the others are enough to come back once more, and only more than half are company: the one member that
+ * was believed is among them, and one try too many costs less than a history of its own. Pure.
+ */
+function decideReturn({ voters }: DoubtRow, votes: readonly VoteRow[]): Standing['decision'] {
+  const share = (isApplied: boolean): number => {
+    const said = votes.filter((vote) => vote.isApplied === isApplied);
+    return (
+      (2 * voters.filter((user) => said.some(({ userId }) => userId === user)).length) /
+      voters.length
+    );
+  };
+  if (share(false) >= 1) return 'rejected';
+  return share(true) > 1 ? 'taken' : 'open';
+}
+
+/** An entry by which this device came back; of others that it applied it asks nobody. */
+const isReturn = ({ cause, askMs, round }: DoubtRow): boolean =>
+  cause === 'APPLIED' && (askMs !== undefined || round > 0);
+
 /**
  * Who applied an entry and is behind it does not go back on the word of whoever was removed since: nobody undoes
  * its own removal.
@@ -426,12 +556,8 @@ function votersOf(before: MlsGroup, after: MlsGroup, by: string): readonly strin
   return [...new Set(users)];
 }
 
-function membersAt(group: MlsGroup, epoch: number): readonly Member[] | undefined {
-  return group.membersAt(BigInt(epoch));
-}
-
 /** All, or in a large group as many as the round allows, the same for everybody who asks. */
-function asked(all: readonly Recipient[], { hash, round }: DoubtRow): readonly Recipient[] {
+function askedOf(all: readonly Recipient[], { hash, round }: DoubtRow): readonly Recipient[] {
   if (all.length < standingLimits.devices) return all;
   const order = ({ identityPub }: Recipient): string =>
     createHash('sha256').update(hash).update(identityPub).digest('hex');
@@ -454,6 +580,12 @@ function dueOf(
 
 const askAfter = (round: number): number =>
   Math.min(standingLimits.askMaxMs, standingLimits.askMs * 4 ** Math.min(round, 8));
+
+/** The row after a question. */
+function asked(row: DoubtRow, nowMs: number): DoubtRow {
+  const isLast = isReturn(row) && row.round >= standingLimits.backRounds;
+  return { ...row, askMs: isLast ? undefined : nowMs + askAfter(row.round), round: row.round + 1 };
+}
 
 const later = (ms: number | undefined, nowMs: number): number | undefined =>
   ms !== undefined && ms > nowMs ? ms : undefined;

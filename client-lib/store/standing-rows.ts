@@ -44,7 +44,11 @@ export interface StandingRows {
   votes(groupId: Uint8Array, hash: Uint8Array): readonly VoteRow[];
   /** False when it is known. */
   addVote(groupId: Uint8Array, hash: Uint8Array, vote: VoteRow): boolean;
-  /** Forgets entries of earlier epochs. */
+  /** Entries by which this device came back into a group, and about which it asked. */
+  returns(groupId: Uint8Array): readonly DoubtRow[];
+  /** Nothing depends on these any more. */
+  settleReturns(groupId: Uint8Array): void;
+  /** Forgets entries of earlier epochs, except those by which this device came back and of which it still asks. */
   dropBelow(groupId: Uint8Array, epoch: number): void;
 }
 
@@ -123,8 +127,27 @@ export function standingRows(db: Database): StandingRows {
       );
       return added > 0;
     },
+    returns: (groupId) =>
+      db
+        .all(
+          `SELECT * FROM group_doubt WHERE group_id = ? AND cause = 'APPLIED'
+             AND (ask_ms IS NOT NULL OR round > 0)`,
+          groupId,
+        )
+        .map(doubtOf),
+    settleReturns(groupId) {
+      db.run(
+        `UPDATE group_doubt SET ask_ms = NULL, round = 0 WHERE group_id = ? AND cause = 'APPLIED'`,
+        groupId,
+      );
+    },
     dropBelow(groupId, epoch) {
-      db.run('DELETE FROM group_doubt WHERE group_id = ? AND epoch < ?', groupId, epoch);
+      db.run(
+        `DELETE FROM group_doubt WHERE group_id = ? AND epoch < ?
+           AND NOT (cause = 'APPLIED' AND (ask_ms IS NOT NULL OR round > 0))`,
+        groupId,
+        epoch,
+      );
     },
   };
 }
