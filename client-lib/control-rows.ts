@@ -54,6 +54,8 @@ export interface ControlRowsParts {
   readonly onEvidence: (evidence: KeyEvidence) => Promise<void>;
   /** A group is in a new epoch. */
   readonly onMoved: (groupId: Uint8Array) => void;
+  /** A certified Welcome let this device in; its group may be further by now. */
+  readonly onJoined: (groupId: Uint8Array) => void;
 }
 
 export class ControlRows {
@@ -222,7 +224,7 @@ export class ControlRows {
     control: GroupControl,
     tokens: readonly HandedToken[],
   ): void {
-    const { store, runtime, events, onMoved } = this.#parts;
+    const { store, runtime, events, onMoved, onJoined } = this.#parts;
     const { groupId, suite, info } = group;
     const { conversationId: id, name } = info;
     const { nowMs } = batch;
@@ -246,6 +248,7 @@ export class ControlRows {
     batch.after(() => {
       events.emit({ type: 'joined', conversationId: id, name, creator: inviter.userId });
       onMoved(groupId);
+      if (control.entry !== undefined && !hasNoWord(control.entry)) onJoined(groupId);
       this.#parts.tokens.changed();
       this.#parts.tokens.wake();
     });

@@ -26,7 +26,7 @@ import type { Writer } from './writer.ts';
 
 export interface GroupsParts extends Omit<
   ControlRowsParts,
-  'hubKeys' | 'walker' | 'tokens' | 'onMoved'
+  'hubKeys' | 'walker' | 'tokens' | 'onMoved' | 'onJoined'
 > {
   readonly writer: Writer;
   readonly cards?: InvitationParts['cards'] & FirstContactRules['cards'];
@@ -78,7 +78,9 @@ export class Groups {
     const onLost = (): void => this.resyncs.wake();
     const walker = new GroupWalker({ ...parts, hubKeys, standings, onLost, onMoved });
     this.pull = new GroupPull({ ...parts, hubKeys, walker });
-    this.rows = new ControlRows({ ...parts, hubKeys, walker, onMoved });
+    // The Welcome may be old, and the rows of later epochs may be gone.
+    const onJoined = (groupId: Uint8Array): void => this.pull.want(groupId);
+    this.rows = new ControlRows({ ...parts, hubKeys, walker, onMoved, onJoined });
     const onIntents = (): void => this.committer.kick();
     this.leaves = new Leaves({ ...parts, walker, onIntents });
     this.forks = new ForkWatch({
