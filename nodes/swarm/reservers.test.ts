@@ -137,3 +137,22 @@ test('a record is told while its device wants that and has a session', async () 
   logout(anna);
   assert.equal(await reservers.shared(anna.publicKey), undefined);
 });
+
+test('who shows another record of a guest than the guest itself costs it no place', async () => {
+  const { reservers, newDevice, recordOf, wait } = makeRig();
+  const [bob, swarm, other] = [newDevice(), makeSwarmKey(systemRandom), makeSwarmKey(systemRandom)];
+  const show = (by: SwarmKey, seq: number): void =>
+    reservers.publishGuest(recordOf(bob, by, seq), bob.publicKey, 'bob@blue.example');
+  // The one with its addresses, which contacts have, is newer by one than the one for relays.
+  show(swarm, 8);
+  show(swarm, 7);
+  assert.equal(await reservers.mayReserve(swarm.peerId), true);
+  // Of a swarm that it had before, nothing is taken.
+  assert.throws(() => show(other, 7), { reason: 'BAD_FIELD' });
+  assert.equal(await reservers.mayReserve(other.peerId), false);
+  show(other, 9);
+  assert.equal(await reservers.mayReserve(swarm.peerId), false);
+  wait(hourMs);
+  show(swarm, 7);
+  assert.equal(await reservers.mayReserve(swarm.peerId), true);
+});

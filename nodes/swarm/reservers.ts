@@ -85,20 +85,24 @@ export class Reservers {
   }
 
   /**
-   * Takes the record of a device of a peer's user, as was shown by a credential. Throws
-   * ResourceExhaustedError QUOTA while the user, its domain or all of them have places enough, and as
-   * `publish`.
+   * Takes the record of a device of a peer's user, as was shown by a credential; an older one of the same
+   * swarm changes nothing. Throws ResourceExhaustedError QUOTA while the user, its domain or all of them
+   * have places enough, and as `publish`.
    */
   publishGuest(
     endpoint: SignedEndpointRecord | undefined,
     device: Uint8Array,
     userId: string,
   ): void {
-    const { peerId, seq, expiresMs } = this.#verify(endpoint, device);
     const name = hex(device);
-    // One of this node's own stays that, whatever it shows besides.
-    if (this.#byDevice.get(name)?.transportKey !== undefined) return;
     this.#dropExpiredGuests();
+    const known = this.#byDevice.get(name);
+    // One of this node's own stays that, whatever it shows besides.
+    if (known?.transportKey !== undefined) return;
+    // Anybody can show a record of it that is newer than the one for relays: that must not shut it out.
+    const shown = this.#verify(endpoint);
+    if (shown.peerId === known?.peerId && shown.seq < known.seq) return;
+    const { peerId, seq, expiresMs } = this.#verify(endpoint, device);
     // Who has a place keeps it.
     if (this.#guests.get(name) !== userId) this.#requirePlace(userId);
     this.#put(name, { peerId, transportKey: undefined, seq, expiresMs, shared: undefined });
