@@ -156,9 +156,9 @@ export class GroupWalker {
       this.#enter(batch, view.group, active, keys);
     }
     if (removal !== undefined) this.#leave(batch, removal);
-    const isAlone = this.#parts.standings.isAlone(view.group);
-    if (walk.steps.length === 0 && (walk.isLeftBehind || isAlone)) {
-      this.lose(batch, view.group, 'BEHIND');
+    const isLeftBehind = walk.isLeftBehind && walk.steps.length === 0;
+    if (isLeftBehind || this.#parts.standings.isAlone(walk.group)) {
+      this.lose(batch, walk.group, 'BEHIND');
     }
   }
 
@@ -335,8 +335,11 @@ export class GroupWalker {
   }
 
   /** It follows after all. Part of a transaction. */
-  #regain(batch: Batch, { groupId, info }: MlsGroup): void {
+  #regain(batch: Batch, group: MlsGroup): void {
     const { groups, resync } = this.#parts.store;
+    const { groupId, info } = group;
+    // Who led it astray goes on there with it.
+    if (this.#parts.standings.isAlone(group)) return;
     const row = resync.get(groupId);
     if (batch.conversationOfGroup(groupId)?.ended === 'BEHIND') {
       groups.setEnded(info.conversationId, undefined);

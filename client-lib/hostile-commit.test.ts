@@ -34,7 +34,7 @@ import { commitKeyOf, sealCommit, type OwnCommit } from './group-log.ts';
 import { createMls, xwingSuite, type Mls, type MlsGroup, type PendingCommit } from './mls/index.ts';
 import { nodeKeyAt, stateOf } from './mls/group.ts';
 import { returnRequest } from './resync-request.ts';
-import { standingLimits } from './standings.ts';
+import { standingLimits } from './standing-rules.ts';
 import { exchange, TestDevice, TestDirectory, testRuntime } from './test-devices.ts';
 import { LaterClock } from './test-later-clock.ts';
 

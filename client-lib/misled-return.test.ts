@@ -3,10 +3,10 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { commitHash, hex, methods, signEntry } from '@quicprochat/proto';
 import { create, GroupEntrySchema } from '@quicprochat/proto/messages';
-import { epochJoinKeys, sealJoinState } from './group-info.ts';
-import { commitKeyOf } from './group-log.ts';
+import { epochJoinKeys, openCommit, sealJoinState } from './group-info.ts';
+import { commitKeyOf, sealCommit } from './group-log.ts';
 import { mandatorySuite, type MlsGroup } from './mls/index.ts';
-import { standingLimits } from './standings.ts';
+import { standingLimits } from './standing-rules.ts';
 import { exchange, TestDevice, TestDirectory, testRuntime } from './test-devices.ts';
 import { LaterClock } from './test-later-clock.ts';
 
@@ -71,6 +71,8 @@ test('a member that leads a device back into a history of its own keeps it there
   assert.deepEqual([count('leftBehind'), count('cameBack')], [1, 1]);
   assert.equal((await groupOf(bob, id)).epoch, BigInt(tip.epoch) + 2n);
 
+  const back = hub.copyOf(id).at(-1);
+  assert(back !== undefined);
   // The others go on as if nothing had been, to the epoch in which bob believes to be.
   await exchange(alice, bob);
   await alice.conversations.rotateKeys(id);
@@ -84,6 +86,25 @@ test('a member that leads a device back into a history of its own keeps it there
   await exchange(alice, bob);
   assert.deepEqual([count('leftBehind'), count('cameBack')], [2, 1]);
   assert.equal(bob.store.groups.conversation(id)?.ended, 'BEHIND');
+
+  // mallory goes on where she has bob alone, and does not hold him by that.
+  const opened = await openCommit(mallory.mls, pending, back.control.commit);
+  assert(opened !== undefined);
+  const astray = await mallory.mls.processReturn(pending, opened.bytes);
+  const made = await mallory.mls.rekey(astray.next);
+  const facts = { ...made, isRemoval: false, joinPub: tip.entry.joinCommitPub };
+  const further = await sealCommit(mallory.mls, astray.next, back.parsed, facts, random);
+  await directory.callerOf(mallory.rid).call(methods.submitCommit, {
+    entry: further.entry,
+    commit: further.envelope,
+    mid: random.bytes(16),
+    targets: [{ rid: bob.rid, domain: host }],
+  });
+  await exchange(mallory, bob);
+  assert.equal((await groupOf(bob, id)).epoch, made.pending.epoch);
+  assert.equal(bob.store.groups.conversation(id)?.ended, 'BEHIND');
+  await alice.conversations.rotateKeys(id);
+  await exchange(alice, bob);
 
   // What the hub keeps now is of an honest commit.
   await tryBack();

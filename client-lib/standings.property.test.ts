@@ -1,7 +1,7 @@
 /** The rule by which members decide over a commit that not all can judge, in every order of what they say. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { decide } from './standings.ts';
+import { decide } from './standing-rules.ts';
 import { explore, type Bounds } from './test-standing-model.ts';
 
 /** Every way to divide so many honest members into those who can apply the commit and those who cannot. */

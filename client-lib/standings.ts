@@ -3,7 +3,6 @@
  * be judged alone"): each device signs whether it applied the entry or will not, and passes on what others
  * signed. What more than half of those who stay will not apply is no part of the log.
  */
-import { createHash } from 'node:crypto';
 import {
   hex,
   QpcError,
@@ -24,39 +23,28 @@ import {
 import type { Contacts } from './contacts.ts';
 import { envelopeKeyOf } from './envelope-key.ts';
 import type { ClientEvent, EventBus } from './events.ts';
-import { channelCopies, hybridCopies, type Recipient } from './fan-out.ts';
+import { channelCopies, hybridCopies } from './fan-out.ts';
 import type { Doubt, LogView, Standing, Walk } from './group-log.ts';
 import type { Caller } from './link.ts';
 import type { Member, Mls, MlsGroup, SignatureKey } from './mls/index.ts';
 import { withPrekeys } from './prekeys.ts';
 import { never, Unopened } from './row-verdict.ts';
 import { recipientsOf } from './sealing.ts';
+import {
+  asked,
+  askedOf,
+  decisionOf,
+  dueOf,
+  isReturn,
+  later,
+  nameOf,
+  standingLimits,
+  statementOf,
+  votersOf,
+} from './standing-rules.ts';
 import type { DoubtRow, VoteRow } from './store/standing-rows.ts';
 import type { ClientStore } from './store/store.ts';
 import type { Batch, Writer } from './writer.ts';
-
-const minuteMs = 60_000;
-
-export const standingLimits = {
-  /** Who is added is looked up for so long before a device gives it up (ms). */
-  keysMs: 10 * minuteMs,
-  /** One that applied it is enough after so long without a decision (ms): somebody can, and this device cannot. */
-  aloneMs: 10 * minuteMs,
-  /** Second question (ms); each later one waits four times as long, to an hour. */
-  askMs: minuteMs,
-  askMaxMs: 60 * minuteMs,
-  /** Devices of a group, beyond which a first question goes to a few of them only. */
-  devices: 64,
-  firstAsked: 8,
-  /** Votes in one message. */
-  votes: 1_024,
-  /** Devices that are remembered for what they were told of an entry. */
-  told: 4_096,
-  /** A device that came back asks so often whether others came along. */
-  backRounds: 48,
-  /** One device is told once in so long (ms) that an entry is not known here: nobody signed its question. */
-  denyMs: minuteMs,
-} as const;
 
 export interface StandingsParts {
   readonly store: ClientStore;
@@ -478,122 +466,4 @@ export class Standings {
     const known = this.#told.get(`${hex(hash)} ${hex(device)}`);
     return votes.some((vote) => known?.has(nameOf(vote)) !== true);
   }
-}
-
-/**
- * What the votes come to. Users count, not devices; whoever signed both is counted for both, so that a decision to
- * pass an entry over stands, whatever comes later, and for everybody who hears the same. Pure.
- */
-export function decide(
-  { voters, seenMs }: Pick<DoubtRow, 'voters' | 'seenMs'>,
-  votes: readonly Pick<VoteRow, 'userId' | 'isApplied'>[],
-  nowMs: number,
-): Standing['decision'] {
-  const users = (isApplied: boolean): number =>
-    new Set(
-      votes
-        .filter((vote) => vote.isApplied === isApplied && voters.includes(vote.userId))
-        .map(({ userId }) => userId),
-    ).size;
-  if (2 * users(false) > voters.length) return 'rejected';
-  const applied = users(true);
-  const isOld = nowMs - seenMs >= standingLimits.aloneMs;
-  return applied > 0 && (2 * applied >= voters.length || isOld) ? 'taken' : 'open';
-}
-
-/** What is known of an entry in this group. */
-function decisionOf(
-  row: DoubtRow,
-  group: MlsGroup,
-  votes: readonly VoteRow[],
-  nowMs: number,
-): Standing['decision'] {
-  const heard = counted(row, group, votes);
-  return isReturn(row) ? decideReturn(row, heard) : decide(row, heard, nowMs);
-}
-
-/**
- * Half of the others are enough to come back once more, and only more than half are company: the one member that
- * was believed is among them, and one try too many costs less than a history of its own. Pure.
- */
-function decideReturn({ voters }: DoubtRow, votes: readonly VoteRow[]): Standing['decision'] {
-  const share = (isApplied: boolean): number => {
-    const said = votes.filter((vote) => vote.isApplied === isApplied);
-    return (
-      (2 * voters.filter((user) => said.some(({ userId }) => userId === user)).length) /
-      voters.length
-    );
-  };
-  if (share(false) >= 1) return 'rejected';
-  return share(true) > 1 ? 'taken' : 'open';
-}
-
-/** An entry by which this device came back; of others that it applied it asks nobody. */
-const isReturn = ({ cause, askMs, round }: DoubtRow): boolean =>
-  cause === 'APPLIED' && (askMs !== undefined || round > 0);
-
-/**
- * Who applied an entry and is behind it does not go back on the word of whoever was removed since: nobody undoes
- * its own removal.
- */
-function counted(
-  { cause }: DoubtRow,
-  group: MlsGroup,
-  votes: readonly VoteRow[],
-): readonly VoteRow[] {
-  if (cause !== 'APPLIED') return votes;
-  const users = new Set(group.members().map(({ userId }) => userId));
-  return votes.filter(({ userId }) => users.has(userId));
-}
-
-/** Users in both groups, without whose commit it is. */
-function votersOf(before: MlsGroup, after: MlsGroup, by: string): readonly string[] {
-  const staying = new Set(after.members().map(({ identityPub }) => hex(identityPub)));
-  const users = before
-    .members()
-    .filter(({ identityPub, userId }) => staying.has(hex(identityPub)) && userId !== by)
-    .map(({ userId }) => userId);
-  return [...new Set(users)];
-}
-
-/** All, or in a large group as many as the round allows, the same for everybody who asks. */
-function askedOf(all: readonly Recipient[], { hash, round }: DoubtRow): readonly Recipient[] {
-  if (all.length < standingLimits.devices) return all;
-  const order = ({ identityPub }: Recipient): string =>
-    createHash('sha256').update(hash).update(identityPub).digest('hex');
-  return all
-    .map((one) => ({ one, at: order(one) }))
-    .sort((a, b) => (a.at < b.at ? -1 : 1))
-    .slice(0, standingLimits.firstAsked ** (round + 1))
-    .map(({ one }) => one);
-}
-
-function dueOf(
-  cause: Doubt['cause'],
-  isCertain: boolean,
-  nowMs: number,
-): Pick<DoubtRow, 'voteMs' | 'askMs'> {
-  // One's own commit is nothing to vote on; the others know whether it is.
-  if (cause === 'OWN') return { voteMs: undefined, askMs: nowMs };
-  return { voteMs: isCertain ? nowMs : nowMs + standingLimits.keysMs, askMs: nowMs };
-}
-
-const askAfter = (round: number): number =>
-  Math.min(standingLimits.askMaxMs, standingLimits.askMs * 4 ** Math.min(round, 8));
-
-/** The row after a question. */
-function asked(row: DoubtRow, nowMs: number): DoubtRow {
-  const isLast = isReturn(row) && row.round >= standingLimits.backRounds;
-  return { ...row, askMs: isLast ? undefined : nowMs + askAfter(row.round), round: row.round + 1 };
-}
-
-const later = (ms: number | undefined, nowMs: number): number | undefined =>
-  ms !== undefined && ms > nowMs ? ms : undefined;
-
-const nameOf = ({ device, isApplied }: Pick<VoteRow, 'device' | 'isApplied'>): string =>
-  `${hex(device)} ${isApplied}`;
-
-/** Over which a device signs. */
-function statementOf(groupId: Uint8Array, hash: Uint8Array, isApplied: boolean): Uint8Array {
-  return Buffer.concat([groupId, hash, Buffer.of(isApplied ? 1 : 0)]);
 }

@@ -2,8 +2,8 @@
  * Test support: a small model of how members decide over a commit that not all can judge (docs/protocol/group-log.md): who can
  * apply it, who says what to whom, in which order. The rule itself is the client's.
  */
-import type { decide } from './standings.ts';
-import { standingLimits } from './standings.ts';
+import type { decide } from './standing-rules.ts';
+import { standingLimits } from './standing-rules.ts';
 
 export interface Bounds {
   /** Honest members that stay, and whether each can apply the commit. */
