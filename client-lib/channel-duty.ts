@@ -28,6 +28,8 @@ export const channelDutyLimits = {
   turnsMax: 30,
   /** How long nodes may be behind with a channel before it is replaced (ms). */
   stuckMs: 30_000,
+  /** The same after so many in a row that did not help, each twice as long as before (ms). */
+  stuckMaxMs: 3_600_000,
   /** How often a change waits for a fresh channel, and how long (ms). */
   replacementsMax: 3,
   afterMs: 2_000,
@@ -47,6 +49,8 @@ interface Stuck {
   readonly cid: Uint8Array;
   readonly epoch: bigint | undefined;
   readonly sinceMs: number;
+  /** Fresh channels that did not help, one after the other. */
+  readonly tries: number;
 }
 
 export class ChannelDuty {
@@ -88,17 +92,21 @@ export class ChannelDuty {
   stuck(groupId: Uint8Array, cid: Uint8Array): void {
     const { store, runtime, onBehind } = this.#parts;
     const key = hex(groupId);
+    const { stuckMs, stuckMaxMs } = channelDutyLimits;
     const sinceMs = runtime.clock.monotonic();
-    const now: Stuck = { cid, epoch: store.groups.epoch(groupId), sinceMs };
     const before = this.#stuck.get(key);
+    // A node may refuse every channel, as for a device that has too many: the group must not pay for it.
+    const isOfOne = before !== undefined && sinceMs - before.sinceMs < 2 * stuckMaxMs;
+    const tries = isOfOne ? before.tries : 0;
+    const now: Stuck = { cid, epoch: store.groups.epoch(groupId), sinceMs, tries };
     // What overtook the update of its epoch is refused for a moment, which says nothing of another epoch.
     if (before === undefined || before.epoch !== now.epoch || !sameBytes(before.cid, cid)) {
       this.#stuck.set(key, now);
       onBehind(groupId);
       return;
     }
-    if (sinceMs - before.sinceMs < channelDutyLimits.stuckMs) return;
-    this.#stuck.set(key, now);
+    if (sinceMs - before.sinceMs < Math.min(stuckMaxMs, stuckMs * 2 ** before.tries)) return;
+    this.#stuck.set(key, { ...now, tries: Math.min(before.tries + 1, 16) });
     this.#later(groupId, async (batch, group) => {
       const own = channelOf(group);
       if (own !== undefined && sameBytes(own.cid, cid)) this.#want(batch, group, cid);

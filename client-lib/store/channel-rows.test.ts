@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import { messageTag } from '@quicprochat/proto';
 import { deadPostVerdict } from '../dead-posts.ts';
 import { encodePost } from '../channel.ts';
+import { channelRowBounds } from './channel-rows.ts';
 import { outboxBounds } from './outbox-rows.ts';
 import { openMemoryStore } from './sqlite-store.ts';
 
@@ -32,6 +33,20 @@ test('a group has one channel; the one before is read until it is forgotten', ()
   assert.deepEqual([channels.get(cid), inbox.cursor(cid)], [undefined, undefined]);
   channels.follow(group, undefined, 6);
   assert.equal(channels.get(other)?.leftMs, 6);
+});
+
+test('a channel that was left is forgotten once nothing can lie there any more', () => {
+  using store = openMemoryStore();
+  const { channels, inbox } = store;
+  const { leftKeptMs } = channelRowBounds;
+  channels.follow(group, cid, 1);
+  channels.follow(group, other, 2);
+  for (const log of [cid, other]) inbox.putCursor(log, { storeId: bytes(1, 8), seq: 7 });
+  channels.expire(2 + leftKeptMs);
+  assert.equal(channels.all().length, 2);
+  channels.expire(3 + leftKeptMs);
+  assert.deepEqual(channels.all(), [{ cid: other, groupId: group, leftMs: undefined }]);
+  assert.deepEqual([inbox.cursor(cid), inbox.cursor(other)?.seq], [undefined, 7]);
 });
 
 test('a post is one row that no device gets, and is sealed anew a bounded number of times', () => {

@@ -4,6 +4,8 @@ import type { Database, Row } from './database.ts';
 export const channelRowBounds = {
   /** How long it is known who could read an own post (ms): as long as the row of the outbox. */
   rosterKeptMs: 45 * 24 * 3600 * 1000,
+  /** How long a channel is read that the group has left (ms): rows live 30 days at nodes. */
+  leftKeptMs: 31 * 24 * 3600 * 1000,
 } as const;
 
 /** A channel that this device reads. */
@@ -27,6 +29,7 @@ export interface ChannelRows {
   putRoster(groupId: Uint8Array, epoch: number, rids: readonly Uint8Array[], nowMs: number): void;
   /** Whether a device was among them; false also where nothing was posted. */
   wasReader(groupId: Uint8Array, epoch: number, rid: Uint8Array): boolean;
+  /** Part of a transaction. */
   expire(nowMs: number): void;
 }
 
@@ -89,7 +92,11 @@ export function channelRows(db: Database): ChannelRows {
       return false;
     },
     expire(nowMs) {
-      db.run('DELETE FROM channel_roster WHERE made_ms < ?', nowMs - channelRowBounds.rosterKeptMs);
+      const { rosterKeptMs, leftKeptMs } = channelRowBounds;
+      db.run('DELETE FROM channel_roster WHERE made_ms < ?', nowMs - rosterKeptMs);
+      const left = 'SELECT cid FROM channel WHERE left_ms < ?';
+      db.run(`DELETE FROM cursor WHERE log IN (${left})`, nowMs - leftKeptMs);
+      db.run('DELETE FROM channel WHERE left_ms < ?', nowMs - leftKeptMs);
     },
   };
 }
