@@ -249,12 +249,18 @@ class Libp2pHost implements Host {
     this.#lan = parts.lan;
     this.#runtime = runtime;
     this.#limits = limits;
-    // The circuit relay keeps a place for an hour otherwise, and 500 who came and went have them all.
-    // By its end and not by the map: the signal of a place that was only deleted would end the next one.
-    this.#libp2p.addEventListener('peer:disconnect', ({ detail }) =>
-      this.#given?.get(detail)?.signal.reset(0),
-    );
+    this.#libp2p.addEventListener('peer:disconnect', ({ detail }) => this.#forget(detail));
     this.#planSweep();
+  }
+
+  /** What libp2p keeps of peers that are gone would grow with everybody who was ever here. */
+  #forget(peer: PeerId): void {
+    // The circuit relay keeps a place for an hour, and 500 who came and went have them all. It ends by its
+    // signal and not by the map: that of a place that was only deleted would end the next one.
+    this.#given?.get(peer)?.signal.reset(0);
+    this.#libp2p.peerStore.delete(peer).catch((error: unknown) => {
+      this.#runtime.log.debug('peer not forgotten', { error: String(error) });
+    });
   }
 
   async dial(address: string, signal: AbortSignal): Promise<HostConnection> {
