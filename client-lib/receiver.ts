@@ -178,7 +178,8 @@ export class Receiver {
         store.inbox.addGap(storeId, next, to, batch.nowMs);
         store.groups.markStale(batch.nowMs);
         for (const { groupId, ended } of store.groups.conversations()) {
-          if (ended === undefined) store.resync.want(groupId, 'STALE', batch.nowMs);
+          const isIn = ended === undefined || ended === 'BEHIND';
+          if (isIn) store.resync.want(groupId, 'STALE', batch.nowMs);
         }
       });
       batch.moveCursor(log, { storeId, seq: to });

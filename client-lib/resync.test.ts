@@ -8,7 +8,14 @@ import { MlsGroup as MlsGroupValue, stateOf } from './mls/group.ts';
 import { encodeCold, encodeHot, mandatorySuite, type MlsGroup } from './mls/index.ts';
 import { returnRequest } from './resync-request.ts';
 import type { ResyncRow } from './store/resync-rows.ts';
-import { assertHas, exchange, TestDevice, TestDirectory, testRuntime } from './test-devices.ts';
+import {
+  assertHas,
+  exchange,
+  TestDevice,
+  TestDirectory,
+  testRuntime,
+  testStoreId,
+} from './test-devices.ts';
 import { LaterClock } from './test-later-clock.ts';
 
 interface Company {
@@ -261,6 +268,50 @@ describe('the commit of a device that comes back', () => {
     await exchange(alice, bob, carol);
     await assertOne(id, alice, bob, carol);
     assertHas(alice, id, ['new keys']);
+  });
+
+  test('alone frees a store that is restored while the device is behind', async () => {
+    const them = await company();
+    const { directory, alice, bob, carol, id } = them;
+    const { hub } = directory;
+    await alice.conversations.rotateKeys(id);
+    await alice.conversations.rotateKeys(id);
+    hub.takeRows(alice.rid, bob.rid);
+    const whole = hub.copyOf(id);
+    hub.restore(id, whole.slice(-1));
+    await bob.groups.pull.pull(id);
+    assert.equal(bob.store.resync.get(id)?.cause, 'GAP');
+    await bob.receiver.passLost(1_000, testStoreId);
+    // The hub has back what it lost: bob follows, to where his lost copy may have been.
+    hub.restore(id, whole);
+    await bob.groups.pull.pull(id);
+    assert.equal(bob.store.groups.conversation(id)?.ended, undefined);
+    await assert.rejects(bob.conversations.send(id, 'old keys'), { reason: 'STALE_KEYS' });
+    assert.equal((await tryBack(them, bob))?.isDone, true);
+    await exchange(alice, bob, carol);
+    await assertOne(id, alice, bob, carol);
+    await bob.conversations.send(id, 'new keys');
+  });
+
+  test('is made anew where the one that was sent may be that of a lost copy', async () => {
+    const them = await company();
+    const { directory, alice, bob, carol, id } = them;
+    await lose(them, alice);
+    directory.hub.beforeSubmit = async () => {
+      throw new TransportError('timeout', 'nobody answers');
+    };
+    const { sent } = (await tryBack(them, bob)) ?? {};
+    assert(sent !== undefined);
+    directory.hub.beforeSubmit = undefined;
+    // It was accepted, and the lost copy may have written with its keys.
+    const submit = fromBinary(SubmitCommitRequestSchema, sent.request);
+    await directory.callerOf(bob.rid).call(methods.submitCommit, submit);
+    await bob.receiver.passLost(1_000, testStoreId);
+    assert.equal((await tryBack(them, bob))?.isDone, true);
+    const [last] = directory.hub.copyOf(id).slice(-1);
+    assert.notDeepEqual(last?.control.commit, submit.commit);
+    await exchange(alice, bob, carol);
+    await assertOne(id, alice, bob, carol);
   });
 
   test('is nothing in the name of another, whoever signs its entry', async () => {

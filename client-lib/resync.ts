@@ -365,6 +365,9 @@ export class Resyncs {
     await writer.run(async (batch) => {
       const lost = batch.group(groupId);
       const conversation = batch.conversationOfGroup(groupId);
+      const now = store.resync.get(groupId)?.sent;
+      // Meanwhile this store may have turned out to be an older copy, which may not use these keys.
+      if (now === undefined || !sameBytes(now.request, sent.request)) return;
       if (lost === undefined || conversation === undefined) return;
       const { next, wipe } = acceptReturn(lost, restoreGroup({ ...sent, past: [] }));
       const key = await envelopeKeyOf(mls, next);

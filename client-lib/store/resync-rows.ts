@@ -92,7 +92,12 @@ export function resyncRows(db: Database): ResyncRows {
       db.all(`SELECT * FROM group_resync WHERE state <> 'DONE' ORDER BY due_ms`).map(rowOf),
     want(groupId, cause, dueMs) {
       const before = get(groupId);
-      if (before !== undefined && !before.isDone) return false;
+      if (before !== undefined && !before.isDone) {
+        // Whatever else it lost its place by: only a new leaf, or a log that was read, frees a restored store. And a leaf
+        // that was on its way may have been the lost copy's.
+        if (cause === 'STALE') put({ ...before, cause, tries: 0, sent: undefined });
+        return false;
+      }
       const notBefore = Math.max(dueMs, before?.dueMs ?? 0);
       const row = { groupId, cause, isDone: false, sent: undefined, reason: undefined };
       put({ ...row, tries: 0, dueMs: notBefore });
