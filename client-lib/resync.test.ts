@@ -3,9 +3,10 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { hex, methods, sameBytes, TransportError } from '@quicprochat/proto';
 import { fromBinary, SubmitCommitRequestSchema } from '@quicprochat/proto/messages';
-import { epochJoinKeys, openJoinState } from './group-info.ts';
+import { epochJoinKeys, openJoinState, sealJoinState } from './group-info.ts';
+import { sealCommit } from './group-log.ts';
 import { MlsGroup as MlsGroupValue, stateOf } from './mls/group.ts';
-import { encodeCold, encodeHot, mandatorySuite, type MlsGroup } from './mls/index.ts';
+import { createMls, encodeCold, encodeHot, mandatorySuite, type MlsGroup } from './mls/index.ts';
 import { returnRequest } from './resync-request.ts';
 import type { ResyncRow } from './store/resync-rows.ts';
 import {
@@ -165,6 +166,45 @@ describe('a device that the hub keeps no commits for', () => {
     assert.equal((await tryBack(them, bob))?.isDone, true);
     await exchange(alice, bob, carol, dave);
     await assertOne(id, alice, bob, carol, dave);
+  });
+
+  test('looks up whom no log knows less and less often', async () => {
+    const them = await company();
+    const { directory, clock, alice, bob, carol, id } = them;
+    await lose(them, alice);
+    for (const row of directory.hub.takeRows(alice.rid, carol.rid)) await carol.receive(row);
+    const ghost = new TestDevice('ghost@unheard.example', new TestDirectory(), { clock });
+    const { userId, deviceId, signatureKey, rid: identityPub } = ghost;
+    const identity = { userId, deviceId };
+    const made = await ghost.mls.makeKeyPackage({ suite: mandatorySuite, identity, signatureKey });
+    const { lookup } = carol.contacts;
+    const mls = createMls({
+      ...testRuntime,
+      manifests: (user) =>
+        user === userId ? { devices: [{ deviceId, identityPub }], revoked: [] } : lookup(user),
+      mayCommit: () => true,
+    });
+    const group = await groupOf(carol, id);
+    const tip = directory.hub.copyOf(id).at(-1)?.parsed;
+    assert(tip !== undefined);
+    const added = await mls.addMembers(group, [made.publicBytes]);
+    const joinPub = (await epochJoinKeys(mls, added.pending)).signing.publicKey;
+    const facts = { ...added, isRemoval: false, joinPub };
+    const own = await sealCommit(mls, group, tip, facts, testRuntime.random);
+    const key = carol.store.resync.joinKey(id);
+    await directory.callerOf(carol.rid).call(methods.submitCommit, {
+      entry: own.entry,
+      commit: own.envelope,
+      mid: testRuntime.random.bytes(16),
+      groupInfo: await sealJoinState(mls, added.pending, key, testRuntime.random),
+    });
+    const { tries = 0 } = bob.store.resync.get(id) ?? {};
+    const row = await tryBack(them, bob);
+    assert.deepEqual([row?.reason, row?.tries], ['UNVOUCHED', tries + 1]);
+    await alice.conversations.rotateKeys(id);
+    assert.equal((await tryBack(them, bob))?.isDone, true);
+    await exchange(alice, bob);
+    await assertOne(id, alice, bob);
   });
 
   test('is invited anew where somebody was removed since', async () => {

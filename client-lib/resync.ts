@@ -304,10 +304,20 @@ export class Resyncs {
         throw new ResyncError(error.reason, error.message, { cause: error });
       }
       if (!(error instanceof CredentialError)) throw error;
-      for (const { userId } of error.failures) {
+      return this.#again(error, () => mls.comeBack(groupInfo, lost, own));
+    }
+  }
+
+  /** Whom a GroupInfo names, its signer chose: nobody is looked up every few seconds for it. */
+  async #again({ failures }: CredentialError, make: () => Promise<Return>): Promise<Return> {
+    try {
+      for (const userId of new Set(failures.map((failure) => failure.userId))) {
         if (userId !== '') await resolveKeys(this.#parts, userId, this.#stop.signal);
       }
-      return mls.comeBack(groupInfo, lost, own);
+      return await make();
+    } catch (error) {
+      if (!(error instanceof QpcError)) throw error;
+      throw new ResyncError('UNVOUCHED', `a member: ${error.message}`, { cause: error });
     }
   }
 
