@@ -2,7 +2,7 @@
  * A commit as it is written down before its first byte leaves: the request to the hub, always these bytes,
  * and the state behind it (docs/protocol/group-log.md, "At a member").
  */
-import { commitHash, PayloadTooLargeError, type Runtime } from '@quicprochat/proto';
+import { commitHash, PayloadTooLargeError, sameBytes, type Runtime } from '@quicprochat/proto';
 import { create, SubmitCommitRequestSchema } from '@quicprochat/proto/messages';
 import { routeOf } from './channel-commit.ts';
 import type { Contacts } from './contacts.ts';
@@ -52,7 +52,12 @@ export async function pendingCommit(
   };
   const mid = random.bytes(16);
   const { isRemoval } = facts;
-  const tokenOf = (rid: Uint8Array): Uint8Array | undefined => store.tokens.of(rid);
+  const ownRid = group.members().find((one) => one.leafIndex === group.ownLeafIndex)?.identityPub;
+  const ownToken = store.tokens.own();
+  const tokenOf = (rid: Uint8Array): Uint8Array | undefined => {
+    const isOwn = ownRid !== undefined && sameBytes(rid, ownRid);
+    return isOwn && ownToken?.isTold === true ? ownToken.token : store.tokens.of(rid);
+  };
   const commit = { mid, envelope, isRemoval };
   const { isDirect, ...route } = await routeOf(mls, group, made.pending, commit, tokenOf);
   const submit = create(SubmitCommitRequestSchema, {
