@@ -137,6 +137,25 @@ export function pushCases(make: MakeEngine): void {
     await again.write(numbered(1));
   });
 
+  test('readers that return early stop writers that wait for room, each of them', async (t) => {
+    const rig = await Rig.listen(t, make);
+    const connection = await rig.dial();
+    const accepted = await rig.accepted();
+    connection.onPushStream(async (frames) => {
+      for await (const frame of frames) if (numberOf(frame) === 3) return;
+    });
+    const stopped = async (): Promise<void> => {
+      const writer = await accepted.openPushStream();
+      const forever = async (): Promise<void> => {
+        for (let number = 0; ; number += 1) await writer.write(numbered(number, 1024));
+      };
+      await rejectsWith(forever(), 'cancelled');
+    };
+    for (let round = 0; round < 10; round += 1) {
+      await Promise.all(Array.from({ length: 4 }, stopped));
+    }
+  });
+
   test('push streams above the peer’s allowance wait for one to end', async (t) => {
     const rig = await Rig.listen(t, make, { limits: { incomingPushStreams: 2, openPushMs: 400 } });
     const connection = await rig.dial();

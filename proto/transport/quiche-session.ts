@@ -156,7 +156,8 @@ export class QuicheSession implements StreamSession, StreamHost {
     if (!native || !hasReceived) return;
     // Not by quiche's list of writable streams: one that is stopped by the packet that acknowledges
     // its last bytes is freed at once and never listed.
-    for (const stream of this.#writers) if (!stream.isBlocked) stream.checkStopped();
+    // Nor by what a blocked one is answered: "no room", also when quiche has let it go already.
+    for (const stream of this.#writers) stream.checkStopped();
     this.#resumeBlocked();
   }
 

@@ -90,11 +90,6 @@ export class QuicheStream implements ByteStream {
     return this.#stopped.promise;
   }
 
-  /** Bytes wait that quiche did not take. */
-  get isBlocked(): boolean {
-    return this.#writes.length > 0;
-  }
-
   read(): Soon<Uint8Array | undefined> {
     if (this.#readError) return Promise.reject(this.#readError);
     if (this.#isReadDone) return undefined;
