@@ -32,6 +32,8 @@ export const pullLimits = {
   backOffMaxMs: 5 * 60_000,
   /** All groups are read once because of an unknown key, at most this often (ms). */
   allEveryMs: 30_000,
+  /** From a Welcome to the look at what still waits for a key (ms): the inbox brings the rows that follow it. */
+  joinedMs: 10_000,
 } as const;
 
 export interface GroupPullParts {
@@ -49,6 +51,7 @@ export class GroupPull {
   readonly #reads: KeyedWork<Uint8Array>;
   #allMs: number | undefined;
   #allTimer: { cancel(): void } | undefined;
+  readonly #joined = new Map<string, { cancel(): void }>();
 
   constructor(parts: GroupPullParts) {
     this.#parts = parts;
@@ -83,6 +86,22 @@ export class GroupPull {
     }
   }
 
+  /**
+   * A Welcome let this device in. Rows that waited for a key already may be of a later epoch than that, and
+   * nothing else says so. Not at once: whoever jumps ahead cannot read what comes in between.
+   */
+  joined(groupId: Uint8Array): void {
+    const { runtime, store } = this.#parts;
+    const key = hex(groupId);
+    this.#joined.get(key)?.cancel();
+    if (this.#reads.signal.aborted) return;
+    const look = (): void => {
+      this.#joined.delete(key);
+      if (store.inbox.hasParked('UNKNOWN_KEY')) this.want(groupId);
+    };
+    this.#joined.set(key, runtime.clock.timer(pullLimits.joinedMs, look));
+  }
+
   get isIdle(): boolean {
     return this.#reads.isIdle;
   }
@@ -93,6 +112,7 @@ export class GroupPull {
 
   async stop(): Promise<void> {
     this.#allTimer?.cancel();
+    for (const timer of this.#joined.values()) timer.cancel();
     await this.#reads.stop();
   }
 

@@ -78,8 +78,7 @@ export class Groups {
     const onLost = (): void => this.resyncs.wake();
     const walker = new GroupWalker({ ...parts, hubKeys, standings, onLost, onMoved });
     this.pull = new GroupPull({ ...parts, hubKeys, walker });
-    // The Welcome may be old, and the rows of later epochs may be gone.
-    const onJoined = (groupId: Uint8Array): void => this.pull.want(groupId);
+    const onJoined = (groupId: Uint8Array): void => this.pull.joined(groupId);
     this.rows = new ControlRows({ ...parts, hubKeys, walker, onMoved, onJoined });
     const onIntents = (): void => this.committer.kick();
     this.leaves = new Leaves({ ...parts, walker, onIntents });

@@ -78,6 +78,8 @@ export function inboxRows(db: Database): InboxRows {
       );
       return { rows: size?.number('rows') ?? 0, bytes: size?.number('bytes') ?? 0 };
     },
+    hasParked: (reason) =>
+      db.get('SELECT 1 FROM parked WHERE reason = ? LIMIT 1', reason) !== undefined,
     isParked: (id) => db.get('SELECT 1 FROM parked WHERE id = ?', id) !== undefined,
     unpark(id) {
       db.run('DELETE FROM parked WHERE id = ?', id);

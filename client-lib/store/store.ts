@@ -326,6 +326,8 @@ export interface InboxRows {
   putCursor(log: Uint8Array, cursor: Cursor): void;
   park(row: InboxRow, reason: ParkReason, waitsFor: string, nowMs: number): number;
   parked(): readonly ParkedRow[];
+  /** Whether a row waits for this reason. */
+  hasParked(reason: ParkReason): boolean;
   /** Number of parked rows, and bytes of their payloads: of all, or of those that no node brought. */
   parkedSize(of: 'all' | 'peers'): { readonly rows: number; readonly bytes: number };
   isParked(id: number): boolean;
