@@ -29,6 +29,7 @@ import { joinKeyAfter } from './group-info.ts';
 import { decodeIntent, intentOutcomes, isWish } from './group-intents.ts';
 import { walkLog, type Freshness, type LogView, type Step, type Walk } from './group-log.ts';
 import { UnknownHubError, type HubKeys } from './hub-keys.ts';
+import { askAgain, isToAskAgain } from './leave-again.ts';
 import { restoreGroup, type Mls, type MlsGroup } from './mls/index.ts';
 import { nextRekey } from './rekeys.ts';
 import type { Standings } from './standings.ts';
@@ -186,6 +187,7 @@ export class GroupWalker {
       if (hasGrown) tokens.grew(info.conversationId);
       if (before.info.name !== info.name) store.groups.setName(info.conversationId, info.name);
       this.#regain(batch, last.next);
+      if (isToAskAgain(before, last.next)) askAgain(store, groupId, batch.nowMs);
       told.push(...this.#settlePendings(groupId, steps, batch.nowMs));
       if (steps.some(({ isOwn }) => isOwn)) {
         const sentCount = batch.conversationOfGroup(groupId)?.sentCount ?? 0;

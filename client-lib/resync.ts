@@ -36,6 +36,7 @@ import type { GroupPull } from './group-pull.ts';
 import { controlOf, headOf, type GroupWalker } from './group-walker.ts';
 import { callGroupInfo, callSubmit, logBehind, type SubmitAnswer } from './hub-calls.ts';
 import type { HubKeys } from './hub-keys.ts';
+import { askAgain } from './leave-again.ts';
 import { ClosedError, type Caller } from './link.ts';
 import {
   acceptReturn,
@@ -391,6 +392,7 @@ export class Resyncs {
         store.groupLog.putHead(groupId, headOf(entry, control));
         // Made on an epoch that is over: their intents are looked at again.
         store.groupLog.deletePendings(groupId);
+        askAgain(store, groupId, batch.nowMs);
         store.groupLog.putRekey(firstRekey(groupId, sentCount, batch.nowMs, runtime.random));
         tokens.grew(conversationId);
         const dueMs = batch.nowMs + resyncLimits.everyMs;

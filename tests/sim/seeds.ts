@@ -34,4 +34,9 @@ export const keptSeeds: readonly KeptSeed[] = [
     mix: 'late',
     found: 'an answer that came when its session was over stopped the outbox of the next one',
   },
+  {
+    seed: 1,
+    mix: 'groups-fast',
+    found: 'a wish to leave that arrived eleven epochs late was said again after a day only',
+  },
 ];
