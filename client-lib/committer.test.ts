@@ -142,6 +142,24 @@ describe('a wish for a group', () => {
     await assertOne(id, alice, bob, carol);
   });
 
+  test('that nobody waits for is tried until it is done', async () => {
+    const { directory, alice, bob, carol, id } = await company();
+    let races = 0;
+    directory.hub.beforeSubmit = async (from) => {
+      if (!isOf(alice, from)) return;
+      races += 1;
+      if (races <= 7) await bob.conversations.rotateKeys(id);
+    };
+    const duty = { kind: 'remove', userIds: [carol.userId], isDuty: true } as const;
+    const dutyId = await alice.groups.committer.add(id, duty);
+    const state = (): string | undefined => alice.store.groupLog.intent(dutyId)?.state;
+    while (state() === 'OPEN') await testRuntime.clock.sleep(1);
+    assert.equal(state(), 'DONE');
+    await exchange(alice, bob, carol);
+    assert.equal(races, 8);
+    assert.deepEqual(await bob.conversations.members(id), [alice.userId, bob.userId]);
+  });
+
   test('that somebody else had too is superseded', async () => {
     const { directory, alice, bob, carol, id } = await company();
     directory.hub.beforeSubmit = async (from) => {

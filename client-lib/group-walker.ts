@@ -40,9 +40,9 @@ import { welcomeCopies } from './welcome-copies.ts';
 import type { Batch } from './writer.ts';
 
 export const walkerLimits = {
-  /** Epochs in a row that an intent may lose to others before it is refused. */
+  /** Epochs in a row that what somebody waits for may lose to others before it is refused. */
   lostRaces: 6,
-  /** Longest wait after the first lost race (ms); it doubles with each. */
+  /** Longest wait after the first lost race (ms); it doubles with each, six times. */
   lostBackOffMs: 200,
 } as const;
 
@@ -216,10 +216,14 @@ export class GroupWalker {
         groupLog.addCommit(intentId);
         if (isLast) ended.push(...this.end(intentId, 'DONE', undefined, nowMs));
       } else if (!isRefused) {
-        const { lost = 0 } = groupLog.intent(intentId) ?? {};
+        const intent = groupLog.intent(intentId);
+        const { lost = 0 } = intent ?? {};
         const { lostRaces, lostBackOffMs } = walkerLimits;
-        groupLog.addLost(intentId, nowMs + jitter(random, lostBackOffMs * 2 ** lost));
-        if (lost + 1 >= lostRaces) {
+        const boundMs = lostBackOffMs * 2 ** Math.min(lost, lostRaces);
+        groupLog.addLost(intentId, nowMs + jitter(random, boundMs));
+        // Nobody waits for a duty, or would want it again: it goes on.
+        const isWanted = intent !== undefined && isWish(decodeIntent(intent));
+        if (isWanted && lost + 1 >= lostRaces) {
           ended.push(...this.end(intentId, 'REFUSED', 'EPOCH_CONFLICT', nowMs));
         }
       }
