@@ -166,13 +166,16 @@ describe('a group of clients at two nodes', () => {
   });
 
   test('is closed to who was removed, until somebody invites again', async () => {
+    const before = new Map([bob, carol].map((one) => [one, one.events.count]));
     await alice.client.removeMembers(id, [dave.userId]);
     await dave.events.first(({ type }) => type === 'removed', 'dave to be removed');
     const known = dave.client.history(id).length;
-    for (const one of [bob, carol]) {
+    // What they say before they see it, dave reads.
+    for (const [one, from] of before) {
       await one.events.first(
         (event) => event.type === 'membersChanged' && !event.members.includes(dave.userId),
         `${one.userId} to see it`,
+        from,
       );
     }
     await assertTogether(id, [alice, bob, carol]);
