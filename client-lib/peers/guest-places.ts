@@ -85,6 +85,7 @@ export class GuestPlaces {
   #session: Session | undefined;
   #timer: Timer | undefined;
   #running: Promise<void> | undefined;
+  #hasNews = false;
   #settledMs = 0;
   #isSettled = false;
 
@@ -136,6 +137,8 @@ export class GuestPlaces {
     for (const domain of this.#rests.keys()) {
       if (!this.#offered.includes(domain) && !this.#places.has(domain)) this.#rests.delete(domain);
     }
+    // A round that is under way has not heard of them, maybe.
+    this.#hasNews = true;
     this.look();
   }
 
@@ -143,13 +146,15 @@ export class GuestPlaces {
   look(): void {
     if (this.#ended.signal.aborted || this.#running !== undefined) return;
     this.#timer?.cancel();
+    this.#hasNews = false;
     this.#running = this.#round()
       .catch((error: unknown) => {
         this.#parts.runtime.log.error('guest places', { error: String(error) });
       })
       .finally(() => {
         this.#running = undefined;
-        this.#plan();
+        if (this.#hasNews) this.look();
+        else this.#plan();
       });
   }
 
@@ -190,9 +195,12 @@ export class GuestPlaces {
       if (node !== undefined) await this.#tell(domain, node);
     }
     const all = [...this.#places.values()];
-    const hasAll = all.length >= Math.min(places, this.#offered.length);
+    // Who gave none is asked again later, and nobody waits for that.
+    const isThrough =
+      all.length >= places ||
+      this.#offered.every((domain) => this.#places.has(domain) || this.#isResting(domain));
     const isAsked = this.#session !== undefined || all.length > 0;
-    this.#isSettled ||= isAsked && hasAll && all.every(({ relay }) => isReserved(relay));
+    this.#isSettled ||= isAsked && isThrough && all.every(({ relay }) => isReserved(relay));
   }
 
   #isResting(domain: string): boolean {

@@ -200,7 +200,11 @@ export class Peers {
       this.#setRelays();
       this.#places?.offered(peers, session);
     } catch (error) {
-      if (hasReason(error, 'FEATURE_OFF', 'UNIMPLEMENTED')) return;
+      // A node without a swarm names no peers that have one.
+      if (hasReason(error, 'FEATURE_OFF', 'UNIMPLEMENTED')) {
+        if (!this.#isStopped) this.#places?.offered([], session);
+        return;
+      }
       this.#parts.runtime.log.debug('endpoint not published', { error: String(error) });
     }
   }
