@@ -7,54 +7,21 @@ import {
   parseEntry,
   PermissionDeniedError,
   TransportError,
-  type Timer,
 } from '@quicprochat/proto';
 import { rejectingEntry, sealCommit } from './group-log.ts';
-import { mandatorySuite, xwingSuite, type MlsGroup } from './mls/index.ts';
+import { mandatorySuite, xwingSuite } from './mls/index.ts';
 import { rekeyLimits } from './rekeys.ts';
-import { exchange, TestDevice, TestDirectory, testRuntime } from './test-devices.ts';
-import { LaterClock } from './test-later-clock.ts';
+import { company as companyOf, groupOf, HastyClock, type Company } from './test-company.ts';
+import { exchange, type TestDevice, testRuntime } from './test-devices.ts';
 
-/** Waits take no time, and count all the same. */
-class HastyClock extends LaterClock {
-  override timer(ms: number, callback: () => void): Timer {
-    return super.timer(Math.min(ms, 1), () => {
-      this.advance(ms);
-      callback();
-    });
-  }
-}
-
-interface Company {
-  readonly directory: TestDirectory;
-  readonly clock: LaterClock;
-  readonly alice: TestDevice;
-  readonly bob: TestDevice;
-  readonly carol: TestDevice;
-  readonly id: Uint8Array;
-}
-
-/** alice's group with bob and carol; bob owns it too. */
+/** bob owns the group too. */
 async function company(suites = [xwingSuite, mandatorySuite]): Promise<Company> {
-  const clock = new HastyClock();
-  // The logs stand still while days pass: what they say may be that old here.
-  const directory = new TestDirectory({ maxBehindMs: 5_000 * 3_600_000 });
-  const [alice, bob, carol] = ['alice', 'bob', 'carol'].map(
-    (name) => new TestDevice(`${name}@red.example`, directory, { clock, suites }),
-  );
-  assert(alice !== undefined && bob !== undefined && carol !== undefined);
-  const id = await alice.conversations.create('wishes', [bob.userId, carol.userId]);
+  const all = await companyOf(suites, new HastyClock());
+  const { alice, bob, carol, id } = all;
   await alice.conversations.setRole(id, bob.userId, 'owner');
   await exchange(alice, bob, carol);
-  return { directory, clock, alice, bob, carol, id };
+  return all;
 }
-
-const groupOf = (device: TestDevice, id: Uint8Array): Promise<MlsGroup> =>
-  device.writer.run(async (batch) => {
-    const group = batch.group(id);
-    assert(group !== undefined);
-    return group;
-  });
 
 async function assertOne(id: Uint8Array, ...devices: readonly TestDevice[]): Promise<void> {
   const heads = devices.map(({ store }) => hex(store.groupLog.head(id)?.hash ?? new Uint8Array(0)));

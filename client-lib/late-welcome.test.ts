@@ -1,19 +1,12 @@
 /** Rows that came before their Welcome, and are of a later epoch than it leads to, are opened all the same. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { hex, systemRandom, type Timer } from '@quicprochat/proto';
+import { hex, systemRandom } from '@quicprochat/proto';
 import { openHybrid, parseEnvelope, sealChannel } from './crypto/envelope.ts';
 import { envelopeKeyOf } from './envelope-key.ts';
 import { mandatorySuite } from './mls/index.ts';
+import { HastyClock } from './test-company.ts';
 import { assertHas, TestDevice, TestDirectory } from './test-devices.ts';
-import { LaterClock } from './test-later-clock.ts';
-
-/** Waits take no time. */
-class HastyClock extends LaterClock {
-  override timer(ms: number, callback: () => void): Timer {
-    return super.timer(Math.min(ms, 1), callback);
-  }
-}
 
 /** The text that alice has for bob, as she sends it to who has been seen in the group: so nothing names the group. */
 async function underGroupKey(alice: TestDevice, bob: TestDevice, id: Uint8Array) {

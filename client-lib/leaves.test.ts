@@ -4,31 +4,8 @@ import { test } from 'node:test';
 import { leaveLimits } from './leaves.ts';
 import { mandatorySuite } from './mls/index.ts';
 import type { IntentRow } from './store/group-log-rows.ts';
-import { exchange, TestDevice, TestDirectory, testStoreId } from './test-devices.ts';
-import { LaterClock } from './test-later-clock.ts';
-
-interface Company {
-  readonly directory: TestDirectory;
-  readonly clock: LaterClock;
-  readonly alice: TestDevice;
-  readonly bob: TestDevice;
-  readonly carol: TestDevice;
-  readonly id: Uint8Array;
-}
-
-/** alice's group with bob and carol. */
-async function company(): Promise<Company> {
-  const clock = new LaterClock();
-  const directory = new TestDirectory();
-  const suites = [mandatorySuite];
-  const [alice, bob, carol] = ['alice', 'bob', 'carol'].map(
-    (name) => new TestDevice(`${name}@red.example`, directory, { clock, suites }),
-  );
-  assert(alice !== undefined && bob !== undefined && carol !== undefined);
-  const id = await alice.conversations.create('leaves', [bob.userId, carol.userId]);
-  await exchange(alice, bob, carol);
-  return { directory, clock, alice, bob, carol, id };
-}
+import { company, type Company } from './test-company.ts';
+import { exchange, type TestDevice, testStoreId } from './test-devices.ts';
 
 /** Wants to leave and says so: how that ends, or undefined while it is open. */
 async function leave(device: TestDevice, id: Uint8Array): Promise<() => IntentRow | undefined> {
@@ -66,7 +43,7 @@ function loseOutbox(device: TestDevice, ...others: readonly TestDevice[]): numbe
 }
 
 test('it is asked again before nobody can read any more what was said', async () => {
-  const all = await company();
+  const all = await company([mandatorySuite]);
   const { alice, bob, carol, id } = all;
   const leaving = await leave(carol, id);
   assert.equal(loseOutbox(carol, alice, bob), 2);
@@ -80,7 +57,7 @@ test('it is asked again before nobody can read any more what was said', async ()
 });
 
 test('of two owners that leave at once the second one is told that it is the last', async () => {
-  const all = await company();
+  const all = await company([mandatorySuite]);
   const { alice, bob, carol, id } = all;
   await alice.conversations.setRole(id, carol.userId, 'owner');
   await exchange(alice, bob, carol);
@@ -91,7 +68,7 @@ test('of two owners that leave at once the second one is told that it is the las
 });
 
 test('who may remove members since then is asked too', async () => {
-  const all = await company();
+  const all = await company([mandatorySuite]);
   const { alice, bob, carol, id } = all;
   const leaving = await leave(carol, id);
   // Its owner does not hear of it, bob has no right to do it yet.
@@ -104,7 +81,7 @@ test('who may remove members since then is asked too', async () => {
 });
 
 test('who comes back into a group that it wanted to leave says so again', async () => {
-  const all = await company();
+  const all = await company([mandatorySuite]);
   const { directory, clock, alice, bob, carol, id } = all;
   const leaving = await leave(carol, id);
   assert.equal(loseOutbox(carol, alice, bob), 2);

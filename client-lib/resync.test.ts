@@ -6,9 +6,10 @@ import { fromBinary, SubmitCommitRequestSchema } from '@quicprochat/proto/messag
 import { epochJoinKeys, openJoinState, sealJoinState } from './group-info.ts';
 import { sealCommit } from './group-log.ts';
 import { MlsGroup as MlsGroupValue, stateOf } from './mls/group.ts';
-import { createMls, encodeCold, encodeHot, mandatorySuite, type MlsGroup } from './mls/index.ts';
+import { createMls, encodeCold, encodeHot, mandatorySuite } from './mls/index.ts';
 import { returnRequest } from './resync-request.ts';
 import type { ResyncRow } from './store/resync-rows.ts';
+import { company as companyOf, groupOf, type Company } from './test-company.ts';
 import {
   assertHas,
   exchange,
@@ -17,36 +18,8 @@ import {
   testRuntime,
   testStoreId,
 } from './test-devices.ts';
-import { LaterClock } from './test-later-clock.ts';
 
-interface Company {
-  readonly directory: TestDirectory;
-  readonly clock: LaterClock;
-  readonly alice: TestDevice;
-  readonly bob: TestDevice;
-  readonly carol: TestDevice;
-  readonly id: Uint8Array;
-}
-
-/** alice's group with bob and carol. */
-async function company(): Promise<Company> {
-  const clock = new LaterClock();
-  const directory = new TestDirectory({ maxBehindMs: 5_000 * 3_600_000 });
-  const [alice, bob, carol] = ['alice', 'bob', 'carol'].map(
-    (name) => new TestDevice(`${name}@red.example`, directory, { clock, suites: [mandatorySuite] }),
-  );
-  assert(alice !== undefined && bob !== undefined && carol !== undefined);
-  const id = await alice.conversations.create('back', [bob.userId, carol.userId]);
-  await exchange(alice, bob, carol);
-  return { directory, clock, alice, bob, carol, id };
-}
-
-const groupOf = (device: TestDevice, id: Uint8Array): Promise<MlsGroup> =>
-  device.writer.run(async (batch) => {
-    const group = batch.group(id);
-    assert(group !== undefined);
-    return group;
-  });
+const company = (): Promise<Company> => companyOf([mandatorySuite]);
 
 async function assertOne(id: Uint8Array, ...devices: readonly TestDevice[]): Promise<void> {
   const groups = await Promise.all(devices.map((device) => groupOf(device, id)));

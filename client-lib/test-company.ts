@@ -1,0 +1,48 @@
+/** Test support: one group of alice, bob and carol, whose waits take no time where a test wants that. */
+import assert from 'node:assert/strict';
+import type { Timer } from '@quicprochat/proto';
+import type { MlsGroup, MlsSuite } from './mls/index.ts';
+import { exchange, TestDevice, TestDirectory } from './test-devices.ts';
+import { LaterClock } from './test-later-clock.ts';
+
+/** Waits take no time, and count all the same. */
+export class HastyClock extends LaterClock {
+  override timer(ms: number, callback: () => void): Timer {
+    return super.timer(Math.min(ms, 1), () => {
+      this.advance(ms);
+      callback();
+    });
+  }
+}
+
+export interface Company {
+  readonly directory: TestDirectory;
+  readonly clock: LaterClock;
+  readonly alice: TestDevice;
+  readonly bob: TestDevice;
+  readonly carol: TestDevice;
+  readonly id: Uint8Array;
+}
+
+/** alice's group with bob and carol. */
+export async function company(
+  suites: readonly MlsSuite[],
+  clock: LaterClock = new LaterClock(),
+): Promise<Company> {
+  // The logs stand still while days pass: what they say may be that old here.
+  const directory = new TestDirectory({ maxBehindMs: 5_000 * 3_600_000 });
+  const [alice, bob, carol] = ['alice', 'bob', 'carol'].map(
+    (name) => new TestDevice(`${name}@red.example`, directory, { clock, suites }),
+  );
+  assert(alice !== undefined && bob !== undefined && carol !== undefined);
+  const id = await alice.conversations.create('company', [bob.userId, carol.userId]);
+  await exchange(alice, bob, carol);
+  return { directory, clock, alice, bob, carol, id };
+}
+
+export const groupOf = (device: TestDevice, id: Uint8Array): Promise<MlsGroup> =>
+  device.writer.run(async (batch) => {
+    const group = batch.group(id);
+    assert(group !== undefined);
+    return group;
+  });
