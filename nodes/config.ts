@@ -178,6 +178,19 @@ const schema = v.strictObject({
     }),
     {},
   ),
+  mailboxes: v.optional(
+    v.strictObject({
+      /** Devices of peers' users that may have a mailbox here; 0: none. */
+      places: v.optional(whole(0, 1e6), 0),
+      places_per_domain: count(200, 1e6),
+      places_per_user: count(8, 1e4),
+      rows: count(1_000, 1e6),
+      stranger_rows: count(100, 1e6),
+      mib: count(16, 1e4),
+      days: count(7, 30),
+    }),
+    {},
+  ),
   http: v.optional(
     v.strictObject({
       /** Address and TCP port of the read-only HTTP door; without it there is none. */
@@ -307,6 +320,7 @@ function resolveConfig(raw: v.InferOutput<typeof schema>, base: string): NodeCon
   const federation = v.parse(schema.entries.federation.wrapped, raw.federation);
   const http = v.parse(schema.entries.http.wrapped, raw.http);
   const p2p = v.parse(schema.entries.p2p.wrapped, raw.p2p);
+  const mailboxes = v.parse(schema.entries.mailboxes.wrapped, raw.mailboxes);
   const listen = endpoint(raw.listen, 'ip');
   const transport = v.parse(schema.entries.transport.wrapped, raw.transport);
   const bucket = (one: { per_second: number; burst: number }) => ({
@@ -353,6 +367,15 @@ function resolveConfig(raw: v.InferOutput<typeof schema>, base: string): NodeCon
       inboxRows: limits.inbox_rows,
       inboxBytes: limits.inbox_mib * 1024 ** 2,
       strangerRows: limits.inbox_stranger_rows,
+      mailboxes: {
+        places: mailboxes.places,
+        perDomain: mailboxes.places_per_domain,
+        perUser: mailboxes.places_per_user,
+        rows: mailboxes.rows,
+        strangerRows: mailboxes.stranger_rows,
+        bytes: mailboxes.mib * 1024 ** 2,
+        lifetimeMs: mailboxes.days * dayMs,
+      },
       channelRows: limits.channel_rows,
       channelBytes: limits.channel_mib * 1024 ** 2,
       outboxRowsPerPeer: limits.outbox_rows_per_peer,

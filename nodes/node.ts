@@ -61,6 +61,7 @@ import { endpointHandlers, type EndpointParts } from './services/endpoint.ts';
 import { enqueueHandlers } from './services/enqueue.ts';
 import { deviceHandlers } from './services/devices.ts';
 import { ktHandlers } from './services/kt.ts';
+import { withMailboxes } from './services/mailboxes.ts';
 import { Sessions } from './sessions.ts';
 import { SetupError } from './setup-error.ts';
 import type { DiskState, NodeStore } from './store/store.ts';
@@ -394,7 +395,13 @@ async function buildHandlers(parts: BuildParts): Promise<Handlers> {
     ...withPurposes(
       groupHandlers({ domain, store, offers: hubs.offers, hubSet: hubs.set, quota, federation }),
     ),
-    ...deliveryHandlers({ clock, store, push, waiters, sessions }),
+    ...withMailboxes(
+      {
+        ...{ clock, store, waiters, sessions, audits, limits: config.store.mailboxes },
+        nodeSpki: secrets.identity.spkiSha256,
+      },
+      deliveryHandlers({ clock, store, push, waiters, sessions }),
+    ),
     ...keyHandlers({
       domain,
       clock,

@@ -1,6 +1,7 @@
 /**
  * Who a connection is: a logged-in device by the transport key that its handshake proved, a new
- * device that has logged in to be registered, a peer node after FedHello, else anyone. Answers from
+ * device that has logged in to be registered, a peer node after FedHello, a device of another node that
+ * asked for its mailbox, else anyone. Answers from
  * memory; the disk is asked once per key.
  */
 import type { Caller, Clock } from '@quicprochat/proto';
@@ -27,6 +28,7 @@ export class Sessions {
   readonly #devices = new Map<string, Device>();
   readonly #strangers = new Set<string>();
   readonly #peers = new WeakMap<Connection, string>();
+  readonly #guests = new WeakMap<Connection, Extract<Caller, { class: 'guest' }>>();
   /** As many as there are connections; a connection that closes takes its own along. */
   readonly #enrolling = new Map<Connection, Enrolling>();
 
@@ -39,6 +41,8 @@ export class Sessions {
   async identify(connection: Connection): Promise<Caller> {
     const domain = this.#peers.get(connection);
     if (domain !== undefined) return { class: 'peer', domain };
+    const guest = this.#guests.get(connection);
+    if (guest !== undefined) return guest;
     const enrolling = this.#enrolling.get(connection);
     if (enrolling !== undefined) {
       if (enrolling.expiresMs > this.#clock.now()) return enrolling.caller;
@@ -65,6 +69,11 @@ export class Sessions {
   /** From an answered FedHello on, this connection speaks for the peer. */
   bindPeer(connection: Connection, domain: string): void {
     this.#peers.set(connection, domain);
+  }
+
+  /** From a granted mailbox on, this connection is its device's, and nobody else's. */
+  bindGuest(connection: Connection, userId: string, identityPub: Uint8Array): void {
+    this.#guests.set(connection, { class: 'guest', userId, identityPub });
   }
 
   /**

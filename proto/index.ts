@@ -21,4 +21,5 @@ export * from './manifest.ts';
 export * from './manifest-chain.ts';
 export * from './node-record.ts';
 export * from './device-proof.ts';
+export * from './guest-proof.ts';
 export * from './opaque-parameters.ts';

@@ -11,6 +11,7 @@ export * from './gen/qpc/v1/federation_pb.ts';
 export * from './gen/qpc/v1/group_pb.ts';
 export * from './gen/qpc/v1/keys_pb.ts';
 export * from './gen/qpc/v1/kt_pb.ts';
+export * from './gen/qpc/v1/mailbox_pb.ts';
 export * from './gen/qpc/v1/manifest_pb.ts';
 export * from './gen/qpc/v1/user_pb.ts';
 export {

@@ -35,6 +35,7 @@ export type Caller =
       readonly identityPub: Uint8Array;
       readonly sessionExpiresMs: number;
     }
+  | { readonly class: 'guest'; readonly userId: string; readonly identityPub: Uint8Array }
   | { readonly class: 'peer'; readonly domain: string };
 
 /** One call on its way through the middleware. */

@@ -10,6 +10,7 @@ export type SignaturePrefix =
   | 'qpc/device-approval/1'
   | 'qpc/hybrid/1'
   | 'qpc/login/1'
+  | 'qpc/guest/1'
   | 'qpc/node/1'
   | 'qpc/stored/1'
   | 'qpc/endpoint/1'

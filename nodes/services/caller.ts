@@ -22,6 +22,12 @@ export function enrollingOf(context: {
   return context.caller;
 }
 
+/** The device of another node that calls for its mailbox. */
+export function guestOf(context: { readonly caller: Caller }): Extract<Caller, { class: 'guest' }> {
+  assert(context.caller.class === 'guest', 'a guest method was dispatched for another caller');
+  return context.caller;
+}
+
 /** The account whose device calls, which may not be in its manifest yet. */
 export function accountOf({ caller }: { readonly caller: Caller }): string {
   const isOfAccount = caller.class === 'device' || caller.class === 'enrolling';

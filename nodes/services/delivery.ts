@@ -19,12 +19,13 @@ import {
   type LogCursor,
   type LogRef,
   type MessageInitShape,
+  type PeekResponseSchema,
 } from '@quicprochat/proto/messages';
 import { LogReader, wakeKey } from '../log-reader.ts';
 import type { PushHub } from '../push.ts';
 import type { Sessions } from '../sessions.ts';
 import type { LogPosition, ReadLog } from '../store/channel-store.ts';
-import type { Fetched, MessageStatus, NodeStore } from '../store/store.ts';
+import type { Fetched, MessageStatus, NodeStore, Peeked } from '../store/store.ts';
 import type { LogWaiters } from '../waiters.ts';
 import { deviceOf } from './caller.ts';
 
@@ -97,16 +98,8 @@ export function deliveryHandlers(
       const { identityPub } = deviceOf(context);
       const maxRows = request.maxRows || maxPeekRows;
       const position = positionOf(request.log, request.after);
-      const { rows, ...peeked } = await logs.peek(identityPub, position, maxRows);
-      const nowMs = parts.clock.now();
-      return {
-        ...wireRead(peeked, store.storeId),
-        rows: rows.map(({ receivedMs, seq, ...header }) => ({
-          ...header,
-          seq: BigInt(seq),
-          ageMs: BigInt(Math.max(0, nowMs - receivedMs)),
-        })),
-      };
+      const peeked = await logs.peek(identityPub, position, maxRows);
+      return wirePeeked(peeked, store.storeId, parts.clock.now());
     },
 
     async fetchWait(request, context) {
@@ -186,7 +179,22 @@ function isEmpty({ fetched: { rows, gap } }: ReadLog): boolean {
   return rows.length === 0 && gap === undefined;
 }
 
-function wireFetched(
+export function wirePeeked(
+  { rows, ...peeked }: Peeked,
+  storeId: Uint8Array,
+  nowMs: number,
+): MessageInitShape<typeof PeekResponseSchema> {
+  return {
+    ...wireRead(peeked, storeId),
+    rows: rows.map(({ receivedMs, seq, ...header }) => ({
+      ...header,
+      seq: BigInt(seq),
+      ageMs: BigInt(Math.max(0, nowMs - receivedMs)),
+    })),
+  };
+}
+
+export function wireFetched(
   fetched: Fetched,
   storeId: Uint8Array,
 ): MessageInitShape<typeof FetchResponseSchema> {

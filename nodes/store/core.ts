@@ -27,6 +27,7 @@ import { inboxQueries } from './queries/inbox.ts';
 import { keyLogQueries } from './queries/key-log.ts';
 import { keyQueries } from './queries/keys.ts';
 import { logAppendQueries } from './queries/log-append.ts';
+import { mailboxQueries } from './queries/mailboxes.ts';
 import { markQueries, metaQueries, type MetaQueries } from './queries/meta.ts';
 import { noticeQueries } from './queries/notices.ts';
 import { outboxQueries } from './queries/outbox.ts';
@@ -293,7 +294,9 @@ function makeOperations(context: QueryContext): Operations {
   const slips = returnSlips(context, logs);
   const outbox = outboxQueries(context, payloads, peers, logs, notices, slips);
   const reports = expiryReports(slips, outbox, notices);
-  const inbox = inboxQueries(context, payloads, logs, notices, tokens, reports);
+  const { storeId } = metaQueries(context.db);
+  const { logOf, ...mailboxes } = mailboxQueries(context, logs, tokens, storeId);
+  const inbox = inboxQueries(context, payloads, logs, notices, tokens, reports, mailboxes);
   const channels = channelQueries(context, { logs, inbox, outbox, notices, tokens });
   const deliverGroup = groupDeliveryQueries({ logs, inbox, outbox, channels, notices });
   const groupLog = groupLogQueries(context, payloads);
@@ -306,10 +309,11 @@ function makeOperations(context: QueryContext): Operations {
     ...recoveryQueries(context),
     ...unloggedQueries(context),
     ...keys,
+    ...mailboxes,
     ...inbox,
     ...peers,
     ...outbox,
-    ...enqueueBatchQueries(context, inbox, outbox, logs, tokens),
+    ...enqueueBatchQueries(context, inbox, outbox, logs, tokens, { logOf }),
     setDeliveryTokens: tokens.setDeliveryTokens,
     opensInbox: tokens.opensInbox,
     ...relayStatusQueries(context, logs, peers),
@@ -323,6 +327,7 @@ function makeOperations(context: QueryContext): Operations {
     sweep(nowMs) {
       keys.sweep(nowMs);
       inbox.sweep(nowMs);
+      mailboxes.sweep(nowMs);
       outbox.sweep(nowMs);
       channels.sweep(nowMs);
       groupLog.sweep(nowMs);

@@ -45,6 +45,8 @@ export type Operations = {
 export const readOperations: ReadonlySet<OperationName> = new Set<OperationName>([
   'fetch',
   'peek',
+  'fetchMailbox',
+  'peekMailbox',
   'readOutbox',
   'outboxChainAt',
   'inboundStreams',

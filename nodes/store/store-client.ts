@@ -18,6 +18,7 @@ import type {
   OfferedCommit,
   PreparedCommit,
 } from './group-store.ts';
+import type { WantedMailbox } from './mailbox-store.ts';
 import { KeyLogStore, NodeAuditStore } from './log-stores.ts';
 import type { OperationArgs, OperationName, OperationResult } from './operations.ts';
 import type { StoreReads } from './reads.ts';
@@ -172,6 +173,18 @@ export class StoreClient implements NodeStore {
   }
   ack(rid: Uint8Array, upTo: number) {
     return this.#channel.call('ack', rid, upTo);
+  }
+  grantMailbox(wanted: WantedMailbox) {
+    return this.#channel.call('grantMailbox', wanted);
+  }
+  fetchMailbox(rid: Uint8Array, after: number, maxRows: number, maxBytes: number) {
+    return this.#channel.call('fetchMailbox', rid, after, maxRows, maxBytes);
+  }
+  peekMailbox(rid: Uint8Array, after: number, maxRows: number) {
+    return this.#channel.call('peekMailbox', rid, after, maxRows);
+  }
+  ackMailbox(rid: Uint8Array, storeId: Uint8Array, upTo: number) {
+    return this.#channel.call('ackMailbox', rid, storeId, upTo);
   }
   createGroup(group: NewGroup) {
     return this.#channel.call('createGroup', group);

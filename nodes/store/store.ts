@@ -14,6 +14,7 @@ import type {
 import type { AuditStore, TreeStore } from '@quicprochat/kt-log';
 import type { ChannelStore } from './channel-store.ts';
 import type { GroupStore } from './group-store.ts';
+import type { MailboxLimits, MailboxStore } from './mailbox-store.ts';
 import type { Reason, Status } from '@quicprochat/proto';
 
 /** Signed manifest as it travels (manifest.proto); absent fields were empty. */
@@ -305,6 +306,8 @@ export interface StoreLimits {
   readonly inboxBytes: number;
   /** Rows in an inbox that came without a valid delivery token. */
   readonly strangerRows: number;
+  /** Undefined: the node keeps no mailboxes. */
+  readonly mailboxes?: MailboxLimits | undefined;
   /** Rows and payload bytes of one channel; beyond it the oldest rows go. */
   readonly channelRows: number;
   readonly channelBytes: number;
@@ -327,6 +330,7 @@ export interface NodeStore
   extends
     ChannelStore,
     GroupStore,
+    MailboxStore,
     OutboxStore,
     RelayInboxStore,
     PeerRecordStore,

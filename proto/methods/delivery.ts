@@ -26,8 +26,9 @@ import {
   maxPeekRows,
   maxWaitMs,
   maxTtlS,
+  maxCredentialBytes,
 } from '../limits.ts';
-import { smallBytes, method, device, sender } from './row.ts';
+import { smallBytes, method, device, reader, sender } from './row.ts';
 import { domainOrOwn } from './shared-rules.ts';
 
 const logRules = nested<m.LogRef>({ cid: emptyOrBytes(32) });
@@ -55,7 +56,7 @@ export const deliveryMethods = {
     },
   }),
   fetch: method(201, m.FetchRequestSchema, m.FetchResponseSchema, {
-    callers: device,
+    callers: reader,
     rate: 'read',
     rules: {
       log: logRules,
@@ -65,7 +66,7 @@ export const deliveryMethods = {
     },
   }),
   fetchWait: method(202, m.FetchWaitRequestSchema, m.FetchWaitResponseSchema, {
-    callers: device,
+    callers: reader,
     rate: 'read',
     deadlineMs: maxWaitMs + 5_000,
     rules: { cursors: itemsBetween(1, 256, cursorRules), waitMs: atMost(maxWaitMs) },
@@ -116,12 +117,12 @@ export const deliveryMethods = {
     },
   ),
   peek: method(203, m.PeekRequestSchema, m.PeekResponseSchema, {
-    callers: device,
+    callers: reader,
     rate: 'read',
     rules: { log: logRules, after: safeSeq, maxRows: atMost(maxPeekRows) },
   }),
   ack: method(204, m.AckRequestSchema, m.AckResponseSchema, {
-    callers: device,
+    callers: reader,
     rate: 'read',
     rules: { log: logRules, storeId: exactBytes(8), upTo: safeSeq },
   }),
@@ -134,5 +135,18 @@ export const deliveryMethods = {
     callers: device,
     rate: 'read',
     rules: { domain: domainName, mids: itemsBetween(0, 256, exactBytes(16)) },
+  }),
+  requestMailbox: method(211, m.RequestMailboxRequestSchema, m.RequestMailboxResponseSchema, {
+    // A device of another node, by the proof in the request.
+    callers: ['anyone', 'guest'],
+    rate: 'keys',
+    maxRequestBytes: smallBytes + maxCredentialBytes,
+    rules: {
+      credential: bytesBetween(1, maxCredentialBytes),
+      device: exactBytes(32),
+      issuedMs: safeSeq,
+      signature: exactBytes(64),
+      tokenHashes: itemsBetween(0, maxDeliveryTokens, exactBytes(32)),
+    },
   }),
 } as const;

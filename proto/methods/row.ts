@@ -5,9 +5,9 @@ import type { FieldRules } from '../field-rules.ts';
 
 /**
  * Who may call: nobody known yet, a device that has logged in but is not in its account's manifest
- * yet, a logged-in device, a federation peer.
+ * yet, a logged-in device, a device of another node that has a mailbox here, a federation peer.
  */
-export type CallerClass = 'anyone' | 'enrolling' | 'device' | 'peer';
+export type CallerClass = 'anyone' | 'enrolling' | 'device' | 'guest' | 'peer';
 
 /** Token bucket that a call draws from; the node's configuration gives each its numbers. */
 export type RateClass =
@@ -82,6 +82,8 @@ export function method<I extends DescMessage, O extends DescMessage>(
 
 export const anyone = ['anyone', 'enrolling', 'device', 'peer'] as const;
 export const device = ['device'] as const;
+/** Reads a log of its own: an inbox, a channel or a mailbox. */
+export const reader = ['device', 'guest'] as const;
 /** Nobody needs to be known who has a delivery token for every target. */
 export const sender = ['anyone', 'device'] as const;
 /** Reads of the log and what brings a new device in. */

@@ -49,6 +49,7 @@ function callerKey({ caller, connection }: Call): string {
   switch (caller.class) {
     case 'enrolling':
     case 'device':
+    case 'guest':
       return `device ${Buffer.from(caller.identityPub).toString('latin1')}`;
     case 'peer':
       return `peer ${caller.domain}`;

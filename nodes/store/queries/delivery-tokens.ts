@@ -19,8 +19,19 @@ export interface TokenQueries extends Pick<Operations, 'setDeliveryTokens' | 'op
   isStranger(log: number, token: Uint8Array | undefined): boolean;
   /** Whether the token is one of those in force; an inbox without tokens has none. */
   isValid(log: number, token: Uint8Array): boolean;
+  /** The set in force from now on. Throws InvalidArgumentError BAD_FIELD for what is none. */
+  put(log: number, hashes: readonly Uint8Array[]): void;
   /** Rows of strangers in the inbox, counted up to `max`. */
   strangerRows(log: number, max: number): number;
+}
+
+function needHashes(hashes: readonly Uint8Array[]): void {
+  for (const hash of hashes) needBytes(hash, hashBytes, 'hash');
+  if (hashes.length <= maxDeliveryTokens) return;
+  throw new InvalidArgumentError(
+    'BAD_FIELD',
+    `hashes: ${hashes.length}, at most ${maxDeliveryTokens}`,
+  );
 }
 
 export function tokenQueries({ db }: QueryContext, logs: LogAppend): TokenQueries {
@@ -60,21 +71,21 @@ export function tokenQueries({ db }: QueryContext, logs: LogAppend): TokenQuerie
       return hashes !== undefined && has(hashes, token);
     },
     strangerRows: (log, max) => strangers.get(log, max) ?? 0,
+    put: putHashes,
     setDeliveryTokens(_nowMs, rid, hashes) {
       needBytes(rid, storeBounds.ridBytes, 'rid');
-      for (const hash of hashes) needBytes(hash, hashBytes, 'hash');
-      if (hashes.length > maxDeliveryTokens) {
-        throw new InvalidArgumentError(
-          'BAD_FIELD',
-          `hashes: ${hashes.length}, at most ${maxDeliveryTokens}`,
-        );
-      }
+      needHashes(hashes);
       const log = logs.byKey(rid);
       if (log === undefined) throw new NotFoundError('UNKNOWN_DEVICE', 'rid is not of this node');
-      const joined = Buffer.concat(hashes);
-      const known = hashesOf.get(log.id);
-      // Clients tell theirs at each start: no write, and no sync, for what is there already.
-      if (known === undefined || Buffer.compare(known, joined) !== 0) put.run(log.id, joined);
+      putHashes(log.id, hashes);
     },
   };
+
+  function putHashes(log: number, hashes: readonly Uint8Array[]): void {
+    needHashes(hashes);
+    const joined = Buffer.concat(hashes);
+    const known = hashesOf.get(log);
+    // Clients tell theirs at each start: no write, and no sync, for what is there already.
+    if (known === undefined || Buffer.compare(known, joined) !== 0) put.run(log, joined);
+  }
 }

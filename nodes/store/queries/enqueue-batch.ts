@@ -10,6 +10,7 @@ import type { BatchTarget, TargetOutcome } from '../store.ts';
 import type { TokenQueries } from './delivery-tokens.ts';
 import type { InboxQueries } from './inbox.ts';
 import type { LogAppend } from './log-append.ts';
+import type { MailboxQueries } from './mailboxes.ts';
 import type { OutboxAppend } from './outbox.ts';
 import { IncomingPayload } from './payloads.ts';
 import { joinTokens } from './row-tokens.ts';
@@ -42,11 +43,13 @@ export function enqueueBatchQueries(
   outbox: OutboxAppend,
   logs: LogAppend,
   tokens: TokenQueries,
+  mailboxes: Pick<MailboxQueries, 'logOf'>,
 ): Pick<Operations, 'enqueueBatch'> {
   /** A device that is not there looks like one that gave no token. */
-  function hasToken({ rid, peer, token }: BatchTarget): boolean {
-    const log = peer === undefined && token !== undefined ? logs.byKey(rid) : undefined;
-    return log !== undefined && token !== undefined && tokens.isValid(log.id, token);
+  function hasToken(nowMs: number, { rid, peer, token }: BatchTarget): boolean {
+    if (peer !== undefined || token === undefined) return false;
+    const log = logs.byKey(rid) ?? mailboxes.logOf(nowMs, rid);
+    return log !== undefined && tokens.isValid(log.id, token);
   }
 
   return {
@@ -70,13 +73,13 @@ export function enqueueBatchQueries(
         const payload = payloads[target.payload];
         if (payload === undefined) throw new RangeError(`payload ${target.payload} of a target`);
         const { mid, tag } = payload;
-        if (needsTokens === true && !hasToken(target)) {
+        if (needsTokens === true && !hasToken(nowMs, target)) {
           outcomes[index] = blocked;
           continue;
         }
         if (target.peer === undefined) {
           const delivery = { kind, mid, tag, payload: payload.incoming, ttlMs, sender: senderLog };
-          const delivered = inbox.deliver(nowMs, target.rid, delivery, target.token);
+          const delivered = inbox.deliverHere(nowMs, target.rid, delivery, target.token);
           outcomes[index] = inbox.outcomeOf(delivered, tag);
           continue;
         }

@@ -18,6 +18,7 @@ import type { TokenQueries } from './delivery-tokens.ts';
 import type { Delivery, LogAppend, LogRow } from './log-append.ts';
 import { logReadQueries } from './log-read.ts';
 import { logTrimQueries } from './log-trim.ts';
+import type { MailboxQueries } from './mailboxes.ts';
 import type { NoticeQueries } from './notices.ts';
 import { IncomingPayload, type PayloadQueries } from './payloads.ts';
 import type { ExpiryReports } from './return-slips.ts';
@@ -49,6 +50,8 @@ export interface InboxQueries extends Pick<Operations, 'enqueue' | 'fetch' | 'pe
     delivery: Delivery,
     token: Uint8Array | undefined,
   ): Delivered;
+  /** As `deliver`, also into a mailbox: for what no peer brings. */
+  deliverHere: InboxQueries['deliver'];
   /** For a target of a batch. */
   outcomeOf(delivered: Delivered, tag: Uint8Array): TargetOutcome;
   sweep(nowMs: number): void;
@@ -61,6 +64,7 @@ export function inboxQueries(
   notices: NoticeQueries,
   tokens: TokenQueries,
   reports: Pick<ExpiryReports, 'send'>,
+  mailboxes: Pick<MailboxQueries, 'deliver'>,
 ): InboxQueries {
   const { db, limits } = context;
   const reads = logReadQueries(db);
@@ -115,6 +119,12 @@ export function inboxQueries(
     return { outcome: 'stored', receivedMs: nowMs };
   }
 
+  const deliverHere: InboxQueries['deliver'] = (nowMs, rid, delivery, token) => {
+    const delivered = deliver(nowMs, rid, delivery, token);
+    if (delivered.outcome !== 'unknownDevice') return delivered;
+    return mailboxes.deliver(nowMs, rid, delivery, token);
+  };
+
   function outcomeOf(delivered: Delivered, tag: Uint8Array): TargetOutcome {
     switch (delivered.outcome) {
       case 'unknownDevice':
@@ -131,6 +141,7 @@ export function inboxQueries(
 
   return {
     deliver,
+    deliverHere,
     outcomeOf,
 
     enqueue(nowMs, { rid, kind, mid, payload, ttlMs, sender, token }) {
@@ -145,7 +156,7 @@ export function inboxQueries(
       const senderLog = sender && logs.byKey(sender)?.id;
       const incoming = new IncomingPayload(payload);
       const delivery = { kind, mid, tag, payload: incoming, ttlMs, sender: senderLog };
-      const delivered = deliver(nowMs, rid, delivery, token);
+      const delivered = deliverHere(nowMs, rid, delivery, token);
       switch (delivered.outcome) {
         case 'unknownDevice':
           throw new NotFoundError('UNKNOWN_DEVICE', 'rid is not of this node');
