@@ -403,16 +403,19 @@ export class QpcClient implements AsyncDisposable {
   /**
    * Somebody's messages are not wanted: the delivery token of this device is replaced, and goes to
    * everybody but the conversations that this person is in. Of those without it the node takes 50
-   * messages at a time. Done when the node has the new one. Throws as any call of the node.
+   * messages at a time. What the person wrote and `messages` has not shown is hidden, from now on. Done
+   * when the node has the new token. Throws as any call of the node.
    */
   async block(userId: string): Promise<void> {
     const { tokens, link } = this.#requireDevice();
     await tokens.block(userId, link);
   }
 
-  /** The person gets the token again, with the next message or soon. Durable on return. */
+  /** The person gets the token again, with the next message or soon; what was hidden shows. Durable on return. */
   unblock(userId: string): void {
-    this.#requireDevice().tokens.unblock(userId);
+    const { tokens, news } = this.#requireDevice();
+    tokens.unblock(userId);
+    news.restart();
   }
 
   /** User ids, sorted. */

@@ -36,9 +36,19 @@ export interface ReceivedMessage {
 export class News {
   readonly #waiting = new Set<() => void>();
   #isClosed = false;
+  #restarts = 0;
 
+  /** How often what was passed over has become something to show. */
+  get restarts(): number {
+    return this.#restarts;
+  }
   get isClosed(): boolean {
     return this.#isClosed;
+  }
+  /** Messages that were hidden are to be shown, older ones than the newest. */
+  restart(): void {
+    this.#restarts += 1;
+    this.ring();
   }
   ring(): void {
     for (const wake of this.#waiting) wake();
@@ -76,6 +86,7 @@ export async function* receivedMessages(
   signal?: AbortSignal,
 ): AsyncIterableIterator<ReceivedMessage> {
   let after = 0;
+  let { restarts } = news;
   const had: number[] = [];
   const isOver = (): boolean => signal?.aborted === true || news.isClosed;
   const markHad = (): void => {
@@ -86,6 +97,10 @@ export async function* receivedMessages(
   };
   try {
     while (!isOver()) {
+      if (restarts !== news.restarts) {
+        ({ restarts } = news);
+        after = 0;
+      }
       const rows = store.messages.undisplayed(after, receivedLimits.batch);
       if (rows.length === 0) {
         await news.next(signal);
@@ -93,6 +108,8 @@ export async function* receivedMessages(
       }
       for (const row of rows) {
         after = row.id;
+        // Since the rows were read.
+        if (store.tokens.isBlocked(row.senderUser)) continue;
         had.push(row.id);
         yield receivedOf(row, contacts);
         if (isOver()) return;

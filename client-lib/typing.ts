@@ -119,6 +119,7 @@ export class Typing {
     );
     if (member === undefined || Buffer.compare(sender, this.#parts.rid) === 0) return;
     const { userId, deviceId } = member;
+    if (this.#parts.store.tokens.isBlocked(userId)) return;
     events.emit({ type: 'typing', conversationId: found.conversationId, userId, deviceId });
   }
 

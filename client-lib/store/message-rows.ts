@@ -20,6 +20,10 @@ const columns = `m.*,
   (SELECT max(accepted_ms) FROM outbox o WHERE o.message_id = m.id) AS accepted_ms,
   (SELECT group_concat(DISTINCT o.via) FROM outbox o WHERE o.message_id = m.id) AS paths`;
 
+// Kept, and shown once the person is unblocked. What the application had before stays where it is.
+const isHidden = `(m.displayed_ms IS NULL AND
+  m.sender_user IN (SELECT user_id FROM blocked_user))`;
+
 const worstLosses: readonly SendState[] = ['failed', 'bounced', 'expired'];
 
 function sendStateOf(row: Row): SendState | undefined {
@@ -99,7 +103,7 @@ export function messageRows(db: Database): MessageRows {
     history: (conversationId, limit) =>
       db
         .all(
-          `SELECT ${columns} FROM message m WHERE conversation_id = ?
+          `SELECT ${columns} FROM message m WHERE conversation_id = ? AND NOT ${isHidden}
            ORDER BY lamport DESC, inner_id DESC LIMIT (? + 0)`,
           conversationId,
           limit,
@@ -109,7 +113,7 @@ export function messageRows(db: Database): MessageRows {
     undisplayed: (after, limit) =>
       db
         .all(
-          `SELECT ${columns} FROM message m WHERE displayed_ms IS NULL AND id > ?
+          `SELECT ${columns} FROM message m WHERE displayed_ms IS NULL AND id > ? AND NOT ${isHidden}
            ORDER BY id LIMIT (? + 0)`,
           after,
           limit,

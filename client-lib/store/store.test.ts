@@ -176,6 +176,26 @@ for (const [name, open] of variants) {
       );
     });
 
+    test('what a blocked person wrote waits unseen, and nothing that was seen goes', () => {
+      using store = open();
+      const bob = 'bob@blue.example';
+      const seen = store.messages.add(message(1, 10)) ?? 0;
+      store.messages.markDisplayed([seen], 20);
+      const others = { senderUser: 'carol@red.example', senderDevice: 'ponmlkjihgfedcba' };
+      const shown = (): { readonly news: number[]; readonly history: number[] } => ({
+        news: store.messages.undisplayed(0, 10).map((one) => one.n),
+        history: store.messages.history(id(32, 1), 10).map((one) => one.n),
+      });
+      store.messages.add(message(2, 30));
+      store.messages.add({ ...message(3, 31), ...others });
+      store.messages.add(message(4, undefined));
+      store.tokens.block(bob, 40);
+      store.messages.add(message(5, 50));
+      assert.deepEqual(shown(), { news: [3], history: [1, 3, 4] });
+      store.tokens.unblock(bob);
+      assert.deepEqual(shown(), { news: [2, 3, 5], history: [1, 2, 3, 4, 5] });
+    });
+
     test('the outbox is first-in first-out per device and stores one ciphertext once', () => {
       using store = open();
       const [a, b] = [id(32, 0xaa), id(32, 0xbb)];

@@ -252,9 +252,9 @@ export interface MessageRecord extends NewMessage {
 export interface MessageRows {
   /** Row id, or undefined when (conversation, sender device, inner id) is known already. */
   add(message: NewMessage): number | undefined;
-  /** In display order: (lamport, inner id). `limit` newest rows. */
+  /** In display order: (lamport, inner id). `limit` newest rows, without what `undisplayed` hides. */
   history(conversationId: Uint8Array, limit: number): readonly MessageRecord[];
-  /** Received and not displayed, id > after, in order of arrival. */
+  /** Received and not displayed, id > after, in order of arrival; nothing of people that are blocked now. */
   undisplayed(after: number, limit: number): readonly MessageRecord[];
   /** From now on the time of texts that disappear runs. */
   markDisplayed(ids: readonly number[], nowMs: number): void;

@@ -38,6 +38,7 @@ export interface TokenRows {
   markTold(conversationId: Uint8Array, id: number): void;
   /** User ids, sorted. */
   blocked(): readonly string[];
+  isBlocked(userId: string): boolean;
   block(userId: string, nowMs: number): void;
   unblock(userId: string): void;
 }
@@ -100,6 +101,8 @@ export function tokenRows(db: Database): TokenRows {
     },
     blocked: () =>
       db.all('SELECT user_id FROM blocked_user ORDER BY user_id').map((row) => row.text('user_id')),
+    isBlocked: (userId) =>
+      db.get('SELECT 1 FROM blocked_user WHERE user_id = ?', userId) !== undefined,
     block(userId, nowMs) {
       db.run(
         'INSERT INTO blocked_user (user_id, at_ms) VALUES (?, ?) ON CONFLICT DO NOTHING',
