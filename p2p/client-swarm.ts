@@ -1,5 +1,6 @@
 /** A DeviceSwarm as a client is given one: what is chosen, to be started with the client's keys and duties. */
 import { DeviceSwarm, type DeviceSwarmOptions } from './device-swarm.ts';
+import { createHost } from './libp2p-host.ts';
 import type { Reach } from './swarm-address.ts';
 
 export interface ClientSwarmOptions {
@@ -25,6 +26,20 @@ const everyInterface = (port: number): string[] =>
 
 type Duties = Omit<DeviceSwarmOptions, keyof ClientSwarmOptions>;
 
+/** A swarm on a host of libp2p. Throws TransportError `unreachable` when an address cannot be bound. */
+export async function startDeviceSwarm(options: DeviceSwarmOptions): Promise<DeviceSwarm> {
+  const { key, runtime, quic, hostLimits } = options;
+  const host = await createHost({
+    key,
+    runtime,
+    listen: options.relayOnly ? [] : options.listen,
+    lan: options.lan === true && !options.relayOnly,
+    ...(quic === undefined ? {} : { quic }),
+    ...(hostLimits === undefined ? {} : { limits: hostLimits }),
+  });
+  return DeviceSwarm.on(host, options);
+}
+
 /** Starts nothing yet. */
 export function deviceSwarm({
   port = 0,
@@ -38,6 +53,6 @@ export function deviceSwarm({
 } {
   return {
     reach,
-    start: (duties) => DeviceSwarm.start({ ...options, ...duties, listen, relayOnly, reach }),
+    start: (duties) => startDeviceSwarm({ ...options, ...duties, listen, relayOnly, reach }),
   };
 }

@@ -14,7 +14,7 @@ import {
 import { endpointLimits, signEndpointRecord, type EndpointRecord } from './endpoint-record.ts';
 import type { Host } from './host.ts';
 import { KeepUp } from './keep-up.ts';
-import { createHost, type HostLimits } from './libp2p-host.ts';
+import type { HostLimits } from './libp2p-host.ts';
 import { parseSwarmAddress, type Reach } from './swarm-address.ts';
 import type { SwarmKey } from './swarm-key.ts';
 
@@ -76,21 +76,7 @@ export class DeviceSwarm implements AsyncDisposable {
   };
   #seq: number;
 
-  /** Throws TransportError `unreachable` when an address cannot be bound. */
-  static async start(options: DeviceSwarmOptions): Promise<DeviceSwarm> {
-    const { key, runtime, quic, hostLimits } = options;
-    const host = await createHost({
-      key,
-      runtime,
-      listen: options.relayOnly ? [] : options.listen,
-      lan: options.lan === true && !options.relayOnly,
-      ...(quic === undefined ? {} : { quic }),
-      ...(hostLimits === undefined ? {} : { limits: hostLimits }),
-    });
-    return DeviceSwarm.on(host, options);
-  }
-
-  /** On a host that is there already: the swarm ends it. */
+  /** On a host, which the swarm ends. */
   static async on(host: Host, options: DeviceSwarmOptions): Promise<DeviceSwarm> {
     const swarm = new DeviceSwarm(host, options);
     const { runtime, device, reach, admit, onDelivery, serverLimits } = options;

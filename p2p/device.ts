@@ -7,4 +7,4 @@ export {
 } from './device-swarm.ts';
 export type { Delivered, Destination } from './deliver-client.ts';
 export type { Delivery, DeliveryPath } from './deliver-server.ts';
-export { deviceSwarm } from './client-swarm.ts';
+export { deviceSwarm, startDeviceSwarm } from './client-swarm.ts';

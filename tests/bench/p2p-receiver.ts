@@ -2,7 +2,7 @@
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { makeSwarmKey } from '@quicprochat/p2p';
-import { DeviceSwarm } from '@quicprochat/p2p/device';
+import { startDeviceSwarm } from '@quicprochat/p2p/device';
 import { signingKeyFromSeed, silentLog, systemClock, systemRandom } from '@quicprochat/proto';
 import type { SignedEndpointRecord } from '@quicprochat/proto/messages';
 import { answerParent } from './peer-process.ts';
@@ -33,7 +33,7 @@ answerParent(async ({ directory }: ReceiverJob): Promise<Receiver> => {
   }
   const device = signingKeyFromSeed(systemRandom.bytes(32));
   const lifted = { perSecond: 1e6, burst: 1e6 };
-  const swarm = await DeviceSwarm.start({
+  const swarm = await startDeviceSwarm({
     runtime: { clock: systemClock, random: systemRandom, log: silentLog },
     key: makeSwarmKey(systemRandom),
     device,

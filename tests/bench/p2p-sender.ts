@@ -1,6 +1,6 @@
 /** The sending side of the p2p bench, in its own process: over libp2p to a device, or through a node. */
 import { makeSwarmKey, verifyEndpointRecord } from '@quicprochat/p2p';
-import { DeviceSwarm } from '@quicprochat/p2p/device';
+import { startDeviceSwarm } from '@quicprochat/p2p/device';
 import {
   call,
   methods,
@@ -26,7 +26,7 @@ const payloadBytes = 1024;
 const load = { warmUpMs: 1_500, measureMs: 3_000 };
 
 async function direct(job: Extract<SenderJob, { over: 'quic-v1' | 'tcp' }>): Promise<Round> {
-  await using swarm = await DeviceSwarm.start({
+  await using swarm = await startDeviceSwarm({
     runtime: { clock: systemClock, random: systemRandom, log: silentLog },
     key: makeSwarmKey(systemRandom),
     device: signingKeyFromSeed(systemRandom.bytes(32)),

@@ -14,7 +14,8 @@ import {
   type SwarmKey,
 } from '@quicprochat/p2p';
 import {
-  DeviceSwarm,
+  startDeviceSwarm,
+  type DeviceSwarm,
   type Delivery,
   type Destination,
   type DeviceSwarmOptions,
@@ -43,7 +44,7 @@ export async function startDevice(options: Partial<DeviceSwarmOptions> = {}): Pr
   const key = options.device ?? makeDeviceKey();
   const swarmKey = options.key ?? makeSwarmKey(systemRandom);
   const received: Delivery[] = [];
-  const swarm = await DeviceSwarm.start({
+  const swarm = await startDeviceSwarm({
     runtime,
     key: swarmKey,
     device: key,
