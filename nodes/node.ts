@@ -65,7 +65,7 @@ import { withMailboxes } from './services/mailboxes.ts';
 import { Sessions } from './sessions.ts';
 import { SetupError } from './setup-error.ts';
 import type { DiskState, NodeStore } from './store/store.ts';
-import { NodeInSwarm, type NodeInSwarmOptions } from './swarm/node-swarm.ts';
+import { NodeInSwarm, type NodeInSwarmOptions, type StartSwarm } from './swarm/node-swarm.ts';
 import { Reservers } from './swarm/reservers.ts';
 import { logCall } from './telemetry.ts';
 import { LogWaiters } from './waiters.ts';
@@ -87,6 +87,8 @@ export interface NodeOptions {
   readonly transport: Transport;
   readonly runtime: Runtime;
   readonly software: string;
+  /** How the swarm starts; a simulation has its own. */
+  readonly startSwarm?: StartSwarm;
 }
 
 export interface QpcNode extends AsyncDisposable {
@@ -267,13 +269,14 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
 
 /** The node's swarm, if it is to have one. Throws SetupError when its port cannot be bound. */
 async function joinSwarm(
-  { config, secrets, runtime }: NodeOptions,
+  { config, secrets, runtime, startSwarm }: NodeOptions,
   parts: Omit<NodeInSwarmOptions, 'config' | 'key' | 'runtime'>,
 ): Promise<NodeInSwarm | undefined> {
   const { p2p } = config;
   if (p2p === undefined) return undefined;
   try {
-    return await NodeInSwarm.start({ ...parts, config: p2p, key: secrets.swarm, runtime });
+    const given = { ...parts, config: p2p, key: secrets.swarm, runtime };
+    return await NodeInSwarm.start(given, startSwarm);
   } catch (cause) {
     const where = formatEndpoint(p2p.listen);
     throw new SetupError(`[p2p] listen: ${where}: the swarm does not start there`, cause);
