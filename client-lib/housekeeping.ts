@@ -1,10 +1,16 @@
 /**
  * What a device throws away because of its age (docs/protocol/delivery.md): marks, settled copies, kept
- * ciphertexts, records, endpoints of others, and keys that were skipped. Once at the start and then
+ * ciphertexts, records, endpoints of others, keys of epochs that are over, and keys that were skipped. Once at the start and then
  * again and again.
  */
 import { jitter, type Runtime } from '@quicprochat/proto';
-import { dropSkippedKeys, skippedKeys, type SkippedKey } from './mls/index.ts';
+import {
+  dropEpochsBefore,
+  dropSkippedKeys,
+  oldestKept,
+  skippedKeys,
+  type SkippedKey,
+} from './mls/index.ts';
 import type { ClientStore } from './store/store.ts';
 import type { Writer } from './writer.ts';
 
@@ -61,6 +67,7 @@ export class Housekeeping {
     });
     for (const { groupId } of store.groups.conversations()) {
       if (this.#isStopped && this.#working !== undefined) return;
+      await this.#dropEpochs(groupId);
       await this.#dropSkipped(groupId);
     }
   }
@@ -77,6 +84,21 @@ export class Housekeeping {
           const { everyMs } = housekeepingLimits;
           this.#roundIn(everyMs / 2 + jitter(random, everyMs));
         });
+    });
+  }
+
+  /** Past epochs go with age, those before the newest eight sooner. */
+  async #dropEpochs(groupId: Uint8Array): Promise<void> {
+    const { store, writer } = this.#parts;
+    await writer.run(async (batch) => {
+      const group = batch.group(groupId);
+      const past = store.groups.pastEpochs(groupId);
+      if (group === undefined || past.length === 0) return;
+      const oldest = oldestKept(past, batch.nowMs) ?? group.epoch;
+      if (oldest === past[0]?.epoch) return;
+      const { next, wipe } = dropEpochsBefore(group, oldest);
+      batch.useKeys(next, next.epoch, wipe);
+      batch.write(() => store.groups.dropEpochsBelow(groupId, oldest));
     });
   }
 

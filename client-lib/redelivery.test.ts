@@ -254,6 +254,35 @@ describe('with age', () => {
     assertHas(bob, id, ['one', 'two']);
   });
 
+  test('keys of epochs that are over go: those before the newest eight after an hour, all after a week', async () => {
+    const { clock, alice, bob, id } = await pair();
+    const { store, runtime, writer } = bob;
+    const keeping = new Housekeeping({ store, runtime, writer });
+    const past = (): readonly bigint[] => store.groups.pastEpochs(id).map(({ epoch }) => epoch);
+    const held = async (): Promise<readonly bigint[] | undefined> =>
+      writer.run(async (batch) => batch.group(id)?.pastEpochs());
+    for (let times = 0; times < 12; times += 1) {
+      await alice.groups.committer.ended(await alice.groups.committer.add(id, { kind: 'rekey' }));
+      await deliver(alice, bob);
+    }
+    const before = past();
+    assert(before.length >= 12);
+    await keeping.round();
+    assert.deepEqual(past(), before);
+    clock.advance(2 * hourMs);
+    await keeping.round();
+    assert.deepEqual(past(), before.slice(-8));
+    assert.deepEqual(await held(), before.slice(-8));
+    bob.restart();
+    assert.deepEqual(await held(), before.slice(-8));
+    clock.advance(8 * 24 * hourMs);
+    await keeping.round();
+    assert.deepEqual(past(), []);
+    await alice.conversations.send(id, 'now');
+    await deliver(alice, bob);
+    assertHas(bob, id, ['now']);
+  });
+
   test('records of what nothing opens go: the oldest of too many, and the old ones', async () => {
     const { clock, bob } = await pair();
     const { store, runtime, writer } = bob;

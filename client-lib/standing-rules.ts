@@ -22,6 +22,8 @@ export const standingLimits = {
   /** Devices of a group, beyond which a first question goes to a few of them only. */
   devices: 64,
   firstAsked: 8,
+  /** Epochs back that members decide over a commit: those that everybody keeps. */
+  epochs: 8,
   /** Votes in one message. */
   votes: 1_024,
   /** Devices that are remembered for what they were told of an entry. */

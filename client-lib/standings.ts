@@ -181,7 +181,7 @@ export class Standings {
     if (rows.length === 0) return;
     batch.write(() => {
       for (const row of rows) store.standings.putDoubt(row);
-      const oldest = walk.group.pastEpochs()[0];
+      const oldest = walk.group.pastEpochs().slice(-standingLimits.epochs)[0];
       if (oldest !== undefined) store.standings.dropBelow(groupId, Number(oldest));
     });
     batch.after(() => {

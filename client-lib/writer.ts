@@ -188,7 +188,7 @@ export class Batch {
     }
     groups.putHot(groupId, encodeHot(group));
     for (const past of kept) {
-      if (pastEpochs.has(past)) groups.putPast(groupId, past, encodePast(group, past));
+      if (pastEpochs.has(past)) groups.putPast(groupId, past, encodePast(group, past), this.nowMs);
     }
   }
 }

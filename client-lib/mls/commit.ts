@@ -28,7 +28,7 @@ import {
 } from './library.ts';
 import { ruleBroken } from './policy.ts';
 import type { CommitEffects } from './policy.ts';
-import { limits, sameBytes, sameClient } from './suite.ts';
+import { epochsHeld, limits, sameBytes, sameClient } from './suite.ts';
 import { wipeEpoch } from './wipe.ts';
 import type { Wipe } from './wipe.ts';
 
@@ -166,7 +166,7 @@ export function acceptCommit(
   const parent = accepted.historicalReceiverData.get(current.epoch);
   if (parent !== undefined) history.set(current.epoch, { ...parent, secretTree: old.secretTree });
   for (const epoch of [...history.keys()].sort((a, b) => (a < b ? -1 : 1))) {
-    if (history.size <= limits.epochsKept) break;
+    if (history.size <= epochsHeld(current.leaves)) break;
     history.delete(epoch);
   }
   const next: ClientState = { ...accepted, historicalReceiverData: history };

@@ -29,12 +29,15 @@ export async function mlsContext(
   parts: MlsParts,
   suite: MlsSuite,
   authService: AuthenticationService,
-  contentLength = 0,
+  {
+    contentLength = 0,
+    leaves = 1,
+  }: { readonly contentLength?: number; readonly leaves?: number } = {},
 ): Promise<MlsContext> {
   return {
     cipherSuite: await cipherSuite(parts, suite),
     authService,
-    clientConfig: clientConfig(contentLength),
+    clientConfig: clientConfig(contentLength, leaves),
   };
 }
 

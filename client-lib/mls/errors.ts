@@ -11,7 +11,7 @@ export const mlsReasons = {
   MALFORMED: Status.InvalidArgument,
   /** For another group. */
   WRONG_GROUP: Status.InvalidArgument,
-  /** Of an epoch whose keys are gone (removed from the window of 8). */
+  /** Of an epoch whose keys are gone (more than eight epochs back, and not recent; past-epochs.ts). */
   EPOCH_GONE: Status.FailedPrecondition,
   /** Of an epoch not reached yet: park it until the commits between have been processed. */
   EPOCH_AHEAD: Status.FailedPrecondition,

@@ -10,7 +10,7 @@ import { encodeMessage, requireActive } from './commit.ts';
 import { cipherSuite, decodeExactly, mlsContext } from './context.ts';
 import type { MlsParts } from './context.ts';
 import { MlsError } from './errors.ts';
-import { MlsGroup, leafAt, memberAt, stateOf } from './group.ts';
+import { MlsGroup, leafAt, leavesOf, memberAt, stateOf } from './group.ts';
 import type { Member } from './group.ts';
 import type { Identity } from './identity.ts';
 import { generate, lifetimeFromNow } from './key-package.ts';
@@ -32,7 +32,7 @@ import {
 import { isKnownLeaf, isSuccessor, runLibrary } from './message.ts';
 import type { Processed } from './message.ts';
 import { revokedLeaf, wasDevice } from './revoked.ts';
-import { limits, sameBytes } from './suite.ts';
+import { epochsHeld, sameBytes } from './suite.ts';
 import { wipeEpoch } from './wipe.ts';
 import type { Wipe } from './wipe.ts';
 
@@ -156,7 +156,7 @@ function historyOf(old: ClientState, before: bigint): Map<bigint, EpochReceiverD
   const kept = [...history]
     .filter(([epoch]) => epoch <= before)
     .sort(([a], [b]) => (a < b ? -1 : 1))
-    .slice(-limits.epochsKept);
+    .slice(-epochsHeld(leavesOf(ratchetTree)));
   return new Map(kept);
 }
 

@@ -61,6 +61,11 @@ export class MlsGroup {
     return this.#state.keySchedule.epochAuthenticator;
   }
 
+  /** Leaves of the tree, blank ones included. */
+  get leaves(): number {
+    return leavesOf(this.#state.ratchetTree);
+  }
+
   /** All members, by leaf index. */
   members(): Member[] {
     return membersOf(this.#state.ratchetTree);
@@ -107,6 +112,11 @@ export function memberAt(tree: RatchetTree, leafIndex: number): Member | undefin
   const identity = leaf === undefined ? undefined : identityOf(leaf.credential);
   if (leaf === undefined || identity === undefined) return undefined;
   return { leafIndex, ...identity, identityPub: leaf.signaturePublicKey };
+}
+
+/** Leaves of a tree that its nodes have room for, blank ones included. RFC 9420 section 4.1. */
+export function leavesOf(tree: RatchetTree): number {
+  return Math.ceil(tree.length / 2);
 }
 
 /** Every member of a tree, by leaf index. */

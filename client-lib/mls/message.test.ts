@@ -7,7 +7,13 @@ import { createMlsCryptoProvider } from '../crypto/provider.ts';
 import { systemRandom } from '@quicprochat/proto';
 import { encodeMessage } from './commit.ts';
 import { MlsGroup, stateOf } from './group.ts';
-import { acceptCommit, inspectMessage, mandatorySuite, xwingSuite } from './index.ts';
+import {
+  acceptCommit,
+  dropEpochsBefore,
+  inspectMessage,
+  mandatorySuite,
+  xwingSuite,
+} from './index.ts';
 import type { Mls, Processed } from './index.ts';
 import { createCommit, defaultProposalTypes, makeCustomExtension } from './library.ts';
 import { clientConfig, qpcGroupExtensionType } from './suite.ts';
@@ -94,7 +100,7 @@ test('messages of other groups and epochs are told apart', async () => {
     if (epoch >= 2) b = (await bob.mls.process(b, made.commit)).next;
   }
   assert.equal(a.epoch, 10n);
-  assert.deepEqual(a.pastEpochs(), [2n, 3n, 4n, 5n, 6n, 7n, 8n, 9n]);
+  a = dropEpochsBefore(a, 2n).next;
   await assert.rejects(alice.mls.process(a, first.ciphertext), refused('EPOCH_GONE'));
   a = await opened(alice.mls, a, second);
   await assert.rejects(alice.mls.process(a, second), refused('DUPLICATE'));

@@ -104,7 +104,7 @@ export async function encrypt(
   const contentLength = vectorLength(plaintext.length) + signatureVectorLength;
   const result = await authenticated(parts.manifests, async (service) =>
     createApplicationMessage({
-      context: await mlsContext(parts, group.suite, service, contentLength),
+      context: await mlsContext(parts, group.suite, service, { contentLength }),
       state,
       message: plaintext,
       authenticatedData,
@@ -315,7 +315,7 @@ export async function runLibrary(
   const watch = new CommitWatch(group, await cipherSuite(parts, group.suite), callback);
   const run = async (service: AuthenticationService): Promise<ProcessMessageResult> => {
     const context = {
-      ...(await mlsContext(parts, group.suite, service)),
+      ...(await mlsContext(parts, group.suite, service, { leaves: group.leaves })),
       cipherSuite: watch.suite,
     };
     let result: ProcessMessageResult;

@@ -29,7 +29,10 @@ export const mandatorySuite: MlsSuite = mlsSuites.MLS_128_DHKEMX25519_AES128GCM_
 export const limits = {
   addsPerCommitMax: 64,
   xwingMembersMax: 256,
+  /** Past epochs that a member can open messages of, however large the group is. */
   epochsKept: 8,
+  /** In a group of up to 64 members while they are recent (past-epochs.ts); fewer in larger ones. */
+  epochsHeldMax: 64,
   generationsKept: 256,
   generationsAheadMax: 4096,
   keyPackageLifetimeMsMax: 93 * 86_400_000,
@@ -82,11 +85,24 @@ export function paddedLength(length: number): number {
   return Math.ceil(length / step) * step;
 }
 
-/** The library's configuration for one call; `contentLength` is what will be padded. */
-export function clientConfig(contentLength = 0): ClientConfig {
+/**
+ * Past epochs of a group that are held in memory and on disk at most: each of them has a whole tree, so
+ * as many as come to 4096 leaves, and never fewer than eight.
+ */
+export function epochsHeld(leaves: number): number {
+  const { epochsKept, epochsHeldMax } = limits;
+  const fit = Math.floor((64 * epochsHeldMax) / Math.max(1, leaves));
+  return Math.min(epochsHeldMax, Math.max(epochsKept, fit));
+}
+
+/**
+ * The library's configuration for one call; `contentLength` is what will be padded, `leaves` those of the
+ * group's tree.
+ */
+export function clientConfig(contentLength = 0, leaves = 1): ClientConfig {
   return {
     keyRetentionConfig: {
-      retainKeysForEpochs: limits.epochsKept,
+      retainKeysForEpochs: epochsHeld(leaves),
       retainKeysForGenerations: limits.generationsKept,
       maximumForwardRatchetSteps: limits.generationsAheadMax,
     },

@@ -26,9 +26,6 @@ export function wipeEpoch(
 ): Wipe {
   const { exporterSecret, externalSecret, confirmationKey, membershipKey, initSecret } =
     old.keySchedule;
-  const dropped = [...old.historicalReceiverData]
-    .filter(([epoch]) => !next.historicalReceiverData.has(epoch))
-    .flatMap(([, data]) => secretsOf(data));
   return wipeConsumed([
     ...consumed,
     exporterSecret,
@@ -36,8 +33,19 @@ export function wipeEpoch(
     confirmationKey,
     membershipKey,
     initSecret,
-    ...dropped,
+    ...droppedSecrets(old, next),
   ]);
+}
+
+/** A wipe of the past epochs that a state has no more. */
+export function wipeDropped(old: ClientState, next: ClientState): Wipe {
+  return wipeConsumed(droppedSecrets(old, next));
+}
+
+function droppedSecrets(old: ClientState, next: ClientState): Uint8Array[] {
+  return [...old.historicalReceiverData]
+    .filter(([epoch]) => !next.historicalReceiverData.has(epoch))
+    .flatMap(([, data]) => secretsOf(data));
 }
 
 function secretsOf(data: EpochReceiverData): Uint8Array[] {

@@ -100,9 +100,20 @@ export function groupRows(db: Database): GroupRows {
     putHot(groupId, bytes) {
       db.run('INSERT OR REPLACE INTO mls_hot VALUES (?, ?)', groupId, bytes);
     },
-    putPast(groupId, epoch, bytes) {
-      db.run('INSERT OR REPLACE INTO mls_past VALUES (?, ?, ?)', groupId, Number(epoch), bytes);
+    putPast(groupId, epoch, bytes, nowMs) {
+      db.run(
+        `INSERT INTO mls_past (group_id, epoch, bytes, ended_ms) VALUES (?, ?, ?, ?)
+         ON CONFLICT (group_id, epoch) DO UPDATE SET bytes = excluded.bytes`,
+        groupId,
+        Number(epoch),
+        bytes,
+        nowMs,
+      );
     },
+    pastEpochs: (groupId) =>
+      db
+        .all('SELECT epoch, ended_ms FROM mls_past WHERE group_id = ? ORDER BY epoch', groupId)
+        .map((row) => ({ epoch: BigInt(row.number('epoch')), endedMs: row.number('ended_ms') })),
     dropEpochsBelow(groupId, epoch) {
       const below = Number(epoch);
       db.run('DELETE FROM mls_past WHERE group_id = ? AND epoch < ?', groupId, below);

@@ -4,6 +4,7 @@
  * row means and which rows belong into one transaction is the callers' business (sync, outbox,
  * conversation).
  */
+import type { PastEpoch } from '../mls/index.ts';
 import type { ChannelRows } from './channel-rows.ts';
 import type { TokenRows } from './token-rows.ts';
 import type { GroupLogRows } from './group-log-rows.ts';
@@ -183,7 +184,10 @@ export interface GroupRows {
   epoch(groupId: Uint8Array): bigint | undefined;
   putCold(groupId: Uint8Array, epoch: bigint, bytes: Uint8Array): void;
   putHot(groupId: Uint8Array, bytes: Uint8Array): void;
-  putPast(groupId: Uint8Array, epoch: bigint, bytes: Uint8Array): void;
+  /** The end of the epoch is when it is first put. */
+  putPast(groupId: Uint8Array, epoch: bigint, bytes: Uint8Array, nowMs: number): void;
+  /** Oldest first. */
+  pastEpochs(groupId: Uint8Array): readonly PastEpoch[];
   /** Forgets past epochs, envelope keys and log entries of epochs below `epoch`. */
   dropEpochsBelow(groupId: Uint8Array, epoch: bigint): void;
   putEnvelopeKey(key: EnvelopeKey): void;
