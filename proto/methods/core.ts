@@ -3,22 +3,22 @@ import * as m from '../messages.ts';
 import { bytesBetween, exactBytes, itemsBetween, present, textAtMost } from '../field-rules.ts';
 import { deliveryTokenBytes } from '../delivery-token.ts';
 import { maxCredentialBytes } from '../limits.ts';
-import { method, anyone, smallBytes } from './row.ts';
+import { method, anyone, everyone, smallBytes } from './row.ts';
 import { domainOrOwn } from './shared-rules.ts';
 
 export const coreMethods = {
   hello: method(1, m.HelloRequestSchema, m.HelloResponseSchema, {
-    callers: anyone,
+    callers: everyone,
     deadlineMs: 5_000,
     rules: { capabilities: itemsBetween(0, 32, textAtMost(64)), agent: textAtMost(64) },
   }),
   getNodeRecord: method(2, m.GetNodeRecordRequestSchema, m.GetNodeRecordResponseSchema, {
-    callers: anyone,
+    callers: everyone,
     deadlineMs: 5_000,
     rules: { domain: domainOrOwn },
   }),
   health: method(802, m.HealthRequestSchema, m.HealthResponseSchema, {
-    callers: anyone,
+    callers: everyone,
     deadlineMs: 5_000,
   }),
   publishEndpoint: method(800, m.PublishEndpointRequestSchema, m.PublishEndpointResponseSchema, {

@@ -84,6 +84,8 @@ export const anyone = ['anyone', 'enrolling', 'device', 'peer'] as const;
 export const device = ['device'] as const;
 /** Reads a log of its own: an inbox, a channel or a mailbox. */
 export const reader = ['device', 'guest'] as const;
+/** Guests too. */
+export const everyone = [...anyone, 'guest'] as const;
 /** Nobody needs to be known who has a delivery token for every target. */
 export const sender = ['anyone', 'device'] as const;
 /** Reads of the log and what brings a new device in. */

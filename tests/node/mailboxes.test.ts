@@ -1,0 +1,246 @@
+/**
+ * Mailboxes at a node: who gets one, who writes to it and who reads it. Real nodes on a memory network; the
+ * guests are devices of the peer's users, below the level of a client. Bounds and times are the store's own
+ * tests.
+ */
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { wrapCredential } from '@quicprochat/kt-log';
+import {
+  call,
+  deliveryTokenHash,
+  guestProofMs,
+  hasReason,
+  messageTag,
+  methods,
+  signGuestProof,
+  signingKeyFromSeed,
+  systemClock,
+  systemRandom,
+  verifyDeliveryProof,
+  type SigningKey,
+} from '@quicprochat/proto';
+import {
+  makeIdentity,
+  memoryNetwork,
+  type Connection,
+  type NodeIdentity,
+} from '@quicprochat/proto/transport';
+import { LocalNode, refused, TestDevice, testRuntime } from '../cluster/local-node.ts';
+
+const kt =
+  '[kt]\nbatch_ms = 5\nvrf_threads = 0\nreasonable_monitoring_window_ms = 50\nmax_behind_ms = 600\n';
+const token = systemRandom.bytes(16);
+const empty = new Uint8Array(0);
+
+/** A connection of a device that nobody knows yet. */
+interface Guest {
+  readonly connection: Connection;
+  readonly transport: NodeIdentity;
+}
+
+describe('a mailbox', () => {
+  let red: LocalNode;
+  let blue: LocalNode;
+  let bob: TestDevice;
+  let credential: Uint8Array;
+
+  before(async () => {
+    const network = memoryNetwork(testRuntime);
+    red = await LocalNode.create(network, 'red.example', `[mailboxes]\nplaces = 1\n${kt}`);
+    blue = await LocalNode.create(network, 'blue.example', kt);
+    await red.start([blue]);
+    await blue.start([red]);
+    bob = await TestDevice.register(blue, 'bob@blue.example');
+    credential = await credentialOf(bob);
+  });
+  after(async () => {
+    await bob[Symbol.asyncDispose]();
+    await red[Symbol.asyncDispose]();
+    await blue[Symbol.asyncDispose]();
+  });
+
+  async function dial(node = red): Promise<Guest> {
+    const transport = await makeIdentity(systemRandom);
+    return { transport, connection: await node.dial(transport, 'somewhere') };
+  }
+
+  /** What a device asks for its mailbox with; `changes` are what it does wrong. */
+  function asked(
+    { transport }: Guest,
+    changes: {
+      readonly key?: SigningKey;
+      readonly device?: Uint8Array;
+      readonly credential?: Uint8Array;
+      readonly nodeSpki?: Uint8Array;
+      readonly issuedMs?: number;
+    } = {},
+  ) {
+    const { key = bob.identityKey, issuedMs = systemClock.now() } = changes;
+    const nodeSpki = changes.nodeSpki ?? red.identity.spkiSha256;
+    const binding = { clientSpki: transport.spkiSha256, nodeSpki, issuedMs };
+    return {
+      credential: changes.credential ?? credential,
+      device: changes.device ?? key.publicKey,
+      issuedMs: BigInt(issuedMs),
+      signature: signGuestProof(binding, key),
+      tokenHashes: [deliveryTokenHash(token)],
+    };
+  }
+  const ask = (guest: Guest, changes: Parameters<typeof asked>[1] = {}) =>
+    call(guest.connection, methods.requestMailbox, asked(guest, changes));
+
+  /** That the log of its home shows for good and red has cosigned: a moment after registering. */
+  async function credentialOf(device: TestDevice): Promise<Uint8Array> {
+    const deadlineMs = performance.now() + 20_000;
+    for (;;) {
+      const request = { case: 'own', value: {} } as const;
+      const made = await call(device.connection, methods.ktCredential, { request });
+      const { credential: response, checkpoint, entry, inclusion } = made;
+      const wrapped = wrapCredential({ response, checkpoint, entry, inclusion });
+      try {
+        await ask(await dial(), { key: device.identityKey, credential: wrapped });
+        return wrapped;
+      } catch (error) {
+        if (hasReason(error, 'QUOTA')) return wrapped;
+        if (!hasReason(error, 'BLOCKED') || performance.now() > deadlineMs) throw error;
+        await systemClock.sleep(20);
+      }
+    }
+  }
+
+  /** Without a login. */
+  function send(connection: Connection, payload: Uint8Array, by = token) {
+    const mid = systemRandom.bytes(16);
+    const { rid } = bob;
+    const request = { rid, domain: 'red.example', mid, payload, token: by };
+    return { mid, sent: call(connection, methods.enqueue, request) };
+  }
+
+  test('is granted to a device that proves its key and stands in the log of its home', async () => {
+    const guest = await dial();
+    const { lifetimeMs, ...bounds } = await ask(guest);
+    assert.equal(lifetimeMs, 7n * 24n * 3_600_000n);
+    assert.deepEqual(
+      [bounds.rows, bounds.strangerRows, bounds.bytes],
+      [1_000, 100, BigInt(16 * 1024 ** 2)],
+    );
+    // Asked for again over the same connection, too.
+    await ask(guest);
+    const hello = { versionMin: 1, versionMax: 1 };
+    const { callerClass } = await call(guest.connection, methods.hello, hello);
+    assert.equal(callerClass, 'guest');
+  });
+
+  test('is refused to everybody else, with all that others may know of the device', async () => {
+    const guest = await dial();
+    const eve = signingKeyFromSeed(systemRandom.bytes(32));
+    const day = guestProofMs + 60_000;
+    const wrong = [
+      // The credential is in every contact's hands; the key is not.
+      { key: eve, device: bob.rid },
+      { nodeSpki: blue.identity.spkiSha256 },
+      { issuedMs: systemClock.now() - day },
+      { issuedMs: systemClock.now() + day },
+    ];
+    for (const changes of wrong) await refused(ask(guest, changes), 'BAD_CREDENTIAL');
+    // A proof that was seen says nothing of another connection.
+    const other = await dial();
+    await refused(call(other.connection, methods.requestMailbox, asked(guest)), 'BAD_CREDENTIAL');
+    await refused(ask(guest, { key: eve }), 'BLOCKED');
+    const damaged = Uint8Array.from(credential, (byte, i) => (i === 200 ? byte ^ 1 : byte));
+    await refused(ask(guest, { credential: damaged }), 'BLOCKED');
+    await refused(ask(guest, { credential: empty }), 'BAD_FIELD');
+    await refused(ask(guest, { credential: systemRandom.bytes(40_000) }), 'BAD_FIELD');
+    const elsewhere = await dial(blue);
+    const { spkiSha256: nodeSpki } = blue.identity;
+    await refused(ask(elsewhere, { nodeSpki }), 'FEATURE_OFF');
+    await using kim = await TestDevice.register(red, 'kim@red.example');
+    await refused(call(kim.connection, methods.requestMailbox, asked(guest)), 'CALLER_CLASS');
+    const request = { log: {}, storeId: new Uint8Array(8) };
+    await refused(call(guest.connection, methods.fetch, request), 'NOT_LOGGED_IN');
+    await refused(call(guest.connection, methods.ack, request), 'NOT_LOGGED_IN');
+  });
+
+  test('thousands of mailboxes are not for one stranger: places are few and credentials are people', async () => {
+    await using dora = await TestDevice.register(blue, 'dora@blue.example');
+    const guest = await dial();
+    const doras = await credentialOf(dora);
+    const error = await refused(ask(guest, { key: dora.identityKey, credential: doras }), 'QUOTA');
+    assert((error.retryAfterMs ?? 0) > 0);
+    // Who was refused is nobody here.
+    await refused(call(guest.connection, methods.fetch, { log: {} }), 'NOT_LOGGED_IN');
+  });
+
+  test('takes what a token opens, signs for it, and is read by its device alone', async () => {
+    const guest = await dial();
+    await ask(guest);
+    const sender = await dial();
+    const first = send(sender.connection, systemRandom.bytes(40));
+    const stored = await first.sent;
+    const target = { rid: bob.rid, domain: 'red.example' };
+    const { tag, receivedMs, proof } = stored;
+    const statement = { mid: first.mid, tag, target, receivedMs: Number(receivedMs) };
+    const keys = [red.secrets?.signing.publicKey ?? empty];
+    assert(verifyDeliveryProof(statement, proof, keys));
+    await refused(send(sender.connection, empty.slice(), token).sent, 'BAD_FIELD');
+    await refused(
+      send(sender.connection, systemRandom.bytes(9), systemRandom.bytes(16)).sent,
+      'BLOCKED',
+    );
+    // Devices of this node write to it as to anybody.
+    await using kim = await TestDevice.register(red, 'lea@red.example');
+    const second = send(kim.connection, systemRandom.bytes(40), empty);
+    await second.sent;
+
+    const { connection } = guest;
+    const peeked = await call(connection, methods.peek, { log: {} });
+    assert.deepEqual(
+      peeked.rows.map(({ mid }) => mid),
+      [first.mid, second.mid],
+    );
+    const { rows, storeId, head } = await call(connection, methods.fetch, { log: {}, maxRows: 1 });
+    assert.deepEqual([rows.length, head], [1, 2n]);
+    const row = rows[0];
+    assert(row !== undefined);
+    assert.deepEqual(messageTag(row.mid, row.payload), tag);
+    const waited = await call(connection, methods.fetchWait, {
+      cursors: [{ log: {}, after: 1n, storeId }],
+    });
+    assert.deepEqual(
+      waited.logs[0]?.fetched?.rows.map(({ mid }) => mid),
+      [second.mid],
+    );
+    await call(connection, methods.ack, { log: {}, storeId, upTo: 2n });
+    const waiting = call(connection, methods.fetchWait, {
+      cursors: [{ log: {}, after: 2n, storeId }],
+      waitMs: 30_000,
+    });
+    const third = send(sender.connection, systemRandom.bytes(40));
+    await third.sent;
+    assert.deepEqual(
+      (await waiting).logs[0]?.fetched?.rows.map(({ seq }) => seq),
+      [3n],
+    );
+
+    const cid = systemRandom.bytes(32);
+    const cursor = { log: {}, after: 0n, storeId: systemRandom.bytes(8) };
+    const bad = [
+      [() => call(connection, methods.fetch, { log: { cid } }), 'UNKNOWN_CHANNEL'],
+      [() => call(connection, methods.fetch, { log: {}, after: 9n }), 'BAD_CURSOR'],
+      [() => call(connection, methods.peek, { log: { cid } }), 'UNKNOWN_CHANNEL'],
+      [() => call(connection, methods.ack, { log: {}, storeId, upTo: 9n }), 'BAD_CURSOR'],
+      [() => call(connection, methods.ack, { ...cursor, upTo: 1n }), 'STORE_CHANGED'],
+      [() => call(connection, methods.fetchWait, { cursors: [cursor] }), 'STORE_CHANGED'],
+      [() => call(connection, methods.fetchWait, { cursors: [cursor, cursor] }), 'UNKNOWN_CHANNEL'],
+      [
+        () => call(connection, methods.fetchWait, { cursors: [{ log: { cid } }] }),
+        'UNKNOWN_CHANNEL',
+      ],
+      [() => call(connection, methods.subscribe, { cursors: [cursor] }), 'CALLER_CLASS'],
+      [() => call(connection, methods.setDeliveryTokens, { hashes: [] }), 'CALLER_CLASS'],
+      [() => send(connection, systemRandom.bytes(9)).sent, 'CALLER_CLASS'],
+    ] as const;
+    for (const [refusal, reason] of bad) await refused(refusal(), reason);
+  });
+});
