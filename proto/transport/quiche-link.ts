@@ -5,11 +5,12 @@
  */
 import type { RemoteInfo } from 'node:dgram';
 import type { Runtime, Timer } from '../runtime.ts';
+import type { HeldBytes } from './held-bytes.ts';
 import { closeInfoOf, transportCode } from './quiche-native.ts';
 import type { NativeAddress, NativeConnection, PathEvent, Quiche } from './quiche-native.ts';
 import type { UdpSocket } from './quiche-socket.ts';
 import type { Turn, TurnTaker } from './quiche-turn.ts';
-import type { CloseInfo } from './transport.ts';
+import { CloseCode, type CloseInfo } from './transport.ts';
 
 /** A closed connection answers late packets of its peer with its close for this long (ms). */
 const lingerMs = 1000;
@@ -40,6 +41,8 @@ export interface LinkOptions {
   readonly socket: UdpSocket;
   readonly connection: NativeConnection;
   readonly owner: LinkOwner;
+  /** Bytes that the peer may send before any is read. */
+  readonly windowBytes: number;
   /** Hears of packets that the system refused, until the handshake is over. */
   readonly onSendError?: (error: Error) => void;
 }
@@ -58,6 +61,7 @@ export class Link implements TurnTaker {
   /** Kept because a peer sends from one address nearly always. */
   #receiveInfo: { from: NativeAddress; to: NativeAddress };
   #hasMoved = false;
+  readonly #held: HeldBytes;
   #timer: Timer | undefined;
   #timerAt = Number.POSITIVE_INFINITY;
   #keepAlive: Timer | undefined;
@@ -74,6 +78,8 @@ export class Link implements TurnTaker {
     this.#onSendError = options.onSendError;
     this.#receivedAt = options.runtime.clock.monotonic();
     this.#receiveInfo = { from: { host: '', port: 0 }, to: options.socket.local };
+    const { turn, windowBytes } = options;
+    this.#held = turn.held.open(windowBytes, this.#receivedAt, () => this.#flooded());
   }
 
   /** The native connection until the end; do not keep it. */
@@ -84,6 +90,7 @@ export class Link implements TurnTaker {
   receive(data: Buffer, from: RemoteInfo): void {
     const connection = this.native;
     if (!connection) return this.#answerLate(from);
+    this.#held.received(data.length);
     const info = this.#receiveInfo;
     const isMoved = info.from.port !== from.port || info.from.host !== from.address;
     if (isMoved) {
@@ -122,6 +129,16 @@ export class Link implements TurnTaker {
     if (this.native) this.#turn.giveOut(this);
   }
 
+  /** So many bytes of a stream were read. */
+  read(bytes: number): void {
+    this.#held.read(bytes);
+  }
+
+  /** So many bytes of a stream were written. */
+  written(bytes: number): void {
+    this.#held.written(bytes);
+  }
+
   /** STOP_SENDING for `read`, RESET_STREAM for `write`; nothing when the stream is gone. */
   shutdownStream(id: number, side: 'read' | 'write', code: number): void {
     const { Read, Write } = this.#quiche.Shutdown;
@@ -145,6 +162,7 @@ export class Link implements TurnTaker {
       if (!this.#isEstablished) {
         if (!connection.isEstablished()) return;
         this.#isEstablished = true;
+        this.#held.established();
         this.#onSendError = undefined;
         this.#owner.onEstablished();
       }
@@ -161,6 +179,8 @@ export class Link implements TurnTaker {
       if (this.#isEstablished) this.#owner.onGiveOut(this.#hasReceived);
       this.#hasReceived = false;
       this.#sendPackets(connection);
+      this.#held.settle(this.#runtime.clock.monotonic());
+      if (!this.native) return;
       if (connection.isDraining() || connection.isClosed()) this.#end(closeInfoOf(connection));
       else this.#schedule(connection);
     } catch (error) {
@@ -172,6 +192,7 @@ export class Link implements TurnTaker {
     for (let sent = 0; sent < packetsPerTurn; sent += 1) {
       const packet = connection.send(this.#socket.room());
       if (packet === null) return;
+      this.#held.sentPacket();
       this.#socket.send(packet[0], packet[1].to, this.#onSendError);
     }
     this.#turn.giveOut(this);
@@ -247,6 +268,15 @@ export class Link implements TurnTaker {
     if (this.native) this.#end(info);
   }
 
+  /** The peer sent more that nobody can read than quiche should keep. */
+  #flooded(): void {
+    this.#runtime.log.warn('quic.connection.flooded', { bytes: Math.round(this.#held.bytes) });
+    const code = this.#isEstablished ? CloseCode.Limit : transportCode.noError;
+    const reason = 'too much that cannot be read';
+    const info: CloseInfo = { failure: 'limit', code, reason, local: true };
+    this.close(this.#isEstablished, code, reason, info);
+  }
+
   /** quiche broke, or our own code on top of it: this connection ends and no other. */
   #fault(error: unknown): void {
     this.#runtime.log.warn('quic.connection.fault', { error: String(error) });
@@ -261,6 +291,7 @@ export class Link implements TurnTaker {
 
   #end(info: CloseInfo): void {
     this.#connection = undefined;
+    this.#turn.held.close(this.#held);
     this.#turn.forget(this);
     this.#turn.garbage.add();
     this.#timer?.cancel();

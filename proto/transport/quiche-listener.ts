@@ -12,7 +12,7 @@ import { addressOf } from './quic-listener.ts';
 import { parseLongHeader, routeKey, routeOf, version1 } from './quiche-header.ts';
 import type { LongHeader } from './quiche-header.ts';
 import { Link, type LinkOwner } from './quiche-link.ts';
-import { connectionIdBytes, minInitialBytes, nativeConfig } from './quiche-native.ts';
+import { connectionIdBytes, minInitialBytes, nativeConfig, windowBytes } from './quiche-native.ts';
 import { tlsAlert, transportCode, type NativeConfig, type Quiche } from './quiche-native.ts';
 import { QuicheSession } from './quiche-session.ts';
 import { openUdp, type UdpSocket } from './quiche-socket.ts';
@@ -84,7 +84,7 @@ export class QuicheListener implements Listener {
     this.#turn = turn;
     this.#options = options;
     this.#endpoint = options.endpoint;
-    this.#config = nativeConfig(quiche, options.identity, options.limits);
+    this.#config = nativeConfig(quiche, options.identity, options.limits, 'listen');
     this.#admission = new Admission(runtime.clock, options.limits);
     this.#tokens = new RetryTokens(runtime);
   }
@@ -210,6 +210,7 @@ export class QuicheListener implements Listener {
       socket,
       connection,
       owner: side,
+      windowBytes: windowBytes.listen,
     });
     side.link = link;
     this.#handshakes += 1;

@@ -26,7 +26,8 @@ export const datagramBytes = 1350;
 const alpn = 'qpc';
 /** Bytes that a peer may send on one stream, and on all of them, before we read any. */
 const streamWindowBytes = 1024 * 1024;
-const connectionWindowBytes = 10 * 1024 * 1024;
+/** Of all streams: a listener knows less of its peers than a dialer, and reads or stops all they open. */
+export const windowBytes = { listen: 2 * 1024 * 1024, dial: 10 * 1024 * 1024 } as const;
 /**
  * quiche 0.18 gives no credit back for a push stream that its reader stopped. How many may be open
  * at a time is counted above the engine; this is how many may be stopped in a connection's life.
@@ -62,6 +63,7 @@ export function nativeConfig(
   quiche: Quiche,
   identity: NodeIdentity,
   limits: TransportLimits,
+  role: keyof typeof windowBytes,
 ): NativeConfig {
   const pem = new TextEncoder();
   let config: NativeConfig;
@@ -82,12 +84,12 @@ export function nativeConfig(
   config.setMaxIdleTimeout(limits.idleMs);
   config.setMaxRecvUdpPayloadSize(datagramBytes);
   config.setMaxSendUdpPayloadSize(datagramBytes);
-  config.setInitialMaxData(connectionWindowBytes);
+  config.setInitialMaxData(windowBytes[role]);
   config.setInitialMaxStreamDataBidiLocal(streamWindowBytes);
   config.setInitialMaxStreamDataBidiRemote(streamWindowBytes);
   config.setInitialMaxStreamDataUni(streamWindowBytes);
   // quiche would let both grow to 16 and 24 MiB for a fast reader.
-  config.setMaxConnectionWindow(connectionWindowBytes);
+  config.setMaxConnectionWindow(windowBytes[role]);
   config.setMaxStreamWindow(streamWindowBytes);
   config.setInitialMaxStreamsBidi(limits.incomingStreams);
   config.setInitialMaxStreamsUni(limits.incomingPushStreams + sparePushStreams);

@@ -192,6 +192,14 @@ export class QuicheSession implements StreamSession, StreamHost {
     this.#link.wake();
   }
 
+  read(bytes: number): void {
+    this.#link.read(bytes);
+  }
+
+  sent(bytes: number): void {
+    this.#link.written(bytes);
+  }
+
   block(stream: QuicheStream): void {
     this.#blocked.add(stream);
   }

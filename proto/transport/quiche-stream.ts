@@ -24,6 +24,10 @@ export interface StreamHost {
   readonly scratch: Uint8Array;
   /** Packets are to be built. */
   wake(): void;
+  /** So many bytes came out of quiche. */
+  read(bytes: number): void;
+  /** So many bytes went into quiche. */
+  sent(bytes: number): void;
   /** STOP_SENDING or RESET_STREAM; nothing when the stream is gone. */
   shutdown(id: number, side: 'read' | 'write', code: number): void;
   /** The stream has bytes to write that quiche did not take. */
@@ -146,6 +150,7 @@ export class QuicheStream implements ByteStream {
         this.#mayHaveBytes = false;
         return 0;
       }
+      this.#host.read(got[0]);
       if (got[1]) this.#endReading();
       else if (got[0] < scratch.length) this.#mayHaveBytes = false;
       return got[0];
@@ -265,6 +270,7 @@ export class QuicheStream implements ByteStream {
       this.#host.wake();
       if (taken === null) return 0;
       this.hasWritten = true;
+      this.#host.sent(taken);
       if (!this.#hasBegun) this.#begin();
       if (isLast && taken === bytes.length) this.#endWriting();
       return taken;

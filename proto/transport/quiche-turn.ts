@@ -3,6 +3,7 @@
  * that waits for it runs, and what all of it wrote goes out together.
  */
 
+import { HeldGuard } from './held-bytes.ts';
 import { PacketSlab } from './quiche-socket.ts';
 
 /** Something that takes part; neither method may throw. */
@@ -42,6 +43,7 @@ export class Turn {
   /** Packets are built in turn, so that one memory serves all sockets. */
   readonly slab = new PacketSlab();
   readonly garbage = new NativeGarbage();
+  readonly held = new HeldGuard();
   #toTakeIn = new Set<TurnTaker>();
   #toGiveOut = new Set<TurnTaker>();
 

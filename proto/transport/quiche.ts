@@ -16,7 +16,13 @@ import { resolveHost } from './quic-socket.ts';
 import { isTo } from './quiche-header.ts';
 import { Link, type LinkOwner } from './quiche-link.ts';
 import { QuicheListener } from './quiche-listener.ts';
-import { connectionIdBytes, loadQuiche, nativeConfig, tlsAlert } from './quiche-native.ts';
+import {
+  connectionIdBytes,
+  loadQuiche,
+  nativeConfig,
+  tlsAlert,
+  windowBytes,
+} from './quiche-native.ts';
 import { transportCode, type NativeConfig, type Quiche } from './quiche-native.ts';
 import { QuicheSession } from './quiche-session.ts';
 import { openUdp, type UdpSocket } from './quiche-socket.ts';
@@ -60,7 +66,7 @@ class DialConfigs {
   of(quiche: Quiche, { identity, limits }: DialOptions): NativeConfig {
     const known = this.#byIdentity.get(identity) ?? new WeakMap<TransportLimits, NativeConfig>();
     this.#byIdentity.set(identity, known);
-    const config = known.get(limits) ?? nativeConfig(quiche, identity, limits);
+    const config = known.get(limits) ?? nativeConfig(quiche, identity, limits, 'dial');
     known.set(limits, config);
     return config;
   }
@@ -133,7 +139,8 @@ async function dialAddress(
     // Server name indication travels in the clear; it is the same for every node.
     const connection = quiche.Connection.connect('qpc', ownId, socket.local, at, config);
     side = new ClientSide(runtime, socket, at, options, (owner, onSendError) => {
-      return new Link({ quiche, runtime, turn, socket, connection, owner, onSendError });
+      const parts = { quiche, runtime, turn, socket, connection, owner };
+      return new Link({ ...parts, windowBytes: windowBytes.dial, onSendError });
     });
   } catch (error) {
     await socket.close();

@@ -1,0 +1,129 @@
+/** Peers that fill quiche with what nobody can read are ended; peers whose packets get lost are not. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { callEcho, Rig } from './contract-rig.ts';
+import { ForgingPeer, frames } from './forging-peer.ts';
+import { HeldGuard } from './held-bytes.ts';
+import { quicheEngine } from './quic-rig.ts';
+import { CloseCode } from './transport.ts';
+import { udpRelay } from './udp-relay.ts';
+
+const mebibyte = 1024 * 1024;
+const one = Buffer.of(0);
+
+/** Pieces of one byte, none of which can be handed out: the byte before them never comes. */
+const floods: Record<string, (n: number) => Uint8Array> = {
+  'a hundred streams': (n) => frames.stream(4 * (n % 100), 1 + Math.floor(n / 100), one),
+  'the handshake': (n) => frames.crypto(1 + n, one),
+};
+
+for (const [where, piece] of Object.entries(floods)) {
+  test(`a peer that leaves a hole in ${where} and fills memory behind it is ended`, async (t) => {
+    const rig = await Rig.listen(t, quicheEngine);
+    const honest = await rig.dial();
+    await callEcho(honest);
+    await rig.accepted();
+    const peer = await ForgingPeer.dial(rig.listener.endpoint);
+    t.after(() => peer.close());
+    const accepted = await rig.accepted();
+    for (let n = 0, packets = 0; !peer.closed && peer.sentBytes < 16 * mebibyte; packets += 1) {
+      const list: Uint8Array[] = [];
+      for (let left = ForgingPeer.room - 12; left > 0; n += 1) {
+        const frame = piece(n);
+        list.push(frame);
+        left -= frame.length;
+      }
+      peer.send(...list);
+      if (packets % 32 === 0) await sleep(1);
+    }
+    const info = await accepted.closed;
+    assert.deepEqual([info.failure, info.code, info.local], ['limit', CloseCode.Limit, true]);
+    // Its window and a little more; what was under way behind the last byte counted comes on top.
+    assert.ok(peer.sentBytes < 4 * mebibyte, `${peer.sentBytes} bytes`);
+    await callEcho(honest);
+  });
+}
+
+test('requests get through a path that loses three of ten datagrams, on one connection', async (t) => {
+  const rig = await Rig.listen(t, quicheEngine);
+  const relay = await udpRelay(rig.listener.endpoint);
+  t.after(() => relay.close());
+  const connection = await rig.dial({}, relay.endpoint);
+  // The same ones are lost each time; some in a row, and some of those that were sent again.
+  let state = 1;
+  relay.onDatagram = (datagram) => {
+    state = (Math.imul(state, 1_103_515_245) + 12_345) & 0x7fff_ffff;
+    return (state >> 16) % 10 < 3 ? [] : [datagram];
+  };
+  await Promise.all(Array.from({ length: 100 }, (_, n) => callEcho(connection, n, 300)));
+  await Promise.all(Array.from({ length: 4 }, (_, n) => callEcho(connection, n, 8 * 1024)));
+  assert.ok(!rig.runtime.lines.some((line) => line.startsWith('quic.connection.flooded')));
+});
+
+/** An account of a connection that is established, and whether it was ended. */
+function accountOf(guard: HeldGuard) {
+  const state = { isEnded: false };
+  const account = guard.open(2 * mebibyte, 0, () => {
+    state.isEnded = true;
+    guard.close(account);
+  });
+  account.established();
+  return { account, state };
+}
+
+/** As many bytes in a turn that explains none of them, beyond what is explained in advance. */
+function receive({ account }: ReturnType<typeof accountOf>, bytes: number): void {
+  account.received(bytes);
+  account.settle(0);
+}
+
+test('of many peers that go far together the one that went farthest is ended', () => {
+  const guard = new HeldGuard(3 * mebibyte);
+  const first = accountOf(guard);
+  const peers = [first, ...Array.from({ length: 3 }, () => accountOf(guard))];
+  const small = accountOf(guard);
+  receive(small, 60 * 1024);
+  for (const [index, peer] of peers.entries()) receive(peer, (700 + index) * 1024);
+  assert.ok(peers.every(({ state }) => !state.isEnded));
+  receive(first, 300 * 1024);
+  assert.deepEqual(
+    peers.map(({ state }) => state.isEnded),
+    [true, false, false, false],
+  );
+  assert.ok(guard.bytes < 3 * mebibyte);
+  // Who has next to nothing is never the one.
+  for (const peer of peers.slice(1)) receive(peer, 500 * 1024);
+  assert.ok(!small.state.isEnded);
+  assert.ok(guard.bytes < 3 * mebibyte);
+});
+
+test('what is read explains what came, and a packet of junk explains itself by none of its bytes', () => {
+  const guard = new HeldGuard();
+  const honest = accountOf(guard);
+  for (let n = 0; n < 10_000; n += 1) {
+    honest.account.received(1300);
+    honest.account.read(1250);
+    honest.account.settle(0);
+  }
+  assert.equal(honest.account.bytes, 0);
+  const junk = accountOf(guard);
+  for (let n = 0; n < 2500 && !junk.state.isEnded; n += 1) {
+    junk.account.received(1300);
+    // A byte on each of a hundred streams.
+    for (let stream = 0; stream < 100; stream += 1) junk.account.read(1);
+    junk.account.settle(0);
+  }
+  assert.ok(junk.state.isEnded);
+});
+
+test('a handshake may bring less than a connection', () => {
+  const guard = new HeldGuard();
+  let isEnded = false;
+  const account = guard.open(2 * mebibyte, 0, () => (isEnded = true));
+  for (let n = 0; n < 400 && !isEnded; n += 1) {
+    account.received(1200);
+    account.settle(0);
+  }
+  assert.ok(isEnded && account.bytes < 160 * 1024);
+});

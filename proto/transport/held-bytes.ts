@@ -1,0 +1,152 @@
+/**
+ * What peers may make quiche keep. quiche 0.18 stores each piece of a stream or of TLS that it cannot
+ * hand out yet, however small, with an allocation of its own: 190 bytes for one that took six on the
+ * wire, and flow control counts it as one. Packets that nobody acknowledges and lists of ids and
+ * challenges grow as well. None of it can be seen from outside, but all of it was received, and was
+ * not read. So each connection has an account of bytes that came and are explained by nothing; whoever
+ * goes too far is ended, and of many that go far together, the one that went farthest.
+ */
+
+/** Bytes of a packet beside its frames' data, and of a packet that acknowledges one of ours. */
+const packetBytes = 64;
+/** Data that one packet carries, about. */
+const dataBytes = 1024;
+/** A loss makes a peer send some bytes again that were only late, and its acknowledgements longer. */
+const readFactor = 1.5;
+const writtenFactor = 0.25;
+/** Keep-alive and the like (bytes a second). */
+const idleBytesPerSecond = 32;
+/** What may be explained before it comes: acknowledgements follow our data by a round trip. */
+const inAdvanceBytes = 256 * 1024;
+/** Above what flow control allows: one's overhead, and what a lossy path doubled. */
+const spareBytes = 512 * 1024;
+/** A handshake takes less than 10 KB; with its packets lost and sent again several times that. */
+const handshakeBytes = 128 * 1024;
+/** Whatever the others do, so little is nobody's fault. */
+const innocentBytes = 64 * 1024;
+
+/** What all connections of a process have together. */
+export class HeldGuard {
+  readonly #allowedBytes: number;
+  readonly #accounts = new Set<HeldBytes>();
+  /** Sum of what the accounts have above zero. */
+  #bytes = 0;
+
+  /** `allowedBytes`: of all together; quiche may need 30 times as much for them. */
+  constructor(allowedBytes = 16 * 1024 * 1024) {
+    this.#allowedBytes = allowedBytes;
+  }
+
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  /** `end` is called when the connection must go; it closes the account. */
+  open(windowBytes: number, now: number, end: () => void): HeldBytes {
+    const account = new HeldBytes(this, windowBytes, now, end);
+    this.#accounts.add(account);
+    return account;
+  }
+
+  close(account: HeldBytes): void {
+    if (this.#accounts.delete(account)) this.#bytes -= account.bytes;
+  }
+
+  /** An account has changed. */
+  changed(account: HeldBytes, byBytes: number): void {
+    if (!this.#accounts.has(account)) return;
+    this.#bytes += byBytes;
+    if (byBytes <= 0) return;
+    if (account.bytes > account.allowedBytes) account.end();
+    while (this.#bytes > this.#allowedBytes) {
+      let worst = account;
+      for (const other of this.#accounts) if (other.bytes > worst.bytes) worst = other;
+      if (worst.bytes <= innocentBytes) return;
+      worst.end();
+      // One that does not go counts no more.
+      this.close(worst);
+    }
+  }
+}
+
+/** The account of one connection. Sums of a turn are settled at its end. */
+export class HeldBytes {
+  readonly #guard: HeldGuard;
+  readonly #windowBytes: number;
+  readonly end: () => void;
+  #unexplained = 0;
+  #settledAt: number;
+  #isEstablished = false;
+  /** Of this turn. */
+  #datagrams = 0;
+  #received = 0;
+  #reads = 0;
+  #read = 0;
+  #writes = 0;
+  #written = 0;
+  #sentPackets = 0;
+
+  /** Use `HeldGuard.open`. */
+  constructor(guard: HeldGuard, windowBytes: number, now: number, end: () => void) {
+    this.#guard = guard;
+    this.#windowBytes = windowBytes;
+    this.#settledAt = now;
+    this.end = end;
+  }
+
+  /** Received, and explained by nothing. */
+  get bytes(): number {
+    return Math.max(0, this.#unexplained);
+  }
+
+  get allowedBytes(): number {
+    return this.#isEstablished ? this.#windowBytes + spareBytes : handshakeBytes;
+  }
+
+  /** The handshake is over: from now on the peer may send what flow control allows. */
+  established(): void {
+    this.#isEstablished = true;
+  }
+
+  /** A datagram came. */
+  received(bytes: number): void {
+    this.#datagrams += 1;
+    this.#received += bytes;
+  }
+
+  /** Bytes of a stream were read. */
+  read(bytes: number): void {
+    this.#reads += 1;
+    this.#read += bytes;
+  }
+
+  /** Bytes of a stream were written, which the peer will acknowledge. */
+  written(bytes: number): void {
+    this.#writes += 1;
+    this.#written += bytes;
+  }
+
+  sentPacket(): void {
+    this.#sentPackets += 1;
+  }
+
+  /** At the end of a turn. May end this connection, or another one. */
+  settle(now: number): void {
+    const before = this.bytes;
+    const idle = ((now - this.#settledAt) / 1000) * idleBytesPerSecond;
+    this.#settledAt = now;
+    // A packet full of junk explains itself by no byte that it brings; nor does a hundred of them that
+    // came beside one.
+    const readIn = Math.min(this.#datagrams, this.#reads + this.#read / dataBytes);
+    const writtenIn = Math.min(this.#sentPackets, this.#writes + this.#written / dataBytes);
+    const explained =
+      this.#read * readFactor + this.#written * writtenFactor + (readIn + writtenIn) * packetBytes;
+    this.#unexplained = Math.max(
+      -inAdvanceBytes,
+      this.#unexplained + this.#received - explained - idle,
+    );
+    this.#datagrams = this.#received = this.#reads = this.#read = 0;
+    this.#writes = this.#written = this.#sentPackets = 0;
+    this.#guard.changed(this, this.bytes - before);
+  }
+}
