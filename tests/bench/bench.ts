@@ -9,6 +9,7 @@ import { nodeEngines } from './node-engines.ts';
 import { fallback } from './fallback.ts';
 import { floor } from './floor.ts';
 import { federatedLatency } from './federated-latency.ts';
+import { hub } from './hub.ts';
 import { kt } from './kt.ts';
 import { p2p } from './p2p.ts';
 import { p2pGossip } from './p2p-gossip.ts';
@@ -29,6 +30,7 @@ const benches: Readonly<Record<string, (scratch: Scratch) => Promise<BenchReport
   'node-engines': nodeEngines,
   'federated-latency': federatedLatency,
   relay,
+  hub: (scratch) => hub(scratch),
   recovery: (scratch) => recovery(scratch),
   'idle-devices': (scratch) => idleDevices(scratch),
   kt,

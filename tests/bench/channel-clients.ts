@@ -3,8 +3,8 @@
  * have it on their disks, through the group's channel over direct mode? Nodes and clients are real and share
  * one process, over a memory network: what is compared is their work, and the bytes that the writer sends.
  */
-import type { Connection, Transport } from '@quicprochat/proto/transport';
 import { Rig, type RigClient } from '../client/rig.ts';
+import { CallMeter } from './call-meter.ts';
 import type { BenchReport, Round } from './measure.ts';
 import { takeTurns } from './report.ts';
 
@@ -14,36 +14,6 @@ const rounds = 1;
 const textBytes = 1_024;
 /** Longer than any switch to a channel takes (ms). */
 const patienceMs = 120_000;
-
-/** Counts what one client hands to its node. */
-class Meter {
-  bytes = 0;
-  calls = 0;
-
-  over(transport: Transport): Transport {
-    return {
-      name: transport.name,
-      listen: (options) => transport.listen(options),
-      dial: async (endpoint, options) => this.#metered(await transport.dial(endpoint, options)),
-    };
-  }
-
-  #metered(connection: Connection): Connection {
-    return new Proxy(connection, {
-      get: (target, name) => {
-        if (name !== 'call') {
-          const value: unknown = Reflect.get(target, name, target);
-          return typeof value === 'function' ? (value.bind(target) as unknown) : value;
-        }
-        return (...[request, options]: Parameters<Connection['call']>) => {
-          this.calls += 1;
-          this.bytes += request.payload.length;
-          return target.call(request, options);
-        };
-      },
-    });
-  }
-}
 
 async function until(what: string, isSo: () => boolean | Promise<boolean>): Promise<void> {
   const endMs = performance.now() + patienceMs;
@@ -75,7 +45,7 @@ async function talk(clients: readonly RigClient[], mode: 'direct' | 'channel') {
 
 export async function channelClients(): Promise<BenchReport> {
   await using rig = await Rig.make();
-  const meter = new Meter();
+  const meter = new CallMeter();
   const clients: RigClient[] = [];
   for (let index = 0; index < devices; index += 1) {
     const domain = index % 2 === 0 ? rig.red.domain : rig.blue.domain;

@@ -90,6 +90,15 @@ function usageOf(pid: number): Usage | undefined {
   };
 }
 
+/** Of several processes together; undefined where there are none, or no /proc. */
+function usageOfAll(pids: readonly number[]): Usage | undefined {
+  const usages = pids.map(usageOf).filter((usage) => usage !== undefined);
+  const sum = (of: (usage: Usage) => number): number =>
+    usages.reduce((total, usage) => total + of(usage), 0);
+  if (usages.length === 0) return undefined;
+  return { cpuUs: sum(({ cpuUs }) => cpuUs), rssBytes: sum(({ rssBytes }) => rssBytes) };
+}
+
 function ownCpuUs(): number {
   const { user, system } = process.cpuUsage();
   return user + system;
@@ -100,15 +109,15 @@ export interface Load {
   readonly loops: number;
   readonly warmUpMs: number;
   readonly measureMs: number;
-  /** The other side, when it is another process. */
-  readonly serverPid?: number;
+  /** The other side, when it is another process, or several. */
+  readonly serverPid?: number | readonly number[];
   readonly step: (loop: number) => Promise<unknown>;
 }
 
 /** Steps per second of a closed loop. Rejects with the first error of any step: then no number. */
 export async function measureLoad(load: Load): Promise<Round> {
   await closedLoop(load, load.warmUpMs);
-  const server = () => (load.serverPid === undefined ? undefined : usageOf(load.serverPid));
+  const server = () => usageOfAll([load.serverPid ?? []].flat());
   const [serverBefore, cpuBefore] = [server(), ownCpuUs()];
   const startMs = performance.now();
   const latencies = await closedLoop(load, load.measureMs);

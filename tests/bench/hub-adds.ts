@@ -1,0 +1,81 @@
+/**
+ * Question: what does it cost to add 1 000 members, up to 64 in a commit: the time and bytes of who adds them, of
+ * the hub, and of who joins last? Suite 1, which groups of more than 256 have. Client and hub are measured apart:
+ * a client in memory makes and applies the real commits; then a real node gets commits and Welcomes of the
+ * very sizes, random bytes over QUIC. Ratios: the last whole commit over the first.
+ */
+import { systemRandom } from '@quicprochat/proto';
+import type { NodeProcess } from '../cluster/node-process.ts';
+import { dialDevice, type DeviceKeys } from './devices.ts';
+import type { AddCommit, Adds, AddsJob } from './hub-adds-peer.ts';
+import { measureLoad, type Comparison, type Round } from './measure.ts';
+import { askPeer } from './peer-process.ts';
+import { RawGroup } from './raw-group.ts';
+
+const crowd = 998;
+const waitMs = 600_000;
+const peer = new URL('./hub-adds-peer.ts', import.meta.url);
+const none = new Uint8Array(0);
+
+/** One commit with its Welcomes to disk at the hub (ms). */
+async function atHub(
+  node: NodeProcess,
+  devices: readonly DeviceKeys[],
+  { commitBytes, groupInfoBytes, welcomeBytes }: AddCommit,
+): Promise<Round> {
+  const [from] = devices;
+  if (from === undefined) throw new Error('bench: no devices');
+  const connection = await dialDevice(from);
+  const group = await RawGroup.begin(connection, [node.domain]);
+  const step = async (): Promise<void> => {
+    const welcomes = welcomeBytes.map((bytes, index) => {
+      const { rid, domain } = devices[index % devices.length] ?? from;
+      const target = { rid, domain, token: none };
+      return { target, mid: systemRandom.bytes(16), welcome: systemRandom.bytes(bytes) };
+    });
+    const groupInfo = systemRandom.bytes(groupInfoBytes);
+    await group.submit(connection, group.commit(from, commitBytes, { welcomes, groupInfo }));
+  };
+  const load = { loops: 1, warmUpMs: 500, measureMs: 2_000, step };
+  const { value, notes } = await measureLoad({ ...load, serverPid: node.pid ?? 0 });
+  return { value: 1_000 / value, notes };
+}
+
+export async function hubAdds(
+  node: NodeProcess,
+  devices: readonly DeviceKeys[],
+): Promise<Comparison[]> {
+  const job: AddsJob = { crowd };
+  // The peer is of this folder.
+  const adds = (await askPeer(peer, job, waitMs)) as Adds;
+  const { commits, gatherMs, followMs, joinMs, joinBytes } = adds;
+  const [first, last] = [commits[0], commits.at(-2)];
+  if (first === undefined || last === undefined) throw new Error('bench: too few commits');
+  const sum = (of: (one: AddCommit) => number): number =>
+    commits.reduce((total, one) => total + of(one), 0);
+  const mib = (bytes: number): string => `${(bytes / 1024 ** 2).toFixed(2)} MiB`;
+  const seconds = (ms: number): string => `${(ms / 1_000).toFixed(2)} s`;
+  const allWelcomes = sum(({ welcomeBytes }) => welcomeBytes.reduce((a, b) => a + b, 0));
+  console.log(
+    `  adding ${crowd + 1} to one: ${commits.length} commits of ${commits.map((one) => one.adds).join(' ')}`,
+  );
+  console.log(`  who adds: keys ${seconds(gatherMs)}, commits ${seconds(sum(({ ms }) => ms))}`);
+  console.log(
+    `  bytes sent: ${mib(sum(({ requestBytes }) => requestBytes))}, Welcomes ${mib(allWelcomes)} of it`,
+  );
+  console.log(
+    `  who is in follows in ${seconds(followMs)}, the last one joins in ${seconds(joinMs)} by ${mib(joinBytes)}`,
+  );
+  const row = (name: string, unit: string, baseline: Round[], candidate: Round[]): Comparison => ({
+    ...{ name: `adding, last commit over first: ${name}`, unit, baseline, candidate },
+  });
+  const of = (value: number): Round[] => [{ value, notes: {} }];
+  const [hubFirst, hubLast] = [await atHub(node, devices, first), await atHub(node, devices, last)];
+  const each = ({ ms, adds: count }: AddCommit): number => ms / count;
+  const bytesEach = ({ requestBytes, adds: count }: AddCommit): number => requestBytes / count;
+  return [
+    row('committer, each member', 'ms', of(each(first)), of(each(last))),
+    row('bytes, each member', 'B', of(bytesEach(first)), of(bytesEach(last))),
+    row('hub, each commit', 'ms', [hubFirst], [hubLast]),
+  ];
+}
