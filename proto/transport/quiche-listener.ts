@@ -351,8 +351,9 @@ class ServerSide implements LinkOwner {
     }
     const address = addressOf(this.#host, from.port);
     const peer = { spkiSha256, address, host: this.#host };
-    this.#session = new QuicheSession({ runtime, link, peer, isServer: true });
     const { limits, maxRequestBytes, onConnection } = options;
+    const maxStreams = limits.streamsPerConnection;
+    this.#session = new QuicheSession({ runtime, link, peer, isServer: true, maxStreams });
     onConnection(new FramedConnection(runtime, this.#session, limits, maxRequestBytes));
   }
 

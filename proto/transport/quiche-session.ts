@@ -9,7 +9,7 @@ import type { NativeConnection } from './quiche-native.ts';
 import { QuicheStream, type StreamHost } from './quiche-stream.ts';
 import { closedError, streamCodes } from './session.ts';
 import type { ByteStream, SessionHandlers, StreamKind, StreamSession } from './session.ts';
-import type { CloseInfo, PeerIdentity } from './transport.ts';
+import { CloseCode, type CloseInfo, type PeerIdentity } from './transport.ts';
 
 /** What is received in one piece at most (bytes). Shared: it is copied from at once. */
 const scratch = new Uint8Array(64 * 1024);
@@ -26,6 +26,8 @@ export interface QuicheSessionOptions {
   readonly link: Link;
   readonly peer: PeerIdentity;
   readonly isServer: boolean;
+  /** Of its whole life. */
+  readonly maxStreams: number;
 }
 
 export class QuicheSession implements StreamSession, StreamHost {
@@ -55,6 +57,11 @@ export class QuicheSession implements StreamSession, StreamHost {
   #lingering = new Set<QuicheStream>();
   #lingeringBefore = new Set<QuicheStream>();
   #sweep: Timer | undefined;
+  /** From so many streams on the session ends when no call is open, and whatever is open. */
+  readonly #wornAt: number;
+  readonly #overAt: number;
+  #openCalls = 0;
+  #renewal: Timer | undefined;
   #handlers: SessionHandlers | undefined;
   #closeInfo: CloseInfo | undefined;
 
@@ -63,6 +70,9 @@ export class QuicheSession implements StreamSession, StreamHost {
     this.#runtime = options.runtime;
     this.#link = options.link;
     this.#ownBit = options.isServer ? serverBit : 0;
+    // The dialer goes first: it knows best when no call is under way.
+    this.#wornAt = options.maxStreams * (options.isServer ? 1.25 : 1);
+    this.#overAt = options.maxStreams * 1.5;
     this.#nextCallId = serverBit - this.#ownBit;
     this.#credit = { call: undefined, push: undefined };
   }
@@ -97,6 +107,7 @@ export class QuicheSession implements StreamSession, StreamHost {
     this.#credit[kind] = left - 1;
     const stream = new QuicheStream(this, id, kind, false);
     this.#streams.set(id, stream);
+    if (kind === 'call') this.#openCalls += 1;
     this.#writers.add(stream);
     return stream;
   }
@@ -146,7 +157,10 @@ export class QuicheSession implements StreamSession, StreamHost {
     const stream = new QuicheStream(this, id, kind, true);
     if (kind === 'call' && id >= this.#nextCallId) this.#nextCallId = id + idStep;
     this.#streams.set(id, stream);
-    if (kind === 'call') this.#writers.add(stream);
+    if (kind === 'call') {
+      this.#openCalls += 1;
+      this.#writers.add(stream);
+    }
     handlers.onStream(kind, stream);
   }
 
@@ -215,9 +229,22 @@ export class QuicheSession implements StreamSession, StreamHost {
   }
 
   forget(stream: QuicheStream): void {
-    this.#streams.delete(stream.id);
+    if (this.#streams.delete(stream.id) && (stream.id & pushBit) === 0) this.#openCalls -= 1;
+    if (this.#isWorn) this.#renewal ??= this.#runtime.clock.timer(0, () => this.#renew());
     this.#lingering.delete(stream);
     this.#lingeringBefore.delete(stream);
+  }
+
+  /** quiche has enough of streams, and now is a good time. */
+  get #isWorn(): boolean {
+    const streams = this.#opened.call + this.#opened.push + Math.floor(this.#nextCallId / idStep);
+    return streams >= this.#wornAt && (this.#openCalls === 0 || streams >= this.#overAt);
+  }
+
+  /** Whoever needs a connection dials another one. */
+  #renew(): void {
+    this.#renewal = undefined;
+    if (this.#isWorn) void this.close(CloseCode.Normal, 'renewed');
   }
 
   linger(stream: QuicheStream): void {
@@ -273,6 +300,7 @@ export class QuicheSession implements StreamSession, StreamHost {
     if (this.#closeInfo) return;
     this.#closeInfo = info;
     this.#sweep?.cancel();
+    this.#renewal?.cancel();
     this.#handlers?.onClosed(info);
     const error = closedError(info);
     for (const stream of this.#streams.values()) stream.fail(error);

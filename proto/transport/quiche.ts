@@ -211,8 +211,8 @@ class ClientSide implements LinkOwner {
     if (!isExpected) return this.#refuse(tlsAlert.badCertificate);
     const host = plainAddress(this.#at.host);
     const peer = { spkiSha256, address: addressOf(host, this.#at.port), host };
-    const { link } = this;
-    this.#session = new QuicheSession({ runtime: this.#runtime, link, peer, isServer: false });
+    const [{ link }, runtime, maxStreams] = [this, this.#runtime, limits.streamsPerConnection];
+    this.#session = new QuicheSession({ runtime, link, peer, isServer: false, maxStreams });
     link.keepAlive(limits.keepAliveMs);
     this.#dialed.resolve(this.#session);
   }
