@@ -14,7 +14,7 @@ import {
 import { sameBytes } from '@quicprochat/proto';
 import type { Contacts } from './contacts.ts';
 import type { HandedToken, KeyEvidence } from './content.ts';
-import { openHybrid, parseEnvelope, type SealedContent } from './crypto/envelope.ts';
+import type { SealedContent } from './crypto/envelope.ts';
 import type { DeliveryTokens } from './delivery-tokens.ts';
 import { envelopeKeyOf } from './envelope-key.ts';
 import type { EventBus } from './events.ts';
@@ -31,6 +31,7 @@ import {
 } from './mls/index.ts';
 import { firstRekey } from './rekeys.ts';
 import { markOf, never, park, Unopened } from './row-verdict.ts';
+import { openWelcome } from './shared-welcome.ts';
 import type { ClientStore, EnvelopeKey, InboxRow } from './store/store.ts';
 import type { Batch } from './writer.ts';
 
@@ -123,7 +124,8 @@ export class ControlRows {
 
   async #welcome(control: GroupControl, row: InboxRow, batch: Batch): Promise<() => void> {
     const { store, rid } = this.#parts;
-    const content = openWelcome(control.welcome, row.mid, rid, store);
+    const seedOf = (keyId: Uint8Array): Uint8Array | undefined => store.keys.hybridKey(keyId)?.seed;
+    const content = openWelcome(control, row.mid, rid, seedOf);
     if (content.evidence !== undefined) await this.#parts.onEvidence(content.evidence);
     return this.prepareWelcome({ ...content, entry: control.entry }, batch);
   }
@@ -261,20 +263,6 @@ function parsed(payload: Uint8Array): GroupControl {
   } catch {
     throw never('MALFORMED');
   }
-}
-
-function openWelcome(
-  envelope: Uint8Array,
-  mid: Uint8Array,
-  rid: Uint8Array,
-  store: ClientStore,
-): SealedContent {
-  const sealed = parseEnvelope(envelope);
-  if (sealed.mode !== 'hybrid') throw never('MALFORMED');
-  const seedOf = (keyId: Uint8Array): Uint8Array | undefined => store.keys.hybridKey(keyId)?.seed;
-  const content = openHybrid(sealed, seedOf, rid, mid);
-  if (content.kind !== 'welcome') throw never('MALFORMED');
-  return content;
 }
 
 /** A certificate or an entry that no honest hub sends. */

@@ -49,19 +49,20 @@ export function channelCopies(
   return [{ mid: random.bytes(16), payload, targets: recipients.map(targetOf) }];
 }
 
-/** One envelope per recipient, to its prekey. Throws PrekeyError naming all who have none. */
+/** One envelope per recipient, to its prekey; `midOfAll`: of all of them, else each has its own. Throws PrekeyError naming all who have none. */
 export function hybridCopies(
   content: SealedContent,
   recipients: readonly Recipient[],
   prekeyOf: (identityPub: Uint8Array) => Uint8Array | undefined,
   random: Random,
+  midOfAll?: Uint8Array,
 ): SealedCopy[] {
   const missing = recipients.filter(({ identityPub }) => prekeyOf(identityPub) === undefined);
   if (missing.length > 0) throw new PrekeyError([...new Set(missing.map((one) => one.userId))]);
   return recipients.flatMap((recipient) => {
     const recipientKey = prekeyOf(recipient.identityPub);
     if (recipientKey === undefined) return [];
-    const mid = random.bytes(16);
+    const mid = midOfAll ?? random.bytes(16);
     const payload = sealHybrid({
       content,
       recipientKey,

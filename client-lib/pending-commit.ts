@@ -7,14 +7,16 @@ import { create, SubmitCommitRequestSchema } from '@quicprochat/proto/messages';
 import { routeOf } from './channel-commit.ts';
 import type { Contacts } from './contacts.ts';
 import type { DeliveryTokens } from './delivery-tokens.ts';
-import { hybridCopies, type Recipient } from './fan-out.ts';
+import type { Recipient } from './fan-out.ts';
 import type { IntentPlan } from './group-intents.ts';
 import { epochJoinKeys, joinKeyAfter, sealJoinState } from './group-info.ts';
 import { sealCommit, type LogView } from './group-log.ts';
+import type { Invitee } from './invitation.ts';
 import type { EvidenceExchange } from './kt/evidence-exchange.ts';
 import { encodeCold, encodeHot, encodePast, type Mls, type PendingCommit } from './mls/index.ts';
 import { requestBytes } from './resync-request.ts';
 import { recipientsOf } from './sealing.ts';
+import { sealWelcomes, type SealedWelcomes } from './shared-welcome.ts';
 import type { PendingRow } from './store/group-log-rows.ts';
 import type { ClientStore } from './store/store.ts';
 
@@ -60,6 +62,7 @@ export async function pendingCommit(
   };
   const commit = { mid, envelope, isRemoval };
   const { isDirect, ...route } = await routeOf(mls, group, made.pending, commit, tokenOf);
+  const { sharedWelcome, welcomes } = welcomesOf(parts, view, plan, made, joinKey);
   const submit = create(SubmitCommitRequestSchema, {
     hub: group.hubs[0] ?? '',
     entry,
@@ -67,11 +70,8 @@ export async function pendingCommit(
     mid,
     ...route,
     targets: isDirect ? recipientsOf(group).map(target) : [],
-    welcomes: welcomesOf(parts, view, plan, made, joinKey).map(({ mid, payload, invitee }) => ({
-      mid,
-      welcome: payload,
-      target: target(invitee),
-    })),
+    sharedWelcome,
+    welcomes: welcomes.map(({ invitee, ...rest }) => ({ ...rest, target: target(invitee) })),
   });
   const groupInfo = await sealJoinState(mls, made.pending, joinKey, random);
   const request = requestBytes({ ...submit, groupInfo }) ?? requestBytes(submit);
@@ -97,9 +97,9 @@ function welcomesOf(
   { invitees = [] }: IntentPlan,
   { welcome }: PendingCommit,
   joinKey: Uint8Array | undefined,
-) {
+): SealedWelcomes<Invitee> {
   const { contacts, evidence, tokens, runtime } = parts;
-  if (welcome === undefined) return [];
+  if (welcome === undefined) return { sharedWelcome: new Uint8Array(0), welcomes: [] };
   const invited = invitees.map(({ userId }) => userId);
   const content = {
     kind: 'welcome',
@@ -109,12 +109,7 @@ function welcomesOf(
     joinKey,
   } as const;
   const prekeyOf = (rid: Uint8Array): Uint8Array | undefined => contacts.prekey(rid);
-  return invitees.flatMap((invitee) =>
-    hybridCopies(content, [invitee], prekeyOf, runtime.random).map((copy) => ({
-      ...copy,
-      invitee,
-    })),
-  );
+  return sealWelcomes(content, invitees, prekeyOf, runtime.random);
 }
 
 const domainOf = (userId: string): string => userId.slice(userId.indexOf('@') + 1);

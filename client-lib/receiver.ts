@@ -6,6 +6,7 @@
  */
 import {
   DataLossError,
+  hasReason,
   InvalidArgumentError,
   messageTag,
   ResourceExhaustedError,
@@ -33,6 +34,7 @@ import {
   inboxLog,
   type InboxRow,
   type ParkedRow,
+  type OtherPath,
   type ParkReason,
   type PeerPath,
 } from './store/store.ts';
@@ -42,7 +44,7 @@ export const receiverLimits = {
   /** Rows and payload bytes that may wait; what goes beyond is recorded as undecryptable. */
   parkedRows: 4096,
   parkedBytes: 64 * 1024 * 1024,
-  /** The same for what no node brought; beyond, it is refused. */
+  /** The same for what no node brought, and for what lay in mailboxes; beyond, it is refused. */
   peerRows: 512,
   peerBytes: 8 * 1024 * 1024,
   /** How long a row may wait (ms): a Welcome lives 30 days at a node. */
@@ -119,29 +121,63 @@ export class Receiver {
   }: Pick<InboxRow, 'mid' | 'payload'> & { readonly via: PeerPath }): Promise<
     'stored' | 'duplicate'
   > {
+    return this.#parts.writer.run((batch) => this.#takeAside({ mid, payload, via }, batch));
+  }
+
+  /**
+   * Takes in a row of a mailbox, and moves that log's cursor to it; a row at or below the cursor is nothing
+   * new, and rows between may be missing: it is a copy. What `receivePeer` would refuse is passed by.
+   * Throws DataLossError STORE_CHANGED when the cursor is of another mailbox.
+   */
+  receiveMailbox(
+    { seq, mid, payload, kind }: Pick<InboxRow, 'seq' | 'mid' | 'payload' | 'kind'>,
+    storeId: Uint8Array,
+    log: Uint8Array,
+  ): Promise<void> {
     return this.#parts.writer.run(async (batch) => {
-      const { nowMs } = batch;
-      const row = { mid, payload, via, seq: 0, kind: RowKind.Envelope, receivedMs: nowMs };
-      const tag = messageTag(mid, payload);
-      if (batch.hasSeen(tag)) {
-        this.#contents.again(tag, batch);
-        return 'duplicate';
+      const cursor = batch.cursor(log);
+      if (cursor === undefined || !sameBytes(cursor.storeId, storeId)) {
+        throw new DataLossError('STORE_CHANGED', 'mailbox: the cursor is of another one');
       }
-      const { verdict, settle } = await this.#judge(row, batch);
-      if (verdict?.kind === 'known') return 'duplicate';
-      if (verdict?.kind === 'never') {
-        throw new InvalidArgumentError('BAD_FIELD', `nobody can open this: ${verdict.reason}`);
+      if (seq <= cursor.seq) return;
+      // Notices and commits are the own node's word, and no other's.
+      if (kind === RowKind.Envelope) {
+        await this.#takeAside({ mid, payload, via: 'mailbox' }, batch).catch((error: unknown) => {
+          if (!hasReason(error, 'BAD_FIELD', 'QUEUE_FULL')) throw error;
+        });
       }
-      if (verdict?.kind === 'park') this.#requirePlace(payload.length);
-      batch.addSeen(tag);
-      settle(undefined);
-      return 'stored';
+      batch.moveCursor(log, { storeId, seq });
     });
   }
 
-  /** What no node brought is parked in a place of its own, so that it takes none from other rows. */
-  #requirePlace(length: number): void {
-    const { rows, bytes } = this.#parts.store.inbox.parkedSize('peers');
+  /** What did not come by the own node. Writes nothing when it throws. */
+  async #takeAside(
+    { mid, payload, via }: Pick<InboxRow, 'mid' | 'payload'> & { readonly via: OtherPath },
+    batch: Batch,
+  ): Promise<'stored' | 'duplicate'> {
+    const { nowMs } = batch;
+    const row = { mid, payload, via, seq: 0, kind: RowKind.Envelope, receivedMs: nowMs };
+    const tag = messageTag(mid, payload);
+    if (batch.hasSeen(tag)) {
+      this.#contents.again(tag, batch);
+      return 'duplicate';
+    }
+    const { verdict, settle } = await this.#judge(row, batch);
+    if (verdict?.kind === 'known') return 'duplicate';
+    if (verdict?.kind === 'never') {
+      throw new InvalidArgumentError('BAD_FIELD', `nobody can open this: ${verdict.reason}`);
+    }
+    if (verdict?.kind === 'park') {
+      this.#requirePlace(payload.length, via === 'mailbox' ? via : 'peers');
+    }
+    batch.addSeen(tag);
+    settle(undefined);
+    return 'stored';
+  }
+
+  /** What did not come by the own node is parked in places of its own, so that it takes none from other rows. */
+  #requirePlace(length: number, of: 'peers' | 'mailbox'): void {
+    const { rows, bytes } = this.#parts.store.inbox.parkedSize(of);
     const { peerRows, peerBytes } = receiverLimits;
     if (rows < peerRows && bytes + length <= peerBytes) return;
     throw new ResourceExhaustedError('QUEUE_FULL', `${rows} messages wait for what they need`);
@@ -300,7 +336,8 @@ export class Receiver {
       case 'groupStanding':
         return this.#parts.standings.take(bytes, batch);
       case 'joinState':
-        // It lies at hubs, and nobody sends it.
+      case 'welcomeKey':
+        // The one lies at hubs, the other stands beside a Welcome: nobody sends them alone.
         throw never('MALFORMED');
     }
   }

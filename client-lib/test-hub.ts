@@ -140,7 +140,7 @@ export class TestHub {
       const details = toBinary(GroupLogResponseSchema, create(GroupLogResponseSchema, found));
       throw new ConflictError('EPOCH_CONFLICT', 'another commit won this epoch', { details });
     }
-    const { commit, mid, targets, welcomes, groupInfo } = request;
+    const { commit, mid, targets, welcomes, sharedWelcome, groupInfo } = request;
     if (groupInfo.length > 0) {
       this.putInfo(parsed.entry.group, { entry: parsed.hash, bytes: groupInfo });
     }
@@ -152,8 +152,14 @@ export class TestHub {
       this.#rows.push({ from, to, mid: rowMid, payload, kind: RowKind.GroupControl });
     };
     for (const { rid } of targets) put(rid, mid, control);
+    const welcomeKeys = welcomes.map(({ welcome }) => welcome);
     for (const { target, mid: welcomeMid, welcome } of welcomes) {
-      const row = create(GroupControlSchema, { entry, welcome });
+      const row = create(
+        GroupControlSchema,
+        sharedWelcome.length === 0
+          ? { entry, welcome }
+          : { entry, welcome: sharedWelcome, welcomeKeys },
+      );
       if (target !== undefined) put(target.rid, welcomeMid, row);
     }
     return entry;

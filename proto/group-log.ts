@@ -34,6 +34,8 @@ export const groupLogLimits = {
   /** Encoded GroupEntry. */
   entryBytes: 1_024,
   hubs: channelLimits.hubsMax,
+  /** Of a commit or a Welcome with its keys: beside it in a row of 512 KiB stands the certified entry. */
+  envelopeBytes: 508 * 1024,
   /** Entries of one answer to GroupLog. */
   pageEntries: 64,
 } as const;

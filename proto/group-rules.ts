@@ -24,8 +24,7 @@ export const maxHubBytes = 4 * 1024 * 1024;
 const maxTargets = 2_048;
 const maxWelcomes = 64;
 const maxGroupInfoBytes = 512 * 1024;
-/** A commit or Welcome; beside it in a row of 512 KiB stands the certified entry. */
-const envelope = bytesBetween(1, 508 * 1024);
+const envelope = bytesBetween(1, groupLogLimits.envelopeBytes);
 const token = emptyOrBytes(16);
 const domainOrOwn: FieldRule = (value) => (value === '' ? undefined : domainName(value));
 
@@ -75,6 +74,7 @@ export const submitRules: FieldRules<m.SubmitCommitRequest> = {
       welcome: envelope,
     }),
   ),
+  sharedWelcome: bytesBetween(0, groupLogLimits.envelopeBytes),
   updates: itemsBetween(
     0,
     channelLimits.domains,
@@ -93,7 +93,7 @@ const group = exactBytes(groupLogLimits.groupIdBytes);
 /** What a hub wrote down: a commit as it was submitted, or entry 0 alone. */
 const prepared = nested<m.SubmitCommitRequest>({
   ...submitRules,
-  commit: bytesBetween(0, 508 * 1024),
+  commit: bytesBetween(0, groupLogLimits.envelopeBytes),
   mid: emptyOrBytes(16),
 });
 
@@ -123,8 +123,9 @@ export const installRules: FieldRules<m.FedHubInstallRequest> = {
     groupLogLimits.pageEntries,
     nested<m.GroupControl>({
       entry: every(present, nested<m.CertifiedEntry>({ entry: signedEntry })),
-      commit: bytesBetween(0, 508 * 1024),
+      commit: bytesBetween(0, groupLogLimits.envelopeBytes),
       welcome: bytesBetween(0, 0),
+      welcomeKeys: itemsBetween(0, 0, present),
     }),
   ),
   groupInfo: bytesBetween(0, maxGroupInfoBytes),

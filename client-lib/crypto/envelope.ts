@@ -46,7 +46,7 @@ const empty = new Uint8Array(0);
 /**
  * What an envelope carries: an MLSMessage (RFC 9420 section 6) with a PrivateMessage, a PublicMessage or a
  * Welcome, or an encoded ResendRequest or Gone (resend-request.ts), GroupHead (fork-watch.ts) or JoinState
- * (group-info.ts).
+ * (group-info.ts), or the key of a Welcome for several devices (shared-welcome.ts).
  */
 export interface SealedContent {
   readonly kind:
@@ -56,7 +56,8 @@ export interface SealedContent {
     | 'gone'
     | 'groupHead'
     | 'joinState'
-    | 'groupStanding';
+    | 'groupStanding'
+    | 'welcomeKey';
   readonly bytes: Uint8Array;
   /** Beside a Welcome: by which who is invited may know the inviter. */
   readonly evidence?: KeyEvidence | undefined;
@@ -273,6 +274,8 @@ function sealedOf({
       return { case: 'joinState', value: fromBinary(JoinStateSchema, bytes) };
     case 'groupStanding':
       return { case: 'groupStanding', value: fromBinary(GroupStandingSchema, bytes) };
+    case 'welcomeKey':
+      return { case: 'welcomeKey', value: bytes };
   }
 }
 
@@ -316,6 +319,8 @@ function opened(open: () => Uint8Array): SealedContent {
       return filled({ kind: content.case, bytes: toBinary(JoinStateSchema, content.value) });
     case 'groupStanding':
       return filled({ kind: content.case, bytes: toBinary(GroupStandingSchema, content.value) });
+    case 'welcomeKey':
+      return filled({ kind: content.case, bytes: exactly(content.value, 32, 'welcome key') });
     case undefined:
       throw bad('content of no kind that version 1 has');
   }

@@ -4,6 +4,7 @@
  * store accepts the entry.
  */
 import {
+  groupLogLimits,
   InvalidArgumentError,
   maxTtlS,
   parseEntry,
@@ -97,14 +98,15 @@ export class CommitOffers {
     peerOf: (domain: string) => string,
   ): PreparedCommit {
     const { domain: own, knows } = this.#parts;
-    const { channel, commit, mid, groupInfo, channelNonce } = request;
+    const { channel, commit, mid, groupInfo, channelNonce, sharedWelcome } = request;
+    needOneRow(request);
     const others = (channel?.domains ?? []).filter((domain) => domain !== own);
     const targetOf = ({ rid, domain, token }: CommitTarget): GroupTarget =>
       domain === own ? { rid, token } : { rid, token, peer: peerOf(domain) };
     return {
       parsed: parseEntry(request.entry),
       submit: toBinary(SubmitCommitRequestSchema, { ...request, hub: '' }),
-      ...{ commit, mid, groupInfo, channelNonce },
+      ...{ commit, mid, groupInfo, channelNonce, sharedWelcome },
       ttlMs: maxTtlS * 1000,
       domain: own,
       targets: request.targets.map(targetOf),
@@ -126,6 +128,20 @@ export class CommitOffers {
       }),
       ...(sender && { sender }),
     };
+  }
+}
+
+/** A Welcome for several devices goes to all of them in one row. */
+function needOneRow({ welcomes, sharedWelcome }: SubmitCommitRequest): void {
+  if (sharedWelcome.length === 0) return;
+  const [first] = welcomes;
+  if (first === undefined) throw new InvalidArgumentError('BAD_FIELD', 'sharedWelcome: for nobody');
+  if (welcomes.some(({ mid }) => Buffer.compare(mid, first.mid) !== 0)) {
+    throw new InvalidArgumentError('BAD_FIELD', 'welcomes: more than one mid');
+  }
+  const bytes = welcomes.reduce((sum, { welcome }) => sum + welcome.length, sharedWelcome.length);
+  if (bytes > groupLogLimits.envelopeBytes) {
+    throw new InvalidArgumentError('BAD_FIELD', `sharedWelcome: ${bytes} bytes with its keys`);
   }
 }
 

@@ -126,9 +126,10 @@ export function groupHandlers(parts: GroupParts): Pick<Handlers, GroupMethods> {
   /** A commit reaches others as messages do, and costs its sender as much. */
   function pay(request: SubmitCommitRequest, { caller, connection }: CallContext): void {
     const key = senderKey(caller, connection);
-    const { commit, groupInfo, targets, welcomes } = request;
-    const bytes = welcomes.reduce((sum, { welcome }) => sum + welcome.length, commit.length);
-    parts.quota.take(key, welcomes.length, bytes + groupInfo.length);
+    const { commit, groupInfo, sharedWelcome, targets, welcomes } = request;
+    const own = commit.length + groupInfo.length + sharedWelcome.length;
+    const bytes = welcomes.reduce((sum, { welcome }) => sum + welcome.length, own);
+    parts.quota.take(key, welcomes.length, bytes);
     for (const target of [...targets, ...welcomes.map((one) => one.target)]) {
       const retryAfterMs = target === undefined ? 0 : parts.quota.recipient(key, target.rid);
       if (retryAfterMs === 0) continue;

@@ -43,6 +43,8 @@ export interface OfferedCommit extends OfferedEntry {
     readonly mid: Uint8Array;
     readonly welcome: Uint8Array;
   }[];
+  /** One Welcome for all of `welcomes`, which carry its key and have one mid; empty: each has its own. */
+  readonly sharedWelcome: Uint8Array;
   /** Beside updates (32 bytes): it makes their channel one of this group. */
   readonly channelNonce: Uint8Array;
   /** Payloads of rows of kind 3; `peer` undefined: for this node's own channel. */

@@ -214,6 +214,12 @@ suite('the group log', () => {
       [{ welcomes: [{ ...welcome, target: undefined }] }, 'BAD_FIELD'],
       [{ welcomes: [{ ...welcome, mid: bytes(15) }] }, 'BAD_FIELD'],
       [{ welcomes: Array.from({ length: 65 }, () => welcome) }, 'BAD_FIELD'],
+      [{ sharedWelcome: bytes(9) }, 'BAD_FIELD'],
+      [
+        { sharedWelcome: bytes(9), welcomes: [welcome, { ...welcome, mid: bytes(16) }] },
+        'BAD_FIELD',
+      ],
+      [{ sharedWelcome: bytes(508 * 1024), welcomes: [welcome] }, 'BAD_FIELD'],
       [{ updates: [{ domain: redName, update: bytes(10) }] }, 'BAD_FIELD'],
       [{ updates: [{ domain: 'green.example', update: bytes(10) }] }, 'PEER_DENIED'],
       [{ groupInfo: bytes(512 * 1024 + 1) }, 'BAD_FIELD'],

@@ -100,6 +100,7 @@ export class TestCommitter {
       mid: systemRandom.bytes(16),
       targets: [],
       welcomes: [],
+      sharedWelcome: new Uint8Array(0),
       updates: [],
       channelNonce: new Uint8Array(0),
       groupInfo: new Uint8Array(0),

@@ -288,6 +288,36 @@ export function groupContract(open: OpenStore): void {
     );
   });
 
+  test('a Welcome for several devices is one row for all of a node, with a key for each', async () => {
+    const { fixture, store } = await storeFixture(open, bigLimits);
+    await using _ = fixture;
+    const { group, first } = await groupOf(store);
+    const here = [await addDevice(store, 'bob'), await addDevice(store, 'carol')];
+    const there = [systemRandom.bytes(32), systemRandom.bytes(32)];
+    const mid = systemRandom.bytes(16);
+    const targets: GroupTarget[] = [
+      ...here.map((rid) => ({ rid, token: none })),
+      ...there.map((rid) => ({ rid, token: none, peer: blue })),
+    ];
+    const sharedWelcome = systemRandom.bytes(400);
+    const welcomes = targets.map((target) => ({ target, mid, welcome: systemRandom.bytes(50) }));
+    await store.submitCommit(group.offer(first, { welcomes, sharedWelcome }));
+    for (const rid of here) {
+      const { rows } = await store.fetch(rid, 0, 9, 9_999);
+      const control = fromBinary(GroupControlSchema, rows[0]?.payload ?? none);
+      assert.deepEqual([rows.length, rows[0]?.mid, control.welcome], [1, mid, sharedWelcome]);
+      assert.deepEqual(
+        control.welcomeKeys,
+        welcomes.map(({ welcome }) => welcome),
+      );
+    }
+    const outbox = await store.readOutbox(blue, 'control', 0, 9, 9_999);
+    assert.deepEqual(
+      outbox.map(({ kind, mid: rowMid, rids }) => [kind, rowMid, rids.map(hex)]),
+      [[2, mid, there.map(hex)]],
+    );
+  });
+
   test('members that cannot be reached do not keep a commit from being accepted', async () => {
     const { fixture, store } = await storeFixture(open);
     await using _ = fixture;

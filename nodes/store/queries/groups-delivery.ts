@@ -12,7 +12,13 @@ import {
   QpcError,
   RowKind,
 } from '@quicprochat/proto';
-import { create, fromBinary, GroupControlSchema, toBinary } from '@quicprochat/proto/messages';
+import {
+  create,
+  fromBinary,
+  GroupControlSchema,
+  toBinary,
+  type MessageInitShape,
+} from '@quicprochat/proto/messages';
 import { needBytes, storeBounds } from '../bounds.ts';
 import type { GroupTarget, OfferedCommit } from '../group-store.ts';
 import type { ChannelQueries } from './channels.ts';
@@ -84,6 +90,7 @@ export function groupDeliveryQueries({
   return {
     prepare(nowMs, offered, isDecided = false) {
       const { parsed, commit, mid, channel, targets, welcomes, updates, ttlMs, sender } = offered;
+      const { sharedWelcome } = offered;
       needBytes(mid, storeBounds.midBytes, 'mid');
       for (const { rid } of targets) needBytes(rid, storeBounds.ridBytes, 'rid');
       for (const { target, mid: welcomeMid } of welcomes) {
@@ -176,10 +183,25 @@ export function groupDeliveryQueries({
           }
           toDevices(sent, targets);
           const { entry } = fromBinary(GroupControlSchema, control.bytes);
+          const welcomeRow = (
+            rowMid: Uint8Array,
+            more: MessageInitShape<typeof GroupControlSchema>,
+          ) => {
+            const fields = create(GroupControlSchema, { ...(entry && { entry }), ...more });
+            return row(rowMid, new IncomingPayload(toBinary(GroupControlSchema, fields)));
+          };
+          const [first] = welcomes;
+          if (first !== undefined && sharedWelcome.length > 0) {
+            const welcomeKeys = welcomes.map(({ welcome }) => welcome);
+            const shared = welcomeRow(first.mid, { welcome: sharedWelcome, welcomeKeys });
+            toDevices(
+              shared,
+              welcomes.map(({ target }) => target),
+            );
+            return;
+          }
           for (const { target, mid: welcomeMid, welcome } of welcomes) {
-            const fields = create(GroupControlSchema, { ...(entry && { entry }), welcome });
-            const payload = new IncomingPayload(toBinary(GroupControlSchema, fields));
-            toDevices(row(welcomeMid, payload), [target]);
+            toDevices(welcomeRow(welcomeMid, { welcome }), [target]);
           }
         },
       };
