@@ -36,6 +36,11 @@ export class HubProxy {
     this.#linkOf = linkOf;
   }
 
+  /** A hub is said to be gone: a dead link to it is found out in 2 s, and calls on it end. */
+  doubt(domain: string): void {
+    this.#linkOf(domain).doubt();
+  }
+
   async submit(
     domain: string,
     submit: SubmitCommitRequest,

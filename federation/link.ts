@@ -152,6 +152,11 @@ export class PeerLink {
     else if (this.#state !== 'idle') this.#endBackOff();
   }
 
+  /** Somebody says that the peer does not answer: a link that is up has to show that it does (2 s). */
+  doubt(): void {
+    if (this.#state === 'active') void this.#runProbe();
+  }
+
   /**
    * The session, dialing at once if need be. Throws UnavailableError PEER_UNREACHABLE when a dial
    * failed less than a second ago, fails now, or is not done within 5 s.

@@ -41,6 +41,8 @@ export const hubLimits = {
 
 /** The other hubs. Errors are those of federation's HubProxy. */
 export interface HubPeers {
+  /** Finds out within seconds whether the link to a hub that is said to be gone is dead. */
+  doubt(domain: string): void;
   submit(
     domain: string,
     request: SubmitCommitRequest,

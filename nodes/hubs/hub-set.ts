@@ -198,6 +198,8 @@ export class HubSet implements Disposable {
     const leader = ownerOf(hubs, promised);
     if (leader === undefined || leader === domain) return undefined;
     const found = { leader, term: BigInt(promised) };
+    // Who was killed did not say goodbye: without a doubt this would wait for a call to time out.
+    peers.doubt(leader);
     try {
       if (submit === undefined) {
         await peers.log(leader, { group, after: head, maxEntries: 1 }, signal);

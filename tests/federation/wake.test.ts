@@ -1,12 +1,14 @@
 /** What ends a back-off: any authenticated word of the peer, the operator, and this node's own start. */
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
-import { call, methods } from '@quicprochat/proto';
+import { call, methods, QpcError } from '@quicprochat/proto';
 import { defaultLimits } from '@quicprochat/proto/transport';
 import { makePair, type Pair } from './pair.ts';
 import { port } from './sim-node.ts';
 
 const minuteMs = 60_000;
+/** Longer than a link that is in doubt gets to answer. */
+const doubtMs = 2_100;
 const dayMs = 24 * 60 * minuteMs;
 
 const nextDialMs = ({ red }: Pair): number => red.federation.status()[0]?.nextDialInMs ?? 0;
@@ -101,4 +103,32 @@ test('a start greets who was heard within thirty days, or waits for rows, and no
   assert.equal(await startsAfter(29), 1);
   assert.equal(await startsAfter(31), 0, 'a peer that was not heard for a month');
   assert.equal(await startsAfter(31, true), 1, 'rows are a reason at any time');
+});
+
+test('a call to a hub that is said to be gone ends with its link, before its own deadline', async () => {
+  await using pair = await makePair();
+  const { red, blue, clock, network } = pair;
+  await red.send(blue, 'row');
+  await clock.advance(2_000);
+  assert.equal(red.federation.status()[0]?.state, 'active');
+  const { hubs } = red.federation;
+  const ask = () => {
+    const asked = { reason: '' };
+    const answered = (): void => void (asked.reason = 'answered');
+    hubs.log('blue.example', { group: new Uint8Array(32) }).then(answered, (error: unknown) => {
+      asked.reason = error instanceof QpcError ? error.reason : String(error);
+    });
+    return asked;
+  };
+  // A peer that answers keeps its link.
+  hubs.doubt('blue.example');
+  await clock.advance(doubtMs);
+  assert.equal(red.federation.status()[0]?.state, 'active');
+  network.cut('red.example', 'blue.example');
+  const lost = ask();
+  await clock.advance(doubtMs);
+  assert.equal(lost.reason, '', 'nobody doubts yet');
+  hubs.doubt('blue.example');
+  await clock.advance(doubtMs);
+  assert.equal(lost.reason, 'PEER_UNREACHABLE');
 });
