@@ -11,6 +11,7 @@ import {
   methods,
 } from '@quicprochat/proto';
 import { checkRecord, knownRecordOf, type KnownRecord } from './kt/log-record.ts';
+import { nodeRecordIn } from './kt/node-address.ts';
 import type { Caller } from './link.ts';
 import type { ClientStore } from './store/store.ts';
 
@@ -69,8 +70,8 @@ export class DeliveryProofs {
   }
 
   #pinned(domain: string): KnownRecord | undefined {
-    const pinned = this.#parts.store.logs.pinned(domain);
-    return pinned === undefined ? undefined : knownRecordOf(pinned.record);
+    const known = nodeRecordIn(this.#parts.store, domain);
+    return known === undefined ? undefined : knownRecordOf(known);
   }
 
   /** Several rows may find the same unknown key: one of them asks. */

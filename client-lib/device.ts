@@ -176,6 +176,7 @@ export class Device {
             outbox: this.outbox,
             identityKey: keys.identityKey,
             receive: (row) => this.#receiver.receivePeer(row),
+            receiveMailbox: (...row) => this.#receiver.receiveMailbox(...row),
             onDue: (delayMs) => this.#extras.wake(delayMs),
             credential: () => logs.known(domain)?.client.credentials.own(labelOf(userId)),
             cardHolder: (of) => this.cards.holder(of),

@@ -235,6 +235,21 @@ export class Outbox {
     return true;
   }
 
+  /**
+   * The node of `domain` said OK to a copy for a mailbox of its device: one copy more, that takes none off the
+   * other ways. Durable on return. False, and throws, as `guestAccepted`.
+   */
+  async mailboxAccepted(
+    entry: OutboxEntry,
+    domain: string,
+    receipt: SealedReceipt,
+  ): Promise<boolean> {
+    if (!(await this.#proven.check({ ...entry, domain }, receipt, domain))) return false;
+    const { store } = this.#parts;
+    if (!this.#isClosed) store.transaction(() => store.mailboxes.took(entry.id, domain));
+    return true;
+  }
+
   /** The device itself has a copy on its disk. */
   delivered(entry: OutboxEntry, via: PeerPath): void {
     this.#marks.delivered(entry, via);

@@ -5,7 +5,7 @@
 import type { Runtime } from '@quicprochat/proto';
 import type { Verification } from './contact.ts';
 import type { Contacts } from './contacts.ts';
-import type { ClientStore, MessageRecord, PeerPath } from './store/store.ts';
+import type { ClientStore, MessageRecord, OtherPath } from './store/store.ts';
 
 export const receivedLimits = {
   /** Messages read from the store at once, and marked as had at once. */
@@ -27,7 +27,7 @@ export interface ReceivedMessage {
   /** Order on screen: (lamport, id). */
   readonly lamport: number;
   /** By which path it came. */
-  readonly via: 'node' | PeerPath;
+  readonly via: 'node' | OtherPath;
   /** How sure we are of the sender's keys now. */
   readonly verification: Verification;
 }

@@ -13,6 +13,7 @@ import {
 } from '@quicprochat/proto/transport';
 import { Courier, type Receipt } from './courier.ts';
 import { knownRecordOf, nodeAddressIn } from './kt/log-record.ts';
+import { nodeRecordIn } from './kt/node-address.ts';
 import { callerOf, dialNode, type Caller } from './link.ts';
 import type { ClientStore, OutboxEntry } from './store/store.ts';
 
@@ -136,11 +137,11 @@ export class SealedSender {
   #addressOf(domain: string): string {
     const { store, own, runtime } = this.#parts;
     if (domain === own.domain) return own.nodeAddress;
-    const pinned = store.logs.pinned(domain);
+    const known = nodeRecordIn(store, domain);
     const address =
-      pinned === undefined
+      known === undefined
         ? undefined
-        : nodeAddressIn(knownRecordOf(pinned.record).record, runtime.clock.now());
+        : nodeAddressIn(knownRecordOf(known).record, runtime.clock.now());
     if (address !== undefined) return address;
     throw new UnavailableError('PEER_UNREACHABLE', `no address of ${domain} is known`);
   }

@@ -44,8 +44,6 @@ export interface DeviceSwarmOptions {
   readonly lan?: boolean;
   /** What addresses in records may be; see EndpointRules. */
   readonly reach: readonly Reach[];
-  /** Domains of this device's mailboxes. */
-  readonly mailboxes?: readonly string[];
   /** The last seq that was ever signed, from the store; new ones are above it and above the time. */
   readonly lastSeq: number;
   readonly admit: (from: EndpointRecord) => Promise<void>;
@@ -173,6 +171,7 @@ export class DeviceSwarm implements AsyncDisposable {
       else this.#relays.set(peerId, this.#keepRelay(peerId, address));
     }
   }
+  #mailboxes: readonly string[] = [];
   #relayAddresses: ReadonlyMap<string, string> = new Map();
   /** Relays that gave this device a place once; nobody is told of others. */
   readonly #stood = new Set<string>();
@@ -182,6 +181,12 @@ export class DeviceSwarm implements AsyncDisposable {
       address,
       isReserved: this.#host.isReserved(peerId),
     }));
+  }
+
+  /** Domains of this device's mailboxes, at most two: the record says them. */
+  setMailboxes(domains: readonly string[]): void {
+    this.#mailboxes = domains.slice(0, endpointLimits.mailboxes);
+    this.record();
   }
 
   /** Open links to devices, for people. */
@@ -224,7 +229,8 @@ export class DeviceSwarm implements AsyncDisposable {
   }
 
   #facts() {
-    const { relayOnly, reach, mailboxes = [] } = this.#options;
+    const { relayOnly, reach } = this.#options;
+    const mailboxes = this.#mailboxes;
     const addresses = relayOnly
       ? []
       : this.#host

@@ -8,6 +8,9 @@ import type { Transport } from '@quicprochat/proto/transport';
 import type { EventBus } from '../events.ts';
 import type { Extra } from '../extras.ts';
 import type { Caller, Link, Session } from '../link.ts';
+import { MailboxNodes } from '../mailboxes/mailbox-nodes.ts';
+import { Mailboxes } from '../mailboxes/mailboxes.ts';
+import type { VisitParts } from '../mailboxes/visit.ts';
 import type { Outbox } from '../outbox.ts';
 import { Acquaintances } from '../peers/acquaintances.ts';
 import { EndpointLookups } from '../peers/endpoint-lookups.ts';
@@ -30,6 +33,7 @@ export interface FallbackParts {
   readonly identityKey: SigningKey;
   readonly own: { readonly domain: string; readonly nodeAddress: string };
   readonly receive: PeersParts['receive'];
+  readonly receiveMailbox: VisitParts['receive'];
   /** The own user's credential (KT), if the log made one. */
   readonly credential: () => Uint8Array | undefined;
   /** See AcquaintancesParts. */
@@ -44,15 +48,19 @@ export class Fallback {
   readonly #endpoints: Endpoints | undefined;
   readonly #peers: Peers | undefined;
   readonly #lookups: EndpointLookups | undefined;
+  readonly #mailboxNodes: MailboxNodes | undefined;
   readonly #ladder: Ladder;
 
-  constructor({ options, receive, identityKey, onDue, ...parts }: FallbackParts) {
+  constructor({ options, receive, receiveMailbox, identityKey, onDue, ...parts }: FallbackParts) {
     const { store, runtime, events, own } = parts;
     const swarm = options.peers;
     this.#runtime = runtime;
     this.#guest = new SealedSender(parts);
     if (swarm !== undefined) {
-      const onLearned = (target: string): void => this.#ladder.learned(target);
+      const onLearned = (target: string): void => {
+        this.#ladder.learned(target);
+        this.#mailboxNodes?.soon();
+      };
       const { reach } = swarm;
       const isSettling = (): boolean => this.#peers?.isSettling === true;
       const endpoints = new Endpoints({
@@ -64,8 +72,19 @@ export class Fallback {
       this.#lookups = new EndpointLookups({
         ...{ store, runtime, events, acquaintances, endpoints, callerOf },
       });
+      const ownDomain = own.domain;
+      this.#mailboxNodes = new MailboxNodes({
+        ...{ store, runtime, ownDomain, acquaintances, endpoints },
+        onKnown: () => this.#ladder.kick(),
+      });
+      const mailboxes = new Mailboxes({
+        ...{ store, runtime, events, ownDomain, identityKey, receive: receiveMailbox },
+        ...{ transport: parts.transport, credential: parts.credential },
+        onChange: () => this.#peers?.mailboxesChanged(),
+      });
       this.#peers = new Peers({
         ...{ store, runtime, swarm, identityKey, receive, endpoints, acquaintances },
+        mailboxes: options.mailboxes === false ? undefined : mailboxes,
         guests:
           options.guestPlaces === false
             ? undefined
@@ -76,7 +95,10 @@ export class Fallback {
       });
     }
     const { domain } = own;
-    this.#ladder = new Ladder({ ...parts, domain, guest: this.#guest, peers: this.#peers });
+    this.#ladder = new Ladder({
+      ...{ ...parts, domain, guest: this.#guest, peers: this.#peers },
+      mailboxesOf: (target, home) => this.#mailboxNodes?.of(target, home) ?? [],
+    });
   }
 
   /** What conversations are told. */
@@ -92,7 +114,10 @@ export class Fallback {
     // Together: the end of the swarm ends what the ladder waits for.
     await Promise.all([this.#ladder.stop(), this.#peers?.stop()]);
     // A node that does not answer is not waited for.
-    await Promise.all([this.#guest.close(), this.#lookups?.stop()]);
+    await Promise.all([
+      ...[this.#guest.close(), this.#lookups?.stop()],
+      this.#mailboxNodes?.stop(),
+    ]);
   }
 
   /** The swarm looks for its addresses and relays, and every way is tried anew. */
@@ -109,6 +134,7 @@ export class Fallback {
   follow(session: Session): void {
     this.#peers?.follow(session);
     this.#lookups?.soon();
+    this.#mailboxNodes?.follow(session);
   }
 
   /**

@@ -1,6 +1,6 @@
 /**
  * Ways past the own node (docs/protocol/p2p.md, "The ladder"): while it, or the node of a recipient, does
- * not answer, each device's copies go to its own node as a guest's, or to the device itself; the same id
+ * not answer, each device's copies go to its own node as a guest's, to its mailboxes at others, or to the device itself; the same id
  * and bytes on every rung. Each way carries everything that is not known to be behind it already, in order,
  * so that no message of a sender overtakes another. What the own node has, it keeps: a lower rung adds
  * copies, and cancels nothing.
@@ -9,7 +9,7 @@ import { hasReason, hex, jitter, QpcError, TransportError, type Runtime } from '
 import type { EventBus } from '../events.ts';
 import type { Outbox } from '../outbox.ts';
 import type { Peers } from '../peers/peers.ts';
-import type { SealedSender } from '../sealed-sender.ts';
+import type { SealedReceipt, SealedSender } from '../sealed-sender.ts';
 import type { ClientStore, OutboxEntry, OutboxRow } from '../store/store.ts';
 import { OwnNode } from './own-node.ts';
 
@@ -34,16 +34,20 @@ export interface LadderParts {
   readonly store: ClientStore;
   readonly runtime: Runtime;
   readonly events: EventBus;
-  readonly outbox: Pick<Outbox, 'guestAccepted' | 'delivered' | 'writeMarks'>;
+  readonly outbox: Pick<Outbox, 'guestAccepted' | 'mailboxAccepted' | 'delivered' | 'writeMarks'>;
   /** The way to a recipient's node without a login. */
   readonly guest: Pick<SealedSender, 'send'>;
   readonly peers?: Pick<Peers, 'deliver'> | undefined;
+  /** Domains that keep mailboxes for a device (hex) of this home, as far as they can be written to. */
+  readonly mailboxesOf?: (target: string, home: string) => readonly string[];
 }
 
 /** A way to a device. */
 interface Rung {
   /** What it may leave out: what the device's node has, or only what the device has. */
   readonly at: 'node' | 'device';
+  /** Whose mailbox it is: then this way adds a copy, and the others are tried all the same. */
+  readonly mailbox?: string;
   /** One attempt. False: it is not known to have arrived, and this way is not tried now. */
   readonly send: (row: OutboxRow) => Promise<boolean>;
 }
@@ -179,7 +183,8 @@ export class Ladder {
     await Promise.resolve();
     try {
       for (const rung of this.#rungs(target, domain)) {
-        if (await this.#climb(rung, target, domain)) return;
+        const isThrough = await this.#climb(rung, target, domain);
+        if (isThrough && rung.mailbox === undefined) return;
       }
     } catch (error) {
       log.error('ladder', { error: String(error) });
@@ -189,11 +194,21 @@ export class Ladder {
   }
 
   #rungs(target: string, domain: string): readonly Rung[] {
-    const { store, peers } = this.#parts;
+    const { store, peers, mailboxesOf } = this.#parts;
     const rid = Buffer.from(target, 'hex');
-    const isGuest = domain !== this.#parts.domain && store.tokens.of(rid) !== undefined;
+    const hasToken = store.tokens.of(rid) !== undefined;
+    const isGuest = domain !== this.#parts.domain && hasToken;
+    const mailboxes = hasToken ? (mailboxesOf?.(target, domain) ?? []) : [];
     return [
       ...(isGuest ? [{ at: 'node', send: (row: OutboxRow) => this.#asGuest(row) } as const] : []),
+      ...mailboxes.map(
+        (mailbox) =>
+          ({
+            at: 'device',
+            mailbox,
+            send: (row: OutboxRow) => this.#toMailbox(row, mailbox),
+          }) as const,
+      ),
       ...(peers === undefined
         ? []
         : [{ at: 'device', send: (row: OutboxRow) => this.#toDevice(row, peers) } as const]),
@@ -206,22 +221,42 @@ export class Ladder {
     outbox.writeMarks();
     for (let after = 0; ;) {
       if (!this.#isWanted(domain)) return true;
-      const row = store.outbox.undelivered(target, after, rung.at);
+      const row = store.outbox.undelivered(target, after, rung.at, rung.mailbox);
       if (row === undefined) return true;
       if (!(await rung.send(row))) return false;
       after = row.id;
     }
   }
 
-  async #asGuest(row: OutboxRow): Promise<boolean> {
-    const { store, guest, outbox, runtime } = this.#parts;
-    const { rid, domain } = row;
-    const [node, device] = [`guest ${domain}`, `token ${nameOf(row)}`];
+  #asGuest(row: OutboxRow): Promise<boolean> {
+    const { outbox } = this.#parts;
+    const { domain } = row;
+    return this.#toNode(row, { domain, device: `token ${nameOf(row)}` }, (receipt) =>
+      outbox.guestAccepted(row, receipt),
+    );
+  }
+
+  /** It is this node's as much as any other: the copy says that it is for the device, there. */
+  #toMailbox(row: OutboxRow, domain: string): Promise<boolean> {
+    const { outbox } = this.#parts;
+    const device = `mailbox ${domain} ${nameOf(row)}`;
+    return this.#toNode({ ...row, domain }, { domain, device }, (receipt) =>
+      outbox.mailboxAccepted(row, domain, receipt),
+    );
+  }
+
+  async #toNode(
+    row: OutboxRow,
+    { domain, device }: { readonly domain: string; readonly device: string },
+    accepted: (receipt: SealedReceipt) => Promise<boolean>,
+  ): Promise<boolean> {
+    const { store, guest, runtime } = this.#parts;
+    const node = `guest ${domain}`;
     if (this.#rests(node) || this.#rests(device)) return false;
-    const token = store.tokens.of(rid);
+    const token = store.tokens.of(row.rid);
     if (token === undefined) return false;
     const sending = (async (): Promise<boolean> => {
-      const isProven = await outbox.guestAccepted(row, await guest.send(row, token));
+      const isProven = await accepted(await guest.send(row, token));
       if (!isProven) this.#rest(node);
       return isProven;
     })().catch((error: unknown) => {

@@ -70,9 +70,9 @@ export class Endpoints implements Extra {
   changed(signed: SignedEndpointRecord, seq: number): void {
     const { store, runtime, onDue } = this.#parts;
     store.transaction(() => store.endpoints.putOwnSeq(seq));
-    const { addresses, relays } = fromBinary(EndpointRecordSchema, signed.record);
+    const { addresses, relays, mailboxes } = fromBinary(EndpointRecordSchema, signed.record);
     // One that leads nowhere would only keep the next one waiting.
-    if (addresses.length + relays.length === 0) return;
+    if (addresses.length + relays.length + mailboxes.length === 0) return;
     this.#own = { signed, seq };
     this.#settledMs ??= runtime.clock.monotonic() + endpointRules.settleMs;
     onDue(this.#unsettledMs());

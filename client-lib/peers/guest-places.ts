@@ -4,7 +4,6 @@
  * by a connection that carries nothing else; they are in the store, so that a device that starts while
  * its node is away goes back to where its contacts look for it.
  */
-import { createHash } from 'node:crypto';
 import {
   call,
   FailedPreconditionError,
@@ -17,10 +16,11 @@ import {
 } from '@quicprochat/proto';
 import type { NodeRecord, SignedEndpointRecord } from '@quicprochat/proto/messages';
 import { CloseCode, makeIdentity, type Transport } from '@quicprochat/proto/transport';
-import { checkRecord, knownRecordOf, nodeAddressIn } from '../kt/log-record.ts';
+import { knownRecordOf, nodeAddressIn } from '../kt/log-record.ts';
 import { dialNode, type Session } from '../link.ts';
 import type { RelayPlaceRow } from '../store/endpoint-rows.ts';
 import type { ClientStore } from '../store/store.ts';
+import { inOwnOrder, nodeRecordOf } from './node-word.ts';
 import { usableRelay, type RelayRules } from './usable-relay.ts';
 
 export const guestPlaceLimits = {
@@ -125,15 +125,8 @@ export class GuestPlaces {
   offered(domains: readonly string[], session: Session): void {
     this.#session = session;
     const { ownDomain, rid } = this.#parts;
-    // Each device its own order: users of one node do not all ask the same two.
-    const lotOf = (domain: string): string =>
-      createHash('sha256').update(rid).update(domain).digest('hex');
-    this.#offered = [...new Set(domains)]
-      .filter((domain) => domain !== ownDomain)
-      .slice(0, guestPlaceLimits.candidates)
-      .map((domain) => ({ domain, lot: lotOf(domain) }))
-      .toSorted((a, b) => (a.lot < b.lot ? -1 : 1))
-      .map(({ domain }) => domain);
+    const { candidates: max } = guestPlaceLimits;
+    this.#offered = inOwnOrder(domains, { rid, ownDomain, max });
     for (const domain of this.#rests.keys()) {
       if (!this.#offered.includes(domain) && !this.#places.has(domain)) this.#rests.delete(domain);
     }
@@ -231,19 +224,9 @@ export class GuestPlaces {
   /** The own node's word on it will do: a liar would only learn what it knows already. */
   async #recordOf(domain: string): Promise<Uint8Array | undefined> {
     const { store, runtime } = this.#parts;
-    const pinned = store.logs.pinned(domain);
-    const session = this.#session;
-    if (session === undefined || session.signal.aborted) return pinned?.record;
-    try {
-      const { record } = await session.call(methods.getNodeRecord, { domain });
-      if (record === undefined) return pinned?.record;
-      const older = pinned === undefined ? undefined : knownRecordOf(pinned.record);
-      return checkRecord(domain, record, { older }, runtime.clock.now()).bytes;
-    } catch (error) {
-      if (!(error instanceof QpcError)) throw error;
-      this.#rest(domain);
-      return undefined;
-    }
+    const record = await nodeRecordOf(domain, this.#session, { store, clock: runtime.clock });
+    if (record === undefined) this.#rest(domain);
+    return record;
   }
 
   /** Asks a node for a place. Never fails for what the node does. */

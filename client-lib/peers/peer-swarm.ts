@@ -14,6 +14,7 @@ export type PeerDelivery = Pick<
   | 'hiddenRecord'
   | 'deliver'
   | 'setRelays'
+  | 'setMailboxes'
   | 'relays'
   | 'networkChanged'
   | typeof Symbol.asyncDispose
@@ -42,4 +43,6 @@ export interface FallbackOptions {
    * of its user.
    */
   readonly guestPlaces?: boolean;
+  /** False: no mailboxes at other nodes than the own one, which learn the same. */
+  readonly mailboxes?: boolean;
 }

@@ -13,6 +13,7 @@ import {
   type SigningKey,
 } from '@quicprochat/proto';
 import type { Session } from '../link.ts';
+import type { Mailboxes } from '../mailboxes/mailboxes.ts';
 import type { Receiver } from '../receiver.ts';
 import type { ClientStore, OutboxEntry, PeerPath } from '../store/store.ts';
 import type { Acquaintances } from './acquaintances.ts';
@@ -39,6 +40,8 @@ export interface PeersParts {
   readonly acquaintances: Acquaintances;
   /** Absent: relays of the own node alone. */
   readonly guests?: Omit<GuestPlacesParts, keyof OfSwarm> | undefined;
+  /** Absent: there are none. */
+  readonly mailboxes?: Mailboxes | undefined;
 }
 
 /** What places of guests need of the running swarm. */
@@ -73,7 +76,13 @@ export class Peers {
 
   /** It is still looked for first places at relays: what the own record says changes in a moment. */
   get isSettling(): boolean {
-    return this.#places?.isSettling === true;
+    return this.#places?.isSettling === true || this.#parts.mailboxes?.isSettling === true;
+  }
+
+  /** The own record says which there are. */
+  mailboxesChanged(): void {
+    const { mailboxes } = this.#parts;
+    if (!this.#isStopped && mailboxes !== undefined) this.#running?.setMailboxes(mailboxes.domains);
   }
 
   /** No effect while it runs. */
@@ -89,6 +98,7 @@ export class Peers {
     const { endpoints, acquaintances } = this.#parts;
     await this.#starting;
     await this.#places?.stop();
+    await this.#parts.mailboxes?.stop();
     endpoints.gone();
     endpoints.stop();
     acquaintances.stop();
@@ -99,6 +109,7 @@ export class Peers {
   networkChanged(): void {
     this.#running?.networkChanged();
     this.#places?.look();
+    this.#parts.mailboxes?.networkChanged();
   }
 
   /** The own node is there: its relay takes this device once it knows its swarm. */
@@ -159,6 +170,7 @@ export class Peers {
       this.#running = running;
       this.#refresh(running);
       this.#places?.start();
+      this.#parts.mailboxes?.start();
       void this.#publish();
     } catch (error) {
       runtime.log.warn('the swarm does not start', { error: String(error) });
@@ -198,15 +210,20 @@ export class Peers {
       const { reach } = this.#parts.swarm;
       this.#ownRelay = usableRelay(relays, { reach, ownPeerId: running.peerId });
       this.#setRelays();
-      this.#places?.offered(peers, session);
+      this.#offered(peers, session);
     } catch (error) {
       // A node without a swarm names no peers that have one.
       if (hasReason(error, 'FEATURE_OFF', 'UNIMPLEMENTED')) {
-        if (!this.#isStopped) this.#places?.offered([], session);
+        if (!this.#isStopped) this.#offered([], session);
         return;
       }
       this.#parts.runtime.log.debug('endpoint not published', { error: String(error) });
     }
+  }
+
+  #offered(domains: readonly string[], session: Session): void {
+    this.#places?.offered(domains, session);
+    this.#parts.mailboxes?.offered(domains, session);
   }
 
   #setRelays(): void {

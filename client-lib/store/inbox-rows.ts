@@ -1,7 +1,7 @@
 /** Tables `seen`, `parked`, `undecryptable`, `gap` and `cursor` of the device store. */
 import { InternalError } from '@quicprochat/proto';
 import type { Database, Row } from './database.ts';
-import { peerPathOf } from './paths.ts';
+import { otherPathOf } from './paths.ts';
 import type { InboxRows, ParkedRow, ParkReason } from './store.ts';
 
 export const inboxBounds = {
@@ -22,6 +22,12 @@ const parkReasons: readonly ParkReason[] = [
   'UNKNOWN_HUB',
 ];
 
+const parkedOfPath = {
+  all: '1',
+  peers: `via IN ('direct', 'relay')`,
+  mailbox: `via = 'mailbox'`,
+} as const;
+
 function parkedOf(row: Row): ParkedRow {
   const reason = parkReasons.find((one) => one === row.text('reason'));
   if (reason === undefined) throw new InternalError('store: a parked row has an unknown reason');
@@ -35,7 +41,7 @@ function parkedOf(row: Row): ParkedRow {
     reason,
     waitsFor: row.text('waits_for'),
     parkedMs: row.number('parked_ms'),
-    via: row.isNull('via') ? undefined : peerPathOf(row.text('via')),
+    via: row.isNull('via') ? undefined : otherPathOf(row.text('via')),
   };
 }
 
@@ -74,7 +80,7 @@ export function inboxRows(db: Database): InboxRows {
     parkedSize(of) {
       const size = db.get(
         `SELECT count(*) AS rows, coalesce(sum(length(payload)), 0) AS bytes FROM parked
-         WHERE ${of === 'all' ? '1' : 'via IS NOT NULL'}`,
+         WHERE ${parkedOfPath[of]}`,
       );
       return { rows: size?.number('rows') ?? 0, bytes: size?.number('bytes') ?? 0 };
     },

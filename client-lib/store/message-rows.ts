@@ -1,6 +1,6 @@
 /** Table `message` of the device store: the history, and what of it the application has not seen. */
 import type { Database, Row } from './database.ts';
-import { pathOf, peerPathOf } from './paths.ts';
+import { pathOf, otherPathOf } from './paths.ts';
 import type { MessageRecord, MessageRows, Path, SendState } from './store.ts';
 
 const isRemote = `o.domain <> substr(m.sender_user, instr(m.sender_user, '@') + 1)`;
@@ -59,7 +59,7 @@ function messageOf(row: Row): MessageRecord {
     text: row.text('text'),
     sentMs: row.number('sent_ms'),
     receivedMs: row.maybeNumber('received_ms'),
-    via: row.isNull('via') ? undefined : peerPathOf(row.text('via')),
+    via: row.isNull('via') ? undefined : otherPathOf(row.text('via')),
     paths: pathsOf(row),
     displayedMs: row.maybeNumber('displayed_ms'),
     expirySeconds: row.number('expiry_seconds'),

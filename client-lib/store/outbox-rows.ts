@@ -247,15 +247,17 @@ export function outboxRows(db: Database): OutboxRows {
         .map((row) => ({ target: row.text('target'), domain: row.text('domain') })),
       newestId: db.get('SELECT max(id) AS newest FROM outbox')?.maybeNumber('newest') ?? 0,
     }),
-    undelivered(ridHex, after, at) {
+    undelivered(ridHex, after, at, mailbox = '') {
       const taken = at === 'node' ? `'ACCEPTED'` : `'ACCEPTED', 'RELAYED'`;
       const row = db.get(
         `${withPayload} WHERE o.rid = ? AND o.id > ? AND o.post IS NULL AND o.${unsettled} AND
            (o.state = 'SEALED' AND o.resend_ms IS NULL
             OR o.state IN (${taken}) AND o.kind IN ('MESSAGE', 'HANDSHAKE'))
+           AND instr(o.mailboxes, ' ' || ? || ' ') = 0
          ORDER BY o.id LIMIT 1`,
         Buffer.from(ridHex, 'hex'),
         after,
+        mailbox,
       );
       return row === undefined ? undefined : rowOf(row);
     },

@@ -1,14 +1,14 @@
 /** Columns `via` of the device store: by which path something came or left. */
 import { InternalError } from '@quicprochat/proto';
-import type { Path, PeerPath } from './store.ts';
+import type { OtherPath, Path } from './store.ts';
 
 /** Throws InternalError for what is none. */
 export function pathOf(text: string): Path {
-  return text === 'node' || text === 'guest' ? text : peerPathOf(text);
+  return text === 'node' || text === 'guest' ? text : otherPathOf(text);
 }
 
 /** Throws InternalError for what is none. */
-export function peerPathOf(text: string): PeerPath {
-  if (text === 'direct' || text === 'relay') return text;
+export function otherPathOf(text: string): OtherPath {
+  if (text === 'mailbox' || text === 'direct' || text === 'relay') return text;
   throw new InternalError('store: a row has an unknown path');
 }

@@ -9,6 +9,7 @@ import { openDatabase } from './database.ts';
 import { groupLogRows } from './group-log-rows.ts';
 import { cardRows } from './card-rows.ts';
 import { endpointRows } from './endpoint-rows.ts';
+import { mailboxRows } from './mailbox-rows.ts';
 import { groupRows } from './group-rows.ts';
 import { inboxRows } from './inbox-rows.ts';
 import { keyRows } from './key-rows.ts';
@@ -46,6 +47,7 @@ export function openStore(path: string, key: Uint8Array): ClientStore {
     skipped: skippedRows(db),
     tokens: tokenRows(db),
     endpoints: endpointRows(db),
+    mailboxes: mailboxRows(db),
     cards: cardRows(db),
     resync: resyncRows(db),
     transaction: (work) => db.transaction(work),

@@ -11,6 +11,7 @@ import type { GroupLogRows } from './group-log-rows.ts';
 import type { StandingRows } from './standing-rows.ts';
 import type { CardRows } from './card-rows.ts';
 import type { EndpointRows } from './endpoint-rows.ts';
+import type { MailboxRows } from './mailbox-rows.ts';
 import type { LogRows } from './log-rows.ts';
 import type { ReceiptRows } from './receipt-rows.ts';
 import type { ResendRows } from './resend-rows.ts';
@@ -211,9 +212,11 @@ export type SendState =
 
 /**
  * How a message came here, or a copy of an own one left: through the own node, straight to the
- * recipient's node, or to the device itself, directly or over a relay.
+ * recipient's node, through a mailbox at another one, or to the device itself, directly or over a relay.
  */
-export type Path = 'node' | 'guest' | PeerPath;
+export type Path = 'node' | 'guest' | OtherPath;
+/** Past the recipient's own node. */
+export type OtherPath = 'mailbox' | PeerPath;
 /** Past all nodes. */
 export type PeerPath = 'direct' | 'relay';
 
@@ -230,7 +233,7 @@ export interface NewMessage {
   /** Undefined for an own message. */
   readonly receivedMs: number | undefined;
   /** By which path it came: undefined from the own node, and for an own message. */
-  readonly via?: PeerPath | undefined;
+  readonly via?: OtherPath | undefined;
   /** Its text goes so long after it was sent (an own one) or shown; 0, and unless told: it stays. */
   readonly expirySeconds?: number | undefined;
 }
@@ -292,7 +295,7 @@ export interface InboxRow {
   readonly payload: Uint8Array;
   readonly receivedMs: number;
   /** Undefined: from the own node. On other paths there is no seq: it is 0. */
-  readonly via?: PeerPath | undefined;
+  readonly via?: OtherPath | undefined;
 }
 /** What a parked row waits for. */
 export type ParkReason =
@@ -332,8 +335,11 @@ export interface InboxRows {
   parked(): readonly ParkedRow[];
   /** Whether a row waits for this reason. */
   hasParked(reason: ParkReason): boolean;
-  /** Number of parked rows, and bytes of their payloads: of all, or of those that no node brought. */
-  parkedSize(of: 'all' | 'peers'): { readonly rows: number; readonly bytes: number };
+  /**
+   * Number of parked rows, and bytes of their payloads: of all, or of those that no node or
+   * a mailbox brought.
+   */
+  parkedSize(of: 'all' | 'peers' | 'mailbox'): { readonly rows: number; readonly bytes: number };
   isParked(id: number): boolean;
   unpark(id: number): void;
   setParkReason(id: number, reason: ParkReason, waitsFor: string): void;
@@ -450,9 +456,15 @@ export interface OutboxRows {
   };
   /**
    * The oldest such row of a device with id > after; at a `node`, without what its own node has already.
-   * Receipts and requests count only while SEALED: nobody waits for a second copy of them.
+   * Receipts and requests count only while SEALED: nobody waits for a second copy of them. For a mailbox, as
+   * at a device, without what the node of `mailbox` has for it.
    */
-  undelivered(ridHex: string, after: number, at: 'node' | 'device'): OutboxRow | undefined;
+  undelivered(
+    ridHex: string,
+    after: number,
+    at: 'node' | 'device',
+    mailbox?: string,
+  ): OutboxRow | undefined;
   markFailed(id: number, failure: string): void;
   /** A post that its channel takes no more is due to be sealed anew; false: it was too often. */
   sealPostAnew(id: number, nowMs: number): boolean;
@@ -573,6 +585,7 @@ export interface ClientStore extends Disposable {
   readonly skipped: SkippedRows;
   readonly tokens: TokenRows;
   readonly endpoints: EndpointRows;
+  readonly mailboxes: MailboxRows;
   readonly cards: CardRows;
   readonly resync: ResyncRows;
 }

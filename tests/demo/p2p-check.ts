@@ -37,8 +37,8 @@ function judge({ userId, path, key }: ClosedStore, sinceMs: number): PathVerdict
     .flatMap(({ id }) => store.messages.history(id, Number.MAX_SAFE_INTEGER))
     // Row ids are the order of arrival.
     .toSorted((a, b) => a.id - b.id);
-  const received = { node: 0, direct: 0, relay: 0 };
-  const left = { node: 0, guest: 0, direct: 0, relay: 0 };
+  const received = { node: 0, mailbox: 0, direct: 0, relay: 0 };
+  const left = { node: 0, guest: 0, mailbox: 0, direct: 0, relay: 0 };
   const newest = new Map<string, number>();
   const pastNodes: PathVerdict['pastNodes'][number][] = [];
   let disordered = 0;

@@ -1,0 +1,216 @@
+/**
+ * One visit to a mailbox of this device: a connection of its own, the proof by which the node keeps it
+ * longer, and everything that lies there, taken in and then acknowledged. What the node says is believed
+ * as far as rows prove themselves: it may lose, repeat, reorder or make up what it likes.
+ */
+import {
+  call,
+  deliveryTokenHash,
+  maxFetchRows,
+  maxWaitMs,
+  methods,
+  hasReason,
+  sameBytes,
+  signGuestProof,
+  TransportError,
+  type Runtime,
+  type SigningKey,
+} from '@quicprochat/proto';
+import type { FetchResponse, NodeRecord } from '@quicprochat/proto/messages';
+import {
+  CloseCode,
+  makeIdentity,
+  type Connection,
+  type Transport,
+} from '@quicprochat/proto/transport';
+import { nodeAddressIn } from '../kt/log-record.ts';
+import { dialNode } from '../link.ts';
+import type { Receiver } from '../receiver.ts';
+import { mailboxLog } from '../store/mailbox-rows.ts';
+import type { ClientStore } from '../store/store.ts';
+import { seqOf } from '../sync.ts';
+
+export const visitLimits = {
+  /** Rows of one visit; a node that has more is visited again later. */
+  rows: 4_096,
+  /** A visit that waits for rows ends after this time, and the next one proves itself anew (ms). */
+  waitMs: 3_600_000,
+  /** One question, beyond what it may wait (ms). */
+  callMs: 15_000,
+} as const;
+
+export interface VisitParts {
+  readonly store: ClientStore;
+  readonly runtime: Runtime;
+  readonly transport: Transport;
+  readonly identityKey: SigningKey;
+  readonly receive: Receiver['receiveMailbox'];
+}
+
+export interface Visited {
+  readonly domain: string;
+  readonly node: NodeRecord;
+  /** The own user's, which the node has cosigned. */
+  readonly credential: Uint8Array;
+  /** That opens it. */
+  readonly token: Uint8Array;
+  /** The node keeps it for so long from now on (ms). Before anything is read. */
+  readonly onGranted: (lifetimeMs: number) => void;
+  /** Whether to wait there for more. */
+  readonly isWanted: () => boolean;
+}
+
+/** Throws TransportError and the node's refusals; what was taken in by then stays, and is not asked for again. */
+export async function visitMailbox(
+  parts: VisitParts,
+  visited: Visited,
+  signal: AbortSignal,
+): Promise<void> {
+  const { runtime, transport } = parts;
+  const nodeAddress = nodeAddressIn(visited.node, runtime.clock.now());
+  if (nodeAddress === undefined) throw new TransportError('unreachable', 'no address of the node');
+  const identity = await makeIdentity(runtime.random);
+  const { connection } = await inTime(runtime, signal, (both) =>
+    dialNode({ runtime, transport, nodeAddress, identity }, both),
+  );
+  try {
+    const clientSpki = identity.spkiSha256;
+    const nodeSpki = connection.peer.spkiSha256;
+    const issuedMs = runtime.clock.now();
+    const { identityKey } = parts;
+    const { lifetimeMs } = await call(
+      connection,
+      methods.requestMailbox,
+      {
+        credential: visited.credential,
+        device: identityKey.publicKey,
+        issuedMs: BigInt(issuedMs),
+        signature: signGuestProof({ clientSpki, nodeSpki, issuedMs }, identityKey),
+        tokenHashes: [deliveryTokenHash(visited.token)],
+      },
+      { signal, deadlineMs: visitLimits.callMs },
+    );
+    visited.onGranted(seqOf(lifetimeMs));
+    await new Reading(parts, visited, connection, signal).run();
+  } finally {
+    await connection.close(CloseCode.Normal, 'done');
+  }
+}
+
+class Reading {
+  readonly #parts: VisitParts;
+  readonly #visited: Visited;
+  readonly #connection: Connection;
+  readonly #signal: AbortSignal;
+  readonly #log: Uint8Array;
+  #rows = 0;
+  #isStartedOver = false;
+
+  constructor(parts: VisitParts, visited: Visited, connection: Connection, signal: AbortSignal) {
+    this.#parts = parts;
+    this.#visited = visited;
+    this.#connection = connection;
+    this.#signal = signal;
+    this.#log = mailboxLog(visited.domain);
+  }
+
+  /** Everything that is there; while somebody wants that, also what comes. */
+  async run(): Promise<void> {
+    const { clock } = this.#parts.runtime;
+    const untilMs = clock.monotonic() + visitLimits.waitMs;
+    for (;;) {
+      await this.#drain();
+      if (!this.#visited.isWanted() || clock.monotonic() >= untilMs) return;
+      const cursor = this.#cursor();
+      const after = BigInt(cursor?.seq ?? 0);
+      const storeId = cursor?.storeId ?? new Uint8Array(0);
+      const cursors = [{ log: {}, after, storeId }];
+      const startMs = clock.monotonic();
+      const { logs } = await call(
+        this.#connection,
+        methods.fetchWait,
+        { cursors, waitMs: maxWaitMs },
+        { signal: this.#signal, deadlineMs: maxWaitMs + visitLimits.callMs },
+      );
+      const isEmpty = logs.every(({ fetched }) => (fetched?.rows.length ?? 0) === 0);
+      // One that does not wait, or was overtaken by a newer visit, is not asked in a circle.
+      if (isEmpty && clock.monotonic() - startMs < maxWaitMs / 2) return;
+    }
+  }
+
+  async #drain(): Promise<void> {
+    for (;;) {
+      const fetched = await this.#fetch();
+      const before = this.#cursor()?.seq ?? 0;
+      for (const row of fetched.rows.slice(0, maxFetchRows)) {
+        this.#rows += 1;
+        await this.#parts.receive({ ...row, seq: seqOf(row.seq) }, fetched.storeId, this.#log);
+      }
+      const cursor = this.#cursor();
+      const upTo = BigInt(cursor?.seq ?? 0);
+      // Also what a crash kept from being acknowledged after it was taken in.
+      if (upTo > 0n && upTo >= fetched.floor && upTo <= fetched.head) await this.#ack(upTo);
+      if (fetched.rows.length === 0) return;
+      if (Number(upTo) <= before) throw new TransportError('protocol', 'mailbox: old rows again');
+      if (this.#rows >= visitLimits.rows) {
+        throw new TransportError('limit', 'mailbox: more rows than one visit takes');
+      }
+    }
+  }
+
+  /** What follows the cursor, which is of this making of the mailbox from now on. */
+  async #fetch(): Promise<FetchResponse> {
+    const { store } = this.#parts;
+    const cursor = this.#cursor();
+    const fetched = await this.#ask(cursor?.seq ?? 0).catch((error: unknown) => {
+      // A cursor beyond the head: it was made anew.
+      if (hasReason(error, 'BAD_CURSOR')) return undefined;
+      throw error;
+    });
+    if (fetched !== undefined && cursor !== undefined) {
+      if (sameBytes(fetched.storeId, cursor.storeId)) return fetched;
+    }
+    if (this.#isStartedOver) throw new TransportError('protocol', 'mailbox: another one again');
+    this.#isStartedOver = true;
+    const anew = fetched === undefined || cursor !== undefined ? await this.#ask(0) : fetched;
+    const { storeId } = anew;
+    if (storeId.length !== 8) throw new TransportError('protocol', 'mailbox: no store id');
+    store.transaction(() => store.inbox.putCursor(this.#log, { storeId, seq: 0 }));
+    return anew;
+  }
+
+  #ask(after: number): Promise<FetchResponse> {
+    const request = { log: {}, after: BigInt(after), maxRows: maxFetchRows };
+    return call(this.#connection, methods.fetch, request, this.#options());
+  }
+
+  async #ack(upTo: bigint): Promise<void> {
+    const storeId = this.#cursor()?.storeId ?? new Uint8Array(8);
+    await call(this.#connection, methods.ack, { log: {}, storeId, upTo }, this.#options());
+  }
+
+  #options() {
+    return { signal: this.#signal, deadlineMs: visitLimits.callMs };
+  }
+
+  #cursor() {
+    return this.#parts.store.inbox.cursor(this.#log);
+  }
+}
+
+/** Aborts `work` when it takes longer than a question may. */
+async function inTime<T>(
+  { clock }: Runtime,
+  signal: AbortSignal,
+  work: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  const late = new AbortController();
+  const timer = clock.timer(visitLimits.callMs, () =>
+    late.abort(new TransportError('timeout', 'the node does not answer')),
+  );
+  try {
+    return await work(AbortSignal.any([signal, late.signal]));
+  } finally {
+    timer.cancel();
+  }
+}
