@@ -63,7 +63,7 @@ export class ForgingPeer {
   /** Bytes of frames that one packet has room for. */
   static readonly room = datagramBytes - 1 - connectionIdBytes - 4 - tagBytes;
 
-  readonly #socket: Socket;
+  #socket: Socket;
   readonly #to: Endpoint;
   readonly #listenerId: Uint8Array;
   readonly #keys: { readonly key: Buffer; readonly iv: Buffer; readonly header: Buffer };
@@ -160,6 +160,15 @@ export class ForgingPeer {
     const packet = Buffer.concat([header, sealed]);
     this.sentBytes += packet.length;
     this.#socket.send(packet, this.#to.port, this.#to.host);
+  }
+
+  /**
+   * From now on sends from the address of the socket, which answers nothing, as if it were somebody
+   * else's.
+   */
+  move(socket: Socket): void {
+    this.#socket.close();
+    this.#socket = socket;
   }
 
   close(): void {

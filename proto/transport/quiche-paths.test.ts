@@ -3,7 +3,9 @@ import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { test, type TestContext } from 'node:test';
 import assert from 'node:assert/strict';
+import { encodeRequest } from '../frame.ts';
 import { callEcho, Rig, type MakeEngine } from './contract-rig.ts';
+import { ForgingPeer, frames } from './forging-peer.ts';
 import { quicheEngine, forkedEngine } from './quic-rig.ts';
 import { CloseCode, type Endpoint } from './transport.ts';
 import { udpRelay } from './udp-relay.ts';
@@ -187,4 +189,31 @@ test('streams that are cancelled while datagrams get lost give their credit back
     await call;
   }
   await Promise.all(Array.from({ length: 30 }, (_, id) => callEcho(connection, id)));
+});
+
+test('a peer that takes on the address of a third party has it sent no more than thrice its bytes', async (t) => {
+  const answered = Promise.withResolvers<void>();
+  const rig = await Rig.listen(t, quicheEngine, {
+    onCall: async ({ requestId }) => {
+      answered.resolve();
+      return { status: 0, requestId, payload: new Uint8Array(1024 * 1024) };
+    },
+  });
+  const peer = await ForgingPeer.dial(rig.listener.endpoint);
+  const victim = createSocket('udp4');
+  victim.bind(0, '127.0.0.1');
+  await once(victim, 'listening');
+  let got = 0;
+  victim.on('message', (data) => (got += data.length));
+  peer.move(victim);
+  t.after(() => peer.close());
+  const before = peer.sentBytes;
+  const request = encodeRequest({ methodId: 1, requestId: 1, payload: new Uint8Array() });
+  peer.send(frames.stream(0, 0, request, true));
+  await answered.promise;
+  // Time for the challenge to be sent again, too.
+  await rig.runtime.clock.sleep(300);
+  const sent = peer.sentBytes - before;
+  t.diagnostic(`${got} bytes for ${sent}`);
+  assert.ok(got > 0 && got <= 3 * sent, `${got} bytes for ${sent}`);
 });
