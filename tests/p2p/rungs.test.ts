@@ -37,6 +37,8 @@ let ladder: Ladder;
 let tried: string[];
 let guest: (row: OutboxEntry) => Promise<void>;
 let device: (row: OutboxEntry) => Promise<void>;
+/** Domains that keep mailboxes for everybody. */
+let mailboxes: readonly string[];
 
 /** Of a recipient's node. */
 const ok = {
@@ -54,6 +56,7 @@ beforeEach(() => {
   tried = [];
   guest = unreachable;
   device = works;
+  mailboxes = [];
   const runtime = { clock, random: systemRandom, log: silentLog };
   outbox = new Outbox({
     ...{ store, runtime, events, userId: 'anna@red.example' },
@@ -64,11 +67,12 @@ beforeEach(() => {
     ...{ store, runtime, events, outbox, domain: 'red.example' },
     guest: {
       async send(row) {
-        tried.push(`guest ${row.payload[0]}`);
+        tried.push(`${row.domain === blue ? 'guest' : row.domain} ${row.payload[0]}`);
         await guest(row);
         return ok;
       },
     },
+    mailboxesOf: () => mailboxes,
     peers: {
       async deliver(row) {
         tried.push(`direct ${row.payload[0]}`);
@@ -210,6 +214,51 @@ describe('a device', () => {
     ladder.learned(Buffer.from(bert).toString('hex'));
     await clock.advance(100);
     assert.deepEqual(tried.slice(4), ['direct 1', 'direct 2']);
+  });
+
+  test('gets a copy at each of its mailboxes, once, and is tried itself all the same', async () => {
+    knowsToken();
+    mailboxes = ['green.example', 'grey.example'];
+    device = unreachable;
+    /** Every way, without a wait of its own. */
+    const again = async (): Promise<void> => {
+      tried = [];
+      ladder.networkChanged();
+      await clock.advance(100);
+    };
+    for (const n of [1, 2]) seal(n);
+    await clock.advance(100);
+    const once = ['guest 1', 'green.example 1', 'grey.example 1', 'direct 1'];
+    assert.deepEqual(tried, once, 'nobody is there');
+    guest = async ({ domain }) => (domain === 'green.example' ? undefined : unreachable());
+    await again();
+    const some = ['guest 1', 'green.example 1', 'green.example 2', 'grey.example 1', 'direct 1'];
+    assert.deepEqual(tried, some);
+    assert.deepEqual([open(), store.outbox.paths(1)], [2, ['mailbox']], 'no node has them yet');
+    device = works;
+    await again();
+    assert.deepEqual(tried, ['guest 1', 'grey.example 1', 'direct 1', 'direct 2']);
+    assert.deepEqual([open(), store.outbox.paths(1)], [0, ['mailbox']], 'the first one counts');
+  });
+
+  test('is not written to at a mailbox without a token, and goes on where that one refuses', async () => {
+    mailboxes = ['green.example'];
+    seal(1);
+    await clock.advance(100);
+    assert.deepEqual(tried, ['direct 1']);
+    knowsToken();
+    tried = [];
+    guest = () => Promise.reject(new PermissionDeniedError('BLOCKED', 'no such token'));
+    seal(2);
+    await clock.advance(100);
+    assert.deepEqual(tried, ['guest 2', 'green.example 2', 'direct 2']);
+    // About this device alone: another one's mailbox there is tried.
+    knowsToken(carl);
+    guest = works;
+    seal(3, carl, 'green.example');
+    tried = [];
+    await clock.advance(100);
+    assert.equal(open(), 0);
   });
 
   test('that is heard of inside of a transaction is served behind it', async () => {
