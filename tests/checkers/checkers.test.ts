@@ -4,7 +4,19 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { encodeHistory, fifo, live, noDup, noGap, noLoss, readHistory } from './index.ts';
+import {
+  blockedHidden,
+  bounded,
+  encodeHistory,
+  everBlocked,
+  fifo,
+  live,
+  membersOnly,
+  noDup,
+  noGap,
+  noLoss,
+  readHistory,
+} from './index.ts';
 import type { History, HistoryLine } from './index.ts';
 
 const conversation = 'c1';
@@ -152,6 +164,44 @@ test('live finds what is left over, what came late, and a history without an end
   const late: HistoryLine = { ...stored('bob/1', 2), atMs: 151 };
   assert.match(live([...clean, late], 50)[0]?.text ?? '', /51 ms after/);
   assert.equal(live(clean.slice(0, 3), 50).length, 1);
+});
+
+test('blocked finds what was shown of a blocked person, and nothing before, after or elsewhere', () => {
+  const block = (device: string, isBlocked: boolean): HistoryLine => ({
+    ...{ kind: 'blocked', atMs: 1, device, user: 'alice', isBlocked },
+  });
+  const shown = (device: string): HistoryLine => ({
+    ...{ kind: 'shown', atMs: 2, device, innerId: 'm1', sender: 'alice' },
+  });
+  const history = [shown('bob/1'), block('bob/1', true), shown('carol/1'), block('bob/1', false)];
+  assert.deepEqual(blockedHidden([...history, shown('bob/1')]), []);
+  const found = blockedHidden([block('bob/1', true), ...history]);
+  assert.match(found[0]?.text ?? '', /bob\/1 was shown m1 of alice/);
+  assert.deepEqual(['bob/1', 'carol/1'].map(everBlocked(history)), [true, false]);
+});
+
+test('bounded finds what is too much, what is left at the end, and who was not looked at', () => {
+  const held = (count: number, isAtRest: boolean, process = 'red'): HistoryLine => ({
+    ...{ kind: 'held', atMs: 5, process, what: 'rows', count, isAtRest },
+    bound: isAtRest ? 0 : 3,
+  });
+  assert.deepEqual(bounded([held(3, false), held(0, true)]), []);
+  assert.match(
+    bounded([held(4, false), held(0, true)])[0]?.text ?? '',
+    /4 rows at 5 ms, at most 3/,
+  );
+  assert.match(bounded([held(1, true)])[0]?.text ?? '', /1 rows at rest, at most 0/);
+  assert.match(bounded([held(0, true), held(1, false, 'blue')])[0]?.text ?? '', /blue: nothing/);
+  assert.equal(bounded([]).length, 1);
+});
+
+test('members-only knows what was sealed anew for who is in a channel by then', () => {
+  const anew: HistoryLine = {
+    ...{ kind: 'sealedAnew', atMs: 5, device: 'alice/1', innerId: 'm1', recipients: ['dave/1'] },
+  };
+  const read = [...clean, stored('dave/1', 1)];
+  assert.equal(membersOnly(read).length, 1);
+  assert.deepEqual(membersOnly([...read, anew]), []);
 });
 
 test('a history survives its file, whose last line may be unfinished', () => {

@@ -37,6 +37,15 @@ export interface Sent {
   readonly epoch?: number;
 }
 
+/** A message took another ciphertext's place, for these devices: a channel's is for who is in it by now. */
+export interface SealedAnew {
+  readonly kind: 'sealedAnew';
+  readonly atMs: number;
+  readonly device: string;
+  readonly innerId: string;
+  readonly recipients: readonly string[];
+}
+
 /** The own node answered OK for every copy of a message, and the sender's store says so. */
 export interface Accepted {
   readonly kind: 'accepted';
@@ -76,6 +85,29 @@ export interface Shown {
   readonly atMs: number;
   readonly device: string;
   readonly innerId: string;
+  /** Who wrote it. */
+  readonly sender: string;
+}
+
+/** The person of a device wants nothing of somebody, or something again. */
+export interface Blocked {
+  readonly kind: 'blocked';
+  readonly atMs: number;
+  readonly device: string;
+  readonly user: string;
+  readonly isBlocked: boolean;
+}
+
+/** What a process holds of one kind, and what it may hold: measured again and again, and at the end. */
+export interface Held {
+  readonly kind: 'held';
+  readonly atMs: number;
+  readonly process: string;
+  readonly what: string;
+  readonly count: number;
+  readonly bound: number;
+  /** All has drained. */
+  readonly isAtRest: boolean;
 }
 
 /** A device was told that something is missing, and that is all it will hear of it. */
@@ -217,10 +249,13 @@ export type HistoryLine =
   | Invoke
   | Ended
   | Sent
+  | SealedAnew
   | Accepted
   | GaveUp
   | Stored
   | Shown
+  | Blocked
+  | Held
   | Missing
   | CursorMoved
   | Acknowledged

@@ -1,5 +1,7 @@
 /** Door of the checkers: a history, and what is judged about it. */
 export * from './history.ts';
+export { blockedHidden, everBlocked } from './blocked.ts';
+export { bounded } from './bounded.ts';
 export { fifo } from './fifo.ts';
 export { intentsEnd } from './intents.ts';
 export { live } from './live.ts';

@@ -46,12 +46,11 @@ function raise(highest: Map<string, number>, key: string, to: number): void {
 
 /** Nobody reads what was sealed when they were no members: not before they came, not after they went. */
 export function membersOnly(history: History): readonly Violation[] {
-  const meant = new Map(
-    linesOf(history, 'sent').map(({ device, innerId, recipients }) => [
-      `${device} ${innerId}`,
-      new Set(recipients),
-    ]),
-  );
+  const meant = new Map<string, Set<string>>();
+  for (const line of [...linesOf(history, 'sent'), ...linesOf(history, 'sealedAnew')]) {
+    const key = `${line.device} ${line.innerId}`;
+    meant.set(key, new Set([...(meant.get(key) ?? []), ...line.recipients]));
+  }
   return linesOf(history, 'stored').flatMap(({ device, senderDevice, innerId, conversation, n }) =>
     meant.get(`${senderDevice} ${innerId}`)?.has(device) === false
       ? [

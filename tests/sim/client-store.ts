@@ -24,11 +24,17 @@ export interface WatchedParts {
   readonly device: string;
   readonly user: string;
   readonly nameOf: (deviceIdOrRidHex: string) => string;
-  /** Inner ids of own messages by row id; outlives the process, as the rows do. */
-  readonly ownMessages: Map<number, string>;
+  /** Own messages by row id; outlives the process, as the rows do. */
+  readonly ownMessages: OwnMessages;
   /** Ids of the envelope keys that it ever had, in hex; outlives the process. */
   readonly knownKeys: Set<string>;
 }
+
+/** Inner id of a message, and the devices that it was sealed for. */
+export type OwnMessages = Map<
+  number,
+  { readonly innerId: string; readonly recipients: readonly string[] }
+>;
 
 type Line = (atMs: number) => HistoryLine;
 
@@ -45,17 +51,25 @@ export function watchedStore(parts: WatchedParts): ClientStore {
   >();
   let failed: number[] = [];
   let cursor: { storeId: string; from: number; seq: number } | undefined;
+  /** Where a gap begins whose cursor is not moved yet: that says of which log it is. */
+  let gap: { readonly storeId: string; readonly from: number } | undefined;
 
   const gaveUp = (messageId: number | undefined, rid: Uint8Array, reason: string): void => {
-    const innerId = messageId === undefined ? undefined : ownMessages.get(messageId);
-    if (innerId === undefined) return;
-    const recipient = nameOf(hex(rid));
-    lines.push((atMs) => ({ kind: 'gaveUp', atMs, device, innerId, recipient, reason }));
+    const own = messageId === undefined ? undefined : ownMessages.get(messageId);
+    if (own === undefined) return;
+    const { innerId } = own;
+    const one = nameOf(hex(rid));
+    // A post has one row for all who read the channel.
+    const isDevice = own.recipients.includes(one);
+    for (const recipient of isDevice ? [one] : own.recipients) {
+      lines.push((atMs) => ({ kind: 'gaveUp', atMs, device, innerId, recipient, reason }));
+    }
   };
   const settle = (): void => {
     const atMs = nowMs();
     for (const [id, message] of sent) {
-      ownMessages.set(id, message.innerId);
+      const { innerId, recipients } = message;
+      ownMessages.set(id, { innerId, recipients });
       tell({ kind: 'sent', atMs, device, user, ...message });
     }
     if (failed.length > 0) {
@@ -71,6 +85,7 @@ export function watchedStore(parts: WatchedParts): ClientStore {
     sent = new Map();
     failed = [];
     cursor = undefined;
+    gap = undefined;
   };
 
   return {
@@ -124,8 +139,14 @@ export function watchedStore(parts: WatchedParts): ClientStore {
       add(entry, at) {
         inner.outbox.add(entry, at);
         if (entry.messageId === undefined) return;
-        const recipients = entry.targets.map(({ rid }) => nameOf(hex(rid)));
+        const rids = entry.post?.readers ?? entry.targets.map(({ rid }) => rid);
+        const recipients = rids.map((rid) => nameOf(hex(rid)));
         const message = sent.get(entry.messageId);
+        const own = ownMessages.get(entry.messageId);
+        if (message === undefined && own !== undefined) {
+          const { innerId } = own;
+          lines.push((atMs) => ({ kind: 'sealedAnew', atMs, device, innerId, recipients }));
+        }
         if (message === undefined) return;
         message.recipients.push(...recipients);
         if (entry.about !== undefined) message.epoch = Number(entry.about.epoch);
@@ -140,18 +161,32 @@ export function watchedStore(parts: WatchedParts): ClientStore {
         return messageIds;
       },
     },
+    tokens: {
+      ...inner.tokens,
+      block(userId, blockedMs) {
+        inner.tokens.block(userId, blockedMs);
+        lines.push((atMs) => ({ kind: 'blocked', atMs, device, user: userId, isBlocked: true }));
+      },
+      unblock(userId) {
+        inner.tokens.unblock(userId);
+        lines.push((atMs) => ({ kind: 'blocked', atMs, device, user: userId, isBlocked: false }));
+      },
+    },
     inbox: {
       ...inner.inbox,
       putCursor(log, moved) {
         inner.inbox.putCursor(log, moved);
+        const begun = gap;
+        gap = undefined;
         if (log.length > 0) return;
         const storeId = hex(moved.storeId);
-        const from = cursor?.storeId === storeId ? cursor.from : moved.seq;
+        const first = begun?.storeId === storeId ? begun.from : moved.seq;
+        const from = cursor?.storeId === storeId ? cursor.from : first;
         cursor = { storeId, from, seq: moved.seq };
       },
       addGap(storeId, from, to, at) {
         inner.inbox.addGap(storeId, from, to, at);
-        cursor = { storeId: hex(storeId), from, seq: to };
+        gap = { storeId: hex(storeId), from };
         lines.push((atMs) => ({
           kind: 'missing',
           atMs,

@@ -4,7 +4,7 @@
  */
 import { QpcClient, type ClientEvent } from '@quicprochat/client-lib';
 import { openStore, type ClientStore, type ParkedRow } from '@quicprochat/client-lib/store';
-import { watchedStore, type ClientCrashPoint } from './client-store.ts';
+import { watchedStore, type ClientCrashPoint, type OwnMessages } from './client-store.ts';
 import { imageOf, removeFiles, type FileImage } from './disk.ts';
 import { FaultyTransport } from './network.ts';
 import type { Surroundings } from './node.ts';
@@ -31,8 +31,7 @@ interface Life {
 export class SimClient {
   readonly parts: ClientParts;
   readonly clock: ClockError;
-  /** Inner ids of own messages by row id. */
-  readonly ownMessages = new Map<number, string>();
+  readonly ownMessages: OwnMessages = new Map();
   readonly #knownKeys: Set<string>;
   readonly #around: Surroundings;
   readonly #nameOf: (deviceIdOrRidHex: string) => string;
@@ -79,6 +78,10 @@ export class SimClient {
   }
   get process(): Process {
     return this.#alive().process;
+  }
+  /** Its database. Throws while it is down. */
+  get path(): string {
+    return this.#alive().path;
   }
   /**
    * Rows that wait for what may still come. One for a key that was dropped since waits for its sender to

@@ -45,7 +45,7 @@ export class Cluster implements Disposable {
   readonly network: MemoryNetwork;
   readonly nodes: readonly SimNode[];
   readonly clients: readonly SimClient[];
-  readonly ledger = new NodeLedger();
+  readonly ledger: NodeLedger;
   readonly violations: Violation[] = [];
   readonly slowDisks = new Set<string>();
   /** Hosts that take what is sent to them only after this long (ms). */
@@ -66,6 +66,7 @@ export class Cluster implements Disposable {
     this.#seedText = seedText;
     this.#only = only;
     this.mix = mix;
+    this.ledger = new NodeLedger(mix.ttlMs !== undefined);
     this.scheduler = scheduler;
     this.trace = new Trace(scheduler, onLine);
     this.#random = this.randomOf('cluster');
@@ -89,10 +90,11 @@ export class Cluster implements Disposable {
         this.slowDisks.has(host)
           ? random.between(commitMs.slowLow, commitMs.slowHigh)
           : random.between(commitMs.low, commitMs.high),
+      ttlMs: mix.ttlMs,
       crashShare: (point) => (this.#isHealed ? 0 : (mix.crashes[point] ?? 0)),
     };
     this.nodes = world.nodes.map((node) => {
-      const parts = nodeParts(node, world.nodes, nodeConfig(node.domain));
+      const parts = nodeParts(node, world.nodes, nodeConfig(node.domain, mix.limits));
       return new SimNode(parts, node.image, around, {
         clock: this.#clockError(),
         observer: {

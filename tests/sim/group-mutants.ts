@@ -190,6 +190,8 @@ export const groupMutants: readonly Mutant[] = [
     name: 'old-keys-dropped',
     what: 'a member drops the keys of an epoch when it enters the next one',
     mixes: ['groups', 'groups-fast'],
-    edits: [{ file: 'client-lib/mls/suite.ts', from: '  epochsHeldMax: 64,', to: '  epochsHeldMax: 0,' }],
+    edits: [
+      { file: 'client-lib/mls/suite.ts', from: '  epochsHeldMax: 64,', to: '  epochsHeldMax: 0,' },
+    ],
   },
 ];

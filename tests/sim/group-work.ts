@@ -83,6 +83,25 @@ export const groupActions: readonly GroupAction[] = changes.map(([name, weight, 
   },
 }));
 
+/** Every group of more devices than this has to have a channel: all of them, or none of a run's. */
+const directDevices = [1, 32] as const;
+
+/**
+ * Who made a conversation moves the bound above which messages are posted: its members then make a channel,
+ * or end it, while everybody talks.
+ */
+export const channelMode: GroupAction = {
+  name: 'channel mode',
+  weight: 0,
+  async run({ one, client, random }) {
+    const own = client
+      .conversations()
+      .filter(({ creator, ended }) => creator === one.parts.userId && ended === undefined);
+    if (own.length === 0) return;
+    await client.updateMetadata(random.pick(own).id, { directDevices: random.pick(directDevices) });
+  },
+};
+
 function usersOf({ clients }: Cluster): string[] {
   return [...new Set(clients.map(({ parts }) => parts.userId))];
 }

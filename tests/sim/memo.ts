@@ -138,12 +138,31 @@ export function cheapenDatabases(): void {
     return lateStatement(() => Reflect.apply(prepare, this, [sql]));
   };
   prototype.key = () => undefined;
-  prototype.pragma = function plain(this: unknown, text, options) {
+  prototype.pragma = function plain(this: OpenDatabase, text, options) {
+    opened.set(this.name, new WeakRef(this));
     if (/^(cipher|legacy|key) *=/.test(text)) return undefined;
     return Reflect.apply(pragma, this, options === undefined ? [text] : [text, options]);
   };
 }
 let isPlain = false;
+
+interface OpenDatabase {
+  /** Its path. */
+  readonly name: string;
+  readonly open: boolean;
+  prepare(sql: string): Statement;
+}
+/** By path; a client's file can be read through its own connection only. */
+const opened = new Map<string, WeakRef<OpenDatabase>>();
+
+/** One number out of a database that this process has open. Throws when it is closed. */
+export function numberIn(path: string, sql: string): number {
+  const db = opened.get(path)?.deref();
+  if (db?.open !== true) throw new Error(`${path}: not open`);
+  const statement = db.prepare(sql);
+  statement.pluck();
+  return Number(statement.get());
+}
 
 interface Statement {
   pluck(): unknown;

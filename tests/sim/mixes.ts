@@ -58,6 +58,14 @@ export interface Mix {
   readonly groups: number;
   /** Share of these that another one follows at once: commits that meet. */
   readonly meets: number;
+  /** Share of changes between channel and direct mode among all operations. */
+  readonly channels: number;
+  /** Share of blocks, their ends and typing among all operations. */
+  readonly people: number;
+  /** Messages of clients live so long at nodes (ms), drawn for each; undefined: 30 days. */
+  readonly ttlMs?: readonly [number, number];
+  /** Limits of all nodes, as lines of their configuration. */
+  readonly limits: string;
   /** Share of bursts among the sends. */
   readonly bursts: number;
   /** Largest piece of a write that travels as one (bytes). */
@@ -81,6 +89,9 @@ const base: Omit<Mix, 'name' | 'what'> = {
   thinkMs: 250,
   groups: 0,
   meets: 0.6,
+  channels: 0,
+  people: 0,
+  limits: '',
   bursts: 0.05,
   chunkBytes: Number.POSITIVE_INFINITY,
   nights: 0,
@@ -264,6 +275,39 @@ export const mixes: readonly Mix[] = [
     groups: 0.06,
     events: { restoreOneNode: 20_000, cutNodes: 20_000, killClient: 10_000 },
     nights: 1,
+  }),
+  mix('channels', 'conversations get a channel and lose it while all talk', { channels: 0.05 }),
+  mix('channels-kills', 'the same; nodes and clients are killed and lose each other', {
+    channels: 0.05,
+    events: { killNode: 9_000, killClient: 6_000, cutNodes: 12_000, cutClient: 8_000 },
+    downMs: [200, 20_000],
+  }),
+  mix('channels-crash-points', 'the same; nodes and clients die around their commits', {
+    channels: 0.05,
+    crashes: {
+      'node:before-commit': 0.002,
+      'node:after-commit-before-reply': 0.003,
+      'node:after-reply': 0.002,
+      'client:before-commit': 0.005,
+      'client:after-commit': 0.01,
+    },
+  }),
+  mix('channels-groups', 'the same; everybody changes groups as well', {
+    channels: 0.04,
+    groups: 0.04,
+  }),
+  mix('blocked', 'people block each other and take it back, and type', { people: 0.15 }),
+  mix('blocked-full', 'the same; inboxes take four rows of strangers, and clients are away', {
+    people: 0.15,
+    limits: '[limits]\ninbox_stranger_rows = 4',
+    events: { cutClient: 4_000, killClient: 8_000 },
+    downMs: [500, 30_000],
+  }),
+  mix('short-lived', 'messages live for a minute; nodes lose each other, clients their node', {
+    ttlMs: [20_000, 120_000],
+    events: { cutNodes: 10_000, cutClient: 2_000, killClient: 20_000 },
+    downMs: [5_000, 150_000],
+    thinkMs: 500,
   }),
   mix('lost-disks-apart', 'nodes go on with a backup and hear nothing of the others at first', {
     events: { restoreNodeApart: 18_000, killClient: 8_000 },

@@ -48,6 +48,8 @@ export interface SimChannelParts {
   readonly dies: (point: NodeCrashPoint) => boolean;
   /** Whether this run has deaths at this point at all. */
   readonly mayDie?: (point: NodeCrashPoint) => boolean;
+  /** What is asked instead of what a caller asks. */
+  readonly changed?: (request: OperationRequest) => OperationRequest;
   /** A transaction is on disk. */
   readonly onCommit: (requests: readonly OperationRequest[], outcome: BatchOutcome) => void;
   /** Its callers were told. */
@@ -82,10 +84,12 @@ export class SimChannel implements StoreChannel {
     if (this.#isClosed) {
       return Promise.reject(new UnavailableError('DRAINING', 'the store is closed'));
     }
+    // The signature of `call` pairs name and arguments; they are copied as on the way to a thread.
+    const asked = { name, args: pack(args).value } as unknown as OperationRequest;
+    const request = this.#parts.changed?.(asked) ?? asked;
     return new Promise((resolve, reject) => {
       this.#waiting.push({
-        // The signature of `call` pairs name and arguments; they are copied as on the way to a thread.
-        request: { name, args: pack(args).value } as unknown as OperationRequest,
+        request,
         // The operation of this name returned it.
         resolve: (value) => resolve(value as OperationResult<N>),
         reject,

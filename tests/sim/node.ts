@@ -15,6 +15,7 @@ import { imageOf, removeFiles, type Disk, type FileImage } from './disk.ts';
 import { FaultyTransport, type CallFaults } from './network.ts';
 import { SimChannel, type NodeCrashPoint } from './node-store.ts';
 import { Process, SimRandom, type ClockError, type LogSink } from './process.ts';
+import { shortLived } from './short-lives.ts';
 import type { Scheduler } from './scheduler.ts';
 import type { Trace } from './trace.ts';
 
@@ -41,6 +42,8 @@ export interface Surroundings {
   readonly callFaults: (host: string) => CallFaults;
   readonly commitMs: (host: string, random: SimRandom) => number;
   readonly crashShare: (point: string) => number;
+  /** See Mix. */
+  readonly ttlMs?: readonly [number, number] | undefined;
 }
 
 export interface NodeObserver {
@@ -119,7 +122,8 @@ export class SimNode {
   async start(): Promise<void> {
     if (this.#life !== undefined) return;
     const { domain, key, secrets, config, peers } = this.parts;
-    const { seed, scheduler, network, disk, trace, onLog, callFaults, commitMs } = this.#around;
+    const { seed, scheduler, network, disk, trace, onLog, callFaults, commitMs, ttlMs } =
+      this.#around;
     this.#lives += 1;
     const random = new SimRandom(seed, domain, this.#lives);
     const process = new Process(domain, scheduler, {
@@ -139,6 +143,9 @@ export class SimNode {
       commitMs: () => commitMs(domain, storeRandom),
       dies: (point) => this.#dies(point, storeRandom),
       mayDie: (point) => this.#around.crashShare(point) > 0,
+      ...(ttlMs && {
+        changed: (request) => shortLived(request, Math.round(storeRandom.between(...ttlMs))),
+      }),
       onCommit: (requests, outcome) => {
         trace.note(domain, 'commit', summary(requests, outcome));
         this.#observer?.committed(this, requests, outcome, false);

@@ -6,8 +6,9 @@ import { QpcError } from '@quicprochat/proto';
 import type { QpcClient } from '@quicprochat/client-lib';
 import type { Cluster } from './cluster.ts';
 import type { SimClient } from './client.ts';
-import { groupActions } from './group-work.ts';
+import { channelMode, groupActions } from './group-work.ts';
 import type { Mix } from './mixes.ts';
+import { peopleActions } from './people-work.ts';
 import type { SimRandom } from './process.ts';
 
 /** An operation that takes longer counts as unknown (ms); its work may go on. */
@@ -65,6 +66,8 @@ const actions: readonly Action[] = [
     async run({ cluster, one, client, op, random }) {
       // Its node would be the only hub, and forget the group.
       if (cluster.mix.events.restoreOneNode !== undefined) return;
+      // An invitation that expired comes again after a day.
+      if (cluster.mix.ttlMs !== undefined) return;
       const users = [...new Set(cluster.clients.map(({ parts }) => parts.userId))];
       const others = users.filter((userId) => userId !== one.parts.userId);
       const members = others.filter(() => random.chance(0.4));
@@ -76,6 +79,7 @@ const actions: readonly Action[] = [
     name: 'add',
     weight: 0.4,
     async run({ cluster, one, client, random }) {
+      if (cluster.mix.ttlMs !== undefined) return;
       const own = client.conversations().filter(({ creator }) => creator === one.parts.userId);
       if (own.length === 0) return;
       const { id } = random.pick(own);
@@ -104,6 +108,7 @@ const weightOf = (list: readonly Action[]): number =>
   list.reduce((sum, { weight }) => sum + weight, 0);
 const totalWeight = weightOf(actions);
 const groupWeight = weightOf(groupActions);
+const peopleWeight = weightOf(peopleActions);
 
 async function send({ client, op, one, random }: Context, count: number): Promise<void> {
   const conversations = client.conversations().filter(({ ended }) => ended === undefined);
@@ -118,13 +123,14 @@ async function read({ cluster, one, client }: Context): Promise<void> {
   const enough = new AbortController();
   const timer = process.runtime.clock.timer(readWaitMs, () => enough.abort());
   let count = 0;
-  for await (const { id } of client.messages({ signal: enough.signal })) {
+  for await (const { id, senderUserId } of client.messages({ signal: enough.signal })) {
     if (process.isDead) return;
     cluster.trace.tell({
       kind: 'shown',
       atMs: cluster.trace.nowMs,
       device: one.name,
       innerId: Buffer.from(id).toString('hex'),
+      sender: senderUserId,
     });
     count += 1;
     if (count === readMessages) break;
@@ -135,6 +141,11 @@ async function read({ cluster, one, client }: Context): Promise<void> {
 function choose(random: SimRandom, mix: Mix, isMeeting: boolean): Action {
   if (isMeeting || random.chance(mix.groups)) {
     return pickByWeight(groupActions, random.share() * groupWeight);
+  }
+  // Mixes without these draw nothing for them.
+  if (mix.channels > 0 && random.chance(mix.channels)) return channelMode;
+  if (mix.people > 0 && random.chance(mix.people)) {
+    return pickByWeight(peopleActions, random.share() * peopleWeight);
   }
   const action = pickByWeight(actions, random.share() * totalWeight);
   return action.name === 'send' && random.chance(mix.bursts) ? burst : action;
