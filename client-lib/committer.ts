@@ -38,7 +38,7 @@ import type { GroupPull } from './group-pull.ts';
 import type { GroupWalker } from './group-walker.ts';
 import { callSubmit, type SubmitAnswer } from './hub-calls.ts';
 import { isOfEpoch, isTemporary } from './commit-refusals.ts';
-import { giveBack } from './hub-repair.ts';
+import type { HubRepair } from './hub-repair.ts';
 import { fetchInvitees, type InvitationParts, type Invitee } from './invitation.ts';
 import type { EvidenceExchange } from './kt/evidence-exchange.ts';
 import { refreshKeys } from './fresh-keys.ts';
@@ -72,6 +72,7 @@ export interface CommitterParts extends FirstCommitParts {
   readonly tokens: Pick<DeliveryTokens, 'forInvitees'>;
   readonly walker: GroupWalker;
   readonly pull: GroupPull;
+  readonly repair: Pick<HubRepair, 'giveBack'>;
   readonly leaves: Leaves;
   readonly userId: string;
 }
@@ -425,7 +426,7 @@ export class Committer {
 
   /** Asks the hub once, with the same bytes as ever, and applies what it answers. */
   async #submit(pending: PendingRow): Promise<Outcome> {
-    const { pull } = this.#parts;
+    const { pull, repair } = this.#parts;
     const { groupId } = pending;
     const { signal } = this.#stop;
     await registerGroup(this.#parts, groupId, signal);
@@ -455,7 +456,7 @@ export class Committer {
     if (walk.invalid.length > 0) await this.#reject(pending, walk);
     else {
       const { hub } = fromBinary(SubmitCommitRequestSchema, pending.request);
-      await giveBack(this.#parts, { groupId, hub, head: walk.head }, signal);
+      await repair.giveBack({ groupId, hub, head: walk.head }, signal);
     }
     const rounds = (this.#fruitless.get(key) ?? 0) + 1;
     this.#fruitless.set(key, rounds);

@@ -18,6 +18,7 @@ import type { GroupWalker } from './group-walker.ts';
 import type { Freshness, LogView, Walk } from './group-log.ts';
 import { logBehind } from './hub-calls.ts';
 import { UnknownHubError, type HubKeys } from './hub-keys.ts';
+import type { HubRepair } from './hub-repair.ts';
 import { KeyedWork } from './keyed-work.ts';
 import type { Caller } from './link.ts';
 import { CredentialError } from './mls/index.ts';
@@ -44,6 +45,8 @@ export interface GroupPullParts {
   readonly contacts: Contacts;
   readonly hubKeys: HubKeys;
   readonly caller: Caller;
+  /** Gives hubs back what they lost. */
+  readonly repair: Pick<HubRepair, 'want'>;
 }
 
 export class GroupPull {
@@ -135,19 +138,31 @@ export class GroupPull {
         let walk: Walk | undefined;
         // Which siblings an entry rejects may stand on the page before it.
         let carried: readonly GroupControl[] = [];
+        let newest: number | undefined;
         for await (const page of logBehind(caller, place, signal)) {
+          for (const { entry } of page) {
+            newest = Math.max(newest ?? 0, parseEntry(entry?.entry).epoch);
+          }
           const controls = [...carried, ...page];
           walk = await this.take(groupId, controls, signal);
           carried = passedOver(controls, walk);
         }
+        // A hub that does not know the newest entry here shows its log from the start.
+        if (newest !== undefined && newest < view.head.epoch) this.#giveBack(view, hub);
         // All that is kept was read, and none of it goes on where this device stands.
         if (walk?.isBeyond === true && walk.steps.length === 0) await this.#lose(groupId);
         return walk;
       } catch (error) {
+        if (hasReason(error, 'UNKNOWN_GROUP')) this.#giveBack(view, hub);
         if (hub === last || !(error instanceof QpcError)) throw error;
       }
     }
     return undefined;
+  }
+
+  /** Hubs of three have it from each other. */
+  #giveBack({ group: { groupId, hubs }, head }: LogView, hub: string): void {
+    if (hubs.length === 1) this.#parts.repair.want({ groupId, hub, head });
   }
 
   #lose(groupId: Uint8Array): Promise<void> {

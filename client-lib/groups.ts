@@ -2,7 +2,7 @@
  * The parts that keep this device in the logs of its groups, wired: rows of hubs in, own changes out, reading
  * what is missing, the schedule of new keys. Knows the wiring and the order of start and stop only.
  */
-import { deviceIdOf, QpcError } from '@quicprochat/proto';
+import { deviceIdOf, parseUserId, QpcError } from '@quicprochat/proto';
 import { ChannelDuty } from './channel-duty.ts';
 import { Committer } from './committer.ts';
 import { ControlRows, type ControlRowsParts } from './control-rows.ts';
@@ -12,6 +12,7 @@ import { GroupPull } from './group-pull.ts';
 import { GroupWalker } from './group-walker.ts';
 import { HubKeys } from './hub-keys.ts';
 import type { InvitationParts } from './invitation.ts';
+import { HubRepair } from './hub-repair.ts';
 import type { EvidenceExchange } from './kt/evidence-exchange.ts';
 import type { Logs } from './kt/logs.ts';
 import { Leaves } from './leaves.ts';
@@ -46,6 +47,7 @@ export class Groups {
   readonly committer: Committer;
   readonly leaves: Leaves;
   readonly pull: GroupPull;
+  readonly repair: HubRepair;
   readonly rekeys: Rekeys;
   readonly resyncs: Resyncs;
   readonly revocations: Revocations;
@@ -77,7 +79,10 @@ export class Groups {
     const { standings } = this;
     const onLost = (): void => this.resyncs.wake();
     const walker = new GroupWalker({ ...parts, hubKeys, standings, onLost, onMoved });
-    this.pull = new GroupPull({ ...parts, hubKeys, walker });
+    const { domain } = parseUserId(parts.userId);
+    this.repair = new HubRepair({ ...parts, domain });
+    const { repair } = this;
+    this.pull = new GroupPull({ ...parts, hubKeys, walker, repair });
     const onJoined = (groupId: Uint8Array): void => this.pull.joined(groupId);
     this.rows = new ControlRows({ ...parts, hubKeys, walker, onMoved, onJoined });
     const onIntents = (): void => this.committer.kick();
@@ -91,6 +96,7 @@ export class Groups {
     this.resyncs = new Resyncs({
       ...{ ...parts, hubKeys, walker, standings, onMoved, identity },
       pull: this.pull,
+      repair,
     });
     this.rekeys = new Rekeys({ ...parts, onIntents });
     const onBehind = (groupId: Uint8Array): void => this.pull.want(groupId);
@@ -101,6 +107,7 @@ export class Groups {
       hubKeys,
       walker,
       pull: this.pull,
+      repair,
       leaves: this.leaves,
     });
   }
@@ -126,17 +133,20 @@ export class Groups {
     await this.standings.stop();
     await this.committer.stop();
     await this.pull.stop();
+    await this.repair.stop();
     await Promise.all(this.#asking.values());
   }
 
   get isIdle(): boolean {
-    const { pull, committer, revocations } = this;
-    return pull.isIdle && committer.isIdle && revocations.isIdle && this.#asking.size === 0;
+    const { pull, repair, committer, revocations } = this;
+    const isQuiet = pull.isIdle && repair.isIdle && revocations.isIdle;
+    return isQuiet && committer.isIdle && this.#asking.size === 0;
   }
   /** Resolves when nothing is read, asked for or committed; intents may rest. */
   async idle(): Promise<void> {
     await this.revocations.idle();
     await this.pull.idle();
+    await this.repair.idle();
     await this.committer.idle();
     await this.forks.idle();
     await this.standings.idle();

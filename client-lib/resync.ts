@@ -33,6 +33,7 @@ import { resolveKeys } from './fresh-keys.ts';
 import { groupEvents } from './group-events.ts';
 import { openJoinState } from './group-info.ts';
 import type { GroupPull } from './group-pull.ts';
+import type { HubRepair } from './hub-repair.ts';
 import { controlOf, headOf, type GroupWalker } from './group-walker.ts';
 import { callGroupInfo, callSubmit, logBehind, type SubmitAnswer } from './hub-calls.ts';
 import type { HubKeys } from './hub-keys.ts';
@@ -81,6 +82,7 @@ export interface ResyncsParts {
   readonly hubKeys: HubKeys;
   readonly walker: GroupWalker;
   readonly pull: GroupPull;
+  readonly repair: Pick<HubRepair, 'want'>;
   readonly standings: Pick<Standings, 'cameBack'>;
   readonly identity: Identity;
   readonly signatureKey: SignatureKey;
@@ -249,7 +251,7 @@ export class Resyncs {
 
   /** The end of the log, and what its hub keeps of it. Throws ResyncError, and what the hub answers. */
   async #place(group: MlsGroup, head: ParsedEntry): Promise<JoinPlace> {
-    const { store, caller } = this.#parts;
+    const { store, caller, repair } = this.#parts;
     const { signal } = this.#stop;
     const { groupId } = group;
     const key = store.resync.joinKey(groupId);
@@ -262,6 +264,7 @@ export class Resyncs {
           last = page.at(-1)?.entry ?? last;
         }
         const tip = await this.#verified(last, group);
+        if (tip.epoch < head.epoch && group.hubs.length === 1) repair.want({ groupId, hub, head });
         if (tip.epoch < head.epoch) throw new ResyncError('HUB_BEHIND', `${hub} lost entries`);
         const info = await callGroupInfo(caller, { hub, groupId, after: tip.hash }, signal);
         if (info.sealed.length === 0 || info.hasMore || !sameBytes(info.entry, tip.hash)) {

@@ -74,6 +74,11 @@ export class TestHub {
     this.#logs.set(hex(group), { domain: this.#log(group).domain, entries: [...entries] });
   }
 
+  /** The group never was. */
+  forget(group: Uint8Array): void {
+    this.#logs.delete(hex(group));
+  }
+
   /** What it keeps of a group for members that lost their place; another one, for a hub that lies. */
   infoOf(group: Uint8Array): HubInfo {
     return this.#infos.get(hex(group)) ?? { entry: new Uint8Array(0), bytes: new Uint8Array(0) };
