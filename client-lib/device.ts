@@ -464,7 +464,8 @@ export class Device {
     await this.#receiver.retryParked(
       (row) =>
         row.reason === 'UNKNOWN_USER' &&
-        row.waitsFor.split(' ').some((userId) => userIds.includes(userId)),
+        row.waitsFor.split(' ').some((userId) => userIds.includes(userId)) &&
+        this.#lookup.isThrough(row.waitsFor),
     );
   }
 

@@ -497,7 +497,10 @@ function buildParts(device: TestDevice, events: EventBus): Parts {
     runtime,
     contacts,
     caller,
-    onFound: () => receiver.retryParked((row) => row.reason === 'UNKNOWN_USER'),
+    onFound: () =>
+      receiver.retryParked(
+        (row) => row.reason === 'UNKNOWN_USER' && lookup.isThrough(row.waitsFor),
+      ),
     onRefused: (userIds, reason) => receiver.refuseUsers(userIds, reason),
   });
   const conversations = new Conversations({

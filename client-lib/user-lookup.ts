@@ -49,6 +49,14 @@ export class UserLookup {
     this.#running ??= this.#run();
   }
 
+  /**
+   * Whether a row that waits for these people (user ids, separated by spaces) may be tried again: none of them is
+   * still to be looked up. A Welcome to a thousand would be opened a thousand times otherwise.
+   */
+  isThrough(waitsFor: string): boolean {
+    return !waitsFor.split(' ').some((userId) => this.#wanted.has(userId));
+  }
+
   get isIdle(): boolean {
     return this.#running === undefined;
   }
