@@ -94,6 +94,8 @@ export class Committer {
   /** Groups that are worked at, or rest, by id in hex. */
   readonly #working = new Map<string, Promise<void>>();
   readonly #resting = new Map<string, { cancel(): void }>();
+  /** Woken while they were worked at: what was looked at may be old by the time they rest. */
+  readonly #woken = new Set<string>();
   readonly #failures = new Map<string, number>();
   /** Answers in a row after which a commit was neither accepted nor lost. */
   readonly #fruitless = new Map<string, number>();
@@ -216,7 +218,11 @@ export class Committer {
 
   #work(groupId: Uint8Array): void {
     const key = hex(groupId);
-    if (!this.#isStarted || this.#working.has(key)) return;
+    if (!this.#isStarted) return;
+    if (this.#working.has(key)) {
+      this.#woken.add(key);
+      return;
+    }
     if (this.#working.size >= committerLimits.groups) return;
     this.#resting.get(key)?.cancel();
     this.#resting.delete(key);
@@ -228,7 +234,9 @@ export class Committer {
       })
       .finally(() => {
         this.#working.delete(key);
+        const isWoken = this.#woken.delete(key);
         if (!this.#isStarted) return;
+        if (isWoken) this.wake(groupId);
         // Others may have waited for a place, and this group may have got an intent at the last moment.
         for (const other of this.#parts.store.groupLog.busyGroups()) {
           if (!this.#resting.has(hex(other))) this.#work(other);
@@ -242,9 +250,11 @@ export class Committer {
       // Asked for inside of a transaction's end: whoever did that goes on first.
       await Promise.resolve();
       if (!this.#isStarted) return;
+      this.#woken.delete(key);
       const outcome = await this.#step(groupId, key);
-      if (outcome === 'idle' || !this.#isStarted) return;
-      if (outcome === 'again') continue;
+      if (!this.#isStarted) return;
+      if (outcome === 'again' || this.#woken.has(key)) continue;
+      if (outcome === 'idle') return;
       this.#restFor(outcome, groupId, key);
       return;
     }

@@ -30,6 +30,7 @@ import {
   type SignatureKey,
 } from './mls/index.ts';
 import { firstRekey } from './rekeys.ts';
+import type { RemovalWatch } from './removal-watch.ts';
 import { markOf, never, park, Unopened } from './row-verdict.ts';
 import { openWelcome } from './shared-welcome.ts';
 import type { ClientStore, EnvelopeKey, InboxRow } from './store/store.ts';
@@ -46,6 +47,9 @@ export interface ControlRowsParts {
   readonly contacts: Contacts;
   readonly hubKeys: Pick<HubKeys, 'of' | 'isFresh'>;
   readonly walker: GroupWalker;
+  readonly removals: Pick<RemovalWatch, 'saw'>;
+  /** At the end of this log is what nobody applies: it is to be read. */
+  readonly onJunk: (groupId: Uint8Array) => void;
   readonly rid: Uint8Array;
   readonly userId: string;
   readonly cards?: FirstContactRules['cards'];
@@ -79,8 +83,8 @@ export class ControlRows {
     const groupId = entry.group;
     const prepared = await this.#walk(groupId, control, batch);
     if (prepared === undefined) {
-      // Who was removed hears no more of it; who is not in it yet may be soon.
-      if (batch.group(groupId) !== undefined) return () => undefined;
+      // Who was removed hears no more of it, unless that was none; who is not in it yet may be soon.
+      if (batch.group(groupId) !== undefined) return this.#parts.removals.saw(batch, control);
       throw park('UNKNOWN_GROUP', groupId);
     }
     const { walk } = prepared;
@@ -90,6 +94,7 @@ export class ControlRows {
     if (walk.doubts.length > 0) return () => prepared.apply();
     const isTaken = walk.steps.length > 0 || walk.passed.length > 0;
     // Nobody can apply it, or it follows an entry that was passed over: both come to nothing.
+    if (walk.invalid.length > 0) this.#parts.onJunk(groupId);
     if (!isTaken) throw never(walk.invalid.length > 0 ? 'INVALID_COMMIT' : `EPOCH_LOST_${epoch}`);
     return () => prepared.apply();
   }

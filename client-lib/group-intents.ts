@@ -25,6 +25,8 @@ export type GroupIntent =
   | { readonly kind: 'leave' }
   /** The channel that its size asks for, or a fresh one for the one named (hex of its id). */
   | { readonly kind: 'channel'; readonly isDuty: true; readonly replaces?: string }
+  /** Fresh keys behind what nobody applies at the end of the log, while the group is in that epoch. */
+  | { readonly kind: 'overJunk'; readonly isDuty: true; readonly epoch: number }
   /** Fresh keys for this device and the group. `isDuty`: by the schedule. */
   | { readonly kind: 'rekey'; readonly isDuty?: boolean };
 
@@ -106,6 +108,8 @@ export function planOf(
     case 'leave':
       // Nobody can remove the own leaf: others do, once they were asked.
       throw new Error(`${ownUserId} cannot commit its own leave`);
+    case 'overJunk':
+      return group.epoch === BigInt(intent.epoch) ? { change: {}, isLast: true } : undefined;
     case 'rekey':
       return { change: {}, isLast: true };
   }

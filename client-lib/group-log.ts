@@ -173,6 +173,8 @@ export interface Step {
   readonly isOwn: boolean;
   /** User id of who committed. */
   readonly by: string;
+  /** Leaf indexes in the parent epoch. */
+  readonly removed: readonly number[];
 }
 
 export interface Walk extends LogView {
@@ -323,7 +325,14 @@ async function stepTo(
     // Any member can write another entry beside this commit, and all others judge it by that.
     const { publicKey } = await commitKeyOf(mls, pending);
     if (!same(publicKey, entry.entry.nextCommitPub)) return unsigned;
-    const step = { entry, control, ...acceptCommit(group, pending), isOwn: true, by: userId };
+    const step = {
+      entry,
+      control,
+      ...acceptCommit(group, pending),
+      isOwn: true,
+      by: userId,
+      removed: [],
+    };
     return { kind: 'step', step };
   }
   try {
@@ -333,7 +342,8 @@ async function stepTo(
     const done = await (isReturn ? mls.processReturn(group, bytes) : mls.process(group, bytes));
     if (done.kind !== 'commit') return unsigned;
     const { next, wipe, isSelfRemoved, sender } = done;
-    const step = { entry, control, next, wipe, isOwn: false, by: sender.userId };
+    const removed = done.removed.map(({ leafIndex }) => leafIndex);
+    const step = { entry, control, next, wipe, isOwn: false, by: sender.userId, removed };
     // Who is removed cannot make the next key, and needs none.
     if (isSelfRemoved) return { kind: 'step', step };
     // Its confirmation tag fits: whoever else gets so far has the same secrets, and sees the same.

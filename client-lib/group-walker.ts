@@ -31,6 +31,7 @@ import { walkLog, type Freshness, type LogView, type Step, type Walk } from './g
 import { UnknownHubError, type HubKeys } from './hub-keys.ts';
 import { askAgain, isToAskAgain } from './leave-again.ts';
 import { restoreGroup, type Mls, type MlsGroup } from './mls/index.ts';
+import { overJunkBefore, putOverJunk } from './junk-duty.ts';
 import { nextRekey } from './rekeys.ts';
 import type { Standings } from './standings.ts';
 import type { LossCause } from './store/resync-rows.ts';
@@ -158,9 +159,25 @@ export class GroupWalker {
     }
     if (removal !== undefined) this.#leave(batch, removal);
     const isLeftBehind = walk.isLeftBehind && walk.steps.length === 0;
+    if (walk.invalid.length > 0 && walk.doubts.length === 0) this.#standOver(batch, walk.group);
     if (isLeftBehind || this.#parts.standings.isAlone(walk.group)) {
       this.lose(batch, walk.group, 'BEHIND');
     }
+  }
+
+  /** Somebody has to commit, so that who comes back finds the group behind that junk. */
+  #standOver(batch: Batch, group: MlsGroup): void {
+    const { store, runtime, onMoved } = this.#parts;
+    const { groupId, epoch } = group;
+    if (!group.isActive || batch.conversationOfGroup(groupId)?.ended !== undefined) return;
+    const devices = group.members().length;
+    let isNew = false;
+    batch.write(() => {
+      isNew = putOverJunk(store, { groupId, epoch, devices }, batch.nowMs, runtime.random);
+    });
+    batch.after(() => {
+      if (isNew) onMoved(groupId);
+    });
   }
 
   #enter(
@@ -189,6 +206,9 @@ export class GroupWalker {
       this.#regain(batch, last.next);
       if (isToAskAgain(before, last.next)) askAgain(store, groupId, batch.nowMs);
       told.push(...this.#settlePendings(groupId, steps, batch.nowMs));
+      for (const id of overJunkBefore(store, groupId, last.next.epoch)) {
+        told.push(...this.end(id, 'SUPERSEDED', undefined, batch.nowMs));
+      }
       if (steps.some(({ isOwn }) => isOwn)) {
         const sentCount = batch.conversationOfGroup(groupId)?.sentCount ?? 0;
         store.groupLog.putRekey(nextRekey(groupId, sentCount, batch.nowMs, runtime.random));

@@ -17,6 +17,7 @@ import type { EvidenceExchange } from './kt/evidence-exchange.ts';
 import type { Logs } from './kt/logs.ts';
 import { Leaves } from './leaves.ts';
 import type { Caller } from './link.ts';
+import { RemovalWatch } from './removal-watch.ts';
 import { Rekeys } from './rekeys.ts';
 import { Resyncs } from './resync.ts';
 import { Revocations } from './revocations.ts';
@@ -27,7 +28,7 @@ import type { Writer } from './writer.ts';
 
 export interface GroupsParts extends Omit<
   ControlRowsParts,
-  'hubKeys' | 'walker' | 'tokens' | 'onMoved' | 'onJoined'
+  'hubKeys' | 'walker' | 'tokens' | 'removals' | 'onMoved' | 'onJoined' | 'onJunk'
 > {
   readonly writer: Writer;
   readonly cards?: InvitationParts['cards'] & FirstContactRules['cards'];
@@ -53,6 +54,7 @@ export class Groups {
   readonly revocations: Revocations;
   readonly forks: ForkWatch;
   readonly standings: Standings;
+  readonly removals: RemovalWatch;
   readonly channels: ChannelDuty;
   readonly #parts: GroupsParts;
   readonly #hubKeys: HubKeys;
@@ -75,6 +77,7 @@ export class Groups {
         this.pull.want(groupId);
         this.committer.wake(groupId);
       },
+      onRemoval: (groupId) => this.removals.want(groupId),
     });
     const { standings } = this;
     const onLost = (): void => this.resyncs.wake();
@@ -84,7 +87,18 @@ export class Groups {
     const { repair } = this;
     this.pull = new GroupPull({ ...parts, hubKeys, walker, repair });
     const onJoined = (groupId: Uint8Array): void => this.pull.joined(groupId);
-    this.rows = new ControlRows({ ...parts, hubKeys, walker, onMoved, onJoined });
+    const onJunk = (groupId: Uint8Array): void => this.pull.want(groupId);
+    this.removals = new RemovalWatch({
+      ...{ ...parts, hubKeys, standings, pull: this.pull },
+      onMoved: (groupId) => {
+        this.pull.want(groupId);
+        onMoved(groupId);
+      },
+    });
+    const { removals } = this;
+    this.rows = new ControlRows({
+      ...{ ...parts, hubKeys, walker, removals, onMoved, onJoined, onJunk },
+    });
     const onIntents = (): void => this.committer.kick();
     this.leaves = new Leaves({ ...parts, walker, onIntents });
     this.forks = new ForkWatch({
@@ -131,6 +145,7 @@ export class Groups {
     await this.revocations.stop();
     await this.forks.stop();
     await this.standings.stop();
+    await this.removals.stop();
     await this.committer.stop();
     await this.pull.stop();
     await this.repair.stop();
@@ -138,8 +153,8 @@ export class Groups {
   }
 
   get isIdle(): boolean {
-    const { pull, repair, committer, revocations } = this;
-    const isQuiet = pull.isIdle && repair.isIdle && revocations.isIdle;
+    const { pull, repair, committer, revocations, removals } = this;
+    const isQuiet = pull.isIdle && repair.isIdle && removals.isIdle && revocations.isIdle;
     return isQuiet && committer.isIdle && this.#asking.size === 0;
   }
   /** Resolves when nothing is read, asked for or committed; intents may rest. */
@@ -150,6 +165,7 @@ export class Groups {
     await this.committer.idle();
     await this.forks.idle();
     await this.standings.idle();
+    await this.removals.idle();
     await Promise.all(this.#asking.values());
   }
 

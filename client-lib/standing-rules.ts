@@ -32,6 +32,9 @@ export const standingLimits = {
   backRounds: 48,
   /** One device is told once in so long (ms) that an entry is not known here: nobody signed its question. */
   denyMs: minuteMs,
+  /** Who was removed looks at the log after this (ms), then after four times as long, and so on for 30 days. */
+  lookMs: 10 * minuteMs,
+  lookForMs: 30 * 24 * 60 * minuteMs,
 } as const;
 
 /**
@@ -63,6 +66,8 @@ export function decisionOf(
   nowMs: number,
 ): Standing['decision'] {
   const heard = counted(row, group, votes);
+  // One that says it applied the own removal is no reason not to ask the others.
+  if (isOwnRemoval(row, group)) return decide(row, heard, row.seenMs);
   return isReturn(row) ? decideReturn(row, heard) : decide(row, heard, nowMs);
 }
 
@@ -86,6 +91,17 @@ function decideReturn({ voters }: DoubtRow, votes: readonly VoteRow[]): Standing
 export const isReturn = ({ cause, askMs, round }: DoubtRow): boolean =>
   cause === 'APPLIED' && (askMs !== undefined || round > 0);
 
+/** The entry by which this device is out, and of which it has no more than a signature. */
+export const isOwnRemoval = ({ cause }: DoubtRow, group: MlsGroup): boolean =>
+  cause === 'OWN' && !group.isActive;
+
+/** When a device that is out looks at the log again; undefined: not any more. */
+export function nextLookMs(seenMs: number, nowMs: number): number | undefined {
+  const { lookMs, lookForMs } = standingLimits;
+  const sinceMs = Math.max(lookMs, nowMs - seenMs);
+  return sinceMs > lookForMs ? undefined : nowMs + 3 * sinceMs;
+}
+
 /**
  * Who applied an entry and is behind it does not go back on the word of whoever was removed since: nobody undoes
  * its own removal.
@@ -108,6 +124,16 @@ export function votersOf(before: MlsGroup, after: MlsGroup, by: string): readonl
     .filter(({ identityPub, userId }) => staying.has(hex(identityPub)) && userId !== by)
     .map(({ userId }) => userId);
   return [...new Set(users)];
+}
+
+/** Users with a device that a commit leaves in, without whose it is. */
+export function stayingUsers(
+  before: MlsGroup,
+  removed: readonly number[],
+  by: string,
+): readonly string[] {
+  const staying = before.members().filter(({ leafIndex }) => !removed.includes(leafIndex));
+  return [...new Set(staying.map(({ userId }) => userId))].filter((userId) => userId !== by);
 }
 
 /** All, or in a large group as many as the round allows, the same for everybody who asks. */

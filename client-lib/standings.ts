@@ -35,11 +35,14 @@ import {
   askedOf,
   decisionOf,
   dueOf,
+  isOwnRemoval,
   isReturn,
   later,
   nameOf,
+  nextLookMs,
   standingLimits,
   statementOf,
+  stayingUsers,
   votersOf,
 } from './standing-rules.ts';
 import type { DoubtRow, VoteRow } from './store/standing-rows.ts';
@@ -61,6 +64,8 @@ export interface StandingsParts {
   readonly onOutbox: () => void;
   /** There is more to read in this group's log, or it is to be read with other eyes. */
   readonly onNews: (groupId: Uint8Array) => void;
+  /** This device's removal from the group is to be looked at. */
+  readonly onRemoval: (groupId: Uint8Array) => void;
 }
 
 /** Which entry, and of which group. */
@@ -144,9 +149,15 @@ export class Standings {
     const { groupId, info } = view.group;
     const rows: DoubtRow[] = [];
     let before = view.group;
-    for (const { entry, next, by } of walk.steps) {
+    for (const { entry, next, by, removed } of walk.steps) {
       if (next.isActive)
         rows.push(this.#row(batch, entry, 'APPLIED', by, votersOf(before, next, by)));
+      else {
+        // Whoever is out has no say about it; those who stay have.
+        const voters = stayingUsers(before, removed, by);
+        const voteMs = batch.nowMs + standingLimits.lookMs;
+        rows.push({ ...this.#row(batch, entry, 'OWN', by, voters), voteMs });
+      }
       before = next;
     }
     const told: ClientEvent[] = [];
@@ -188,6 +199,15 @@ export class Standings {
       for (const event of told) events.emit(event);
       this.#wake();
     });
+  }
+
+  /** Part of a batch: the log, or a row, speaks against the entry by which this device is out. */
+  suspect(batch: Batch, groupId: Uint8Array, hash: Uint8Array): void {
+    const { store } = this.#parts;
+    const row = store.standings.doubt(groupId, hash);
+    if (row?.cause !== 'OWN' || row.askMs !== undefined || row.round > 0) return;
+    batch.write(() => store.standings.putDoubt({ ...row, askMs: batch.nowMs }));
+    batch.after(() => this.#wake());
   }
 
   #row(
@@ -299,7 +319,8 @@ export class Standings {
       // The others go another way, and are more.
       events.emit({ type: 'commitRefused', conversationId, epoch, by: author, isVoted: true });
     }
-    onNews(groupId);
+    if (isOwnRemoval(row, group)) this.#parts.onRemoval(groupId);
+    else onNews(groupId);
     // Where only a few were asked, the others hear of it from these.
     if (isRejected && group.members().length > standingLimits.devices) this.#say(row);
   }
@@ -370,7 +391,7 @@ export class Standings {
     isAgain: boolean,
   ): Promise<void> {
     const { groupId, hash } = said;
-    const { store, mls, contacts, runtime, rid, onOutbox, onNews } = this.#parts;
+    const { store, mls, contacts, runtime, rid, onOutbox, onNews, onRemoval } = this.#parts;
     const { random } = runtime;
     const group = batch.group(groupId);
     const known = store.standings.doubt(groupId, hash);
@@ -384,17 +405,20 @@ export class Standings {
     }
     const isThere = Number(group.epoch) === row.epoch - 1 && group.isActive;
     const votes = [...store.standings.votes(groupId, hash)];
-    const own = this.#ownVote(row, to !== undefined, batch.nowMs);
+    const isOut = isOwnRemoval(row, group) && this.#isBehind(row);
+    const own = group.isActive ? this.#ownVote(row, to !== undefined, batch.nowMs) : undefined;
     const hasVoted = votes.some(({ device }) => sameBytes(device, rid));
     if (own !== undefined && !hasVoted) votes.unshift(own);
     const isBack = isReturn(row) && this.#isBehind(row) && group.isActive;
-    const isOpen = (isThere || isBack) && decisionOf(row, group, votes, batch.nowMs) === 'open';
+    const decision = decisionOf(row, group, votes, batch.nowMs);
+    const isOpen = (isThere || isBack || isOut) && decision === 'open';
     const asks = to === undefined && isOpen && row.askMs !== undefined && row.askMs <= batch.nowMs;
     const all = recipientsOf(group);
-    const recipients = to === undefined ? (isThere || isBack ? askedOf(all, row) : []) : [to];
+    const isToAll = isThere || isBack || (isOut && isOpen);
+    const recipients = to === undefined ? (isToAll ? askedOf(all, row) : []) : [to];
     const news = recipients.filter(({ identityPub }) => {
       // One of many that cannot be asked is left out.
-      if (isBack && isAgain && contacts.prekey(identityPub) === undefined) return false;
+      if (!isThere && isAgain && contacts.prekey(identityPub) === undefined) return false;
       return asks || this.#hasNews(hash, identityPub, votes);
     });
     const message = create(GroupStandingSchema, {
@@ -417,7 +441,10 @@ export class Standings {
         store.standings.addVote(groupId, hash, own);
       }
       if (to === undefined) {
-        const voteMs = own === undefined && isThere ? later(row.voteMs, batch.nowMs) : undefined;
+        const isLookDue = isOut && row.voteMs !== undefined && row.voteMs <= batch.nowMs;
+        const lookMs = isLookDue ? nextLookMs(row.seenMs, batch.nowMs) : row.voteMs;
+        const waits = own === undefined && isThere ? later(row.voteMs, batch.nowMs) : undefined;
+        const voteMs = isOut ? lookMs : waits;
         const askMs = isOpen ? row.askMs : undefined;
         const next = { ...row, voteMs, askMs };
         store.standings.putDoubt(asks ? asked(next, batch.nowMs) : next);
@@ -431,7 +458,8 @@ export class Standings {
       for (const { identityPub } of news) this.#remember(hash, identityPub, votes);
       if (copies.length > 0) onOutbox();
       // Its own word, or the time, may have decided it; and logs may answer by now.
-      if (to === undefined && row.cause !== 'APPLIED') onNews(groupId);
+      if (isOut) onRemoval(groupId);
+      else if (to === undefined && row.cause !== 'APPLIED') onNews(groupId);
     });
   }
 

@@ -22,6 +22,7 @@ import { encrypt, process } from './message.ts';
 import type { Encrypted, Processed } from './message.ts';
 import { rolesAllow } from './policy.ts';
 import type { CommitPolicy } from './policy.ts';
+import { reinstated } from './reinstated.ts';
 import { spendHandshakeKey } from './spent-handshake.ts';
 import { joinFromWelcome } from './welcome.ts';
 import type { Joined, KeyPackageRow } from './welcome.ts';
@@ -38,6 +39,8 @@ export interface Mls {
   rekey(group: MlsGroup): Promise<PendingCommit>;
   /** The next commit of this epoch takes another key: one that took the last was refused. */
   spendHandshakeKey(group: MlsGroup): ReturnType<typeof spendHandshakeKey>;
+  /** The removal of this device was none: the group of the same epoch, active. */
+  reinstated(group: MlsGroup): ReturnType<typeof reinstated>;
   joinFromWelcome(
     welcome: Uint8Array,
     rows: readonly KeyPackageRow[],
@@ -89,6 +92,7 @@ export function createMls(options: {
     removeMembers: (group, remove) => commit(parts, group, { remove }),
     rekey: (group) => commit(parts, group, {}),
     spendHandshakeKey: (group) => spendHandshakeKey(parts, group),
+    reinstated: (group) => reinstated(parts, group),
     joinFromWelcome: (welcome, rows, key) => joinFromWelcome(parts, welcome, rows, key),
     encrypt: (group, plaintext, aad) => encrypt(parts, group, plaintext, aad),
     process: (group, message) => process(parts, group, message),

@@ -79,6 +79,8 @@ export interface GroupLogRows {
   head(groupId: Uint8Array): StoredHead | undefined;
   headAt(groupId: Uint8Array, epoch: number): StoredHead | undefined;
   putHead(groupId: Uint8Array, head: StoredHead): void;
+  /** Forgets the entries of this epoch and of later ones. */
+  dropHeadsFrom(groupId: Uint8Array, epoch: number): void;
 
   addIntent(intent: Pick<IntentRow, 'groupId' | 'kind' | 'body' | 'dueMs'>, nowMs: number): number;
   intent(id: number): IntentRow | undefined;
@@ -175,6 +177,9 @@ export function groupLogRows(db: Database): GroupLogRows {
         hash,
         control,
       );
+    },
+    dropHeadsFrom(groupId, epoch) {
+      db.run('DELETE FROM group_head WHERE group_id = ? AND epoch >= ?', groupId, epoch);
     },
 
     addIntent({ groupId, kind, body, dueMs }, nowMs) {

@@ -48,6 +48,8 @@ export interface StandingRows {
   returns(groupId: Uint8Array): readonly DoubtRow[];
   /** Nothing depends on these any more. */
   settleReturns(groupId: Uint8Array): void;
+  /** Epochs of entries below this one that were not applied here. */
+  junkEpochs(groupId: Uint8Array, below: number): number;
   /** Forgets entries of earlier epochs, except those by which this device came back and of which it still asks. */
   dropBelow(groupId: Uint8Array, epoch: number): void;
 }
@@ -141,6 +143,15 @@ export function standingRows(db: Database): StandingRows {
         groupId,
       );
     },
+    junkEpochs: (groupId, below) =>
+      db
+        .get(
+          `SELECT count(DISTINCT epoch) AS epochs FROM group_doubt
+           WHERE group_id = ? AND cause <> 'APPLIED' AND epoch < ?`,
+          groupId,
+          below,
+        )
+        ?.number('epochs') ?? 0,
     dropBelow(groupId, epoch) {
       db.run(
         `DELETE FROM group_doubt WHERE group_id = ? AND epoch < ?
