@@ -9,6 +9,7 @@ import { rmSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { groupMutants } from './group-mutants.ts';
 import { applyEdit, copyRepository, type Edit } from './mutant-copy.ts';
+import { workMutants } from './work-mutants.ts';
 
 export interface Mutant {
   readonly name: string;
@@ -230,7 +231,7 @@ function main(): void {
   let missed = 0;
   const clean = copyRepository();
   try {
-    for (const mutant of [...mutants, ...groupMutants]) {
+    for (const mutant of [...mutants, ...groupMutants, ...workMutants]) {
       if (values.only !== undefined && values.only !== mutant.name) continue;
       const copy = copyRepository();
       try {
