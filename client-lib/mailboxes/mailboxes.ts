@@ -192,9 +192,11 @@ export class Mailboxes {
     const token = this.#token();
     for (const place of this.#places.values()) {
       // Whoever was blocked must not go on by the old one.
+      if (place.visit !== undefined) continue;
       const isToldAnother = place.toldToken !== undefined && place.toldToken !== token?.id;
-      const isDue = isToldAnother || place.dueMs <= clock.monotonic();
-      if (place.visit !== undefined || !isDue) continue;
+      if (!isToldAnother && place.dueMs > clock.monotonic()) continue;
+      // Once: a node that cannot be told now is told when it is visited next.
+      place.toldToken = undefined;
       place.visit = this.#visit(place).finally(() => {
         place.visit = undefined;
         this.look();
