@@ -105,6 +105,8 @@ export class Committer {
   readonly #errors = new Map<number, QpcError>();
   /** KeyPackages that were fetched for an intent: a lost race burns no others. */
   readonly #fetched = new Map<number, readonly Invitee[]>();
+  /** The same by user while some are missing: a node answers only so many look-ups at once. */
+  readonly #partly = new Map<number, Map<string, readonly Invitee[]>>();
   readonly #waiting = new Set<() => void>();
   #stop = new AbortController();
   #isStarted = false;
@@ -322,6 +324,7 @@ export class Committer {
     const isWaitedFor = isWish(decodeIntent(intent));
     if (error instanceof QpcError && isWaitedFor) this.#errors.set(intent.id, error);
     this.#fetched.delete(intent.id);
+    this.#partly.delete(intent.id);
     await writer.run(async (batch) => {
       if (pending !== undefined) await this.#drop(batch, pending);
       batch.write(() => {
@@ -383,15 +386,19 @@ export class Committer {
     if (fetched !== undefined) return fetched;
     const { suite } = group;
     const members = new Set(group.members().map(({ userId }) => userId));
-    const invitees: Invitee[] = [];
+    const partly = this.#partly.get(id) ?? new Map<string, readonly Invitee[]>();
+    this.#partly.set(id, partly);
     for (const userId of invitedBy(wanted)) {
+      if (partly.has(userId)) continue;
       // Who is here with all devices costs nobody a KeyPackage; the plan finds out.
       const skip = members.has(userId) ? group.members().map((one) => one.identityPub) : [];
       const options = { skip, signal: this.#stop.signal };
       const suites = isMlsSuite(suite) ? [suite] : [];
       const { caller } = this.#parts;
-      invitees.push(...(await fetchInvitees(this.#parts, caller, userId, suites, options)));
+      partly.set(userId, await fetchInvitees(this.#parts, caller, userId, suites, options));
     }
+    this.#partly.delete(id);
+    const invitees = [...partly.values()].flat();
     this.#fetched.set(id, invitees);
     return invitees;
   }
