@@ -5,7 +5,7 @@ import fc from 'fast-check';
 import { DataLossError, hasReason, RowKind } from '@quicprochat/proto';
 import { openChannel, parseEnvelope, sealChannel } from './crypto/envelope.ts';
 import { mandatorySuite } from './mls/index.ts';
-import { receiverLimits } from './receiver.ts';
+import { parkedLimits } from './parked-room.ts';
 import {
   assertHas,
   TestDevice,
@@ -195,12 +195,12 @@ describe('rows of an inbox', () => {
       key: random.bytes(32),
       random,
     });
-    const flood = Math.ceil(receiverLimits.parkedBytes / payload.length) + 3;
+    const flood = Math.ceil(parkedLimits.keylessBytes / payload.length) + 3;
     for (let sent = 0; sent < flood; sent += 1) {
       await bob.receive({ mid: random.bytes(16), payload });
     }
     const parked = bob.store.inbox.parked().reduce((sum, row) => sum + row.payload.length, 0);
-    assert(parked > 0 && parked <= receiverLimits.parkedBytes, `${parked} bytes wait`);
+    assert(parked > 0 && parked <= parkedLimits.keylessBytes, `${parked} bytes wait`);
     assert.deepEqual(
       [...new Set(bob.store.inbox.undecryptable().map(({ reason }) => reason))],
       ['TOO_MANY_PARKED'],

@@ -28,6 +28,7 @@ import type { Holes } from './holes.ts';
 import type { ClientEvent } from './events.ts';
 import { inspectMessage, MlsError, type Mls, type Processed } from './mls/index.ts';
 import { takeNotice } from './notices.ts';
+import { hasParkingRoom } from './parked-room.ts';
 import type { Resender } from './resender.ts';
 import { markOf, never, park, Unopened, verdictOf, type Verdict } from './row-verdict.ts';
 import {
@@ -41,10 +42,7 @@ import {
 import { writerLimits, type Batch, type Writer } from './writer.ts';
 
 export const receiverLimits = {
-  /** Rows and payload bytes that may wait; what goes beyond is recorded as undecryptable. */
-  parkedRows: 4096,
-  parkedBytes: 64 * 1024 * 1024,
-  /** The same for what no node brought, and for what lay in mailboxes; beyond, it is refused. */
+  /** Rows and payload bytes that may wait of what no node brought, and for what lay in mailboxes; beyond, it is refused. */
   peerRows: 512,
   peerBytes: 8 * 1024 * 1024,
   /** How long a row may wait (ms): a Welcome lives 30 days at a node. */
@@ -390,10 +388,7 @@ export class Receiver {
     let isParked = false;
     // Judged where it is written: earlier rows of this transaction count too.
     batch.write(() => {
-      const { rows, bytes } = store.inbox.parkedSize('all');
-      isParked =
-        rows < receiverLimits.parkedRows &&
-        bytes + row.payload.length <= receiverLimits.parkedBytes;
+      isParked = hasParkingRoom(store.inbox, reason, row.payload.length);
       if (isParked) store.inbox.park(row, reason, waitsFor, batch.nowMs);
       else this.#record(row, 'TOO_MANY_PARKED', batch.nowMs);
     });

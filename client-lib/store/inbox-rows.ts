@@ -84,6 +84,14 @@ export function inboxRows(db: Database): InboxRows {
       );
       return { rows: size?.number('rows') ?? 0, bytes: size?.number('bytes') ?? 0 };
     },
+    parkedFor(reasons) {
+      const size = db.get(
+        `SELECT count(*) AS rows, coalesce(sum(length(payload)), 0) AS bytes FROM parked
+         WHERE reason IN (${reasons.map(() => '?').join(', ')})`,
+        ...reasons,
+      );
+      return { rows: size?.number('rows') ?? 0, bytes: size?.number('bytes') ?? 0 };
+    },
     hasParked: (reason) =>
       db.get('SELECT 1 FROM parked WHERE reason = ? LIMIT 1', reason) !== undefined,
     isParked: (id) => db.get('SELECT 1 FROM parked WHERE id = ?', id) !== undefined,

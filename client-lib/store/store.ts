@@ -340,6 +340,8 @@ export interface InboxRows {
    * a mailbox brought.
    */
   parkedSize(of: 'all' | 'peers' | 'mailbox'): { readonly rows: number; readonly bytes: number };
+  /** The same, of those that wait for one of these. */
+  parkedFor(reasons: readonly ParkReason[]): { readonly rows: number; readonly bytes: number };
   isParked(id: number): boolean;
   unpark(id: number): void;
   setParkReason(id: number, reason: ParkReason, waitsFor: string): void;
