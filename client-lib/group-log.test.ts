@@ -25,6 +25,7 @@ import {
   type Walk,
   type WalkParts,
 } from './group-log.ts';
+import { epochJoinKeys } from './group-info.ts';
 import { createMls, mandatorySuite, type MlsGroup, type PendingCommit } from './mls/index.ts';
 import { groupOf, keyPackageOf, TestWorld, type TestDevice } from './mls/test-members.ts';
 
@@ -103,7 +104,8 @@ async function commitOf(
   rejects: readonly Uint8Array[] = [],
 ): Promise<PendingOwn & { readonly control: GroupControl }> {
   const { commit, pending, removed } = made;
-  const facts = { commit, pending, isRemoval: removed.length > 0, joinPub, rejects };
+  const ofNext = (await epochJoinKeys(mls, pending)).signing.publicKey;
+  const facts = { commit, pending, isRemoval: removed.length > 0, joinPub: ofNext, rejects };
   const own = await sealCommit(mls, group, head, facts, random);
   return { own, pending, control: certify(own.entry, own.envelope) };
 }

@@ -27,7 +27,7 @@ import {
 } from '@quicprochat/proto/messages';
 import { sealChannel } from './crypto/envelope.ts';
 import { envelopeKeyOf } from './envelope-key.ts';
-import { openCommit } from './group-info.ts';
+import { epochJoinKeys, openCommit } from './group-info.ts';
 import {
   acceptCommit,
   CredentialError,
@@ -312,6 +312,16 @@ function certifiedEntry(
   return { entry, certified };
 }
 
+/**
+ * Whether the entry names both keys of the epoch that its commit leads to. With a join key of its maker's own it would lead
+ * whoever comes back to a state that nobody else has, behind a commit that all others applied.
+ */
+async function leadsTo(mls: Mls, { entry }: ParsedEntry, next: MlsGroup): Promise<boolean> {
+  const { publicKey } = await commitKeyOf(mls, next);
+  const { signing } = await epochJoinKeys(mls, next);
+  return same(publicKey, entry.nextCommitPub) && same(signing.publicKey, entry.joinCommitPub);
+}
+
 async function stepTo(
   { mls, pendingOf, keys = 'unasked' }: WalkParts,
   group: MlsGroup,
@@ -323,8 +333,7 @@ async function stepTo(
     const own = group.members().find(({ leafIndex }) => leafIndex === group.ownLeafIndex);
     const { userId = '' } = own ?? {};
     // Any member can write another entry beside this commit, and all others judge it by that.
-    const { publicKey } = await commitKeyOf(mls, pending);
-    if (!same(publicKey, entry.entry.nextCommitPub)) return unsigned;
+    if (!(await leadsTo(mls, entry, pending))) return unsigned;
     const step = {
       entry,
       control,
@@ -347,8 +356,7 @@ async function stepTo(
     // Who is removed cannot make the next key, and needs none.
     if (isSelfRemoved) return { kind: 'step', step };
     // Its confirmation tag fits: whoever else gets so far has the same secrets, and sees the same.
-    const { publicKey } = await commitKeyOf(mls, next);
-    return same(publicKey, entry.entry.nextCommitPub) ? { kind: 'step', step } : unsigned;
+    return (await leadsTo(mls, entry, next)) ? { kind: 'step', step } : unsigned;
   } catch (error) {
     if (!(error instanceof QpcError)) throw error;
     const doubt = doubtOf(group, entry, error, keys);

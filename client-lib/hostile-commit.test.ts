@@ -155,13 +155,18 @@ function alone(
   return { envelope, entry: signEntry(entry, key) };
 }
 
+/** The key of external commits behind this one. */
+async function joinPubOf({ pending }: Pick<PendingCommit, 'pending'>): Promise<Uint8Array> {
+  return (await epochJoinKeys(people.mallory.mls, pending)).signing.publicKey;
+}
+
 /** New keys of mallory's, with garbage for whom these keys open. */
 async function commitBadly(where: Company, garbageFor: readonly string[]): Promise<PendingCommit> {
   const { mallory, id } = where;
   const mls = hostileMls(mallory, garbageFor);
   const group = await groupOf(mallory, id);
   const made = await mls.rekey(group);
-  const facts = { ...made, isRemoval: false, joinPub };
+  const facts = { ...made, isRemoval: false, joinPub: await joinPubOf(made) };
   await submit(where, await sealCommit(mls, group, headOf(where), facts, random));
   return made;
 }
@@ -232,6 +237,20 @@ describe('a member that wants to stop its group', () => {
     await exchange(...all);
     await assertAlive(where);
     assert.deepEqual(named('commitRefused', honest), [['mallory'], ['mallory'], ['mallory']]);
+  });
+
+  test('does not lead those who come back elsewhere by a commit that all can apply', async () => {
+    const where = await company();
+    const { mallory, honest, id, all } = where;
+    const mls = hostileMls(mallory);
+    const group = await groupOf(mallory, id);
+    const made = await mls.rekey(group);
+    // The key of whoever comes back behind it is mallory's own.
+    const facts = { ...made, isRemoval: false, joinPub };
+    await submit(where, await sealCommit(mls, group, headOf(where), facts, random));
+    await exchange(...all);
+    for (const one of honest) assert.equal((await groupOf(one, id)).epoch, group.epoch);
+    await assertAlive(where);
   });
 
   test('does not by five junk children, and as many behind them', async () => {
@@ -468,7 +487,7 @@ describe('a commit that adds whom no log vouches for', () => {
           : lookup(userId),
     });
     const added = await mls.addMembers(group, [made.publicBytes]);
-    const facts = { ...added, isRemoval: false, joinPub };
+    const facts = { ...added, isRemoval: false, joinPub: await joinPubOf(added) };
     await submit(where, await sealCommit(mls, group, headOf(where), facts, random));
     await exchange(...all);
     assert.deepEqual(named('commitDoubted', honest), [['mallory'], ['mallory'], ['mallory']]);

@@ -92,7 +92,8 @@ test('a member that leads a device back into a history of its own keeps it there
   assert(opened !== undefined);
   const astray = await mallory.mls.processReturn(pending, opened.bytes);
   const made = await mallory.mls.rekey(astray.next);
-  const facts = { ...made, isRemoval: false, joinPub: tip.entry.joinCommitPub };
+  const { signing } = await epochJoinKeys(mallory.mls, made.pending);
+  const facts = { ...made, isRemoval: false, joinPub: signing.publicKey };
   const further = await sealCommit(mallory.mls, astray.next, back.parsed, facts, random);
   await directory.callerOf(mallory.rid).call(methods.submitCommit, {
     entry: further.entry,
