@@ -130,6 +130,7 @@ export class SimClient {
       storeKey,
       runtime: process.runtime,
       transport,
+      fallback: this.#around.swarms?.fallbackOf(name, process),
       openStore: (file, key) => {
         store = watchedStore({
           inner: openStore(file, key),

@@ -15,6 +15,7 @@ import { noCallFaults } from './network.ts';
 import { SimNode, type Surroundings } from './node.ts';
 import { Process, SimRandom, type ClockError, type LogSink } from './process.ts';
 import type { Scheduler } from './scheduler.ts';
+import { relaysToml, SimSwarms } from './swarm.ts';
 import { Trace } from './trace.ts';
 import { nodeConfig, nodeParts, type World } from './world.ts';
 
@@ -45,6 +46,8 @@ export class Cluster implements Disposable {
   readonly network: MemoryNetwork;
   readonly nodes: readonly SimNode[];
   readonly clients: readonly SimClient[];
+  /** Undefined where the mix has none. */
+  readonly swarms: SimSwarms | undefined;
   readonly ledger: NodeLedger;
   readonly violations: Violation[] = [];
   readonly slowDisks = new Set<string>();
@@ -78,7 +81,17 @@ export class Cluster implements Disposable {
       { ...keeper.runtime, log: silentLog },
       { delayMs: (from, to) => this.#delayMs(from, to), chunkBytes: mix.chunkBytes },
     );
+    this.swarms =
+      mix.swarm &&
+      new SimSwarms({
+        ...{ mix: mix.swarm, scheduler, trace: this.trace },
+        random: this.randomOf('swarm'),
+        hosts: [...world.nodes.map(({ domain }) => domain), ...world.clients.map((c) => c.name)],
+        delayMs: (from, to) => this.#delayMs(from, to),
+        isHealed: () => this.#isHealed,
+      });
     const around: Surroundings = {
+      ...(this.swarms && { swarms: this.swarms }),
       seed: seedText,
       scheduler,
       network: this.network,
@@ -93,8 +106,10 @@ export class Cluster implements Disposable {
       ttlMs: mix.ttlMs,
       crashShare: (point) => (this.#isHealed ? 0 : (mix.crashes[point] ?? 0)),
     };
-    this.nodes = world.nodes.map((node) => {
-      const parts = nodeParts(node, world.nodes, nodeConfig(node.domain, mix.limits));
+    this.nodes = world.nodes.map((node, index) => {
+      const relay = mix.swarm?.relays === true ? relaysToml(index) : '';
+      const config = nodeConfig(node.domain, [mix.limits, relay].join('\n'));
+      const parts = nodeParts(node, world.nodes, config);
       return new SimNode(parts, node.image, around, {
         clock: this.#clockError(),
         observer: {

@@ -95,6 +95,15 @@ const deeds: { readonly [K in keyof Events]-?: Deed } = {
     const [node] = cluster.nodes;
     if (node?.isUp === true) cluster.restore(node);
   },
+  darken: ({ nodes, trace }) => {
+    trace.fault('dark', nodes.map(({ domain }) => domain).join(' '));
+    for (const node of nodes) node.kill('kill-node');
+  },
+  breakSwarm: ({ random, clients, swarms, trace }) => {
+    const { name } = random.pick(clients);
+    const broken = swarms?.breakAll(name) ?? 0;
+    if (broken > 0) trace.fault('break-swarm', name, String(broken));
+  },
   restoreNodeApart: (cluster) => {
     const node = cluster.random.pick(cluster.nodes);
     if (!node.isUp) return;

@@ -3,6 +3,7 @@
  * least one call in twenty loses its reply after the work was done: that finds most.
  */
 import { noCallFaults, type CallFaults } from './network.ts';
+import { noSwarmFaults, type SwarmMix } from './swarm-mix.ts';
 
 /** A fault that comes again and again; the mean time between two of them (ms). */
 export interface Events {
@@ -34,6 +35,10 @@ export interface Events {
   readonly restoreOneNode?: number;
   /** The same, and for a while no other node hears of it: it takes new rows before it is told. */
   readonly restoreNodeApart?: number;
+  /** All nodes die at once; each comes back by itself. */
+  readonly darken?: number;
+  /** A device loses its connections to other devices and to relays, and may make them again at once. */
+  readonly breakSwarm?: number;
 }
 
 export interface Mix {
@@ -75,6 +80,8 @@ export interface Mix {
    * held is sent again after a day, and after three.
    */
   readonly nights: number;
+  /** Devices deliver to each other while nodes are away. */
+  readonly swarm?: SwarmMix;
 }
 
 const base: Omit<Mix, 'name' | 'what'> = {
@@ -313,6 +320,60 @@ export const mixes: readonly Mix[] = [
     events: { restoreNodeApart: 18_000, killClient: 8_000 },
     downMs: [2_000, 20_000],
     nights: 1,
+  }),
+  mix('dark', 'all nodes are down for a while, and devices deliver to each other', {
+    events: { darken: 90_000 },
+    downMs: [20_000, 70_000],
+    thinkMs: 1_200,
+    swarm: { hidden: 0, relays: false, faults: noSwarmFaults },
+  }),
+  mix(
+    'dark-and-broken',
+    'the same over connections that break; clients die, some cannot be dialed',
+    {
+      events: { darken: 90_000, killClient: 20_000, breakSwarm: 15_000 },
+      downMs: [10_000, 60_000],
+      thinkMs: 1_200,
+      swarm: {
+        hidden: 0.3,
+        relays: false,
+        faults: { dialLost: 0.1, closedAtOnce: 0.05, breaks: 0.02, silent: 0.01, relayDrops: 0 },
+      },
+    },
+  ),
+  mix('dark-crash-points', 'all nodes are down for a while, and clients die around their commits', {
+    events: { darken: 90_000 },
+    crashes: { 'client:before-commit': 0.01, 'client:after-commit': 0.02 },
+    downMs: [5_000, 60_000],
+    thinkMs: 1_200,
+    swarm: { hidden: 0, relays: false, faults: { ...noSwarmFaults, breaks: 0.01 } },
+  }),
+  mix(
+    'relays',
+    'nodes are down one by one, and relays of the others carry; half cannot be dialed',
+    {
+      events: { killNode: 25_000, isolateNode: 60_000, breakSwarm: 20_000 },
+      downMs: [15_000, 60_000],
+      thinkMs: 1_200,
+      swarm: {
+        hidden: 0.5,
+        relays: true,
+        faults: {
+          dialLost: 0.05,
+          closedAtOnce: 0.05,
+          breaks: 0.01,
+          silent: 0.005,
+          relayDrops: 0.1,
+        },
+      },
+    },
+  ),
+  mix('dark-groups', 'all nodes are down for a while, and everybody changes groups', {
+    groups: 0.06,
+    events: { darken: 90_000 },
+    downMs: [20_000, 60_000],
+    thinkMs: 1_200,
+    swarm: { hidden: 0.2, relays: true, faults: { ...noSwarmFaults, breaks: 0.01 } },
   }),
 ];
 

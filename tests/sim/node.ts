@@ -17,6 +17,7 @@ import { SimChannel, type NodeCrashPoint } from './node-store.ts';
 import { Process, SimRandom, type ClockError, type LogSink } from './process.ts';
 import { shortLived } from './short-lives.ts';
 import type { Scheduler } from './scheduler.ts';
+import type { SimSwarms } from './swarm.ts';
 import type { Trace } from './trace.ts';
 
 /** Every host listens on this port of its own. */
@@ -42,6 +43,8 @@ export interface Surroundings {
   readonly callFaults: (host: string) => CallFaults;
   readonly commitMs: (host: string, random: SimRandom) => number;
   readonly crashShare: (point: string) => number;
+  /** Devices deliver to each other while nodes are away; unless told, they wait. */
+  readonly swarms?: SimSwarms;
   /** See Mix. */
   readonly ttlMs?: readonly [number, number] | undefined;
 }
@@ -124,6 +127,7 @@ export class SimNode {
     const { domain, key, secrets, config, peers } = this.parts;
     const { seed, scheduler, network, disk, trace, onLog, callFaults, commitMs, ttlMs } =
       this.#around;
+    const { swarms } = this.#around;
     this.#lives += 1;
     const random = new SimRandom(seed, domain, this.#lives);
     const process = new Process(domain, scheduler, {
@@ -176,6 +180,9 @@ export class SimNode {
       transport,
       runtime: process.runtime,
       software: 'sim',
+      ...(swarms && {
+        startSwarm: (options, events) => swarms.startNode(domain, process, options, events),
+      }),
     });
     if (!process.isDead) life.node = node;
   }

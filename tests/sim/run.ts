@@ -62,6 +62,8 @@ export interface RunResult {
   readonly drainMs: number;
   /** Full looks at the nodes' databases. */
   readonly looks: number;
+  /** Messages that devices took in past nodes. */
+  readonly pastNodes: { readonly direct: number; readonly relay: number };
 }
 
 const operationsDefault = 300;
@@ -179,6 +181,7 @@ export async function runSeed(options: RunOptions): Promise<RunResult> {
     simulatedMs: scheduler.nowMs,
     drainMs,
     looks: ledger.looks,
+    pastNodes: cluster.swarms?.stored ?? { direct: 0, relay: 0 },
   };
 }
 
