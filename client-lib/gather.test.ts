@@ -1,7 +1,7 @@
 /** Adding many people at a node that answers only so many look-ups at once: it goes on where it was. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { methods, ResourceExhaustedError, type Method } from '@quicprochat/proto';
+import { methods, NotFoundError, ResourceExhaustedError, type Method } from '@quicprochat/proto';
 import type { MessageInitShape, MessageShape } from '@quicprochat/proto/messages';
 import { mandatorySuite } from './mls/index.ts';
 import { HastyClock } from './test-company.ts';
@@ -25,6 +25,8 @@ class StingyDirectory extends TestDirectory {
       throw new ResourceExhaustedError('RATE_LIMITED', 'too fast', { retryAfterMs: 1 });
     }
     this.packages += 1;
+    // Who begins again each time would never end.
+    if (this.packages > 100) throw new NotFoundError('UNKNOWN_USER', 'no packages are left');
     return super.call(method, request);
   }
 }
@@ -37,7 +39,7 @@ test('who adds more people than it may look up at once burns no KeyPackage twice
   const crowd = await publishCrowd(directory, 2 * served + 2, mandatorySuite);
   const [first = '', ...rest] = crowd;
   const id = await alice.conversations.create('crowd', [first]);
-  await alice.conversations.addMembers(id, rest, AbortSignal.timeout(20_000));
+  await alice.conversations.addMembers(id, rest);
   const members = await alice.conversations.listMembers(id);
   assert.equal(members.length, crowd.length + 1);
   assert.equal(directory.packages, crowd.length);
