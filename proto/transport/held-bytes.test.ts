@@ -83,7 +83,7 @@ test('of many peers that go far together the one that went farthest is ended', (
   const first = accountOf(guard);
   const peers = [first, ...Array.from({ length: 3 }, () => accountOf(guard))];
   const small = accountOf(guard);
-  receive(small, 60 * 1024);
+  receive(small, 3 * 1024);
   for (const [index, peer] of peers.entries()) receive(peer, (700 + index) * 1024);
   assert.ok(peers.every(({ state }) => !state.isEnded));
   receive(first, 300 * 1024);
@@ -99,7 +99,7 @@ test('of many peers that go far together the one that went farthest is ended', (
 });
 
 test('what is read explains what came, and a packet of junk explains itself by none of its bytes', () => {
-  const guard = new HeldGuard();
+  const guard = new HeldGuard(16 * mebibyte);
   const honest = accountOf(guard);
   for (let n = 0; n < 10_000; n += 1) {
     honest.account.received(1300);
@@ -118,7 +118,7 @@ test('what is read explains what came, and a packet of junk explains itself by n
 });
 
 test('a handshake may bring less than a connection', () => {
-  const guard = new HeldGuard();
+  const guard = new HeldGuard(16 * mebibyte);
   let isEnded = false;
   const account = guard.open(2 * mebibyte, 0, () => (isEnded = true));
   for (let n = 0; n < 400 && !isEnded; n += 1) {

@@ -1,10 +1,8 @@
 /**
- * What peers may make quiche keep. quiche 0.18 stores each piece of a stream or of TLS that it cannot
- * hand out yet, however small, with an allocation of its own: 190 bytes for one that took six on the
- * wire, and flow control counts it as one. Packets that nobody acknowledges and lists of ids and
- * challenges grow as well. None of it can be seen from outside, but all of it was received, and was
- * not read. So each connection has an account of bytes that came and are explained by nothing; whoever
- * goes too far is ended, and of many that go far together, the one that went farthest.
+ * What peers may make quiche keep. quiche 0.18 stores what it cannot hand out yet, however small, with
+ * an allocation of its own: 190 bytes for a piece that took six on the wire. It tells of none of it, but
+ * all of it was received and not read: each connection has an account of bytes that are explained by
+ * nothing. Whoever goes too far is ended; of many that do together, the one that went farthest.
  */
 
 /** Bytes of a packet beside its frames' data, and of a packet that acknowledges one of ours. */
@@ -23,7 +21,9 @@ const spareBytes = 512 * 1024;
 /** A handshake takes less than 10 KB; with its packets lost and sent again several times that. */
 const handshakeBytes = 128 * 1024;
 /** Whatever the others do, so little is nobody's fault. */
-const innocentBytes = 64 * 1024;
+const innocentBytes = 4 * 1024;
+/** After a look at all accounts that found only such, the next one waits for so much more. */
+const lookEveryBytes = 64 * 1024;
 
 /** What all connections of a process have together. */
 export class HeldGuard {
@@ -31,10 +31,12 @@ export class HeldGuard {
   readonly #accounts = new Set<HeldBytes>();
   /** Sum of what the accounts have above zero. */
   #bytes = 0;
+  #lookAt: number;
 
   /** `allowedBytes`: of all together; quiche may need 30 times as much for them. */
-  constructor(allowedBytes = 16 * 1024 * 1024) {
+  constructor(allowedBytes: number) {
     this.#allowedBytes = allowedBytes;
+    this.#lookAt = allowedBytes;
   }
 
   get bytes(): number {
@@ -56,12 +58,16 @@ export class HeldGuard {
   changed(account: HeldBytes, byBytes: number): void {
     if (!this.#accounts.has(account)) return;
     this.#bytes += byBytes;
+    if (this.#bytes <= this.#allowedBytes) this.#lookAt = this.#allowedBytes;
     if (byBytes <= 0) return;
     if (account.bytes > account.allowedBytes) account.end();
-    while (this.#bytes > this.#allowedBytes) {
+    while (this.#bytes > this.#lookAt) {
       let worst = account;
       for (const other of this.#accounts) if (other.bytes > worst.bytes) worst = other;
-      if (worst.bytes <= innocentBytes) return;
+      if (worst.bytes <= innocentBytes) {
+        this.#lookAt = this.#bytes + lookEveryBytes;
+        return;
+      }
       worst.end();
       // One that does not go counts no more.
       this.close(worst);
@@ -103,9 +109,15 @@ export class HeldBytes {
     return this.#isEstablished ? this.#windowBytes + spareBytes : handshakeBytes;
   }
 
-  /** The handshake is over: from now on the peer may send what flow control allows. */
+  /**
+   * The handshake is over: what quiche kept for it is freed, and from now on the peer may send what flow
+   * control allows.
+   */
   established(): void {
     this.#isEstablished = true;
+    this.#guard.changed(this, -this.bytes);
+    this.#unexplained = 0;
+    this.#datagrams = this.#received = 0;
   }
 
   /** A datagram came. */

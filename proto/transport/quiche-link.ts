@@ -5,8 +5,8 @@
  */
 import type { RemoteInfo } from 'node:dgram';
 import type { Runtime, Timer } from '../runtime.ts';
-import type { HeldBytes } from './held-bytes.ts';
-import { closeInfoOf, transportCode } from './quiche-native.ts';
+import type { HeldBytes, HeldGuard } from './held-bytes.ts';
+import { closeInfoOf, transportCode, windowBytes } from './quiche-native.ts';
 import type { NativeAddress, NativeConnection, PathEvent, Quiche } from './quiche-native.ts';
 import type { UdpSocket } from './quiche-socket.ts';
 import type { Turn, TurnTaker } from './quiche-turn.ts';
@@ -41,8 +41,8 @@ export interface LinkOptions {
   readonly socket: UdpSocket;
   readonly connection: NativeConnection;
   readonly owner: LinkOwner;
-  /** Bytes that the peer may send before any is read. */
-  readonly windowBytes: number;
+  /** What was done to get the connection. */
+  readonly role: keyof typeof windowBytes;
   /** Hears of packets that the system refused, until the handshake is over. */
   readonly onSendError?: (error: Error) => void;
 }
@@ -61,6 +61,7 @@ export class Link implements TurnTaker {
   /** Kept because a peer sends from one address nearly always. */
   #receiveInfo: { from: NativeAddress; to: NativeAddress };
   #hasMoved = false;
+  readonly #guard: HeldGuard;
   readonly #held: HeldBytes;
   #timer: Timer | undefined;
   #timerAt = Number.POSITIVE_INFINITY;
@@ -78,8 +79,9 @@ export class Link implements TurnTaker {
     this.#onSendError = options.onSendError;
     this.#receivedAt = options.runtime.clock.monotonic();
     this.#receiveInfo = { from: { host: '', port: 0 }, to: options.socket.local };
-    const { turn, windowBytes } = options;
-    this.#held = turn.held.open(windowBytes, this.#receivedAt, () => this.#flooded());
+    const { turn, role } = options;
+    this.#guard = turn.held[role];
+    this.#held = this.#guard.open(windowBytes[role], this.#receivedAt, () => this.#flooded());
   }
 
   /** The native connection until the end; do not keep it. */
@@ -291,7 +293,7 @@ export class Link implements TurnTaker {
 
   #end(info: CloseInfo): void {
     this.#connection = undefined;
-    this.#turn.held.close(this.#held);
+    this.#guard.close(this.#held);
     this.#turn.forget(this);
     this.#turn.garbage.add();
     this.#timer?.cancel();

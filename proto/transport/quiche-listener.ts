@@ -12,7 +12,7 @@ import { addressOf } from './quic-listener.ts';
 import { parseLongHeader, routeKey, routeOf, version1 } from './quiche-header.ts';
 import type { LongHeader } from './quiche-header.ts';
 import { Link, type LinkOwner } from './quiche-link.ts';
-import { connectionIdBytes, minInitialBytes, nativeConfig, windowBytes } from './quiche-native.ts';
+import { connectionIdBytes, minInitialBytes, nativeConfig } from './quiche-native.ts';
 import { tlsAlert, transportCode, type NativeConfig, type Quiche } from './quiche-native.ts';
 import { QuicheSession } from './quiche-session.ts';
 import { openUdp, type UdpSocket } from './quiche-socket.ts';
@@ -210,7 +210,7 @@ export class QuicheListener implements Listener {
       socket,
       connection,
       owner: side,
-      windowBytes: windowBytes.listen,
+      role: 'listen',
     });
     side.link = link;
     this.#handshakes += 1;

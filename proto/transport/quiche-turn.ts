@@ -14,6 +14,7 @@ export interface TurnTaker {
   giveOut(): void;
 }
 
+const mebibyte = 1024 * 1024;
 /** About what one native connection takes at most (bytes), and how many are counted at once. */
 const nativeBytes = 96 * 1024;
 const countedAtOnce = 64;
@@ -43,7 +44,8 @@ export class Turn {
   /** Packets are built in turn, so that one memory serves all sockets. */
   readonly slab = new PacketSlab();
   readonly garbage = new NativeGarbage();
-  readonly held = new HeldGuard();
+  /** Of the peers that dialed here, and of those that were dialed, which somebody chose. */
+  readonly held = { listen: new HeldGuard(16 * mebibyte), dial: new HeldGuard(64 * mebibyte) };
   #toTakeIn = new Set<TurnTaker>();
   #toGiveOut = new Set<TurnTaker>();
 

@@ -16,13 +16,7 @@ import { resolveHost } from './quic-socket.ts';
 import { isTo } from './quiche-header.ts';
 import { Link, type LinkOwner } from './quiche-link.ts';
 import { QuicheListener } from './quiche-listener.ts';
-import {
-  connectionIdBytes,
-  loadQuiche,
-  nativeConfig,
-  tlsAlert,
-  windowBytes,
-} from './quiche-native.ts';
+import { connectionIdBytes, loadQuiche, nativeConfig, tlsAlert } from './quiche-native.ts';
 import { transportCode, type NativeConfig, type Quiche } from './quiche-native.ts';
 import { QuicheSession } from './quiche-session.ts';
 import { openUdp, type UdpSocket } from './quiche-socket.ts';
@@ -140,7 +134,7 @@ async function dialAddress(
     const connection = quiche.Connection.connect('qpc', ownId, socket.local, at, config);
     side = new ClientSide(runtime, socket, at, options, (owner, onSendError) => {
       const parts = { quiche, runtime, turn, socket, connection, owner };
-      return new Link({ ...parts, windowBytes: windowBytes.dial, onSendError });
+      return new Link({ ...parts, role: 'dial', onSendError });
     });
   } catch (error) {
     await socket.close();
