@@ -30,7 +30,7 @@ export function answerAtOnce(method: string, args: readonly unknown[]): Answer |
   }
 }
 
-function importKey([format, data, algorithm, isExtractable, usages]: Parameters<
+function importKey([format, data, algorithm, , usages]: Parameters<
   webcrypto.SubtleCrypto['importKey']
 >): CryptoKey | undefined {
   const isOurs = typeof algorithm === 'object' && algorithm.name === 'Ed25519';
