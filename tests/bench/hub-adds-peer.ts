@@ -28,6 +28,7 @@ export interface AddCommit {
   readonly requestBytes: number;
   readonly commitBytes: number;
   readonly groupInfoBytes: number;
+  readonly sharedWelcomeBytes: number;
   /** Of each Welcome. */
   readonly welcomeBytes: readonly number[];
 }
@@ -82,13 +83,17 @@ async function add({ crowd }: AddsJob): Promise<Adds> {
       startMs = directory.answeredMs;
       gatherMs = startMs - beganMs;
     }
-    const { commit, welcomes, groupInfo } = fromBinary(SubmitCommitRequestSchema, pending.request);
+    const { commit, welcomes, groupInfo, sharedWelcome } = fromBinary(
+      SubmitCommitRequestSchema,
+      pending.request,
+    );
     seen.set(hex(pending.commitHash), {
       adds: welcomes.length,
       ms: performance.now() - startMs,
       requestBytes: pending.request.length,
       commitBytes: commit.length,
       groupInfoBytes: groupInfo.length,
+      sharedWelcomeBytes: sharedWelcome.length,
       welcomeBytes: welcomes.map(({ welcome }) => welcome.length),
     });
     startMs = performance.now();

@@ -21,20 +21,25 @@ const none = new Uint8Array(0);
 async function atHub(
   node: NodeProcess,
   devices: readonly DeviceKeys[],
-  { commitBytes, groupInfoBytes, welcomeBytes }: AddCommit,
+  { commitBytes, groupInfoBytes, sharedWelcomeBytes, welcomeBytes }: AddCommit,
 ): Promise<Round> {
   const [from] = devices;
   if (from === undefined) throw new Error('bench: no devices');
   const connection = await dialDevice(from);
   const group = await RawGroup.begin(connection, [node.domain]);
   const step = async (): Promise<void> => {
+    const mid = systemRandom.bytes(16);
+    const sharedWelcome = systemRandom.bytes(sharedWelcomeBytes);
     const welcomes = welcomeBytes.map((bytes, index) => {
       const { rid, domain } = devices[index % devices.length] ?? from;
       const target = { rid, domain, token: none };
-      return { target, mid: systemRandom.bytes(16), welcome: systemRandom.bytes(bytes) };
+      return { target, mid, welcome: systemRandom.bytes(bytes) };
     });
     const groupInfo = systemRandom.bytes(groupInfoBytes);
-    await group.submit(connection, group.commit(from, commitBytes, { welcomes, groupInfo }));
+    await group.submit(
+      connection,
+      group.commit(from, commitBytes, { welcomes, sharedWelcome, groupInfo }),
+    );
   };
   const load = { loops: 1, warmUpMs: 500, measureMs: 2_000, step };
   const { value, notes } = await measureLoad({ ...load, serverPid: node.pid ?? 0 });
@@ -55,7 +60,9 @@ export async function hubAdds(
     commits.reduce((total, one) => total + of(one), 0);
   const mib = (bytes: number): string => `${(bytes / 1024 ** 2).toFixed(2)} MiB`;
   const seconds = (ms: number): string => `${(ms / 1_000).toFixed(2)} s`;
-  const allWelcomes = sum(({ welcomeBytes }) => welcomeBytes.reduce((a, b) => a + b, 0));
+  const allWelcomes = sum(({ welcomeBytes, sharedWelcomeBytes }) =>
+    welcomeBytes.reduce((a, b) => a + b, sharedWelcomeBytes),
+  );
   console.log(
     `  adding ${crowd + 1} to one: ${commits.length} commits of ${commits.map((one) => one.adds).join(' ')}`,
   );
