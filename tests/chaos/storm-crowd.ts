@@ -147,7 +147,10 @@ export class StormCrowd implements AsyncDisposable {
     return Promise.all(this.core.map((talker) => this.#view(talker)));
   }
 
-  /** Undefined once all of the core see the same, and have all that anybody said; else what is missing. */
+  /**
+   * Undefined once all of the core see the same, and have all that anybody said, and the movers that are in
+   * by then see it too; else what is missing.
+   */
   async unsettled(): Promise<string | undefined> {
     const flushed = await Promise.allSettled(
       this.people.map(({ process }) => process.ask({ do: 'flush', timeoutMs: 2_000 })),
@@ -157,6 +160,11 @@ export class StormCrowd implements AsyncDisposable {
     const views = await this.views();
     const states = new Set(views.map((view) => JSON.stringify(view)));
     if (states.size > 1) return `${states.size} different views: ${[...states].join(' ')}`;
+    const [state] = states;
+    for (const talker of this.#moversIn(views[0])) {
+      const view = JSON.stringify(await this.#view(talker));
+      if (view !== state) return `${talker.userId} is in and sees ${view} instead of ${state}`;
+    }
     const ledgers = await Promise.all(
       this.people.map(async ({ process }) => (await process.ask({ do: 'ledger' })) as Ledger),
     );
@@ -171,15 +179,24 @@ export class StormCrowd implements AsyncDisposable {
 
   /** Closes everything; the stores tell what happened. */
   async testify(): Promise<void> {
+    const [view] = await this.views();
+    const present = new Set([...this.core, ...this.#moversIn(view)]);
     await Promise.all(this.people.map((talker) => talker.close()));
     const directory = {
       devices: new Map(this.people.map((talker) => [talker.deviceHex(), talker.userId])),
       rooms: new Map([[this.room.idHex, this.room]]),
     };
     for (const talker of this.people) {
-      for (const line of talker.testimony(directory)) this.recorder.write(line);
+      for (const line of talker.testimony(directory)) {
+        // Who was taken out keeps what it could not open for a while; nobody owes it the keys.
+        if (line.kind !== 'rest' || present.has(talker)) this.recorder.write(line);
+      }
     }
     await Promise.all(this.nodes.map((node) => node.kill()));
+  }
+
+  #moversIn(view: GroupView | null | undefined): readonly Talker[] {
+    return this.movers.filter(({ userId }) => view?.members.includes(userId));
   }
 
   async #moverTalks(talker: Talker, dice: Dice): Promise<void> {
