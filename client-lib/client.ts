@@ -28,8 +28,8 @@ import {
   type AccountKeys,
   type Credentials,
   type GrantedSession,
-} from './account.ts';
-import type { OwnDevice } from './account-changes.ts';
+} from './account/account.ts';
+import type { OwnDevice } from './account/account-changes.ts';
 import {
   conversationOf,
   NoAccountError,
@@ -40,18 +40,18 @@ import {
   type Progress,
   type WhoAmI,
 } from './client-types.ts';
-import type { Contact } from './contact.ts';
+import type { Contact } from './contacts/contact.ts';
 import { Device } from './device.ts';
-import { enroll } from './enrolment.ts';
+import { enroll } from './account/enrolment.ts';
 import { EventBus, type ClientEvent } from './events.ts';
-import type { GroupMember, GroupMetadata } from './group-roles.ts';
+import type { GroupMember, GroupMetadata } from './groups/group-roles.ts';
 import { keyHistory, type DatedChange } from './kt/key-history.ts';
 import { logStatuses, type LogStatus } from './kt/log-status.ts';
 import { labelOf } from './kt/logs.ts';
 import { callerOf, ClosedError, dialNode, type Caller } from './link.ts';
-import { missingOf, type MissingMessages } from './holes.ts';
+import { missingOf, type MissingMessages } from './receiving/holes.ts';
 import type { Role } from './mls/index.ts';
-import { receivedMessages, type ReceivedMessage } from './received.ts';
+import { receivedMessages, type ReceivedMessage } from './receiving/received.ts';
 import type { StoredKeyEvent } from './store/log-rows.ts';
 import { openStore } from './store/sqlite-store.ts';
 import type {
@@ -62,7 +62,7 @@ import type {
   SendState,
   UndecryptableRow,
 } from './store/store.ts';
-import { waitingRows, type Waiting } from './waiting.ts';
+import { waitingRows, type Waiting } from './receiving/waiting.ts';
 
 const progress: readonly SendState[] = ['accepted', 'relayed', 'delivered', 'read'];
 

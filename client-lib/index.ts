@@ -9,31 +9,31 @@ export {
   type Progress,
   type WhoAmI,
 } from './client-types.ts';
-export { AccountError } from './account.ts';
-export type { OwnDevice } from './account-changes.ts';
+export { AccountError } from './account/account.ts';
+export type { OwnDevice } from './account/account-changes.ts';
 export {
   ContactError,
   contactLimits,
   type Contact,
   type ContactDevice,
   type Verification,
-} from './contact.ts';
-export { conversationLimits } from './conversation.ts';
+} from './contacts/contact.ts';
+export { conversationLimits } from './groups/conversation.ts';
 export { ContentError, contentLimits } from './content.ts';
 export { eventLimits, type ClientEvent, type LinkState } from './events.ts';
-export { PrekeyError } from './fan-out.ts';
-export type { MissingMessages } from './holes.ts';
+export { PrekeyError } from './sending/fan-out.ts';
+export type { MissingMessages } from './receiving/holes.ts';
 export type { DatedChange } from './kt/key-history.ts';
 export { groupLimits, type Role } from './mls/index.ts';
-export type { GroupMember, GroupMetadata } from './group-roles.ts';
+export type { GroupMember, GroupMetadata } from './groups/group-roles.ts';
 export { LogError } from './kt/log-record.ts';
 export type { LogStatus } from './kt/log-status.ts';
 export type { VersionChange } from './kt/manifest-history.ts';
 export { ClosedError } from './link.ts';
 export { MlsError, type MlsReason } from './mls/index.ts';
 export type { FallbackOptions, PeerSwarm } from './peers/peer-swarm.ts';
-export type { ReceivedMessage } from './received.ts';
-export { StaleKeysError } from './sealing.ts';
+export type { ReceivedMessage } from './receiving/received.ts';
+export { StaleKeysError } from './sending/sealing.ts';
 export { StoreError } from './store/database.ts';
 export type { StoredKeyEvent } from './store/log-rows.ts';
 export type {
@@ -45,4 +45,4 @@ export type {
   SendState,
   UndecryptableRow,
 } from './store/store.ts';
-export type { Waiting } from './waiting.ts';
+export type { Waiting } from './receiving/waiting.ts';

@@ -33,8 +33,8 @@ import {
   type SignedPrekey,
 } from '@quicprochat/proto/messages';
 import type { Cards } from './cards/cards.ts';
-import { Contacts } from './contacts.ts';
-import { Conversations } from './conversation.ts';
+import { Contacts } from './contacts/contacts.ts';
+import { Conversations } from './groups/conversation.ts';
 import { hybridKeyId } from './crypto/envelope.ts';
 import { xwingGenerateKeyPair } from './crypto/xwing.ts';
 import { EventBus, type ClientEvent } from './events.ts';
@@ -48,20 +48,20 @@ import {
   type MlsSuite,
   type SignatureKey,
 } from './mls/index.ts';
-import { Groups } from './groups.ts';
-import { Holes } from './holes.ts';
-import { DeliveryTokens } from './delivery-tokens.ts';
-import { Extras } from './extras.ts';
+import { Groups } from './groups/groups.ts';
+import { Holes } from './receiving/holes.ts';
+import { DeliveryTokens } from './sending/delivery-tokens.ts';
+import { Extras } from './sending/extras.ts';
 import { EvidenceExchange } from './kt/evidence-exchange.ts';
 import { Logs } from './kt/logs.ts';
 import { TestLog, type TestLogOptions } from './test-logs.ts';
-import { Receipts } from './receipts.ts';
-import { Receiver } from './receiver.ts';
-import { Resender } from './resender.ts';
+import { Receipts } from './receiving/receipts.ts';
+import { Receiver } from './receiving/receiver.ts';
+import { Resender } from './sending/resender.ts';
 import { openMemoryStore } from './store/sqlite-store.ts';
 import { inboxLog, type ClientStore, type InboxRow, type MessageRecord } from './store/store.ts';
 import { TestHub } from './test-hub.ts';
-import { UserLookup } from './user-lookup.ts';
+import { UserLookup } from './contacts/user-lookup.ts';
 import { Writer } from './writer.ts';
 
 export const testRuntime: Runtime = { clock: systemClock, random: systemRandom, log: silentLog };

@@ -5,7 +5,7 @@
  * queue, not the transaction, keeps two jobs from using the same ratchet key.
  */
 import { ResourceExhaustedError, type Runtime, hex } from '@quicprochat/proto';
-import { channelOf } from './channel.ts';
+import { channelOf } from './channels/channel.ts';
 import {
   encodeCold,
   encodeHot,

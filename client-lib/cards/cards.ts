@@ -17,9 +17,9 @@ import {
   type SigningKey,
 } from '@quicprochat/proto';
 import type { SignedEndpointRecord } from '@quicprochat/proto/messages';
-import { contactLimits, type Contact } from '../contact.ts';
-import type { Contacts } from '../contacts.ts';
-import type { Invitee } from '../invitation.ts';
+import { contactLimits, type Contact } from '../contacts/contact.ts';
+import type { Contacts } from '../contacts/contacts.ts';
+import type { Invitee } from '../contacts/invitation.ts';
 import { LogError } from '../kt/log-record.ts';
 import { labelOf, type Logs } from '../kt/logs.ts';
 import type { Session } from '../link.ts';

@@ -13,8 +13,8 @@ import {
 } from '@quicprochat/kt-log/verify';
 import { parseUserId, QpcError, type Runtime } from '@quicprochat/proto';
 import { contentLimits, type KeyEvidence } from '../content.ts';
-import { contactLimits, ContactError } from '../contact.ts';
-import type { Contacts } from '../contacts.ts';
+import { contactLimits, ContactError } from '../contacts/contact.ts';
+import type { Contacts } from '../contacts/contacts.ts';
 import type { ClientStore } from '../store/store.ts';
 import { labelOf, type DomainLog, type Logs } from './logs.ts';
 

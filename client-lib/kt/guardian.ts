@@ -5,8 +5,8 @@
  */
 import { LogMonitor, type MonitorEvent } from '@quicprochat/kt-log/verify';
 import { hasReason, parseUserId, QpcError, type Runtime } from '@quicprochat/proto';
-import { ContactError } from '../contact.ts';
-import type { Contacts } from '../contacts.ts';
+import { ContactError } from '../contacts/contact.ts';
+import type { Contacts } from '../contacts/contacts.ts';
 import type { ClientEvent, EventBus } from '../events.ts';
 import type { Caller, Session } from '../link.ts';
 import type { ClientStore } from '../store/store.ts';

@@ -18,7 +18,7 @@ import {
 } from '@quicprochat/proto';
 import type { KtHeard } from '@quicprochat/proto/messages';
 import { contentLimits, type ContentExtras } from '../content.ts';
-import type { Extra } from '../extras.ts';
+import type { Extra } from '../sending/extras.ts';
 import type { Caller } from '../link.ts';
 import type { ClientStore } from '../store/store.ts';
 import { LogError } from './log-record.ts';

@@ -10,7 +10,7 @@ import {
   type Runtime,
   sameBytes,
 } from '@quicprochat/proto';
-import { ContactError, type ShownVersion } from '../contact.ts';
+import { ContactError, type ShownVersion } from '../contacts/contact.ts';
 import type { EventBus } from '../events.ts';
 import type { AccountRecord, ClientStore } from '../store/store.ts';
 import { describeChange, type VersionChange } from './manifest-history.ts';

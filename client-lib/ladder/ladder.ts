@@ -7,9 +7,9 @@
  */
 import { hasReason, hex, jitter, QpcError, TransportError, type Runtime } from '@quicprochat/proto';
 import type { EventBus } from '../events.ts';
-import type { Outbox } from '../outbox.ts';
+import type { Outbox } from '../sending/outbox.ts';
 import type { Peers } from '../peers/peers.ts';
-import type { SealedReceipt, SealedSender } from '../sealed-sender.ts';
+import type { SealedReceipt, SealedSender } from '../sending/sealed-sender.ts';
 import type { ClientStore, OutboxEntry, OutboxRow } from '../store/store.ts';
 import { OwnNode } from './own-node.ts';
 

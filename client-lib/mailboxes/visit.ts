@@ -25,10 +25,10 @@ import {
 } from '@quicprochat/proto/transport';
 import { nodeAddressIn } from '../kt/log-record.ts';
 import { dialNode } from '../link.ts';
-import type { Receiver } from '../receiver.ts';
+import type { Receiver } from '../receiving/receiver.ts';
 import { mailboxLog } from '../store/mailbox-rows.ts';
 import type { ClientStore } from '../store/store.ts';
-import { seqOf } from '../sync.ts';
+import { seqOf } from '../receiving/sync.ts';
 
 export const visitLimits = {
   /** Rows of one visit; a node that has more is visited again later. */

@@ -5,7 +5,7 @@
  */
 import { hex, PermissionDeniedError } from '@quicprochat/proto';
 import type { EventBus } from '../events.ts';
-import { recipientsOf } from '../sealing.ts';
+import { recipientsOf } from '../sending/sealing.ts';
 import type { ClientStore } from '../store/store.ts';
 import type { Writer } from '../writer.ts';
 

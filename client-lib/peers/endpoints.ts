@@ -11,7 +11,7 @@ import {
   type SignedEndpointRecord,
 } from '@quicprochat/proto/messages';
 import type { EventBus } from '../events.ts';
-import type { Extra } from '../extras.ts';
+import type { Extra } from '../sending/extras.ts';
 import type { ClientStore } from '../store/store.ts';
 
 const hourMs = 3_600_000;

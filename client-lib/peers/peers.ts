@@ -14,7 +14,7 @@ import {
 } from '@quicprochat/proto';
 import type { Session } from '../link.ts';
 import type { Mailboxes } from '../mailboxes/mailboxes.ts';
-import type { Receiver } from '../receiver.ts';
+import type { Receiver } from '../receiving/receiver.ts';
 import type { ClientStore, OutboxEntry, PeerPath } from '../store/store.ts';
 import type { Acquaintances } from './acquaintances.ts';
 import type { Endpoints } from './endpoints.ts';

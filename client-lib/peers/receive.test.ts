@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { sealChannel } from '../crypto/envelope.ts';
 import { EventBus } from '../events.ts';
-import { receiverLimits } from '../receiver.ts';
+import { receiverLimits } from '../receiving/receiver.ts';
 import { inboxLog } from '../store/store.ts';
 import { assertHas, TestDevice, TestDirectory, testRuntime } from '../test-devices.ts';
 import { Acquaintances } from './acquaintances.ts';

@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { messageTag } from '@quicprochat/proto';
-import { deadPostVerdict } from '../dead-posts.ts';
-import { encodePost } from '../channel.ts';
+import { deadPostVerdict } from '../channels/dead-posts.ts';
+import { encodePost } from '../channels/channel.ts';
 import { channelRowBounds } from './channel-rows.ts';
 import { outboxBounds } from './outbox-rows.ts';
 import { openMemoryStore } from './sqlite-store.ts';

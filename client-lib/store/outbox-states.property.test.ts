@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
-import { takeReceipt } from '../receipts.ts';
+import { takeReceipt } from '../receiving/receipts.ts';
 import { outboxBounds } from './outbox-rows.ts';
 import { openMemoryStore, openStore } from './sqlite-store.ts';
 import type { ClientStore, ReceiptKind, SendState } from './store.ts';

@@ -127,12 +127,12 @@ export const groupMutants: readonly Mutant[] = [
     mixes: ['groups-fast', 'groups'],
     edits: [
       {
-        file: 'client-lib/group-walker.ts',
+        file: 'client-lib/groups/group-walker.ts',
         from: 'pendings.find(({ commitHash }) => Buffer.compare(commitHash, hash) === 0);',
         to: 'pendings.find(({ commitHash }) => commitHash.length === hash.length);',
       },
       {
-        file: 'client-lib/group-log.ts',
+        file: 'client-lib/groups/group-log.ts',
         from: '    if (!same(publicKey, entry.entry.nextCommitPub)) return unsigned;\n    const step = { entry, control, ...acceptCommit',
         to: '    if (publicKey.length === 0) return unsigned;\n    const step = { entry, control, ...acceptCommit',
       },
@@ -144,7 +144,7 @@ export const groupMutants: readonly Mutant[] = [
     mixes: ['groups-fast', 'groups'],
     edits: [
       {
-        file: 'client-lib/group-walker.ts',
+        file: 'client-lib/groups/group-walker.ts',
         from: 'groupLog.addLost(intentId, nowMs + jitter(random, lostBackOffMs * 2 ** lost));',
         to: 'groupLog.addLost(intentId, nowMs + 1e9 + jitter(random, lostBackOffMs * 2 ** lost));',
       },
@@ -156,7 +156,7 @@ export const groupMutants: readonly Mutant[] = [
     mixes: ['groups-fast', 'groups'],
     edits: [
       {
-        file: 'client-lib/group-walker.ts',
+        file: 'client-lib/groups/group-walker.ts',
         from: "          ended.push(...this.end(intentId, 'REFUSED', 'EPOCH_CONFLICT', nowMs));\n        }",
         to: "          ended.push(...this.end(intentId, 'REFUSED', 'EPOCH_CONFLICT', nowMs));\n        }\n        ended.push(...this.end(intentId, 'DONE', undefined, nowMs));",
       },
@@ -180,7 +180,7 @@ export const groupMutants: readonly Mutant[] = [
     mixes: ['groups-crash-points', 'groups-kills'],
     edits: [
       {
-        file: 'client-lib/group-walker.ts',
+        file: 'client-lib/groups/group-walker.ts',
         from: '    const told: ClientEvent[] = steps.flatMap',
         to: '    store.transaction(() => {\n      for (const { entry, control } of steps) {\n        store.groupLog.putHead(groupId, headOf(entry, control));\n      }\n    });\n    const told: ClientEvent[] = steps.flatMap',
       },

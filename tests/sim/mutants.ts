@@ -82,7 +82,7 @@ export const mutants: readonly Mutant[] = [
     mixes: ['client-kills', 'client-crash-points'],
     edits: [
       {
-        file: 'client-lib/sync.ts',
+        file: 'client-lib/receiving/sync.ts',
         from: '    this.#track(this.#parts.receiver.receive(row, storeId).then(() => this.#durable(row.seq)));',
         to: '    this.#durable(row.seq);\n    const { clock } = this.#parts.runtime;\n    const late = clock.sleep(300).then(() => this.#parts.receiver.receive(row, storeId));\n    this.#track(late);',
       },

@@ -13,7 +13,7 @@ export const workMutants: readonly Mutant[] = [
         to: 'm.sender_user IN (SELECT user_id FROM blocked_user WHERE at_ms < 0))`;',
       },
       {
-        file: 'client-lib/received.ts',
+        file: 'client-lib/receiving/received.ts',
         from: 'if (store.tokens.isBlocked(row.senderUser)) continue;',
         to: 'if (row.id < 0) continue;',
       },
@@ -61,7 +61,7 @@ export const workMutants: readonly Mutant[] = [
     mixes: ['channels-crash-points', 'channels-kills', 'channels'],
     edits: [
       {
-        file: 'client-lib/channel-sync.ts',
+        file: 'client-lib/channels/channel-sync.ts',
         from: '    const taken = rows.map(',
         to: '    const last = rows.at(-1);\n    if (last !== undefined) store.transaction(() => store.inbox.putCursor(cid, { storeId, seq: seqOf(last.seq) }));\n    const taken = rows.map(',
       },

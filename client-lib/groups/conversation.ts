@@ -1,0 +1,503 @@
+/**
+ * Conversations: create, change, send. Every conversation has a group log at the hub of its creator
+ * (docs/protocol/group-log.md): a change is an intent that the committer carries out. Messages need no hub.
+ */
+import {
+  InvalidArgumentError,
+  NotFoundError,
+  parseEntry,
+  parseUserId,
+  QpcError,
+  Status,
+  type Runtime,
+} from '@quicprochat/proto';
+import { create, GroupControlSchema, type GroupControl } from '@quicprochat/proto/messages';
+import type { GroupState } from '../client-types.ts';
+import type { Committer } from './committer.ts';
+import type { Contacts } from '../contacts/contacts.ts';
+import { checkText, encodeContent } from '../content.ts';
+import { envelopeKeyOf } from '../sending/envelope-key.ts';
+import type { Extras } from '../sending/extras.ts';
+import { refreshKeys } from '../account/fresh-keys.ts';
+import { createInTheDark, type DarkParts } from '../contacts/first-contact.ts';
+import type { GroupIntent } from './group-intents.ts';
+import { epochJoinKeys, newJoinKey } from './group-info.ts';
+import { firstEntry } from './group-log.ts';
+import {
+  checkMetadata,
+  checkTarget,
+  groupMembers,
+  parseRole,
+  type GroupMember,
+  type GroupMetadata,
+} from './group-roles.ts';
+import { headOf } from './group-walker.ts';
+import { callCreateGroup } from './hub-calls.ts';
+import { fetchInvitees, type InvitationParts, type Invitee } from '../contacts/invitation.ts';
+import type { EvidenceExchange } from '../kt/evidence-exchange.ts';
+import type { Caller } from '../link.ts';
+import {
+  chooseSuite,
+  mandatorySuite,
+  xwingSuite,
+  type Identity,
+  type Mls,
+  type MlsGroup,
+  type MlsSuite,
+  type Role,
+  type SignatureKey,
+} from '../mls/index.ts';
+import { withPrekeys } from '../account/prekeys.ts';
+import { receiptLimits } from '../receiving/receipts.ts';
+import { firstRekey, type Rekeys } from './rekeys.ts';
+import { recipientsOf, sealContent } from '../sending/sealing.ts';
+import { outboxBounds } from '../store/outbox-rows.ts';
+import type {
+  ClientStore,
+  ConversationEnd,
+  ConversationRecord,
+  EnvelopeKey,
+} from '../store/store.ts';
+import type { Batch, Writer } from '../writer.ts';
+
+export const conversationLimits = {
+  /** Direct mode copies every message to each device; larger groups need channels. */
+  devices: 256,
+} as const;
+
+/** As if sent again often enough: in groups without receipts nobody says that a copy arrived. */
+const resendTimes = outboxBounds.resendAfterMs.length;
+
+/** This device is no member any more: what was said stays, and nothing is added. */
+export class ConversationEndedError extends QpcError {
+  override name = 'ConversationEndedError';
+  readonly ended: ConversationEnd;
+  constructor(ended: ConversationEnd) {
+    super(
+      Status.FailedPrecondition,
+      'CONVERSATION_ENDED',
+      `conversation: this device is not in it any more (${ended})`,
+    );
+    this.ended = ended;
+  }
+}
+
+export interface ConversationParts {
+  readonly store: ClientStore;
+  readonly cards?: InvitationParts['cards'];
+  readonly runtime: Runtime;
+  readonly contacts: Contacts;
+  readonly evidence: EvidenceExchange;
+  readonly committer: Pick<Committer, 'add' | 'addIn' | 'ended' | 'wake'>;
+  readonly tokens: DarkParts<NewGroup>['tokens'];
+  /** See DarkParts. */
+  readonly isDark?: DarkParts<NewGroup>['isDark'];
+  readonly rekeys: Pick<Rekeys, 'noteMessage'>;
+  readonly extras: Pick<Extras, 'next'>;
+  readonly writer: Writer;
+  readonly mls: Mls;
+  readonly caller: Caller;
+  readonly identity: Identity;
+  readonly signatureKey: SignatureKey;
+  /** The outbox got rows. */
+  readonly onOutbox: () => void;
+  /** A text was sent that disappears. */
+  readonly onTimed: () => void;
+}
+
+/** A group of this device alone, at its first entry. */
+interface NewGroup {
+  readonly group: MlsGroup;
+  readonly key: EnvelopeKey;
+  readonly joinKey: Uint8Array;
+  readonly control: GroupControl;
+}
+
+export class Conversations {
+  readonly #parts: ConversationParts;
+
+  constructor(parts: ConversationParts) {
+    this.#parts = parts;
+  }
+
+  /**
+   * Creates a conversation with every device of these users; returns its id (32 bytes) when its hub, the
+   * own node, accepted them. Throws what fetchInvitees and the MLS adapter throw; nothing was made then.
+   * Ended by the signal or a crash once it was made, it goes on by itself.
+   */
+  async create(
+    name: string,
+    userIds: readonly string[],
+    signal?: AbortSignal,
+  ): Promise<Uint8Array> {
+    const { writer, identity, committer } = this.#parts;
+    checkMetadata({ name });
+    const dark = await createInTheDark(
+      {
+        ...this.#parts,
+        make: (suite) => this.#make({ suite, name }),
+        storeNew: (batch, made: NewGroup) => this.#storeNew(batch, made),
+      },
+      othersOf(userIds, identity),
+      signal,
+    );
+    if (dark !== undefined) return dark;
+    await refreshKeys(this.#parts, [identity.userId], signal);
+    const { suite, invitees } = await this.#findInitial(othersOf(userIds, identity), signal);
+    const made =
+      (await this.#makeWithThree({ suite, name }, invitees, signal)) ??
+      (await this.#make({ suite, name }));
+    const { groupId, intent } = await writer.run(async (batch) => {
+      const { group } = made;
+      this.#storeNew(batch, made);
+      const userIdsOf = [...new Set(invitees.map(({ userId }) => userId))];
+      const wanted = { kind: 'add', userIds: userIdsOf } as const;
+      return {
+        groupId: group.groupId,
+        intent:
+          invitees.length === 0
+            ? undefined
+            : committer.addIn(batch, group.groupId, wanted, invitees),
+      };
+    });
+    if (intent !== undefined) await committer.ended(intent.id(), signal);
+    return groupId;
+  }
+
+  /** Not certified yet: the hub hears of the group before its first commit. */
+  async #make(
+    options: Pick<Parameters<Mls['createGroup']>[0], 'suite' | 'name' | 'hubs'>,
+  ): Promise<NewGroup> {
+    const { mls, identity, signatureKey } = this.#parts;
+    const group = await mls.createGroup({ ...options, identity, signatureKey });
+    const key = await envelopeKeyOf(mls, group);
+    const { signing } = await epochJoinKeys(mls, group);
+    const entry = await firstEntry(mls, group, signing.publicKey);
+    const control = create(GroupControlSchema, { entry: { entry } });
+    return { group, key, joinKey: await newJoinKey(mls, group), control };
+  }
+
+  /**
+   * With three hubs, where members of as many domains are invited and their nodes are peers of each other.
+   * Undefined: then one hub has to do.
+   */
+  async #makeWithThree(
+    options: Pick<Parameters<Mls['createGroup']>[0], 'suite' | 'name'>,
+    invitees: readonly Invitee[],
+    signal: AbortSignal | undefined,
+  ): Promise<NewGroup | undefined> {
+    const { identity, caller, runtime } = this.#parts;
+    const users = [identity.userId, ...invitees.map(({ userId }) => userId)];
+    const hubs = [...new Set(users.map((userId) => parseUserId(userId).domain))].slice(0, 3);
+    if (hubs.length < 3) return undefined;
+    const made = await this.#make({ ...options, hubs });
+    try {
+      const entry = await callCreateGroup(caller, made.control.entry?.entry, hubs, signal);
+      return { ...made, control: create(GroupControlSchema, { entry }) };
+    } catch (error) {
+      signal?.throwIfAborted();
+      runtime.log.info('no three hubs', { hubs: hubs.join(' '), error: String(error) });
+      return undefined;
+    }
+  }
+
+  #storeNew(batch: Batch, { group, key, joinKey, control }: NewGroup): void {
+    const { store, identity, runtime } = this.#parts;
+    const { groupId, suite, info } = group;
+    const { nowMs } = batch;
+    batch.enterEpoch(group, key, []);
+    batch.write(() => {
+      store.groups.addConversation({
+        id: info.conversationId,
+        groupId,
+        suite,
+        name: info.name,
+        creator: identity.userId,
+        joinedMs: nowMs,
+        sentCount: 0,
+        lamport: 0,
+      });
+      store.resync.putJoinKey(groupId, joinKey);
+      store.groupLog.putHead(groupId, headOf(parseEntry(control.entry?.entry), control));
+      store.groupLog.putRekey(firstRekey(groupId, 0, nowMs, runtime.random));
+    });
+  }
+
+  /**
+   * Adds every device of these users that is not there yet. Durable at once, done on return: by this
+   * device, or by somebody else. While the group's hub is away it waits, also over restarts. Throws why it
+   * was refused: what fetchInvitees throws, MlsError NOT_ALLOWED (roles), what the hub says, or
+   * GroupChangeError; NotFoundError UNKNOWN_GROUP.
+   */
+  async addMembers(
+    conversationId: Uint8Array,
+    userIds: readonly string[],
+    signal?: AbortSignal,
+  ): Promise<void> {
+    const others = othersOf(userIds, this.#parts.identity);
+    await this.change(conversationId, { kind: 'add', userIds: others }, signal);
+  }
+
+  /**
+   * Removes users with all their devices, and single devices (`alice@red.example/<device id>`); who is not
+   * there is gone already. Like `addMembers`; InvalidArgumentError BAD_FIELD for the own user and device.
+   */
+  async removeMembers(
+    conversationId: Uint8Array,
+    targets: readonly string[],
+    signal?: AbortSignal,
+  ): Promise<void> {
+    const { userId, deviceId } = this.#parts.identity;
+    for (const target of targets) {
+      checkTarget(target);
+      if (target !== userId && target !== `${userId}/${deviceId}`) continue;
+      throw new InvalidArgumentError('BAD_FIELD', 'remove: this device; to go, leave');
+    }
+    await this.change(conversationId, { kind: 'remove', userIds: targets }, signal);
+  }
+
+  /** Name and timer, in one commit. Like `addMembers`; InvalidArgumentError BAD_FIELD out of bounds. */
+  async updateMetadata(
+    conversationId: Uint8Array,
+    metadata: GroupMetadata,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    checkMetadata(metadata);
+    await this.change(conversationId, { kind: 'update', ...metadata }, signal);
+  }
+
+  /** Like `addMembers`; also MlsError UNKNOWN_MEMBER and LAST_OWNER. */
+  async setRole(
+    conversationId: Uint8Array,
+    userId: string,
+    role: Role,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    const user = parseUserId(userId).userId;
+    const wanted = { kind: 'setRole', userId: user, role: parseRole(role) } as const;
+    await this.change(conversationId, wanted, signal);
+  }
+
+  /** Fresh keys for this device and the group. Like `addMembers`. */
+  async rotateKeys(conversationId: Uint8Array, signal?: AbortSignal): Promise<void> {
+    await this.change(conversationId, { kind: 'rekey' }, signal);
+  }
+
+  /**
+   * Leaves with every device of the own user: others are asked to remove them, and it is done when one of
+   * them did. Throws GroupChangeError LAST_OWNER when nobody who stays is an owner.
+   */
+  async leave(conversationId: Uint8Array, signal?: AbortSignal): Promise<void> {
+    await this.change(conversationId, { kind: 'leave' }, signal);
+  }
+
+  /** Wants a group changed; see `addMembers`. Throws ConversationEndedError where nothing can be. */
+  async change(
+    conversationId: Uint8Array,
+    intent: GroupIntent,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    const { committer } = this.#parts;
+    const { groupId } = this.#open(conversationId);
+    const id = await committer.add(groupId, intent);
+    await committer.ended(id, signal);
+  }
+
+  /**
+   * Sends a text to every other device of the conversation; returns the message's inner id (16
+   * bytes). Durable on return: sealed, in history and in the outbox. Works offline, except that a
+   * suite 0x0001 group may need fresh prekeys first. Throws NotFoundError UNKNOWN_GROUP,
+   * PayloadTooLargeError, InvalidArgumentError, MlsError REMOVED, ContactError IDENTITY_RESET while a
+   * member is blocked.
+   */
+  async send(
+    conversationId: Uint8Array,
+    text: string,
+    signal?: AbortSignal,
+  ): Promise<{ readonly id: Uint8Array; readonly messageId: number }> {
+    checkText(text);
+    const { groupId } = this.#open(conversationId);
+    return withPrekeys(
+      this.#parts,
+      () => this.#parts.writer.run((batch) => this.#seal(batch, groupId, text)),
+      signal,
+    );
+  }
+
+  /** User ids of all members, sorted; none of an OLD one. Throws NotFoundError UNKNOWN_GROUP. */
+  async members(conversationId: Uint8Array): Promise<readonly string[]> {
+    const { groupId } = this.#conversation(conversationId);
+    return this.#parts.writer.run(async (batch) => {
+      const members = batch.group(groupId)?.members() ?? [];
+      return [...new Set(members.map(({ userId }) => userId))].sort();
+    });
+  }
+
+  /** Name and timer; undefined for an OLD one. Throws NotFoundError UNKNOWN_GROUP. */
+  async metadata(conversationId: Uint8Array): Promise<Required<GroupMetadata> | undefined> {
+    const { groupId } = this.#conversation(conversationId);
+    return this.#parts.writer.run(async (batch) => {
+      const info = batch.group(groupId)?.info;
+      if (info === undefined) return undefined;
+      const { name, expirySeconds, directDevices } = info;
+      return { name, expirySeconds, directDevices };
+    });
+  }
+
+  /** Where this device stands in the group's history; undefined for an OLD one. Throws like `metadata`. */
+  async groupState(conversationId: Uint8Array): Promise<GroupState | undefined> {
+    const { groupId } = this.#conversation(conversationId);
+    return this.#parts.writer.run(async (batch) => {
+      const group = batch.group(groupId);
+      if (group === undefined) return undefined;
+      const { epoch, epochAuthenticator } = group;
+      const { cause, reason, dueMs, isDone = true } = this.#parts.store.resync.get(groupId) ?? {};
+      const lost = isDone || cause === undefined ? undefined : { cause, reason, dueMs: dueMs ?? 0 };
+      return { epoch: Number(epoch), epochAuthenticator: epochAuthenticator.slice(), lost };
+    });
+  }
+
+  /** The users with roles and devices, by user id; none of an OLD one. Throws like `metadata`. */
+  async listMembers(conversationId: Uint8Array): Promise<readonly GroupMember[]> {
+    const { groupId } = this.#conversation(conversationId);
+    return this.#parts.writer.run(async (batch) => {
+      const group = batch.group(groupId);
+      return group === undefined ? [] : groupMembers(group);
+    });
+  }
+
+  async #seal(
+    batch: Batch,
+    groupId: Uint8Array,
+    text: string,
+  ): Promise<{ readonly id: Uint8Array; readonly messageId: number }> {
+    const { store, runtime, mls, contacts, identity, signatureKey, onOutbox } = this.#parts;
+    const { random } = runtime;
+    const group = this.#group(batch, groupId);
+    const conversation = batch.conversationOfGroup(groupId) ?? this.#unknown();
+    const message = {
+      innerId: random.bytes(16),
+      n: conversation.sentCount + 1,
+      lamport: conversation.lamport + 1,
+      sentMs: runtime.clock.now(),
+      text,
+      expirySeconds: group.info.expirySeconds,
+    };
+    const recipients = recipientsOf(group);
+    const members = recipients.map(({ userId }) => userId);
+    contacts.requireUnblocked(members);
+    const evidence = this.#parts.evidence.next(conversation.id, members);
+    const extras = this.#parts.extras.next(conversation.id, members);
+    const plaintext = encodeContent({ ...message, evidence, ...extras.content });
+    const sealed = await sealContent(
+      { store, mls, contacts, random },
+      group,
+      plaintext,
+      recipients,
+    );
+
+    batch.useKeys(sealed.next, sealed.epoch, sealed.wipe);
+    batch.advance(conversation, message.n, message.lamport);
+    const sent = { id: message.innerId, messageId: 0 };
+    batch.write(() => {
+      const messageId = store.messages.add({
+        conversationId: conversation.id,
+        senderUser: identity.userId,
+        senderDevice: identity.deviceId,
+        ...message,
+        receivedMs: undefined,
+      });
+      sent.messageId = messageId ?? 0;
+      const about = {
+        kind: 'MESSAGE',
+        groupId,
+        epoch: sealed.epoch,
+        generation: sealed.generation,
+        resends: recipients.length < receiptLimits.devices ? 0 : resendTimes,
+      } as const;
+      for (const copy of sealed.copies) {
+        store.outbox.add({ ...copy, messageId, about }, batch.nowMs);
+      }
+      if (messageId !== undefined) {
+        store.resend.addCiphertext(
+          {
+            groupId,
+            sender: signatureKey.publicKey,
+            n: message.n,
+            epoch: Number(sealed.epoch),
+            generation: sealed.generation,
+            tag: undefined,
+            messageId,
+            bytes: sealed.ciphertext,
+          },
+          batch.nowMs,
+        );
+      }
+      this.#parts.rekeys.noteMessage(groupId, sealed.generation, batch.nowMs);
+      if (evidence !== undefined) this.#parts.evidence.mark(conversation.id, evidence);
+      extras.mark();
+    });
+    batch.after(onOutbox);
+    batch.after(() => this.#parts.committer.wake(groupId));
+    if (message.expirySeconds > 0) batch.after(this.#parts.onTimed);
+    return sent;
+  }
+
+  /** The suite that all initial devices have, and their packages of that suite. */
+  async #findInitial(
+    userIds: readonly string[],
+    signal?: AbortSignal,
+  ): Promise<{ readonly suite: MlsSuite; readonly invitees: readonly Invitee[] }> {
+    const preferred = [xwingSuite, mandatorySuite];
+    const found = await this.#fetchAll(userIds, preferred, signal);
+    const suite = chooseSuite([
+      preferred,
+      ...found.map((invitee) => (invitee.suite === xwingSuite ? preferred : [mandatorySuite])),
+    ]);
+    if (found.every((invitee) => invitee.suite === suite)) return { suite, invitees: found };
+    return { suite, invitees: await this.#fetchAll(userIds, [suite], signal) };
+  }
+
+  async #fetchAll(
+    userIds: readonly string[],
+    suites: readonly MlsSuite[],
+    signal?: AbortSignal,
+  ): Promise<readonly Invitee[]> {
+    const options = signal === undefined ? {} : { signal };
+    const found = await Promise.all(
+      userIds.map((userId) =>
+        fetchInvitees(this.#parts, this.#parts.caller, userId, suites, options),
+      ),
+    );
+    const invitees = found.flat();
+    if (invitees.length >= conversationLimits.devices) {
+      throw new InvalidArgumentError(
+        'BAD_FIELD',
+        `conversation: ${invitees.length + 1} devices, at most ${conversationLimits.devices}`,
+      );
+    }
+    return invitees;
+  }
+
+  #conversation(id: Uint8Array): ConversationRecord {
+    return this.#parts.store.groups.conversation(id) ?? this.#unknown();
+  }
+  #open(id: Uint8Array): ConversationRecord {
+    const conversation = this.#conversation(id);
+    if (conversation.ended !== undefined) throw new ConversationEndedError(conversation.ended);
+    return conversation;
+  }
+  #group(batch: Batch, groupId: Uint8Array): MlsGroup {
+    return batch.group(groupId) ?? this.#unknown();
+  }
+  #unknown(): never {
+    throw new NotFoundError('UNKNOWN_GROUP', 'conversation: none with this id here');
+  }
+}
+
+/** Checked, without repeats and without ourselves. */
+function othersOf(userIds: readonly string[], own: Identity): string[] {
+  const others = new Set(userIds.map((userId) => parseUserId(userId).userId));
+  others.delete(own.userId);
+  return [...others];
+}

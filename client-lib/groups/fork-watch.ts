@@ -1,0 +1,248 @@
+/**
+ * Looks for members that follow another history of a group (docs/protocol/group-log.md, "A lying hub"). Every
+ * message says in its authenticated data which entry its sender stands at; one that says another than ours
+ * for the same epoch, or that no key of ours opens, makes devices tell each other their certified entries.
+ * Two of one place convict the hub, and both are kept.
+ */
+import {
+  checkEvidence,
+  hex,
+  jitter,
+  parseEntry,
+  QpcError,
+  sameBytes,
+  verifyCertified,
+  type Runtime,
+} from '@quicprochat/proto';
+import {
+  CertifiedEntrySchema,
+  create,
+  fromBinary,
+  GroupHeadSchema,
+  toBinary,
+  type CertifiedEntry,
+  type GroupHead,
+} from '@quicprochat/proto/messages';
+import type { Contacts } from '../contacts/contacts.ts';
+import type { EventBus } from '../events.ts';
+import { hybridCopies, type Recipient } from '../sending/fan-out.ts';
+import { controlOf } from './group-walker.ts';
+import { UnknownHubError, type HubKeys } from './hub-keys.ts';
+import type { Caller } from '../link.ts';
+import type { MlsGroup } from '../mls/index.ts';
+import { withPrekeys } from '../account/prekeys.ts';
+import { never } from '../receiving/row-verdict.ts';
+import { headMarkBytes, recipientsOf } from '../sending/sealing.ts';
+import type { ClientStore } from '../store/store.ts';
+import type { Batch, Writer } from '../writer.ts';
+
+const hourMs = 3_600_000;
+
+export const forkLimits = {
+  /** Devices of a group, beyond which nobody tells all the others where it stands. */
+  devices: 64,
+  /** Rows without a key that are this old (ms) make this device tell where it stands. */
+  unknownKeyMs: hourMs / 6,
+  /** How often that is looked at (ms), and half as much at random. */
+  sweepMs: hourMs,
+  /** Told entries that are remembered, so that none is told twice to one device. */
+  told: 4_096,
+} as const;
+
+export interface ForkWatchParts {
+  readonly store: ClientStore;
+  readonly runtime: Runtime;
+  readonly events: EventBus;
+  readonly writer: Writer;
+  readonly contacts: Contacts;
+  readonly caller: Caller;
+  readonly hubKeys: Pick<HubKeys, 'of' | 'isFresh'>;
+  readonly rid: Uint8Array;
+  /** The outbox got rows. */
+  readonly onOutbox: () => void;
+  /** Somebody is further on in this group's log. */
+  readonly onBehind: (groupId: Uint8Array) => void;
+}
+
+export class ForkWatch {
+  readonly #parts: ForkWatchParts;
+  readonly #told = new Set<string>();
+  readonly #telling = new Set<Promise<void>>();
+  #timer: { cancel(): void } | undefined;
+  #isStopped = true;
+
+  constructor(parts: ForkWatchParts) {
+    this.#parts = parts;
+  }
+
+  start(): void {
+    this.#isStopped = false;
+    this.#sweepSoon();
+  }
+
+  async stop(): Promise<void> {
+    this.#isStopped = true;
+    this.#timer?.cancel();
+    await this.idle();
+  }
+
+  /** Resolves when nothing is being told. */
+  async idle(): Promise<void> {
+    await Promise.all(this.#telling);
+  }
+
+  /**
+   * What a message of this epoch says about its sender. `from`: who that is (32 bytes), where it is known;
+   * else everybody may be meant.
+   */
+  heard(groupId: Uint8Array, epoch: bigint, mark: Uint8Array, from?: Uint8Array): void {
+    const ours = this.#parts.store.groupLog.headAt(groupId, Number(epoch));
+    if (ours === undefined || mark.length !== headMarkBytes) return;
+    if (sameBytes(ours.hash.subarray(0, headMarkBytes), mark)) return;
+    this.#tell(groupId, Number(epoch), from);
+  }
+
+  /** A device says where it stands. The result makes the changes. Throws a verdict on what is nothing. */
+  take(bytes: Uint8Array, batch: Batch): () => void {
+    const { hubKeys } = this.#parts;
+    const { from, entry } = fromBinary(GroupHeadSchema, bytes);
+    if (entry === undefined) throw never('MALFORMED');
+    const { entry: fields, epoch, hash } = parseEntry(entry.entry);
+    const groupId = fields.group;
+    const group = batch.group(groupId);
+    if (group === undefined) throw never('UNKNOWN_GROUP');
+    // Anybody could have written this row: without the hub's signature it says nothing.
+    const isSigned = ((): boolean => {
+      try {
+        verifyCertified(entry, group.hubs, hubKeys.of);
+        return true;
+      } catch {
+        return false;
+      }
+    })();
+    if (!isSigned) {
+      const unknown = group.hubs.find((hub) => !hubKeys.isFresh(hub));
+      throw unknown === undefined ? never('UNCERTIFIED') : new UnknownHubError(unknown);
+    }
+    return () => {
+      const ours = this.#entryAt(groupId, epoch);
+      if (ours === undefined) {
+        if (BigInt(epoch) > group.epoch) batch.after(() => this.#parts.onBehind(groupId));
+        return;
+      }
+      if (sameBytes(parseEntry(ours.entry).hash, hash)) return;
+      if (!this.#convict(batch, group, ours, entry)) {
+        // They part further back: the entries before these are compared next.
+        batch.after(() => this.#tell(groupId, epoch - 1, from));
+      }
+      batch.after(() => this.#tell(groupId, epoch, from));
+    };
+  }
+
+  /** Both certificates are kept; false when they prove nothing. */
+  #convict(
+    batch: Batch,
+    { groupId, hubs: all, info }: MlsGroup,
+    one: CertifiedEntry,
+    other: CertifiedEntry,
+  ): boolean {
+    const { store, events, hubKeys } = this.#parts;
+    const hubs = checkEvidence(one, other, all, hubKeys.of);
+    if (hubs.length === 0) return false;
+    const { conversationId } = info;
+    const { epoch } = parseEntry(one.entry);
+    let isNews = false;
+    batch.write(() => {
+      const [first, second] = [one, other].map((each) => toBinary(CertifiedEntrySchema, each));
+      if (first === undefined || second === undefined) return;
+      const fork = { groupId, one: first, other: second, hubs, atMs: batch.nowMs };
+      isNews = store.groupLog.addFork(fork);
+    });
+    batch.after(() => {
+      if (isNews) events.emit({ type: 'fork', conversationId, epoch, hubs });
+    });
+    return true;
+  }
+
+  #entryAt(groupId: Uint8Array, epoch: number): CertifiedEntry | undefined {
+    const kept = this.#parts.store.groupLog.headAt(groupId, epoch);
+    return kept === undefined ? undefined : controlOf(kept).entry;
+  }
+
+  /** Tells one device, or all of the group, where this one stands in that epoch; each of them once. */
+  #tell(groupId: Uint8Array, epoch: number, to?: Uint8Array): void {
+    const entry = this.#entryAt(groupId, epoch);
+    if (this.#isStopped || entry === undefined || entry.signatures.length === 0) return;
+    const head = create(GroupHeadSchema, { from: this.#parts.rid, entry });
+    const telling = this.#seal(groupId, epoch, head, to)
+      .catch((error: unknown) => {
+        const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
+        this.#parts.runtime.log.info('telling an entry failed', { reason, error: String(error) });
+      })
+      .finally(() => this.#telling.delete(telling));
+    this.#telling.add(telling);
+  }
+
+  async #seal(
+    groupId: Uint8Array,
+    epoch: number,
+    head: GroupHead,
+    to: Uint8Array | undefined,
+  ): Promise<void> {
+    const { store, runtime, writer, contacts, onOutbox } = this.#parts;
+    const content = { kind: 'groupHead', bytes: toBinary(GroupHeadSchema, head) } as const;
+    const keyOf = ({ identityPub }: Recipient): string =>
+      `${hex(groupId)} ${epoch} ${hex(identityPub)}`;
+    await withPrekeys(this.#parts, () =>
+      writer.run(async (batch) => {
+        const group = batch.group(groupId);
+        const all = group === undefined ? [] : recipientsOf(group);
+        const isMeant = ({ identityPub }: Recipient): boolean =>
+          to === undefined ? all.length < forkLimits.devices : sameBytes(identityPub, to);
+        // Only who is in the group, as it is here: others are told nothing of it.
+        const recipients = all.filter((one) => isMeant(one) && !this.#told.has(keyOf(one)));
+        if (recipients.length === 0) return;
+        const prekeyOf = (rid: Uint8Array): Uint8Array | undefined => contacts.prekey(rid);
+        const copies = hybridCopies(content, recipients, prekeyOf, runtime.random);
+        batch.write(() => {
+          const about = { kind: 'RESEND', groupId, epoch: BigInt(epoch) } as const;
+          for (const copy of copies) {
+            store.outbox.add({ ...copy, messageId: undefined, about }, batch.nowMs);
+          }
+        });
+        batch.after(() => {
+          if (this.#told.size > forkLimits.told) this.#told.clear();
+          for (const one of recipients) this.#told.add(keyOf(one));
+          onOutbox();
+        });
+      }),
+    );
+  }
+
+  #sweepSoon(): void {
+    const { clock, random } = this.#parts.runtime;
+    if (this.#isStopped) return;
+    const { sweepMs } = forkLimits;
+    this.#timer = clock.timer(sweepMs + jitter(random, sweepMs / 2), () => {
+      this.sweep();
+      this.#sweepSoon();
+    });
+  }
+
+  /**
+   * Rows wait for a key that no log brought: in the envelope of an epoch that some other member is in, and
+   * this device is not. Nobody outside can say of which group, so all are told.
+   */
+  sweep(): void {
+    const { store, runtime } = this.#parts;
+    const sinceMs = runtime.clock.now() - forkLimits.unknownKeyMs;
+    const isStuck = store.inbox
+      .parked()
+      .some(({ reason, parkedMs }) => reason === 'UNKNOWN_KEY' && parkedMs < sinceMs);
+    if (!isStuck) return;
+    for (const { groupId, ended } of store.groups.conversations()) {
+      const head = ended === undefined ? store.groupLog.head(groupId) : undefined;
+      if (head !== undefined) this.#tell(groupId, head.epoch);
+    }
+  }
+}

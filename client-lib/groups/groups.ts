@@ -1,0 +1,206 @@
+/**
+ * The parts that keep this device in the logs of its groups, wired: rows of hubs in, own changes out, reading
+ * what is missing, the schedule of new keys. Knows the wiring and the order of start and stop only.
+ */
+import { deviceIdOf, parseUserId, QpcError } from '@quicprochat/proto';
+import { ChannelDuty } from '../channels/channel-duty.ts';
+import { Committer } from './committer.ts';
+import { ControlRows, type ControlRowsParts } from './control-rows.ts';
+import type { FirstContactRules } from '../contacts/first-contact.ts';
+import { ForkWatch } from './fork-watch.ts';
+import { GroupPull } from './group-pull.ts';
+import { GroupWalker } from './group-walker.ts';
+import { HubKeys } from './hub-keys.ts';
+import type { InvitationParts } from '../contacts/invitation.ts';
+import { HubRepair } from './hub-repair.ts';
+import type { EvidenceExchange } from '../kt/evidence-exchange.ts';
+import type { Logs } from '../kt/logs.ts';
+import { Leaves } from './leaves.ts';
+import type { Caller } from '../link.ts';
+import { RemovalWatch } from './removal-watch.ts';
+import { Rekeys } from './rekeys.ts';
+import { Resyncs } from './resync.ts';
+import { Revocations } from './revocations.ts';
+import type { DeliveryTokens } from '../sending/delivery-tokens.ts';
+import { Standings } from './standings.ts';
+import type { ParkReason } from '../store/store.ts';
+import type { Writer } from '../writer.ts';
+
+export interface GroupsParts extends Omit<
+  ControlRowsParts,
+  'hubKeys' | 'walker' | 'tokens' | 'removals' | 'onMoved' | 'onJoined' | 'onJunk'
+> {
+  readonly writer: Writer;
+  readonly cards?: InvitationParts['cards'] & FirstContactRules['cards'];
+  readonly logs: Logs;
+  readonly evidence: EvidenceExchange;
+  readonly tokens: Pick<DeliveryTokens, 'takeAtJoin' | 'changed' | 'wake' | 'forInvitees' | 'grew'>;
+  readonly caller: Caller;
+  readonly userId: string;
+  /** The outbox got rows. */
+  readonly onOutbox: () => void;
+  /** Rows that waited for this may be opened now. */
+  readonly onMendable: (reason: ParkReason, waitsFor: string) => Promise<void>;
+}
+
+export class Groups {
+  readonly rows: ControlRows;
+  readonly committer: Committer;
+  readonly leaves: Leaves;
+  readonly pull: GroupPull;
+  readonly repair: HubRepair;
+  readonly rekeys: Rekeys;
+  readonly resyncs: Resyncs;
+  readonly revocations: Revocations;
+  readonly forks: ForkWatch;
+  readonly standings: Standings;
+  readonly removals: RemovalWatch;
+  readonly channels: ChannelDuty;
+  readonly #parts: GroupsParts;
+  readonly #hubKeys: HubKeys;
+  /** Records of hubs that are being asked for. */
+  readonly #asking = new Map<string, Promise<void>>();
+  #stop = new AbortController();
+
+  constructor(parts: GroupsParts & Pick<ControlRowsParts, 'onMoved'>) {
+    this.#parts = parts;
+    const hubKeys = new HubKeys(parts);
+    this.#hubKeys = hubKeys;
+    const onMoved = (groupId: Uint8Array): void => {
+      parts.onMoved(groupId);
+      this.channels.look(groupId);
+      this.committer.wake(groupId);
+    };
+    this.standings = new Standings({
+      ...parts,
+      onNews: (groupId) => {
+        this.pull.want(groupId);
+        this.committer.wake(groupId);
+      },
+      onRemoval: (groupId) => this.removals.want(groupId),
+    });
+    const { standings } = this;
+    const onLost = (): void => this.resyncs.wake();
+    const walker = new GroupWalker({ ...parts, hubKeys, standings, onLost, onMoved });
+    const { domain } = parseUserId(parts.userId);
+    this.repair = new HubRepair({ ...parts, domain });
+    const { repair } = this;
+    this.pull = new GroupPull({ ...parts, hubKeys, walker, repair });
+    const onJoined = (groupId: Uint8Array): void => this.pull.joined(groupId);
+    const onJunk = (groupId: Uint8Array): void => this.pull.want(groupId);
+    this.removals = new RemovalWatch({
+      ...{ ...parts, hubKeys, standings, pull: this.pull },
+      onMoved: (groupId) => {
+        this.pull.want(groupId);
+        onMoved(groupId);
+      },
+    });
+    const { removals } = this;
+    this.rows = new ControlRows({
+      ...{ ...parts, hubKeys, walker, removals, onMoved, onJoined, onJunk },
+    });
+    const onIntents = (): void => this.committer.kick();
+    this.leaves = new Leaves({ ...parts, walker, onIntents });
+    this.forks = new ForkWatch({
+      ...parts,
+      hubKeys,
+      onBehind: (groupId) => this.pull.want(groupId),
+    });
+    const identity = { userId: parts.userId, deviceId: deviceIdOf(parts.rid) };
+    this.resyncs = new Resyncs({
+      ...{ ...parts, hubKeys, walker, standings, onMoved, identity },
+      pull: this.pull,
+      repair,
+    });
+    this.rekeys = new Rekeys({ ...parts, onIntents });
+    const onBehind = (groupId: Uint8Array): void => this.pull.want(groupId);
+    this.channels = new ChannelDuty({ ...parts, onIntents, onBehind });
+    this.revocations = new Revocations({ ...parts, onIntents });
+    this.committer = new Committer({
+      ...parts,
+      hubKeys,
+      walker,
+      pull: this.pull,
+      repair,
+      leaves: this.leaves,
+    });
+  }
+
+  start(): void {
+    this.#stop = new AbortController();
+    this.committer.start();
+    this.rekeys.start();
+    this.channels.start();
+    this.resyncs.start();
+    this.revocations.start();
+    this.forks.start();
+    this.standings.start();
+  }
+
+  async stop(): Promise<void> {
+    this.#stop.abort();
+    this.rekeys.stop();
+    this.channels.stop();
+    await this.resyncs.stop();
+    await this.revocations.stop();
+    await this.forks.stop();
+    await this.standings.stop();
+    await this.removals.stop();
+    await this.committer.stop();
+    await this.pull.stop();
+    await this.repair.stop();
+    await Promise.all(this.#asking.values());
+  }
+
+  get isIdle(): boolean {
+    const { pull, repair, committer, revocations, removals } = this;
+    const isQuiet = pull.isIdle && repair.isIdle && removals.isIdle && revocations.isIdle;
+    return isQuiet && committer.isIdle && this.#asking.size === 0;
+  }
+  /** Resolves when nothing is read, asked for or committed; intents may rest. */
+  async idle(): Promise<void> {
+    await this.revocations.idle();
+    await this.pull.idle();
+    await this.repair.idle();
+    await this.committer.idle();
+    await this.forks.idle();
+    await this.standings.idle();
+    await this.removals.idle();
+    await Promise.all(this.#asking.values());
+  }
+
+  /** A row waits for something that can be asked for. */
+  waits(reason: ParkReason, waitsFor: string): void {
+    switch (reason) {
+      case 'FUTURE_EPOCH':
+        this.pull.want(new Uint8Array(Buffer.from(waitsFor, 'hex')));
+        break;
+      case 'UNKNOWN_KEY':
+        this.pull.wantAll();
+        break;
+      case 'UNKNOWN_HUB':
+        this.#learn(waitsFor);
+        break;
+      case 'UNKNOWN_GROUP':
+      case 'UNKNOWN_USER':
+        break;
+    }
+  }
+
+  #learn(hub: string): void {
+    if (this.#stop.signal.aborted || this.#asking.has(hub)) return;
+    const { caller, runtime, onMendable } = this.#parts;
+    const work = async (): Promise<void> => {
+      try {
+        await this.#hubKeys.learn(hub, caller);
+        await onMendable('UNKNOWN_HUB', hub);
+      } catch (error) {
+        // Asked again when the row is tried again: at the next start or session.
+        const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
+        runtime.log.info('asking for the record of a hub failed', { hub, reason });
+      }
+    };
+    const asking = work().finally(() => this.#asking.delete(hub));
+    this.#asking.set(hub, asking);
+  }
+}

@@ -1,0 +1,193 @@
+/**
+ * What a hub of one that was restored from an older copy of its disk gets back from a member: the entries that
+ * it certified once, so that it certifies the same ones again. Any member that reads a log which ends before the
+ * place where it stands brings them; nobody has to want a change first.
+ */
+import {
+  hasReason,
+  hex,
+  jitter,
+  parseEntry,
+  QpcError,
+  TransportError,
+  type ParsedEntry,
+  type Runtime,
+} from '@quicprochat/proto';
+import {
+  create,
+  SubmitCommitRequestSchema,
+  toBinary,
+  type GroupControl,
+} from '@quicprochat/proto/messages';
+import { sealJoinState } from './group-info.ts';
+import { controlOf } from './group-walker.ts';
+import { callCreateGroup, callSubmit, logBehind } from './hub-calls.ts';
+import { KeyedWork } from '../keyed-work.ts';
+import type { Caller } from '../link.ts';
+import type { Mls } from '../mls/index.ts';
+import type { ClientStore } from '../store/store.ts';
+import type { Writer } from '../writer.ts';
+
+export const repairLimits = {
+  atOnce: 4,
+  /** First and longest wait after a failure (ms). */
+  backOffMinMs: 2_000,
+  backOffMaxMs: 10 * 60_000,
+  /** Members that see it together bring it one after the other: the later ones find it done (ms). */
+  spreadMs: 500,
+  /** A hub that forgets again what it has just got back gets it again after so long (ms). */
+  againMs: 60_000,
+} as const;
+
+export interface HubRepairParts {
+  readonly store: ClientStore;
+  readonly runtime: Runtime;
+  readonly writer: Writer;
+  readonly mls: Mls;
+  readonly caller: Caller;
+  /** Domain of the own node: no other takes a group's beginning from this device. */
+  readonly domain: string;
+}
+
+/** Hubs that are behind, by the groups in which that was seen. */
+export class HubRepair {
+  readonly #parts: HubRepairParts;
+  readonly #work: KeyedWork<LostPlace>;
+  /** When a group's hub got something back (monotonic ms), by its id in hex; those of the last minute. */
+  readonly #doneMs = new Map<string, number>();
+
+  constructor(parts: HubRepairParts) {
+    this.#parts = parts;
+    this.#work = new KeyedWork({
+      ...repairLimits,
+      runtime: parts.runtime,
+      run: (lost, signal) => this.#run(lost, signal),
+    });
+  }
+
+  /** The log of a hub of one ends before where this device stands, or is not there. */
+  want(lost: LostPlace): void {
+    const key = hex(lost.groupId);
+    const nowMs = this.#parts.runtime.clock.monotonic();
+    for (const [other, doneMs] of this.#doneMs) {
+      if (nowMs - doneMs >= repairLimits.againMs) this.#doneMs.delete(other);
+    }
+    if (!this.#doneMs.has(key)) this.#work.want(key, lost);
+  }
+
+  /** At once, for who wants a change. Throws like `giveBack`. */
+  giveBack(lost: LostPlace, signal: AbortSignal): Promise<void> {
+    return giveBack(this.#parts, lost, signal);
+  }
+
+  get isIdle(): boolean {
+    return this.#work.isIdle;
+  }
+  idle(): Promise<void> {
+    return this.#work.idle();
+  }
+  stop(): Promise<void> {
+    return this.#work.stop();
+  }
+
+  /** False: to be tried again. */
+  async #run(lost: LostPlace, signal: AbortSignal): Promise<boolean> {
+    const { runtime } = this.#parts;
+    let isDone = true;
+    try {
+      await runtime.clock.sleep(jitter(runtime.random, repairLimits.spreadMs), signal);
+      await giveBack(this.#parts, lost, signal);
+    } catch (error) {
+      if (signal.aborted) return true;
+      const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
+      runtime.log.info('a hub that is behind gets nothing back', { reason, error: String(error) });
+      // What it lost and this device lacks too, only another member can bring.
+      const isUnreached = error instanceof TransportError && error.failure !== 'protocol';
+      isDone = !isUnreached && !hasReason(error, 'HUB_UNAVAILABLE', 'QUOTA');
+    }
+    if (isDone) this.#doneMs.set(hex(lost.groupId), runtime.clock.monotonic());
+    return isDone;
+  }
+}
+
+export interface LostPlace {
+  readonly groupId: Uint8Array;
+  /** Domain. */
+  readonly hub: string;
+  /** The newest entry here, which the hub does not know. */
+  readonly head: ParsedEntry;
+}
+
+/**
+ * The hub gets back what is kept here, oldest first, and the state of the newest epoch for members that lost
+ * their place. Does nothing where it is not behind. Throws what it answers, TransportError where it lost more
+ * than is kept here.
+ */
+async function giveBack(
+  parts: HubRepairParts,
+  { groupId, hub, head }: LostPlace,
+  signal: AbortSignal,
+): Promise<void> {
+  const { store, caller, runtime } = parts;
+  const known = await newestOf(parts, { groupId, hub, head }, signal);
+  // It went on meanwhile: then its next answer is a conflict like any other.
+  if (known >= head.epoch) return;
+  for (let epoch = known + 1; epoch <= head.epoch; epoch += 1) {
+    const kept = store.groupLog.headAt(groupId, epoch);
+    const control = kept && controlOf(kept);
+    if (control?.entry?.entry === undefined || !isCertified(control)) {
+      throw new TransportError('protocol', `the hub lost entry ${epoch}, which is not here either`);
+    }
+    const { entry } = control.entry;
+    const { commit } = control;
+    const groupInfo = epoch === head.epoch ? await stateAt(parts, head) : new Uint8Array(0);
+    const request = { hub, entry, commit, groupInfo, mid: runtime.random.bytes(16) };
+    const bytes = toBinary(SubmitCommitRequestSchema, create(SubmitCommitRequestSchema, request));
+    const { isAccepted } = await callSubmit(caller, bytes, signal);
+    if (!isAccepted) return;
+  }
+  runtime.log.warn('a hub got entries back', { hub, from: known + 1, to: head.epoch });
+}
+
+/** Epoch of the newest entry that the hub has; it gets the first one back where it does not know the group. */
+async function newestOf(
+  { store, caller, domain }: HubRepairParts,
+  { groupId, hub, head }: LostPlace,
+  signal: AbortSignal,
+): Promise<number> {
+  let known = -1;
+  try {
+    let isHere = true;
+    for await (const page of logBehind(caller, { hub, groupId, after: head.hash }, signal)) {
+      isHere = page.length > 0;
+      for (const { entry } of page) known = Math.max(known, parseEntry(entry?.entry).epoch);
+    }
+    // Nothing behind it: this is where its log ends.
+    return known === -1 && !isHere ? head.epoch : known;
+  } catch (error) {
+    const first = store.groupLog.headAt(groupId, 0);
+    const control = first && controlOf(first);
+    const isOurs = hub === domain && control !== undefined && isCertified(control);
+    if (!hasReason(error, 'UNKNOWN_GROUP') || !isOurs) throw error;
+    await callCreateGroup(caller, control.entry?.entry, [hub], signal);
+    return 0;
+  }
+}
+
+/** The group's state at its newest entry, under the join key; empty where this device is elsewhere by now. */
+function stateAt(
+  { writer, store, mls, runtime }: HubRepairParts,
+  { epoch, entry: { group: groupId } }: ParsedEntry,
+): Promise<Uint8Array> {
+  return writer.run(async (batch) => {
+    const group = batch.group(groupId);
+    if (group?.isActive !== true || Number(group.epoch) !== epoch) return new Uint8Array(0);
+    return sealJoinState(mls, group, store.resync.joinKey(groupId), runtime.random);
+  });
+}
+
+/** What the hub said once. A group that was begun with all nodes down has entries that none has seen yet. */
+function isCertified({ entry, commit }: GroupControl): boolean {
+  const isFirst = entry?.entry !== undefined && parseEntry(entry.entry).epoch === 0;
+  return (entry?.signatures ?? []).length > 0 && (isFirst || commit.length > 0);
+}

@@ -1,0 +1,445 @@
+/**
+ * Coming back into groups (docs/protocol/group-log.md, "Coming back"): a device that lost its place takes what
+ * the hub keeps for such ones, checks it against the end of the certified log and against what it saw last, and
+ * commits itself in again in place of its old leaf. The commit is on disk before its first byte leaves, and is
+ * sent as the same bytes until the hub said what became of it.
+ */
+import {
+  hasReason,
+  hex,
+  jitter,
+  parseEntry,
+  QpcError,
+  sameBytes,
+  Status,
+  TransportError,
+  verifyCertified,
+  type ErrorOptions,
+  type ParsedEntry,
+  type Runtime,
+} from '@quicprochat/proto';
+import {
+  fromBinary,
+  GroupControlSchema,
+  SubmitCommitRequestSchema,
+  type CertifiedEntry,
+  type GroupControl,
+} from '@quicprochat/proto/messages';
+import type { Contacts } from '../contacts/contacts.ts';
+import type { DeliveryTokens } from '../sending/delivery-tokens.ts';
+import { envelopeKeyOf } from '../sending/envelope-key.ts';
+import type { EventBus } from '../events.ts';
+import { resolveKeys } from '../account/fresh-keys.ts';
+import { groupEvents } from './group-events.ts';
+import { openJoinState } from './group-info.ts';
+import type { GroupPull } from './group-pull.ts';
+import type { HubRepair } from './hub-repair.ts';
+import { controlOf, headOf, type GroupWalker } from './group-walker.ts';
+import { callGroupInfo, callSubmit, logBehind, type SubmitAnswer } from './hub-calls.ts';
+import type { HubKeys } from './hub-keys.ts';
+import { askAgain } from './leave-again.ts';
+import { ClosedError, type Caller } from '../link.ts';
+import {
+  acceptReturn,
+  continuityBroken,
+  CredentialError,
+  MlsError,
+  restoreGroup,
+  type Identity,
+  type Mls,
+  type MlsGroup,
+  type Return,
+  type SignatureKey,
+} from '../mls/index.ts';
+import { firstRekey } from './rekeys.ts';
+import { returnRequest, type JoinPlace } from './resync-request.ts';
+import type { Standings } from './standings.ts';
+import type { ResyncRow, SentReturn } from '../store/resync-rows.ts';
+import type { ClientStore } from '../store/store.ts';
+import type { Writer } from '../writer.ts';
+
+const hourMs = 3_600_000;
+
+export const resyncLimits = {
+  /** One device comes back into one group once in so long (ms): each time costs all members a commit. */
+  everyMs: hourMs,
+  /** First and longest wait after a try that came to nothing (ms). */
+  backOffMinMs: 2_000,
+  backOffMaxMs: hourMs,
+  /** Longest wait while nobody answers (ms). */
+  unreachedMs: 30_000,
+} as const;
+
+export interface ResyncsParts {
+  readonly store: ClientStore;
+  readonly runtime: Runtime;
+  readonly events: EventBus;
+  readonly writer: Writer;
+  readonly mls: Mls;
+  readonly contacts: Contacts;
+  readonly tokens: Pick<DeliveryTokens, 'grew' | 'wake'>;
+  readonly caller: Caller;
+  readonly hubKeys: HubKeys;
+  readonly walker: GroupWalker;
+  readonly pull: GroupPull;
+  readonly repair: Pick<HubRepair, 'want'>;
+  readonly standings: Pick<Standings, 'cameBack'>;
+  readonly identity: Identity;
+  readonly signatureKey: SignatureKey;
+  readonly onMoved: (groupId: Uint8Array) => void;
+}
+
+/** It cannot come back now; `reason` says why. */
+export class ResyncError extends QpcError {
+  override name = 'ResyncError';
+  constructor(reason: string, message: string, options?: ErrorOptions) {
+    super(Status.FailedPrecondition, reason, `coming back: ${message}`, options);
+  }
+}
+
+export class Resyncs {
+  readonly #parts: ResyncsParts;
+  #listening: Disposable | undefined;
+  #timer: { cancel(): void } | undefined;
+  #running: Promise<void> | undefined;
+  #stop = new AbortController();
+  #isStarted = false;
+
+  constructor(parts: ResyncsParts) {
+    this.#parts = parts;
+  }
+
+  /** What was left over goes on. */
+  start(): void {
+    if (this.#isStarted) return;
+    this.#isStarted = true;
+    this.#stop = new AbortController();
+    this.#listening = this.#parts.events.listen(({ type }) => {
+      if (type === 'storeRestored') this.wake();
+    });
+    this.wake();
+  }
+
+  async stop(): Promise<void> {
+    this.#isStarted = false;
+    this.#listening?.[Symbol.dispose]();
+    this.#timer?.cancel();
+    this.#stop.abort(new ClosedError());
+    await this.idle();
+  }
+
+  get isIdle(): boolean {
+    return this.#running === undefined;
+  }
+  /** Resolves when nothing is being tried; groups may wait for their time. */
+  async idle(): Promise<void> {
+    while (this.#running !== undefined) await this.#running;
+  }
+
+  /** There is another group. */
+  wake(): void {
+    this.#timer?.cancel();
+    if (!this.#isStarted || this.#running !== undefined) return;
+    const [first] = this.#parts.store.resync.open();
+    if (first === undefined) return;
+    const { clock } = this.#parts.runtime;
+    const waitMs = Math.max(0, first.dueMs - clock.now());
+    this.#timer = clock.timer(waitMs, () => {
+      this.#running ??= this.run()
+        .catch((error: unknown) => {
+          // Nothing can be written: what does not mend itself, the next start tries again.
+          this.#parts.runtime.log.error('coming back', { error: String(error) });
+        })
+        .finally(() => {
+          this.#running = undefined;
+          this.wake();
+        });
+    });
+  }
+
+  /** Tries with each group that is due. Fails only where nothing can be written. */
+  async run(): Promise<void> {
+    const { store, runtime } = this.#parts;
+    for (const { groupId } of store.resync.open()) {
+      // Once more as long as something came of it: what is written down is sent.
+      for (;;) {
+        const row = store.resync.get(groupId);
+        if (row === undefined || row.isDone || this.#stop.signal.aborted) break;
+        if (row.dueMs > runtime.clock.now()) break;
+        await this.#try(row);
+      }
+    }
+  }
+
+  async #try(row: ResyncRow): Promise<void> {
+    const { store, events, runtime } = this.#parts;
+    const { groupId } = row;
+    try {
+      await (row.sent === undefined ? this.#make(row) : this.#submit(row, row.sent));
+    } catch (error) {
+      if (this.#stop.signal.aborted) return;
+      if (!(error instanceof QpcError)) throw error;
+      const { reason } = error;
+      runtime.log.info('coming back waits', { reason, error: String(error) });
+      // The log was read to its end before anything else can be wrong.
+      const isTried = error instanceof ResyncError;
+      const { backOffMinMs, backOffMaxMs, unreachedMs } = resyncLimits;
+      const grown = Math.min(backOffMaxMs, backOffMinMs * 2 ** Math.min(row.tries, 16));
+      const boundMs = isTried ? grown : unreachedMs;
+      const dueMs = runtime.clock.now() + boundMs / 2 + jitter(runtime.random, boundMs / 2);
+      const conversation = store.groups.conversationOfGroup(groupId);
+      store.transaction(() => {
+        const now = store.resync.get(groupId);
+        if (now === undefined || now.isDone) return;
+        // The outcome of what was sent stays open until the hub knows it.
+        const sent = isFinal(error) ? undefined : now.sent;
+        store.resync.put({ ...now, sent, reason, tries: now.tries + (isTried ? 1 : 0), dueMs });
+      });
+      const isNews = isTried && reason !== row.reason;
+      if (!isNews || conversation === undefined) return;
+      events.emit({ type: 'stillBehind', conversationId: conversation.id, reason });
+    }
+  }
+
+  /** The external commit, written down; or the end of it, if this device follows again. */
+  async #make({ groupId, tries }: ResyncRow): Promise<void> {
+    const { store, writer, walker, mls, runtime, identity } = this.#parts;
+    const { signal } = this.#stop;
+    const { pull } = this.#parts;
+    await pull.pull(groupId, signal);
+    const view = await pull.view(groupId);
+    const conversation = store.groups.conversationOfGroup(groupId);
+    const isOver = conversation?.ended !== undefined && conversation.ended !== 'BEHIND';
+    if (view === undefined || conversation === undefined || !view.group.isActive || isOver) {
+      store.transaction(() => store.resync.drop(groupId));
+      return;
+    }
+    if (store.resync.get(groupId) === undefined) return;
+    this.#requireNoWelcome(groupId);
+    const place = await this.#place(view.group, view.head);
+    const back = await this.#comeBack(place.groupInfo, view.group);
+    if (back.pending.epoch !== BigInt(place.tip.epoch) + 1n) throw forged('of another epoch');
+    const { signer, pending } = back;
+    const broken = continuityBroken(view.group, pending, signer.userId, identity.userId);
+    if (broken !== undefined) throw new ResyncError('UNVOUCHED', `${signer.userId}: ${broken}`);
+    const sent = await returnRequest({ store, mls, random: runtime.random }, place, back);
+    await writer.run(async (batch) => {
+      const now = walker.view(batch, groupId);
+      const row = store.resync.get(groupId);
+      if (now === undefined || row === undefined || row.isDone) return;
+      // What was read meanwhile may have made it needless.
+      if (!sameBytes(now.head.hash, view.head.hash)) return;
+      batch.write(() => {
+        store.resync.put({ ...row, sent, tries: tries + 1, dueMs: batch.nowMs });
+      });
+    });
+  }
+
+  /** Two ways back at once would make two epochs: who was invited anew takes that one. */
+  #requireNoWelcome(groupId: Uint8Array): void {
+    const { store, onMoved } = this.#parts;
+    const isInvited = store.inbox
+      .parked()
+      .some(
+        ({ waitsFor, reason, payload }) =>
+          reason === 'FUTURE_EPOCH' && waitsFor === hex(groupId) && isWelcome(payload),
+      );
+    if (!isInvited) return;
+    onMoved(groupId);
+    throw new ResyncError('WELCOME_WAITS', 'an invitation is here');
+  }
+
+  /** The end of the log, and what its hub keeps of it. Throws ResyncError, and what the hub answers. */
+  async #place(group: MlsGroup, head: ParsedEntry): Promise<JoinPlace> {
+    const { store, caller, repair } = this.#parts;
+    const { signal } = this.#stop;
+    const { groupId } = group;
+    const key = store.resync.joinKey(groupId);
+    if (key === undefined) throw new ResyncError('NO_JOIN_KEY', 'nobody told this device the key');
+    let failure: unknown;
+    for (const hub of group.hubs) {
+      try {
+        let last = controlOf(store.groupLog.head(groupId) ?? noControl).entry;
+        for await (const page of logBehind(caller, { hub, groupId, after: head.hash }, signal)) {
+          last = page.at(-1)?.entry ?? last;
+        }
+        const tip = await this.#verified(last, group);
+        if (tip.epoch < head.epoch && group.hubs.length === 1) repair.want({ groupId, hub, head });
+        if (tip.epoch < head.epoch) throw new ResyncError('HUB_BEHIND', `${hub} lost entries`);
+        const info = await callGroupInfo(caller, { hub, groupId, after: tip.hash }, signal);
+        if (info.sealed.length === 0 || info.hasMore || !sameBytes(info.entry, tip.hash)) {
+          throw new ResyncError('NO_GROUP_INFO', `${hub} has none of the newest entry`);
+        }
+        const { groupInfo, keys, writeKey } = open(info.sealed, key);
+        // Only who was in the epoch knows the secret behind the key that its certified entry names.
+        if (!sameBytes(keys.signing.publicKey, tip.entry.joinCommitPub)) {
+          throw forged('of another entry');
+        }
+        return { groupInfo, keys, writeKey, hub, tip, key };
+      } catch (error) {
+        if (!(error instanceof QpcError) || signal.aborted) throw error;
+        failure = error;
+      }
+    }
+    throw failure;
+  }
+
+  /** Throws InvalidArgumentError BAD_SIGNATURE for what the group's hubs did not certify. */
+  async #verified(certified: CertifiedEntry | undefined, group: MlsGroup): Promise<ParsedEntry> {
+    const { hubKeys, caller } = this.#parts;
+    if (certified === undefined) throw new TransportError('protocol', 'an entry is missing');
+    try {
+      return verifyCertified(certified, group.hubs, hubKeys.of);
+    } catch (error) {
+      if (!hasReason(error, 'BAD_SIGNATURE')) throw error;
+      for (const hub of group.hubs) await hubKeys.learn(hub, caller);
+      return verifyCertified(certified, group.hubs, hubKeys.of);
+    }
+  }
+
+  /** Looks up who is not known here, once. */
+  async #comeBack(groupInfo: Uint8Array, lost: MlsGroup): Promise<Return> {
+    const { mls, identity, signatureKey } = this.#parts;
+    const own = { identity, signatureKey };
+    try {
+      return await mls.comeBack(groupInfo, lost, own);
+    } catch (error) {
+      if (error instanceof MlsError && !(error instanceof CredentialError)) {
+        throw new ResyncError(error.reason, error.message, { cause: error });
+      }
+      if (!(error instanceof CredentialError)) throw error;
+      return this.#again(error, () => mls.comeBack(groupInfo, lost, own));
+    }
+  }
+
+  /** Whom a GroupInfo names, its signer chose: nobody is looked up every few seconds for it. */
+  async #again({ failures }: CredentialError, make: () => Promise<Return>): Promise<Return> {
+    try {
+      for (const userId of new Set(failures.map((failure) => failure.userId))) {
+        if (userId !== '') await resolveKeys(this.#parts, userId, this.#stop.signal);
+      }
+      return await make();
+    } catch (error) {
+      if (!(error instanceof QpcError)) throw error;
+      throw new ResyncError('UNVOUCHED', `a member: ${error.message}`, { cause: error });
+    }
+  }
+
+  /** Asks the hubs, with the same bytes as ever. */
+  async #submit(row: ResyncRow, sent: SentReturn): Promise<void> {
+    const { store, pull } = this.#parts;
+    const { groupId } = row;
+    const view = await pull.view(groupId);
+    if (view === undefined) {
+      store.transaction(() => store.resync.drop(groupId));
+      return;
+    }
+    const answer = await this.#ask(sent, view.group.hubs);
+    if (!answer.isAccepted) {
+      // Somebody else's commit won: the next try begins where the log ends then.
+      const { runtime } = this.#parts;
+      const { backOffMinMs } = resyncLimits;
+      const restMs = jitter(runtime.random, backOffMinMs * 2 ** Math.min(row.tries, 5));
+      const dueMs = runtime.clock.now() + restMs;
+      store.transaction(() => store.resync.put({ ...row, sent: undefined, dueMs }));
+      return;
+    }
+    const [control] = answer.controls;
+    const entry = await this.#verified(control?.entry, view.group);
+    const request = fromBinary(SubmitCommitRequestSchema, sent.request);
+    if (control === undefined || !sameBytes(entry.hash, parseEntry(request.entry).hash)) {
+      throw new TransportError('protocol', 'the certificate is of another entry');
+    }
+    await this.#enter(row, sent, entry, control);
+  }
+
+  async #ask({ request }: SentReturn, hubs: readonly string[]): Promise<SubmitAnswer> {
+    const { caller } = this.#parts;
+    let failure: unknown;
+    for (const hub of hubs) {
+      try {
+        return await callSubmit(caller, request, this.#stop.signal, { hub });
+      } catch (error) {
+        if (!(error instanceof QpcError) || isFinal(error)) throw error;
+        failure = error;
+      }
+    }
+    throw failure;
+  }
+
+  /** It was accepted: the device is in, and everything that follows is one transaction. */
+  async #enter(
+    row: ResyncRow,
+    sent: SentReturn,
+    entry: ParsedEntry,
+    control: GroupControl,
+  ): Promise<void> {
+    const { store, writer, mls, runtime, events, tokens, standings, onMoved } = this.#parts;
+    const { groupId, cause } = row;
+    await writer.run(async (batch) => {
+      const lost = batch.group(groupId);
+      const conversation = batch.conversationOfGroup(groupId);
+      const now = store.resync.get(groupId)?.sent;
+      // Meanwhile this store may have turned out to be an older copy, which may not use these keys.
+      if (now === undefined || !sameBytes(now.request, sent.request)) return;
+      if (lost === undefined || conversation === undefined) return;
+      const { next, wipe } = acceptReturn(lost, restoreGroup({ ...sent, past: [] }));
+      const key = await envelopeKeyOf(mls, next);
+      const { id: conversationId, sentCount } = conversation;
+      const { name } = next.info;
+      batch.enterEpoch(next, key, []);
+      batch.useKeys(next, lost.epoch, wipe);
+      standings.cameBack(batch, next, entry);
+      batch.write(() => {
+        store.groups.rejoin({ id: conversationId, suite: next.suite, name });
+        store.groupLog.putHead(groupId, headOf(entry, control));
+        // Made on an epoch that is over: their intents are looked at again.
+        store.groupLog.deletePendings(groupId);
+        askAgain(store, groupId, batch.nowMs);
+        store.groupLog.putRekey(firstRekey(groupId, sentCount, batch.nowMs, runtime.random));
+        tokens.grew(conversationId);
+        const dueMs = batch.nowMs + resyncLimits.everyMs;
+        const done = { ...row, isDone: true, sent: undefined, reason: undefined, tries: 0, dueMs };
+        store.resync.put(done);
+      });
+      batch.after(() => {
+        events.emit({ type: 'cameBack', conversationId, epoch: entry.epoch, cause });
+        for (const event of groupEvents(lost, next, '')) events.emit(event);
+        tokens.wake();
+        onMoved(groupId);
+      });
+    });
+  }
+}
+
+const noControl = { control: new Uint8Array(0) };
+
+/** Throws ResyncError NO_JOIN_KEY or FORGED_GROUP_INFO. */
+function open(sealed: Uint8Array, key: Uint8Array): ReturnType<typeof openJoinState> {
+  try {
+    return openJoinState(sealed, key);
+  } catch (error) {
+    if (hasReason(error, 'UNKNOWN_KEY')) {
+      throw new ResyncError('NO_JOIN_KEY', 'the key is another one since somebody was removed');
+    }
+    if (hasReason(error, 'BAD_ENVELOPE')) throw forged(error.message);
+    throw error;
+  }
+}
+
+function forged(what: string): ResyncError {
+  return new ResyncError('FORGED_GROUP_INFO', what);
+}
+
+function isWelcome(payload: Uint8Array): boolean {
+  try {
+    return fromBinary(GroupControlSchema, payload).welcome.length > 0;
+  } catch {
+    return false;
+  }
+}
+
+/** Whether these bytes are of no use any more: no hub takes them, or this device is further on. */
+function isFinal(error: unknown): boolean {
+  return hasReason(error, 'BAD_STATE', 'BAD_FIELD', 'BAD_SIGNATURE', 'PEER_DENIED', 'TOO_LARGE');
+}

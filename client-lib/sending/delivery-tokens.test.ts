@@ -1,0 +1,120 @@
+/** Whose delivery tokens an inviter passes on, and which of those that were passed on count. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { silentLog, systemRandom } from '@quicprochat/proto';
+import { openChannel, parseEnvelope, sealChannel } from '../crypto/envelope.ts';
+import { DeliveryTokens } from './delivery-tokens.ts';
+import { mandatorySuite } from '../mls/index.ts';
+import { groupOf, TestWorld } from '../mls/test-members.ts';
+import { openMemoryStore } from '../store/sqlite-store.ts';
+import { tokenBounds } from '../store/token-rows.ts';
+import { LaterClock } from '../test-later-clock.ts';
+
+const bytes = (): Uint8Array => systemRandom.bytes(16);
+
+/** Alice with bob and carol in one group. */
+async function rig() {
+  const world = new TestWorld();
+  const [alice, bob, carol] = [world.device('alice'), world.device('bob'), world.device('carol')];
+  const [group] = await groupOf(mandatorySuite, [alice, bob, carol]);
+  const store = openMemoryStore();
+  const runtime = { clock: new LaterClock(), random: systemRandom, log: silentLog };
+  const ridOf = ({ signatureKey }: typeof alice): Uint8Array => signatureKey.publicKey;
+  const tokens = new DeliveryTokens({
+    store,
+    runtime,
+    rid: ridOf(alice),
+    onOutbox: () => undefined,
+    onDue: () => undefined,
+  });
+  await tokens.tellNode({ call: async () => ({}) as never });
+  const passed = (...invited: string[]): Uint8Array[] =>
+    tokens.forInvitees(group, invited).map(({ rid }) => rid);
+  return { store, runtime, tokens, group, passed, a: ridOf(alice), b: ridOf(bob), c: ridOf(carol) };
+}
+
+test('an inviter passes on tokens of members, and none that its device keeps back', async () => {
+  const { store, tokens, passed, a, b, c } = await rig();
+  using open = store;
+  const token = bytes();
+  tokens.take([{ rid: b, token }], b, 1);
+  tokens.take([{ rid: c, token: bytes(), isKeptBack: true }], c, 1);
+  assert.deepEqual(passed('dave@red.example'), [a, b]);
+  // Only a device itself hands out its token.
+  tokens.take([{ rid: c, token: bytes() }], b, 2);
+  assert.deepEqual(passed('dave@red.example'), [a, b]);
+  // For the own messages to carol it is there.
+  assert.notEqual(open.tokens.of(c), undefined);
+  // Once it is not kept back any more it may go on.
+  tokens.take([{ rid: c, token: bytes() }], c, 3);
+  assert.deepEqual(passed('dave@red.example'), [a, b, c]);
+  tokens.take([{ rid: b, token, isKeptBack: true }], b, 4);
+  assert.deepEqual(passed('dave@red.example'), [a, c]);
+});
+
+test('who blocked somebody keeps its token back, so that nobody passes it on to them', async () => {
+  const { tokens, group, passed, a, store } = await rig();
+  using open = store;
+  const handed = (): boolean | undefined =>
+    tokens.forInvitees(group, ['dave@red.example']).find(({ rid }) => rid === a)?.isKeptBack;
+  assert.equal(handed(), false);
+  await tokens.block('eve@blue.example', { call: async () => ({}) as never });
+  assert.equal(handed(), true);
+  assert.deepEqual(passed('eve@blue.example'), [], 'and hands it to nobody beside them');
+  // Whom somebody else adds it tells itself; without blocked people, the inviter does.
+  const id = new Uint8Array(32).fill(5);
+  open.groups.addConversation({
+    ...{ id, groupId: id, suite: 1, name: '', creator: 'alice@red.example' },
+    ...{ joinedMs: 1, sentCount: 0, lamport: 0 },
+  });
+  tokens.mark(id);
+  assert.deepEqual(tokens.due(), []);
+  tokens.grew(id);
+  assert.deepEqual(tokens.due(), [id]);
+  tokens.mark(id);
+  tokens.unblock('eve@blue.example');
+  tokens.grew(id);
+  assert.deepEqual(tokens.due(), []);
+  assert.equal(handed(), false);
+  // It survives the wire.
+  const key = systemRandom.bytes(32);
+  const kept = [
+    { rid: a, token: bytes(), isKeptBack: true },
+    { rid: a, token: bytes() },
+  ];
+  const content = { kind: 'welcome', bytes: bytes(), tokens: kept } as const;
+  const sealed = parseEnvelope(sealChannel({ content, key, random: systemRandom }));
+  assert(sealed.mode === 'channel');
+  assert.deepEqual(openChannel(sealed, () => key).tokens, kept);
+});
+
+test('a token that is passed on replaces none that is known, but one that is old', async () => {
+  const { store, runtime, tokens, group, b, c } = await rig();
+  using open = store;
+  const [own, passedOn, forged, newer] = [bytes(), bytes(), bytes(), bytes()];
+  const now = (): number => runtime.clock.now();
+  tokens.take([{ rid: b, token: own }], b, now());
+  tokens.takeAtJoin(
+    [
+      { rid: b, token: forged },
+      { rid: c, token: passedOn },
+    ],
+    group,
+    now(),
+  );
+  tokens.takeAtJoin([{ rid: c, token: forged }], group, now());
+  assert.deepEqual([open.tokens.of(b), open.tokens.of(c)], [own, passedOn]);
+  const stranger = systemRandom.bytes(32);
+  tokens.takeAtJoin([{ rid: stranger, token: forged }], group, now());
+  assert.equal(open.tokens.of(stranger), undefined);
+  runtime.clock.advance(tokenBounds.passedKeptMs + 1);
+  tokens.takeAtJoin(
+    [
+      { rid: b, token: forged },
+      { rid: c, token: newer },
+    ],
+    group,
+    now(),
+  );
+  assert.deepEqual([open.tokens.of(b), open.tokens.of(c)], [own, newer]);
+});

@@ -1,0 +1,80 @@
+/**
+ * Notices of the own node (docs/protocol/delivery.md): rows of kind 4 that say what became of
+ * messages after it had taken them. State and cursor are one transaction, as with any row.
+ */
+import { fromBinary, NoticeSchema, NoticeType, type Notice } from '@quicprochat/proto/messages';
+import { takeBounce, type Bounced } from './bounces.ts';
+import type { ClientEvent } from '../events.ts';
+import type { ClientStore, InboxRow } from '../store/store.ts';
+import type { Batch } from '../writer.ts';
+
+export interface NoticeParts {
+  readonly store: ClientStore;
+  readonly emit: (event: ClientEvent) => void;
+  /** Copies wait for a token, which may be known already. */
+  readonly onWaits: () => void;
+  /** Posts are due to be sealed anew. */
+  readonly onReposts: () => void;
+}
+
+/**
+ * Takes in a row of kind 4: the copies that it names change their state, and the application is told
+ * once that is durable. What a later version means by a notice, or what names no copy of this store,
+ * changes nothing.
+ */
+export function takeNotice(
+  { store, emit, onWaits, onReposts }: NoticeParts,
+  row: InboxRow,
+  batch: Batch,
+): void {
+  const notice = parse(row.payload);
+  if (notice === undefined) return;
+  const events: ClientEvent[] = [];
+  let hasReposts = false;
+  batch.write(() => {
+    const applied = apply(store, notice, row.receivedMs, batch.nowMs);
+    events.push(...applied.told);
+    ({ hasReposts } = applied);
+  });
+  batch.after(() => {
+    if (hasReposts) onReposts();
+    if (events.some(({ type }) => type === 'waitsForToken')) onWaits();
+    for (const event of events) emit(event);
+  });
+}
+
+function parse(payload: Uint8Array): Notice | undefined {
+  try {
+    return fromBinary(NoticeSchema, payload);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Changes the store and returns what is to be told; a repeat changes nothing and tells nothing. */
+function apply({ outbox }: ClientStore, notice: Notice, atMs: number, nowMs: number): Bounced {
+  const { rid, reason, domain, mids } = notice;
+  const none = { told: [], hasReposts: false };
+  switch (notice.type) {
+    case NoticeType.BOUNCE: {
+      const bounced = mids.map((mid) => takeBounce(outbox, mid, rid, reason, nowMs));
+      return {
+        told: bounced.flatMap(({ told }) => told),
+        hasReposts: bounced.some(({ hasReposts }) => hasReposts),
+      };
+    }
+    case NoticeType.EXPIRED: {
+      const lost = mids.flatMap((mid) => outbox.markLost(mid, rid, 'expired', 'TIMEOUT'));
+      return { ...none, told: lost.map((messageId) => ({ type: 'expired', messageId, rid })) };
+    }
+    case NoticeType.DELAYED: {
+      const sinceMs = Number(notice.sinceMs);
+      const marked = mids.flatMap((mid) => outbox.markDelayed(mid, domain, atMs));
+      if (marked.length === 0) return none;
+      const messageIds = [...new Set(marked.filter((id) => id !== undefined))];
+      return { ...none, told: [{ type: 'delayed', domain, sinceMs, messageIds }] };
+    }
+    default:
+      return none;
+  }
+}

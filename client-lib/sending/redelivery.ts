@@ -1,0 +1,308 @@
+/**
+ * What happens to copies after the own node took them (docs/protocol/delivery.md, "End-to-end re-send"):
+ * sent again after 24 and 72 hours without a receipt, sealed anew when the group's epoch has moved on,
+ * and the own node is asked, sparsely, whether it passed them on.
+ */
+import {
+  jitter,
+  methods,
+  parseUserId,
+  QpcError,
+  type Runtime,
+  sameBytes,
+} from '@quicprochat/proto';
+import { RelayState, type MessageStatus } from '@quicprochat/proto/messages';
+import { fullReason, takeBounce } from './bounces.ts';
+import type { Contacts } from '../contacts/contacts.ts';
+import { encodeContent } from '../content.ts';
+import type { ClientEvent, EventBus } from '../events.ts';
+import type { Caller, Session } from '../link.ts';
+import type { Identity, Mls } from '../mls/index.ts';
+import type { Outbox } from './outbox.ts';
+import { withPrekeys } from '../account/prekeys.ts';
+import { isOvertaken, recipientsOf, sealContent } from './sealing.ts';
+import { outboxBounds } from '../store/outbox-rows.ts';
+import type { ClientStore, OutboxRow } from '../store/store.ts';
+import type { Batch, Writer } from '../writer.ts';
+
+const minuteMs = 60_000;
+const hourMs = 60 * minuteMs;
+
+export const redeliveryLimits = {
+  /** How often it is looked whether a copy is to be sent again (ms). */
+  sweepMs: 30 * minuteMs,
+  /** The same when copies are due at once (ms): some more may be. */
+  soonMs: 1_000,
+  rowsPerSweep: 256,
+  /** Epochs after which a copy is sealed anew: members keep the keys of 8. */
+  epochsBehind: 4n,
+  /** Wait before another try at sealing anew (ms). */
+  sealRetryMs: 6 * hourMs,
+  /** Wait before the node is asked about new copies (ms), half of it random, and between two questions. */
+  pollMinMs: minuteMs,
+  pollMaxMs: hourMs,
+  /** Messages in one question. */
+  midsPerPoll: 256,
+  /** What the node passed on it remembers for 72 hours; who asks later learns nothing (ms). */
+  knownMs: 71 * hourMs,
+} as const;
+
+export interface RedeliveryParts {
+  readonly store: ClientStore;
+  readonly runtime: Runtime;
+  readonly events: EventBus;
+  readonly writer: Writer;
+  readonly mls: Mls;
+  readonly contacts: Contacts;
+  readonly caller: Caller;
+  readonly identity: Identity;
+  readonly outbox: Pick<Outbox, 'reopen' | 'kick' | 'writeMarks'>;
+  /** The own node has not reached a domain since then, by its clock (ms); 0: it does. */
+  readonly onAway?: (domain: string, sinceMs: number) => void;
+}
+
+export class Redelivery {
+  readonly #parts: RedeliveryParts;
+  #timer: { cancel(): void } | undefined;
+  #sweeping: Promise<void> | undefined;
+  #isStopped = false;
+  /** Copies became due while others are looked at. */
+  #isWoken = false;
+
+  constructor(parts: RedeliveryParts) {
+    this.#parts = parts;
+  }
+
+  start(): void {
+    this.#isStopped = false;
+    this.#sweepIn(jitter(this.#parts.runtime.random, minuteMs));
+  }
+
+  /** Copies are due now. */
+  wake(): void {
+    this.#isWoken = true;
+    if (this.#sweeping === undefined) this.#sweepIn(redeliveryLimits.soonMs);
+  }
+
+  async stop(): Promise<void> {
+    this.#isStopped = true;
+    this.#timer?.cancel();
+    await this.#sweeping;
+  }
+
+  /** Asks the node of this session about copies for other nodes, until the session ends. */
+  async follow(session: Session): Promise<void> {
+    const { clock, random, log } = this.#parts.runtime;
+    const { pollMinMs, pollMaxMs } = redeliveryLimits;
+    let newest = 0;
+    let waitMs: number = pollMinMs;
+    let nextMs = clock.monotonic();
+    for (;;) {
+      // Half of it at random: clients that came back together do not ask together.
+      const sleepMs = pollMinMs / 2 + jitter(random, pollMinMs / 2);
+      await clock.sleep(sleepMs, session.signal).catch(() => undefined);
+      if (session.signal.aborted) return;
+      const [row] = this.#unrelayed(1);
+      if (row === undefined) continue;
+      if (row.id > newest) waitMs = pollMinMs;
+      else if (clock.monotonic() < nextMs) continue;
+      newest = row.id;
+      nextMs = clock.monotonic() + waitMs;
+      waitMs = Math.min(2 * waitMs, pollMaxMs);
+      try {
+        await this.poll(session);
+      } catch (error) {
+        const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
+        log.debug('the node does not tell of copies', { reason });
+      }
+    }
+  }
+
+  /** One question about everything that is not known to be relayed. Throws what the calls throw. */
+  async poll(session: Pick<Session, 'call' | 'signal'>): Promise<void> {
+    const byDomain = Map.groupBy(
+      this.#unrelayed(redeliveryLimits.midsPerPoll),
+      ({ domain }) => domain,
+    );
+    for (const [domain, rows] of byDomain) {
+      const mids = uniqueMids(rows);
+      const { statuses, awaySinceMs } = await session.call(
+        methods.relayStatus,
+        { domain, mids },
+        { signal: session.signal },
+      );
+      this.#take(rows, statuses);
+      this.#parts.onAway?.(domain, Number(awaySinceMs));
+    }
+  }
+
+  /** Sends again what is due. Never fails. */
+  async sweep(): Promise<void> {
+    const { store, runtime } = this.#parts;
+    try {
+      for (;;) {
+        const rows = store.outbox.due(runtime.clock.now(), redeliveryLimits.rowsPerSweep);
+        if (rows.length === 0) return;
+        await this.#sendAgain(rows);
+      }
+    } catch (error) {
+      const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
+      runtime.log.info('sending again waits', { reason, error: String(error) });
+    }
+  }
+
+  #sweepIn(delayMs: number): void {
+    const { clock, random } = this.#parts.runtime;
+    this.#timer?.cancel();
+    if (this.#isStopped) return;
+    this.#timer = clock.timer(delayMs, () => {
+      this.#isWoken = false;
+      this.#sweeping = this.sweep().finally(() => {
+        this.#sweeping = undefined;
+        const { sweepMs, soonMs } = redeliveryLimits;
+        this.#sweepIn(this.#isWoken ? soonMs : sweepMs / 2 + jitter(random, sweepMs));
+      });
+    });
+  }
+
+  #unrelayed(limit: number): readonly OutboxRow[] {
+    const { store, runtime, identity } = this.#parts;
+    const { domain } = parseUserId(identity.userId);
+    const nowMs = runtime.clock.now();
+    return store.outbox.unrelayed(domain, nowMs - redeliveryLimits.knownMs, limit);
+  }
+
+  /** What the node knows of these copies; what it does not, of those that it took, it has lost. */
+  #take(rows: readonly OutboxRow[], statuses: readonly MessageStatus[]): void {
+    const { store, events, outbox } = this.#parts;
+    const relayed = new Set<number>();
+    const bounced: ClientEvent[] = [];
+    const nowMs = this.#parts.runtime.clock.now();
+    outbox.reopen(() =>
+      store.transaction(() => {
+        for (const { mid, rid, state, reason } of statuses) {
+          const copies = rows.filter((row) => sameBytes(row.mid, mid));
+          if (state === RelayState.RELAYED) {
+            if (store.outbox.markRelayed(mid, rid) === 0) continue;
+            for (const { messageId } of copies) if (messageId !== undefined) relayed.add(messageId);
+          } else if (state === RelayState.BOUNCED) {
+            bounced.push(...takeBounce(store.outbox, mid, rid, reason, nowMs).told);
+          } else if (state === RelayState.UNSPECIFIED) {
+            for (const { id, resends } of copies) {
+              if (resends < outboxBounds.resendAfterMs.length) store.outbox.sendAgain(id);
+            }
+          }
+        }
+      }),
+    );
+    for (const one of bounced) events.emit(one);
+    for (const messageId of relayed) {
+      if (store.messages.sendState(messageId) === 'relayed') {
+        events.emit({ type: 'relayed', messageId });
+      }
+    }
+  }
+
+  async #sendAgain(rows: readonly OutboxRow[]): Promise<void> {
+    const { store, outbox } = this.#parts;
+    const behind = rows.filter((row) => this.#isBehind(row));
+    outbox.reopen(() =>
+      store.transaction(() => {
+        for (const row of rows) if (!behind.includes(row)) store.outbox.sendAgain(row.id);
+      }),
+    );
+    for (const copies of Map.groupBy(behind, ({ messageId }) => messageId).values()) {
+      await this.#sealAnew(copies);
+    }
+    outbox.kick();
+  }
+
+  /** Whether its device may not be able to open a message any more, or not much longer. */
+  #isBehind({ messageId, groupId, epoch, generation, rid, post }: OutboxRow): boolean {
+    // Its channel takes it no more.
+    if (post !== undefined) return true;
+    if (messageId === undefined || groupId === undefined || epoch === undefined) return false;
+    const { store } = this.#parts;
+    const now = store.groups.epoch(groupId);
+    if (now !== undefined && BigInt(epoch) + redeliveryLimits.epochsBehind < now) return true;
+    return isOvertaken(store, { groupId, epoch, generation }, rid);
+  }
+
+  /**
+   * One message for those devices whose copies these are: another mid, the same inner id. What
+   * cannot be sealed now, for want of a prekey or because of a blocked member, waits.
+   */
+  async #sealAnew(copies: readonly OutboxRow[]): Promise<void> {
+    const { writer, store, runtime } = this.#parts;
+    try {
+      await withPrekeys(this.#parts, () => writer.run((batch) => this.#sealAnewIn(batch, copies)));
+    } catch (error) {
+      runtime.log.info('sealing anew waits', { error: String(error) });
+      const atMs = runtime.clock.now() + redeliveryLimits.sealRetryMs;
+      store.transaction(() => {
+        for (const { id } of copies) store.outbox.setResend(id, atMs);
+      });
+    }
+  }
+
+  async #sealAnewIn(batch: Batch, copies: readonly OutboxRow[]): Promise<void> {
+    const { store, mls, contacts, runtime } = this.#parts;
+    // Nothing takes its place; one that was never with the node is over.
+    const leave = (id: number): void => {
+      store.outbox.setResend(id, undefined);
+      store.outbox.markFailed(id, fullReason);
+    };
+    const [
+      { messageId, groupId, resends } = { messageId: undefined, groupId: undefined, resends: 0 },
+    ] = copies;
+    const message = messageId === undefined ? undefined : store.messages.message(messageId);
+    const group = groupId === undefined ? undefined : batch.group(groupId);
+    const recipients =
+      group?.isActive === true
+        ? recipientsOf(group).filter(({ identityPub }) =>
+            copies.some(({ rid, post }) => post !== undefined || sameBytes(rid, identityPub)),
+          )
+        : [];
+    const hasText = message !== undefined && message.goneMs === undefined;
+    if (group === undefined || !hasText || recipients.length === 0) {
+      batch.write(() => {
+        for (const { id } of copies) leave(id);
+      });
+      return;
+    }
+    const { random } = runtime;
+    contacts.requireUnblocked(group.members().map(({ userId }) => userId));
+    const sealed = await sealContent(
+      { store, mls, contacts, random },
+      group,
+      encodeContent(message),
+      recipients,
+    );
+    batch.useKeys(sealed.next, sealed.epoch, sealed.wipe);
+    batch.write(() => {
+      const { groupId: id } = group;
+      const about = {
+        kind: 'MESSAGE',
+        groupId: id,
+        epoch: sealed.epoch,
+        generation: sealed.generation,
+        resends: resends + 1,
+      } as const;
+      for (const copy of copies) {
+        const isReplaced =
+          copy.post !== undefined ||
+          recipients.some(({ identityPub }) => sameBytes(identityPub, copy.rid));
+        // Who has left gets nothing anew.
+        if (isReplaced) store.outbox.replaced(copy.id);
+        else leave(copy.id);
+      }
+      for (const copy of sealed.copies) {
+        store.outbox.add({ ...copy, messageId, about }, batch.nowMs);
+      }
+    });
+  }
+}
+
+function uniqueMids(rows: readonly OutboxRow[]): Uint8Array[] {
+  return [...new Map(rows.map(({ mid }) => [Buffer.from(mid).toString('hex'), mid])).values()];
+}

@@ -1,0 +1,530 @@
+/**
+ * End-to-end re-send between devices with real keys: receipts, holes, requests and their answers, and
+ * what hostile requests get (docs/protocol/delivery.md).
+ */
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { systemRandom } from '@quicprochat/proto';
+import { sealHybrid } from '../crypto/envelope.ts';
+import { askLimits } from '../receiving/holes.ts';
+import { holeLimits } from '../receiving/number-ranges.ts';
+import { encodeGone, encodeRequest, openEnd, type ResendRequest } from './resend-request.ts';
+import { answerLimits } from './resender.ts';
+import { receiptLimits } from '../receiving/receipts.ts';
+import { mandatorySuite } from '../mls/index.ts';
+import {
+  assertHas,
+  TestDevice,
+  TestDirectory,
+  testStoreId,
+  type TestRow,
+} from '../test-devices.ts';
+import { LaterClock } from '../test-later-clock.ts';
+
+type WireRow = TestRow;
+
+interface Company {
+  readonly clock: LaterClock;
+  readonly alice: TestDevice;
+  readonly bob: TestDevice;
+  readonly carol: TestDevice;
+  readonly id: Uint8Array;
+}
+
+/** What a device sent to another one since the last time; the node has it now. */
+function take(from: TestDevice, to: TestDevice): WireRow[] {
+  const rows: WireRow[] = [...from.directory.hub.takeRows(from.rid, to.rid)];
+  const target = Buffer.from(to.rid).toString('hex');
+  for (;;) {
+    const entry = from.store.outbox.next(target, 0);
+    if (entry === undefined) return rows;
+    from.store.outbox.markAccepted(entry.id, testStoreId, from.runtime.clock.now());
+    rows.push({ mid: entry.mid, payload: entry.payload });
+  }
+}
+
+async function deliver(from: TestDevice, to: TestDevice): Promise<number> {
+  const rows = take(from, to);
+  for (const row of rows) await to.receive(row);
+  return rows.length;
+}
+
+/** Lets the devices do what is due and delivers all that comes of it. */
+async function exchange(...devices: readonly TestDevice[]): Promise<void> {
+  for (;;) {
+    let moved = 0;
+    for (const device of devices) {
+      await device.holes.askDue();
+      await device.resender.answerDue();
+      await device.receipts.flush();
+      await device.settle();
+    }
+    for (const from of devices) {
+      for (const to of devices) if (to !== from) moved += await deliver(from, to);
+    }
+    if (moved === 0) return;
+  }
+}
+
+/** alice made a group with bob and carol, on one clock; everybody is in it. */
+async function company(
+  options: ConstructorParameters<typeof TestDevice>[2] = {},
+): Promise<Company> {
+  const clock = new LaterClock();
+  const directory = new TestDirectory();
+  const deviceOf = (userId: string): TestDevice =>
+    new TestDevice(userId, directory, { clock, ...options });
+  const [alice, bob, carol] = [
+    deviceOf('alice@red.example'),
+    deviceOf('bob@blue.example'),
+    deviceOf('carol@red.example'),
+  ];
+  const id = await alice.conversations.create('resend', [bob.userId, carol.userId]);
+  await exchange(alice, bob, carol);
+  return { clock, alice, bob, carol, id };
+}
+
+const stateOf = (device: TestDevice, id: Uint8Array, n: number): string | undefined =>
+  device.history(id).filter(({ receivedMs }) => receivedMs === undefined)[n]?.sendState;
+
+const say = async (device: TestDevice, id: Uint8Array, ...texts: string[]): Promise<void> => {
+  for (const text of texts) await device.conversations.send(id, text);
+};
+
+describe('receipts', () => {
+  test('make a message delivered when a device of each other member has it, and read likewise', async () => {
+    const { alice, bob, carol, id } = await company();
+    await say(alice, id, 'hello');
+    await deliver(alice, bob);
+    await bob.receipts.flush();
+    assert.equal(stateOf(alice, id, 0), 'sealed');
+    const toCarol = take(alice, carol);
+    await deliver(bob, alice);
+    // All that is not at its device lies at the own node.
+    assert.equal(stateOf(alice, id, 0), 'relayed');
+    for (const row of toCarol) await carol.receive(row);
+    await exchange(alice, bob, carol);
+    assert.equal(stateOf(alice, id, 0), 'delivered');
+    const [messageId] = alice.history(id).map((message) => message.id);
+    const told = alice.events.filter(({ type }) => type === 'delivered' || type === 'read');
+    assert.deepEqual(told, [{ type: 'delivered', messageId }]);
+    for (const device of [bob, carol]) {
+      device.receipts.addRead(device.history(id).map((message) => message.id));
+      assert.equal(stateOf(alice, id, 0), 'delivered');
+      await exchange(alice, bob, carol);
+    }
+    assert.equal(stateOf(alice, id, 0), 'read');
+    // Shown to nobody, counted by nobody, and answered by nothing.
+    for (const device of [alice, bob, carol]) assert.equal(device.history(id).length, 1);
+    assert.deepEqual(bob.store.resend.holes(), []);
+  });
+
+  test('survive a crash, wherever it is, and a receipt that is lost is given again', async () => {
+    const { clock, alice, bob, carol, id } = await company();
+    await say(alice, id, 'hello');
+    const [row] = take(alice, bob);
+    assert(row !== undefined);
+    await bob.receive(row);
+    bob.restart();
+    await bob.receipts.flush();
+    bob.restart();
+    assert.equal(take(bob, alice).length, 1);
+    // Lost on the way; the same row comes again, too soon and then later.
+    await bob.receive(row);
+    await bob.receipts.flush();
+    assert.equal(take(bob, alice).length, 0);
+    clock.advance(receiptLimits.repeatMs + 1);
+    await bob.receive(row);
+    await bob.receipts.flush();
+    assert.equal(await deliver(bob, alice), 1);
+    await exchange(alice, bob, carol);
+    assert.equal(stateOf(alice, id, 0), 'delivered');
+    assertHas(bob, id, ['hello']);
+  });
+
+  test('go together, and drop the bytes that nobody needs any more', async () => {
+    const { alice, bob, carol, id } = await company();
+    await say(alice, id, 'one', 'two', 'three');
+    await deliver(alice, bob);
+    await deliver(alice, carol);
+    await bob.receipts.flush();
+    assert.equal(take(bob, carol).length, 1);
+    await exchange(alice, bob, carol);
+    assert.deepEqual(
+      [0, 1, 2].map((n) => stateOf(alice, id, n)),
+      ['delivered', 'delivered', 'delivered'],
+    );
+    assert.deepEqual(alice.store.outbox.due(Number.MAX_SAFE_INTEGER, 99), []);
+  });
+});
+
+describe('a hole', () => {
+  for (const suites of [undefined, [mandatorySuite]] as const) {
+    test(`is asked for after a minute and filled with the original (suites ${suites?.join(' ')})`, async () => {
+      const { clock, alice, bob, carol, id } = await company(
+        suites === undefined ? {} : { suites },
+      );
+      await say(alice, id, 'one', 'two', 'three', 'four');
+      const [first, , , last] = take(alice, bob);
+      assert(first !== undefined && last !== undefined);
+      await bob.receive(first);
+      await bob.receive(last);
+      await exchange(alice, bob, carol);
+      assertHas(bob, id, ['one', 'four']);
+      clock.advance(holeLimits.patienceMs);
+      await exchange(alice, bob, carol);
+      assertHas(bob, id, ['one', 'two', 'three', 'four']);
+      assert.deepEqual(
+        bob.history(id).map(({ text }) => text),
+        ['one', 'two', 'three', 'four'],
+      );
+      assert.deepEqual(bob.store.resend.holes(), []);
+      assert.equal(stateOf(alice, id, 1), 'delivered');
+    });
+  }
+
+  test('closes by itself when the message was only late', async () => {
+    const { clock, alice, bob, carol, id } = await company();
+    await say(alice, id, 'one', 'two', 'three');
+    const rows = take(alice, bob);
+    for (const row of rows.reverse()) await bob.receive(row);
+    clock.advance(holeLimits.patienceMs);
+    await bob.holes.askDue();
+    assert.equal(take(bob, alice).length + take(bob, carol).length, 0);
+    assertHas(bob, id, ['one', 'two', 'three']);
+  });
+
+  test('is filled by another member while the sender is away', async () => {
+    const { clock, alice, bob, carol, id } = await company();
+    await say(alice, id, 'one', 'two', 'three');
+    await deliver(alice, carol);
+    const [first, , third] = take(alice, bob);
+    assert(first !== undefined && third !== undefined);
+    await bob.receive(first);
+    await bob.receive(third);
+    clock.advance(holeLimits.patienceMs);
+    await exchange(bob, carol);
+    assertHas(bob, id, ['one', 'three']);
+    clock.advance(askLimits.againAfterMs[0]);
+    await exchange(bob, carol);
+    clock.advance(answerLimits.othersDelayMs + answerLimits.othersJitterMs);
+    await exchange(bob, carol);
+    assertHas(bob, id, ['one', 'two', 'three']);
+    assert.equal(bob.history(id)[1]?.senderUser, alice.userId);
+  });
+
+  test('is sealed anew when the original cannot be opened any more', async () => {
+    const { clock, alice, bob, carol, id } = await company();
+    await say(alice, id, 'one', 'two');
+    const [, second] = take(alice, bob);
+    assert(second !== undefined);
+    await bob.receive(second);
+    clock.advance(holeLimits.patienceMs);
+    await bob.holes.askDue();
+    const [request] = take(bob, alice);
+    assert(request !== undefined, 'asked once');
+    clock.advance(askLimits.againAfterMs[0]);
+    await bob.holes.askDue();
+    // The kept bytes are gone too, as after 7 days.
+    alice.store.resend.expire(clock.now() + 8 * 24 * 3600 * 1000);
+    await exchange(alice, bob, carol);
+    assertHas(bob, id, ['one', 'two']);
+    await exchange(alice, bob, carol);
+    assert.equal(alice.history(id).length, 2);
+  });
+
+  test('is sealed anew at once when the asker has dropped its key, and else as it was', async () => {
+    const { clock, alice, bob, carol, id } = await company();
+    const texts = Array.from({ length: 260 }, (_, n) => `text ${n}`);
+    await say(alice, id, ...texts);
+    // Of everything between the first and the last one bob keeps the newest 256 keys.
+    const rows = take(alice, bob);
+    const [first, last] = [rows[0], rows.at(-1)];
+    assert(first !== undefined && last !== undefined);
+    await bob.receive(first);
+    await bob.receive(last);
+    clock.advance(holeLimits.patienceMs);
+    await exchange(alice, bob, carol);
+    assert.deepEqual(bob.store.inbox.undecryptable(), []);
+    assert.equal(bob.history(id).length, 2 + answerLimits.messagesPerAnswer);
+    for (const waitMs of askLimits.againAfterMs.slice(0, 2)) {
+      clock.advance(waitMs);
+      await exchange(alice, bob, carol);
+    }
+    assertHas(bob, id, texts);
+  });
+
+  test('ends with the word of the sender that it is gone, which is told', async () => {
+    const { clock, alice, bob, carol, id } = await company();
+    await say(alice, id, 'one');
+    take(alice, bob);
+    // A copy of alice's store from before: it knows nothing of the message, and counts on.
+    alice.store.groups.advance(id, 2, 2);
+    alice.restart();
+    await say(alice, id, 'three');
+    await deliver(alice, bob);
+    clock.advance(holeLimits.patienceMs);
+    await exchange(alice, bob, carol);
+    assertHas(bob, id, ['one', 'three']);
+    const told = bob.events.filter(({ type }) => type === 'missing');
+    const { deviceId } = alice;
+    assert.deepEqual(told, [
+      {
+        type: 'missing',
+        conversationId: id,
+        senderDeviceId: deviceId,
+        from: 2,
+        to: 2,
+        reason: 'gone',
+      },
+    ]);
+    assert.deepEqual(
+      bob.store.resend.holes().map(({ from, to, state }) => [from, to, state]),
+      [[2, 2, 'GONE']],
+    );
+    assert.equal(bob.store.resend.nextHoleMs(), undefined);
+  });
+
+  test('whose text disappeared at its author ends so too; what nobody saw yet stays', async () => {
+    const { clock, alice, bob, carol, id } = await company();
+    await alice.conversations.updateMetadata(id, { expirySeconds: 30 });
+    await exchange(alice, bob, carol);
+    await say(alice, id, 'one', 'two', 'three');
+    const [first, , third] = take(alice, bob);
+    assert(first !== undefined && third !== undefined);
+    await bob.receive(first);
+    await bob.receive(third);
+    clock.advance(Math.max(holeLimits.patienceMs, 31_000));
+    assert.equal(alice.store.messages.expire(clock.now(), 9).length, 3);
+    await exchange(alice, bob);
+    assertHas(bob, id, ['one', 'three']);
+    assert.deepEqual(
+      bob.store.resend.holes().map(({ from, to, state }) => [from, to, state]),
+      [[2, 2, 'GONE']],
+    );
+    assert.deepEqual(
+      alice.history(id).map(({ text }) => text),
+      ['', '', ''],
+    );
+  });
+
+  test('before the own membership is none, and nothing of it is told or sent', async () => {
+    const { clock, alice, bob, carol, id } = await company();
+    const dave = new TestDevice('dave@blue.example', alice.directory, { clock });
+    await say(alice, id, 'secret', 'before');
+    await exchange(alice, bob, carol);
+    await alice.conversations.addMembers(id, [dave.userId]);
+    await say(alice, id, 'welcome');
+    await exchange(alice, bob, carol, dave);
+    assert.equal(dave.store.resend.holes().length, 1);
+    clock.advance(holeLimits.patienceMs);
+    await exchange(alice, bob, carol, dave);
+    assert.deepEqual(dave.store.resend.holes(), []);
+    assertHas(dave, id, ['welcome']);
+    assert.deepEqual(
+      dave.events.filter(({ type }) => type === 'missing'),
+      [],
+    );
+  });
+
+  test('that nobody fills is told after 30 days', async () => {
+    const { clock, alice, bob, id } = await company();
+    await say(alice, id, 'one', 'two');
+    const [, second] = take(alice, bob);
+    assert(second !== undefined);
+    await bob.receive(second);
+    for (let days = 0; days < 33; days += 1) {
+      clock.advance(24 * 3600 * 1000);
+      await bob.holes.askDue();
+      await bob.settle();
+    }
+    const told = bob.events.filter((event) => event.type === 'missing');
+    assert.deepEqual(
+      told.map(({ from, to, reason }) => [from, to, reason]),
+      [[1, 1, 'unanswered']],
+    );
+  });
+});
+
+describe('rows that a node lost', () => {
+  test('are asked for without a hole, from every member, once', async () => {
+    const { clock, alice, bob, carol, id } = await company();
+    await say(alice, id, 'one');
+    await say(carol, id, 'first of carol');
+    await exchange(alice, bob, carol);
+    await say(alice, id, 'lost', 'lost too');
+    await say(carol, id, 'lost as well');
+    take(alice, bob);
+    take(carol, bob);
+    await exchange(alice, carol);
+    await bob.holes.catchUp();
+    clock.advance(2 * askLimits.catchUpDelayMs);
+    await exchange(alice, bob, carol);
+    assertHas(bob, id, ['one', 'first of carol', 'lost', 'lost too', 'lost as well']);
+    assert.deepEqual(bob.store.resend.holes(), []);
+    clock.advance(24 * 3600 * 1000);
+    await bob.holes.askDue();
+    assert.equal(take(bob, alice).length, 0);
+  });
+});
+
+describe('a hostile request', () => {
+  /** Puts a request into alice's inbox, as anybody can who knows her prekey. */
+  async function ask(
+    alice: TestDevice,
+    by: TestDevice,
+    change: Partial<ResendRequest>,
+    signer: TestDevice = by,
+  ): Promise<Uint8Array> {
+    const request = {
+      id: systemRandom.bytes(16),
+      groupId: alice.store.groups.conversations()[0]?.groupId ?? new Uint8Array(32),
+      sender: alice.rid,
+      asker: by.rid,
+      to: alice.rid,
+      ranges: [{ from: 1, to: openEnd }],
+      sealAnew: false,
+      ...change,
+    };
+    const bytes = encodeRequest(request, signer.identityKey);
+    await put(alice, 'resendRequest', bytes);
+    return bytes;
+  }
+  async function put(
+    to: TestDevice,
+    kind: 'resendRequest' | 'gone',
+    bytes: Uint8Array,
+  ): Promise<void> {
+    const mid = systemRandom.bytes(16);
+    const recipientKey = to.store.keys.newestHybridKey()?.publicKey;
+    assert(recipientKey !== undefined);
+    const content = { kind, bytes };
+    await to.receive({
+      mid,
+      payload: sealHybrid({ content, recipientKey, rid: to.rid, mid, random: systemRandom }),
+    });
+  }
+  const nothing = (from: TestDevice, to: TestDevice): void => {
+    assert.equal(take(from, to).length, 0);
+  };
+
+  test('of somebody else, for somebody else, or with a bad signature gets nothing', async () => {
+    const { alice, bob, carol, id, clock } = await company();
+    const eve = new TestDevice('eve@red.example', alice.directory, { clock });
+    await say(alice, id, 'secret');
+    await exchange(alice, bob, carol);
+    await ask(alice, eve, {});
+    await ask(alice, eve, { asker: bob.rid });
+    await ask(alice, bob, { to: carol.rid });
+    await ask(alice, bob, { groupId: new Uint8Array(32) });
+    await ask(alice, alice, {});
+    await put(alice, 'resendRequest', Uint8Array.of(0x0a, 1, 7));
+    await ask(alice, bob, { ranges: [] });
+    await ask(alice, bob, { ranges: Array.from({ length: 33 }, () => ({ from: 1, to: 1 })) });
+    await alice.resender.answerDue();
+    assert.equal(alice.store.resend.nextDuty(), undefined);
+    for (const device of [bob, carol, eve]) nothing(alice, device);
+    assert.deepEqual(alice.store.inbox.undecryptable(), []);
+  });
+
+  test('that is repeated is answered once, and a member that floods gets so much an hour', async () => {
+    const { alice, bob, carol, id, clock } = await company();
+    await say(alice, id, 'one');
+    await exchange(alice, bob, carol);
+    const bytes = await ask(alice, bob, {});
+    await alice.resender.answerDue();
+    assert.equal(take(alice, bob).length, 1);
+    await put(alice, 'resendRequest', bytes);
+    await alice.resender.answerDue();
+    nothing(alice, bob);
+    let answers = 0;
+    for (let n = 0; n < answerLimits.requestsPerHour + 20; n += 1) {
+      await ask(alice, bob, { sealAnew: true });
+      await alice.resender.answerDue();
+      answers += take(alice, bob).length;
+    }
+    // One was spent before; the first of these also lets all members hear of the keys in use.
+    assert.equal(answers, answerLimits.requestsPerHour - 1 + 1);
+    // Nobody else pays for it, and an hour later the member may ask again.
+    assert.equal(take(alice, carol).length, 1);
+    await ask(alice, carol, {});
+    await alice.resender.answerDue();
+    assert.equal(take(alice, carol).length, 1);
+    clock.advance(3_600_000);
+    await ask(alice, bob, {});
+    await alice.resender.answerDue();
+    assert.equal(take(alice, bob).length, 1);
+  });
+
+  test('that uses up keys lets the other members hear of it, so that they can follow', async () => {
+    const { alice, bob, carol, id } = await company();
+    for (let n = 0; n < 32; n += 1) await say(alice, id, `text ${n}`);
+    await exchange(alice, bob, carol);
+    const heard: number[] = [];
+    for (let keys = 0; keys < answerLimits.keysPerTick + 64; keys += 32) {
+      await ask(alice, bob, { sealAnew: true });
+      await alice.resender.answerDue();
+      heard.push(await deliver(alice, carol));
+    }
+    // At the first, as nobody knows what was before the start, and then when many were used.
+    assert.deepEqual(heard, [1, ...Array.from({ length: 15 }, () => 0), 1, 0]);
+    assertHas(
+      carol,
+      id,
+      Array.from({ length: 32 }, (_, n) => `text ${n}`),
+    );
+  });
+
+  test('for all numbers there are costs no more than for those that exist', async () => {
+    const { alice, bob, carol, id } = await company();
+    await say(alice, id, 'one');
+    await exchange(alice, bob, carol);
+    await ask(alice, bob, { ranges: [{ from: 1, to: openEnd - 1 }] });
+    await alice.resender.answerDue();
+    // The message, and that the others are gone.
+    assert.equal(take(alice, bob).length, 2);
+  });
+
+  test('of a member that was none then does not get what was said before', async () => {
+    const { alice, bob, carol, id, clock } = await company();
+    await say(carol, id, 'secret');
+    await say(alice, id, 'secret too');
+    await exchange(alice, bob, carol);
+    const dave = new TestDevice('dave@blue.example', alice.directory, { clock });
+    await alice.conversations.addMembers(id, [dave.userId]);
+    await exchange(alice, bob, carol, dave);
+    await ask(alice, dave, { sender: carol.rid });
+    await ask(alice, dave, { sealAnew: true });
+    clock.advance(answerLimits.othersDelayMs + answerLimits.othersJitterMs);
+    await exchange(alice, bob, carol, dave);
+    assert.deepEqual(dave.history(id), []);
+    assert.deepEqual(dave.store.inbox.undecryptable(), []);
+  });
+
+  test('cannot end a hole of others, nor one that nobody asked for', async () => {
+    const { alice, bob, carol, id, clock } = await company();
+    await say(alice, id, 'one', 'two');
+    const [, second] = take(alice, bob);
+    assert(second !== undefined);
+    await bob.receive(second);
+    const gone = {
+      requestId: systemRandom.bytes(16),
+      groupId: id,
+      sender: alice.rid,
+      asker: bob.rid,
+      ranges: [{ from: 1, to: openEnd }],
+      neverYours: false,
+    };
+    await put(bob, 'gone', encodeGone(gone, alice.identityKey));
+    clock.advance(holeLimits.patienceMs);
+    await bob.holes.askDue();
+    await put(
+      bob,
+      'gone',
+      encodeGone({ ...gone, requestId: systemRandom.bytes(16) }, carol.identityKey),
+    );
+    await put(bob, 'gone', encodeGone({ ...gone, asker: carol.rid }, alice.identityKey));
+    await exchange(alice, bob, carol);
+    assertHas(bob, id, ['one', 'two']);
+  });
+});
