@@ -294,8 +294,8 @@ function makeOperations(context: QueryContext): Operations {
   const slips = returnSlips(context, logs);
   const outbox = outboxQueries(context, payloads, peers, logs, notices, slips);
   const reports = expiryReports(slips, outbox, notices);
-  const { storeId } = metaQueries(context.db);
-  const { logOf, ...mailboxes } = mailboxQueries(context, logs, tokens, storeId);
+  const meta = metaQueries(context.db);
+  const { logOf, ...mailboxes } = mailboxQueries(context, logs, tokens, () => meta.storeId());
   const inbox = inboxQueries(context, payloads, logs, notices, tokens, reports, mailboxes);
   const channels = channelQueries(context, { logs, inbox, outbox, notices, tokens });
   const deliverGroup = groupDeliveryQueries({ logs, inbox, outbox, channels, notices });

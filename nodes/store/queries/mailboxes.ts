@@ -35,7 +35,7 @@ export interface MailboxQueries extends Pick<
   'grantMailbox' | 'fetchMailbox' | 'peekMailbox' | 'ackMailbox'
 > {
   /** The log of a device's mailbox, if it has one now. */
-  logOf(nowMs: number, rid: Uint8Array): LogRow | undefined;
+  readonly logOf: (nowMs: number, rid: Uint8Array) => LogRow | undefined;
   /** Into a mailbox; `unknownDevice` where there is none. Writes nothing unless the outcome is `stored`. */
   deliver(
     nowMs: number,
