@@ -13,8 +13,8 @@ export interface SimHostParts {
   readonly name: string;
   readonly process: Process;
   readonly peerId: string;
-  /** Where it says to be, without "/p2p/". */
-  readonly address: string;
+  /** Where it says to be, without "/p2p/"; one at least. */
+  readonly addresses: readonly string[];
   readonly swarms: SimSwarms;
   /** Set: it relays, for whom it may. */
   readonly mayReserve?: (peerId: string) => Promise<boolean>;
@@ -37,10 +37,10 @@ export class SimHost implements Host, WireHost {
 
   constructor(parts: SimHostParts) {
     this.#parts = parts;
-    const { name, peerId, address } = parts;
+    const { name, peerId, addresses } = parts;
     this.name = name;
     this.peerId = peerId;
-    this.address = address;
+    this.address = addresses[0] ?? '';
   }
 
   get isUp(): boolean {
@@ -69,7 +69,7 @@ export class SimHost implements Host, WireHost {
   }
 
   addresses(): readonly string[] {
-    return [this.address];
+    return this.#parts.addresses;
   }
 
   reserve(relay: string): Promise<void> {

@@ -30,9 +30,15 @@ export interface SimSwarmsParts {
   readonly isHealed: () => boolean;
 }
 
-const relayOf = (index: number): string => `198.51.100.${index + 1}:${port}`;
-/** What the configuration of a node says of its relay; by the place of the node among the hosts. */
-export const relaysToml = (index: number): string => `[p2p]\nlisten = "${relayOf(index)}"`;
+const relayOf = (index: number): string => `198.51.100.${index + 1}`;
+/**
+ * What the configuration of a node says of its relay; by the place of the node among the hosts. The node
+ * itself is advertised by its name, which swarms do not dial.
+ */
+export function relaysToml(index: number): string {
+  const endpoint = `${relayOf(index)}:${port}`;
+  return `[p2p]\nlisten = "${endpoint}"\nadvertise = ["${endpoint}"]`;
+}
 
 export class SimSwarms {
   /** Messages that devices took in past nodes, by their path; repeats are not counted. */
@@ -65,7 +71,7 @@ export class SimSwarms {
       peers: {
         reach,
         start: async (duties) => {
-          const host = this.#join(name, process, duties.key.peerId, this.#placeOf(name));
+          const host = this.#join(name, process, duties.key.peerId, [this.#placeOf(name)]);
           const options = { ...duties, listen: [], relayOnly: false, reach };
           return DeviceSwarm.on(host, {
             ...options,
@@ -90,12 +96,13 @@ export class SimSwarms {
     { key, relays }: NodeSwarmOptions,
     events: NodeSwarmEvents,
   ): Promise<NodeSwarm> {
-    const place = `/ip4/${relayOf(this.#indexOf(name)).replace(':', '/udp/')}/quic-v1`;
+    const ip = `/ip4/${relayOf(this.#indexOf(name))}`;
     const host = this.#join(
       name,
       process,
       key.peerId,
-      place,
+      // As a node listens; devices that are told both take the second one.
+      [`${ip}/udp/${port}/quic-v1`, `${ip}/tcp/${port}`],
       relays ? (peer) => events.mayReserve(peer) : undefined,
     );
     return Promise.resolve({
@@ -109,7 +116,9 @@ export class SimSwarms {
   }
 
   left(host: SimHost): void {
-    if (this.#byAddress.get(host.address) === host) this.#byAddress.delete(host.address);
+    for (const address of host.addresses()) {
+      if (this.#byAddress.get(address) === host) this.#byAddress.delete(address);
+    }
     if (this.#byPeerId.get(host.peerId) === host) this.#byPeerId.delete(host.peerId);
   }
 
@@ -230,13 +239,15 @@ export class SimSwarms {
     name: string,
     process: Process,
     peerId: string,
-    address: string,
+    addresses: readonly string[],
     mayReserve?: (peerId: string) => Promise<boolean>,
   ): SimHost {
-    const parts = { name, process, peerId, address, swarms: this };
+    const parts = { name, process, peerId, addresses, swarms: this };
     const host = new SimHost({ ...parts, ...(mayReserve === undefined ? {} : { mayReserve }) });
     this.#byPeerId.set(peerId, host);
-    if (!this.#hidden.has(name)) this.#byAddress.set(address, host);
+    if (!this.#hidden.has(name)) {
+      for (const address of addresses) this.#byAddress.set(address, host);
+    }
     process.onDeath(() => host.died());
     return host;
   }
