@@ -33,7 +33,7 @@ import type { Session } from '../link.ts';
 import { receiverLimits } from '../receiving/receiver.ts';
 import { mailboxLog } from '../store/mailbox-rows.ts';
 import { assertHas, TestDevice, TestDirectory, testRuntime } from '../test-devices.ts';
-import { Mailboxes } from './mailboxes.ts';
+import { mailboxLimits, Mailboxes } from './mailboxes.ts';
 import { visitMailbox } from './visit.ts';
 
 const { random, clock } = testRuntime;
@@ -54,6 +54,10 @@ class LyingNode {
   storeId: Uint8Array = random.bytes(8);
   acked: number[] = [];
   visits = 0;
+  lifetimeMs = 7n * 24n * 3_600_000n;
+  waits = 0;
+  /** What a wait gets, at once. */
+  waited = (): readonly TestRow[] => [];
   /** Instead of the answer of the method with this id. */
   failing: { readonly id: number; readonly error: Error } | undefined;
   /** What a fetch after `after` gets; unless told, what lies behind it. */
@@ -94,11 +98,12 @@ class LyingNode {
     switch (methodId) {
       case methods.requestMailbox.id:
         this.asked = fromBinary(methods.requestMailbox.request, payload);
-        return { lifetimeMs: 7n * 24n * 3_600_000n };
+        return { lifetimeMs: this.lifetimeMs };
       case methods.fetch.id:
         return this.#log(Number(fromBinary(methods.fetch.request, payload).after));
       case methods.fetchWait.id:
-        return { logs: [{ log: {}, fetched: this.#log(Number.MAX_SAFE_INTEGER) }] };
+        this.waits += 1;
+        return { logs: [{ log: {}, fetched: this.#answerOf(this.waited()) }] };
       case methods.ack.id:
         this.acked.push(Number(fromBinary(methods.ack.request, payload).upTo));
         return {};
@@ -108,7 +113,11 @@ class LyingNode {
   }
 
   #log(after: number): Record<string, unknown> {
-    const rows = this.fetched(after).map((row) => ({
+    return this.#answerOf(this.fetched(after));
+  }
+
+  #answerOf(from: readonly TestRow[]): Record<string, unknown> {
+    const rows = from.map((row) => ({
       ...{ ...row, seq: BigInt(row.seq), kind: row.kind ?? RowKind.Envelope },
     }));
     const head = BigInt(Math.max(0, ...this.rows.map(({ seq }) => seq)));
@@ -159,14 +168,18 @@ const parts = () => ({
   identityKey: bob.identityKey,
   receive: bob.receiver.receiveMailbox.bind(bob.receiver),
 });
-function visit(): Promise<void> {
+interface VisitOptions {
+  readonly isWanted?: () => boolean;
+  readonly rowsMax?: number;
+}
+function visit({ isWanted = () => false, rowsMax }: VisitOptions = {}): Promise<void> {
   const signed = fromBinary(SignedNodeRecordSchema, record());
   return visitMailbox(
-    parts(),
+    { ...parts(), ...(rowsMax !== undefined && { rowsMax }) },
     {
       ...{ domain: green, node: fromBinary(NodeRecordSchema, signed.record) },
       ...{ credential: random.bytes(9), token: random.bytes(16) },
-      ...{ onGranted: () => undefined, isWanted: () => false },
+      ...{ onGranted: () => undefined, isWanted },
     },
     new AbortController().signal,
   );
@@ -249,9 +262,38 @@ test('what would wait for keys for ever has few places, and takes none from devi
 test('rows without end and changing ids end the visit', async () => {
   let seq = 0;
   node.fetched = () => [{ mid: random.bytes(16), payload: random.bytes(9), seq: (seq += 1) }];
-  await assert.rejects(visit(), { failure: 'limit' });
+  await assert.rejects(visit({ rowsMax: 20 }), { failure: 'limit' });
+  assert.equal(cursor(), 20);
   Object.defineProperty(node, 'storeId', { get: () => random.bytes(8) });
   await assert.rejects(visit(), { failure: 'protocol' });
+});
+
+test('a wait that has rows which are not there makes no circle', async () => {
+  const [one, two] = numbered(await sent('one', 'two'));
+  assert(one !== undefined && two !== undefined);
+  node.waited = () => [one];
+  // Enough for a circle to show, and not for ever where there is one.
+  const isWanted = (): boolean => node.waits < 9;
+  await visit({ isWanted });
+  assert.equal(node.waits, 1);
+  // Rows that are there end no visit.
+  node.waits = 0;
+  node.waited = () => {
+    node.rows = node.waits === 1 ? [one] : [one, two];
+    return node.waits < 3 ? node.rows : [];
+  };
+  await visit({ isWanted });
+  assert.equal(node.waits, 3);
+  assertHas(bob, id, ['one', 'two']);
+});
+
+test('a row under no message id is passed by', async () => {
+  const [one] = await sent('one');
+  assert(one !== undefined);
+  node.rows = numbered([{ ...one, mid: random.bytes(3) }, one]);
+  await visit();
+  assert.equal(cursor(), 2);
+  assertHas(bob, id, ['one']);
 });
 
 test('a crash after taking in costs one acknowledgement more; a mailbox made anew is read from its start', async () => {
@@ -323,6 +365,14 @@ test('a node that keeps it no longer is given up at once, one that is away is no
   await clock.sleep(20);
   assert.equal(node.visits, 3);
   assert.equal(mailboxes.isSettling, false);
+});
+
+test('nobody keeps one for ever: a node that says so is believed for a month', async () => {
+  node.lifetimeMs = BigInt(Number.MAX_SAFE_INTEGER);
+  await keeping();
+  const expiresMs = () => bob.store.mailboxes.own()[0]?.expiresMs ?? 0;
+  await until(() => node.visits === 1 && bob.store.inbox.cursor(mailboxLog(green)) !== undefined);
+  assert(expiresMs() <= clock.now() + mailboxLimits.lifetimeMaxMs);
 });
 
 test('a new token is told at once: whoever was blocked goes on by none', async () => {

@@ -32,6 +32,8 @@ export const mailboxLimits = {
   lookMs: 20_000,
   /** So long after the start a device is looking for its first ones (ms). */
   settleMs: 10_000,
+  /** No node keeps one for longer without being asked again (ms), whatever it says. */
+  lifetimeMaxMs: 30 * 24 * 3_600_000,
 } as const;
 
 export interface MailboxesParts extends VisitParts {
@@ -246,7 +248,7 @@ export class Mailboxes {
 
   #granted(place: Place, token: number, lifetimeMs: number): void {
     const { domain, record } = place;
-    const expiresMs = this.#runtime.clock.now() + lifetimeMs;
+    const expiresMs = this.#runtime.clock.now() + Math.min(lifetimeMs, mailboxLimits.lifetimeMaxMs);
     this.#store.transaction(() => this.#store.mailboxes.put({ domain, record, expiresMs }));
     place.toldToken = token;
     this.#rests.delete(domain);

@@ -45,6 +45,8 @@ export interface VisitParts {
   readonly transport: Transport;
   readonly identityKey: SigningKey;
   readonly receive: Receiver['receiveMailbox'];
+  /** Rows of one visit, unless it is as many as `visitLimits` says. */
+  readonly rowsMax?: number;
 }
 
 export interface Visited {
@@ -118,23 +120,24 @@ class Reading {
   async run(): Promise<void> {
     const { clock } = this.#parts.runtime;
     const untilMs = clock.monotonic() + visitLimits.waitMs;
-    for (;;) {
-      await this.#drain();
-      if (!this.#visited.isWanted() || clock.monotonic() >= untilMs) return;
+    await this.#drain();
+    while (this.#visited.isWanted() && clock.monotonic() < untilMs) {
       const cursor = this.#cursor();
       const after = BigInt(cursor?.seq ?? 0);
       const storeId = cursor?.storeId ?? new Uint8Array(0);
       const cursors = [{ log: {}, after, storeId }];
       const startMs = clock.monotonic();
-      const { logs } = await call(
+      await call(
         this.#connection,
         methods.fetchWait,
         { cursors, waitMs: maxWaitMs },
         { signal: this.#signal, deadlineMs: maxWaitMs + visitLimits.callMs },
       );
-      const isEmpty = logs.every(({ fetched }) => (fetched?.rows.length ?? 0) === 0);
+      // That there are rows, the wait may say; which ones, the log does.
+      await this.#drain();
+      const isStill = this.#cursor()?.seq === cursor?.seq;
       // One that does not wait, or was overtaken by a newer visit, is not asked in a circle.
-      if (isEmpty && clock.monotonic() - startMs < maxWaitMs / 2) return;
+      if (isStill && clock.monotonic() - startMs < maxWaitMs / 2) return;
     }
   }
 
@@ -152,7 +155,7 @@ class Reading {
       if (upTo > 0n && upTo >= fetched.floor && upTo <= fetched.head) await this.#ack(upTo);
       if (fetched.rows.length === 0) return;
       if (Number(upTo) <= before) throw new TransportError('protocol', 'mailbox: old rows again');
-      if (this.#rows >= visitLimits.rows) {
+      if (this.#rows >= (this.#parts.rowsMax ?? visitLimits.rows)) {
         throw new TransportError('limit', 'mailbox: more rows than one visit takes');
       }
     }
