@@ -124,17 +124,20 @@ function ask(worker: ChildProcess, job: Job): Promise<RunSummary> {
 function nothingOf({ seed, mix }: Job): RunSummary {
   const counts = { operations: 0, sent: 0, stored: 0, gaveUp: 0, steps: 0, looks: 0 };
   const times = { simulatedMs: 0, drainMs: 0, cpuMs: 0 };
-  return { seed, mix, hash: '', violations: [], faults: [], actions: [], ...counts, ...times };
+  const pastNodes = { direct: 0, relay: 0 };
+  const none = { hash: '', violations: [], faults: [], actions: [], pastNodes };
+  return { seed, mix, ...none, ...counts, ...times };
 }
 
-/** The runs that a file of `--json` holds; a line that was cut off is none. */
+/** The runs that a file of `--json` holds; a line that was cut off, or is of an older program, is none. */
 function readRuns(file: string): RunSummary[] {
   if (!existsSync(file)) return [];
   return readFileSync(file, 'utf8')
     .split('\n')
     .flatMap((line) => {
       try {
-        return line === '' ? [] : [JSON.parse(line) as RunSummary];
+        const run = JSON.parse(line) as Partial<RunSummary>;
+        return run.pastNodes === undefined ? [] : [run as RunSummary];
       } catch {
         return [];
       }
@@ -242,7 +245,7 @@ async function main(): Promise<void> {
     await spread(jobs, workers, done, () => performance.now() >= endMs);
   }
   for (const line of report.lines()) console.log(line);
-  if (report.failed.length > 0) process.exitCode = 1;
+  if (report.failed.length > 0 || report.unused.length > 0) process.exitCode = 1;
 }
 
 if (process.env[workerMark] === undefined) {

@@ -1,6 +1,7 @@
 /** What many runs came to: faults that fired, crash points reached, work done, seeds that failed. */
 import type { Violation } from '../checkers/index.ts';
 import { clientCrashPoints } from './client-store.ts';
+import { mixes } from './mixes.ts';
 import { nodeCrashPoints } from './node-store.ts';
 import type { RunResult } from './run.ts';
 
@@ -17,6 +18,8 @@ export interface RunSummary {
   /** Copies that became history of a device. */
   readonly stored: number;
   readonly gaveUp: number;
+  /** Messages that devices took in past nodes. */
+  readonly pastNodes: RunResult['pastNodes'];
   readonly steps: number;
   readonly looks: number;
   readonly simulatedMs: number;
@@ -27,7 +30,7 @@ export interface RunSummary {
 export function summaryOf(result: RunResult, cpuMs: number): RunSummary {
   const count = (kind: string): number =>
     result.history.filter((line) => line.kind === kind).length;
-  const { seed, mix, hash, violations, steps, looks, simulatedMs, drainMs } = result;
+  const { seed, mix, hash, violations, pastNodes, steps, looks, simulatedMs, drainMs } = result;
   return {
     seed,
     mix,
@@ -39,6 +42,7 @@ export function summaryOf(result: RunResult, cpuMs: number): RunSummary {
     sent: count('sent'),
     stored: count('stored'),
     gaveUp: count('gaveUp'),
+    pastNodes,
     steps,
     looks,
     simulatedMs,
@@ -46,6 +50,9 @@ export function summaryOf(result: RunResult, cpuMs: number): RunSummary {
     cpuMs,
   };
 }
+
+/** Runs of a mix after which a way that no message took is a finding: one short run may have no use for it. */
+const runsUntilUnused = 3;
 
 export class Report {
   readonly #runs: RunSummary[] = [];
@@ -66,6 +73,18 @@ export class Report {
     );
   }
 
+  /** Ways past nodes that mixes have and no message took: such runs show nothing of them. */
+  get unused(): readonly string[] {
+    return [...Map.groupBy(this.#runs, ({ mix }) => mix)].flatMap(([mix, runs]) => {
+      const swarm = mixes.find(({ name }) => name === mix)?.swarm;
+      if (swarm === undefined || runs.length < runsUntilUnused) return [];
+      const ways = swarm.relays ? (['direct', 'relay'] as const) : (['direct'] as const);
+      return ways
+        .filter((way) => runs.every(({ pastNodes }) => pastNodes[way] === 0))
+        .map((way) => `${mix} ${way}`);
+    });
+  }
+
   lines(): string[] {
     const runs = this.#runs;
     const sum = (of: (run: RunSummary) => number): number =>
@@ -78,6 +97,9 @@ export class Report {
         `(${listed(actions)})`,
       `${sum((run) => run.sent)} messages, ${sum((run) => run.stored)} copies delivered, ` +
         `${sum((run) => run.gaveUp)} given up by a typed end`,
+      `past nodes: ${sum(({ pastNodes }) => pastNodes.direct)} taken in directly, ` +
+        `${sum(({ pastNodes }) => pastNodes.relay)} over relays; ` +
+        `ways that no message took: ${this.unused.join(', ') || 'none'}`,
       `faults that fired: ${listed(faults)}`,
       `crash points not reached: ${this.unreached.join(', ') || 'none'}`,
       `${sum((run) => run.steps)} events in ${hours(sum((run) => run.simulatedMs))} simulated hours; ` +
