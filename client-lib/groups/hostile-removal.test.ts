@@ -95,6 +95,35 @@ describe('a device whose removal nobody else applies', () => {
     await assertOne(id, alice, carol);
     for (const device of [alice, bob, carol]) await device.groups.stop();
   });
+  test('asks for two days and no more where nobody answers; a late answer counts, also over a crash', async () => {
+    const them = await company();
+    const { clock, alice, bob, carol, id } = them;
+    const junk = await lie(them);
+    await exchange(bob, carol);
+    await exchange(alice, bob);
+    await alice.conversations.rotateKeys(id);
+    for (const row of alice.rowsFor(carol)) await carol.receive(row);
+    const questions = () => carol.rowsFor(alice).length;
+    const rounds = standingLimits.backRounds + 1;
+    for (let n = 0; n < rounds; n += 1) {
+      clock.advance(standingLimits.askMaxMs);
+      carol.groups.standings.start();
+      await carol.settle();
+    }
+    assert.equal(questions(), rounds);
+    assert.equal(carol.store.standings.doubt(id, junk)?.askMs, undefined);
+    for (const row of carol.rowsFor(alice).slice(-1)) await alice.receive(row);
+    // What she says is durable here, and nothing was done about it.
+    await carol.groups.removals.stop();
+    for (const row of alice.rowsFor(carol)) await carol.receive(row);
+    assert.equal(endedOf(carol, id), 'REMOVED');
+    carol.restart();
+    carol.groups.standings.start();
+    await carol.settle();
+    assert.equal(endedOf(carol, id), undefined);
+    await assertOne(id, alice, carol);
+    for (const device of [alice, bob, carol]) await device.groups.stop();
+  });
 });
 
 describe('a device that was removed', () => {

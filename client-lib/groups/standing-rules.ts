@@ -28,7 +28,7 @@ export const standingLimits = {
   votes: 1_024,
   /** Devices that are remembered for what they were told of an entry. */
   told: 4_096,
-  /** A device that came back asks so often whether others came along. */
+  /** A device that came back asks so often whether others came along; one that was removed, whether that is so. */
   backRounds: 48,
   /** One device is told once in so long (ms) that an entry is not known here: nobody signed its question. */
   denyMs: minuteMs,
@@ -164,9 +164,9 @@ export function dueOf(
 const askAfter = (round: number): number =>
   Math.min(standingLimits.askMaxMs, standingLimits.askMs * 4 ** Math.min(round, 8));
 
-/** The row after a question. */
-export function asked(row: DoubtRow, nowMs: number): DoubtRow {
-  const isLast = isReturn(row) && row.round >= standingLimits.backRounds;
+/** The row after a question. `isBounded`: what it asks holds up nobody but itself. */
+export function asked(row: DoubtRow, isBounded: boolean, nowMs: number): DoubtRow {
+  const isLast = isBounded && row.round >= standingLimits.backRounds;
   return { ...row, askMs: isLast ? undefined : nowMs + askAfter(row.round), round: row.round + 1 };
 }
 

@@ -284,6 +284,9 @@ export class Standings {
       for (const vote of votes) {
         if (row.voters.includes(vote.userId)) store.standings.addVote(groupId, hash, vote);
       }
+      // A crash before it is undone does not lose that.
+      const isRefuted = isOwnRemoval(row, group) && this.of(group, hash)?.decision === 'rejected';
+      if (isRefuted) store.standings.putDoubt({ ...row, askMs: batch.nowMs });
     });
     batch.after(() => {
       const { decision } = this.of(group, hash) ?? {};
@@ -354,7 +357,7 @@ export class Standings {
     })
       .catch((error: unknown) => {
         hasFailed = true;
-        if (to === undefined && isReturn(row)) this.#putOff(row);
+        if (to === undefined) this.#putOff(row);
         const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
         this.#parts.runtime.log.info('saying where one stands failed', { reason });
       })
@@ -375,11 +378,17 @@ export class Standings {
   }
 
   /** One whose keys cannot be had does not make this device ask every minute. */
-  #putOff(said: DoubtRow): void {
+  #putOff({ groupId, hash }: DoubtRow): void {
     const { store, runtime } = this.#parts;
     store.transaction(() => {
-      const row = store.standings.doubt(said.groupId, said.hash);
-      if (row?.askMs !== undefined) store.standings.putDoubt(asked(row, runtime.clock.now()));
+      const row = store.standings.doubt(groupId, hash);
+      if (row?.askMs === undefined) return;
+      const { ended } = store.groups.conversationOfGroup(groupId) ?? {};
+      const isOut = row.cause === 'OWN' && (ended === 'REMOVED' || ended === 'LEFT');
+      const nowMs = runtime.clock.now();
+      if (isReturn(row)) store.standings.putDoubt(asked(row, true, nowMs));
+      // It has nothing to do but this, and may be without a network for days.
+      if (isOut) store.standings.putDoubt({ ...row, askMs: nowMs + standingLimits.lookMs });
     });
   }
 
@@ -445,9 +454,12 @@ export class Standings {
         const lookMs = isLookDue ? nextLookMs(row.seenMs, batch.nowMs) : row.voteMs;
         const waits = own === undefined && isThere ? later(row.voteMs, batch.nowMs) : undefined;
         const voteMs = isOut ? lookMs : waits;
-        const askMs = isOpen ? row.askMs : undefined;
-        const next = { ...row, voteMs, askMs };
-        store.standings.putDoubt(asks ? asked(next, batch.nowMs) : next);
+        // It is not done before this device is in again.
+        const undoMs =
+          isOut && decision === 'rejected' ? batch.nowMs + standingLimits.askMs : undefined;
+        const next = { ...row, voteMs, askMs: isOpen ? row.askMs : undoMs };
+        const isBounded = isOut || isReturn(row);
+        store.standings.putDoubt(asks ? asked(next, isBounded, batch.nowMs) : next);
       }
       const about = { kind: 'RESEND', groupId, epoch: BigInt(row.epoch) } as const;
       for (const copy of copies) {
