@@ -98,6 +98,19 @@ describe('rows', () => {
     assert.equal(await held(store, rid), 1);
   });
 
+  test('of strangers fill no more than half of its bytes, however large they are', async () => {
+    const { fixture, store } = await storeFixture(openNodeStoreInThread, limits);
+    await using _ = fixture;
+    const rid = await granted(store);
+    const large = (bytes: number) => newRow(rid, { payload: new Uint8Array(bytes) });
+    const full = { reason: 'QUEUE_FULL' };
+    await assert.rejects(store.enqueue(large(5_001)), full);
+    await store.enqueue(large(5_000));
+    await assert.rejects(store.enqueue(large(1)), full);
+    await store.enqueue({ ...large(5_000), token });
+    assert.equal(await held(store, rid), 2);
+  });
+
   test('come from who has a token without a login, and from no peer', async () => {
     const { fixture, store } = await storeFixture(openNodeStoreInThread, limits);
     await using _ = fixture;
