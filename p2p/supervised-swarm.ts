@@ -6,7 +6,7 @@
 import { fork, type ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { jitter, TransportError, type Timer } from '@quicprochat/proto';
-import { ownBytes, PortRpc, processPort } from '@quicprochat/proto/transport/port';
+import { inTime, onGone, ownBytes, PortRpc, processPort } from '@quicprochat/proto/transport/port';
 import type {
   GossipTopic,
   NodeSwarm,
@@ -144,14 +144,16 @@ export class SupervisedSwarm implements NodeSwarm {
     const { key, listen, relays, relayLimits = {}, runtime } = this.#options;
     const seed = key.seed();
     const start: SwarmStart = { seed, listen, relays, relayLimits };
-    try {
-      const started = running.rpc.request('start', start);
-      await this.#inTime(started, supervisorLimits.startMs);
+    const begin = async (): Promise<void> => {
+      await running.rpc.request('start', start);
       let told: readonly SwarmPeer[] | undefined;
       while (told !== this.#peers) {
         told = this.#peers;
         await running.rpc.request('set-peers', told);
       }
+    };
+    try {
+      await inTime(runtime.clock, supervisorLimits.startMs, 'the swarm', begin());
       this.#isStarted = true;
     } catch (error) {
       running.child.kill('SIGKILL');
@@ -193,7 +195,7 @@ export class SupervisedSwarm implements NodeSwarm {
     rpc.onRequest('may-reserve', (body) => this.#events.mayReserve(String(body)));
     child.on('error', (error) => log.error('p2p process', { error: String(error) }));
     const exited = new Promise<void>((resolve) => {
-      child.once('exit', (code, signal) => {
+      onGone(child, (code, signal) => {
         rpc.lose(new TransportError('closed', 'the swarm has ended'));
         resolve();
         this.#exited(rpc, code, signal);
@@ -242,9 +244,10 @@ export class SupervisedSwarm implements NodeSwarm {
   #planLook(running: Running): void {
     const { clock, log } = this.#options.runtime;
     this.#look = clock.timer(supervisorLimits.lookMs, () => {
-      this.#inTime(running.rpc.request('stats', undefined), supervisorLimits.answerMs).then(
-        (stats) => {
-          const { rssBytes } = stats as SwarmStats;
+      const stats = running.rpc.request('stats', undefined);
+      inTime(clock, supervisorLimits.answerMs, 'the swarm', stats).then(
+        (answer) => {
+          const { rssBytes } = answer as SwarmStats;
           if (rssBytes <= this.#rssBytesMax) return this.#planLook(running);
           log.error('p2p process is too large', { rssBytes, rssBytesMax: this.#rssBytesMax });
           running.child.kill('SIGKILL');
@@ -256,17 +259,5 @@ export class SupervisedSwarm implements NodeSwarm {
         },
       );
     });
-  }
-
-  async #inTime<T>(work: Promise<T>, ms: number): Promise<T> {
-    const late = Promise.withResolvers<never>();
-    const timer = this.#options.runtime.clock.timer(ms, () =>
-      late.reject(new TransportError('timeout', `the swarm: no answer in ${ms} ms`)),
-    );
-    try {
-      return await Promise.race([work, late.promise]);
-    } finally {
-      timer.cancel();
-    }
   }
 }

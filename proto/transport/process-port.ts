@@ -1,4 +1,5 @@
 /** The channel between a process and one that it forked, as a Port of port-rpc.ts. */
+import type { ChildProcess } from 'node:child_process';
 import type { Port } from './port-rpc.ts';
 
 /** Messages that the system has not taken yet, of one turn each, from which on a side is behind. */
@@ -34,4 +35,18 @@ export function processPort(channel: Channel): ProcessPort {
       });
     },
   };
+}
+
+/**
+ * Calls back once, when the process is gone or never was: a fork that failed (no memory, no process
+ * left) has an `error` and no `exit`.
+ */
+export function onGone(
+  child: ChildProcess,
+  callback: (code: number | null, signal: NodeJS.Signals | null) => void,
+): void {
+  child.once('exit', callback);
+  child.once('error', () => {
+    if (child.pid === undefined) callback(null, null);
+  });
 }

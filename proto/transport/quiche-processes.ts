@@ -8,9 +8,10 @@ import { fileURLToPath } from 'node:url';
 import type { Log, LogFields, Runtime } from '../runtime.ts';
 import { TransportError } from '../status.ts';
 import { Admission } from './admission.ts';
+import { inTime } from './in-time.ts';
 import { asTransportError } from './outgoing-call.ts';
 import { PortRpc } from './port-rpc.ts';
-import { processPort } from './process-port.ts';
+import { onGone, processPort } from './process-port.ts';
 import type { ForwardBody, ListenBody } from './quiche-process.ts';
 import { quicheTransport, type QuicheDialer } from './quiche.ts';
 import { lost } from './session.ts';
@@ -20,6 +21,10 @@ import type { ListenOptions, Transport } from './transport.ts';
 
 /** The first byte of a connection id names its process; a node's cores are fewer. */
 export const maxProcesses = 64;
+/** Time for a process to be there and listen (ms): seconds where the machine has much else to do. */
+const startMs = 120_000;
+/** Time to close its connections, and then to end, before a process is killed (ms). */
+const endMs = 5_000;
 
 export function forkedQuicheTransport(
   runtime: Runtime,
@@ -44,6 +49,7 @@ class ForkedListener implements Listener {
   readonly #options: ListenOptions;
   readonly #admission: Admission;
   #processes: readonly Process[] = [];
+  #isOpen = false;
   #closed: Promise<void> | undefined;
 
   private constructor(runtime: Runtime, options: ListenOptions) {
@@ -53,7 +59,10 @@ class ForkedListener implements Listener {
     this.#admission = new Admission(runtime.clock, options.limits);
   }
 
-  /** Throws TransportError `internal` when the port is taken (`cause.code` is `EADDRINUSE`). */
+  /**
+   * Throws TransportError `internal` when the port is taken (`cause.code` is `EADDRINUSE`), `closed`
+   * when a process cannot be made or ends, `timeout` when one does not listen in two minutes.
+   */
   static async open(
     runtime: Runtime,
     options: ListenOptions,
@@ -81,8 +90,11 @@ class ForkedListener implements Listener {
           endpoint: { ...endpoint, port: this.endpoint.port },
           ...{ certificatePem, privateKeyPem, limits, bounds, index, count },
         };
-        this.endpoint = (await rpc.request('listen', body)) as Endpoint;
+        const listening = rpc.request('listen', body);
+        const what = `quic: process ${index} of the listener`;
+        this.endpoint = (await inTime(this.#runtime.clock, startMs, what, listening)) as Endpoint;
       }
+      this.#isOpen = true;
     } catch (error) {
       await this.#terminate(asTransportError(error));
       throw error;
@@ -111,7 +123,7 @@ class ForkedListener implements Listener {
     const connections = new RemoteConnections(rpc, (connection) => this.#welcome(connection));
     child.on('error', (error) => log.error('quic.process.fault', { error: String(error) }));
     const exited = new Promise<void>((resolve) => {
-      child.once('exit', () => {
+      onGone(child, () => {
         this.#onExit(rpc, connections);
         resolve();
       });
@@ -135,7 +147,8 @@ class ForkedListener implements Listener {
   #onExit(rpc: PortRpc, connections: RemoteConnections): void {
     rpc.lose(new TransportError('closed', 'connection: its process is gone'));
     for (const connection of connections.all) connection.onClosed(lost('process lost'));
-    if (this.#closed !== undefined) return;
+    // Who waits for the start hears of it there.
+    if (!this.#isOpen || this.#closed !== undefined) return;
     this.#runtime.log.error('quic.process.lost', { port: this.endpoint.port });
     queueMicrotask(() => {
       throw new TransportError('internal', 'quic: a process of the listener was lost');
@@ -152,12 +165,16 @@ class ForkedListener implements Listener {
     for (const { connections } of this.#processes) {
       for (const connection of connections.all) connection.onClosed(info);
     }
+    const { clock, log } = this.#runtime;
     await Promise.all(
-      this.#processes.map(({ rpc }) =>
-        rpc.request('close-listener', { code, reason }).catch((error: unknown) => {
-          this.#runtime.log.warn('quic.process.close', { error: String(error) });
-        }),
-      ),
+      this.#processes.map(async ({ rpc }) => {
+        const closing = rpc.request('close-listener', { code, reason });
+        try {
+          await inTime(clock, endMs, 'quic: the end of a process of the listener', closing);
+        } catch (error) {
+          log.warn('quic.process.close', { error: String(error) });
+        }
+      }),
     );
     await this.#terminate(new TransportError('closed', 'connection: closed'));
   }
@@ -165,11 +182,15 @@ class ForkedListener implements Listener {
   async #terminate(why: TransportError): Promise<void> {
     // From now on an exit is no surprise.
     this.#closed ??= Promise.resolve();
-    for (const { rpc, child } of this.#processes) {
-      rpc.lose(why);
-      if (child.connected) child.disconnect();
-    }
-    await Promise.all(this.#processes.map(({ exited }) => exited));
+    await Promise.all(
+      this.#processes.map(async ({ rpc, child, exited }) => {
+        rpc.lose(why);
+        if (child.connected) child.disconnect();
+        const kill = this.#runtime.clock.timer(endMs, () => child.kill('SIGKILL'));
+        await exited;
+        kill.cancel();
+      }),
+    );
   }
 }
 

@@ -81,3 +81,13 @@ test('a taken port is told at the start', async () => {
     reason: 'DISCONNECTED',
   });
 });
+
+test('a process that cannot be made is told at the start', async (t) => {
+  const { execPath } = process;
+  t.after(() => (process.execPath = execPath));
+  process.execPath = '/nonexistent/node';
+  const key = makeSwarmKey(systemRandom);
+  await assert.rejects(SupervisedSwarm.start({ key, runtime, listen: [], relays: false }, quiet), {
+    reason: 'DISCONNECTED',
+  });
+});
