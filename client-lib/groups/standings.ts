@@ -161,39 +161,38 @@ export class Standings {
       before = next;
     }
     const told: ClientEvent[] = [];
+    const fresh: { readonly row: DoubtRow; readonly event: ClientEvent }[] = [];
     const { conversationId } = info;
     for (const { epoch, hash, entry, by, isVoted } of walk.invalid) {
       const known = store.standings.doubt(groupId, hash);
-      if (known === undefined) rows.push(this.#row(batch, { epoch, hash, entry }, 'VOID', by, []));
-      if (known === undefined || (isVoted && known.askMs !== undefined)) {
-        told.push({
-          type: 'commitRefused',
-          conversationId,
-          epoch,
-          by: by ?? known?.author,
-          isVoted,
-        });
+      const author = by ?? known?.author;
+      const event = { type: 'commitRefused', conversationId, epoch, by: author, isVoted } as const;
+      if (known === undefined) {
+        fresh.push({ row: this.#row(batch, { epoch, hash, entry }, 'VOID', by, []), event });
+      } else if (isVoted) {
+        rows.push({ ...known, askMs: undefined });
+        if (known.askMs !== undefined) told.push(event);
       }
-      if (known !== undefined && isVoted) rows.push({ ...known, askMs: undefined });
     }
     for (const { entry, cause, commit, isCertain } of walk.doubts) {
       const known = store.standings.doubt(groupId, entry.hash);
       if (known !== undefined && known.cause !== 'VOID') continue;
-      const row = this.#row(batch, entry, cause, commit.by, commit.voters);
-      rows.push({ ...row, ...dueOf(cause, isCertain, batch.nowMs) });
-      told.push({
-        type: 'commitDoubted',
-        conversationId,
-        epoch: entry.epoch,
-        by: commit.by,
-        cause,
-      });
+      const due = dueOf(cause, isCertain, batch.nowMs);
+      const row = { ...this.#row(batch, entry, cause, commit.by, commit.voters), ...due };
+      const { epoch } = entry;
+      const event = { type: 'commitDoubted', conversationId, epoch, by: commit.by, cause } as const;
+      if (known === undefined) fresh.push({ row, event });
+      else {
+        rows.push(row);
+        told.push(event);
+      }
     }
-    if (rows.length === 0) return;
+    if (rows.length === 0 && fresh.length === 0) return;
     batch.write(() => {
       for (const row of rows) store.standings.putDoubt(row);
       const oldest = walk.group.pastEpochs().slice(-standingLimits.epochs)[0];
       if (oldest !== undefined) store.standings.dropBelow(groupId, Number(oldest));
+      for (const { row, event } of fresh) if (store.standings.addDoubt(row)) told.push(event);
     });
     batch.after(() => {
       for (const event of told) events.emit(event);

@@ -4,6 +4,11 @@
  */
 import type { Database, Row } from './database.ts';
 
+export const standingBounds = {
+  /** Entries of a group that were not applied. Of one parent a hub takes no more than 25, unless it lies. */
+  junk: 64,
+} as const;
+
 export type DoubtCause = 'APPLIED' | 'VOID' | 'PATH' | 'KEYS' | 'OWN';
 
 export interface DoubtRow {
@@ -38,6 +43,11 @@ export interface StandingRows {
   doubt(groupId: Uint8Array, hash: Uint8Array): DoubtRow | undefined;
   /** In place of what was known of the entry; its votes stay. */
   putDoubt(row: DoubtRow): void;
+  /**
+   * One that is not known, in the place of older junk where there is no room. False: there is none; of what somebody's word
+   * decides, or anybody waits for, nothing goes.
+   */
+  addDoubt(row: DoubtRow): boolean;
   /** Of entries about which something is to be said by then. */
   due(nowMs: number): readonly DoubtRow[];
   nextDueMs(): number | undefined;
@@ -68,6 +78,25 @@ const doubtOf = (row: Row): DoubtRow => ({
 });
 
 export function standingRows(db: Database): StandingRows {
+  const putDoubt = (row: DoubtRow): void => {
+    db.run(
+      `INSERT INTO group_doubt (group_id, hash, epoch, cause, author, voters, seen_ms, vote_ms,
+           ask_ms, round) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+         ON CONFLICT DO UPDATE SET cause = excluded.cause, author = excluded.author,
+           voters = excluded.voters, vote_ms = excluded.vote_ms, ask_ms = excluded.ask_ms,
+           round = excluded.round`,
+      row.groupId,
+      row.hash,
+      row.epoch,
+      row.cause,
+      row.author,
+      row.voters.join(' '),
+      row.seenMs,
+      row.voteMs ?? null,
+      row.askMs ?? null,
+      row.round,
+    );
+  };
   return {
     doubt(groupId, hash) {
       const row = db.get(
@@ -77,24 +106,27 @@ export function standingRows(db: Database): StandingRows {
       );
       return row === undefined ? undefined : doubtOf(row);
     },
-    putDoubt(row) {
-      db.run(
-        `INSERT INTO group_doubt (group_id, hash, epoch, cause, author, voters, seen_ms, vote_ms,
-           ask_ms, round) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-         ON CONFLICT DO UPDATE SET cause = excluded.cause, author = excluded.author,
-           voters = excluded.voters, vote_ms = excluded.vote_ms, ask_ms = excluded.ask_ms,
-           round = excluded.round`,
+    putDoubt,
+    addDoubt(row) {
+      const kept = db.get(
+        `SELECT count(*) AS count FROM group_doubt WHERE group_id = ? AND cause <> 'APPLIED'`,
         row.groupId,
-        row.hash,
-        row.epoch,
-        row.cause,
-        row.author,
-        row.voters.join(' '),
-        row.seenMs,
-        row.voteMs ?? null,
-        row.askMs ?? null,
-        row.round,
       );
+      if ((kept?.number('count') ?? 0) >= standingBounds.junk) {
+        const dropped = db.run(
+          `DELETE FROM group_doubt WHERE (group_id, hash) IN (
+             SELECT group_id, hash FROM group_doubt
+             WHERE group_id = ? AND cause = 'VOID' AND voters = '' AND (epoch < ? OR ? <> 'VOID')
+               AND vote_ms IS NULL AND ask_ms IS NULL
+             ORDER BY epoch, seen_ms LIMIT 1)`,
+          row.groupId,
+          row.epoch,
+          row.cause,
+        );
+        if (dropped === 0) return false;
+      }
+      putDoubt(row);
+      return true;
     },
     due: (nowMs) =>
       db
