@@ -51,7 +51,7 @@ import { withPrekeys } from '../account/prekeys.ts';
 import { receiptLimits } from '../receiving/receipts.ts';
 import { firstRekey, type Rekeys } from './rekeys.ts';
 import { recipientsOf, sealContent } from '../sending/sealing.ts';
-import { outboxBounds } from '../store/outbox-rows.ts';
+import { outboxBounds } from '../store/outbox-bounds.ts';
 import type {
   ClientStore,
   ConversationEnd,

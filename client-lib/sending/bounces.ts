@@ -1,13 +1,13 @@
 /**
  * What becomes of a copy that came back (docs/protocol/delivery.md, "Delivery tokens"): it is lost, unless
- * it went without a delivery token to an inbox that was full for strangers, when it waits for a token, or it
- * was a post whose key a node knows no more, when it is sealed anew.
+ * its inbox was full for strangers, when it waits for a delivery token (the one that it went with, if any, is no
+ * longer its device's), or it was a post whose key a node knows no more, when it is sealed anew.
  */
 import { isDeadReason } from '../channels/dead-posts.ts';
 import type { ClientEvent } from '../events.ts';
 import type { OutboxRows } from '../store/store.ts';
 
-/** The reason for which a node takes nothing more without a token, of those that it gives at once too. */
+/** The reason for which a node takes nothing more without a valid token, of those that it gives at once too. */
 export const fullReason = 'QUEUE_FULL';
 
 /** What a bounce leads to. */

@@ -10,7 +10,8 @@ import {
 } from '@quicprochat/proto/messages';
 import { RowKind } from '@quicprochat/proto';
 import type { ClientEvent } from '../events.ts';
-import { outboxBounds } from '../store/outbox-rows.ts';
+import { fullReason, takeBounce } from './bounces.ts';
+import { outboxBounds } from '../store/outbox-bounds.ts';
 import { TestDevice, TestDirectory, testRuntime, testStoreId } from '../test-devices.ts';
 import { inboxLog, type InboxRow, type SendState } from '../store/store.ts';
 
@@ -115,20 +116,63 @@ describe('notices', () => {
       // An OK to what went before is no OK to what is sent now.
       const before = alice.store.outbox.next(target(sent), 0);
       assert.deepEqual([before?.mid, before?.tokenWaits], [mid, 1]);
-      const stale = { tokenWaits: 0, withToken: false };
+      const stale = { tokenWaits: 0, token: undefined };
       alice.store.outbox.markAccepted(before?.id ?? 0, testStoreId, nowMs, stale);
       assert.deepEqual([stateOf(sent), waits(sent)], ['sealed', true]);
 
       alice.store.transaction(() => alice.store.tokens.put(bob.rid, new Uint8Array(16), true, 0));
       assert.equal(alice.store.outbox.isHeld(target(sent), nowMs), false);
       assert.equal(alice.store.outbox.sendableCount(nowMs), 1);
-      const again = { tokenWaits: 1, withToken: true };
+      const again = { tokenWaits: 1, token: new Uint8Array(16) };
       alice.store.outbox.markAccepted(before?.id ?? 0, testStoreId, nowMs, again);
       assert.deepEqual([stateOf(sent), waits(sent)], ['accepted', false]);
+    });
+
+    test('with a token: it is no longer in force, and the copy waits for the next one, for a month', async () => {
+      const sent = await sentOne();
+      const { alice, bob, mid } = sent;
+      const { outbox, tokens } = alice.store;
+      const nowMs = alice.runtime.clock.now();
+      const [old, next] = [new Uint8Array(16).fill(1), new Uint8Array(16).fill(2)];
+      const take = (token: Uint8Array): void =>
+        alice.store.transaction(() => tokens.put(bob.rid, token, true, nowMs));
+      const go = (token: Uint8Array): void => {
+        const entry = outbox.next(target(sent), 0);
+        assert(entry !== undefined);
+        const { id, tokenWaits } = entry;
+        assert.ok(outbox.markAccepted(id, testStoreId, nowMs, { tokenWaits, token }));
+      };
+      const isHeld = (): boolean => outbox.isHeld(target(sent), nowMs);
+      take(old);
       await alice.receive(fullFor(sent), RowKind.Notice);
-      assert.equal(stateOf(sent), 'bounced', 'with a token there is nothing to wait for');
+      assert.deepEqual([tokens.hasGood(bob.rid), isHeld()], [true, false], 'it went without');
+      go(old);
+      await alice.receive(fullFor(sent), RowKind.Notice);
+      assert.deepEqual([stateOf(sent), waits(sent)], ['sealed', true]);
+      assert.deepEqual([tokens.hasGood(bob.rid), isHeld()], [false, true]);
+      assert.equal(tokens.toPass(bob.rid), undefined, 'nobody else gets it');
       assert.deepEqual(
-        toldOf(alice).map(({ type }) => type),
+        tokens.of(bob.rid),
+        old,
+        'tried with it all the same: the node may have lied',
+      );
+      assert.deepEqual([outbox.sendableCount(nowMs), outbox.tokenWaits(nowMs).length], [0, 1]);
+      go(old);
+      take(next);
+      await alice.receive(fullFor(sent), RowKind.Notice);
+      assert.deepEqual(
+        [tokens.hasGood(bob.rid), isHeld()],
+        [true, false],
+        'that one was not meant',
+      );
+      go(next);
+      assert.deepEqual(new Set(toldOf(alice).map(({ type }) => type)), new Set(['waitsForToken']));
+      const monthLater = nowMs + outboxBounds.bytesKeptMs;
+      const { told } = alice.store.transaction(() =>
+        takeBounce(outbox, mid, bob.rid, fullReason, monthLater),
+      );
+      assert.deepEqual(
+        told.map(({ type }) => type),
         ['bounced'],
       );
     });

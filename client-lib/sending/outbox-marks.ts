@@ -21,7 +21,8 @@ export interface Acceptance {
   readonly receivedMs: number;
   /** What it was when it went. */
   readonly tokenWaits: number;
-  readonly withToken: boolean;
+  /** With which that node has it, as far as that is known (16 bytes). */
+  readonly token: Uint8Array | undefined;
   /** `guest`: of the recipient's own node, so that it is as good as relayed. */
   readonly via: 'node' | 'guest';
 }
@@ -114,8 +115,8 @@ export class OutboxMarks {
 
   #writeAccepted(id: number, ok: Acceptance, atMs: number): void {
     const { outbox } = this.#parts.store;
-    const { storeId, tokenWaits, withToken, via, proof, receivedMs } = ok;
-    const isNew = outbox.markAccepted(id, storeId, atMs, { tokenWaits, withToken, via });
+    const { storeId, tokenWaits, token, via, proof, receivedMs } = ok;
+    const isNew = outbox.markAccepted(id, storeId, atMs, { tokenWaits, token, via });
     if (isNew) outbox.putProof(id, proof, receivedMs);
     if (via === 'guest') outbox.markArrived(id);
   }

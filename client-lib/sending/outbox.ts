@@ -228,7 +228,8 @@ export class Outbox {
         proof,
         receivedMs: Number(receivedMs),
         tokenWaits,
-        withToken: true,
+        // Of what the own node did with it, this says nothing.
+        token: undefined,
         via: 'guest',
       },
     });
@@ -269,7 +270,7 @@ export class Outbox {
       if (entry === undefined) return;
       const reopenings = this.#reopenings;
       if (this.#waits.handOver(entry)) continue;
-      const isBareTry = entry.tokenWaits > 0 && this.#tokenOf(entry).length === 0;
+      const isBareTry = entry.tokenWaits > 0 && !this.#parts.store.tokens.hasGood(entry.rid);
       if (isBareTry) bareTries += 1;
       const verdict = await this.#sendOne(entry, session, courier);
       switch (verdict) {
@@ -314,13 +315,13 @@ export class Outbox {
       const by = sealed === undefined ? this.#domain : entry.domain;
       if (!(await this.#proven.check(entry, answer, by))) return 'temporary';
       const { tokenWaits } = entry;
-      // The node may have had it without: only of what came back before that is known to be over.
+      // The node may have had it without, or with another one: only of what came back before that is known to be over.
       const isFirst = outcome === Outcome.STORED || tokenWaits > 0;
-      const withToken = token.length > 0 && isFirst;
+      const sent = token.length > 0 && isFirst ? token : undefined;
       this.#internalErrors.delete(entry.id);
       const via = sealed === undefined ? 'node' : 'guest';
       this.#marks.accepted(entry, {
-        ...{ storeId, proof, receivedMs: Number(receivedMs), tokenWaits, withToken, via },
+        ...{ storeId, proof, receivedMs: Number(receivedMs), tokenWaits, token: sent, via },
       });
       return 'done';
     } catch (error) {
@@ -330,8 +331,7 @@ export class Outbox {
       log.debug('enqueue failed', { reason, verdict });
       if (entry.post !== undefined && isDeadPost(error)) return this.#deadPost(entry, reason);
       if (reason === 'PEER_UNREACHABLE') this.#parts.onUnreachable?.(entry.domain);
-      if (token.length === 0 && isFullForStrangers(error) && this.#waits.wait(entry))
-        return 'waits';
+      if (isFullForStrangers(error) && this.#waits.wait(entry, token)) return 'waits';
       if (verdict === 'permanent' || this.#isPoison(entry, error)) {
         this.#fail(entry, reason);
         return 'done';

@@ -21,7 +21,7 @@ import type { Identity, Mls } from '../mls/index.ts';
 import type { Outbox } from './outbox.ts';
 import { withPrekeys } from '../account/prekeys.ts';
 import { isOvertaken, recipientsOf, sealContent } from './sealing.ts';
-import { outboxBounds } from '../store/outbox-rows.ts';
+import { outboxBounds } from '../store/outbox-bounds.ts';
 import type { ClientStore, OutboxRow } from '../store/store.ts';
 import type { Batch, Writer } from '../writer.ts';
 

@@ -29,7 +29,7 @@ import {
   type ResendRequest,
 } from './resend-request.ts';
 import { isOvertaken, recipientsOf, sealContent, type Sealed } from './sealing.ts';
-import { outboxBounds } from '../store/outbox-rows.ts';
+import { outboxBounds } from '../store/outbox-bounds.ts';
 import type { ResendDuty } from '../store/resend-rows.ts';
 import type { ClientStore, MessageRecord } from '../store/store.ts';
 import type { Batch, Writer } from '../writer.ts';

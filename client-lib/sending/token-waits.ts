@@ -1,11 +1,11 @@
 /**
  * Copies that wait for a delivery token (docs/protocol/delivery.md, "Delivery tokens"): their device's
- * inbox takes nothing more of strangers. Nothing goes to the device meanwhile, so that the order stays.
+ * inbox takes nothing more of strangers, which is what they were taken for. Nothing goes to the device meanwhile, so that the order stays.
  */
 import type { Runtime } from '@quicprochat/proto';
 import type { EventBus } from '../events.ts';
 import { isOvertaken } from './sealing.ts';
-import { outboxBounds } from '../store/outbox-rows.ts';
+import { outboxBounds } from '../store/outbox-bounds.ts';
 import type { ClientStore, OutboxEntry, OutboxRow } from '../store/store.ts';
 
 /** Copies that waited for a token and are tried without, before the others wait on: below what an inbox takes of strangers. */
@@ -56,11 +56,14 @@ export class TokenWaits {
     return store.outbox.isHeld(target, runtime.clock.now());
   }
 
-  /** A copy was refused for want of a token. False when it has waited for one for long enough. */
-  wait({ id, messageId, rid, tokenWaits }: OutboxEntry): boolean {
+  /**
+   * A copy was refused for want of a token, or with one (16 bytes; empty for none) that its device has
+   * replaced. False when it has waited for one for long enough.
+   */
+  wait({ id, messageId, rid, tokenWaits }: OutboxEntry, token: Uint8Array): boolean {
     const { store, events, runtime } = this.#parts;
     const nowMs = runtime.clock.now();
-    if (!store.transaction(() => store.outbox.waitForToken(id, nowMs))) return false;
+    if (!store.transaction(() => store.outbox.waitForToken(id, token, nowMs))) return false;
     if (tokenWaits === 0) events.emit({ type: 'waitsForToken', messageId, rid });
     return true;
   }

@@ -5,7 +5,7 @@ import { messageTag } from '@quicprochat/proto';
 import { deadPostVerdict } from '../channels/dead-posts.ts';
 import { encodePost } from '../channels/channel.ts';
 import { channelRowBounds } from './channel-rows.ts';
-import { outboxBounds } from './outbox-rows.ts';
+import { outboxBounds } from './outbox-bounds.ts';
 import { openMemoryStore } from './sqlite-store.ts';
 
 const bytes = (value: number, length = 32): Uint8Array => new Uint8Array(length).fill(value);

@@ -2,37 +2,11 @@
 import { messageTag } from '@quicprochat/proto';
 import { channelRows } from './channel-rows.ts';
 import type { Database, Row } from './database.ts';
+import { outboxBounds, unsettled } from './outbox-bounds.ts';
 import { pathOf } from './paths.ts';
 import type { OutboxEntry, OutboxRow, OutboxRows } from './store.ts';
+import { tokenWaitRows } from './token-wait-rows.ts';
 
-const dayMs = 24 * 3600 * 1000;
-
-export const outboxBounds = {
-  /** Waits between acceptances after which an unconfirmed copy is sent again (ms): after 24 h and 72 h. */
-  resendAfterMs: [dayMs, 2 * dayMs],
-  /** How long receipts and answers to requests are kept once the node has them (ms). */
-  receiptsKeptMs: 3 * dayMs,
-  /** Waits of a copy that was refused for want of a token, until it is tried without (ms); doubled each time. */
-  tokenWaitMinMs: 10 * 60_000,
-  tokenWaitMaxMs: dayMs,
-  /** Copies that wait for a token: of one device, and in all; what is beyond fails as it would without. */
-  tokenWaitsPerDevice: 8_192,
-  tokenWaitsMax: 65_536,
-  /** How long the bytes of an unconfirmed copy are kept (ms), and the row itself. */
-  bytesKeptMs: 30 * dayMs,
-  rowsKeptMs: 45 * dayMs,
-  /** Rows that do not wait for the node, and bytes that they hold; beyond, the oldest go. */
-  rowsMax: 100_000,
-  bytesMax: 256 * 1024 * 1024,
-  /** How often a post is sealed anew. */
-  repostsMax: 8,
-} as const;
-
-// Nobody said that its device has it. A SEALED one that has a time (resend_ms) is to be sealed anew and
-// not sent.
-const unsettled = `state IN ('SEALED', 'ACCEPTED', 'RELAYED')`;
-// Not yet the time to try without a token. A wait that is longer than any is of a clock that was wrong.
-const isEarly = '(max(o.token_wait_ms) > ? AND max(o.token_wait_ms) <= ?)';
 const withPayload = `SELECT o.*, p.mid, p.bytes FROM outbox o JOIN outbox_payload p ON p.id = o.payload_id`;
 
 function entryOf(row: Row): OutboxEntry {
@@ -81,41 +55,6 @@ export function outboxRows(db: Database): OutboxRows {
         payloadId,
       );
     }
-  };
-  /** A copy goes back to SEALED, to wait for a token; false if it may not. */
-  const wait = (id: number, nowMs: number): boolean => {
-    const { bytesKeptMs, receiptsKeptMs, tokenWaitMinMs, tokenWaitMaxMs } = outboxBounds;
-    const row = db.get(
-      `SELECT rid, kind, created_ms, token_waits, payload_id, token_wait_ms FROM outbox
-       WHERE id = ? AND ${unsettled}`,
-      id,
-    );
-    if (row === undefined || row.isNull('payload_id')) return false;
-    const isOfNone = row.text('kind') === 'RECEIPT' || row.text('kind') === 'RESEND';
-    const ageMs = nowMs - row.number('created_ms');
-    if (ageMs >= (isOfNone ? receiptsKeptMs : bytesKeptMs)) return false;
-    if (row.isNull('token_wait_ms')) {
-      const { inAll, ofDevice } = waiting(row.bytes('rid'));
-      if (inAll >= outboxBounds.tokenWaitsMax) return false;
-      if (ofDevice >= outboxBounds.tokenWaitsPerDevice) return false;
-    }
-    const waits = row.number('token_waits');
-    db.run(
-      `UPDATE outbox SET state = 'SEALED', resend_ms = NULL, token_waits = ?, token_wait_ms = ?
-       WHERE id = ?`,
-      waits + 1,
-      nowMs + Math.min(tokenWaitMaxMs, tokenWaitMinMs * 2 ** Math.min(waits, 16)),
-      id,
-    );
-    return true;
-  };
-  const waiting = (rid: Uint8Array): { readonly inAll: number; readonly ofDevice: number } => {
-    const row = db.get(
-      `SELECT count(*) AS in_all, coalesce(sum(rid = ?), 0) AS of_device FROM outbox
-       WHERE token_wait_ms IS NOT NULL`,
-      rid,
-    );
-    return { inAll: row?.number('in_all') ?? 0, ofDevice: row?.number('of_device') ?? 0 };
   };
   const add = (
     { mid, payload, targets, messageId, about, post }: Parameters<OutboxRows['add']>[0],
@@ -168,6 +107,7 @@ export function outboxRows(db: Database): OutboxRows {
       outboxBounds.repostsMax,
     ) > 0;
   return {
+    ...tokenWaitRows(db),
     add: (entry, nowMs) => void add(entry, nowMs),
     addSent(entry, nowMs) {
       db.transaction(() => {
@@ -207,12 +147,12 @@ export function outboxRows(db: Database): OutboxRows {
       const waitMs = isConfirmed ? outboxBounds.resendAfterMs[row.number('resends')] : undefined;
       db.run(
         `UPDATE outbox SET state = 'ACCEPTED', accepted_ms = ?, store_id = ?, resend_ms = ?,
-           token_wait_ms = NULL, with_token = max(with_token, ?), via = coalesce(via, ?)
+           token_wait_ms = NULL, sent_token = coalesce(?, sent_token), via = coalesce(via, ?)
          WHERE id = ?`,
         nowMs,
         storeId,
         waitMs === undefined ? null : nowMs + waitMs,
-        sent?.withToken === true ? 1 : 0,
+        sent?.token ?? null,
         sent?.via ?? null,
         id,
       );
@@ -260,59 +200,6 @@ export function outboxRows(db: Database): OutboxRows {
         mailbox,
       );
       return row === undefined ? undefined : rowOf(row);
-    },
-    waitForToken: (id, nowMs) => wait(id, nowMs),
-    returnForToken(mid, rid, nowMs) {
-      const found = db.all(
-        `SELECT id, message_id FROM outbox
-         WHERE rid = ? AND ${unsettled} AND with_token = 0 AND token_wait_ms IS NULL
-           AND payload_id IN (SELECT id FROM outbox_payload WHERE mid = ?)`,
-        rid,
-        mid,
-      );
-      return found
-        .filter((row) => wait(row.number('id'), nowMs))
-        .map((row) => row.maybeNumber('message_id'));
-    },
-    isWaitingForToken: (mid, rid) =>
-      db.get(
-        `SELECT 1 FROM outbox WHERE rid = ? AND state = 'SEALED' AND token_wait_ms IS NOT NULL
-           AND payload_id IN (SELECT id FROM outbox_payload WHERE mid = ?) LIMIT 1`,
-        rid,
-        mid,
-      ) !== undefined,
-    tokenWaits: (nowMs) =>
-      db
-        .all(
-          `SELECT lower(hex(o.rid)) AS target, t.rid IS NULL AND ${isEarly} AS held,
-             max(o.token_wait_ms) AS at
-           FROM outbox o LEFT JOIN device_token t ON t.rid = o.rid
-           WHERE o.token_wait_ms IS NOT NULL GROUP BY o.rid`,
-          nowMs,
-          nowMs + outboxBounds.tokenWaitMaxMs,
-        )
-        .map((row) => ({
-          target: row.text('target'),
-          isHeld: row.number('held') === 1,
-          atMs: row.number('at'),
-        })),
-    isHeld: (ridHex, nowMs) =>
-      db
-        .get(
-          `SELECT ${isEarly} AS held FROM outbox o
-         WHERE o.rid = ? AND o.token_wait_ms IS NOT NULL
-           AND o.rid NOT IN (SELECT rid FROM device_token)`,
-          nowMs,
-          nowMs + outboxBounds.tokenWaitMaxMs,
-          Buffer.from(ridHex, 'hex'),
-        )
-        ?.maybeNumber('held') === 1,
-    postponeTokenWaits(ridHex, atMs) {
-      db.run(
-        'UPDATE outbox SET token_wait_ms = ? WHERE rid = ? AND token_wait_ms IS NOT NULL',
-        atMs,
-        Buffer.from(ridHex, 'hex'),
-      );
     },
     newestGeneration: (groupId, rid, epoch) =>
       db
@@ -506,17 +393,6 @@ export function outboxRows(db: Database): OutboxRows {
         .map(rowOf),
     openCount: () =>
       db.get(`SELECT count(*) AS open FROM outbox WHERE state = 'SEALED'`)?.number('open') ?? 0,
-    sendableCount: (nowMs) =>
-      db
-        .get(
-          `SELECT count(*) AS open FROM outbox WHERE state = 'SEALED' AND resend_ms IS NULL AND rid NOT IN
-             (SELECT o.rid FROM outbox o WHERE o.token_wait_ms IS NOT NULL
-                AND o.rid NOT IN (SELECT rid FROM device_token)
-              GROUP BY o.rid HAVING ${isEarly})`,
-          nowMs,
-          nowMs + outboxBounds.tokenWaitMaxMs,
-        )
-        ?.number('open') ?? 0,
     failures: () =>
       db.all(`SELECT * FROM outbox WHERE state = 'FAILED' ORDER BY id`).map((row) => ({
         id: row.number('id'),

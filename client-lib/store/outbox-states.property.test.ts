@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { takeReceipt } from '../receiving/receipts.ts';
-import { outboxBounds } from './outbox-rows.ts';
+import { outboxBounds } from './outbox-bounds.ts';
 import { openMemoryStore, openStore } from './sqlite-store.ts';
 import type { ClientStore, ReceiptKind, SendState } from './store.ts';
 

@@ -409,7 +409,37 @@ export interface StoredProof extends OutboxTarget {
   /** 64 bytes. */
   readonly proof: Uint8Array;
 }
-export interface OutboxRows {
+/** Copies that wait for a delivery token. */
+export interface TokenWaitRows {
+  /**
+   * A SEALED row was refused as a stranger's: it waits for a token, or for another one than `token`, with which it
+   * went. False when it has waited for as long as that may take, or too much waits: then it is the
+   * caller's to fail.
+   */
+  waitForToken(id: number, token: Uint8Array | undefined, nowMs: number): boolean;
+  /** The same for copies that came back; same mid and bytes. Returns the message of each that was not waiting. */
+  returnForToken(mid: Uint8Array, rid: Uint8Array, nowMs: number): readonly (number | undefined)[];
+  /** A copy for this device waits for a token. */
+  isWaitingForToken(mid: Uint8Array, rid: Uint8Array): boolean;
+  /**
+   * Devices (hex of rid) with copies that wait for a token. Held: none of it is known that was not
+   * refused, and it is not time to try without; then nothing goes to the device, so that the order stays.
+   */
+  tokenWaits(nowMs: number): readonly {
+    readonly target: string;
+    readonly isHeld: boolean;
+    /** When it is tried without a token. */
+    readonly atMs: number;
+  }[];
+  /** Whether nothing goes to a device now (see `tokenWaits`). */
+  isHeld(ridHex: string, nowMs: number): boolean;
+  /** All copies for this device that wait for a token are not tried without one before then. */
+  postponeTokenWaits(ridHex: string, atMs: number): void;
+  /** SEALED rows to be sent, without those of devices that are held (see `tokenWaits`). */
+  sendableCount(nowMs: number): number;
+}
+
+export interface OutboxRows extends TokenWaitRows {
   /** One ciphertext for its targets, state SEALED, behind everything older of each target. */
   add(
     entry: {
@@ -431,7 +461,8 @@ export interface OutboxRows {
   next(ridHex: string, after: number): OutboxRow | undefined;
   /**
    * Also sets when it is sent again, unless somebody confirms it. An OK to what was sent before the copy
-   * came back for want of a token changes nothing: `sent` says how often it had, and with what it went.
+   * came back for want of a token changes nothing: `sent` says how often it had, and with which token the node
+   * has it, if that is known.
    * True if it was SEALED.
    */
   markAccepted(
@@ -440,7 +471,7 @@ export interface OutboxRows {
     nowMs: number,
     sent?: {
       readonly tokenWaits: number;
-      readonly withToken: boolean;
+      readonly token: Uint8Array | undefined;
       readonly via?: 'node' | 'guest';
     },
   ): boolean;
@@ -474,32 +505,6 @@ export interface OutboxRows {
   returnPosts(mid: Uint8Array, cid: Uint8Array, nowMs: number): number;
   /** Whether an own message was posted where this device could read it. */
   wasPostedTo(messageId: number, rid: Uint8Array): boolean;
-  /**
-   * A SEALED row was refused for want of a delivery token: it waits for one. False when it has waited
-   * for as long as that may take, or too much waits: then it is the caller's to fail.
-   */
-  waitForToken(id: number, nowMs: number): boolean;
-  /**
-   * The same for copies that came back, if they had gone without a token; same mid and bytes. Returns
-   * the message of each that was not waiting.
-   */
-  returnForToken(mid: Uint8Array, rid: Uint8Array, nowMs: number): readonly (number | undefined)[];
-  /** A copy for this device waits for a token. */
-  isWaitingForToken(mid: Uint8Array, rid: Uint8Array): boolean;
-  /**
-   * Devices (hex of rid) with copies that wait for a token. Held: none of it is known, and it is not
-   * time to try without; then nothing goes to the device, so that the order stays.
-   */
-  tokenWaits(nowMs: number): readonly {
-    readonly target: string;
-    readonly isHeld: boolean;
-    /** When it is tried without a token. */
-    readonly atMs: number;
-  }[];
-  /** Whether nothing goes to a device now (see `tokenWaits`). */
-  isHeld(ridHex: string, nowMs: number): boolean;
-  /** All copies for this device that wait for a token are not tried without one before then. */
-  postponeTokenWaits(ridHex: string, atMs: number): void;
   /**
    * The greatest generation of an epoch in what went to a device and did not come back; undefined
    * for none.
@@ -548,8 +553,6 @@ export interface OutboxRows {
   /** Accepted since then for other domains and not known to be relayed, newest first. */
   unrelayed(ownDomain: string, sinceMs: number, limit: number): readonly OutboxRow[];
   openCount(): number;
-  /** SEALED rows to be sent, without those of devices that are held (see `tokenWaits`). */
-  sendableCount(nowMs: number): number;
   failures(): readonly {
     readonly id: number;
     readonly messageId: number | undefined;

@@ -24,13 +24,15 @@ export interface TokenRows {
   putOwn(token: Uint8Array, nowMs: number): void;
   /** The own node has the own token with this id. */
   markAtNode(id: number): void;
-  /** Of another device (32 bytes). */
+  /** Of another device (32 bytes); also one that was refused: it is worth no less than none. */
   of(rid: Uint8Array): Uint8Array | undefined;
-  /** The same, if others may have it. */
+  /** One is known that was not refused. */
+  hasGood(rid: Uint8Array): boolean;
+  /** That of a device, if it was not refused, and others may have it. */
   toPass(rid: Uint8Array): Uint8Array | undefined;
   /** A device handed out its own token: nothing stands above that. */
   put(rid: Uint8Array, token: Uint8Array, mayPass: boolean, nowMs: number): void;
-  /** Somebody passed a token on: it takes the place of nothing, or of one that somebody passed on long ago. */
+  /** Somebody passed a token on: it takes the place of nothing, or of one that somebody passed on and that is old or was refused. */
   putPassed(rid: Uint8Array, token: Uint8Array, nowMs: number): void;
   /** Conversations whose members do not have the own token with this id. */
   untold(id: number): readonly Uint8Array[];
@@ -65,13 +67,17 @@ export function tokenRows(db: Database): TokenRows {
       db.run('UPDATE own_token SET told_to_node = 1 WHERE id = ?', id);
     },
     of: (rid) => db.get('SELECT token FROM device_token WHERE rid = ?', rid)?.bytes('token'),
+    hasGood: (rid) =>
+      db.get('SELECT 1 FROM device_token WHERE rid = ? AND refused = 0', rid) !== undefined,
     toPass: (rid) =>
-      db.get('SELECT token FROM device_token WHERE rid = ? AND may_pass = 1', rid)?.bytes('token'),
+      db
+        .get('SELECT token FROM device_token WHERE rid = ? AND may_pass = 1 AND refused = 0', rid)
+        ?.bytes('token'),
     put(rid, token, mayPass, nowMs) {
       db.run(
         `INSERT INTO device_token (rid, token, is_own, at_ms, may_pass) VALUES (?, ?, 1, ?, ?)
          ON CONFLICT (rid) DO UPDATE SET token = excluded.token, is_own = 1,
-           at_ms = excluded.at_ms, may_pass = excluded.may_pass`,
+           at_ms = excluded.at_ms, may_pass = excluded.may_pass, refused = 0`,
         rid,
         token,
         nowMs,
@@ -81,8 +87,10 @@ export function tokenRows(db: Database): TokenRows {
     putPassed(rid, token, nowMs) {
       db.run(
         `INSERT INTO device_token (rid, token, is_own, at_ms) VALUES (?, ?, 0, ?)
-         ON CONFLICT (rid) DO UPDATE SET token = excluded.token, at_ms = excluded.at_ms
-         WHERE is_own = 0 AND device_token.at_ms < ?`,
+         ON CONFLICT (rid) DO UPDATE SET token = excluded.token, at_ms = excluded.at_ms,
+           refused = 0
+         WHERE is_own = 0 AND (device_token.at_ms < ?
+           OR refused = 1 AND device_token.token <> excluded.token)`,
         rid,
         token,
         nowMs,
