@@ -1,5 +1,5 @@
 /** While the person of a device has somebody blocked, nothing that this one wrote is shown there. */
-import { linesOf, type History, type Violation } from './history.ts';
+import type { History, Violation } from './history.ts';
 
 export function blockedHidden(history: History): readonly Violation[] {
   const blocked = new Set<string>();
@@ -18,14 +18,4 @@ export function blockedHidden(history: History): readonly Violation[] {
     }
   }
   return violations;
-}
-
-/** Whether a device ever blocked somebody: senders that share a conversation with both have its old token. */
-export function everBlocked(history: History): (device: string) => boolean {
-  const devices = new Set(
-    linesOf(history, 'blocked')
-      .filter(({ isBlocked }) => isBlocked)
-      .map(({ device }) => device),
-  );
-  return (device) => devices.has(device);
 }

@@ -8,7 +8,6 @@ import {
   blockedHidden,
   bounded,
   encodeHistory,
-  everBlocked,
   fifo,
   live,
   membersOnly,
@@ -177,7 +176,6 @@ test('blocked finds what was shown of a blocked person, and nothing before, afte
   assert.deepEqual(blockedHidden([...history, shown('bob/1')]), []);
   const found = blockedHidden([block('bob/1', true), ...history]);
   assert.match(found[0]?.text ?? '', /bob\/1 was shown m1 of alice/);
-  assert.deepEqual(['bob/1', 'carol/1'].map(everBlocked(history)), [true, false]);
 });
 
 test('bounded finds what is too much, what is left at the end, and who was not looked at', () => {

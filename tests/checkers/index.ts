@@ -1,6 +1,6 @@
 /** Door of the checkers: a history, and what is judged about it. */
 export * from './history.ts';
-export { blockedHidden, everBlocked } from './blocked.ts';
+export { blockedHidden } from './blocked.ts';
 export { bounded } from './bounded.ts';
 export { fifo } from './fifo.ts';
 export { intentsEnd } from './intents.ts';

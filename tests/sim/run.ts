@@ -2,7 +2,6 @@
 import {
   blockedHidden,
   bounded,
-  everBlocked,
   fifo,
   intentsEnd,
   live,
@@ -228,12 +227,11 @@ function isDrained({ clients, nodes, ledger }: Cluster): boolean {
 
 /**
  * No fault of these mixes makes a row unreadable, and none is a reason to refuse a message. But where groups
- * change a copy can be so late that its epoch's keys are gone, where messages live shortly they expire,
- * and an inbox that is full for strangers refuses who holds a token from before a block. What that loses,
- * `no-loss` judges.
+ * change a copy can be so late that its epoch's keys are gone, and where messages live shortly they expire.
+ * What that loses, `no-loss` judges. What an inbox that is full for strangers refuses waits, for longer than any
+ * run.
  */
 function unexplained(history: History, { groups, ttlMs }: Mix): Violation[] {
-  const hasBlocked = everBlocked(history);
   return history.flatMap((line) => {
     if (line.kind === 'missing') {
       if (groups > 0 && line.reason === 'EPOCH_GONE') return [];
@@ -243,7 +241,6 @@ function unexplained(history: History, { groups, ttlMs }: Mix): Violation[] {
     if (line.kind !== 'gaveUp') return [];
     const { device, recipient, innerId, reason } = line;
     if (ttlMs !== undefined && reason === 'expired TIMEOUT') return [];
-    if (reason.endsWith('QUEUE_FULL') && hasBlocked(recipient)) return [];
     const text = `${device} was told that ${recipient} does not get ${innerId}: ${reason}`;
     return [{ checker: 'taken', text }];
   });
