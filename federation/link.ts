@@ -109,6 +109,8 @@ export class PeerLink {
   /** The next dial is due to a wake. */
   #isWakeDial = false;
   #isProbing = false;
+  /** When a call was answered last. */
+  #heardMs = Number.NEGATIVE_INFINITY;
   #isStopped = false;
   #lastError: QpcError | undefined;
   #session: LinkSession | undefined;
@@ -287,6 +289,7 @@ export class PeerLink {
     try {
       const session = await greet(connection, this.#options, ended, () => {
         isGood = true;
+        this.#heardMs = this.#nowMs();
       });
       const bornMs = this.#nowMs();
       this.#state = 'active';
@@ -390,12 +393,16 @@ export class PeerLink {
     const current = this.#session;
     if (current === undefined || this.#isProbing) return;
     this.#isProbing = true;
+    // What was under way when the peer died has come by then.
+    const deadMs = this.#nowMs() + linkLimits.probeMs / 2;
     try {
       const request = await this.#options.makeHello();
       await current.call(methods.fedHello, request, { deadlineMs: linkLimits.probeMs });
     } catch (error) {
+      // A slow peer, which anybody in one of its groups may doubt, is none that is gone.
+      const isHeard = this.#heardMs >= deadMs;
       // The peer is alive and does not answer here: this connection is one to its past.
-      if (error instanceof TransportError && this.#session === current) {
+      if (error instanceof TransportError && this.#session === current && !isHeard) {
         this.#isWoken = true;
         current.end(error);
       }

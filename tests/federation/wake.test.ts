@@ -132,3 +132,27 @@ test('a call to a hub that is said to be gone ends with its link, before its own
   await clock.advance(doubtMs);
   assert.equal(lost.reason, 'PEER_UNREACHABLE');
 });
+
+test('a peer that is slow to answer a doubt, and answers others meanwhile, keeps its link', async () => {
+  let isSlow = false;
+  await using pair: Pair = await makePair({
+    intercept: async (method) => {
+      if (isSlow && method === 'fedHello') await pair.clock.sleep(3_000);
+    },
+  });
+  const { red, blue, clock } = pair;
+  await red.send(blue, 'row');
+  await clock.advance(2_000);
+  isSlow = true;
+  // Any member of a group may say that a hub is gone, as often as it likes.
+  red.federation.hubs.doubt('blue.example');
+  await clock.advance(1_500);
+  await red.send(blue, 'another');
+  await clock.advance(1_000);
+  const isLost = (): boolean => red.log.some(({ event }) => event === 'peer lost');
+  assert.deepEqual([await blue.received(), isLost()], [['row', 'another'], false]);
+  // One that says nothing at all does not.
+  red.federation.hubs.doubt('blue.example');
+  await clock.advance(doubtMs);
+  assert.equal(isLost(), true);
+});
