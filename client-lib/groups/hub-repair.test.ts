@@ -48,22 +48,41 @@ test('a group that the hub does not know any more is begun there with the entrie
   assert.deepEqual(hashesAt(them), whole);
 });
 
-test('a hub that forgets it again and again gets it once a minute', async () => {
+test('a hub that forgets it again and again gets it after a minute, and each time after twice as long', async () => {
   const them = await company();
   const { clock, directory, bob, id, old } = them;
-  const whole = hashesAt(them);
+  const lost = hashesAt(them).length - old.length;
   let brought = 0;
   directory.hub.beforeSubmit = async () => void (brought += 1);
-  for (let times = 0; times < 3; times += 1) {
+  const forget = async (): Promise<void> => {
     directory.hub.restore(id, old);
     await bob.groups.pull.pull(id);
     await bob.groups.idle();
+  };
+  for (const waits of [1, 2, 4]) {
+    const before = brought;
+    await forget();
+    assert.equal(brought, before + lost);
+    clock.advance(waits * repairLimits.againMs - 10_000);
+    await forget();
+    assert.equal(brought, before + lost, 'it is too soon');
+    clock.advance(10_000);
   }
-  assert.equal(brought, whole.length - old.length);
+  // Whoever wants a change is not made to bring it more often.
+  brought = 0;
+  for (let times = 0; times < 3; times += 1) {
+    directory.hub.restore(id, old);
+    const view = await bob.groups.pull.view(id);
+    assert(view !== undefined);
+    const signal = new AbortController().signal;
+    await bob.groups.repair.giveBack({ groupId: id, hub: 'red.example', head: view.head }, signal);
+  }
+  assert.equal(brought, lost);
+  clock.advance(repairLimits.longestMs + repairLimits.forgetMs);
+  await forget();
   clock.advance(repairLimits.againMs);
-  await bob.groups.pull.pull(id);
-  await bob.groups.idle();
-  assert.deepEqual(hashesAt(them), whole);
+  await forget();
+  assert.equal(brought, 3 * lost, 'a day later it is as at first');
 });
 
 test('what a member joined after the loss cannot bring, it leaves to others', async () => {

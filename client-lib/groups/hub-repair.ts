@@ -35,8 +35,11 @@ export const repairLimits = {
   backOffMaxMs: 10 * 60_000,
   /** Members that see it together bring it one after the other: the later ones find it done (ms). */
   spreadMs: 500,
-  /** A hub that forgets again what it has just got back gets it again after so long (ms). */
+  /** A hub that forgets again what it has just got back gets it again after so long (ms); each time twice as long, */
   againMs: 60_000,
+  /** to this (ms); one that kept it for a day has done nothing. */
+  longestMs: 6 * 3_600_000,
+  forgetMs: 24 * 3_600_000,
 } as const;
 
 export interface HubRepairParts {
@@ -53,8 +56,8 @@ export interface HubRepairParts {
 export class HubRepair {
   readonly #parts: HubRepairParts;
   readonly #work: KeyedWork<LostPlace>;
-  /** When a group's hub got something back (monotonic ms), by its id in hex; those of the last minute. */
-  readonly #doneMs = new Map<string, number>();
+  /** Groups whose hub got something back lately, by their ids in hex. */
+  readonly #done = new Map<string, { readonly doneMs: number; readonly waitMs: number }>();
 
   constructor(parts: HubRepairParts) {
     this.#parts = parts;
@@ -68,16 +71,31 @@ export class HubRepair {
   /** The log of a hub of one ends before where this device stands, or is not there. */
   want(lost: LostPlace): void {
     const key = hex(lost.groupId);
-    const nowMs = this.#parts.runtime.clock.monotonic();
-    for (const [other, doneMs] of this.#doneMs) {
-      if (nowMs - doneMs >= repairLimits.againMs) this.#doneMs.delete(other);
-    }
-    if (!this.#doneMs.has(key)) this.#work.want(key, lost);
+    if (!this.#isSoon(key)) this.#work.want(key, lost);
   }
 
-  /** At once, for who wants a change. Throws like `giveBack`. */
-  giveBack(lost: LostPlace, signal: AbortSignal): Promise<void> {
-    return giveBack(this.#parts, lost, signal);
+  /** At once, for who wants a change; does nothing where that was done just now. Throws like `giveBack`. */
+  async giveBack(lost: LostPlace, signal: AbortSignal): Promise<void> {
+    const key = hex(lost.groupId);
+    if (this.#isSoon(key)) return;
+    await giveBack(this.#parts, lost, signal);
+    this.#mark(key);
+  }
+
+  #isSoon(key: string): boolean {
+    const nowMs = this.#parts.runtime.clock.monotonic();
+    for (const [other, { doneMs, waitMs }] of this.#done) {
+      if (nowMs - doneMs >= waitMs + repairLimits.forgetMs) this.#done.delete(other);
+    }
+    const { doneMs, waitMs } = this.#done.get(key) ?? { doneMs: -Infinity, waitMs: 0 };
+    return nowMs - doneMs < waitMs;
+  }
+
+  #mark(key: string): void {
+    const { againMs, longestMs } = repairLimits;
+    const before = this.#done.get(key);
+    const waitMs = before === undefined ? againMs : Math.min(longestMs, 2 * before.waitMs);
+    this.#done.set(key, { doneMs: this.#parts.runtime.clock.monotonic(), waitMs });
   }
 
   get isIdle(): boolean {
@@ -105,7 +123,7 @@ export class HubRepair {
       const isUnreached = error instanceof TransportError && error.failure !== 'protocol';
       isDone = !isUnreached && !hasReason(error, 'HUB_UNAVAILABLE', 'QUOTA');
     }
-    if (isDone) this.#doneMs.set(hex(lost.groupId), runtime.clock.monotonic());
+    if (isDone) this.#mark(hex(lost.groupId));
     return isDone;
   }
 }
