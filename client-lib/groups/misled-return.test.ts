@@ -2,7 +2,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { commitHash, hex, methods, signEntry } from '@quicprochat/proto';
-import { create, GroupEntrySchema } from '@quicprochat/proto/messages';
+import {
+  create,
+  GroupEntrySchema,
+  GroupStandingSchema,
+  toBinary,
+} from '@quicprochat/proto/messages';
+import { sealChannel } from '../crypto/envelope.ts';
+import { envelopeKeyOf } from '../sending/envelope-key.ts';
 import { epochJoinKeys, openCommit, sealJoinState } from './group-info.ts';
 import { commitKeyOf, sealCommit } from './group-log.ts';
 import { mandatorySuite, type MlsGroup } from '../mls/index.ts';
@@ -21,7 +28,8 @@ const groupOf = (device: TestDevice, id: Uint8Array): Promise<MlsGroup> =>
     return group;
   });
 
-test('a member that leads a device back into a history of its own keeps it there for a minute', async () => {
+/** bob lost his place, and mallory put junk at the end of the log beside a state that only she knows. */
+async function trap() {
   const clock = new LaterClock();
   const directory = new TestDirectory({ maxBehindMs: 1_000 * hourMs });
   const { hub } = directory;
@@ -66,13 +74,35 @@ test('a member that leads a device back into a history of its own keeps it there
     await bob.groups.resyncs.run();
     await bob.settle();
   };
+  /** mallory goes on where she has bob alone; the group after that. */
+  const goOn = async (): Promise<MlsGroup> => {
+    const back = hub.copyOf(id).find(({ parsed }) => parsed.epoch === tip.epoch + 2);
+    assert(back !== undefined);
+    const opened = await openCommit(mallory.mls, pending, back.control.commit);
+    assert(opened !== undefined);
+    const astray = await mallory.mls.processReturn(pending, opened.bytes);
+    const made = await mallory.mls.rekey(astray.next);
+    const { signing } = await epochJoinKeys(mallory.mls, made.pending);
+    const facts = { ...made, isRemoval: false, joinPub: signing.publicKey };
+    const further = await sealCommit(mallory.mls, astray.next, back.parsed, facts, random);
+    await directory.callerOf(mallory.rid).call(methods.submitCommit, {
+      entry: further.entry,
+      commit: further.envelope,
+      mid: random.bytes(16),
+      targets: [{ rid: bob.rid, domain: host }],
+    });
+    return made.pending;
+  };
+  return { clock, directory, alice, bob, mallory, id, tip, tryBack, goOn };
+}
+
+test('a member that leads a device back into a history of its own keeps it there for a minute', async () => {
+  const { clock, alice, bob, mallory, id, tip, tryBack, goOn } = await trap();
   await tryBack();
   const count = (type: string): number => bob.events.filter((event) => event.type === type).length;
   assert.deepEqual([count('leftBehind'), count('cameBack')], [1, 1]);
   assert.equal((await groupOf(bob, id)).epoch, BigInt(tip.epoch) + 2n);
 
-  const back = hub.copyOf(id).at(-1);
-  assert(back !== undefined);
   // The others go on as if nothing had been, to the epoch in which bob believes to be.
   await exchange(alice, bob);
   await alice.conversations.rotateKeys(id);
@@ -87,22 +117,10 @@ test('a member that leads a device back into a history of its own keeps it there
   assert.deepEqual([count('leftBehind'), count('cameBack')], [2, 1]);
   assert.equal(bob.store.groups.conversation(id)?.ended, 'BEHIND');
 
-  // mallory goes on where she has bob alone, and does not hold him by that.
-  const opened = await openCommit(mallory.mls, pending, back.control.commit);
-  assert(opened !== undefined);
-  const astray = await mallory.mls.processReturn(pending, opened.bytes);
-  const made = await mallory.mls.rekey(astray.next);
-  const { signing } = await epochJoinKeys(mallory.mls, made.pending);
-  const facts = { ...made, isRemoval: false, joinPub: signing.publicKey };
-  const further = await sealCommit(mallory.mls, astray.next, back.parsed, facts, random);
-  await directory.callerOf(mallory.rid).call(methods.submitCommit, {
-    entry: further.entry,
-    commit: further.envelope,
-    mid: random.bytes(16),
-    targets: [{ rid: bob.rid, domain: host }],
-  });
+  // Nor does that hold him.
+  const astray = await goOn();
   await exchange(mallory, bob);
-  assert.equal((await groupOf(bob, id)).epoch, made.pending.epoch);
+  assert.equal((await groupOf(bob, id)).epoch, astray.epoch);
   assert.equal(bob.store.groups.conversation(id)?.ended, 'BEHIND');
   await alice.conversations.rotateKeys(id);
   await exchange(alice, bob);
@@ -125,5 +143,28 @@ test('a member that leads a device back into a history of its own keeps it there
   await bob.settle();
   await exchange(alice, bob);
   assert.equal(count('leftBehind'), 2);
+  for (const device of [alice, bob, mallory]) await device.groups.stop();
+});
+
+test('a device that was led astray does not say of the commits of the group that it will not have them', async () => {
+  const { directory, alice, bob, mallory, id, tip, tryBack, goOn } = await trap();
+  await tryBack();
+  const astray = await goOn();
+  for (const row of directory.hub.takeRows(mallory.rid, bob.rid)) await bob.receive(row);
+  assert.equal((await groupOf(bob, id)).epoch, astray.epoch);
+  await exchange(alice);
+  for (let n = 0; n < 3; n += 1) await alice.conversations.rotateKeys(id);
+  const theirs = alice.store.groupLog.headAt(id, tip.epoch + 3);
+  assert(theirs !== undefined);
+  // With his word and her own she would have more than half of those who vote on it.
+  const message = create(GroupStandingSchema, {
+    ...{ group: id, epoch: BigInt(theirs.epoch), entry: theirs.hash },
+    ...{ from: mallory.rid, asks: true, id: random.bytes(16) },
+  });
+  const content = { kind: 'groupStanding', bytes: toBinary(GroupStandingSchema, message) } as const;
+  const { key } = await envelopeKeyOf(mallory.mls, astray);
+  const told = bob.rowsFor(mallory).length;
+  await bob.receive({ mid: random.bytes(16), payload: sealChannel({ content, key, random }) });
+  assert.equal(bob.rowsFor(mallory).length, told);
   for (const device of [alice, bob, mallory]) await device.groups.stop();
 });

@@ -274,7 +274,9 @@ export class Standings {
     if (row === undefined || row.epoch !== Number(epoch)) {
       // Not read here yet; who asks will ask again.
       if (epoch > group.epoch) batch.after(() => this.#parts.onNews(groupId));
-      else if (asks && from !== undefined) this.#deny(batch, groupId, { epoch, hash }, from);
+      else if (asks && from !== undefined && !this.#isUnsure(group)) {
+        this.#deny(batch, groupId, { epoch, hash }, from);
+      }
       return;
     }
     const known = store.standings.votes(groupId, hash);
@@ -292,6 +294,12 @@ export class Standings {
       if (decision !== before) this.#decided(row, group, decision === 'rejected');
       if (asks && from !== undefined) this.#say(row, from);
     });
+  }
+
+  /** It came back on somebody's word: until others came along, what stands here says nothing about theirs. */
+  #isUnsure(group: MlsGroup): boolean {
+    const returns = this.#parts.store.standings.returns(group.groupId);
+    return returns.some(({ hash }) => this.of(group, hash)?.decision !== 'taken');
   }
 
   /** To who asks about an entry that was never seen here: another one stands in its place. */
