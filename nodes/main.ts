@@ -31,6 +31,7 @@ import { peerLines, signalReload, writePidFile } from './peers-commands.ts';
 import { loadSecrets } from './secrets.ts';
 import { httpsSite } from './services/fed-site.ts';
 import { SetupError } from './setup-error.ts';
+import { StartWatch } from './start-watch.ts';
 import { openNodeStore } from './store/open.ts';
 import type { NodeStore } from './store/store.ts';
 import { createLog } from './telemetry.ts';
@@ -284,12 +285,16 @@ async function onStore(
 async function run(config: NodeConfig): Promise<void> {
   const log = createLog(config.logLevel);
   const runtime = { clock: systemClock, random: systemRandom, log };
+  // Not an exit, which would wait for the threads: one of them may be what hangs.
+  using watch = new StartWatch(runtime, () => process.kill(process.pid, 'SIGKILL'));
+  watch.begin('database');
   await using store = await openNodeStore({
     path: config.databasePath,
     key: readKeyFile(config.databaseKeyPath),
     limits: config.store,
     runtime,
   });
+  watch.begin('secrets');
   const secrets = await loadSecrets(store, runtime.random);
   const node = await startNode({
     config,
@@ -300,7 +305,9 @@ async function run(config: NodeConfig): Promise<void> {
     transport: transportOf(runtime, config.engines, { processes: config.transportProcesses }),
     runtime,
     software,
+    onStep: (step) => watch.begin(step),
   });
+  watch[Symbol.dispose]();
   const pidFile = writePidFile(config.databasePath);
   process.on('SIGHUP', () => {
     reload(config, node).catch((error: unknown) => {

@@ -15,7 +15,6 @@ import {
   type Handlers,
   type Middleware,
   type Runtime,
-  type Timer,
 } from '@quicprochat/proto';
 import {
   CloseCode,
@@ -34,6 +33,7 @@ import {
 import { encode, heartbeat, heartbeatLimits } from '@quicprochat/kt-log';
 import { Accounts } from './accounts.ts';
 import { formatEndpoint, type NodeConfig } from './config.ts';
+import { Drain } from './drain.ts';
 import { KeyLogAnswers } from './key-log-answers.ts';
 import { KeyLog, originOf } from './key-log.ts';
 import type { HttpDoor } from './http.ts';
@@ -64,9 +64,11 @@ import { ktHandlers } from './services/kt.ts';
 import { withMailboxes } from './services/mailboxes.ts';
 import { Sessions } from './sessions.ts';
 import { SetupError } from './setup-error.ts';
+import type { StartStep } from './start-watch.ts';
 import type { DiskState, NodeStore } from './store/store.ts';
 import { NodeInSwarm, type NodeInSwarmOptions, type StartSwarm } from './swarm/node-swarm.ts';
 import { Reservers } from './swarm/reservers.ts';
+import { startSweeper } from './sweeper.ts';
 import { logCall } from './telemetry.ts';
 import { LogWaiters } from './waiters.ts';
 
@@ -89,6 +91,8 @@ export interface NodeOptions {
   readonly software: string;
   /** How the swarm starts; a simulation has its own. */
   readonly startSwarm?: StartSwarm;
+  /** Called as each step of the start begins. */
+  readonly onStep?: (step: StartStep) => void;
 }
 
 export interface QpcNode extends AsyncDisposable {
@@ -104,7 +108,7 @@ export interface QpcNode extends AsyncDisposable {
 
 /** Starts a node on an open store; the caller keeps the store and closes it after `stop`. */
 export async function startNode(options: NodeOptions): Promise<QpcNode> {
-  const { config, secrets, store, runtime, transport } = options;
+  const { config, secrets, store, runtime, transport, onStep = () => {} } = options;
   const { clock, log } = runtime;
   const sessions = new Sessions(store, clock);
   const push = new PushHub({ store, clock, log });
@@ -132,6 +136,7 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
     secrets: secrets.keyLog,
     runtime,
   });
+  onStep('key log');
   const keyLog = await openKeyLog(options, audits);
   const { log: own, config: ownConfig, identity } = keyLog;
   audits.start({ log: own, config: ownConfig, identity, tree: store.keyLog });
@@ -150,6 +155,7 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
     reservers,
     hubs,
   };
+  onStep('password library');
   const handlers = await buildHandlers(parts);
   const lookAtDisk = async (): Promise<void> => {
     const before = disk.state;
@@ -187,6 +193,7 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
     push.rowsAdded(ridHex);
     waiters.rowsAdded(ridHex);
   });
+  onStep('listener');
   const listening = transport.listen({
     endpoint: config.listen,
     identity: secrets.identity,
@@ -203,12 +210,14 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
     await keyLog[Symbol.asyncDispose]();
     throw error;
   });
+  onStep('http door');
   const opening = openNodeDoor({ config, keyLog, store, audits, runtime });
   const door = await opening.catch(async (error: unknown) => {
     await listener.close(CloseCode.Draining, 'the node does not start');
     await keyLog[Symbol.asyncDispose]();
     throw error;
   });
+  onStep('swarm');
   const joining = joinSwarm(options, { reservers, federation, audits, log: own });
   const swarm = await joining.catch(async (error: unknown) => {
     await door?.[Symbol.asyncDispose]();
@@ -226,8 +235,10 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
     startSweeper(runtime, diskLookMs, lookAtDisk),
     startSweeper(runtime, eraseMs, () => keyLog.eraseClosed()),
   ];
+  onStep('peers');
   await federation.start();
   void federation.asked(askedMs).then(asked.resolve);
+  onStep('hubs');
   await hubs.set.resume();
   const upToDate = keyLog.bringUpToDate().catch((error: unknown) => {
     if (!drain.isDraining) log.error('key log not up to date', { error: String(error) });
@@ -484,53 +495,4 @@ function healthOf(isDraining: boolean, disk: DiskState): NodeHealth {
   if (isDraining) return 'draining';
   if (disk === 'ok') return 'ready';
   return disk === 'red' ? 'diskRed' : 'diskFull';
-}
-
-/** Counts the calls in flight, so that a stopping node can wait for them. */
-class Drain {
-  isDraining = false;
-  #inFlight = 0;
-  #whenEmpty: (() => void)[] = [];
-
-  counted(): Middleware {
-    return async (call, next) => {
-      this.#inFlight += 1;
-      try {
-        return await next(call);
-      } finally {
-        this.#inFlight -= 1;
-        if (this.#inFlight === 0) for (const resolve of this.#whenEmpty.splice(0)) resolve();
-      }
-    };
-  }
-
-  async empty(): Promise<void> {
-    if (this.#inFlight > 0) await new Promise<void>((resolve) => this.#whenEmpty.push(resolve));
-  }
-}
-
-/** Removes what is past its time, again and again; an error is logged and the next turn tries again. */
-function startSweeper(
-  { clock, log }: Runtime,
-  everyMs: number,
-  sweep: () => Promise<void>,
-): { stop(): Promise<void> } {
-  let timer: Timer;
-  let running = Promise.resolve();
-  let isStopped = false;
-  const turn = (): void => {
-    running = sweep()
-      .catch((error: unknown) => log.error('sweep failed', { error: String(error) }))
-      .finally(() => {
-        if (!isStopped) timer = clock.timer(everyMs, turn);
-      });
-  };
-  timer = clock.timer(everyMs, turn);
-  return {
-    async stop() {
-      isStopped = true;
-      timer.cancel();
-      await running;
-    },
-  };
 }

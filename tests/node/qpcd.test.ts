@@ -20,7 +20,8 @@ import { NodeProcess, runQpcd, type CommandResult } from '../cluster/node-proces
 /** A refusal: exit code 2 and exactly one line that matches. */
 function assertRefused(result: CommandResult, line: RegExp): void {
   assert.equal(result.code, 2, result.stderr);
-  assert.equal(result.stdout, '');
+  // A node that is to run says how far it came.
+  assert.match(result.stdout, /^([^\n]*"msg":"starting"[^\n]*\n)*$/);
   assert.match(result.stderr, /^qpcd: [^\n]+\n$/);
   assert.match(result.stderr, line);
 }
@@ -144,6 +145,13 @@ suite('qpcd', () => {
     assertRefused(await run(), /in use by another process/);
     assert.notEqual(node.pid, undefined);
     await node.stop();
-    assert.match(node.logLines.join('\n'), /stopping/);
+    const said = node.logLines.join('\n');
+    // The step that a start hangs in is the last one that it said.
+    const steps = [...said.matchAll(/"step":"([^"]+)","msg":"starting"/g)].map(([, step]) => step);
+    assert.deepEqual(steps, [
+      ...['database', 'secrets', 'key log', 'password library', 'listener'],
+      ...['http door', 'swarm', 'peers', 'hubs'],
+    ]);
+    assert.match(said, /stopping/);
   });
 });
