@@ -32,6 +32,20 @@ export async function runQpcd(args: readonly string[]): Promise<CommandResult> {
   return { code, stdout, stderr };
 }
 
+/**
+ * How long the process ran on a core, and how long it was ready to and waited for one: tells a start that
+ * hangs from one that the machine leaves no time for.
+ */
+function cpuOf(pid: number | undefined): string {
+  try {
+    const [ranNs, waitedNs] = readFileSync(`/proc/${pid}/schedstat`, 'utf8').split(' ');
+    const seconds = (ns: string | undefined): string => (Number(ns) / 1e9).toFixed(1);
+    return `its first thread ran ${seconds(ranNs)} s and waited ${seconds(waitedNs)} s for a core`;
+  } catch {
+    return 'this system does not tell its CPU time';
+  }
+}
+
 /** One node: its directory stays, its process comes and goes. */
 export class NodeProcess implements AsyncDisposable {
   readonly domain: string;
@@ -125,10 +139,11 @@ export class NodeProcess implements AsyncDisposable {
       if (this.#isReady) this.onUnexpectedEnd?.(`${this.domain} ended by itself ${why}`);
       this.#isReady = false;
     });
-    const timer = setTimeout(
-      () => ready.reject(new Error(`${this.domain} was not ready in ${this.readyMs} ms`)),
-      this.readyMs,
-    );
+    const timer = setTimeout(() => {
+      const last = this.logLines.slice(-5).join('\n');
+      const why = `${this.domain} was not ready in ${this.readyMs} ms`;
+      ready.reject(new Error(`${why} (${cpuOf(child.pid)}):\n${last}`));
+    }, this.readyMs);
     try {
       await ready.promise;
     } finally {
