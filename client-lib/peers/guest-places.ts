@@ -7,9 +7,11 @@
 import {
   call,
   FailedPreconditionError,
+  hasReason,
   jitter,
   methods,
   QpcError,
+  Status,
   TransportError,
   type Runtime,
   type Timer,
@@ -75,6 +77,21 @@ interface Rest {
   readonly untilMs: number;
 }
 
+/** Nobody is there, or the node has no time: that says nothing of whether it wants this device. */
+function isForNow(error: QpcError): boolean {
+  if (error instanceof TransportError) return true;
+  switch (error.status) {
+    case Status.ResourceExhausted:
+      return !hasReason(error, 'QUOTA');
+    case Status.Unavailable:
+    case Status.DeadlineExceeded:
+    case Status.Internal:
+      return true;
+    default:
+      return false;
+  }
+}
+
 export class GuestPlaces {
   readonly #parts: GuestPlacesParts;
   readonly #places = new Map<string, Place>();
@@ -102,7 +119,7 @@ export class GuestPlaces {
       this.#places.set(place.domain, { ...place, stoodMs: nowMs, toldMs: undefined });
     }
     if (this.#places.size > 0) this.#parts.onChange();
-    this.look();
+    void this.look();
   }
 
   async stop(): Promise<void> {
@@ -132,12 +149,13 @@ export class GuestPlaces {
     }
     // A round that is under way has not heard of them, maybe.
     this.#hasNews = true;
-    this.look();
+    void this.look();
   }
 
-  /** Something has changed: places are looked at now. Never fails. */
-  look(): void {
-    if (this.#ended.signal.aborted || this.#running !== undefined) return;
+  /** Something has changed: places are looked at now. Resolves when that is done; never fails. */
+  async look(): Promise<void> {
+    if (this.#ended.signal.aborted) return;
+    if (this.#running !== undefined) return this.#running;
     this.#timer?.cancel();
     this.#hasNews = false;
     this.#running = this.#round()
@@ -146,9 +164,10 @@ export class GuestPlaces {
       })
       .finally(() => {
         this.#running = undefined;
-        if (this.#hasNews) this.look();
+        if (this.#hasNews) void this.look();
         else this.#plan();
       });
+    return this.#running;
   }
 
   #plan(): void {
@@ -160,7 +179,7 @@ export class GuestPlaces {
       .map((rest) => rest.untilMs)
       .filter((at) => at > nowMs);
     const nextMs = Math.min(lookMs, ...untilMs.map((at) => at - nowMs));
-    this.#timer = clock.timer(nextMs + jitter(random, nextMs / 2), () => this.look());
+    this.#timer = clock.timer(nextMs + jitter(random, nextMs / 2), () => void this.look());
   }
 
   async #round(): Promise<void> {
@@ -172,12 +191,14 @@ export class GuestPlaces {
       if (this.#ended.signal.aborted) return;
       const nowMs = clock.monotonic();
       const stands = isReserved(place.relay);
+      const { toldMs } = place;
+      const isOld = toldMs === undefined || nowMs - toldMs >= againMs;
       if (stands) {
         place.stoodMs = nowMs;
-        this.#rests.delete(place.domain);
+        // A node that would not be asked again yet is not, though the place stands.
+        if (!isOld) this.#rests.delete(place.domain);
       }
-      const { toldMs } = place;
-      const isDue = toldMs === undefined || nowMs - toldMs >= againMs || !stands;
+      const isDue = isOld || !stands;
       if (isDue && !this.#isResting(place.domain)) await this.#tell(place.domain, place.record);
     }
     this.#giveUp();
@@ -207,7 +228,9 @@ export class GuestPlaces {
     const capMs = this.#places.has(domain) ? heldRetryMs : retryMaxMs;
     const failures = (this.#rests.get(domain)?.failures ?? 0) + 1;
     const boundMs = Math.min(capMs, retryMinMs * 2 ** Math.min(failures - 1, 16));
-    const waitMs = Math.max(atLeastMs, boundMs / 2) + jitter(random, boundMs / 2);
+    // Whatever a node says: for no longer than where it gave none.
+    const leastMs = Math.max(Math.min(atLeastMs, retryMaxMs), boundMs / 2);
+    const waitMs = leastMs + jitter(random, boundMs / 2);
     this.#rests.set(domain, { failures, untilMs: clock.monotonic() + waitMs });
   }
 
@@ -251,8 +274,7 @@ export class GuestPlaces {
     } catch (error) {
       if (!(error instanceof QpcError)) throw error;
       log.debug('no guest at a relay', { domain, reason: error.reason });
-      // Nobody is there, or nobody wants this device.
-      if (!(error instanceof TransportError)) this.#drop(domain);
+      if (!isForNow(error)) this.#drop(domain);
       this.#rest(domain, error.retryAfterMs);
     }
     return undefined;

@@ -108,7 +108,7 @@ export class Peers {
 
   networkChanged(): void {
     this.#running?.networkChanged();
-    this.#places?.look();
+    void this.#places?.look();
     this.#parts.mailboxes?.networkChanged();
   }
 
@@ -164,7 +164,7 @@ export class Peers {
           endpoints.changed(signed, seq);
           void this.#publish();
           // A relay gave its place, maybe.
-          this.#places?.look();
+          void this.#places?.look();
         },
       });
       this.#running = running;
