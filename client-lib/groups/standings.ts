@@ -45,6 +45,7 @@ import {
   stayingUsers,
   votersOf,
 } from './standing-rules.ts';
+import { ToldVotes } from './told-votes.ts';
 import type { DoubtRow, VoteRow } from '../store/standing-rows.ts';
 import type { ClientStore } from '../store/store.ts';
 import type { Batch, Writer } from '../writer.ts';
@@ -76,10 +77,7 @@ interface EntryName extends Pick<Doubt['entry'], 'epoch' | 'hash'> {
 export class Standings {
   readonly #parts: StandingsParts;
   readonly #key: SigningKey;
-  /** By entry and device: votes that were sent to the device. What it claims to know, anybody may have written. */
-  readonly #told = new Map<string, Set<string>>();
-  /** When a device was last told of an entry that is none here. */
-  readonly #denied = new Map<string, number>();
+  readonly #told = new ToldVotes();
   readonly #speaking = new Set<Promise<void>>();
   /** Entries that are being spoken of to all, in hex. */
   readonly #due = new Set<string>();
@@ -310,12 +308,8 @@ export class Standings {
     to: Member,
   ): void {
     const ours = this.#parts.store.groupLog.headAt(groupId, Number(epoch));
-    const name = hex(to.identityPub);
-    const lastMs = this.#denied.get(name) ?? -Infinity;
-    const isSoon = batch.nowMs - lastMs < standingLimits.denyMs;
-    if (ours === undefined || sameBytes(ours.hash, hash) || isSoon) return;
-    if (this.#denied.size > standingLimits.told) this.#denied.clear();
-    this.#denied.set(name, batch.nowMs);
+    if (ours === undefined || sameBytes(ours.hash, hash)) return;
+    if (!this.#told.mayDeny(to.identityPub, batch.nowMs)) return;
     const entry = { epoch: Number(epoch), hash, entry: { group: groupId } };
     const row = this.#row(batch, entry, 'VOID', undefined, []);
     batch.after(() => this.#say(row, to));
@@ -435,7 +429,7 @@ export class Standings {
     const news = recipients.filter(({ identityPub }) => {
       // One of many that cannot be asked is left out.
       if (!isThere && isAgain && contacts.prekey(identityPub) === undefined) return false;
-      return asks || this.#hasNews(hash, identityPub, votes);
+      return asks || this.#told.hasNews(hash, identityPub, votes);
     });
     const message = create(GroupStandingSchema, {
       ...{ group: groupId, epoch: BigInt(row.epoch), entry: hash, from: rid, asks },
@@ -474,7 +468,7 @@ export class Standings {
       }
     });
     batch.after(() => {
-      for (const { identityPub } of news) this.#remember(hash, identityPub, votes);
+      for (const { identityPub } of news) this.#told.remember(hash, identityPub, votes);
       if (copies.length > 0) onOutbox();
       // Its own word, or the time, may have decided it; and logs may answer by now.
       if (isOut) onRemoval(groupId);
@@ -499,18 +493,5 @@ export class Standings {
     const statement = statementOf(groupId, hash, isApplied);
     const signature = signStatement('qpc/standing/1', statement, this.#key);
     return { device: rid, userId, isApplied, signature };
-  }
-
-  #remember(hash: Uint8Array, device: Uint8Array, votes: readonly VoteRow[]): void {
-    if (this.#told.size > standingLimits.told) this.#told.clear();
-    const key = `${hex(hash)} ${hex(device)}`;
-    const known = this.#told.get(key) ?? new Set<string>();
-    for (const vote of votes) known.add(nameOf(vote));
-    this.#told.set(key, known);
-  }
-
-  #hasNews(hash: Uint8Array, device: Uint8Array, votes: readonly VoteRow[]): boolean {
-    const known = this.#told.get(`${hex(hash)} ${hex(device)}`);
-    return votes.some((vote) => known?.has(nameOf(vote)) !== true);
   }
 }
