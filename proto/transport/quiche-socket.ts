@@ -5,12 +5,14 @@
 import dgram from 'node:dgram';
 import { once } from 'node:events';
 import { isIPv6 } from 'node:net';
-import type { Log } from '../runtime.ts';
+import type { Clock, Log } from '../runtime.ts';
 import { TransportError } from '../status.ts';
 import { datagramBytes, type NativeAddress } from './quiche-native.ts';
 
 /** Kernel buffers (bytes): a burst must survive while JavaScript is busy. The kernel may cap it. */
 const bufferBytes = 4 * 1024 * 1024;
+/** Between two lines about faults of a socket (ms): strangers choose what comes, and whom it answers. */
+const faultsEveryMs = 60_000;
 /** Packets that one slab has room for. */
 const slabRooms = 64;
 
@@ -55,24 +57,37 @@ export interface SocketHandlers {
   onLost(): void;
 }
 
+interface SocketRuntime {
+  readonly clock: Pick<Clock, 'monotonic'>;
+  readonly log: Log;
+}
+
 /** Bind with `openUdp`. */
 export class UdpSocket {
   /** The bound address. */
   readonly local: NativeAddress;
   readonly #socket: dgram.Socket;
-  readonly #log: Log;
+  readonly #runtime: SocketRuntime;
   readonly #slab: PacketSlab;
   #isClosing = false;
+  /** Since the last line about them, which was then. */
+  #faults = 0;
+  #toldMs = Number.NEGATIVE_INFINITY;
 
-  constructor(socket: dgram.Socket, slab: PacketSlab, log: Log, handlers: SocketHandlers) {
+  constructor(
+    socket: dgram.Socket,
+    slab: PacketSlab,
+    runtime: SocketRuntime,
+    handlers: SocketHandlers,
+  ) {
     const { address, port } = socket.address();
     this.local = { host: address, port };
     this.#socket = socket;
     this.#slab = slab;
-    this.#log = log;
+    this.#runtime = runtime;
     socket.on('message', (data, from) => handlers.onDatagram(data, from));
     // Without a listener an error of the socket would end the process.
-    socket.on('error', (error) => log.warn('quic.socket.error', { error: String(error) }));
+    socket.on('error', (error) => this.#fault(error));
     socket.on('close', () => {
       if (this.#isClosing) return;
       this.#isClosing = true;
@@ -116,9 +131,19 @@ export class UdpSocket {
       this.#socket.send(bytes, to.port, to.host, callback);
     } catch (error) {
       // An address that the socket cannot reach, or a socket that was closed under us.
-      this.#log.debug('quic.send.error', { error: String(error) });
+      this.#fault(error);
       if (onError && error instanceof Error) onError(error);
     }
+  }
+
+  #fault(error: unknown): void {
+    this.#faults += 1;
+    const nowMs = this.#runtime.clock.monotonic();
+    if (nowMs < this.#toldMs + faultsEveryMs) return;
+    this.#toldMs = nowMs;
+    const fields = { error: String(error), faults: this.#faults };
+    this.#faults = 0;
+    this.#runtime.log.warn('quic.socket.error', fields);
   }
 
   /** A socket without work of its own does not keep the process alive. */
@@ -137,13 +162,14 @@ export class UdpSocket {
 }
 
 /**
- * Binds a socket; `::` is dual stack; with others of this process on its port when `isShared`. Throws TransportError `internal` when the address cannot be
- * bound, with the system's error (`EADDRINUSE`) as its cause.
+ * Binds a socket; `::` is dual stack; with others of this user on its port when `isShared`. Throws
+ * TransportError `internal` when the address cannot be bound, with the system's error (`EADDRINUSE`) as
+ * its cause.
  */
 export async function openUdp(
   at: NativeAddress,
   slab: PacketSlab,
-  log: Log,
+  runtime: SocketRuntime,
   handlers: SocketHandlers,
   isShared = false,
 ): Promise<UdpSocket> {
@@ -165,5 +191,5 @@ export async function openUdp(
     const message = `quic: cannot bind UDP ${at.host} port ${at.port}`;
     throw new TransportError('internal', message, { cause });
   }
-  return new UdpSocket(socket, slab, log, handlers);
+  return new UdpSocket(socket, slab, runtime, handlers);
 }

@@ -121,7 +121,7 @@ async function dialAddress(
   const socket = await openUdp(
     { host: at.host.includes(':') ? '::' : '0.0.0.0', port: 0 },
     turn.slab,
-    runtime.log,
+    runtime,
     {
       onDatagram: (data: Buffer, from: RemoteInfo) => {
         if (isTo(ownId, data)) side?.link.receive(data, from);
