@@ -1,7 +1,7 @@
 /** Whose delivery tokens an inviter passes on, and which of those that were passed on count. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { silentLog, systemRandom } from '@quicprochat/proto';
+import { hex, silentLog, systemRandom } from '@quicprochat/proto';
 import { openChannel, parseEnvelope, sealChannel } from '../crypto/envelope.ts';
 import { DeliveryTokens } from './delivery-tokens.ts';
 import { mandatorySuite } from '../mls/index.ts';
@@ -88,7 +88,7 @@ test('who blocked somebody keeps its token back, so that nobody passes it on to 
   assert.deepEqual(openChannel(sealed, () => key).tokens, kept);
 });
 
-test('a token that is passed on replaces none that is known, but one that is old', async () => {
+test('a token that is passed on replaces none that is known, but one that is old or was refused', async () => {
   const { store, runtime, tokens, group, b, c } = await rig();
   using open = store;
   const [own, passedOn, forged, newer] = [bytes(), bytes(), bytes(), bytes()];
@@ -117,4 +117,26 @@ test('a token that is passed on replaces none that is known, but one that is old
     now(),
   );
   assert.deepEqual([open.tokens.of(b), open.tokens.of(c)], [own, newer]);
+  // What a liar passed on is no longer in the way once it was refused; the same again is no news.
+  const refused = (rid: Uint8Array, token: Uint8Array): void => {
+    const copy = { mid: bytes(), payload: bytes(), messageId: undefined };
+    open.transaction(() => open.outbox.add({ ...copy, targets: [{ rid, domain: 'x' }] }, now()));
+    const { id } = open.outbox.next(hex(rid), 0) ?? { id: 0 };
+    assert.ok(open.transaction(() => open.outbox.waitForToken(id, token, now())));
+  };
+  refused(c, newer);
+  refused(b, own);
+  for (const token of [newer, passedOn]) {
+    const isGood = token === passedOn;
+    tokens.takeAtJoin(
+      [
+        { rid: c, token },
+        { rid: b, token: forged },
+      ],
+      group,
+      now(),
+    );
+    assert.deepEqual([open.tokens.of(c), open.tokens.hasGood(c)], [token, isGood]);
+    assert.deepEqual([open.tokens.of(b), open.tokens.hasGood(b)], [own, false], 'of b itself');
+  }
 });

@@ -72,6 +72,37 @@ describe('copies that are refused for want of a token', () => {
     assert.equal(scene.node.calls.length, 4 + 38);
   });
 
+  test('wait too if they went with a token that is in force no more, and go with the next one', async () => {
+    const old = new Uint8Array(16).fill(8);
+    const script = async ({ token: given }: { token: Uint8Array }) =>
+      Buffer.compare(given, token) === 0
+        ? ('stored' as const)
+        : new ResourceExhaustedError('QUEUE_FULL', 'full');
+    await using scene = await makeScene({ targets: [0, 0, 0], script });
+    const { client, store } = await opened(scene);
+    await using _client = client;
+    const events = client.events();
+    const take = (one: Uint8Array): void =>
+      store.transaction(() => store.tokens.put(targetOf(0), one, true, scene.clock.now()));
+    take(old);
+    client.start();
+    await scene.drain(client);
+    assert.equal(scene.node.calls.length, 1, 'the first one is enough to know');
+    await scene.clock.advance(11 * minuteMs);
+    assert.deepEqual(
+      scene.node.calls.map(({ token: given }) => given[0]),
+      [8, 8],
+      'it is tried with what there is',
+    );
+    take(token);
+    await scene.clock.advance(20 * minuteMs);
+    await scene.drain(client);
+    assert.deepEqual(indexes(scene.node), upTo(3));
+    await client.close();
+    const told = await Array.fromAsync(events, ({ type }) => type);
+    assert.ok(!told.includes('sendFailed') && told.includes('waitsForToken'), told.join(' '));
+  });
+
   test('are tried without, less and less often, until a month is over', async () => {
     await using scene = await sceneOf(3, 0);
     const { client, store } = await opened(scene);
