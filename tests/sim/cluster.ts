@@ -205,7 +205,12 @@ export class Cluster implements Disposable {
     this.slowReaders.clear();
     for (const { domain } of this.nodes) this.#disk.setFull(domain, false);
     const hosts = [...this.nodes.map(({ domain }) => domain), ...this.clients.map((c) => c.name)];
-    for (const from of hosts) for (const to of hosts) this.network.heal(from, to);
+    for (const from of hosts) {
+      for (const to of hosts) {
+        this.network.heal(from, to);
+        this.swarms?.heal(from, to);
+      }
+    }
     this.start();
     this.trace.tell({ kind: 'healed', atMs: this.trace.nowMs });
   }

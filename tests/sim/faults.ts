@@ -157,10 +157,16 @@ function pair({ random, nodes }: Cluster): [string, string] {
 }
 
 function cut(cluster: Cluster, name: string, paths: readonly [string, string][]): void {
-  const { network, trace, scheduler } = cluster;
+  const { network, swarms, trace, scheduler } = cluster;
   trace.fault(name, paths.map((path) => path.join('>')).join(' '));
-  for (const [from, to] of paths) network.cut(from, to);
+  for (const [from, to] of paths) {
+    network.cut(from, to);
+    swarms?.cut(from, to);
+  }
   scheduler.after(cluster.downMs(), () => {
-    for (const [from, to] of paths) network.heal(from, to);
+    for (const [from, to] of paths) {
+      network.heal(from, to);
+      swarms?.heal(from, to);
+    }
   });
 }

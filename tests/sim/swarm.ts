@@ -40,6 +40,8 @@ export function relaysToml(index: number): string {
   return `[p2p]\nlisten = "${endpoint}"\nadvertise = ["${endpoint}"]`;
 }
 
+const wayOf = (from: string, to: string): string => `${from}>${to}`;
+
 export class SimSwarms {
   /** Messages that devices took in past nodes, by their path; repeats are not counted. */
   readonly stored = { direct: 0, relay: 0 };
@@ -48,6 +50,7 @@ export class SimSwarms {
   readonly #hidden: ReadonlySet<string>;
   readonly #byAddress = new Map<string, SimHost>();
   readonly #byPeerId = new Map<string, SimHost>();
+  readonly #cuts = new Set<string>();
   #lastPort = 30_000;
 
   constructor(parts: SimSwarmsParts) {
@@ -58,7 +61,7 @@ export class SimSwarms {
     this.#net = {
       after: (ms, work) => scheduler.after(ms, work),
       delayMs: (from, to) => parts.delayMs(nameOf(from), nameOf(to)),
-      isCut: () => false,
+      isCut: (from, to) => this.#cuts.has(wayOf(nameOf(from), nameOf(to))),
       fate: (wire) => this.#fate(wire),
       silenceMs: () => random.between(silence.low, silence.high),
     };
@@ -115,6 +118,14 @@ export class SimSwarms {
     });
   }
 
+  /** Nothing gets from one host to another until it is healed, over connections of the swarm too. */
+  cut(from: string, to: string): void {
+    this.#cuts.add(wayOf(from, to));
+  }
+  heal(from: string, to: string): void {
+    this.#cuts.delete(wayOf(from, to));
+  }
+
   left(host: SimHost): void {
     for (const address of host.addresses()) {
       if (this.#byAddress.get(address) === host) this.#byAddress.delete(address);
@@ -155,8 +166,9 @@ export class SimSwarms {
       if (random.chance(0.5)) fail('unreachable', 'nobody is there');
       return dialed.promise;
     }
+    const hosts = path.filter((host) => host !== undefined);
+    if (this.#isCut(hosts)) return dialed.promise;
     this.#net.after(answerMs, () => {
-      const hosts = path.filter((host) => host !== undefined);
       if (signal.aborted || !from.isUp || hosts.some((host) => !host.isUp)) return;
       const wanted = circuit ?? peerId;
       if (hosts.at(-1)?.peerId !== wanted)
@@ -176,6 +188,15 @@ export class SimSwarms {
       void far.takesGuest(end.other).then((isGiven) => {
         wire.carry(end.other, () => answered(isGiven));
       });
+    });
+  }
+
+  /** Whether nothing gets along a path, there or back. */
+  #isCut(hosts: readonly SimHost[]): boolean {
+    return hosts.some((host, at) => {
+      const next = hosts[at + 1];
+      if (next === undefined) return false;
+      return this.#net.isCut(host, next) || this.#net.isCut(next, host);
     });
   }
 
