@@ -24,7 +24,7 @@ import {
   mayFollow,
   type FirstContactRules,
 } from '../contacts/first-contact.ts';
-import { commitKeyOf } from './group-log.ts';
+import { leadsTo } from './group-log.ts';
 import { headOf, type GroupWalker, type Prepared } from './group-walker.ts';
 import { UnknownHubError, type HubKeys } from './hub-keys.ts';
 import {
@@ -214,12 +214,11 @@ export class ControlRows {
       throw never('UNCERTIFIED');
     }
     try {
-      const { entry: fields, epoch } = verifyCertified(entry, group.hubs, hubKeys.of);
-      const { publicKey } = await commitKeyOf(mls, group);
+      const parsedEntry = verifyCertified(entry, group.hubs, hubKeys.of);
       const isItsOwn =
-        sameBytes(fields.group, group.groupId) &&
-        BigInt(epoch) === group.epoch &&
-        sameBytes(fields.nextCommitPub, publicKey);
+        sameBytes(parsedEntry.entry.group, group.groupId) &&
+        BigInt(parsedEntry.epoch) === group.epoch &&
+        (await leadsTo(mls, parsedEntry, group));
       if (!isItsOwn) throw never('UNCERTIFIED');
     } catch (error) {
       if (!hasReason(error, 'BAD_SIGNATURE')) throw error;

@@ -316,7 +316,7 @@ function certifiedEntry(
  * Whether the entry names both keys of the epoch that its commit leads to. With a join key of its maker's own it would lead
  * whoever comes back to a state that nobody else has, behind a commit that all others applied.
  */
-async function leadsTo(mls: Mls, { entry }: ParsedEntry, next: MlsGroup): Promise<boolean> {
+export async function leadsTo(mls: Mls, { entry }: ParsedEntry, next: MlsGroup): Promise<boolean> {
   const { publicKey } = await commitKeyOf(mls, next);
   const { signing } = await epochJoinKeys(mls, next);
   return same(publicKey, entry.nextCommitPub) && same(signing.publicKey, entry.joinCommitPub);

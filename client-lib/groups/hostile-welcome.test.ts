@@ -14,6 +14,7 @@ import {
 } from '@quicprochat/proto/messages';
 import { unsafeTestingAuthenticationService } from 'ts-mls';
 import { sealHybrid } from '../crypto/envelope.ts';
+import { hkdfExpand } from '../crypto/hkdf.ts';
 import { createMlsCryptoProvider } from '../crypto/provider.ts';
 import { encodeMessage } from '../mls/commit.ts';
 import { groupContextExtensions } from '../mls/group-extensions.ts';
@@ -30,7 +31,7 @@ interface Forgery {
   readonly conversationId: Uint8Array;
   readonly epoch?: bigint;
   /** The entry beside it is of another group, epoch or key, or has no certificate. */
-  readonly spoil?: 'group' | 'epoch' | 'key' | 'certificate';
+  readonly spoil?: 'group' | 'epoch' | 'key' | 'join key' | 'certificate';
 }
 
 /** A Welcome of a group that mallory made, for the victim, in an envelope as the node brings it. */
@@ -97,6 +98,9 @@ async function forgedWelcome(
   const { cipherSuite } = context;
   const seed = await mlsExporter(exporterSecret, 'qpc commit', groupId, 32, cipherSuite);
   const commitKey = signingKeyFromSeed(seed);
+  const join = await mlsExporter(exporterSecret, 'qpc join', groupId, 32, cipherSuite);
+  const label = new TextEncoder().encode('qpc join commit');
+  const joinKey = signingKeyFromSeed(hkdfExpand('sha256', join, label, 32));
   const entry = signEntry(
     create(GroupEntrySchema, {
       group: spoil === 'group' ? random.bytes(32) : groupId,
@@ -105,7 +109,7 @@ async function forgedWelcome(
       epoch: epoch > 99n ? 1n : epoch + (spoil === 'epoch' ? 2n : 1n),
       commitHash: random.bytes(32),
       nextCommitPub: spoil === 'key' ? random.bytes(32) : commitKey.publicKey,
-      joinCommitPub: random.bytes(32),
+      joinCommitPub: spoil === 'join key' ? random.bytes(32) : joinKey.publicKey,
     }),
     commitKey,
   );
@@ -155,7 +159,7 @@ describe('a Welcome of a modified client', () => {
     await afterForgery(() => ({ groupId, conversationId: groupId }), []);
   });
 
-  for (const spoil of ['group', 'epoch', 'key', 'certificate'] as const) {
+  for (const spoil of ['group', 'epoch', 'key', 'join key', 'certificate'] as const) {
     test(`whose entry has another ${spoil} is recorded, and the next rows come`, async () => {
       const groupId = random.bytes(32);
       await afterForgery(() => ({ groupId, conversationId: groupId, spoil }), ['UNCERTIFIED']);
