@@ -7,8 +7,8 @@ import { mandatorySuite } from '../mls/index.ts';
 import { company as companyOf, HastyClock, type Company } from '../test-company.ts';
 import { exchange } from '../test-devices.ts';
 
-/** Two commits that all members know, of which the hub is to forget some. */
-async function company() {
+/** Two commits that all members know, of which the hub is to forget some. One for all tests: each gives it back whole. */
+const forgetful = (async () => {
   const all = await companyOf([mandatorySuite], new HastyClock());
   const { directory, alice, bob, carol, id } = all;
   const old = directory.hub.copyOf(id);
@@ -16,6 +16,13 @@ async function company() {
   await alice.conversations.updateMetadata(id, { name: 'kept' });
   await exchange(alice, bob, carol);
   return { ...all, old };
+})();
+
+/** What was given back in other tests is forgotten. */
+async function company() {
+  const all = await forgetful;
+  all.clock.advance(repairLimits.longestMs + repairLimits.forgetMs);
+  return all;
 }
 
 const hashesAt = ({ directory, id }: Pick<Company, 'directory' | 'id'>): readonly string[] =>
