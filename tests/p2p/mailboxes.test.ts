@@ -4,22 +4,12 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { OpenOptions } from '@quicprochat/client-lib';
-import { deviceSwarm } from '@quicprochat/p2p/device';
+import { systemClock } from '@quicprochat/proto';
 import { Rig, type RigClient } from '../client/rig.ts';
-import { freePort } from '../cluster/free-port.ts';
-import { loopback } from './devices.ts';
+import { aloneFallback, aloneNode } from './alone.ts';
 
 const kt =
   '[kt]\nbatch_ms = 5\nvrf_threads = 0\nreasonable_monitoring_window_ms = 50\nmax_behind_ms = 4000\n';
-
-/** Reached by nodes alone: what its swarm has to say are its mailboxes. */
-const unreached = (): Pick<OpenOptions, 'fallback'> => ({
-  fallback: {
-    peers: deviceSwarm({ relayOnly: true, reach: loopback }),
-    guestPlaces: false,
-  },
-});
 
 const logged = (client: RigClient, event: string, what: string): Promise<unknown> =>
   client.logged.first((one) => one.event === event, `${client.userId} to ${what}`);
@@ -34,15 +24,12 @@ const summary = (client: RigClient, count: number) =>
   client.read(count).then((messages) => messages.map(({ text, via }) => [text, via]));
 
 test('what is written while the own node is dead comes through mailboxes, and once', async () => {
-  const [red = '', blue = ''] = await Promise.all(
-    ['', '[mailboxes]\nplaces = 4\n'].map(async (mailboxes) => {
-      const place = `127.0.0.1:${await freePort()}`;
-      return `[p2p]\nlisten = "${place}"\nadvertise = ["${place}"]\nrelay = false\n${mailboxes}${kt}`;
-    }),
-  );
-  await using rig = await Rig.make([red, blue]);
-  const anna = await rig.client('anna@red.example', undefined, unreached());
-  const dora = await rig.client('dora@red.example', undefined, unreached());
+  const p2p = '[p2p]\nlisten = "192.0.2.1:5002"\nadvertise = ["192.0.2.1:5002"]\nrelay = false\n';
+  const places = '[mailboxes]\nplaces = 4\n';
+  const config = [`${p2p}${kt}`, `${p2p}${places}${kt}`] as const;
+  await using rig = await Rig.make(config, systemClock, aloneNode);
+  const anna = await rig.client('anna@red.example', undefined, aloneFallback());
+  const dora = await rig.client('dora@red.example', undefined, aloneFallback());
   await Promise.all([anna, dora].map((one) => logged(one, 'mailbox', 'have a mailbox')));
   const id = await anna.client.createConversation({ name: 'dark', members: [dora.userId] });
   await dora.joined();
@@ -66,7 +53,7 @@ test('what is written while the own node is dead comes through mailboxes, and on
   // A device that starts in the dark goes back to where its contacts write to.
   await dora.close();
   await anna.client.send(id, 'four');
-  await dora.open(unreached());
+  await dora.open(aloneFallback());
   dora.client.start();
   assert.deepEqual(await summary(dora, 1), [['four', 'mailbox']]);
   const sent = anna.client.history(id).filter(({ text }) => text === 'one');
