@@ -129,6 +129,10 @@ test('a member that leads a device back into a history of its own keeps it there
   await tryBack();
   await exchange(alice, bob);
   assert.equal(count('cameBack'), 2);
+  // By what he had there he would deny the group's own entries of those epochs.
+  for (const epoch of [tip.epoch + 2, tip.epoch + 3]) {
+    assert.equal(bob.store.groupLog.headAt(id, epoch), undefined);
+  }
   const [one, other] = [await groupOf(alice, id), await groupOf(bob, id)];
   assert.equal(hex(one.epochAuthenticator), hex(other.epochAuthenticator));
   await bob.conversations.send(id, 'here again');

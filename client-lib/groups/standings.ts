@@ -126,7 +126,10 @@ export class Standings {
     const users = new Set(next.members().map((member) => member.userId));
     users.delete(userId);
     const row = this.#row(batch, entry, 'APPLIED', userId, [...users]);
+    // From where it was led astray its entries were none of the group's.
+    const astray = this.#refuted(next).map(({ epoch }) => epoch);
     batch.write(() => {
+      if (astray.length > 0) store.groupLog.dropHeadsFrom(next.groupId, Math.min(...astray));
       store.standings.settleReturns(next.groupId);
       if (users.size > 0) store.standings.putDoubt({ ...row, askMs: batch.nowMs });
     });
@@ -135,10 +138,12 @@ export class Standings {
 
   /** Half of the others or more did not come along where this device came back. */
   isAlone(group: MlsGroup): boolean {
-    const { store } = this.#parts;
-    return store.standings
-      .returns(group.groupId)
-      .some(({ hash }) => this.of(group, hash)?.decision === 'rejected');
+    return this.#refuted(group).length > 0;
+  }
+
+  #refuted(group: MlsGroup): readonly DoubtRow[] {
+    const returns = this.#parts.store.standings.returns(group.groupId);
+    return returns.filter(({ hash }) => this.of(group, hash)?.decision === 'rejected');
   }
 
   /** Part of a batch: what a walk from here came to. */
