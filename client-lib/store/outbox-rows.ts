@@ -224,12 +224,13 @@ export function outboxRows(db: Database): OutboxRows {
     sealPostAnew: (id, nowMs) => sealPostAnew(id, nowMs),
     returnPosts(mid, cid, nowMs) {
       const found = db.all(
-        `SELECT id FROM outbox WHERE rid = ? AND post IS NOT NULL AND resend_ms IS NULL
+        `SELECT id, resend_ms FROM outbox WHERE rid = ? AND post IS NOT NULL
            AND payload_id IN (SELECT id FROM outbox_payload WHERE mid = ?)`,
         cid,
         mid,
       );
-      return found.filter((row) => sealPostAnew(row.number('id'), nowMs)).length;
+      const isDue = (row: (typeof found)[0]): boolean => row.maybeNumber('resend_ms') !== undefined;
+      return found.filter((row) => isDue(row) || sealPostAnew(row.number('id'), nowMs)).length;
     },
     wasPostedTo: (messageId, rid) =>
       db

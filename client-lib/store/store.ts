@@ -7,6 +7,7 @@
 import type { PastEpoch } from '../mls/index.ts';
 import type { ChannelRows } from './channel-rows.ts';
 import type { TokenRows } from './token-rows.ts';
+import type { TokenWaitRows } from './token-wait-rows.ts';
 import type { GroupLogRows } from './group-log-rows.ts';
 import type { StandingRows } from './standing-rows.ts';
 import type { CardRows } from './card-rows.ts';
@@ -409,36 +410,6 @@ export interface StoredProof extends OutboxTarget {
   /** 64 bytes. */
   readonly proof: Uint8Array;
 }
-/** Copies that wait for a delivery token. */
-export interface TokenWaitRows {
-  /**
-   * A SEALED row was refused as a stranger's: it waits for a token, or for another one than `token`, with which it
-   * went. False when it has waited for as long as that may take, or too much waits: then it is the
-   * caller's to fail.
-   */
-  waitForToken(id: number, token: Uint8Array | undefined, nowMs: number): boolean;
-  /** The same for copies that came back; same mid and bytes. Returns the message of each that was not waiting. */
-  returnForToken(mid: Uint8Array, rid: Uint8Array, nowMs: number): readonly (number | undefined)[];
-  /** A copy for this device waits for a token. */
-  isWaitingForToken(mid: Uint8Array, rid: Uint8Array): boolean;
-  /**
-   * Devices (hex of rid) with copies that wait for a token. Held: none of it is known that was not
-   * refused, and it is not time to try without; then nothing goes to the device, so that the order stays.
-   */
-  tokenWaits(nowMs: number): readonly {
-    readonly target: string;
-    readonly isHeld: boolean;
-    /** When it is tried without a token. */
-    readonly atMs: number;
-  }[];
-  /** Whether nothing goes to a device now (see `tokenWaits`). */
-  isHeld(ridHex: string, nowMs: number): boolean;
-  /** All copies for this device that wait for a token are not tried without one before then. */
-  postponeTokenWaits(ridHex: string, atMs: number): void;
-  /** SEALED rows to be sent, without those of devices that are held (see `tokenWaits`). */
-  sendableCount(nowMs: number): number;
-}
-
 export interface OutboxRows extends TokenWaitRows {
   /** One ciphertext for its targets, state SEALED, behind everything older of each target. */
   add(
@@ -501,7 +472,7 @@ export interface OutboxRows extends TokenWaitRows {
   markFailed(id: number, failure: string): void;
   /** A post that its channel takes no more is due to be sealed anew; false: it was too often. */
   sealPostAnew(id: number, nowMs: number): boolean;
-  /** The same for posts that came back. Returns how many. */
+  /** The same for posts that came back. Returns how many are due, also since before: each node refuses one by itself. */
   returnPosts(mid: Uint8Array, cid: Uint8Array, nowMs: number): number;
   /** Whether an own message was posted where this device could read it. */
   wasPostedTo(messageId: number, rid: Uint8Array): boolean;

@@ -39,4 +39,10 @@ export const keptSeeds: readonly KeptSeed[] = [
     mix: 'groups-fast',
     found: 'a wish to leave that arrived eleven epochs late was said again after a day only',
   },
+  {
+    seed: 1,
+    mix: 'channels-crash-points',
+    found:
+      'a post that two nodes of its channel refused was told as lost, though it was due to be sealed anew',
+  },
 ];
