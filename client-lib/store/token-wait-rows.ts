@@ -4,7 +4,36 @@
  */
 import type { Database } from './database.ts';
 import { outboxBounds, unsettled } from './outbox-bounds.ts';
-import type { TokenWaitRows } from './store.ts';
+
+/** Copies that wait for a delivery token. */
+export interface TokenWaitRows {
+  /**
+   * A SEALED row was refused as a stranger's: it waits for a token, or for another one than `token`, with which it
+   * went. False when it has waited for as long as that may take, or too much waits: then it is the
+   * caller's to fail.
+   */
+  waitForToken(id: number, token: Uint8Array | undefined, nowMs: number): boolean;
+  /** The same for copies that came back; same mid and bytes. Returns the message of each that was not waiting. */
+  returnForToken(mid: Uint8Array, rid: Uint8Array, nowMs: number): readonly (number | undefined)[];
+  /** A copy for this device waits for a token. */
+  isWaitingForToken(mid: Uint8Array, rid: Uint8Array): boolean;
+  /**
+   * Devices (hex of rid) with copies that wait for a token. Held: none of it is known that was not
+   * refused, and it is not time to try without; then nothing goes to the device, so that the order stays.
+   */
+  tokenWaits(nowMs: number): readonly {
+    readonly target: string;
+    readonly isHeld: boolean;
+    /** When it is tried without a token. */
+    readonly atMs: number;
+  }[];
+  /** Whether nothing goes to a device now (see `tokenWaits`). */
+  isHeld(ridHex: string, nowMs: number): boolean;
+  /** All copies for this device that wait for a token are not tried without one before then. */
+  postponeTokenWaits(ridHex: string, atMs: number): void;
+  /** SEALED rows to be sent, without those of devices that are held (see `tokenWaits`). */
+  sendableCount(nowMs: number): number;
+}
 
 // Not yet the time to try without a token. A wait that is longer than any is of a clock that was wrong.
 const isEarly = '(max(o.token_wait_ms) > ? AND max(o.token_wait_ms) <= ?)';
