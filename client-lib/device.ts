@@ -179,6 +179,13 @@ export class Device {
             receiveMailbox: (...row) => this.#receiver.receiveMailbox(...row),
             onDue: (delayMs) => this.#extras.wake(delayMs),
             credential: () => logs.known(domain)?.client.credentials.own(labelOf(userId)),
+            renewCredential: async (signal) => {
+              const log = logs.known(domain);
+              const { link } = this;
+              await log?.client.credentials.refresh(log.transport(link), labelOf(userId), {
+                signal,
+              });
+            },
             cardHolder: (of) => this.cards.holder(of),
           });
     const onOutbox = (): void => {

@@ -36,6 +36,7 @@ export interface FallbackParts {
   readonly receiveMailbox: VisitParts['receive'];
   /** The own user's credential (KT), if the log made one. */
   readonly credential: () => Uint8Array | undefined;
+  readonly renewCredential: (signal: AbortSignal) => Promise<void>;
   /** See AcquaintancesParts. */
   readonly cardHolder: (device: string) => string | undefined;
   /** Something is to be told to conversations soon. */
@@ -80,6 +81,7 @@ export class Fallback {
       const mailboxes = new Mailboxes({
         ...{ store, runtime, events, ownDomain, identityKey, receive: receiveMailbox },
         ...{ transport: parts.transport, credential: parts.credential },
+        renewCredential: parts.renewCredential,
         onChange: () => this.#peers?.mailboxesChanged(),
       });
       this.#peers = new Peers({

@@ -11,6 +11,7 @@ import {
   methodById,
   methods,
   NotFoundError,
+  PermissionDeniedError,
   RowKind,
   signingKeyFromSeed,
   signNodeRecord,
@@ -130,6 +131,7 @@ let bob: TestDevice;
 let id: Uint8Array;
 let node: LyingNode;
 const open: Mailboxes[] = [];
+let renewals = 0;
 
 beforeEach(async () => {
   const directory = new TestDirectory();
@@ -138,6 +140,7 @@ beforeEach(async () => {
   id = await alice.conversations.create('mail', [bob.userId]);
   for (const row of alice.rowsFor(bob)) await bob.receive(row);
   node = new LyingNode();
+  renewals = 0;
 });
 afterEach(async () => {
   for (const mailboxes of open.splice(0)) await mailboxes.stop();
@@ -327,6 +330,7 @@ async function keeping(): Promise<{ mailboxes: Mailboxes; told: (readonly string
   const mailboxes: Mailboxes = new Mailboxes({
     ...{ ...parts(), events: new EventBus(), ownDomain: 'blue.example' },
     credential: () => random.bytes(9),
+    renewCredential: async () => void (renewals += 1),
     onChange: () => void told.push(mailboxes.domains),
   });
   open.push(mailboxes);
@@ -358,13 +362,21 @@ test('a node that keeps it no longer is given up at once, one that is away is no
   await clock.sleep(20);
   mailboxes.networkChanged();
   await until(() => told.length === 2);
-  assert.deepEqual([told[1], bob.store.mailboxes.own()], [[], []]);
+  assert.deepEqual([told[1], bob.store.mailboxes.own(), renewals], [[], [], 0]);
   // Named again by the own node, it is not asked again soon.
   const session = { signal: new AbortController().signal } as Session;
   mailboxes.offered([green, 'blue.example'], session);
   await clock.sleep(20);
   assert.equal(node.visits, 3);
   assert.equal(mailboxes.isSettling, false);
+});
+
+test('a credential that says nothing to the node is made anew: it may be older than the node’s word', async () => {
+  const blocked = new PermissionDeniedError('BLOCKED', 'of no user whom it can verify');
+  node.failing = { id: methods.requestMailbox.id, error: blocked };
+  await keeping();
+  await until(() => renewals > 0);
+  assert.deepEqual([renewals, node.visits], [1, 1]);
 });
 
 test('nobody keeps one for ever: a node that says so is believed for a month', async () => {

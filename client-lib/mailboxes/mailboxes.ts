@@ -41,6 +41,8 @@ export interface MailboxesParts extends VisitParts {
   readonly ownDomain: string;
   /** The own user's credential (KT), if the log made one. */
   readonly credential: () => Uint8Array | undefined;
+  /** Gets a new one. It is made once a day, the first one maybe before peers had cosigned that much of the log. */
+  readonly renewCredential: (signal: AbortSignal) => Promise<void>;
   /** There are other ones. */
   readonly onChange: () => void;
 }
@@ -243,6 +245,15 @@ export class Mailboxes {
       const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
       log.debug('mailbox not visited', { domain, reason, error: String(error) });
       this.#failed(place, error);
+      if (hasReason(error, 'BLOCKED')) await this.#renew();
+    }
+  }
+
+  async #renew(): Promise<void> {
+    try {
+      await this.#parts.renewCredential(this.#ended.signal);
+    } catch (error) {
+      this.#runtime.log.debug('no new credential', { error: String(error) });
     }
   }
 
