@@ -80,6 +80,8 @@ export interface Mix {
    * held is sent again after a day, and after three.
    */
   readonly nights: number;
+  /** I8: everything has drained so long after the last fault (ms). */
+  readonly drainMaxMs: number;
   /** Devices deliver to each other while nodes are away. */
   readonly swarm?: SwarmMix;
 }
@@ -102,6 +104,7 @@ const base: Omit<Mix, 'name' | 'what'> = {
   bursts: 0.05,
   chunkBytes: Number.POSITIVE_INFINITY,
   nights: 0,
+  drainMaxMs: 30 * 60_000,
 };
 
 function mix(
@@ -307,6 +310,8 @@ export const mixes: readonly Mix[] = [
   mix('blocked-full', 'the same; inboxes take four rows of strangers, and clients are away', {
     people: 0.15,
     limits: '[limits]\ninbox_stranger_rows = 4',
+    // What comes back is tried after 10, 20 and 40 minutes, and four of a try get in.
+    drainMaxMs: 90 * 60_000,
     events: { cutClient: 4_000, killClient: 8_000 },
     downMs: [500, 30_000],
   }),

@@ -68,8 +68,6 @@ export interface RunResult {
 const operationsDefault = 300;
 /** Epochs whose keys a device keeps besides the one that it is in (client-lib/mls/suite.ts). */
 const epochsKept = 8;
-/** I8: everything has drained so long after the last fault (ms). */
-const drainMaxMs = 30 * 60_000;
 /** How often it is looked whether everything has drained, and for how long that must hold (ms). */
 const drainLookMs = 2_000;
 const calmMs = 6_000;
@@ -117,13 +115,13 @@ export async function runSeed(options: RunOptions): Promise<RunResult> {
   // A last while, so that the operations that began last have met faults too.
   await scheduler.run(scheduler.nowMs + 5_000);
   cluster.heal();
-  let drainMs = await drain(cluster);
+  let drainMs = await drain(cluster, mix);
   for (let night = 0; night < nights; night += 1) {
     // Holes are asked for after a minute, and other members answer a minute later.
     await scheduler.run(scheduler.nowMs + lookAroundMs);
     await sleep(cluster);
     await scheduler.run(scheduler.nowMs + lookAroundMs);
-    drainMs = Math.max(drainMs, await drain(cluster));
+    drainMs = Math.max(drainMs, await drain(cluster, mix));
   }
   const up = cluster.nodes.filter((node) => node.isUp);
   if (up.length < cluster.nodes.length) cluster.find('live', 'a node is down');
@@ -167,7 +165,9 @@ export async function runSeed(options: RunOptions): Promise<RunResult> {
       ...membersOnly(history),
       ...intentsEnd(history),
       // A lost commit comes again with the night, and what follows it waits until then.
-      ...(areLossesJudged ? live(history, drainMaxMs + nights * (nightMs + drainMaxMs)) : []),
+      ...(areLossesJudged
+        ? live(history, mix.drainMaxMs + nights * (nightMs + mix.drainMaxMs))
+        : []),
       ...blockedHidden(history),
       ...bounded(history),
       ...unexplained(history, mix),
@@ -185,7 +185,7 @@ export async function runSeed(options: RunOptions): Promise<RunResult> {
 }
 
 /** Runs until nothing is on its way any more, and that lasted. Returns how long it took (ms). */
-async function drain(cluster: Cluster): Promise<number> {
+async function drain(cluster: Cluster, { drainMaxMs }: Mix): Promise<number> {
   const { scheduler } = cluster;
   const beganMs = scheduler.nowMs;
   let calmSinceMs: number | undefined;
