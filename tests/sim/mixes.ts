@@ -348,7 +348,8 @@ export const mixes: readonly Mix[] = [
   ),
   mix('dark-crash-points', 'all nodes are down for a while, and clients die around their commits', {
     events: { darken: 90_000 },
-    crashes: { 'client:before-commit': 0.01, 'client:after-commit': 0.02 },
+    // Few: who is dead for as long as nodes are delivers to nobody meanwhile.
+    crashes: { 'client:before-commit': 0.002, 'client:after-commit': 0.004 },
     downMs: [5_000, 60_000],
     thinkMs: 1_200,
     swarm: { hidden: 0, relays: false, faults: { ...noSwarmFaults, breaks: 0.01 } },
