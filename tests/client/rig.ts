@@ -162,22 +162,16 @@ export class Rig implements AsyncDisposable {
     this.blue = blue;
   }
 
-  /**
-   * `config`: what nodes have beside the usual, the same or each its own; `clock`: the time they live in;
-   * `startSwarm`: in the place of that of libp2p.
-   */
+  /** `config`: what nodes have beside the usual, the same or each its own; `clock`: the time they live in. */
   static async make(
     config: string | readonly [red: string, blue: string] = '',
     clock: Clock = systemClock,
-    startSwarm?: LocalNode['startSwarm'],
   ): Promise<Rig> {
     const [ofRed, ofBlue] = typeof config === 'string' ? [config, config] : config;
     const network = memoryNetwork(testRuntime);
     const runtime = { ...testRuntime, clock };
     const red = await LocalNode.create(network, 'red.example', ofRed, runtime);
     const blue = await LocalNode.create(network, 'blue.example', ofBlue, runtime);
-    red.startSwarm = startSwarm;
-    blue.startSwarm = startSwarm;
     await red.start([blue]);
     await blue.start([red]);
     return new Rig(network, red, blue);

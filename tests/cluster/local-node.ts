@@ -56,8 +56,6 @@ export class LocalNode implements AsyncDisposable {
   secrets: NodeSecrets | undefined;
   store: NodeStore | undefined;
   node: QpcNode | undefined;
-  /** In the place of the swarm of libp2p, from the next start on. */
-  startSwarm: Parameters<typeof startNode>[0]['startSwarm'];
 
   /** Only its own clock and log are ever another one. */
   readonly runtime: Runtime;
@@ -115,7 +113,6 @@ export class LocalNode implements AsyncDisposable {
       transport: this.network.transport(this.domain),
       runtime: { ...this.runtime, log: this.log },
       software: 'test',
-      ...(this.startSwarm && { startSwarm: this.startSwarm }),
     });
   }
 

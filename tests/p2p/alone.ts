@@ -1,9 +1,5 @@
-/**
- * Swarms in which nobody is: where what a test asks for goes by nodes alone, libp2p and its processes would
- * only take time.
- */
+/** A device's swarm in which nobody is: where what a test asks for goes by nodes alone, libp2p would only take time. */
 import { TransportError } from '@quicprochat/proto';
-import type { NodeSwarm } from '@quicprochat/p2p';
 import { DeviceSwarm, type Host } from '@quicprochat/p2p/simulation';
 import type { OpenOptions } from '@quicprochat/client-lib';
 
@@ -44,12 +40,3 @@ export const aloneFallback = (): Pick<OpenOptions, 'fallback'> => ({
     guestPlaces: false,
   },
 });
-
-/** A node's. */
-export const aloneNode = (): Promise<NodeSwarm> =>
-  Promise.resolve({
-    ...{ setPeers: nothing, publish: () => Promise.resolve(0), pull: unreached },
-    addresses: () => Promise.resolve([]),
-    stats: () => Promise.resolve({ connections: 0, reservations: 0, peersUp: 0, rssBytes: 0 }),
-    [Symbol.asyncDispose]: nothing,
-  });

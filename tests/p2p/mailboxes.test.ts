@@ -4,9 +4,9 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { systemClock } from '@quicprochat/proto';
 import { Rig, type RigClient } from '../client/rig.ts';
-import { aloneFallback, aloneNode } from './alone.ts';
+import { freePort } from '../cluster/free-port.ts';
+import { aloneFallback } from './alone.ts';
 
 const kt =
   '[kt]\nbatch_ms = 5\nvrf_threads = 0\nreasonable_monitoring_window_ms = 50\nmax_behind_ms = 4000\n';
@@ -24,10 +24,13 @@ const summary = (client: RigClient, count: number) =>
   client.read(count).then((messages) => messages.map(({ text, via }) => [text, via]));
 
 test('what is written while the own node is dead comes through mailboxes, and once', async () => {
-  const p2p = '[p2p]\nlisten = "192.0.2.1:5002"\nadvertise = ["192.0.2.1:5002"]\nrelay = false\n';
-  const places = '[mailboxes]\nplaces = 4\n';
-  const config = [`${p2p}${kt}`, `${p2p}${places}${kt}`] as const;
-  await using rig = await Rig.make(config, systemClock, aloneNode);
+  const [red = '', blue = ''] = await Promise.all(
+    ['', '[mailboxes]\nplaces = 4\n'].map(async (mailboxes) => {
+      const place = `127.0.0.1:${await freePort()}`;
+      return `[p2p]\nlisten = "${place}"\nadvertise = ["${place}"]\nrelay = false\n${mailboxes}${kt}`;
+    }),
+  );
+  await using rig = await Rig.make([red, blue]);
   const anna = await rig.client('anna@red.example', undefined, aloneFallback());
   const dora = await rig.client('dora@red.example', undefined, aloneFallback());
   await Promise.all([anna, dora].map((one) => logged(one, 'mailbox', 'have a mailbox')));
