@@ -295,7 +295,7 @@ export class Link implements TurnTaker {
     this.#connection = undefined;
     this.#guard.close(this.#held);
     this.#turn.forget(this);
-    this.#turn.garbage.add();
+    this.#turn.garbage.add(this.#held.bytes);
     this.#timer?.cancel();
     this.#keepAlive?.cancel();
     this.#owner.onEnded(info);

@@ -15,24 +15,31 @@ export interface TurnTaker {
 }
 
 const mebibyte = 1024 * 1024;
-/** About what one native connection takes at most (bytes), and how many are counted at once. */
+/** About what one native connection takes at most (bytes), besides what its peer made it keep. */
 const nativeBytes = 96 * 1024;
-const countedAtOnce = 64;
+/** What quiche needs for a byte that came and was not read: 2.5 MiB of them cost 70. */
+const heldFactor = 30;
+/** So much is told at once (bytes), and at most. */
+const toldBytes = 64 * nativeBytes;
+const toldBytesMax = 64 * mebibyte;
 
 /**
  * Tells V8 of dead native connections. It does not see their memory, so its collector finds no
- * reason to run, and thousands of them would stay. What it sees is a buffer of the same size, which
- * is never written: no page of it is real. One that can be resized is mapped by V8 itself; out of the
- * allocator it would leave holes of its size among the connections, which then fill with them.
+ * reason to run, and thousands of them would stay, or a few that were flooded. What it sees is a buffer
+ * of the same size, which is never written: no page of it is real. One that can be resized is mapped by
+ * V8 itself; out of the allocator it would leave holes of its size among the connections, which then
+ * fill with them.
  */
 class NativeGarbage {
-  #count = 0;
+  #untold = 0;
   #weight = new ArrayBuffer(0);
 
-  add(): void {
-    this.#count += 1;
-    if (this.#count % countedAtOnce !== 0) return;
-    const bytes = countedAtOnce * nativeBytes;
+  /** A connection ended that had `heldBytes` unread. */
+  add(heldBytes: number): void {
+    this.#untold += nativeBytes + Math.ceil(heldBytes) * heldFactor;
+    if (this.#untold < toldBytes) return;
+    const bytes = Math.min(this.#untold, toldBytesMax);
+    this.#untold = 0;
     // The one before is garbage now, like the connections that it stands for.
     if (this.#weight.byteLength >= 0)
       this.#weight = new ArrayBuffer(bytes, { maxByteLength: bytes });
