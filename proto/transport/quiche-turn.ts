@@ -41,8 +41,12 @@ class NativeGarbage {
     const bytes = Math.min(this.#untold, toldBytesMax);
     this.#untold = 0;
     // The one before is garbage now, like the connections that it stands for.
-    if (this.#weight.byteLength >= 0)
+    if (this.#weight.byteLength < 0) return;
+    try {
       this.#weight = new ArrayBuffer(bytes, { maxByteLength: bytes });
+    } catch {
+      // No room for so much: V8 has collected before it said so, and the end must go on.
+    }
   }
 }
 
