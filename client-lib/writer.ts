@@ -121,6 +121,12 @@ export class Batch {
     for (const past of next.pastEpochs()) if (past >= firstNew) touched.pastEpochs.add(past);
     this.#wipes.push(...wipes);
     this.write(() => this.#store.groups.putEnvelopeKey(envelopeKey));
+    // Epochs that were only passed through may have had a channel, with posts in it.
+    for (const past of next.pastEpochs()) {
+      const context = past > firstNew ? next.contextAt(past) : undefined;
+      if (context !== undefined)
+        this.#follow(next, channelOf({ groupId: next.groupId, ...context })?.cid);
+    }
     this.#follow(next, channelOf(next)?.cid);
     this.after(() => this.#store.checkpoint());
     this.#isFull = true;

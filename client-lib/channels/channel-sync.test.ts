@@ -1,22 +1,31 @@
-/** How channels are asked for at a node: each comes first in turn, and a node that refuses all is left alone. */
+/**
+ * How channels are asked for at a node: each comes first in turn, a node that refuses all is left alone, and
+ * what is taken in is acked.
+ */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
   DataLossError,
   hex,
   methods,
+  NotFoundError,
   silentLog,
   systemClock,
   systemRandom,
+  UnavailableError,
   type Clock,
 } from '@quicprochat/proto';
 import {
+  AckResponseSchema,
   create,
+  FetchResponseSchema,
   FetchWaitResponseSchema,
+  type AckRequestSchema,
+  type FetchRequestSchema,
   type FetchWaitRequestSchema,
   type MessageInitShape,
 } from '@quicprochat/proto/messages';
-import { ChannelSync } from './channel-sync.ts';
+import { ChannelSync, channelSyncLimits } from './channel-sync.ts';
 import type { Session } from '../link.ts';
 import { openMemoryStore } from '../store/sqlite-store.ts';
 
@@ -78,4 +87,140 @@ test('a node that refuses even the start of a log is asked after rests, and nobo
     throw new DataLossError('STORE_CHANGED', 'another one, as ever');
   });
   assert.deepEqual([asked, rests, losses], [5, 4, 0]);
+});
+
+/** A node with one channel of two rows that loses so many acks; resolves with the acks that it heard of. */
+async function acksAt(lost: number, lives: number): Promise<{ heard: number[]; acked: number }> {
+  const store = openMemoryStore();
+  const [cid, storeId] = [systemRandom.bytes(32), systemRandom.bytes(8)];
+  store.transaction(() => store.channels.follow(systemRandom.bytes(32), cid, 0));
+  const heard: number[] = [];
+  let acked = 0;
+  let left = lost;
+  for (let life = 0; life < lives; life += 1) {
+    const ended = new AbortController();
+    const fetched = (after: bigint, maxRows: number) => ({
+      storeId,
+      head: 2n,
+      acked: BigInt(acked),
+      rows: [1n, 2n]
+        .filter((seq) => seq > after)
+        .slice(0, maxRows)
+        .map((seq) => ({ seq, mid: new Uint8Array(16), kind: 1, payload: new Uint8Array(1) })),
+    });
+    let questions = 0;
+    const session = {
+      signal: ended.signal,
+      async call(method: unknown, request: unknown): Promise<unknown> {
+        if (method === methods.ack) {
+          const { upTo = 0n } = request as MessageInitShape<typeof AckRequestSchema>;
+          heard.push(Number(upTo));
+          if ((left -= 1) >= 0) {
+            // The second one breaks the connection with it.
+            if (heard.length === 2) ended.abort();
+            throw new UnavailableError('DISCONNECTED', 'lost');
+          }
+          acked = Number(upTo);
+          return create(AckResponseSchema, {});
+        }
+        if (method === methods.fetch) {
+          const { after = 0n } = request as MessageInitShape<typeof FetchRequestSchema>;
+          return create(FetchResponseSchema, fetched(after, 1));
+        }
+        const { cursors = [] } = request as Asked;
+        questions += 1;
+        if (questions === 3) ended.abort();
+        const { rows, ...rest } = fetched(cursors[0]?.after ?? 0n, 8);
+        return create(FetchWaitResponseSchema, {
+          logs: rows.length === 0 ? [] : [{ log: { cid }, fetched: { ...rest, rows } }],
+        });
+      },
+    };
+    const clock: Clock = {
+      now: () => systemClock.now(),
+      monotonic: () => systemClock.monotonic(),
+      timer: (ms, callback) => systemClock.timer(ms, callback),
+      sleep: async () => undefined,
+    };
+    const receiver = {
+      async receive({ seq }: { seq: number }) {
+        store.transaction(() => store.inbox.putCursor(cid, { storeId, seq }));
+      },
+      passGap: () => Promise.reject(new Error('no gap')),
+      passLost: () => Promise.reject(new Error('nothing is lost')),
+    };
+    const sync = new ChannelSync({
+      store,
+      runtime: { clock, random: systemRandom, log: silentLog },
+      receiver,
+      onRowsLost: () => Promise.reject(new Error('nothing is lost')),
+      onStuck: () => undefined,
+      isPolling: () => false,
+    });
+    await sync.follow(session as unknown as Session);
+  }
+  return { heard, acked };
+}
+
+test('an ack that came to nothing is sent again though no row comes, in this life and the next', async () => {
+  assert.deepEqual(await acksAt(0, 2), { heard: [2], acked: 2 });
+  assert.deepEqual(await acksAt(1, 1), { heard: [2, 2], acked: 2 });
+  assert.deepEqual(await acksAt(2, 2), { heard: [2, 2, 2], acked: 2 });
+});
+
+test('a channel that the group left before its node heard of it is read when it does, and then no more', async () => {
+  const store = openMemoryStore();
+  const [groupId, cid, storeId] = [32, 32, 8].map((bytes) => systemRandom.bytes(bytes));
+  assert(groupId !== undefined && cid !== undefined && storeId !== undefined);
+  let nowMs = 1_000_000_000;
+  store.transaction(() => {
+    store.channels.follow(groupId, cid, nowMs);
+    store.channels.follow(groupId, undefined, nowMs);
+  });
+  const clock: Clock = {
+    now: () => nowMs,
+    monotonic: () => nowMs,
+    timer: (ms, callback) => systemClock.timer(ms, callback),
+    sleep: async (ms) => void (nowMs += ms),
+  };
+  const taken: number[] = [];
+  const sync = new ChannelSync({
+    store,
+    runtime: { clock, random: systemRandom, log: silentLog },
+    receiver: {
+      async receive({ seq }: { seq: number }) {
+        taken.push(seq);
+        store.transaction(() => store.inbox.putCursor(cid, { storeId, seq }));
+      },
+      passGap: () => Promise.reject(new Error('no gap')),
+      passLost: () => Promise.reject(new Error('nothing is lost')),
+    },
+    onRowsLost: () => Promise.reject(new Error('nothing is lost')),
+    onStuck: () => assert.fail('nobody needs another one'),
+    isPolling: () => false,
+  });
+  const startMs = nowMs;
+  const ended = new AbortController();
+  const session = {
+    signal: ended.signal,
+    async call(method: unknown): Promise<unknown> {
+      if (method === methods.ack) return create(AckResponseSchema, {});
+      const isKnown = nowMs - startMs > 3 * 3_600_000;
+      if (!isKnown || taken.length > 0) {
+        throw new NotFoundError('UNKNOWN_CHANNEL', 'not here', { details: cid });
+      }
+      const row = { seq: 1n, mid: new Uint8Array(16), kind: 1, payload: new Uint8Array(1) };
+      const fetched = { storeId, head: 1n, acked: 0n, rows: [row] };
+      return create(FetchWaitResponseSchema, { logs: [{ log: { cid }, fetched }] });
+    },
+  };
+  const following = sync.follow(session as unknown as Session);
+  while (store.channels.get(cid) !== undefined) {
+    assert(nowMs - startMs < channelSyncLimits.lateMs);
+    await systemClock.sleep(1);
+  }
+  ended.abort();
+  sync.wake();
+  await following;
+  assert.deepEqual(taken, [1]);
 });

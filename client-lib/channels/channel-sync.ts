@@ -26,6 +26,9 @@ export const channelSyncLimits = {
   /** First and longest rest of a channel that the node does not show us, and of all after a failure (ms). */
   restMinMs: 250,
   restMaxMs: 60_000,
+  /** A channel that the group left before the node showed it is asked for this long, and so often (ms). */
+  lateMs: 24 * 3600 * 1000,
+  lateRestMs: 600_000,
 } as const;
 
 export interface ChannelSyncParts {
@@ -51,6 +54,8 @@ export class ChannelSync {
   readonly #resting = new Map<string, Rest>();
   /** Channels of which the node said that it knows no later state of this store, by cid in hex. */
   readonly #checked = new Set<string>();
+  /** Channels whose node may not know how far they are taken in, by cid in hex: an ack came to nothing. */
+  readonly #unacked = new Set<string>();
   #turn = 0;
   #wake: () => void = () => undefined;
 
@@ -101,7 +106,10 @@ export class ChannelSync {
       await clock.sleep(Math.max(0, nextMs), signal).catch(() => undefined);
       return;
     }
-    for (const { cid } of due) await this.#checkCopy(session, cid);
+    for (const { cid } of due) {
+      await this.#checkCopy(session, cid);
+      if (this.#unacked.has(hex(cid))) await this.#ackAgain(session, cid);
+    }
     const { perCall, turnMs } = channelSyncLimits;
     const isMore = due.length > perCall;
     // Another one begins each time: an answer may have no room for what is behind a loud one.
@@ -159,6 +167,7 @@ export class ChannelSync {
       await onRowsLost();
       await receiver.passLost(acked, cursor.storeId, cid);
     }
+    if (acked < cursor.seq) this.#unacked.add(key);
     this.#checked.add(key);
   }
 
@@ -182,13 +191,27 @@ export class ChannelSync {
       return receiver.receive(row, storeId, cid);
     });
     await Promise.all(taken);
-    const upTo = store.inbox.cursor(cid)?.seq ?? 0;
     if (rows.length === 0 && gap === undefined) return;
-    await session.call(
-      methods.ack,
-      { log: { cid }, storeId, upTo: BigInt(upTo) },
-      { signal: session.signal },
-    );
+    this.#unacked.add(hex(cid));
+    await this.#ack(session, cid, storeId);
+  }
+
+  async #ack(session: Session, cid: Uint8Array, storeId: Uint8Array): Promise<void> {
+    const upTo = BigInt(this.#parts.store.inbox.cursor(cid)?.seq ?? 0);
+    await session.call(methods.ack, { log: { cid }, storeId, upTo }, { signal: session.signal });
+    this.#unacked.delete(hex(cid));
+  }
+
+  /** Without another row nothing else would tell the node, which keeps the rows for us. */
+  async #ackAgain(session: Session, cid: Uint8Array): Promise<void> {
+    const cursor = this.#parts.store.inbox.cursor(cid);
+    try {
+      if (cursor !== undefined) await this.#ack(session, cid, cursor.storeId);
+    } catch (error) {
+      // What a node refuses for good, the next question finds out, and what to do.
+      if (!hasReason(error, 'STORE_CHANGED', 'BAD_CURSOR', 'UNKNOWN_CHANNEL')) throw error;
+      this.#unacked.delete(hex(cid));
+    }
   }
 
   /** Whether the refusal is about one channel, or the node's store, and the others go on. */
@@ -212,20 +235,26 @@ export class ChannelSync {
     return true;
   }
 
-  /** All of a channel that the group has left is read; of one that it has, the node has yet to hear. */
+  /**
+   * A channel that the group has left, and that was shown here, is read to its end. Of any other one the node has
+   * yet to hear: also of one that the group left since, whose posts are still on their way to it.
+   */
   #hidden({ cid, groupId }: FollowedChannel): void {
     const { store, runtime, onStuck } = this.#parts;
     const key = hex(cid);
-    if (store.channels.get(cid)?.leftMs !== undefined) {
+    const { restMinMs, restMaxMs, lateMs, lateRestMs } = channelSyncLimits;
+    const leftMs = store.channels.get(cid)?.leftMs;
+    const isRead = store.inbox.cursor(cid) !== undefined;
+    if (leftMs !== undefined && (isRead || runtime.clock.now() - leftMs > lateMs)) {
       store.transaction(() => store.channels.forget(cid));
       this.#resting.delete(key);
       return;
     }
-    const { restMinMs, restMaxMs } = channelSyncLimits;
+    const longestMs = leftMs === undefined ? restMaxMs : lateRestMs;
     const tries = (this.#resting.get(key)?.tries ?? 0) + 1;
-    const restMs = Math.min(restMaxMs, restMinMs * 2 ** Math.min(tries, 16));
+    const restMs = Math.min(longestMs, restMinMs * 2 ** Math.min(tries, 16));
     this.#resting.set(key, { untilMs: runtime.clock.monotonic() + restMs, tries });
-    onStuck(groupId, cid);
+    if (leftMs === undefined) onStuck(groupId, cid);
   }
 }
 

@@ -8,7 +8,7 @@ import type { MlsSuite } from '../crypto/provider.ts';
 import { identityOf } from './authentication.ts';
 import { MlsError } from './errors.ts';
 import { groupContextOf } from './group-extensions.ts';
-import type { QpcGroupInfo } from './group-extensions.ts';
+import type { GroupContextInfo, QpcGroupInfo } from './group-extensions.ts';
 import type { Identity } from './identity.ts';
 import { nodeTypes } from './library.ts';
 
@@ -76,6 +76,13 @@ export class MlsGroup {
     if (epoch === this.epoch) return this.members();
     const data = this.#state.historicalReceiverData.get(epoch);
     return data === undefined ? undefined : membersOf(data.ratchetTree);
+  }
+
+  /** What the group's context said in an epoch that is kept; undefined for another one. */
+  contextAt(epoch: bigint): GroupContextInfo | undefined {
+    if (epoch === this.epoch) return { info: this.info, hubs: this.hubs };
+    const data = this.#state.historicalReceiverData.get(epoch);
+    return data === undefined ? undefined : groupContextOf(data.groupContext.extensions);
   }
 
   /** Epochs before this one whose messages can still be opened, oldest first. */

@@ -45,4 +45,9 @@ export const keptSeeds: readonly KeptSeed[] = [
     found:
       'a post that two nodes of its channel refused was told as lost, though it was due to be sealed anew',
   },
+  {
+    seed: 183_428_670,
+    mix: 'channels-kills',
+    found: 'a channel was never read by who came through its epochs in one step',
+  },
 ];
