@@ -1,7 +1,7 @@
 /**
  * What a device throws away because of its age (docs/protocol/delivery.md): marks, settled copies, kept
- * ciphertexts, records, endpoints of others, keys of epochs that are over, and keys that were skipped. Once at the start and then
- * again and again.
+ * ciphertexts, records, endpoints of others, keys of epochs that are over, and keys that were skipped.
+ * Once at the start and then again and again.
  */
 import { jitter, type Runtime } from '@quicprochat/proto';
 import {

@@ -247,7 +247,7 @@ export class ChannelSync {
     const isRead = store.inbox.cursor(cid) !== undefined;
     if (leftMs !== undefined && (isRead || runtime.clock.now() - leftMs > lateMs)) {
       store.transaction(() => store.channels.forget(cid));
-      this.#resting.delete(key);
+      for (const known of [this.#resting, this.#checked, this.#unacked]) known.delete(key);
       return;
     }
     const longestMs = leftMs === undefined ? restMaxMs : lateRestMs;
