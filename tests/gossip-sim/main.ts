@@ -1,4 +1,7 @@
-/** `npm run sim:gossip -- --seeds A..B`: docs/gossip-simulation.md says what is simulated. Exits with 1 at a violation. */
+/**
+ * `npm run sim:gossip -- --seeds A..B [--honest]`: docs/gossip-simulation.md says what is simulated. Exits with 1
+ * at a violation.
+ */
 import { randomInt } from 'node:crypto';
 import { parseArgs } from 'node:util';
 import { rememberCrypto } from '../sim/memo.ts';
@@ -8,6 +11,7 @@ import { runSeed } from './run.ts';
 const { values } = parseArgs({
   options: {
     seeds: { type: 'string' },
+    honest: { type: 'boolean', default: false },
     first: { type: 'boolean', default: false },
     verbose: { type: 'boolean', default: false },
   },
@@ -18,7 +22,7 @@ rememberCrypto();
 Error.stackTraceLimit = 0;
 const totals = new Totals();
 for (let seed = from; seed <= to; seed += 1) {
-  const result = await runSeed(seed);
+  const result = await runSeed(seed, { isHonest: values.honest });
   totals.add(result);
   const { kind, violations, healedMs, counts, kinds } = result;
   if (values.verbose) console.log(seed, kind, healedMs, JSON.stringify(counts), kinds.join());

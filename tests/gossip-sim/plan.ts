@@ -47,7 +47,8 @@ export type PairRule = (a: string, b: string) => boolean;
 /** Honest nodes of a run: what three find, five find at thrice the cost. */
 const sizes = [2, 2, 3, 3, 3, 3, 3, 4, 4, 5] as const;
 
-export function planOf(seed: number): Plan {
+/** What the seed stands for; `isHonest` leaves its liar out, and nothing else is another thing for it. */
+export function planOf(seed: number, { isHonest = false } = {}): Plan {
   const dice = new Dice(seed);
   const carrier = carriers[dice.int(carriers.length)] ?? 'both';
   // Above twelve nobody keeps connections with everybody; logs of so many cost a run a second.
@@ -57,7 +58,8 @@ export function planOf(seed: number): Plan {
   const honest = Array.from({ length: count }, (_, i) => `n${String.fromCharCode(97 + i)}.example`);
   const isLying = dice.chance(0.5);
   const lie = lies[dice.int(lies.length)] ?? 'two-faced';
-  const liar = isLying ? { domain: 'zz.example', lie, isQuiet: dice.chance(0.3) } : undefined;
+  const drawn = isLying ? { domain: 'zz.example', lie, isQuiet: dice.chance(0.3) } : undefined;
+  const liar = isHonest ? undefined : drawn;
   const junk = dice.chance(0.3) ? 'jj.example' : undefined;
   const isRough = dice.chance(0.5);
   const weather: Weather = {

@@ -33,8 +33,11 @@ export interface RunResult {
   readonly kinds: readonly string[];
 }
 
-export async function runSeed(seed: number): Promise<RunResult> {
-  return new Run(planOf(seed)).run();
+export async function runSeed(
+  seed: number,
+  options?: { readonly isHonest: boolean },
+): Promise<RunResult> {
+  return new Run(planOf(seed, options)).run();
 }
 
 class Run {
