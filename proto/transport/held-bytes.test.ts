@@ -61,19 +61,25 @@ test('requests get through a path that loses three of ten datagrams, on one conn
   assert.ok(!rig.runtime.lines.some((line) => line.startsWith('quic.connection.flooded')));
 });
 
-/** An account of a connection that is established, and whether it was ended. */
+/** An account of a connection that is established, what quiche took, and whether it was ended. */
 function accountOf(guard: HeldGuard) {
-  const state = { isEnded: false };
-  const account = guard.open(2 * mebibyte, 0, () => {
-    state.isEnded = true;
-    guard.close(account);
+  const state = { taken: 0, isEnded: false };
+  const account = guard.open({
+    windowBytes: 2 * mebibyte,
+    now: 0,
+    taken: () => state.taken,
+    end: () => {
+      state.isEnded = true;
+      guard.close(account);
+    },
   });
   account.established();
   return { account, state };
 }
 
 /** As many bytes in a turn that explains none of them, beyond what is explained in advance. */
-function receive({ account }: ReturnType<typeof accountOf>, bytes: number): void {
+function receive({ account, state }: ReturnType<typeof accountOf>, bytes: number): void {
+  state.taken += bytes;
   account.received(bytes);
   account.settle(0);
 }
@@ -102,28 +108,58 @@ test('what is read explains what came, and a packet of junk explains itself by n
   const guard = new HeldGuard(16 * mebibyte);
   const honest = accountOf(guard);
   for (let n = 0; n < 10_000; n += 1) {
-    honest.account.received(1300);
     honest.account.read(1250);
-    honest.account.settle(0);
+    receive(honest, 1300);
   }
   assert.equal(honest.account.bytes, 0);
   const junk = accountOf(guard);
   for (let n = 0; n < 2500 && !junk.state.isEnded; n += 1) {
-    junk.account.received(1300);
     // A byte on each of a hundred streams.
     for (let stream = 0; stream < 100; stream += 1) junk.account.read(1);
-    junk.account.settle(0);
+    receive(junk, 1300);
   }
   assert.ok(junk.state.isEnded);
 });
 
 test('a handshake may bring less than a connection', () => {
   const guard = new HeldGuard(16 * mebibyte);
-  let isEnded = false;
-  const account = guard.open(2 * mebibyte, 0, () => (isEnded = true));
+  let [isEnded, taken] = [false, 0];
+  const end = (): boolean => (isEnded = true);
+  const account = guard.open({ windowBytes: 2 * mebibyte, now: 0, taken: () => taken, end });
   for (let n = 0; n < 400 && !isEnded; n += 1) {
+    taken += 1200;
     account.received(1200);
     account.settle(0);
   }
   assert.ok(isEnded && account.bytes < 160 * 1024);
+});
+
+test('what quiche dropped is not held against the peer, before its handshake and behind it', () => {
+  const guard = new HeldGuard(16 * mebibyte);
+  const victim = accountOf(guard);
+  const junk = (bytes: number): void => {
+    victim.account.received(bytes);
+    victim.account.settle(0);
+  };
+  for (let n = 0; n < 10_000; n += 1) junk(1300);
+  assert.ok(!victim.state.isEnded && victim.account.bytes <= 64 * 1024);
+  // Nor does it pay for what the peer itself sends later.
+  for (let n = 0; n < 3000 && !victim.state.isEnded; n += 1) receive(victim, 1300);
+  assert.ok(victim.state.isEnded && victim.account.bytes < 3 * mebibyte);
+});
+
+test('of many that an onlooker writes to none is ended in the place of who did it', () => {
+  const guard = new HeldGuard(mebibyte);
+  const victims = Array.from({ length: 40 }, () => accountOf(guard));
+  for (const { account } of victims) {
+    account.received(300 * 1024);
+    account.settle(0);
+    account.received(50 * 1024);
+    account.settle(0);
+  }
+  const culprit = accountOf(guard);
+  receive(culprit, 300 * 1024);
+  receive(culprit, 1024 * 1024);
+  assert.ok(victims.every(({ state }) => !state.isEnded));
+  assert.ok(culprit.state.isEnded);
 });

@@ -2,7 +2,8 @@
  * What peers may make quiche keep. quiche 0.18 stores what it cannot hand out yet, however small, with
  * an allocation of its own: 190 bytes for a piece that took six on the wire. It tells of none of it, but
  * all of it was received and not read: each connection has an account of bytes that are explained by
- * nothing. Whoever goes too far is ended; of many that do together, the one that went farthest.
+ * nothing. Whoever goes too far is ended; of many that do together, the one that went farthest. What is
+ * no packet of the peer's (an onlooker may write or repeat any) is dropped by quiche and counts for nobody.
  */
 
 /** Bytes of a packet beside its frames' data, and of a packet that acknowledges one of ours. */
@@ -24,6 +25,8 @@ const handshakeBytes = 128 * 1024;
 const innocentBytes = 4 * 1024;
 /** After a look at all accounts that found only such, the next one waits for so much more. */
 const lookEveryBytes = 64 * 1024;
+/** quiche is asked what it took when an account has grown by so much: asking takes 18 us. */
+const askEveryBytes = 64 * 1024;
 
 /** What all connections of a process have together. */
 export class HeldGuard {
@@ -43,9 +46,9 @@ export class HeldGuard {
     return this.#bytes;
   }
 
-  /** `end` is called when the connection must go; it closes the account. */
-  open(windowBytes: number, now: number, end: () => void): HeldBytes {
-    const account = new HeldBytes(this, windowBytes, now, end);
+  /** Its `end` closes the account. */
+  open(options: AccountOptions): HeldBytes {
+    const account = new HeldBytes(this, options);
     this.#accounts.add(account);
     return account;
   }
@@ -68,6 +71,7 @@ export class HeldGuard {
         this.#lookAt = this.#bytes + lookEveryBytes;
         return;
       }
+      if (worst.forgive()) continue;
       worst.end();
       // One that does not go counts no more.
       this.close(worst);
@@ -75,12 +79,27 @@ export class HeldGuard {
   }
 }
 
+export interface AccountOptions {
+  /** What flow control lets the peer send before anything is read. */
+  readonly windowBytes: number;
+  /** Now (monotonic ms). */
+  readonly now: number;
+  /** Bytes of all packets that quiche took as the peer's, since the beginning. */
+  readonly taken: () => number;
+  /** The connection must go. */
+  readonly end: () => void;
+}
+
 /** The account of one connection. Sums of a turn are settled at its end. */
 export class HeldBytes {
   readonly #guard: HeldGuard;
   readonly #windowBytes: number;
+  readonly #taken: () => number;
   readonly end: () => void;
   #unexplained = 0;
+  /** All that came, less what is known to be none of the peer's. */
+  #peers = 0;
+  #askAt = askEveryBytes;
   #settledAt: number;
   #isEstablished = false;
   /** Of this turn. */
@@ -93,10 +112,11 @@ export class HeldBytes {
   #sentPackets = 0;
 
   /** Use `HeldGuard.open`. */
-  constructor(guard: HeldGuard, windowBytes: number, now: number, end: () => void) {
+  constructor(guard: HeldGuard, { windowBytes, now, taken, end }: AccountOptions) {
     this.#guard = guard;
     this.#windowBytes = windowBytes;
     this.#settledAt = now;
+    this.#taken = taken;
     this.end = end;
   }
 
@@ -117,6 +137,8 @@ export class HeldBytes {
     this.#isEstablished = true;
     this.#guard.changed(this, -this.bytes);
     this.#unexplained = 0;
+    this.#peers = this.#taken();
+    this.#askAt = askEveryBytes;
     this.#datagrams = this.#received = 0;
   }
 
@@ -145,6 +167,7 @@ export class HeldBytes {
   /** At the end of a turn. May end this connection, or another one. */
   settle(now: number): void {
     const before = this.bytes;
+    this.#peers += this.#received;
     const idle = ((now - this.#settledAt) / 1000) * idleBytesPerSecond;
     this.#settledAt = now;
     // A packet full of junk explains itself by no byte that it brings; nor does a hundred of them that
@@ -159,6 +182,23 @@ export class HeldBytes {
     );
     this.#datagrams = this.#received = this.#reads = this.#read = 0;
     this.#writes = this.#written = this.#sentPackets = 0;
+    if (this.bytes > Math.min(this.#askAt, this.allowedBytes)) this.#strike();
+    this.#askAt = Math.min(this.#askAt, this.bytes + askEveryBytes);
     this.#guard.changed(this, this.bytes - before);
+  }
+
+  /** Takes out what quiche dropped; whether there was any. */
+  forgive(): boolean {
+    const before = this.bytes;
+    this.#strike();
+    this.#guard.changed(this, this.bytes - before);
+    return this.bytes < before;
+  }
+
+  #strike(): void {
+    const dropped = Math.max(0, this.#peers - this.#taken());
+    this.#peers -= dropped;
+    this.#unexplained -= dropped;
+    this.#askAt = this.bytes + askEveryBytes;
   }
 }

@@ -81,7 +81,12 @@ export class Link implements TurnTaker {
     this.#receiveInfo = { from: { host: '', port: 0 }, to: options.socket.local };
     const { turn, role } = options;
     this.#guard = turn.held[role];
-    this.#held = this.#guard.open(windowBytes[role], this.#receivedAt, () => this.#flooded());
+    this.#held = this.#guard.open({
+      windowBytes: windowBytes[role],
+      now: this.#receivedAt,
+      taken: () => this.native?.stats().recvBytes ?? 0,
+      end: () => this.#flooded(),
+    });
   }
 
   /** The native connection until the end; do not keep it. */
@@ -221,13 +226,17 @@ export class Link implements TurnTaker {
     }
   };
 
-  /** Makes the peer answer whenever nothing came from it for the time. */
+  /** Makes the peer answer whenever nothing came from it for the time, or only what others made. */
   keepAlive(ms: number): void {
+    let before = 0;
     const tick = (): void => {
       const connection = this.native;
       if (!connection) return;
+      const now = connection.stats().recv;
       const silentMs = this.#runtime.clock.monotonic() - this.#receivedAt;
-      if (silentMs >= ms) {
+      const isSilent = silentMs >= ms || now === before;
+      before = now;
+      if (isSilent) {
         try {
           connection.sendAckEliciting();
           this.wake();
@@ -235,7 +244,7 @@ export class Link implements TurnTaker {
           return this.#fault(error);
         }
       }
-      const nextMs = silentMs >= ms ? ms : ms - silentMs;
+      const nextMs = isSilent ? ms : ms - silentMs;
       this.#keepAlive = this.#runtime.clock.timer(nextMs, tick);
     };
     this.#keepAlive = this.#runtime.clock.timer(ms, tick);

@@ -10,6 +10,8 @@ export interface UdpRelay {
   readonly endpoint: Endpoint;
   /** Runs for each datagram; what it returns is sent on. Default: the datagram alone. */
   onDatagram: (datagram: Buffer, towards: 'listener' | 'dialer') => readonly Uint8Array[];
+  /** Sends a datagram of the test's own on every path, as if it came from the other side. */
+  inject(datagram: Uint8Array, towards: 'listener' | 'dialer'): void;
   close(): void;
 }
 
@@ -22,6 +24,12 @@ export async function udpRelay(listener: Endpoint): Promise<UdpRelay> {
   const relay: UdpRelay = {
     endpoint: { host: '127.0.0.1', port: front.address().port },
     onDatagram: (datagram) => [datagram],
+    inject(datagram, towards) {
+      for (const [port, back] of backs) {
+        if (towards === 'dialer') front.send(datagram, port, '127.0.0.1');
+        else back.send(datagram, listener.port, '127.0.0.1');
+      }
+    },
     close() {
       front.close();
       for (const back of backs.values()) back.close();
