@@ -30,8 +30,10 @@ import { UnknownHubError, type HubKeys } from './hub-keys.ts';
 import {
   CredentialError,
   inspectWelcome,
+  keepPast,
   type Joined,
   type Mls,
+  type MlsGroup,
   type SignatureKey,
 } from '../mls/index.ts';
 import { firstRekey } from './rekeys.ts';
@@ -178,7 +180,7 @@ export class ControlRows {
     const control = create(GroupControlSchema, { ...(entry && { entry }) });
     return () => {
       batch.addSeen(mark);
-      this.#join(batch, joined, key, control, tokens);
+      this.#join(batch, joined, before, key, control, tokens);
       batch.write(() => {
         store.resync.putJoinKey(group.groupId, joinKey);
         store.resync.drop(group.groupId);
@@ -231,6 +233,7 @@ export class ControlRows {
   #join(
     batch: Batch,
     { group, ref, isLastResort, inviter }: Joined,
+    before: MlsGroup | undefined,
     key: EnvelopeKey,
     control: GroupControl,
     tokens: readonly HandedToken[],
@@ -240,7 +243,14 @@ export class ControlRows {
     const { conversationId: id, name } = info;
     const { nowMs } = batch;
     const known = batch.conversationOfGroup(groupId);
-    batch.enterEpoch(group, key, []);
+    if (before !== undefined && before.epoch < group.epoch && before.suite === suite) {
+      // What was sealed for this device while it was in may come still.
+      const { next, wipe } = keepPast(before, group);
+      batch.enterEpoch(next, key, []);
+      batch.useKeys(next, before.epoch, wipe);
+    } else {
+      batch.enterEpoch(group, key, []);
+    }
     batch.write(() => {
       if (!isLastResort) store.keys.consumeKeyPackage(ref, nowMs);
       if (known === undefined) {

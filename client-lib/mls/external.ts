@@ -3,14 +3,14 @@
  * takes a new leaf for its old one, by a GroupInfo that some member signed. Only as itself: whoever has no
  * leaf, or takes another's, is refused by all members alike.
  */
-import type { ClientState, EpochReceiverData, LeafNode, MlsPublicMessage } from 'ts-mls';
+import type { LeafNode, MlsPublicMessage } from 'ts-mls';
 import { isMlsSuite } from '../crypto/provider.ts';
 import { authenticated } from './authentication.ts';
 import { encodeMessage, requireActive } from './commit.ts';
 import { cipherSuite, decodeExactly, mlsContext } from './context.ts';
 import type { MlsParts } from './context.ts';
 import { MlsError } from './errors.ts';
-import { MlsGroup, leafAt, leavesOf, memberAt, stateOf } from './group.ts';
+import { MlsGroup, leafAt, memberAt, stateOf } from './group.ts';
 import type { Member } from './group.ts';
 import type { Identity } from './identity.ts';
 import { generate, lifetimeFromNow } from './key-package.ts';
@@ -31,8 +31,9 @@ import {
 } from './library.ts';
 import { isKnownLeaf, isSuccessor, runLibrary } from './message.ts';
 import type { Processed } from './message.ts';
+import { keepPast } from './past-epochs.ts';
 import { revokedLeaf, wasDevice } from './revoked.ts';
-import { epochsHeld, sameBytes } from './suite.ts';
+import { sameBytes } from './suite.ts';
 import { wipeEpoch } from './wipe.ts';
 import type { Wipe } from './wipe.ts';
 
@@ -138,26 +139,7 @@ export function acceptReturn(
   if (!sameBytes(lost.groupId, pending.groupId) || pending.epoch <= lost.epoch) {
     throw new MlsError('BAD_STATE', 'pending return: not of this group, or not later');
   }
-  const old = stateOf(lost);
-  const historicalReceiverData = historyOf(old, pending.epoch - 1n);
-  const next: ClientState = { ...stateOf(pending), historicalReceiverData };
-  return { next: new MlsGroup(next), wipe: wipeEpoch(old, next, []) };
-}
-
-/** What opens late messages of epochs that the lost state was in. */
-function historyOf(old: ClientState, before: bigint): Map<bigint, EpochReceiverData> {
-  const { keySchedule, secretTree, ratchetTree, groupContext } = old;
-  const { resumptionPsk, senderDataSecret } = keySchedule;
-  const history = new Map(old.historicalReceiverData);
-  if (old.groupActiveState.kind === 'active') {
-    const current = { resumptionPsk, secretTree, ratchetTree, senderDataSecret, groupContext };
-    history.set(groupContext.epoch, current);
-  }
-  const kept = [...history]
-    .filter(([epoch]) => epoch <= before)
-    .sort(([a], [b]) => (a < b ? -1 : 1))
-    .slice(-epochsHeld(leavesOf(ratchetTree)));
-  return new Map(kept);
+  return keepPast(lost, pending);
 }
 
 /**

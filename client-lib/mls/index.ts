@@ -27,7 +27,7 @@ export type { Joined, KeyPackageRow } from './welcome.ts';
 export type { Encrypted, Processed, Sender } from './message.ts';
 export { encodeCold, encodeGroup, encodeHot, encodePast, restoreGroup } from './state-codec.ts';
 export type { GroupRows } from './state-codec.ts';
-export { dropEpochsBefore, oldestKept } from './past-epochs.ts';
+export { dropEpochsBefore, keepPast, oldestKept } from './past-epochs.ts';
 export type { PastEpoch } from './past-epochs.ts';
 export { dropSkippedKeys, skippedKeys } from './skipped-keys.ts';
 export type { SkippedKey } from './skipped-keys.ts';

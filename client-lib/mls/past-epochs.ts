@@ -3,9 +3,10 @@
  * application). Late messages are counted in epochs and in time: a busy group makes dozens of epochs while a
  * node restarts, a quiet one a few in a month.
  */
-import { MlsGroup, stateOf } from './group.ts';
-import { limits } from './suite.ts';
-import { wipeDropped, type Wipe } from './wipe.ts';
+import type { ClientState } from 'ts-mls';
+import { leavesOf, MlsGroup, stateOf } from './group.ts';
+import { epochsHeld, limits } from './suite.ts';
+import { wipeDropped, wipeEpoch, type Wipe } from './wipe.ts';
 
 const hourMs = 3600 * 1000;
 
@@ -41,4 +42,26 @@ export function dropEpochsBefore(
   const history = new Map([...state.historicalReceiverData].filter(([epoch]) => epoch >= oldest));
   const next = { ...state, historicalReceiverData: history };
   return { next: new MlsGroup(next), wipe: wipeDropped(state, next) };
+}
+
+/**
+ * The group at an epoch that this device did not come to by commits, with what the state in whose place it comes can
+ * still open: messages of epochs before. The wipe is to run when the new state is durable.
+ */
+export function keepPast(
+  before: MlsGroup,
+  group: MlsGroup,
+): { readonly next: MlsGroup; readonly wipe: Wipe } {
+  const old = stateOf(before);
+  const { keySchedule, secretTree, ratchetTree, groupContext } = old;
+  const { resumptionPsk, senderDataSecret } = keySchedule;
+  const history = new Map(old.historicalReceiverData);
+  const last = { resumptionPsk, secretTree, ratchetTree, senderDataSecret, groupContext };
+  history.set(groupContext.epoch, last);
+  const kept = [...history]
+    .filter(([epoch]) => epoch < group.epoch)
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .slice(-epochsHeld(leavesOf(ratchetTree)));
+  const next: ClientState = { ...stateOf(group), historicalReceiverData: new Map(kept) };
+  return { next: new MlsGroup(next), wipe: wipeEpoch(old, next, []) };
 }
