@@ -10,6 +10,7 @@ import type { ChangeEnd, GroupChange, GroupView, Ledger } from '../cluster/clien
 import type { Dice } from '../cluster/dice.ts';
 import { NodeProcess } from '../cluster/node-process.ts';
 import { readyMs, unhurried } from './company.ts';
+import { parkedText } from './left-over.ts';
 import { Recorder } from './recorder.ts';
 import type { Stage } from './scenario.ts';
 import { Talker, type Room } from './talker.ts';
@@ -44,6 +45,8 @@ export class StormCrowd implements AsyncDisposable {
   readonly recorder: Recorder;
   readonly wishes: Wish[] = [];
   readonly unexpectedEnds: string[] = [];
+  /** What still waits at people that are in at the end, and for what; since `testify`. */
+  readonly leftOver: string[] = [];
   readonly #dice: Dice;
   readonly #directory: string;
   readonly #stop = new AbortController();
@@ -186,6 +189,7 @@ export class StormCrowd implements AsyncDisposable {
       devices: new Map(this.people.map((talker) => [talker.deviceHex(), talker.userId])),
       rooms: new Map([[this.room.idHex, this.room]]),
     };
+    this.#tellLeftOver(present);
     for (const talker of this.people) {
       for (const line of talker.testimony(directory)) {
         // Who was taken out keeps what it could not open for a while; nobody owes it the keys.
@@ -193,6 +197,21 @@ export class StormCrowd implements AsyncDisposable {
       }
     }
     await Promise.all(this.nodes.map((node) => node.kill()));
+  }
+
+  #tellLeftOver(present: ReadonlySet<Talker>): void {
+    const stores = this.people.map((talker) => talker.store());
+    try {
+      for (const [index, talker] of this.people.entries()) {
+        const store = stores[index];
+        const parked = store?.inbox.parked().length ?? 0;
+        if (store === undefined || parked === 0) continue;
+        const where = present.has(talker) ? 'in' : 'out';
+        this.leftOver.push(`${talker.userId} (${where}): ${parkedText(store, stores)}`);
+      }
+    } finally {
+      for (const store of stores) store.close();
+    }
   }
 
   #moversIn(view: GroupView | null | undefined): readonly Talker[] {

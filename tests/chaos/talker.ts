@@ -4,7 +4,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { openStore } from '@quicprochat/client-lib/store';
+import { openStore, type ClientStore } from '@quicprochat/client-lib/store';
 import { signingKeyFromSeed, hex } from '@quicprochat/proto';
 import type { HistoryLine } from '../checkers/index.ts';
 import { ClientProcess } from '../cluster/client-process.ts';
@@ -184,9 +184,14 @@ export class Talker {
     await this.process.close();
   }
 
+  /** To look into once it is closed; to be closed by the caller. */
+  store(): ClientStore {
+    return openStore(this.#storePath, this.#storeKey);
+  }
+
   /** Address of its device (hex), from the closed store. */
   deviceHex(): string {
-    using store = openStore(this.#storePath, this.#storeKey);
+    using store = this.store();
     const seed = store.account.get()?.identitySeed;
     if (seed === undefined) throw new Error(`${this.userId} has no account`);
     return hex(signingKeyFromSeed(seed).publicKey);
@@ -194,7 +199,7 @@ export class Talker {
 
   /** What the closed store holds, as lines of the history, in its own order. */
   testimony({ devices, rooms }: Directory): HistoryLine[] {
-    using store = openStore(this.#storePath, this.#storeKey);
+    using store = this.store();
     const device = this.userId;
     const lines: HistoryLine[] = [];
     const innerIds = new Map<number, string>();

@@ -33,6 +33,7 @@ export const groupStorm: Scenario = {
     });
     const epochs = views[0]?.epoch ?? 0;
     say(`${kills} kills; epoch ${epochs}; ${count(crowd.wishes)}`);
+    for (const line of crowd.leftOver) say(line);
     return [
       {
         name: `${people} people, ${stormSeconds} s, ${kills} kills of nodes`,
