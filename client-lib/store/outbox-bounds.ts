@@ -6,8 +6,11 @@ export const outboxBounds = {
   resendAfterMs: [dayMs, 2 * dayMs],
   /** How long receipts and answers to requests are kept once the node has them (ms). */
   receiptsKeptMs: 3 * dayMs,
-  /** Waits of a copy that was refused for want of a token, until it is tried without (ms); doubled each time. */
-  tokenWaitMinMs: 10 * 60_000,
+  /**
+   * Waits of a copy that was refused for want of a token, until it is tried without (ms); doubled each time. A device
+   * that is online has room again as soon as it has acked; what waits for one that is away takes a try an hour soon.
+   */
+  tokenWaitMinMs: 15_000,
   tokenWaitMaxMs: dayMs,
   /** Copies that wait for a token: of one device, and in all; what is beyond fails as it would without. */
   tokenWaitsPerDevice: 8_192,

@@ -13,7 +13,8 @@ import { inTime, Rig } from './rig.ts';
 import { makeScene, nameOf, targetOf, type Scene } from './scene.ts';
 import type { ScriptedNode } from './scripted-node.ts';
 
-const minuteMs = 60_000;
+const secondMs = 1_000;
+const minuteMs = 60 * secondMs;
 const dayMs = 24 * 60 * minuteMs;
 const token = new Uint8Array(16).fill(7);
 
@@ -54,7 +55,7 @@ describe('copies that are refused for want of a token', () => {
       client.start();
       // What waits for somebody else's token is nothing to wait for here.
       await scene.drain(client);
-      await scene.clock.advance(minuteMs);
+      await scene.clock.advance(5 * secondMs);
       assert.deepEqual(indexes(scene.node), upTo(2));
       assert.equal(scene.node.stored.get(nameOf(1))?.length, 1);
       assert.equal(scene.node.calls.length, 2 + 1 + 1);
@@ -63,10 +64,10 @@ describe('copies that are refused for want of a token', () => {
     await using _client = client;
     client.start();
     await client.online();
-    await scene.clock.advance(minuteMs);
+    await scene.clock.advance(5 * secondMs);
     assert.equal(scene.node.calls.length, 4, 'and are not tried meanwhile');
     store.transaction(() => store.tokens.put(targetOf(0), token, true, scene.clock.now()));
-    await scene.clock.advance(10 * minuteMs);
+    await scene.clock.advance(minuteMs);
     await scene.drain(client);
     assert.deepEqual(indexes(scene.node), upTo(40));
     assert.equal(scene.node.calls.length, 4 + 38);
@@ -88,14 +89,14 @@ describe('copies that are refused for want of a token', () => {
     client.start();
     await scene.drain(client);
     assert.equal(scene.node.calls.length, 1, 'the first one is enough to know');
-    await scene.clock.advance(11 * minuteMs);
+    await scene.clock.advance(20 * secondMs);
     assert.deepEqual(
       scene.node.calls.map(({ token: given }) => given[0]),
       [8, 8],
       'it is tried with what there is',
     );
     take(token);
-    await scene.clock.advance(20 * minuteMs);
+    await scene.clock.advance(minuteMs);
     await scene.drain(client);
     assert.deepEqual(indexes(scene.node), upTo(3));
     await client.close();
@@ -109,11 +110,11 @@ describe('copies that are refused for want of a token', () => {
     await using _client = client;
     const events = client.events();
     client.start();
-    await scene.clock.advance(40 * minuteMs);
-    // At once, and 10 and 30 minutes later; and one copy for somebody else.
+    await scene.clock.advance(minuteMs);
+    // At once, and 15 and 45 seconds later; and one copy for somebody else.
     assert.equal(scene.node.calls.length, 3 + 1);
     scene.bareLeft = 1;
-    await scene.clock.advance(40 * minuteMs);
+    await scene.clock.advance(minuteMs);
     assert.deepEqual(indexes(scene.node), [0], 'the oldest first');
     assert.equal(store.outbox.openCount(), 2);
     // Those that are left are not tried for longer than anything is kept.

@@ -310,8 +310,6 @@ export const mixes: readonly Mix[] = [
   mix('blocked-full', 'the same; inboxes take four rows of strangers, and clients are away', {
     people: 0.15,
     limits: '[limits]\ninbox_stranger_rows = 4',
-    // What comes back is tried after 10, 20, 40 and 80 minutes, and four of a try get in.
-    drainMaxMs: 160 * 60_000,
     events: { cutClient: 4_000, killClient: 8_000 },
     downMs: [500, 30_000],
   }),
