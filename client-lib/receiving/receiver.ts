@@ -313,6 +313,8 @@ export class Receiver {
         if (index === keys.length - 1) throw error;
       }
     }
+    // Of an epoch that this device was in and keeps no keys of: nothing brings them back.
+    if (store.groups.isPassedKey(envelope.keyId)) throw never('EPOCH_GONE');
     throw park('UNKNOWN_KEY', envelope.keyId);
   }
 
@@ -417,9 +419,12 @@ export class Receiver {
   /** After a change of epoch: any row of that group, or with a key unknown until now, may open. */
   retryGroup(groupId: Uint8Array): void {
     const group = Buffer.from(groupId).toString('hex');
+    const { groups } = this.#parts.store;
+    const isKnown = (keyId: Uint8Array): boolean =>
+      groups.envelopeKeys(keyId).length > 0 || groups.isPassedKey(keyId);
     void this.retryParked((row) =>
       row.reason === 'UNKNOWN_KEY'
-        ? this.#parts.store.groups.envelopeKeys(Buffer.from(row.waitsFor, 'hex')).length > 0
+        ? isKnown(Buffer.from(row.waitsFor, 'hex'))
         : row.waitsFor === group,
     ).catch((error: unknown) => {
       // They stay parked, and the next start or change of state tries them again.

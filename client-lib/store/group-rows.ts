@@ -1,6 +1,11 @@
-/** Tables `conversation`, `mls_*` and `envelope_key` of the device store. */
+/** Tables `conversation`, `mls_*`, `envelope_key` and `passed_key` of the device store. */
 import type { Database, Row } from './database.ts';
 import type { ConversationEnd, ConversationRecord, GroupRows } from './store.ts';
+
+export const groupBounds = {
+  /** Ids of envelope keys that are gone; beyond, the oldest are forgotten. */
+  passedKeys: 8192,
+} as const;
 
 function conversationOf(row: Row): ConversationRecord {
   return {
@@ -117,6 +122,17 @@ export function groupRows(db: Database): GroupRows {
     dropEpochsBelow(groupId, epoch) {
       const below = Number(epoch);
       db.run('DELETE FROM mls_past WHERE group_id = ? AND epoch < ?', groupId, below);
+      db.run(
+        `INSERT INTO passed_key (key_id)
+         SELECT key_id FROM envelope_key WHERE group_id = ? AND epoch < ? ORDER BY epoch
+         ON CONFLICT DO NOTHING`,
+        groupId,
+        below,
+      );
+      db.run(
+        'DELETE FROM passed_key WHERE id <= (SELECT max(id) FROM passed_key) - ?',
+        groupBounds.passedKeys,
+      );
       db.run('DELETE FROM envelope_key WHERE group_id = ? AND epoch < ?', groupId, below);
       db.run('DELETE FROM group_head WHERE group_id = ? AND epoch < ?', groupId, below);
     },
@@ -129,6 +145,8 @@ export function groupRows(db: Database): GroupRows {
         key,
       );
     },
+    isPassedKey: (keyId) =>
+      db.get('SELECT 1 FROM passed_key WHERE key_id = ?', keyId) !== undefined,
     envelopeKeys: (keyId) =>
       db.all('SELECT * FROM envelope_key WHERE key_id = ?', keyId).map((row) => ({
         keyId: row.bytes('key_id'),

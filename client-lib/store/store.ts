@@ -194,6 +194,8 @@ export interface GroupRows {
   dropEpochsBelow(groupId: Uint8Array, epoch: bigint): void;
   putEnvelopeKey(key: EnvelopeKey): void;
   envelopeKeys(keyId: Uint8Array): readonly EnvelopeKey[];
+  /** A key of this id went with its epoch. Of so many known as `groupBounds` says. */
+  isPassedKey(keyId: Uint8Array): boolean;
 }
 
 /**
