@@ -102,7 +102,7 @@ export class SimNode {
   get isUp(): boolean {
     return this.#life !== undefined;
   }
-  /** Undefined while it is down or starting. */
+  /** Undefined while it is down, starting or stopping. */
   get running(): QpcNode | undefined {
     return this.#life?.node;
   }
@@ -191,8 +191,13 @@ export class SimNode {
   async stop(): Promise<void> {
     const life = this.#life;
     if (life === undefined) return;
-    await life.node?.stop();
+    const { node } = life;
+    // It may take its time: nobody stops it a second time meanwhile.
+    life.node = undefined;
+    await node?.stop();
     await life.channel.close();
+    // Killed meanwhile: the next life has begun on what was on the disk then.
+    if (this.#life !== life) return;
     this.#image = imageOf(life.path);
     life.process.die();
     this.#life = undefined;
