@@ -53,7 +53,9 @@ export class TestHub {
   readonly #rows: HubRow[] = [];
   readonly #infos = new Map<string, HubInfo>();
   /** Something happens before a device's commit is looked at; an error is the answer. */
-  beforeSubmit: ((from: Uint8Array) => Promise<void>) | undefined;
+  beforeSubmit: ((from: Uint8Array, request: SubmitCommitRequest) => Promise<void>) | undefined;
+  /** The same before a page of a log is answered; what it resolves to is the answer, if anything. */
+  beforeLog: ((request: GroupLogRequest) => Promise<unknown>) | undefined;
   /** Shows nobody its logs, as a hub does that has something to hide. */
   isSilent = false;
 
@@ -100,10 +102,12 @@ export class TestHub {
       case methods.createGroup.id:
         return this.#create(request as CreateGroupRequest);
       case methods.submitCommit.id:
-        await this.beforeSubmit?.(from);
+        await this.beforeSubmit?.(from, request as SubmitCommitRequest);
         return { entry: this.#submit(from, request as SubmitCommitRequest) };
       case methods.groupLog.id: {
         const { group, after, withGroupInfo } = request as GroupLogRequest;
+        const answer = await this.beforeLog?.(request as GroupLogRequest);
+        if (answer !== undefined) return answer;
         if (this.isSilent) return { entries: [], hasMore: false };
         const entries = this.#behind(this.#log(group).entries, after);
         if (!withGroupInfo) return { entries, hasMore: false };

@@ -38,6 +38,7 @@ import type { GroupPull } from './group-pull.ts';
 import type { GroupWalker } from './group-walker.ts';
 import { callSubmit, type SubmitAnswer } from './hub-calls.ts';
 import { isOfEpoch, isTemporary } from './commit-refusals.ts';
+import { commitLimits, HubLanes } from './hub-lanes.ts';
 import type { HubRepair } from './hub-repair.ts';
 import { fetchInvitees, type InvitationParts, type Invitee } from '../contacts/invitation.ts';
 import type { EvidenceExchange } from '../kt/evidence-exchange.ts';
@@ -58,8 +59,6 @@ export const committerLimits = {
   takeoverMs: 30_000,
   /** Answers of a hub that decide nothing before it is asked at rest only: honest ones need as many. */
   rounds: 8,
-  /** Groups that are worked at together. */
-  groups: 8,
   /** Adds in one commit, before its size is looked at. */
   addsPerCommit: 64,
 } as const;
@@ -91,7 +90,8 @@ type Outcome = 'again' | 'idle' | number;
 
 export class Committer {
   readonly #parts: CommitterParts;
-  /** Groups that are worked at, or rest, by id in hex. */
+  readonly #places: HubLanes;
+  /** Groups that are worked at, wait for a place, or rest, by id in hex. */
   readonly #working = new Map<string, Promise<void>>();
   readonly #resting = new Map<string, { cancel(): void }>();
   /** Woken while they were worked at: what was looked at may be old by the time they rest. */
@@ -113,6 +113,7 @@ export class Committer {
 
   constructor(parts: CommitterParts) {
     this.#parts = parts;
+    this.#places = new HubLanes(parts.runtime.clock, commitLimits);
   }
 
   /** What was left over goes on. */
@@ -225,11 +226,11 @@ export class Committer {
       this.#woken.add(key);
       return;
     }
-    if (this.#working.size >= committerLimits.groups) return;
     this.#resting.get(key)?.cancel();
     this.#resting.delete(key);
     const working = this.#run(groupId, key)
       .catch((error: unknown) => {
+        if (!this.#isStarted) return;
         // Nothing can be written: what does not mend itself, the next start tries again.
         this.#parts.runtime.log.error('committing', { error: String(error) });
         this.#restFor(committerLimits.backOffMaxMs, groupId, key);
@@ -237,12 +238,8 @@ export class Committer {
       .finally(() => {
         this.#working.delete(key);
         const isWoken = this.#woken.delete(key);
-        if (!this.#isStarted) return;
-        if (isWoken) this.wake(groupId);
-        // Others may have waited for a place, and this group may have got an intent at the last moment.
-        for (const other of this.#parts.store.groupLog.busyGroups()) {
-          if (!this.#resting.has(hex(other))) this.#work(other);
-        }
+        // It may have got an intent at the last moment.
+        if (this.#isStarted && (isWoken || !this.#resting.has(key))) this.wake(groupId);
       });
     this.#working.set(key, working);
   }
@@ -253,7 +250,9 @@ export class Committer {
       await Promise.resolve();
       if (!this.#isStarted) return;
       this.#woken.delete(key);
-      const outcome = await this.#step(groupId, key);
+      const [hub = ''] = await this.#parts.pull.hubsOf(groupId);
+      const { signal } = this.#stop;
+      const outcome = await this.#places.run(hub, signal, () => this.#step(groupId, key));
       if (!this.#isStarted) return;
       if (outcome === 'again' || this.#woken.has(key)) continue;
       if (outcome === 'idle') return;
@@ -464,6 +463,11 @@ export class Committer {
       walk = whole ?? walk;
     }
     if (walk === undefined || walk.steps.length > 0) {
+      this.#fruitless.delete(key);
+      return 'again';
+    }
+    // A row or the log said what became of it before the hub's answer was here.
+    if (this.#parts.store.groupLog.pending(pending.commitHash) === undefined) {
       this.#fruitless.delete(key);
       return 'again';
     }

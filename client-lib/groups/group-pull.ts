@@ -18,6 +18,7 @@ import type { GroupWalker } from './group-walker.ts';
 import type { Freshness, LogView, Walk } from './group-log.ts';
 import { logBehind } from './hub-calls.ts';
 import { UnknownHubError, type HubKeys } from './hub-keys.ts';
+import type { HubLanes, Turn } from './hub-lanes.ts';
 import type { HubRepair } from './hub-repair.ts';
 import { KeyedWork } from '../keyed-work.ts';
 import type { Caller } from '../link.ts';
@@ -26,8 +27,8 @@ import type { ClientStore } from '../store/store.ts';
 import type { Writer } from '../writer.ts';
 
 export const pullLimits = {
-  /** Groups that are read at once: a hub that does not answer holds up few others. */
-  atOnce: 8,
+  /** All that are wanted: each waits for its turn at its hub, and what waits holds next to nothing. */
+  atOnce: Infinity,
   /** First and longest wait after a failure (ms). */
   backOffMinMs: 1_000,
   backOffMaxMs: 5 * 60_000,
@@ -45,6 +46,7 @@ export interface GroupPullParts {
   readonly contacts: Contacts;
   readonly hubKeys: HubKeys;
   readonly caller: Caller;
+  readonly lanes: HubLanes;
   /** Gives hubs back what they lost. */
   readonly repair: Pick<HubRepair, 'want'>;
 }
@@ -52,6 +54,7 @@ export interface GroupPullParts {
 export class GroupPull {
   readonly #parts: GroupPullParts;
   readonly #reads: KeyedWork<Uint8Array>;
+  #looked: Promise<unknown> = Promise.resolve();
   #allMs: number | undefined;
   #allTimer: { cancel(): void } | undefined;
   readonly #joined = new Map<string, { cancel(): void }>();
@@ -121,43 +124,71 @@ export class GroupPull {
 
   /**
    * The log of a group to its end, applied; what its last page came to. Throws what the hub and look-ups
-   * answer, and what walkLog throws of a hub that lies.
+   * answer, SlowHubError, and what walkLog throws of a hub that lies.
    */
   async pull(
     groupId: Uint8Array,
     signal: AbortSignal = this.#reads.signal,
   ): Promise<Walk | undefined> {
-    const { caller } = this.#parts;
-    const view = await this.view(groupId);
-    if (view === undefined || !view.group.isActive) return undefined;
+    const { lanes } = this.#parts;
     // Each hub has the log; the last one's failure is what counts.
-    const last = view.group.hubs.at(-1);
-    for (const hub of view.group.hubs) {
-      const place = { hub, groupId, after: view.head.hash };
+    const hubs = await this.hubsOf(groupId);
+    for (const hub of hubs) {
       try {
-        let walk: Walk | undefined;
-        // Which siblings an entry rejects may stand on the page before it.
-        let carried: readonly GroupControl[] = [];
-        let newest: number | undefined;
-        for await (const page of logBehind(caller, place, signal)) {
-          for (const { entry } of page) {
-            newest = Math.max(newest ?? 0, parseEntry(entry?.entry).epoch);
-          }
-          const controls = [...carried, ...page];
-          walk = await this.take(groupId, controls, signal);
-          carried = passedOver(controls, walk);
-        }
-        // A hub that does not know the newest entry here shows its log from the start.
-        if (newest !== undefined && newest < view.head.epoch) this.#giveBack(view, hub);
-        // All that is kept was read, and none of it goes on where this device stands.
-        if (walk?.isBeyond === true && walk.steps.length === 0) await this.#lose(groupId);
-        return walk;
+        return await lanes.run(hub, signal, (turn) => this.#pullFrom(hub, groupId, signal, turn));
       } catch (error) {
-        if (hasReason(error, 'UNKNOWN_GROUP')) this.#giveBack(view, hub);
-        if (hub === last || !(error instanceof QpcError)) throw error;
+        if (hub === hubs.at(-1) || !(error instanceof QpcError)) throw error;
       }
     }
     return undefined;
+  }
+
+  /**
+   * Domains that keep the log; none for a group that this device is not in. One group after the other: thousands
+   * are wanted at once, and their states are neither to fill the memory nor the writer's queue.
+   */
+  hubsOf(groupId: Uint8Array): Promise<readonly string[]> {
+    const look = async (): Promise<readonly string[]> => {
+      const { group } = (await this.view(groupId)) ?? {};
+      return group?.isActive === true ? group.hubs : [];
+    };
+    const hubs = this.#looked.then(look, look);
+    this.#looked = hubs;
+    return hubs;
+  }
+
+  async #pullFrom(
+    hub: string,
+    groupId: Uint8Array,
+    signal: AbortSignal,
+    turn: Turn,
+  ): Promise<Walk | undefined> {
+    const view = await this.view(groupId);
+    if (view === undefined || !view.group.isActive) return undefined;
+    const place = { hub, groupId, after: view.head.hash };
+    let walk: Walk | undefined;
+    // Which siblings an entry rejects may stand on the page before it.
+    let carried: readonly GroupControl[] = [];
+    let newest: number | undefined;
+    try {
+      for await (const page of logBehind(this.#parts.caller, place, signal)) {
+        for (const { entry } of page) {
+          newest = Math.max(newest ?? 0, parseEntry(entry?.entry).epoch);
+        }
+        const controls = [...carried, ...page];
+        walk = await this.take(groupId, controls, signal, turn);
+        carried = passedOver(controls, walk);
+        turn.check();
+      }
+    } catch (error) {
+      if (hasReason(error, 'UNKNOWN_GROUP')) this.#giveBack(view, hub);
+      throw error;
+    }
+    // A hub that does not know the newest entry here shows its log from the start.
+    if (newest !== undefined && newest < view.head.epoch) this.#giveBack(view, hub);
+    // All that is kept was read, and none of it goes on where this device stands.
+    if (walk?.isBeyond === true && walk.steps.length === 0) await this.#lose(groupId);
+    return walk;
   }
 
   /** Hubs of three have it from each other. */
@@ -187,6 +218,7 @@ export class GroupPull {
     groupId: Uint8Array,
     controls: readonly GroupControl[],
     signal: AbortSignal = this.#reads.signal,
+    turn?: Turn,
   ): Promise<Walk | undefined> {
     const { writer, walker, hubKeys, caller } = this.#parts;
     let keys: Freshness = 'unasked';
@@ -201,7 +233,7 @@ export class GroupPull {
         if (error instanceof UnknownHubError && !hubKeys.isFresh(error.domain)) {
           await hubKeys.learn(error.domain, caller);
         } else if (error instanceof CredentialError && keys === 'unasked') {
-          keys = (await this.#lookUp(error, signal)) ? 'fresh' : 'unanswered';
+          keys = (await this.#lookUp(error, signal, turn)) ? 'fresh' : 'unanswered';
         } else {
           throw error;
         }
@@ -210,9 +242,11 @@ export class GroupPull {
   }
 
   /** False when a log did not answer. */
-  async #lookUp(error: CredentialError, signal: AbortSignal): Promise<boolean> {
+  async #lookUp(error: CredentialError, signal: AbortSignal, turn?: Turn): Promise<boolean> {
     let isAnswered = true;
     for (const userId of new Set(error.failures.map((failure) => failure.userId))) {
+      // Logs can be as slow as hubs.
+      turn?.check();
       try {
         if (userId !== '') await resolveKeys(this.#parts, userId, signal);
       } catch (failure) {

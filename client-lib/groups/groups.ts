@@ -11,6 +11,7 @@ import { ForkWatch } from './fork-watch.ts';
 import { GroupPull } from './group-pull.ts';
 import { GroupWalker } from './group-walker.ts';
 import { HubKeys } from './hub-keys.ts';
+import { HubLanes } from './hub-lanes.ts';
 import type { InvitationParts } from '../contacts/invitation.ts';
 import { HubRepair } from './hub-repair.ts';
 import type { EvidenceExchange } from '../kt/evidence-exchange.ts';
@@ -83,13 +84,14 @@ export class Groups {
     const onLost = (): void => this.resyncs.wake();
     const walker = new GroupWalker({ ...parts, hubKeys, standings, onLost, onMoved });
     const { domain } = parseUserId(parts.userId);
-    this.repair = new HubRepair({ ...parts, domain });
+    const lanes = new HubLanes(parts.runtime.clock);
+    this.repair = new HubRepair({ ...parts, domain, lanes });
     const { repair } = this;
-    this.pull = new GroupPull({ ...parts, hubKeys, walker, repair });
+    this.pull = new GroupPull({ ...parts, hubKeys, walker, repair, lanes });
     const onJoined = (groupId: Uint8Array): void => this.pull.joined(groupId);
     const onJunk = (groupId: Uint8Array): void => this.pull.want(groupId);
     this.removals = new RemovalWatch({
-      ...{ ...parts, hubKeys, standings, pull: this.pull },
+      ...{ ...parts, hubKeys, standings, lanes, pull: this.pull },
       onMoved: (groupId) => {
         this.pull.want(groupId);
         onMoved(groupId);
@@ -108,7 +110,7 @@ export class Groups {
     });
     const identity = { userId: parts.userId, deviceId: deviceIdOf(parts.rid) };
     this.resyncs = new Resyncs({
-      ...{ ...parts, hubKeys, walker, standings, onMoved, identity },
+      ...{ ...parts, hubKeys, walker, standings, lanes, onMoved, identity },
       pull: this.pull,
       repair,
     });
@@ -153,9 +155,9 @@ export class Groups {
   }
 
   get isIdle(): boolean {
-    const { pull, repair, committer, revocations, removals } = this;
+    const { pull, repair, committer, revocations, removals, standings } = this;
     const isQuiet = pull.isIdle && repair.isIdle && removals.isIdle && revocations.isIdle;
-    return isQuiet && committer.isIdle && this.#asking.size === 0;
+    return isQuiet && standings.isIdle && committer.isIdle && this.#asking.size === 0;
   }
   /** Resolves when nothing is read, asked for or committed; intents may rest. */
   async idle(): Promise<void> {

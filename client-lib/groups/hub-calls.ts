@@ -27,6 +27,8 @@ import type { Caller } from '../link.ts';
 export const hubCallLimits = {
   /** Entries that are read at once: a hub keeps 1 000 of a log. More never comes to an end. */
   entries: 2_048,
+  /** A page, and what a hub keeps beside it, in so long (ms); others wait meanwhile. */
+  pageMs: 10_000,
 } as const;
 
 /** Where a group's log is, and what of it is known: the hash of its newest entry here (32 bytes). */
@@ -110,13 +112,18 @@ function conflictOf(error: unknown): Pick<SubmitAnswer, 'controls' | 'hasMore'> 
   return { controls: entries, hasMore };
 }
 
+function pageOptions(signal: AbortSignal | undefined): RpcOptions {
+  const { pageMs: deadlineMs } = hubCallLimits;
+  return signal === undefined ? { deadlineMs } : { deadlineMs, signal };
+}
+
 /** Pages of the log behind a place. Throws what the hub answers, TransportError for a log without end. */
 export async function* logBehind(
   caller: Caller,
   { hub, groupId: group, after }: LogPlace,
   signal?: AbortSignal,
 ): AsyncGenerator<readonly GroupControl[]> {
-  const options = signal === undefined ? {} : { signal };
+  const options = pageOptions(signal);
   let last = after;
   let count = 0;
   for (;;) {
@@ -139,8 +146,7 @@ export async function callGroupInfo(
   signal?: AbortSignal,
 ): Promise<{ readonly sealed: Uint8Array; readonly entry: Uint8Array; readonly hasMore: boolean }> {
   const request = { hub, group, after, maxEntries: 1, withGroupInfo: true };
-  const options = signal === undefined ? {} : { signal };
-  const answer = await caller.call(methods.groupLog, request, options);
+  const answer = await caller.call(methods.groupLog, request, pageOptions(signal));
   const { groupInfo: sealed, groupInfoEntry: entry, entries } = answer;
   return { sealed, entry, hasMore: entries.length > 0 };
 }

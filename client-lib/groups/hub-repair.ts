@@ -22,6 +22,7 @@ import {
 import { sealJoinState } from './group-info.ts';
 import { controlOf } from './group-walker.ts';
 import { callCreateGroup, callSubmit, logBehind } from './hub-calls.ts';
+import type { HubLanes, Turn } from './hub-lanes.ts';
 import { KeyedWork } from '../keyed-work.ts';
 import type { Caller } from '../link.ts';
 import type { Mls } from '../mls/index.ts';
@@ -29,7 +30,8 @@ import type { ClientStore } from '../store/store.ts';
 import type { Writer } from '../writer.ts';
 
 export const repairLimits = {
-  atOnce: 4,
+  /** All that are wanted: each waits for its turn at its hub. */
+  atOnce: Infinity,
   /** First and longest wait after a failure (ms). */
   backOffMinMs: 2_000,
   backOffMaxMs: 10 * 60_000,
@@ -48,6 +50,7 @@ export interface HubRepairParts {
   readonly writer: Writer;
   readonly mls: Mls;
   readonly caller: Caller;
+  readonly lanes: HubLanes;
   /** Domain of the own node: no other takes a group's beginning from this device. */
   readonly domain: string;
 }
@@ -110,18 +113,18 @@ export class HubRepair {
 
   /** False: to be tried again. */
   async #run(lost: LostPlace, signal: AbortSignal): Promise<boolean> {
-    const { runtime } = this.#parts;
+    const { runtime, lanes } = this.#parts;
     let isDone = true;
     try {
       await runtime.clock.sleep(jitter(runtime.random, repairLimits.spreadMs), signal);
-      await giveBack(this.#parts, lost, signal);
+      await lanes.run(lost.hub, signal, (turn) => giveBack(this.#parts, lost, signal, turn));
     } catch (error) {
       if (signal.aborted) return true;
       const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
       runtime.log.info('a hub that is behind gets nothing back', { reason, error: String(error) });
       // What it lost and this device lacks too, only another member can bring.
       const isUnreached = error instanceof TransportError && error.failure !== 'protocol';
-      isDone = !isUnreached && !hasReason(error, 'HUB_UNAVAILABLE', 'QUOTA');
+      isDone = !isUnreached && !hasReason(error, 'HUB_UNAVAILABLE', 'QUOTA', 'OVERLOADED');
     }
     if (isDone) this.#mark(hex(lost.groupId));
     return isDone;
@@ -145,6 +148,7 @@ async function giveBack(
   parts: HubRepairParts,
   { groupId, hub, head }: LostPlace,
   signal: AbortSignal,
+  turn?: Turn,
 ): Promise<void> {
   const { store, caller, runtime } = parts;
   const known = await newestOf(parts, { groupId, hub, head }, signal);
@@ -163,6 +167,7 @@ async function giveBack(
     const bytes = toBinary(SubmitCommitRequestSchema, create(SubmitCommitRequestSchema, request));
     const { isAccepted } = await callSubmit(caller, bytes, signal);
     if (!isAccepted) return;
+    turn?.check();
   }
   runtime.log.warn('a hub got entries back', { hub, from: known + 1, to: head.epoch });
 }

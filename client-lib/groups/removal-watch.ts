@@ -18,6 +18,7 @@ import { encodeIntent } from './group-intents.ts';
 import type { GroupPull } from './group-pull.ts';
 import { logBehind } from './hub-calls.ts';
 import type { HubKeys } from './hub-keys.ts';
+import type { HubLanes } from './hub-lanes.ts';
 import { KeyedWork } from '../keyed-work.ts';
 import type { Caller } from '../link.ts';
 import type { Mls, MlsGroup } from '../mls/index.ts';
@@ -33,6 +34,7 @@ export interface RemovalWatchParts {
   readonly writer: Writer;
   readonly mls: Mls;
   readonly caller: Caller;
+  readonly lanes: HubLanes;
   readonly hubKeys: Pick<HubKeys, 'of'>;
   readonly pull: Pick<GroupPull, 'view'>;
   readonly standings: Pick<Standings, 'of' | 'suspect'>;
@@ -47,7 +49,7 @@ export class RemovalWatch {
   constructor(parts: RemovalWatchParts) {
     this.#parts = parts;
     this.#work = new KeyedWork({
-      ...{ runtime: parts.runtime, atOnce: 2, backOffMinMs: 1_000, backOffMaxMs: 300_000 },
+      ...{ runtime: parts.runtime, atOnce: 64, backOffMinMs: 1_000, backOffMaxMs: 300_000 },
       run: (groupId, signal) => this.#check(groupId, signal),
     });
   }
@@ -104,23 +106,28 @@ export class RemovalWatch {
 
   /** Always true: the next look has its time. */
   async #check(groupId: Uint8Array, signal: AbortSignal): Promise<boolean> {
-    const { runtime, writer, standings, pull, caller } = this.#parts;
+    const { runtime, writer, standings, pull, caller, lanes } = this.#parts;
     try {
       if (await writer.run((batch) => this.#reinstate(batch, groupId))) return true;
       const view = await pull.view(groupId);
       if (view === undefined || view.group.isActive) return true;
       const { group, head } = view;
       for (const hub of group.hubs) {
-        const place = { hub, groupId, after: head.entry.parent };
-        for await (const page of logBehind(caller, place, signal)) {
-          const isAgainst = page.some(({ entry }) => {
-            const said = this.#verified(entry, group);
-            return said !== undefined && rejects(said, head);
-          });
-          if (!isAgainst) continue;
-          await writer.run(async (batch) => standings.suspect(batch, groupId, head.hash));
-          return true;
-        }
+        const isAgainst = await lanes.run(hub, signal, async (turn) => {
+          const place = { hub, groupId, after: head.entry.parent };
+          for await (const page of logBehind(caller, place, signal)) {
+            const isRejecting = page.some(({ entry }) => {
+              const said = this.#verified(entry, group);
+              return said !== undefined && rejects(said, head);
+            });
+            if (isRejecting) return true;
+            turn.check();
+          }
+          return false;
+        });
+        if (!isAgainst) continue;
+        await writer.run(async (batch) => standings.suspect(batch, groupId, head.hash));
+        return true;
       }
     } catch (error) {
       if (!(error instanceof QpcError)) {

@@ -37,6 +37,7 @@ import type { HubRepair } from './hub-repair.ts';
 import { controlOf, headOf, type GroupWalker } from './group-walker.ts';
 import { callGroupInfo, callSubmit, logBehind, type SubmitAnswer } from './hub-calls.ts';
 import type { HubKeys } from './hub-keys.ts';
+import { HubLanes, laneLimits, type Turn } from './hub-lanes.ts';
 import { askAgain } from './leave-again.ts';
 import { ClosedError, type Caller } from '../link.ts';
 import {
@@ -68,6 +69,8 @@ export const resyncLimits = {
   backOffMaxMs: hourMs,
   /** Longest wait while nobody answers (ms). */
   unreachedMs: 30_000,
+  /** Groups that are tried at once, and those whose hub takes long beside them. */
+  lanes: { ...laneLimits, atOnce: 4, perHub: 1 },
 } as const;
 
 export interface ResyncsParts {
@@ -82,6 +85,7 @@ export interface ResyncsParts {
   readonly hubKeys: HubKeys;
   readonly walker: GroupWalker;
   readonly pull: GroupPull;
+  readonly lanes: HubLanes;
   readonly repair: Pick<HubRepair, 'want'>;
   readonly standings: Pick<Standings, 'cameBack'>;
   readonly identity: Identity;
@@ -101,12 +105,16 @@ export class Resyncs {
   readonly #parts: ResyncsParts;
   #listening: Disposable | undefined;
   #timer: { cancel(): void } | undefined;
-  #running: Promise<void> | undefined;
+  /** Of whole tries; within one each call has its turn among the readings of others. */
+  readonly #tries: HubLanes;
+  /** Groups that are being tried, by id in hex. */
+  readonly #running = new Map<string, Promise<void>>();
   #stop = new AbortController();
   #isStarted = false;
 
   constructor(parts: ResyncsParts) {
     this.#parts = parts;
+    this.#tries = new HubLanes(parts.runtime.clock, resyncLimits.lanes);
   }
 
   /** What was left over goes on. */
@@ -129,46 +137,67 @@ export class Resyncs {
   }
 
   get isIdle(): boolean {
-    return this.#running === undefined;
+    return this.#running.size === 0;
   }
   /** Resolves when nothing is being tried; groups may wait for their time. */
   async idle(): Promise<void> {
-    while (this.#running !== undefined) await this.#running;
+    while (this.#running.size > 0) await Promise.all(this.#running.values());
   }
 
   /** There is another group. */
   wake(): void {
     this.#timer?.cancel();
-    if (!this.#isStarted || this.#running !== undefined) return;
-    const [first] = this.#parts.store.resync.open();
+    if (!this.#isStarted) return;
+    const first = this.#parts.store.resync
+      .open()
+      .find(({ groupId }) => !this.#running.has(hex(groupId)));
     if (first === undefined) return;
     const { clock } = this.#parts.runtime;
     const waitMs = Math.max(0, first.dueMs - clock.now());
     this.#timer = clock.timer(waitMs, () => {
-      this.#running ??= this.run()
-        .catch((error: unknown) => {
-          // Nothing can be written: what does not mend itself, the next start tries again.
-          this.#parts.runtime.log.error('coming back', { error: String(error) });
-        })
-        .finally(() => {
-          this.#running = undefined;
-          this.wake();
-        });
+      this.#startDue();
+      this.wake();
     });
   }
 
-  /** Tries with each group that is due. Fails only where nothing can be written. */
+  /** Tries with each group that is due, until that came to nothing or is done. */
   async run(): Promise<void> {
+    this.#startDue();
+    await this.idle();
+  }
+
+  #startDue(): void {
     const { store, runtime } = this.#parts;
-    for (const { groupId } of store.resync.open()) {
-      // Once more as long as something came of it: what is written down is sent.
+    for (const { groupId, dueMs } of store.resync.open()) {
+      const key = hex(groupId);
+      if (dueMs > runtime.clock.now() || this.#running.has(key)) continue;
+      const running = this.#tryAll(groupId)
+        .catch((error: unknown) => {
+          // Nothing can be written: what does not mend itself, the next start tries again.
+          if (!this.#stop.signal.aborted) {
+            runtime.log.error('coming back', { error: String(error) });
+          }
+        })
+        .finally(() => {
+          this.#running.delete(key);
+          this.wake();
+        });
+      this.#running.set(key, running);
+    }
+  }
+
+  /** Once more as long as something came of it: what is written down is sent. */
+  async #tryAll(groupId: Uint8Array): Promise<void> {
+    const { store, runtime, pull } = this.#parts;
+    const [hub = ''] = await pull.hubsOf(groupId);
+    await this.#tries.run(hub, this.#stop.signal, async () => {
       for (;;) {
         const row = store.resync.get(groupId);
-        if (row === undefined || row.isDone || this.#stop.signal.aborted) break;
-        if (row.dueMs > runtime.clock.now()) break;
+        if (row === undefined || row.isDone || this.#stop.signal.aborted) return;
+        if (row.dueMs > runtime.clock.now()) return;
         await this.#try(row);
       }
-    }
+    });
   }
 
   async #try(row: ResyncRow): Promise<void> {
@@ -251,7 +280,7 @@ export class Resyncs {
 
   /** The end of the log, and what its hub keeps of it. Throws ResyncError, and what the hub answers. */
   async #place(group: MlsGroup, head: ParsedEntry): Promise<JoinPlace> {
-    const { store, caller, repair } = this.#parts;
+    const { store, lanes } = this.#parts;
     const { signal } = this.#stop;
     const { groupId } = group;
     const key = store.resync.joinKey(groupId);
@@ -259,29 +288,44 @@ export class Resyncs {
     let failure: unknown;
     for (const hub of group.hubs) {
       try {
-        let last = controlOf(store.groupLog.head(groupId) ?? noControl).entry;
-        for await (const page of logBehind(caller, { hub, groupId, after: head.hash }, signal)) {
-          last = page.at(-1)?.entry ?? last;
-        }
-        const tip = await this.#verified(last, group);
-        if (tip.epoch < head.epoch && group.hubs.length === 1) repair.want({ groupId, hub, head });
-        if (tip.epoch < head.epoch) throw new ResyncError('HUB_BEHIND', `${hub} lost entries`);
-        const info = await callGroupInfo(caller, { hub, groupId, after: tip.hash }, signal);
-        if (info.sealed.length === 0 || info.hasMore || !sameBytes(info.entry, tip.hash)) {
-          throw new ResyncError('NO_GROUP_INFO', `${hub} has none of the newest entry`);
-        }
-        const { groupInfo, keys, writeKey } = open(info.sealed, key);
-        // Only who was in the epoch knows the secret behind the key that its certified entry names.
-        if (!sameBytes(keys.signing.publicKey, tip.entry.joinCommitPub)) {
-          throw forged('of another entry');
-        }
-        return { groupInfo, keys, writeKey, hub, tip, key };
+        return await lanes.run(hub, signal, (turn) =>
+          this.#placeAt(hub, group, { head, key }, turn),
+        );
       } catch (error) {
         if (!(error instanceof QpcError) || signal.aborted) throw error;
         failure = error;
       }
     }
     throw failure;
+  }
+
+  async #placeAt(
+    hub: string,
+    group: MlsGroup,
+    { head, key }: { readonly head: ParsedEntry; readonly key: Uint8Array },
+    turn: Turn,
+  ): Promise<JoinPlace> {
+    const { store, caller, repair } = this.#parts;
+    const { signal } = this.#stop;
+    const { groupId, hubs } = group;
+    let last = controlOf(store.groupLog.head(groupId) ?? noControl).entry;
+    for await (const page of logBehind(caller, { hub, groupId, after: head.hash }, signal)) {
+      last = page.at(-1)?.entry ?? last;
+      turn.check();
+    }
+    const tip = await this.#verified(last, group);
+    if (tip.epoch < head.epoch && hubs.length === 1) repair.want({ groupId, hub, head });
+    if (tip.epoch < head.epoch) throw new ResyncError('HUB_BEHIND', `${hub} lost entries`);
+    const info = await callGroupInfo(caller, { hub, groupId, after: tip.hash }, signal);
+    if (info.sealed.length === 0 || info.hasMore || !sameBytes(info.entry, tip.hash)) {
+      throw new ResyncError('NO_GROUP_INFO', `${hub} has none of the newest entry`);
+    }
+    const { groupInfo, keys, writeKey } = open(info.sealed, key);
+    // Only who was in the epoch knows the secret behind the key that its certified entry names.
+    if (!sameBytes(keys.signing.publicKey, tip.entry.joinCommitPub)) {
+      throw forged('of another entry');
+    }
+    return { groupInfo, keys, writeKey, hub, tip, key };
   }
 
   /** Throws InvalidArgumentError BAD_SIGNATURE for what the group's hubs did not certify. */

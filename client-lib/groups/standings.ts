@@ -100,6 +100,9 @@ export class Standings {
     await this.idle();
   }
 
+  get isIdle(): boolean {
+    return this.#speaking.size === 0;
+  }
   /** Resolves when nothing is being said. */
   async idle(): Promise<void> {
     while (this.#speaking.size > 0) await Promise.all(this.#speaking);
