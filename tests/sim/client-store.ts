@@ -26,8 +26,6 @@ export interface WatchedParts {
   readonly nameOf: (deviceIdOrRidHex: string) => string;
   /** Own messages by row id; outlives the process, as the rows do. */
   readonly ownMessages: OwnMessages;
-  /** Ids of the envelope keys that it ever had, in hex; outlives the process. */
-  readonly knownKeys: Set<string>;
 }
 
 /** Inner id of a message, and the devices that it was sealed for. */
@@ -39,8 +37,7 @@ export type OwnMessages = Map<
 type Line = (atMs: number) => HistoryLine;
 
 export function watchedStore(parts: WatchedParts): ClientStore {
-  const { inner, process, dies, tell, nowMs, device, user, nameOf, ownMessages, knownKeys, label } =
-    parts;
+  const { inner, process, dies, tell, nowMs, device, user, nameOf, ownMessages, label } = parts;
   let depth = 0;
   /** What the open transaction has done; told when it is durable. */
   let lines: Line[] = [];
@@ -90,7 +87,7 @@ export function watchedStore(parts: WatchedParts): ClientStore {
 
   return {
     ...inner,
-    ...watchedGroups(inner, device, knownKeys, label, (line) => lines.push(line)),
+    ...watchedGroups(inner, device, label, (line) => lines.push(line)),
     transaction(work) {
       if (depth > 0) return inner.transaction(work);
       if (!process.isDead) dies('client:before-commit');

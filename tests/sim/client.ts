@@ -3,7 +3,7 @@
  * store. It dies and comes back with what its file held.
  */
 import { QpcClient, type ClientEvent } from '@quicprochat/client-lib';
-import { openStore, type ClientStore, type ParkedRow } from '@quicprochat/client-lib/store';
+import { openStore, type ClientStore } from '@quicprochat/client-lib/store';
 import { watchedStore, type ClientCrashPoint, type OwnMessages } from './client-store.ts';
 import { imageOf, removeFiles, type FileImage } from './disk.ts';
 import { FaultyTransport } from './network.ts';
@@ -17,8 +17,6 @@ export interface ClientParts {
   /** Domain of its node. */
   readonly home: string;
   readonly storeKey: Uint8Array;
-  /** Ids of envelope keys that it had before the run, in hex. */
-  readonly knownKeys: readonly string[];
 }
 
 interface Life {
@@ -32,7 +30,6 @@ export class SimClient {
   readonly parts: ClientParts;
   readonly clock: ClockError;
   readonly ownMessages: OwnMessages = new Map();
-  readonly #knownKeys: Set<string>;
   readonly #around: Surroundings;
   readonly #nameOf: (deviceIdOrRidHex: string) => string;
   #image: FileImage;
@@ -53,7 +50,6 @@ export class SimClient {
     } = {},
   ) {
     this.parts = parts;
-    this.#knownKeys = new Set(parts.knownKeys);
     this.#image = image;
     this.#around = around;
     this.clock = options.clock ?? { offsetMs: 0, rate: 1 };
@@ -62,9 +58,6 @@ export class SimClient {
 
   get name(): string {
     return this.parts.name;
-  }
-  get knownKeys(): readonly string[] {
-    return [...this.#knownKeys];
   }
   get isUp(): boolean {
     return this.#life !== undefined;
@@ -83,14 +76,9 @@ export class SimClient {
   get path(): string {
     return this.#alive().path;
   }
-  /**
-   * Rows that wait for what may still come. One for a key that was dropped since waits for its sender to
-   * seal it anew, and a day later it is gone. Throws while it is down.
-   */
+  /** Rows that wait for what may still come. Throws while it is down. */
   get parkedRows(): number {
-    const passed = ({ reason, waitsFor }: ParkedRow): boolean =>
-      reason === 'UNKNOWN_KEY' && this.#knownKeys.has(waitsFor);
-    return this.store.inbox.parked().filter((row) => !passed(row)).length;
+    return this.store.inbox.parkedSize('all').rows;
   }
   image(): FileImage {
     return this.#life === undefined ? this.#image : imageOf(this.#life.path);
@@ -143,7 +131,6 @@ export class SimClient {
           user: userId,
           nameOf: this.#nameOf,
           ownMessages: this.ownMessages,
-          knownKeys: this.#knownKeys,
         });
         return store;
       },

@@ -58,7 +58,6 @@ type Tell = (line: (atMs: number) => HistoryLine) => void;
 export function watchedGroups(
   inner: ClientStore,
   device: string,
-  knownKeys: Set<string>,
   label: Labels['label'],
   tell: Tell,
 ): Pick<ClientStore, 'groupLog' | 'groups'> {
@@ -97,10 +96,6 @@ export function watchedGroups(
     },
     groups: {
       ...groups,
-      putEnvelopeKey(key) {
-        groups.putEnvelopeKey(key);
-        knownKeys.add(hex(key.keyId));
-      },
       setEnded(id, ended) {
         groups.setEnded(id, ended);
         const groupId = groups.conversation(id)?.groupId;

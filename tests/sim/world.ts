@@ -136,7 +136,7 @@ export async function makeWorld(): Promise<World> {
   const clients = devices.map(({ name, userId }) => {
     const storeKey = keeper.runtime.random.bytes(32);
     const home = userId.slice(userId.indexOf('@') + 1);
-    return new SimClient({ name, userId, home, storeKey, knownKeys: [] }, new Map(), around);
+    return new SimClient({ name, userId, home, storeKey }, new Map(), around);
   });
   const run = <T>(promise: Promise<T>): Promise<T> => outside.finish(promise, patienceMs);
   try {
@@ -153,8 +153,7 @@ export async function makeWorld(): Promise<World> {
     const described = clients.map((one) => {
       const { identityPub } = one.client.whoami();
       const ridHex = Buffer.from(identityPub).toString('hex');
-      const { knownKeys } = one;
-      return { ...one.parts, knownKeys, ridHex, deviceId: deviceIdOf(identityPub) };
+      return { ...one.parts, ridHex, deviceId: deviceIdOf(identityPub) };
     });
     const missing = clients.filter(
       (one) =>
