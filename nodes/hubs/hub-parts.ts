@@ -119,6 +119,15 @@ export function isRefusal(error: unknown): error is QpcError {
   return error instanceof QpcError && final.has(error.status);
 }
 
+/**
+ * Whether the hub that leads refused a commit for what it is. One that fences leads no longer, and one that does
+ * not know the group has lost its disk: the others know better.
+ */
+export function isVerdict(error: unknown): boolean {
+  const isOfHub = fencedBy(error) !== undefined || hasReason(error, 'UNKNOWN_GROUP');
+  return isRefusal(error) && !isOfHub;
+}
+
 export function unavailable(message: string, cause?: unknown): UnavailableError {
   return new UnavailableError('HUB_UNAVAILABLE', message, { cause });
 }

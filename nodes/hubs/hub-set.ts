@@ -33,7 +33,7 @@ import { GroupLocks } from './group-locks.ts';
 import {
   fencedBy,
   hubLimits,
-  isRefusal,
+  isVerdict,
   keyOf,
   leads,
   ownerOf,
@@ -159,7 +159,7 @@ export class HubSet implements Disposable {
     try {
       return (await peers.submit(leader, request, { fromHub: true, signal })).entry;
     } catch (error) {
-      if (isRefusal(error) && fencedBy(error) === undefined) throw error;
+      if (isVerdict(error)) throw error;
       throw unavailable(`${leader} does not answer as the leader`, error);
     }
   }
@@ -210,7 +210,7 @@ export class HubSet implements Disposable {
         submitted: await peers.submit(leader, submit, { fromHub: true, signal }),
       };
     } catch (error) {
-      if (isRefusal(error) && fencedBy(error) === undefined) throw error;
+      if (isVerdict(error)) throw error;
       return undefined;
     }
   }

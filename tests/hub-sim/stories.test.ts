@@ -141,6 +141,22 @@ suite('a hub of three in simulated time', () => {
     await agree(cluster, newest, green);
   });
 
+  test("a leader that knows the group no more stands in nobody's way", async () => {
+    const { cluster, red, green, blue, first } = await begin();
+    using _ = cluster;
+    // Its backup is older than the group.
+    red.restore();
+    cluster.observer.forget(red);
+    await cluster.finish(red.start());
+    const request = cluster.newCommit(first);
+    await assert.rejects(cluster.finish(setOf(blue).submit(request, member)), unavailable);
+    const taken = await cluster.finish(setOf(green).takeover(takeover(cluster, request), member));
+    assert.equal(taken.leader, greenName);
+    const newest = cluster.observer.accepted.at(-1);
+    assert.ok(newest !== undefined && same(newest.hash, hashOf(request)));
+    await agree(cluster, newest, blue);
+  });
+
   for (const name of [redName, greenName]) {
     test(`${name} dies at every step of a commit, one after the other`, async (context) => {
       let deaths = 0;
