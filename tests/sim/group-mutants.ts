@@ -34,7 +34,7 @@ export const groupMutants: readonly Mutant[] = [
   {
     name: 'leader-alone',
     what: 'a leader of three hubs accepts what nobody else has on disk, and members believe its word',
-    mixes: ['groups-partition', 'groups-kills'],
+    mixes: ['hubs'],
     edits: [
       {
         file: 'nodes/hubs/leader.ts',
@@ -56,7 +56,7 @@ export const groupMutants: readonly Mutant[] = [
   {
     name: 'signed-not-written',
     what: 'a hub signs what the leader brings, and does not write it down',
-    mixes: ['groups-partition', 'groups-kills', 'groups-crash-points'],
+    mixes: ['hubs'],
     edits: [
       {
         file: 'nodes/store/queries/groups-set.ts',
@@ -68,7 +68,7 @@ export const groupMutants: readonly Mutant[] = [
   {
     name: 'takeover-without-fencing',
     what: 'a hub promises a term and forgets it, so the old leader goes on beside the new one',
-    mixes: ['groups-partition', 'groups-kills'],
+    mixes: ['hubs'],
     edits: [
       {
         file: 'nodes/store/queries/groups-set.ts',
@@ -100,7 +100,7 @@ export const groupMutants: readonly Mutant[] = [
   {
     name: 'takeover-keeps-its-own',
     what: 'a hub that takes over goes on with its own log, whatever the others told it',
-    mixes: ['groups-partition', 'groups-kills', 'groups-crash-points'],
+    mixes: ['hubs'],
     edits: [
       {
         file: 'nodes/hubs/takeover.ts',
@@ -133,8 +133,8 @@ export const groupMutants: readonly Mutant[] = [
       },
       {
         file: 'client-lib/groups/group-log.ts',
-        from: '    if (!same(publicKey, entry.entry.nextCommitPub)) return unsigned;\n    const step = { entry, control, ...acceptCommit',
-        to: '    if (publicKey.length === 0) return unsigned;\n    const step = { entry, control, ...acceptCommit',
+        from: 'if (!(await leadsTo(mls, entry, pending))) return unsigned;',
+        to: 'if (entry.epoch < 0) return unsigned;',
       },
     ],
   },
@@ -145,8 +145,8 @@ export const groupMutants: readonly Mutant[] = [
     edits: [
       {
         file: 'client-lib/groups/group-walker.ts',
-        from: 'groupLog.addLost(intentId, nowMs + jitter(random, lostBackOffMs * 2 ** lost));',
-        to: 'groupLog.addLost(intentId, nowMs + 1e9 + jitter(random, lostBackOffMs * 2 ** lost));',
+        from: 'groupLog.addLost(intentId, nowMs + jitter(random, boundMs));',
+        to: 'groupLog.addLost(intentId, nowMs + 1e9 + jitter(random, boundMs));',
       },
     ],
   },

@@ -1,8 +1,9 @@
 /**
  * Proof that the simulator finds what it is for: deliberate bugs, each a small change of the product in a
  * copy of the repository, and the first seed whose run has a violation there and none without the bug.
- *   node tests/sim/mutants.ts [--only NAME] [--seeds A..B] [--operations N] [--dry]
- * Takes some minutes. The list in docs/simulator.md is its output.
+ *   node tests/sim/mutants.ts [--only NAME] [--seeds A..B] [--operations N] [--runs N] [--dry]
+ * Bugs of hubs alone are hunted among three production hubs without clients (tests/hub-sim), in so many runs.
+ * Takes some minutes. The lists in docs/simulator.md are its output.
  */
 import { spawnSync } from 'node:child_process';
 import { rmSync } from 'node:fs';
@@ -14,7 +15,7 @@ import { workMutants } from './work-mutants.ts';
 export interface Mutant {
   readonly name: string;
   readonly what: string;
-  /** Mixes in which it is looked for, the likeliest first. */
+  /** Mixes in which it is looked for, the likeliest first; `hubs` are runs of tests/hub-sim. */
   readonly mixes: readonly string[];
   readonly edits: readonly Edit[];
 }
@@ -196,16 +197,28 @@ export const mutants: readonly Mutant[] = [
   },
 ];
 
-/** The first seed with a violation, and what it was. */
-function hunt(
-  copy: string,
-  seeds: string,
-  mix: string,
-  operations: string,
-): { readonly seed: string; readonly text: string } | undefined {
+/** The mix that is no mix of tests/sim. */
+const hubsAlone = 'hubs';
+
+interface Hunting {
+  readonly seeds: string;
+  readonly operations: string;
+  readonly runs: string;
+}
+
+interface Found {
+  readonly seed: string;
+  readonly text: string;
+}
+
+/** The first seed with a violation, and what it was. `only`: this seed alone. */
+function hunt(copy: string, mix: string, options: Hunting, only?: string): Found | undefined {
+  if (mix === hubsAlone)
+    return huntHubs(copy, only ?? '1', only === undefined ? options.runs : '1');
+  const seeds = only === undefined ? options.seeds : `${only}..${only}`;
   // A re-send in the night would mend what these bugs break.
-  const what = ['--seeds', seeds, '--mix', mix, '--operations', operations, '--nights', '0'];
-  const args = ['tests/sim/main.ts', ...what, '--first'];
+  const what = ['--seeds', seeds, '--mix', mix, '--operations', options.operations];
+  const args = ['tests/sim/main.ts', ...what, '--nights', '0', '--first'];
   const { stdout, stderr } = spawnSync(process.execPath, args, { cwd: copy, encoding: 'utf8' });
   const lines = stdout.split('\n');
   const found = lines.findIndex((line) => line.startsWith('  again: '));
@@ -219,12 +232,22 @@ function hunt(
   return { seed, text: (lines[from + 1] ?? '').trim() };
 }
 
+function huntHubs(copy: string, from: string, runs: string): Found | undefined {
+  const args = ['tests/hub-sim/main.ts', '--seed', from, '--runs', runs, '--first'];
+  const { stdout, stderr } = spawnSync(process.execPath, args, { cwd: copy, encoding: 'utf8' });
+  const [, seed, text = ''] = /^seed (\d+): (.*)$/m.exec(stdout) ?? [];
+  if (seed !== undefined) return { seed, text };
+  if (/; 0 broken$/m.test(stdout)) return undefined;
+  throw new Error(`the run broke: ${stderr.slice(-2_000)}`);
+}
+
 function main(): void {
   const { values } = parseArgs({
     options: {
       only: { type: 'string' },
       seeds: { type: 'string', default: '1..12' },
       operations: { type: 'string', default: '160' },
+      runs: { type: 'string', default: '300' },
       dry: { type: 'boolean', default: false },
     },
   });
@@ -239,7 +262,7 @@ function main(): void {
         if (values.dry) continue;
         let line: string | undefined;
         try {
-          line = findIn(mutant, copy, clean, values.seeds, values.operations);
+          line = findIn(mutant, copy, clean, values);
         } catch (error) {
           console.error(`${mutant.name}: ${String(error)}`);
         }
@@ -255,19 +278,12 @@ function main(): void {
   if (missed > 0) process.exitCode = 1;
 }
 
-function findIn(
-  mutant: Mutant,
-  copy: string,
-  clean: string,
-  seeds: string,
-  operations: string,
-): string | undefined {
+function findIn(mutant: Mutant, copy: string, clean: string, options: Hunting): string | undefined {
   for (const mix of mutant.mixes) {
-    const found = hunt(copy, seeds, mix, operations);
+    const found = hunt(copy, mix, options);
     if (found === undefined) continue;
     const { seed, text } = found;
-    if (hunt(clean, `${seed}..${seed}`, mix, operations) === undefined)
-      return `\`${mix}\` ${seed} | ${text}`;
+    if (hunt(clean, mix, options, seed) === undefined) return `\`${mix}\` ${seed} | ${text}`;
     console.error(`${mutant.name}: seed ${seed} of ${mix} fails without it too`);
   }
   return undefined;
