@@ -1,5 +1,5 @@
 /** What an error on the way to an accepted commit means for the wish that it is for. */
-import { hasReason, QpcError, Status, TransportError } from '@quicprochat/proto';
+import { hasReason, QpcError, Status, TransportError, UnavailableError } from '@quicprochat/proto';
 import { ClosedError } from '../link.ts';
 import { StaleKeysError } from '../sending/sealing.ts';
 
@@ -21,4 +21,10 @@ export function isTemporary(error: unknown): boolean {
     Status.Internal,
     Status.Unauthenticated,
   ].some((passing) => passing === status);
+}
+
+/** As one of several hubs said it: one that lost its disk and knows the group no more has no say, and the next is asked. */
+export function ofOneHub(error: unknown): unknown {
+  if (!hasReason(error, 'UNKNOWN_GROUP')) return error;
+  return new UnavailableError('HUB_UNAVAILABLE', 'one hub forgot the group', { cause: error });
 }

@@ -37,7 +37,7 @@ import { rejectingEntry, type LogView, type Walk } from './group-log.ts';
 import type { GroupPull } from './group-pull.ts';
 import type { GroupWalker } from './group-walker.ts';
 import { callSubmit, type SubmitAnswer } from './hub-calls.ts';
-import { isOfEpoch, isTemporary } from './commit-refusals.ts';
+import { isOfEpoch, isTemporary, ofOneHub } from './commit-refusals.ts';
 import { commitLimits, HubLanes } from './hub-lanes.ts';
 import type { HubRepair } from './hub-repair.ts';
 import { fetchInvitees, type InvitationParts, type Invitee } from '../contacts/invitation.ts';
@@ -502,7 +502,8 @@ export class Committer {
       const answer = await callSubmit(caller, request, signal, { hub, takesOver });
       this.#asked.set(key, { index, sinceMs: Infinity });
       return answer;
-    } catch (error) {
+    } catch (failure) {
+      const error = ofOneHub(failure);
       if (!isTemporary(error)) throw error;
       const since = sinceMs === Infinity ? nowMs : sinceMs;
       this.#asked.set(key, { index: index + 1, sinceMs: since });

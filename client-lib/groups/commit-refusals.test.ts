@@ -1,0 +1,14 @@
+/** A hub that lost its disk refuses nobody's wish where two others know the group. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { ConflictError, NotFoundError } from '@quicprochat/proto';
+import { isTemporary, ofOneHub } from './commit-refusals.ts';
+
+test('one of several hubs that knows the group no more is passed by, and other refusals stand', () => {
+  const unknown = new NotFoundError('UNKNOWN_GROUP', 'this node is not its hub');
+  assert.equal(isTemporary(unknown), false, 'the only hub of a group');
+  assert.equal(isTemporary(ofOneHub(unknown)), true);
+  const other = new ConflictError('NAME_TAKEN', 'there');
+  assert.equal(ofOneHub(other), other);
+  assert.equal(isTemporary(ofOneHub(other)), false);
+});
