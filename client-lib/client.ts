@@ -62,17 +62,8 @@ import type {
   SendState,
   UndecryptableRow,
 } from './store/store.ts';
+import { untilReached } from './sending/progress.ts';
 import { waitingRows, type Waiting } from './receiving/waiting.ts';
-
-const progress: readonly SendState[] = ['accepted', 'relayed', 'delivered', 'read'];
-
-/** True also for a message that will not come further. */
-function hasReached(state: SendState, wanted: Progress): boolean {
-  return (
-    state !== 'sealed' &&
-    (!progress.includes(state) || progress.indexOf(state) >= progress.indexOf(wanted))
-  );
-}
 
 type Exchange = (connection: Connection, credentials: Credentials) => Promise<GrantedSession>;
 
@@ -516,25 +507,9 @@ export class QpcClient implements AsyncDisposable {
     wanted: Progress,
     signal?: AbortSignal,
   ): Promise<SendState> {
-    const { deviceId } = this.whoami();
-    const { messages } = this.#store;
-    const messageId = messages.idOf(conversationId, deviceId, id);
-    // Subscribed first: what happens after the look at the store is not missed.
-    const events = this.#events.subscribe(signal);
-    try {
-      for (;;) {
-        const state = messageId === undefined ? undefined : messages.sendState(messageId);
-        if (state === undefined) {
-          throw new NotFoundError('UNKNOWN_GROUP', 'message: none of this device with this id');
-        }
-        if (hasReached(state, wanted)) return state;
-        const { done } = await events.next();
-        signal?.throwIfAborted();
-        if (done === true) throw new ClosedError();
-      }
-    } finally {
-      await events.return?.();
-    }
+    const messageId = this.#store.messages.idOf(conversationId, this.whoami().deviceId, id);
+    using _ = wanted === 'relayed' ? this.#device?.watchCopies() : undefined;
+    return await untilReached(this.#store, this.#events, messageId, wanted, signal);
   }
 
   /**

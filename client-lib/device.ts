@@ -413,6 +413,11 @@ export class Device {
     this.#fallback?.networkChanged();
   }
 
+  /** Until it is disposed of the node is asked soon whether it passed copies on. */
+  watchCopies(): Disposable {
+    return this.#redelivery.watch();
+  }
+
   /** Disconnects; what is prepared gets written. Idempotent. */
   async stop(): Promise<void> {
     this.disappearing.stop();
@@ -438,10 +443,7 @@ export class Device {
     this.#sync.attach(session);
     this.#logged(this.#channels.follow(session), 'reading channels');
     this.groups.committer.kick();
-    this.#logged(
-      this.#receiver.retryParked(({ reason }) => reason === 'UNKNOWN_HUB'),
-      'parked rows',
-    );
+    this.#logged(this.#receiver.retryDue(), 'parked rows');
     this.#fallback?.follow(session);
     this.#keepPublished(session);
     this.#logged(this.#guardian.watch(session), 'watching the logs');

@@ -41,6 +41,8 @@ export const redeliveryLimits = {
   /** Wait before the node is asked about new copies (ms), half of it random, and between two questions. */
   pollMinMs: minuteMs,
   pollMaxMs: hourMs,
+  /** Before the first question while somebody waits for the answer (ms); then twice as long each time. */
+  watchedMinMs: 250,
   /** Messages in one question. */
   midsPerPoll: 256,
   /** What the node passed on it remembers for 72 hours; who asks later learns nothing (ms). */
@@ -68,6 +70,10 @@ export class Redelivery {
   #isStopped = false;
   /** Copies became due while others are looked at. */
   #isWoken = false;
+  /** How many wait for what the node says. */
+  #watchers = 0;
+  /** Ends the pause before the next question. */
+  #watched = new AbortController();
 
   constructor(parts: RedeliveryParts) {
     this.#parts = parts;
@@ -84,6 +90,17 @@ export class Redelivery {
     if (this.#sweeping === undefined) this.#sweepIn(redeliveryLimits.soonMs);
   }
 
+  /** Until it is disposed of somebody waits for word of copies: the node is asked about them soon. */
+  watch(): Disposable {
+    this.#watchers += 1;
+    this.#watched.abort();
+    return {
+      [Symbol.dispose]: () => {
+        this.#watchers -= 1;
+      },
+    };
+  }
+
   async stop(): Promise<void> {
     this.#isStopped = true;
     this.#timer?.cancel();
@@ -92,23 +109,27 @@ export class Redelivery {
 
   /** Asks the node of this session about copies for other nodes, until the session ends. */
   async follow(session: Session): Promise<void> {
-    const { clock, random, log } = this.#parts.runtime;
-    const { pollMinMs, pollMaxMs } = redeliveryLimits;
+    const { clock, log } = this.#parts.runtime;
+    const { pollMinMs, pollMaxMs, watchedMinMs } = redeliveryLimits;
     let newest = 0;
     let waitMs: number = pollMinMs;
+    let watchedMs: number = watchedMinMs;
     let nextMs = clock.monotonic();
     for (;;) {
-      // Half of it at random: clients that came back together do not ask together.
-      const sleepMs = pollMinMs / 2 + jitter(random, pollMinMs / 2);
-      await clock.sleep(sleepMs, session.signal).catch(() => undefined);
+      const isWatched = await this.#pause(session, watchedMs);
       if (session.signal.aborted) return;
+      if (!isWatched) watchedMs = watchedMinMs;
       const [row] = this.#unrelayed(1);
       if (row === undefined) continue;
-      if (row.id > newest) waitMs = pollMinMs;
-      else if (clock.monotonic() < nextMs) continue;
-      newest = row.id;
-      nextMs = clock.monotonic() + waitMs;
-      waitMs = Math.min(2 * waitMs, pollMaxMs);
+      if (isWatched) {
+        watchedMs = Math.min(2 * watchedMs, pollMinMs);
+      } else {
+        if (row.id > newest) waitMs = pollMinMs;
+        else if (clock.monotonic() < nextMs) continue;
+        newest = row.id;
+        nextMs = clock.monotonic() + waitMs;
+        waitMs = Math.min(2 * waitMs, pollMaxMs);
+      }
       try {
         await this.poll(session);
       } catch (error) {
@@ -116,6 +137,22 @@ export class Redelivery {
         log.debug('the node does not tell of copies', { reason });
       }
     }
+  }
+
+  /** The time until the next question; true when somebody waits for its answer. */
+  async #pause(session: Session, watchedMs: number): Promise<boolean> {
+    const { clock, random } = this.#parts.runtime;
+    const { pollMinMs } = redeliveryLimits;
+    if (this.#watchers === 0) {
+      this.#watched = new AbortController();
+      const signal = AbortSignal.any([session.signal, this.#watched.signal]);
+      // Half of it at random: clients that came back together do not ask together.
+      const sleepMs = pollMinMs / 2 + jitter(random, pollMinMs / 2);
+      await clock.sleep(sleepMs, signal).catch(() => undefined);
+      if (!this.#watched.signal.aborted) return false;
+    }
+    await clock.sleep(watchedMs, session.signal).catch(() => undefined);
+    return true;
   }
 
   /** One question about everything that is not known to be relayed. Throws what the calls throw. */

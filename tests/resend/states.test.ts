@@ -39,3 +39,16 @@ test('a message is accepted, relayed, delivered and read, each when that is so',
   const types = ['accepted', 'relayed', 'delivered', 'read'] as const;
   for (const type of types) assert(told.includes(type), type);
 });
+
+test('who waits for word that a message was passed on need not wait for the sparse question', async () => {
+  await using rig = await Rig.make();
+  const alice = await rig.client('alice@red.example');
+  const bob = await rig.client('bob@blue.example');
+  const id = await alice.client.createConversation({ name: 'states', members: [bob.userId] });
+  await bob.joined();
+  await bob.close();
+  const { id: message } = await alice.client.send(id, 'hello');
+  // The node is asked by itself 30 s after the start at the earliest.
+  const signal = AbortSignal.timeout(25_000);
+  assert.equal(await alice.client.reached(id, message, 'relayed', signal), 'relayed');
+});
