@@ -2,11 +2,11 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { systemRandom } from '@quicprochat/proto';
-import { hasParkingRoom, parkedLimits } from './parked-room.ts';
+import { hasParkingRoom, makeParkingRoom, parkedLimits } from './parked-room.ts';
 import { openMemoryStore } from '../store/index.ts';
 import type { ClientStore, ParkReason } from '../store/store.ts';
 
-const { rows, strangerRows, strangerBytes, keylessRows } = parkedLimits;
+const { rows, strangerRows, strangerBytes, keylessRows, keylessMs } = parkedLimits;
 
 function fill(store: ClientStore, reason: ParkReason, most: number = rows, length = 16): number {
   let count = 0;
@@ -41,5 +41,25 @@ describe('what waits', () => {
     assert.equal(fill(store, 'UNKNOWN_USER', rows, length), strangerBytes / length);
     assert.equal(hasParkingRoom(store.inbox, 'UNKNOWN_GROUP', 1), false);
     assert.equal(hasParkingRoom(store.inbox, 'FUTURE_EPOCH', length), true);
+  });
+
+  test('for a key for more than a day gives way to what came just now, and to nothing else', () => {
+    const store = openMemoryStore();
+    const { inbox } = store;
+    fill(store, 'UNKNOWN_KEY', 1);
+    fill(store, 'UNKNOWN_USER', 1);
+    fill(store, 'UNKNOWN_KEY');
+    const [first, , second] = inbox.parked();
+    const at = (reason: ParkReason, nowMs: number) =>
+      store.transaction(() => makeParkingRoom(inbox, reason, 16, nowMs));
+    assert.deepEqual(at('UNKNOWN_KEY', keylessMs), { isRoom: false, gaveWay: [] });
+    fill(store, 'UNKNOWN_HUB');
+    assert.deepEqual(at('UNKNOWN_HUB', keylessMs + 1), { isRoom: false, gaveWay: [] });
+    assert.deepEqual(at('UNKNOWN_KEY', keylessMs + 1), { isRoom: true, gaveWay: [first] });
+    // Its place is free now, and no other row goes for it.
+    assert.deepEqual(at('UNKNOWN_KEY', keylessMs + 1), { isRoom: true, gaveWay: [] });
+    assert.equal(inbox.oldestParked('UNKNOWN_KEY')?.id, second?.id);
+    assert.equal(inbox.parkedFor(['UNKNOWN_KEY']).rows, keylessRows - 1);
+    assert.equal(inbox.parkedFor(['UNKNOWN_USER', 'UNKNOWN_HUB']).rows, strangerRows);
   });
 });

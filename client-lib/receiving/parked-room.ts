@@ -3,7 +3,7 @@
  * for a group, a person or a hub that this device has never heard of, and what is under a key that nobody has: such
  * rows have a share each, so that however many come, those of the own groups find room.
  */
-import type { InboxRows, ParkReason } from '../store/store.ts';
+import type { InboxRows, ParkedRow, ParkReason } from '../store/store.ts';
 
 const mib = 1024 * 1024;
 
@@ -17,6 +17,8 @@ export const parkedLimits = {
   /** The same for those under an unknown key: of the own groups as well, until their log was read. */
   keylessRows: 2048,
   keylessBytes: 32 * mib,
+  /** When their share is full, those that waited this long (ms) for a key give way. */
+  keylessMs: 24 * 3600 * 1000,
 } as const;
 
 interface Share {
@@ -53,4 +55,27 @@ export function hasParkingRoom(
     fits(inbox.parkedSize('all'), parkedLimits) &&
     (share === undefined || fits(inbox.parkedFor(share.reasons), share))
   );
+}
+
+/**
+ * The same, after what waits under an unknown key for more than a day made room for another such row: most likely
+ * nothing brings its key any more, and logs bring those of rows that came just now. Part of a transaction; what gave
+ * way, to be recorded.
+ */
+export function makeParkingRoom(
+  inbox: Pick<InboxRows, 'parkedSize' | 'parkedFor' | 'oldestParked' | 'unpark'>,
+  reason: ParkReason,
+  length: number,
+  nowMs: number,
+): { readonly isRoom: boolean; readonly gaveWay: readonly ParkedRow[] } {
+  const gaveWay: ParkedRow[] = [];
+  while (!hasParkingRoom(inbox, reason, length)) {
+    const oldest = reason === 'UNKNOWN_KEY' ? inbox.oldestParked(reason) : undefined;
+    if (oldest === undefined || nowMs - oldest.parkedMs <= parkedLimits.keylessMs) {
+      return { isRoom: false, gaveWay };
+    }
+    inbox.unpark(oldest.id);
+    gaveWay.push(oldest);
+  }
+  return { isRoom: true, gaveWay };
 }

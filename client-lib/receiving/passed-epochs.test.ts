@@ -4,12 +4,15 @@ import { test } from 'node:test';
 import { hex, systemRandom as random } from '@quicprochat/proto';
 import { sealChannel } from '../crypto/envelope.ts';
 import { Housekeeping } from '../housekeeping.ts';
+import { receiverLimits } from './receiver.ts';
 import { xwingSuite } from '../mls/index.ts';
 import { pastEpochLimits } from '../mls/past-epochs.ts';
 import { groupBounds } from '../store/group-rows.ts';
 import { openMemoryStore } from '../store/index.ts';
 import { company } from '../test-company.ts';
 import { exchange, testStoreId } from '../test-devices.ts';
+
+const hourMs = 3_600_000;
 
 test('a row of an epoch that is kept no more is told as such, one under an unknown key waits', async () => {
   const { clock, alice, bob, carol, id } = await company([xwingSuite]);
@@ -34,6 +37,14 @@ test('a row of an epoch that is kept no more is told as such, one under an unkno
     carol.store.inbox.parked().map(({ reason }) => reason),
     ['UNKNOWN_KEY'],
   );
+  // For as long as a Welcome lives, also where the device is never started anew.
+  clock.advance(receiverLimits.parkedMs - hourMs);
+  await carol.receiver.retryDue();
+  assert.equal(carol.store.inbox.parked().length, 1);
+  clock.advance(2 * hourMs);
+  await carol.receiver.retryDue();
+  assert.deepEqual(carol.store.inbox.parked(), []);
+  assert.equal(carol.store.inbox.undecryptable().at(-1)?.reason, 'EXPIRED_UNKNOWN_KEY');
 });
 
 test('of the keys that are gone the newest are known', () => {

@@ -28,7 +28,7 @@ import type { Holes } from './holes.ts';
 import type { ClientEvent } from '../events.ts';
 import { inspectMessage, MlsError, type Mls, type Processed } from '../mls/index.ts';
 import { takeNotice } from '../sending/notices.ts';
-import { hasParkingRoom } from './parked-room.ts';
+import { makeParkingRoom } from './parked-room.ts';
 import type { Resender } from '../sending/resender.ts';
 import { markOf, never, park, Unopened, verdictOf, type Verdict } from './row-verdict.ts';
 import {
@@ -238,6 +238,12 @@ export class Receiver {
     }
   }
 
+  /** At a session: records of hubs can be asked for again, and what waited too long goes. */
+  retryDue(): Promise<void> {
+    const nowMs = this.#parts.runtime.clock.now();
+    return this.retryParked((row) => row.reason === 'UNKNOWN_HUB' || isOver(row, nowMs));
+  }
+
   /** Gives up on rows that wait for these users. */
   async refuseUsers(userIds: readonly string[], reason: string): Promise<void> {
     const { store, writer } = this.#parts;
@@ -376,7 +382,7 @@ export class Receiver {
       this.#never(row, verdict.reason, batch);
     } else if (parked === undefined) {
       this.#park(row, verdict.reason, verdict.waitsFor, batch);
-    } else if (runtime.clock.now() - parked.parkedMs > receiverLimits.parkedMs) {
+    } else if (isOver(parked, runtime.clock.now())) {
       unpark();
       this.#never(row, `EXPIRED_${verdict.reason}`, batch);
     } else {
@@ -388,14 +394,21 @@ export class Receiver {
   #park(row: InboxRow, reason: ParkReason, waitsFor: string, batch: Batch): void {
     const { store } = this.#parts;
     let isParked = false;
+    let gaveWay: readonly ParkedRow[] = [];
     // Judged where it is written: earlier rows of this transaction count too.
     batch.write(() => {
-      isParked = hasParkingRoom(store.inbox, reason, row.payload.length);
-      if (isParked) store.inbox.park(row, reason, waitsFor, batch.nowMs);
-      else this.#record(row, 'TOO_MANY_PARKED', batch.nowMs);
+      const { nowMs } = batch;
+      const room = makeParkingRoom(store.inbox, reason, row.payload.length, nowMs);
+      ({ isRoom: isParked, gaveWay } = room);
+      for (const old of gaveWay) this.#record(old, `EXPIRED_${old.reason}`, nowMs);
+      if (isParked) store.inbox.park(row, reason, waitsFor, nowMs);
+      else this.#record(row, 'TOO_MANY_PARKED', nowMs);
     });
     batch.after(() => {
       const { mid } = row;
+      for (const old of gaveWay) {
+        this.#emit({ type: 'undecryptable', reason: `EXPIRED_${old.reason}`, mid: old.mid });
+      }
       if (isParked) this.#emit({ type: 'parked', reason, mid });
       else this.#emit({ type: 'undecryptable', reason: 'TOO_MANY_PARKED', mid });
       if (isParked) this.#parts.onWaits(reason, waitsFor);
@@ -435,6 +448,10 @@ export class Receiver {
   #emit(event: ClientEvent): void {
     this.#parts.events.emit(event);
   }
+}
+
+function isOver({ parkedMs }: ParkedRow, nowMs: number): boolean {
+  return nowMs - parkedMs > receiverLimits.parkedMs;
 }
 
 /** True for the row after the cursor, false for an older one. */

@@ -94,6 +94,10 @@ export function inboxRows(db: Database): InboxRows {
     },
     hasParked: (reason) =>
       db.get('SELECT 1 FROM parked WHERE reason = ? LIMIT 1', reason) !== undefined,
+    oldestParked(reason) {
+      const row = db.get('SELECT * FROM parked WHERE reason = ? ORDER BY id LIMIT 1', reason);
+      return row === undefined ? undefined : parkedOf(row);
+    },
     isParked: (id) => db.get('SELECT 1 FROM parked WHERE id = ?', id) !== undefined,
     unpark(id) {
       db.run('DELETE FROM parked WHERE id = ?', id);

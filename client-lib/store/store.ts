@@ -338,6 +338,8 @@ export interface InboxRows {
   parked(): readonly ParkedRow[];
   /** Whether a row waits for this reason. */
   hasParked(reason: ParkReason): boolean;
+  /** Of the rows that wait for this reason the one that waits longest. */
+  oldestParked(reason: ParkReason): ParkedRow | undefined;
   /**
    * Number of parked rows, and bytes of their payloads: of all, or of those that no node or
    * a mailbox brought.
