@@ -6,7 +6,7 @@
 import { networkInterfaces } from 'node:os';
 import { noise } from '@chainsafe/libp2p-noise';
 import { yamux } from '@chainsafe/libp2p-yamux';
-import { circuitRelayServer, type CircuitRelayService } from '@libp2p/circuit-relay-v2';
+import { circuitRelayServer } from '@libp2p/circuit-relay-v2';
 import { privateKeyFromRaw } from '@libp2p/crypto/keys';
 import { identify } from '@libp2p/identify';
 import type { Connection, ConnectionGater, Libp2p, PeerId } from '@libp2p/interface';
@@ -22,6 +22,7 @@ import { LanDiscovery } from './libp2p-mdns.ts';
 import { byteStream, transportError } from './libp2p-stream.ts';
 import { RelayClient } from './libp2p-relay.ts';
 import type { PeerIdText } from './peer-id.ts';
+import { PeerMemory } from './peer-memory.ts';
 import { formatSwarmAddress, parseSwarmAddress, type SwarmAddress } from './swarm-address.ts';
 import type { SwarmKey } from './swarm-key.ts';
 
@@ -134,7 +135,6 @@ export async function createHost(options: HostOptions): Promise<Host> {
       ],
       connectionEncrypters: [noise()],
       streamMuxers: [yamux()],
-      peerDiscovery: lan === undefined ? [] : [lan.factory(() => parts.host?.addresses() ?? [])],
       connectionGater: gater(options, limits, relays, () => parts.libp2p),
       connectionManager: {
         maxConnections: limits.connections,
@@ -152,6 +152,8 @@ export async function createHost(options: HostOptions): Promise<Host> {
           return {};
         },
         ...(options.gossip === undefined ? {} : { gossip: options.gossip.factory() }),
+        // Not as peerDiscovery: libp2p would remember every peer id that anybody in the network names.
+        ...(lan === undefined ? {} : { lan: lan.factory(() => parts.host?.addresses() ?? []) }),
         ...(relayServer === undefined
           ? {}
           : {
@@ -204,7 +206,9 @@ function gater(
     denyInboundRelayedConnection: (relay) => !relays.isAsked(relay.toString()),
     denyInboundRelayReservation: async (peer) => {
       if (relayServer === undefined) return true;
-      return !(await relayServer.mayReserve(peer.toString()));
+      if (!(await relayServer.mayReserve(peer.toString()))) return true;
+      // It may have left while that was asked: nobody would end its place.
+      return (libp2p()?.getConnections(peer).length ?? 0) === 0;
     },
     denyOutboundRelayedConnection: (source) => {
       const perMinute = relayServer?.connectsPerPeerPerMinute ?? 0;
@@ -231,6 +235,7 @@ class Libp2pHost implements Host {
   readonly #relays: RelayClient;
   readonly #listen: readonly string[];
   readonly #lan: LanDiscovery | undefined;
+  readonly #memory: PeerMemory;
   readonly #runtime: Runtime;
   readonly #limits: HostLimits;
   readonly #waiting: (() => void)[] = [];
@@ -247,20 +252,10 @@ class Libp2pHost implements Host {
     this.#relays = parts.relays;
     this.#listen = parts.listen;
     this.#lan = parts.lan;
+    this.#memory = new PeerMemory(parts.libp2p, runtime.log);
     this.#runtime = runtime;
     this.#limits = limits;
-    this.#libp2p.addEventListener('peer:disconnect', ({ detail }) => this.#forget(detail));
     this.#planSweep();
-  }
-
-  /** What libp2p keeps of peers that are gone would grow with everybody who was ever here. */
-  #forget(peer: PeerId): void {
-    // The circuit relay keeps a place for an hour, and 500 who came and went have them all. It ends by its
-    // signal and not by the map: that of a place that was only deleted would end the next one.
-    this.#given?.get(peer)?.signal.reset(0);
-    this.#libp2p.peerStore.delete(peer).catch((error: unknown) => {
-      this.#runtime.log.debug('peer not forgotten', { error: String(error) });
-    });
   }
 
   async dial(address: string, signal: AbortSignal): Promise<HostConnection> {
@@ -380,6 +375,7 @@ class Libp2pHost implements Host {
         if (this.#unused.has(connection.id)) void wrap(connection).close();
       }
       this.#unused = new Set(unused.map(({ id }) => id));
+      void this.#memory.sweep();
       this.#planSweep();
     });
   }
@@ -387,18 +383,15 @@ class Libp2pHost implements Host {
   #isHeld(peer: PeerId): boolean {
     const peerId = peer.toString();
     return (
-      this.#kept.has(peerId) || this.#relays.isReserved(peerId) || this.#given?.has(peer) === true
+      this.#kept.has(peerId) ||
+      this.#relays.isReserved(peerId) ||
+      this.#memory.places?.has(peer) === true
     );
-  }
-
-  /** Reservations that this swarm gave, as a relay. */
-  get #given(): CircuitRelayService['reservations'] | undefined {
-    return (this.#libp2p.services as { readonly relay?: CircuitRelayService }).relay?.reservations;
   }
 
   counts(): { readonly connections: number; readonly reservations: number } {
     const { length } = this.#libp2p.getConnections();
-    return { connections: length, reservations: this.#given?.size ?? 0 };
+    return { connections: length, reservations: this.#memory.places?.size ?? 0 };
   }
 
   async reserve(relay: PeerIdText): Promise<void> {
