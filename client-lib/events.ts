@@ -11,6 +11,8 @@ export type LinkState =
   | 'stopped'
   | 'connecting'
   | 'online'
+  /** The node owes an answer for longer than it usually takes: slow, or gone. The session stands until one is sure. */
+  | 'silent'
   /** Waiting before the next attempt. */
   | 'offline'
   /** The node does not know this device's session: log in again. No more attempts until then. */

@@ -15,6 +15,7 @@ import {
   TransportError,
   UnauthenticatedError,
   type Method,
+  type Clock,
   type RpcOptions,
   type Runtime,
 } from '@quicprochat/proto';
@@ -27,6 +28,7 @@ import {
   type Transport,
 } from '@quicprochat/proto/transport';
 import type { EventBus, LinkState } from './events.ts';
+import { Patience } from './patience.ts';
 
 type DescMessage = Method['request'];
 
@@ -39,8 +41,8 @@ export const linkLimits = {
   /** Silence after which the node is probed (ms): with calls in flight, and without. */
   probeBusyMs: 1_500,
   probeIdleMs: 10_000,
-  /** Time a probe may take before the connection counts as dead (ms). */
-  probeDeadlineMs: 3_000,
+  /** Time that a probe may take, beyond what makes the node silent, before the connection counts as dead (ms). */
+  probeGraceMs: 1_000,
 } as const;
 
 /** The client was closed: nothing that waits for the node will come. */
@@ -129,8 +131,11 @@ export interface LinkParts extends DialParts {
 /** Keeps one session alive from `start` to `stop`. */
 export class Link implements Caller {
   readonly #parts: LinkParts;
+  readonly #patience: Patience;
   #state: LinkState = 'stopped';
   #session: Session | undefined;
+  /** The last session ended because the node was silent. */
+  #lost: Silence | undefined;
   #stop: AbortController | undefined;
   #running: Promise<void> = Promise.resolve();
   #waiting = new Set<() => void>();
@@ -138,6 +143,7 @@ export class Link implements Caller {
 
   constructor(parts: LinkParts) {
     this.#parts = parts;
+    this.#patience = new Patience(parts.runtime.clock);
   }
 
   get state(): LinkState {
@@ -236,9 +242,15 @@ export class Link implements Caller {
       throw sessionExpired();
     }
     const life = new AbortController();
-    const session = new LiveSession(this.#parts.runtime, connection, hello, life.signal, () =>
-      this.expire(),
-    );
+    const session = new LiveSession({
+      ...{ connection, hello, signal: life.signal, patience: this.#patience },
+      runtime: this.#parts.runtime,
+      onExpired: () => this.expire(),
+      onSilent: (isSilent) => {
+        if (this.#session !== session) return;
+        this.#enter(isSilent ? 'silent' : 'online', isSilent ? 'SILENT' : undefined);
+      },
+    });
     const onStop = (): void => session.end('client stops');
     stop.addEventListener('abort', onStop);
     if (stop.aborted) onStop();
@@ -247,11 +259,26 @@ export class Link implements Caller {
       this.#session = session;
       this.#enter('online', undefined);
       session.watch();
+      void this.#judge(session);
       await connection.closed;
     } finally {
       stop.removeEventListener('abort', onStop);
+      this.#lost = session.lost;
       this.#session = undefined;
       life.abort(new TransportError('closed', 'link: the connection ended'));
+    }
+  }
+
+  /** Was the node slow, or dead, when it was last given up? One that runs since before that was slow. Never fails. */
+  async #judge(session: Session): Promise<void> {
+    const lost = this.#lost;
+    if (lost === undefined) return;
+    try {
+      const { uptimeMs } = await session.call(methods.health, {});
+      const awayMs = this.#parts.runtime.clock.monotonic() - lost.heardMs;
+      if (uptimeMs > awayMs) this.#patience.answered(lost.waitedMs);
+    } catch (error) {
+      this.#parts.runtime.log.debug('health', { error: String(error) });
     }
   }
 
@@ -275,33 +302,56 @@ export class Link implements Caller {
   }
 }
 
+/** Why a session was given up: nothing was heard since then (monotonic ms), and a probe waited for so long. */
+interface Silence {
+  readonly heardMs: number;
+  readonly waitedMs: number;
+}
+
+interface LiveParts extends Pick<Session, 'connection' | 'hello' | 'signal'> {
+  readonly runtime: Runtime;
+  readonly patience: Patience;
+  readonly onExpired: () => void;
+  /** The node owes an answer for longer than usual, or was heard again. */
+  readonly onSilent: (isSilent: boolean) => void;
+}
+
 /** A session that notices a node that is gone without a word, long before the idle time-out. */
 class LiveSession implements Session {
   readonly connection: Connection;
   readonly hello: HelloResponse;
   readonly signal: AbortSignal;
-  readonly #runtime: Runtime;
-  readonly #onExpired: () => void;
+  readonly #parts: LiveParts;
+  readonly #clock: Clock;
   #heardMs: number;
+  /** When the probe left that nothing was heard since (monotonic ms). */
+  #probeMs: number | undefined;
+  #isSilent = false;
+  #lost: Silence | undefined;
   #inFlight = 0;
 
-  constructor(
-    runtime: Runtime,
-    connection: Connection,
-    hello: HelloResponse,
-    signal: AbortSignal,
-    onExpired: () => void,
-  ) {
-    this.#runtime = runtime;
+  constructor(parts: LiveParts) {
+    const { connection, hello, signal, runtime } = parts;
+    this.#parts = parts;
+    this.#clock = runtime.clock;
     this.connection = connection;
     this.hello = hello;
     this.signal = signal;
-    this.#onExpired = onExpired;
-    this.#heardMs = runtime.clock.monotonic();
+    this.#heardMs = this.#clock.monotonic();
+  }
+
+  /** Set where the silence of the node ended it. */
+  get lost(): Silence | undefined {
+    return this.#lost;
   }
 
   heard(): void {
-    this.#heardMs = this.#runtime.clock.monotonic();
+    this.#heardMs = this.#clock.monotonic();
+    if (this.#probeMs !== undefined) this.#parts.patience.answered(this.#heardMs - this.#probeMs);
+    this.#probeMs = undefined;
+    if (!this.#isSilent) return;
+    this.#isSilent = false;
+    this.#parts.onSilent(false);
   }
 
   end(reason: string): void {
@@ -324,7 +374,7 @@ class LiveSession implements Session {
       return response;
     } catch (error) {
       if (!(error instanceof TransportError)) this.heard();
-      if (hasReason(error, 'NOT_LOGGED_IN')) this.#onExpired();
+      if (hasReason(error, 'NOT_LOGGED_IN')) this.#parts.onExpired();
       throw error;
     } finally {
       this.#inFlight -= 1;
@@ -333,21 +383,36 @@ class LiveSession implements Session {
 
   /** Probes a silent node until the session ends; a probe without answer ends it. */
   watch(): void {
-    const { clock } = this.#runtime;
     if (this.signal.aborted) return;
-    clock.timer(linkLimits.probeBusyMs / 2, () => {
-      const silentMs = clock.monotonic() - this.#heardMs;
+    this.#clock.timer(linkLimits.probeBusyMs / 2, () => {
+      const silentMs = this.#clock.monotonic() - this.#heardMs;
       const patienceMs = this.#inFlight > 0 ? linkLimits.probeBusyMs : linkLimits.probeIdleMs;
       if (this.signal.aborted || silentMs < patienceMs) return this.watch();
-      const heardMs = this.#heardMs;
-      const goOn = (): void => {
-        // Any other answer or push meanwhile is a sign of life too, and so is an error answer.
-        if (this.#heardMs === heardMs) this.end('the node is silent');
-        else this.watch();
-      };
-      this.call(methods.health, {}, { deadlineMs: linkLimits.probeDeadlineMs }).then(goOn, goOn);
+      this.#probe();
       return undefined;
     });
+  }
+
+  #probe(): void {
+    const heardMs = this.#heardMs;
+    const silentMs = this.#parts.patience.ms;
+    const deadlineMs = silentMs + linkLimits.probeGraceMs;
+    this.#probeMs = this.#clock.monotonic();
+    // Any other answer or push meanwhile is a sign of life too, and so is an error answer.
+    const isStill = (): boolean => this.#heardMs === heardMs && !this.signal.aborted;
+    const silence = this.#clock.timer(silentMs, () => {
+      if (!isStill()) return;
+      this.#isSilent = true;
+      this.#parts.onSilent(true);
+    });
+    const goOn = (): void => {
+      silence.cancel();
+      if (!isStill()) return this.watch();
+      this.#lost = { heardMs, waitedMs: deadlineMs };
+      this.end('the node is silent');
+      return undefined;
+    };
+    this.call(methods.health, {}, { deadlineMs }).then(goOn, goOn);
   }
 }
 

@@ -16,8 +16,8 @@ import { OwnNode } from './own-node.ts';
 export const ladderLimits = {
   /** Devices that are served at the same time. */
   targetsInParallel: 32,
-  /** An OK of a recipient's node is waited for so long (ms); then its devices are tried beside it. */
-  guestMs: 3_000,
+  /** An OK of another node is waited for so long (ms); then other ways are tried beside it. */
+  guestMs: 1_000,
   /** A way that failed is tried again after this time and at most half of it more (ms). */
   retryMs: 30_000,
   /** How long a domain counts as away after the own node last said so (ms). */
@@ -70,14 +70,22 @@ export class Ladder {
   readonly #working = new Set<Promise<void>>();
   /** Rows above it were not looked at. */
   #seenId = 0;
+  /** The same, of those that are looked at while the own node is in doubt. */
+  #doubtedId = 0;
 
   constructor(parts: LadderParts) {
     this.#parts = parts;
     const { events, runtime } = parts;
-    this.#ownNode = new OwnNode(runtime.clock, events, (isAway) => {
-      events.emit({ type: 'ownNode', isAway });
-      this.#seenId = 0;
-      this.kick();
+    this.#ownNode = new OwnNode(runtime.clock, events, {
+      onAway: (isAway) => {
+        events.emit({ type: 'ownNode', isAway });
+        this.#seenId = 0;
+        this.kick();
+      },
+      onDoubt: () => {
+        this.#doubtedId = 0;
+        this.kick();
+      },
     });
   }
 
@@ -143,16 +151,24 @@ export class Ladder {
   }
 
   #look(): void {
+    const { isAway, isDoubtful } = this.#ownNode;
+    const { outbox } = this.#parts.store;
     // What was accepted before counts too: it may lie in a node that is away.
-    if (!this.#ownNode.isAway && this.#awayUntil.size === 0) return;
-    const { targets, newestId } = this.#parts.store.outbox.undeliveredTargets(this.#seenId);
-    this.#seenId = newestId;
+    if (isAway || this.#awayUntil.size > 0) {
+      const { targets, newestId } = outbox.undeliveredTargets(this.#seenId);
+      this.#seenId = newestId;
+      for (const { target, domain } of targets) this.#wanted.set(target, domain);
+    }
+    if (isAway || !isDoubtful) return;
+    // It may only be slow: nothing but what waits for its word is worth another way.
+    const { targets, newestId } = outbox.undeliveredTargets(this.#doubtedId, 'sealed');
+    this.#doubtedId = newestId;
     for (const { target, domain } of targets) this.#wanted.set(target, domain);
   }
 
   #isWanted(domain: string): boolean {
     if (this.#ended.signal.aborted) return false;
-    if (this.#ownNode.isAway) return true;
+    if (this.#ownNode.isDoubtful) return true;
     const untilMs = this.#awayUntil.get(domain);
     if (untilMs === undefined) return false;
     if (untilMs > this.#nowMs()) return true;
@@ -176,55 +192,59 @@ export class Ladder {
     }
   }
 
-  /** Brings a device what it has not, by the best way that works. Never fails. */
+  /** Brings a device what it has not, by the best ways that work. Never fails. */
   async #serve(target: string, domain: string): Promise<void> {
-    const { log } = this.#parts.runtime;
     // Asked for inside of a transaction, maybe: what is written down here must not be part of it.
     await Promise.resolve();
-    try {
-      for (const rung of this.#rungs(target, domain)) {
-        const isThrough = await this.#climb(rung, target, domain);
-        if (isThrough && rung.mailbox === undefined) return;
-      }
-    } catch (error) {
-      log.error('ladder', { error: String(error) });
-    }
+    const { node, others } = this.#rungs(target, domain);
+    if (node !== undefined && (await this.#climb(node, target, domain))) return;
+    const isThrough = await Promise.all(
+      others.map(async (rung) => {
+        const isAtItsEnd = await this.#climb(rung, target, domain);
+        return isAtItsEnd && rung.mailbox === undefined;
+      }),
+    );
+    if (isThrough.includes(true)) return;
     // Nobody knows that everything is there: asked again when a way may work again.
     if (this.#isWanted(domain)) this.#later(target, domain);
   }
 
-  #rungs(target: string, domain: string): readonly Rung[] {
+  /** The device's own node comes before the others, which are tried together. */
+  #rungs(
+    target: string,
+    domain: string,
+  ): { readonly node: Rung | undefined; readonly others: readonly Rung[] } {
     const { store, peers, mailboxesOf } = this.#parts;
     const rid = Buffer.from(target, 'hex');
     const hasToken = store.tokens.of(rid) !== undefined;
     const isGuest = domain !== this.#parts.domain && hasToken;
     const mailboxes = hasToken ? (mailboxesOf?.(target, domain) ?? []) : [];
-    return [
-      ...(isGuest ? [{ at: 'node', send: (row: OutboxRow) => this.#asGuest(row) } as const] : []),
-      ...mailboxes.map(
-        (mailbox) =>
-          ({
-            at: 'device',
-            mailbox,
-            send: (row: OutboxRow) => this.#toMailbox(row, mailbox),
-          }) as const,
-      ),
-      ...(peers === undefined
-        ? []
-        : [{ at: 'device', send: (row: OutboxRow) => this.#toDevice(row, peers) } as const]),
-    ];
+    const others: Rung[] = mailboxes.map((mailbox) => ({
+      ...{ at: 'device', mailbox },
+      send: (row) => this.#toMailbox(row, mailbox),
+    }));
+    if (peers !== undefined) {
+      others.push({ at: 'device', send: (row) => this.#toDevice(row, peers) });
+    }
+    const node: Rung = { at: 'node', send: (row) => this.#asGuest(row) };
+    return { node: isGuest ? node : undefined, others };
   }
 
-  /** Everything by one way, in order; false when it does not work. */
+  /** Everything by one way, in order; false when it does not work. Never fails. */
   async #climb(rung: Rung, target: string, domain: string): Promise<boolean> {
-    const { store, outbox } = this.#parts;
-    outbox.writeMarks();
-    for (let after = 0; ;) {
-      if (!this.#isWanted(domain)) return true;
-      const row = store.outbox.undelivered(target, after, rung.at, rung.mailbox);
-      if (row === undefined) return true;
-      if (!(await rung.send(row))) return false;
-      after = row.id;
+    const { store, outbox, runtime } = this.#parts;
+    try {
+      outbox.writeMarks();
+      for (let after = 0; ;) {
+        if (!this.#isWanted(domain)) return true;
+        const row = store.outbox.undelivered(target, after, rung.at, rung.mailbox);
+        if (row === undefined) return true;
+        if (!(await rung.send(row))) return false;
+        after = row.id;
+      }
+    } catch (error) {
+      runtime.log.error('ladder', { error: String(error) });
+      return false;
     }
   }
 
@@ -255,9 +275,12 @@ export class Ladder {
     if (this.#rests(node) || this.#rests(device)) return false;
     const token = store.tokens.of(row.rid);
     if (token === undefined) return false;
+    let isLate = false;
     const sending = (async (): Promise<boolean> => {
       const isProven = await accepted(await guest.send(row, token));
       if (!isProven) this.#rest(node);
+      // It still counts, and the node was only slow: what is left goes there too.
+      else if (isLate) this.#works(node, row);
       return isProven;
     })().catch((error: unknown) => {
       // A refusal is about this device's token or inbox; everything else about the node.
@@ -269,7 +292,7 @@ export class Ladder {
     const late = runtime.clock
       .sleep(ladderLimits.guestMs, AbortSignal.any([patience.signal, this.#ended.signal]))
       .then(() => {
-        // An OK that comes later still counts.
+        isLate = true;
         this.#rest(node);
         return false;
       })
@@ -279,6 +302,12 @@ export class Ladder {
     } finally {
       patience.abort(new TransportError('cancelled', 'answered'));
     }
+  }
+
+  #works(way: string, { rid, domain }: OutboxEntry): void {
+    this.#restsUntil.delete(way);
+    this.#wanted.set(hex(rid), domain);
+    this.kick();
   }
 
   async #toDevice(row: OutboxRow, peers: Pick<Peers, 'deliver'>): Promise<boolean> {

@@ -1,14 +1,17 @@
 /**
  * Whether the own node counts as away (docs/protocol/p2p.md, "The ladder"): after three failed dials or ten
- * seconds without a session. Watches what the link tells, and changes nothing about it.
+ * seconds without a session; and whether that is to be feared already: it is silent, or there is none for three
+ * seconds. Watches what the link tells, and changes nothing about it.
  */
-import type { Clock } from '@quicprochat/proto';
+import type { Clock, Timer } from '@quicprochat/proto';
 import type { EventBus, LinkState } from '../events.ts';
 
 export const ownNodeLimits = {
   failedDials: 3,
   /** Without a session (ms). */
-  silentMs: 10_000,
+  awayMs: 10_000,
+  /** The same, until it is in doubt (ms). A node that is started anew takes less, as a rule. */
+  doubtMs: 3_000,
 } as const;
 
 /** States in which the link is not trying: nothing is known of the node then. */
@@ -16,16 +19,28 @@ const resting: ReadonlySet<LinkState> = new Set(['stopped', 'sessionExpired', 's
 
 export class OwnNode {
   readonly #clock: Clock;
-  readonly #onChange: (isAway: boolean) => void;
+  readonly #onAway: (isAway: boolean) => void;
+  readonly #onDoubt: () => void;
   readonly #watching: Disposable;
-  #timer: { cancel(): void } | undefined;
+  #awayTimer: Timer | undefined;
+  #doubtTimer: Timer | undefined;
   #failedDials = 0;
   #last: LinkState = 'stopped';
   #isAway = false;
+  #isDoubtful = false;
 
-  constructor(clock: Clock, events: EventBus, onChange: (isAway: boolean) => void) {
+  /** `onDoubt`: it is in doubt from now on. */
+  constructor(
+    clock: Clock,
+    events: EventBus,
+    {
+      onAway,
+      onDoubt,
+    }: { readonly onAway: (isAway: boolean) => void; readonly onDoubt: () => void },
+  ) {
     this.#clock = clock;
-    this.#onChange = onChange;
+    this.#onAway = onAway;
+    this.#onDoubt = onDoubt;
     this.#watching = events.listen((event) => {
       if (event.type === 'link') this.#enter(event.state);
     });
@@ -35,30 +50,50 @@ export class OwnNode {
     return this.#isAway;
   }
 
+  /** It may be away, or is: what waits for it may go past it, and nothing else is made of that. */
+  get isDoubtful(): boolean {
+    return this.#isDoubtful || this.#isAway;
+  }
+
   stop(): void {
     this.#watching[Symbol.dispose]();
-    this.#timer?.cancel();
+    this.#rest();
   }
 
   #enter(state: LinkState): void {
     const last = this.#last;
     this.#last = state;
     if (state === 'online' || resting.has(state)) {
-      this.#timer?.cancel();
-      this.#timer = undefined;
+      this.#rest();
       this.#failedDials = 0;
-      this.#set(false);
+      this.#isDoubtful = false;
+      this.#setAway(false);
       return;
     }
-    this.#timer ??= this.#clock.timer(ownNodeLimits.silentMs, () => this.#set(true));
+    if (state === 'silent') return this.#doubt();
+    this.#awayTimer ??= this.#clock.timer(ownNodeLimits.awayMs, () => this.#setAway(true));
+    this.#doubtTimer ??= this.#clock.timer(ownNodeLimits.doubtMs, () => this.#doubt());
     // The end of a session is no failed dial.
     if (state === 'offline' && last === 'connecting') this.#failedDials += 1;
-    if (this.#failedDials >= ownNodeLimits.failedDials) this.#set(true);
+    if (this.#failedDials >= ownNodeLimits.failedDials) this.#setAway(true);
   }
 
-  #set(isAway: boolean): void {
+  #rest(): void {
+    this.#awayTimer?.cancel();
+    this.#doubtTimer?.cancel();
+    this.#awayTimer = undefined;
+    this.#doubtTimer = undefined;
+  }
+
+  #doubt(): void {
+    if (this.isDoubtful) return;
+    this.#isDoubtful = true;
+    this.#onDoubt();
+  }
+
+  #setAway(isAway: boolean): void {
     if (isAway === this.#isAway) return;
     this.#isAway = isAway;
-    this.#onChange(isAway);
+    this.#onAway(isAway);
   }
 }

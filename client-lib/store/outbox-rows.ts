@@ -177,11 +177,11 @@ export function outboxRows(db: Database): OutboxRows {
           messageId,
         )
         .map((row) => pathOf(row.text('via'))),
-    undeliveredTargets: (afterId) => ({
+    undeliveredTargets: (afterId, which = 'all') => ({
       targets: db
         .all(
           `SELECT DISTINCT lower(hex(rid)) AS target, domain FROM outbox
-           WHERE id > ? AND post IS NULL AND ${unsettled}`,
+           WHERE id > ? AND post IS NULL AND ${which === 'all' ? unsettled : `state = 'SEALED' AND resend_ms IS NULL`}`,
           afterId,
         )
         .map((row) => ({ target: row.text('target'), domain: row.text('domain') })),

@@ -455,10 +455,13 @@ export interface OutboxRows extends TokenWaitRows {
   /** By which paths the copies of a message left first, sorted, as far as they have. */
   paths(messageId: number): readonly Path[];
   /**
-   * Devices (hex of rid) with rows after `afterId` that are not known to have come to them, and the
-   * newest id of any row.
+   * Devices (hex of rid) with rows after `afterId` that are not known to have come to them, or that are
+   * SEALED, and the newest id of any row.
    */
-  undeliveredTargets(afterId: number): {
+  undeliveredTargets(
+    afterId: number,
+    which?: 'all' | 'sealed',
+  ): {
     readonly targets: readonly { readonly target: string; readonly domain: string }[];
     readonly newestId: number;
   };

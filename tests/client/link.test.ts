@@ -59,6 +59,87 @@ describe('the link', () => {
     gate.resolve('stored');
   });
 
+  test('says that the node is silent before it gives it up', async () => {
+    const gate = Promise.withResolvers<'stored'>();
+    await using scene = await makeScene({ targets: [0], script: () => gate.promise });
+    await using client = await scene.open();
+    const states = watch(client, scene);
+    client.start();
+    await scene.clock.runUntil(() => scene.node.calls.length === 1, minuteMs);
+    const cutMs = scene.clock.monotonic();
+    scene.network.cut(host, 'alice');
+    assert(await scene.clock.runUntil(() => states.at(-1)?.state === 'offline', minuteMs));
+    const silent = states.at(-2);
+    assert.equal(silent?.state, 'silent');
+    assert(silent.atMs - cutMs <= 4_500, `silent after ${silent.atMs - cutMs} ms`);
+    gate.resolve('stored');
+  });
+
+  test('is patient with a node that is slow, and is not when that was long ago', async () => {
+    let answerMs = 0;
+    let healthCalls = 0;
+    await using scene = await makeScene({
+      overrides: {
+        health: async () => {
+          healthCalls += 1;
+          await scene.clock.sleep(answerMs);
+          return { status: 'ready', uptimeMs: BigInt(scene.clock.monotonic()) };
+        },
+      },
+    });
+    await using client = await scene.open();
+    const states = watch(client, scene);
+    const count = (state: string): number => states.filter((one) => one.state === state).length;
+    client.start();
+    await scene.clock.runUntil(() => states.at(-1)?.state === 'online', minuteMs);
+    // Nothing else is heard: every ten seconds it is asked.
+    answerMs = 2_500;
+    await scene.clock.advance(10 * minuteMs);
+    assert(healthCalls > 30, `${healthCalls} probes`);
+    assert.deepEqual([count('silent'), count('offline')], [1, 0], 'it was in doubt once');
+    // One that takes longer than that is given up, and known for slow when it is there again.
+    answerMs = 7_000;
+    await scene.clock.advance(3 * minuteMs);
+    const doubts = count('silent');
+    assert.equal(count('offline'), 1);
+    await scene.clock.advance(10 * minuteMs);
+    assert.deepEqual([count('silent'), count('offline')], [doubts, 1]);
+    // An hour later it is as any other.
+    answerMs = 0;
+    await scene.clock.advance(60 * minuteMs);
+    scene.network.cut(host, 'alice');
+    const cutMs = scene.clock.monotonic();
+    assert(await scene.clock.runUntil(() => states.at(-1)?.state === 'silent', minuteMs));
+    const noticedMs = (states.at(-1)?.atMs ?? 0) - cutMs;
+    assert(noticedMs <= 13_000, `noticed after ${noticedMs} ms`);
+  });
+
+  test('does not take a node that died for a slow one', async () => {
+    let probedMs = 0;
+    await using scene = await makeScene({
+      overrides: {
+        health: async () => {
+          probedMs = scene.clock.monotonic();
+          return { status: 'ready', uptimeMs: 5n };
+        },
+      },
+    });
+    await using client = await scene.open();
+    const states = watch(client, scene);
+    client.start();
+    await scene.clock.runUntil(() => states.at(-1)?.state === 'online', minuteMs);
+    for (let n = 0; n < 3; n += 1) {
+      // What it says does not arrive; what it is asked does.
+      scene.network.cut(host, 'alice');
+      await scene.clock.runUntil(() => states.at(-1)?.state === 'offline', minuteMs);
+      const waitedMs = (states.at(-1)?.atMs ?? 0) - probedMs;
+      assert(waitedMs <= 3_500, `it waited ${waitedMs} ms`);
+      scene.network.heal(host, 'alice');
+      await scene.clock.runUntil(() => states.at(-1)?.state === 'online', minuteMs);
+      await scene.clock.advance(minuteMs);
+    }
+  });
+
   test('tries for ever, more and more slowly, never further apart than 30 s and a dial', async () => {
     await using scene = await makeScene({});
     await using client = await scene.open();

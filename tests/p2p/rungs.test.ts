@@ -98,7 +98,11 @@ function seal(n: number, rid = bert, domain = blue): void {
   );
   ladder.kick();
 }
-const link = (state: 'connecting' | 'online' | 'offline'): void =>
+/** The own node took the oldest copy that waits. */
+function accept(n: number, storeId = new Uint8Array(8)): void {
+  store.transaction(() => assert(store.outbox.markAccepted(n, storeId, clock.now())));
+}
+const link = (state: 'connecting' | 'online' | 'silent' | 'offline'): void =>
   events.emit({ type: 'link', state, reason: undefined });
 function failDials(count: number): void {
   for (let n = 0; n < count; n += 1) {
@@ -126,13 +130,18 @@ describe('the own node counts as away', () => {
   });
 
   test('after ten seconds without a session, and no longer once it is back', async () => {
-    link('connecting');
     seal(1);
-    await clock.advance(ownNodeLimits.silentMs - 1);
-    assert.deepEqual(tried, []);
+    accept(1);
+    const away: boolean[] = [];
+    using _listening = events.listen((event) => {
+      if (event.type === 'ownNode') away.push(event.isAway);
+    });
+    link('connecting');
+    await clock.advance(ownNodeLimits.awayMs - 1);
+    assert.deepEqual([tried, away], [[], []], 'what it took is left to it');
     await clock.advance(1);
     await clock.settle();
-    assert.deepEqual(tried, ['direct 1']);
+    assert.deepEqual([tried, away], [['direct 1'], [true]]);
     link('online');
     seal(2);
     await clock.advance(60 * 60_000);
@@ -153,6 +162,67 @@ describe('the own node counts as away', () => {
     failDials(ownNodeLimits.failedDials + 1);
     await clock.advance(100);
     assert.deepEqual(tried, ['direct 1', 'direct 1']);
+  });
+});
+
+describe('the own node is in doubt', () => {
+  test('while it is silent: what waits for it goes other ways, and what it took does not', async () => {
+    link('connecting');
+    link('online');
+    seal(1, carl);
+    accept(1);
+    seal(2);
+    await clock.advance(60_000);
+    assert.deepEqual(tried, []);
+    const away: boolean[] = [];
+    using _listening = events.listen((event) => {
+      if (event.type === 'ownNode') away.push(event.isAway);
+    });
+    link('silent');
+    await clock.advance(100);
+    assert.deepEqual(tried, ['direct 2']);
+    seal(3);
+    await clock.advance(100);
+    assert.deepEqual(tried.slice(1), ['direct 3'], 'at once');
+    // It was only slow.
+    link('online');
+    seal(4);
+    await clock.advance(60_000);
+    assert.deepEqual(tried.slice(2), []);
+    link('silent');
+    await clock.advance(100);
+    assert.deepEqual(tried.slice(2), ['direct 4'], 'every doubt looks at all that waits');
+    assert.deepEqual(away, []);
+  });
+
+  test('after three seconds without a session, and a node that starts anew is not', async () => {
+    link('connecting');
+    link('online');
+    seal(1);
+    link('offline');
+    await clock.advance(ownNodeLimits.doubtMs - 1);
+    link('connecting');
+    link('online');
+    await clock.advance(60_000);
+    assert.deepEqual(tried, []);
+    link('offline');
+    link('connecting');
+    await clock.advance(ownNodeLimits.doubtMs);
+    await clock.settle();
+    assert.deepEqual(tried, ['direct 1']);
+  });
+
+  test('a way that failed then rests, however often something is sealed', async () => {
+    device = unreachable;
+    link('connecting');
+    link('silent');
+    for (const n of [1, 2, 3]) {
+      seal(n);
+      await clock.advance(100);
+    }
+    assert.deepEqual(tried, ['direct 1']);
+    await clock.advance(ladderLimits.retryMs * 1.5);
+    assert.deepEqual(tried.slice(1), ['direct 1']);
   });
 });
 
@@ -185,7 +255,7 @@ describe('a device', () => {
     assert.deepEqual(tried.slice(7), ['guest 5']);
   });
 
-  test('is tried itself when its node is silent, whose OK counts when it comes late', async () => {
+  test('is tried itself when its node is silent, whose OK counts when it comes late, and brings the rest', async () => {
     knowsToken();
     const late = Promise.withResolvers<void>();
     guest = () => late.promise;
@@ -197,9 +267,11 @@ describe('a device', () => {
     seal(2, carl);
     await clock.advance(100);
     assert.deepEqual(tried.slice(2), ['direct 2'], 'a silent node rests, for all of its devices');
+    seal(3);
     late.resolve();
     await clock.advance(100);
-    assert.deepEqual(store.outbox.paths(1), ['guest']);
+    for (const n of [1, 3]) assert.deepEqual(store.outbox.paths(n), ['guest']);
+    assert.deepEqual(tried.slice(3), ['guest 3'], 'it was slow, and is no longer');
   });
 
   test('that is not there is tried again after half a minute, or when it is known anew where it is', async () => {
@@ -230,9 +302,14 @@ describe('a device', () => {
     await clock.advance(100);
     const once = ['guest 1', 'green.example 1', 'grey.example 1', 'direct 1'];
     assert.deepEqual(tried, once, 'nobody is there');
+    // None waits for another one that does not answer.
+    guest = async ({ domain }) => (domain === blue ? unreachable() : new Promise(() => undefined));
+    await again();
+    assert.deepEqual(tried, once);
+    await clock.advance(ladderLimits.guestMs);
     guest = async ({ domain }) => (domain === 'green.example' ? undefined : unreachable());
     await again();
-    const some = ['guest 1', 'green.example 1', 'green.example 2', 'grey.example 1', 'direct 1'];
+    const some = [...once, 'green.example 2'];
     assert.deepEqual(tried, some);
     assert.deepEqual([open(), store.outbox.paths(1)], [2, ['mailbox']], 'no node has them yet');
     device = works;
