@@ -206,9 +206,7 @@ function gater(
     denyInboundRelayedConnection: (relay) => !relays.isAsked(relay.toString()),
     denyInboundRelayReservation: async (peer) => {
       if (relayServer === undefined) return true;
-      if (!(await relayServer.mayReserve(peer.toString()))) return true;
-      // It may have left while that was asked: nobody would end its place.
-      return (libp2p()?.getConnections(peer).length ?? 0) === 0;
+      return !(await relayServer.mayReserve(peer.toString()));
     },
     denyOutboundRelayedConnection: (source) => {
       const perMinute = relayServer?.connectsPerPeerPerMinute ?? 0;
