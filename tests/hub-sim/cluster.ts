@@ -12,6 +12,7 @@ import { createNodeStore, openNodeStoreInThread } from '@quicprochat/nodes';
 import { registerAccount } from '@quicprochat/nodes/store/log-batch';
 import { TestCommitter } from '@quicprochat/nodes/store/group-committer';
 import { Disk, imageOf } from '../sim/disk.ts';
+import { cheapenDatabases, rememberCrypto } from '../sim/memo.ts';
 import { Process, SimRandom } from '../sim/process.ts';
 import { Scheduler } from '../sim/scheduler.ts';
 import { nodeConfig } from '../sim/world.ts';
@@ -23,8 +24,10 @@ export const domains = ['red.example', 'green.example', 'blue.example'];
 /** Device that makes the group, at every hub. */
 export const creator: Uint8Array = new SimRandom('creator').bytes(32);
 
-/** Files that each hub begins with: an empty store with one account. */
+/** Files that each hub begins with: an empty store with one account. Makes hubs of this process cheaper, once. */
 export async function makeStarts(): Promise<readonly HubStart[]> {
+  rememberCrypto();
+  cheapenDatabases();
   using disk = new Disk();
   const scheduler = new Scheduler();
   const starts: HubStart[] = [];

@@ -1,7 +1,7 @@
 /**
  * Runs three production hubs under faults and says what broke:
- *   node tests/hub-sim/main.ts [--seed 1] [--runs 100] [--first]
- * Exits with 1 when anything did; `--first` ends with the first run that shows something.
+ *   node tests/hub-sim/main.ts [--seed 1] [--runs 100] [--minutes N] [--first]
+ * Begins no run after so many minutes. Exits with 1 when anything did; `--first` ends with the first run that shows something.
  */
 import { parseArgs } from 'node:util';
 import { makeStarts } from './cluster.ts';
@@ -12,6 +12,7 @@ const { values } = parseArgs({
   options: {
     seed: { type: 'string', default: '1' },
     runs: { type: 'string', default: '100' },
+    minutes: { type: 'string', default: '1e9' },
     first: { type: 'boolean', default: false },
   },
 });
@@ -24,12 +25,14 @@ const sum = {
   deaths: 0,
   takeovers: 0,
   installed: 0,
+  restores: 0,
   silent: 0,
 };
 let broken = 0;
 let done = 0;
 const add = (report: HubReport): void => {
   const { entries, submitted, acknowledged, deaths, counts } = report;
+  sum.restores += counts.learned;
   sum.silent += report.isSilent ? 1 : 0;
   sum.entries += entries;
   sum.submitted += submitted;
@@ -39,6 +42,7 @@ const add = (report: HubReport): void => {
   sum.installed += counts.installed;
 };
 for (let seed = first; seed < first + Number(values.runs); seed += 1) {
+  if (performance.now() > 60_000 * Number(values.minutes)) break;
   const report = await runHubs(starts, seed, mixOf(seed));
   add(report);
   done += 1;
