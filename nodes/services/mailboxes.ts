@@ -50,21 +50,24 @@ export function withMailboxes<H extends Reads>(
 ): H & Pick<Handlers, 'requestMailbox'> {
   const { clock, store, waiters, sessions, audits } = parts;
 
-  /** The user whose device it is that calls. Throws what keeps it from being one. */
-  async function userOf(request: RequestMailboxRequest, { connection }: CallContext) {
-    const { credential, device, issuedMs, signature } = request;
+  /** Throws unless it is this device that calls. */
+  function needDevice(request: RequestMailboxRequest, { connection }: CallContext): void {
+    const { device, issuedMs, signature } = request;
     const binding = {
       clientSpki: connection.peer.spkiSha256,
       nodeSpki: parts.nodeSpki,
       issuedMs: Number(issuedMs),
     };
-    // The cheaper proof comes first: credentials are known to many, and take longer to verify.
     if (!verifyGuestProof(binding, signature, device, clock.now())) {
       throw new UnauthenticatedError(
         'BAD_CREDENTIAL',
         'signature: not the device of this connection',
       );
     }
+  }
+
+  /** The user whose device it is. Throws what keeps it from being one. */
+  async function userOf({ credential, device }: RequestMailboxRequest) {
     const { label, value } = await audits.openCredential(credential);
     const userId = new TextDecoder().decode(label);
     const { devices, closed } = checkManifest(manifestOfValue(value), userId);
@@ -108,7 +111,13 @@ export function withMailboxes<H extends Reads>(
         throw new FailedPreconditionError('FEATURE_OFF', 'this node keeps no mailboxes');
       }
       const { device: rid, tokenHashes } = request;
-      const { userId, domain } = await userOf(request, context);
+      // The cheaper proof comes first: credentials are known to many, and take longer to verify.
+      needDevice(request, context);
+      if (request.ends) {
+        await store.endMailbox(rid);
+        return {};
+      }
+      const { userId, domain } = await userOf(request);
       await store.grantMailbox({ rid, userId, domain, tokenHashes });
       sessions.bindGuest(context.connection, userId, rid);
       const { lifetimeMs, rows, strangerRows, bytes } = limits;

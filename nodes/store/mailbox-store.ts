@@ -41,6 +41,8 @@ export interface MailboxStore {
    * UnavailableError STORE_FULL; nothing is written then.
    */
   grantMailbox(wanted: WantedMailbox): Promise<void>;
+  /** The mailbox of a device goes with its rows. Nothing happens where there is none. */
+  endMailbox(rid: Uint8Array): Promise<void>;
   /** As `fetch`, of a mailbox. Throws NotFoundError UNKNOWN_DEVICE where there is none, as below. */
   fetchMailbox(
     rid: Uint8Array,

@@ -61,6 +61,28 @@ describe('a place', () => {
     await assert.rejects(held(store, bob.rid), { reason: 'UNKNOWN_DEVICE' });
   });
 
+  test('that is given back is free at once, and what lay in it is gone for good', async () => {
+    const { fixture, store } = await storeFixture(openNodeStoreInThread, limits);
+    await using _ = fixture;
+    const bob = wanted('bob@blue.example');
+    await store.grantMailbox(bob);
+    const other = await granted(store, 'bob@blue.example');
+    await assert.rejects(granted(store, 'bob@blue.example'), { reason: 'QUOTA' });
+    for (const rid of [bob.rid, other]) await store.enqueue(newRow(rid));
+    const { storeId } = await store.fetchMailbox(bob.rid, 0, 1, 1e6);
+    await store.endMailbox(bob.rid);
+    await assert.rejects(held(store, bob.rid), { reason: 'UNKNOWN_DEVICE' });
+    await assert.rejects(store.enqueue(newRow(bob.rid)), { reason: 'UNKNOWN_DEVICE' });
+    await store.endMailbox(bob.rid);
+    await granted(store, 'bob@blue.example');
+    await store.endMailbox(other);
+    await store.grantMailbox(bob);
+    const anew = await store.fetchMailbox(bob.rid, 0, 1, 1e6);
+    assert.deepEqual([anew.rows.length, anew.head], [0, 0]);
+    assert.notDeepEqual(anew.storeId, storeId);
+    await assert.rejects(store.endMailbox(new Uint8Array(3)), { reason: 'BAD_FIELD' });
+  });
+
   test('there is none where the node has no such limits, or none of them', async () => {
     for (const none of [bigLimits, { ...limits, mailboxes: { ...mailboxes, places: 0 } }]) {
       const { fixture, store } = await storeFixture(openNodeStoreInThread, none);

@@ -177,6 +177,9 @@ export class StoreClient implements NodeStore {
   grantMailbox(wanted: WantedMailbox) {
     return this.#channel.call('grantMailbox', wanted);
   }
+  endMailbox(rid: Uint8Array) {
+    return this.#channel.call('endMailbox', rid);
+  }
   fetchMailbox(rid: Uint8Array, after: number, maxRows: number, maxBytes: number) {
     return this.#channel.call('fetchMailbox', rid, after, maxRows, maxBytes);
   }

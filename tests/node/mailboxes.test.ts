@@ -87,6 +87,8 @@ describe('a mailbox', () => {
       tokenHashes: [deliveryTokenHash(token)],
     };
   }
+  const giveBack = (guest: Guest, changes: Parameters<typeof asked>[1] = {}) =>
+    call(guest.connection, methods.requestMailbox, { ...asked(guest, changes), ends: true });
   const ask = (guest: Guest, changes: Parameters<typeof asked>[1] = {}) =>
     call(guest.connection, methods.requestMailbox, asked(guest, changes));
 
@@ -242,5 +244,23 @@ describe('a mailbox', () => {
       [() => send(connection, systemRandom.bytes(9)).sent, 'CALLER_CLASS'],
     ] as const;
     for (const [refusal, reason] of bad) await refused(refusal(), reason);
+  });
+
+  test('is given back by its device alone, whatever its credential is worth', async () => {
+    const guest = await dial();
+    await ask(guest);
+    const eve = signingKeyFromSeed(systemRandom.bytes(32));
+    await refused(giveBack(await dial(), { key: eve, device: bob.rid }), 'BAD_CREDENTIAL');
+    const { connection } = guest;
+    assert.ok(await call(connection, methods.peek, { log: {} }));
+    const stale = { credential: systemRandom.bytes(40) };
+    assert.equal((await giveBack(guest, stale)).lifetimeMs, 0n);
+    await refused(call(connection, methods.peek, { log: {} }), 'UNKNOWN_DEVICE');
+    await refused(send((await dial()).connection, systemRandom.bytes(9)).sent, 'BLOCKED');
+    // Again, and by a device that never had one: nothing happens, and nothing is told.
+    await giveBack(await dial(), { key: eve });
+    await giveBack(guest);
+    await ask(guest);
+    assert.equal((await call(connection, methods.fetch, { log: {} })).head, 0n);
   });
 });

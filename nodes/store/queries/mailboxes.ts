@@ -32,7 +32,7 @@ interface MailboxRow extends LogRow {
 
 export interface MailboxQueries extends Pick<
   Operations,
-  'grantMailbox' | 'fetchMailbox' | 'peekMailbox' | 'ackMailbox'
+  'grantMailbox' | 'endMailbox' | 'fetchMailbox' | 'peekMailbox' | 'ackMailbox'
 > {
   /** The log of a device's mailbox, if it has one now. */
   readonly logOf: (nowMs: number, rid: Uint8Array) => LogRow | undefined;
@@ -183,6 +183,12 @@ export function mailboxQueries(
       const log = Number(insertLog.run(rid).lastInsertRowid);
       insert.run(log, random.bytes(8), userId, domain, expiresMs);
       tokens.put(log, tokenHashes);
+    },
+
+    endMailbox(_nowMs, rid) {
+      needBytes(rid, storeBounds.ridBytes, 'rid');
+      const mailbox = byRid.get(rid);
+      if (mailbox !== undefined) purge(mailbox.id);
     },
 
     fetchMailbox(nowMs, rid, after, maxRows, maxBytes) {

@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file qpc/v1/mailbox.proto.
  */
 export const file_qpc_v1_mailbox: GenFile = /*@__PURE__*/
-  fileDesc("ChRxcGMvdjEvbWFpbGJveC5wcm90bxIGcXBjLnYxIncKFVJlcXVlc3RNYWlsYm94UmVxdWVzdBISCgpjcmVkZW50aWFsGAEgASgMEg4KBmRldmljZRgCIAEoDBIRCglpc3N1ZWRfbXMYAyABKAQSEQoJc2lnbmF0dXJlGAQgASgMEhQKDHRva2VuX2hhc2hlcxgFIAMoDCJhChZSZXF1ZXN0TWFpbGJveFJlc3BvbnNlEhMKC2xpZmV0aW1lX21zGAEgASgEEgwKBHJvd3MYAiABKA0SFQoNc3RyYW5nZXJfcm93cxgDIAEoDRINCgVieXRlcxgEIAEoBGIGcHJvdG8z");
+  fileDesc("ChRxcGMvdjEvbWFpbGJveC5wcm90bxIGcXBjLnYxIoUBChVSZXF1ZXN0TWFpbGJveFJlcXVlc3QSEgoKY3JlZGVudGlhbBgBIAEoDBIOCgZkZXZpY2UYAiABKAwSEQoJaXNzdWVkX21zGAMgASgEEhEKCXNpZ25hdHVyZRgEIAEoDBIUCgx0b2tlbl9oYXNoZXMYBSADKAwSDAoEZW5kcxgGIAEoCCJhChZSZXF1ZXN0TWFpbGJveFJlc3BvbnNlEhMKC2xpZmV0aW1lX21zGAEgASgEEgwKBHJvd3MYAiABKA0SFQoNc3RyYW5nZXJfcm93cxgDIAEoDRINCgVieXRlcxgEIAEoBGIGcHJvdG8z");
 
 /**
  * Asks for a mailbox, or for the one that is there to be kept longer. From the answer on, and as long as it
@@ -57,6 +57,14 @@ export type RequestMailboxRequest = Message<"qpc.v1.RequestMailboxRequest"> & {
    * @generated from field: repeated bytes token_hashes = 5;
    */
   tokenHashes: Uint8Array[];
+
+  /**
+   * The mailbox is given back: it goes with what lies in it, and the answer is empty. The credential is not looked
+   * at then, nor are the tokens: one that is too old must keep nobody from leaving.
+   *
+   * @generated from field: bool ends = 6;
+   */
+  ends: boolean;
 };
 
 /**
