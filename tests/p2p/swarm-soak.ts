@@ -1,8 +1,12 @@
 /**
  * A node's swarm under churn: devices that come, get a place at its relay, are reached through it and go,
- * and peers that connect, gossip and go. RSS of the swarm's process every so often, and its slope over
- * the second half. Usage: `npm run soak:swarm -- [--minutes 120]`.
+ * and peers that connect, gossip and go. RSS of the swarm's process and what lives in it after a full
+ * collection, every so often, and the slope of both over the second half.
+ * Usage: `npm run soak:swarm -- [--minutes 120]`.
  */
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { makeSwarmKey, SupervisedSwarm } from '@quicprochat/p2p';
 import { startNodeSwarm } from '@quicprochat/p2p/swarm';
@@ -10,12 +14,22 @@ import { hasReason, systemClock, systemRandom } from '@quicprochat/proto';
 import { freePort } from '../cluster/free-port.ts';
 import { slope } from '../fuzz/live-server.ts';
 import { message, runtime, startDevice, until } from './devices.ts';
+import type { Live } from './swarm-live.ts';
 
 const { values } = parseArgs({ options: { minutes: { type: 'string', default: '120' } } });
 const minutes = Number(values.minutes);
 const samples = 40;
 /** Devices that are there at a time. */
 const atOnce = 6;
+/** Full collections in all: as few as V8 makes by itself in that time. */
+const collections = 20;
+
+const directory = mkdtempSync(join(tmpdir(), 'qpc-swarm-soak-'));
+const liveFile = join(directory, 'live');
+// For the process that is forked below, and for nothing that runs already.
+process.env['NODE_OPTIONS'] = `--import ${import.meta.resolve('./swarm-live.ts')}`;
+process.env['QPC_LIVE_FILE'] = liveFile;
+process.env['QPC_LIVE_MS'] = String((minutes * 60_000) / (collections + 1));
 
 const listen = `/ip4/127.0.0.1/tcp/${await freePort()}`;
 const key = makeSwarmKey(systemRandom);
@@ -102,7 +116,24 @@ await Promise.all([
   again(visit),
   ...Array.from({ length: atOnce / 2 }, () => again(exchange)),
 ]);
-const half = rss.slice(Math.floor(rss.length / 2));
-const perHour = slope(half) * 60;
-console.log(`RSS of the swarm's process: ${perHour.toFixed(1)} MiB an hour over the second half`);
+const live = readFileSync(liveFile, 'utf8')
+  .split('\n')
+  .filter((line) => line !== '')
+  .map((line) => JSON.parse(line) as Live);
+rmSync(directory, { recursive: true });
+for (const { minutes: at, heap, external, heapTotal, rss: resident } of live) {
+  const parts = { live: heap + external, 'heap with its free space': heapTotal, RSS: resident };
+  const text = Object.entries(parts).map(([name, n]) => `${name} ${(n / 2 ** 20).toFixed(1)}`);
+  console.log(`after ${at.toFixed(0)} min: ${text.join(', ')} MiB`);
+}
+perHour("RSS of the swarm's process", rss);
+const lived = live.map(
+  ({ minutes: at, heap, external }) => [at, (heap + external) / 2 ** 20] as const,
+);
+perHour('what lives in it', lived);
 console.log(`started again ${node.restarts} times`);
+
+function perHour(what: string, points: readonly (readonly [number, number])[]): void {
+  const rising = slope(points.slice(Math.floor(points.length / 2))) * 60;
+  console.log(`${what}: ${rising.toFixed(1)} MiB an hour over the second half`);
+}
