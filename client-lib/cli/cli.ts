@@ -214,11 +214,13 @@ export class TimeLimit implements Disposable {
     this.#explain = explain;
   }
 
-  /** The work's outcome; when it ended because of this limit, the limit's own error. */
+  /** The work's outcome; when it ended because of this limit, the command's word for it, else the limit's. */
   async guard<T>(work: Promise<T>): Promise<T> {
     try {
       return await work;
     } catch (error) {
+      // Words of a command, which knows what it had when time ran out.
+      if (error instanceof CommandError) throw error;
       // The layers below name their own part of it ("dial: cancelled").
       this.signal.throwIfAborted();
       throw error;

@@ -130,6 +130,13 @@ suite('qpc', () => {
     assert.equal(heard.find(({ type }) => type === 'message')?.['text'], 'line\nline');
   });
 
+  test('send waits for word that the other node has the message', async () => {
+    const [relayed] = await json('alice', ['send', 'bob@blue.example', 'one', '--wait', 'relayed']);
+    assert.equal(relayed?.['state'], 'relayed');
+    const heard = await json('bob', ['listen', '--count', '1', '--timeout', '30', ...asBob]);
+    assert.equal(heard.find(({ type }) => type === 'message')?.['text'], 'one');
+  });
+
   test('a listener shows what comes, without control characters, until it is told to stop', async () => {
     await using listener = new QpcProcess(['listen', ...asBob, '--home', homeOf('bob')]);
     const evil = 'a\u001b[2Jb\u202ec\nd';
