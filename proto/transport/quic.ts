@@ -21,6 +21,7 @@ import {
 import { addressOf, QuicListener } from './quic-listener.ts';
 import { QuicSession } from './quic-session.ts';
 import { openSocket, resolveHost, type UdpSocket } from './quic-socket.ts';
+import { withSeldomWarnings } from './seldom-warnings.ts';
 import { closedError } from './session.ts';
 import type { DialOptions, Endpoint, Transport } from './transport.ts';
 
@@ -28,7 +29,8 @@ import type { DialOptions, Endpoint, Transport } from './transport.ts';
  * The engine. Throws TransportError `internal` from `listen` and `dial` on platforms without the
  * native binding, and from `listen` when the port is taken (`cause.code` is `EADDRINUSE`).
  */
-export function quicTransport(runtime: Runtime): Transport {
+export function quicTransport(given: Runtime): Transport {
+  const runtime = withSeldomWarnings(given);
   return {
     name: 'quic-stock',
     listen: async (options) => QuicListener.open(await loadEngine(), runtime, options),

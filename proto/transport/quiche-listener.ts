@@ -128,7 +128,7 @@ export class QuicheListener implements Listener {
       onLost: () => void this.#bindAgain(),
     };
     const isShared = this.#shard !== undefined;
-    return openUdp(endpoint, this.#turn.slab, this.#runtime, handlers, isShared);
+    return openUdp(endpoint, this.#turn.slab, this.#runtime.log, handlers, isShared);
   }
 
   /** A datagram from the socket, or one that another listener of the port brought. */

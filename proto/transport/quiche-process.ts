@@ -3,7 +3,7 @@
  * pushes are handed to the process that forked it (quiche-processes.ts).
  */
 import type { RemoteInfo } from 'node:dgram';
-import { systemClock, systemRandom, type Log, type Runtime } from '../runtime.ts';
+import { systemClock, systemRandom, type Log } from '../runtime.ts';
 import { loadIdentity } from './certificate.ts';
 import { PortRpc } from './port-rpc.ts';
 import { processPort } from './process-port.ts';
@@ -11,6 +11,7 @@ import { QuicheListener } from './quiche-listener.ts';
 import { loadQuiche } from './quiche-native.ts';
 import { Turn } from './quiche-turn.ts';
 import { ExposedConnections } from './remote-connection.ts';
+import { withSeldomWarnings } from './seldom-warnings.ts';
 import type { Endpoint, TransportLimits } from './transport.ts';
 
 export interface ListenBody {
@@ -58,11 +59,11 @@ const tell =
     rpc.notify('log', { level: 'warn', event: 'quic.process.unsaid', fields: { lines: unsaid } });
     unsaid = 0;
   };
-const runtime: Runtime = {
+const runtime = withSeldomWarnings({
   clock: systemClock,
   random: systemRandom,
   log: { debug: tell('debug'), info: tell('info'), warn: tell('warn'), error: tell('error') },
-};
+});
 // As in a node's own process: one peer's fault must not end the calls of the others.
 process.on('unhandledRejection', (error) => {
   runtime.log.error('quic.process.rejection', { error: String(error) });

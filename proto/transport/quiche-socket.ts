@@ -5,14 +5,12 @@
 import dgram from 'node:dgram';
 import { once } from 'node:events';
 import { isIPv6 } from 'node:net';
-import type { Clock, Log } from '../runtime.ts';
+import type { Log } from '../runtime.ts';
 import { TransportError } from '../status.ts';
 import { datagramBytes, type NativeAddress } from './quiche-native.ts';
 
 /** Kernel buffers (bytes): a burst must survive while JavaScript is busy. The kernel may cap it. */
 const bufferBytes = 4 * 1024 * 1024;
-/** Between two lines about faults of a socket (ms): strangers choose what comes, and whom it answers. */
-const faultsEveryMs = 60_000;
 /** Packets that one slab has room for. */
 const slabRooms = 64;
 
@@ -57,34 +55,21 @@ export interface SocketHandlers {
   onLost(): void;
 }
 
-interface SocketRuntime {
-  readonly clock: Pick<Clock, 'monotonic'>;
-  readonly log: Log;
-}
-
 /** Bind with `openUdp`. */
 export class UdpSocket {
   /** The bound address. */
   readonly local: NativeAddress;
   readonly #socket: dgram.Socket;
-  readonly #runtime: SocketRuntime;
+  readonly #log: Log;
   readonly #slab: PacketSlab;
   #isClosing = false;
-  /** Since the last line about them, which was then. */
-  #faults = 0;
-  #toldMs = Number.NEGATIVE_INFINITY;
 
-  constructor(
-    socket: dgram.Socket,
-    slab: PacketSlab,
-    runtime: SocketRuntime,
-    handlers: SocketHandlers,
-  ) {
+  constructor(socket: dgram.Socket, slab: PacketSlab, log: Log, handlers: SocketHandlers) {
     const { address, port } = socket.address();
     this.local = { host: address, port };
     this.#socket = socket;
     this.#slab = slab;
-    this.#runtime = runtime;
+    this.#log = log;
     socket.on('message', (data, from) => handlers.onDatagram(data, from));
     // Without a listener an error of the socket would end the process.
     socket.on('error', (error) => this.#fault(error));
@@ -137,13 +122,7 @@ export class UdpSocket {
   }
 
   #fault(error: unknown): void {
-    this.#faults += 1;
-    const nowMs = this.#runtime.clock.monotonic();
-    if (nowMs < this.#toldMs + faultsEveryMs) return;
-    this.#toldMs = nowMs;
-    const fields = { error: String(error), faults: this.#faults };
-    this.#faults = 0;
-    this.#runtime.log.warn('quic.socket.error', fields);
+    this.#log.warn('quic.socket.error', { error: String(error) });
   }
 
   /** A socket without work of its own does not keep the process alive. */
@@ -169,7 +148,7 @@ export class UdpSocket {
 export async function openUdp(
   at: NativeAddress,
   slab: PacketSlab,
-  runtime: SocketRuntime,
+  log: Log,
   handlers: SocketHandlers,
   isShared = false,
 ): Promise<UdpSocket> {
@@ -191,5 +170,5 @@ export async function openUdp(
     const message = `quic: cannot bind UDP ${at.host} port ${at.port}`;
     throw new TransportError('internal', message, { cause });
   }
-  return new UdpSocket(socket, slab, runtime, handlers);
+  return new UdpSocket(socket, slab, log, handlers);
 }

@@ -103,7 +103,7 @@ test('another version is answered with those there are', async (t) => {
 test('what the system refuses to send is a lost packet', async (t) => {
   const runtime = contractRuntime();
   const got: string[] = [];
-  const socket = await openUdp({ host: '127.0.0.1', port: 0 }, new PacketSlab(), runtime, {
+  const socket = await openUdp({ host: '127.0.0.1', port: 0 }, new PacketSlab(), runtime.log, {
     onDatagram: (data) => got.push(data.toString()),
     onLost: () => assert.fail('lost'),
   });

@@ -21,6 +21,7 @@ import { transportCode, type NativeConfig, type Quiche } from './quiche-native.t
 import { QuicheSession } from './quiche-session.ts';
 import { openUdp, type UdpSocket } from './quiche-socket.ts';
 import { Turn } from './quiche-turn.ts';
+import { withSeldomWarnings } from './seldom-warnings.ts';
 import { closedError, lost } from './session.ts';
 import type { CloseInfo, DialOptions, Endpoint, Transport, TransportLimits } from './transport.ts';
 
@@ -31,7 +32,8 @@ const unreachableCodes = new Set(['EINVAL', 'EADDRNOTAVAIL', 'ENETUNREACH', 'EHO
  * The engine. Throws TransportError `internal` from `listen` and `dial` on platforms without the
  * native binding, and from `listen` when the port is taken (`cause.code` is `EADDRINUSE`).
  */
-export function quicheTransport(runtime: Runtime): Transport & QuicheDialer {
+export function quicheTransport(given: Runtime): Transport & QuicheDialer {
+  const runtime = withSeldomWarnings(given);
   const turn = new Turn();
   const configs = new DialConfigs();
   const dialSession = (endpoint: Endpoint, options: DialOptions): Promise<QuicheSession> =>
@@ -121,7 +123,7 @@ async function dialAddress(
   const socket = await openUdp(
     { host: at.host.includes(':') ? '::' : '0.0.0.0', port: 0 },
     turn.slab,
-    runtime,
+    runtime.log,
     {
       onDatagram: (data: Buffer, from: RemoteInfo) => {
         if (isTo(ownId, data)) side?.link.receive(data, from);

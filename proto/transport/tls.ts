@@ -19,6 +19,7 @@ import { spkiSha256OfCertificate, type NodeIdentity } from './certificate.ts';
 import { FramedConnection } from './connection.ts';
 import { asTransportError } from './outgoing-call.ts';
 import { addressOf } from './quic-listener.ts';
+import { withSeldomWarnings } from './seldom-warnings.ts';
 import { TlsSession } from './tls-session.ts';
 import { CloseCode } from './transport.ts';
 import type { CloseInfo, DialOptions, Endpoint, Transport, TransportLimits } from './transport.ts';
@@ -29,7 +30,8 @@ const alpn = 'qpc';
 const handshakesAtOnce = 2000;
 
 /** The engine. `listen` throws TransportError `internal` when the port is taken (EADDRINUSE). */
-export function tlsTransport(runtime: Runtime): Transport & TlsDialer {
+export function tlsTransport(given: Runtime): Transport & TlsDialer {
+  const runtime = withSeldomWarnings(given);
   const dialSession = (endpoint: Endpoint, options: DialOptions): Promise<TlsSession> =>
     dial(runtime, endpoint, options);
   return {
