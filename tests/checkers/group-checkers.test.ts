@@ -1,7 +1,7 @@
 /** The checkers of groups that change pass a clean history, and each finds what it is for. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { intentsEnd, membersOnly, noGap, noLoss, oneLog } from './index.ts';
+import { intentsEnd, membersOnly, noGap, noLoss, oneKey, oneLog } from './index.ts';
 import type { History, HistoryLine } from './index.ts';
 
 const group = 'g1';
@@ -117,4 +117,17 @@ test('what came when its keys were gone is owed by senders that are in the group
   assert.equal(judged(history, { epochsKept: 8, isSealedAnew: true }), 2);
   const left = [...history, removed('alice/1', 12)];
   assert.equal(judged(left, { epochsKept: 8, isSealedAnew: true }), 0);
+});
+
+test('one-key finds a second commit in an epoch, unless the first one was given up', () => {
+  const sealed = (commit: string, parent = 'e1', device = 'bob/1'): HistoryLine => ({
+    ...{ kind: 'sealed', atMs: 1, device, group, parent, commit },
+  });
+  const spent = { kind: 'spent', atMs: 2, device: 'bob/1', commit: 'c1' } as const;
+  assert.deepEqual(
+    oneKey([sealed('c1'), sealed('c1'), sealed('c2', 'e2'), sealed('c3', 'e1', 'carol/1')]),
+    [],
+  );
+  assert.deepEqual(oneKey([sealed('c1'), spent, sealed('c2')]), []);
+  assert.equal(oneKey([sealed('c1'), sealed('c2'), spent]).length, 1);
 });

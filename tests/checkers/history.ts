@@ -216,6 +216,24 @@ export interface IntentEnded {
   readonly commits: number;
 }
 
+/** A device wrote down a commit of its own on an entry; the same one again with what it rejects. */
+export interface CommitSealed {
+  readonly kind: 'sealed';
+  readonly atMs: number;
+  readonly device: string;
+  readonly group: string;
+  /** Hash of the entry that it was made on. */
+  readonly parent: string;
+  readonly commit: string;
+}
+/** It gave that commit up, and the key that it was sealed with. */
+export interface CommitSpent {
+  readonly kind: 'spent';
+  readonly atMs: number;
+  readonly device: string;
+  readonly commit: string;
+}
+
 /** Something was done to the system. */
 export interface Fault {
   readonly kind: 'fault';
@@ -265,6 +283,8 @@ export type HistoryLine =
   | Removed
   | Wanted
   | IntentEnded
+  | CommitSealed
+  | CommitSpent
   | Fault
   | Healed
   | Rest;

@@ -9,4 +9,5 @@ export { membersOnly } from './membership.ts';
 export { noDup } from './no-dup.ts';
 export { noGap } from './no-gap.ts';
 export { noLoss } from './no-loss.ts';
+export { oneKey } from './one-key.ts';
 export { oneLog } from './one-log.ts';

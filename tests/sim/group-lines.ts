@@ -76,6 +76,18 @@ export function watchedGroups(
           return { kind: 'epoch', atMs, ...of, ...(authenticator && { authenticator }) };
         });
       },
+      putPending(pending) {
+        groupLog.putPending(pending);
+        const group = hex(pending.groupId);
+        const { parent, commitHash } = pending;
+        const of = { device, group, parent: label('entry', parent) };
+        const commit = label('commit', commitHash);
+        tell((atMs) => ({ kind: 'sealed', atMs, ...of, commit }));
+      },
+      refusePending(commitHash) {
+        groupLog.refusePending(commitHash);
+        tell((atMs) => ({ kind: 'spent', atMs, device, commit: label('commit', commitHash) }));
+      },
       addIntent(intent, nowMs) {
         const id = groupLog.addIntent(intent, nowMs);
         const of = { device, intent: id, group: hex(intent.groupId), what: intent.kind };

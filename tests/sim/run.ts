@@ -9,6 +9,7 @@ import {
   noDup,
   noGap,
   noLoss,
+  oneKey,
   oneLog,
   type History,
   type Violation,
@@ -162,6 +163,7 @@ export async function runSeed(options: RunOptions): Promise<RunResult> {
       ...noDup(history),
       ...fifo(history),
       ...oneLog(history),
+      ...oneKey(history),
       ...membersOnly(history),
       ...intentsEnd(history),
       // A lost commit comes again with the night, and what follows it waits until then.
