@@ -47,6 +47,7 @@ import { EventBus, type ClientEvent } from './events.ts';
 import type { GroupMember, GroupMetadata } from './groups/group-roles.ts';
 import { keyHistory, type DatedChange } from './kt/key-history.ts';
 import { logStatuses, type LogStatus } from './kt/log-status.ts';
+import type { OwnMailboxes } from './mailboxes/own-mailboxes.ts';
 import { labelOf } from './kt/logs.ts';
 import { callerOf, ClosedError, dialNode, type Caller } from './link.ts';
 import { missingOf, type MissingMessages } from './receiving/holes.ts';
@@ -452,6 +453,11 @@ export class QpcClient implements AsyncDisposable {
    */
   async importCard(card: Uint8Array): Promise<Contact> {
     return this.#requireDevice().importCard(card);
+  }
+
+  /** Mailboxes of this device at other nodes. Throws NoAccountError. */
+  get mailboxes(): OwnMailboxes {
+    return this.#requireDevice().mailboxes;
   }
 
   /** The logs that this device relies on, as it saw them last. */

@@ -33,6 +33,7 @@ import { Fallback } from './ladder/fallback.ts';
 import { Guardian } from './kt/guardian.ts';
 import { labelOf, Logs, type LogsParts } from './kt/logs.ts';
 import { OwnKeys } from './kt/own-keys.ts';
+import { OwnMailboxes } from './mailboxes/own-mailboxes.ts';
 import { KeyPublisher } from './account/key-publisher.ts';
 import { Link, type Caller, type Session } from './link.ts';
 import { createMls } from './mls/index.ts';
@@ -77,6 +78,7 @@ export class Device {
   readonly logs: Logs;
   readonly gossip: LogGossip;
   readonly cards: Cards;
+  readonly mailboxes: OwnMailboxes;
   readonly changes: AccountChanges;
   readonly receipts: Receipts;
   readonly disappearing: Disappearing;
@@ -167,6 +169,15 @@ export class Device {
       onStuckPost: (groupId, cid) => this.groups.channels.stuck(groupId, cid),
       onUnreachable: (away) => this.#fallback?.unreachable(away),
     });
+    const credential = (): Uint8Array | undefined =>
+      logs.known(domain)?.client.credentials.own(labelOf(userId));
+    const receiveMailbox: Receiver['receiveMailbox'] = (...row) =>
+      this.#receiver.receiveMailbox(...row);
+    this.mailboxes = new OwnMailboxes({
+      ...{ store, runtime, transport, identityKey: keys.identityKey },
+      ...{ receive: receiveMailbox, credential },
+      onLeaving: async (at) => this.#fallback?.leaveMailbox(at),
+    });
     this.#fallback =
       options.fallback === undefined
         ? undefined
@@ -176,9 +187,9 @@ export class Device {
             outbox: this.outbox,
             identityKey: keys.identityKey,
             receive: (row) => this.#receiver.receivePeer(row),
-            receiveMailbox: (...row) => this.#receiver.receiveMailbox(...row),
+            receiveMailbox,
             onDue: (delayMs) => this.#extras.wake(delayMs),
-            credential: () => logs.known(domain)?.client.credentials.own(labelOf(userId)),
+            credential,
             renewCredential: async (signal) => {
               const log = logs.known(domain);
               const { link } = this;

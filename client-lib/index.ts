@@ -28,6 +28,7 @@ export { groupLimits, type Role } from './mls/index.ts';
 export type { GroupMember, GroupMetadata } from './groups/group-roles.ts';
 export { LogError } from './kt/log-record.ts';
 export type { LogStatus } from './kt/log-status.ts';
+export type { OwnMailbox, OwnMailboxes } from './mailboxes/own-mailboxes.ts';
 export type { VersionChange } from './kt/manifest-history.ts';
 export { ClosedError } from './link.ts';
 export { MlsError, type MlsReason } from './mls/index.ts';

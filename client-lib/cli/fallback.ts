@@ -7,6 +7,8 @@ export interface FallbackFlags {
   readonly p2pPort?: number;
   readonly p2pRelays?: boolean;
   readonly p2pLan?: boolean;
+  /** False with `--no-p2p-mailboxes`. */
+  readonly p2pMailboxes?: boolean;
 }
 
 export function withFallbackOptions(command: Command): Command {
@@ -24,6 +26,9 @@ export function withFallbackOptions(command: Command): Command {
       new Option('--p2p-relays', 'with --p2p: over relays only, so that contacts learn no address'),
     )
     .addOption(
+      new Option('--no-p2p-mailboxes', 'with --p2p: no mailboxes of this device at other nodes'),
+    )
+    .addOption(
       new Option('--p2p-lan', 'with --p2p: find devices of the local network, and be found there'),
     );
 }
@@ -33,6 +38,7 @@ export async function fallbackOf(flags: FallbackFlags): Promise<FallbackOptions 
   if (flags.p2p !== true) return undefined;
   const { deviceSwarm } = await import('./peer-swarm.ts');
   return {
+    mailboxes: flags.p2pMailboxes !== false,
     peers: deviceSwarm({
       port: flags.p2pPort ?? 0,
       relayOnly: flags.p2pRelays === true,

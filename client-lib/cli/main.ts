@@ -17,6 +17,7 @@ import { CommandError, exitFailed, failureOf } from './failure.ts';
 import { addGroupCommands } from './groups.ts';
 import { addHistoryCommand } from './history.ts';
 import { addKeyCommands } from './keys.ts';
+import { addMailboxCommands } from './mailboxes.ts';
 import { addMessageCommands } from './messages.ts';
 import { Output } from './output.ts';
 import { SecretInput } from './secret-input.ts';
@@ -55,6 +56,7 @@ addGroupCommands(program, cli);
 addDeviceCommands(program, cli);
 addBlockingCommands(program, cli);
 addCardCommands(program, cli);
+addMailboxCommands(program, cli);
 addKeyCommands(program, cli);
 
 let exitCode = 0;

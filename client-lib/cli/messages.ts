@@ -78,7 +78,7 @@ async function send(cli: Cli, to: string, text: string, options: SendOptions): P
     const body = await textOf();
     const conversationId = await conversationFor(client, to, signal);
     const { id } = await client.send(conversationId, body, signal);
-    await accepted(client, signal);
+    await accepted(client, signal, () => liesInMailboxes(client, conversationId, id));
     const state = await reached(client, conversationId, id, options.wait, signal);
     if (lossStates.has(state)) {
       throw new CommandError(
@@ -107,8 +107,18 @@ async function conversationFor(
   return direct?.id ?? client.createConversation({ name: '', members: [to] }, signal);
 }
 
+/** Copies lie at other nodes, that do not answer for them: their devices may get them by that. */
+function liesInMailboxes(client: QpcClient, conversationId: Uint8Array, id: Uint8Array): boolean {
+  const sent = client.history(conversationId).find((one) => hexOf(one.innerId) === hexOf(id));
+  return sent?.paths.includes('mailbox') === true;
+}
+
 /** Waits for the own node; from here on a timeout loses nothing. */
-async function accepted(client: QpcClient, signal: AbortSignal): Promise<void> {
+async function accepted(
+  client: QpcClient,
+  signal: AbortSignal,
+  isInMailboxes: () => boolean,
+): Promise<void> {
   try {
     await client.flush(signal);
   } catch (cause) {
@@ -116,7 +126,9 @@ async function accepted(client: QpcClient, signal: AbortSignal): Promise<void> {
     throw new CommandError(
       exitFailed,
       cause.reason,
-      'the node has not confirmed the message yet; it is stored here and goes out with the next qpc command',
+      `the node has not confirmed the message yet; it is stored here and goes out with the next qpc command${
+        isInMailboxes() ? '. Copies lie in mailboxes of its recipients' : ''
+      }`,
       { cause },
     );
   }

@@ -50,6 +50,7 @@ export class Fallback {
   readonly #peers: Peers | undefined;
   readonly #lookups: EndpointLookups | undefined;
   readonly #mailboxNodes: MailboxNodes | undefined;
+  readonly #mailboxes: Mailboxes | undefined;
   readonly #ladder: Ladder;
 
   constructor({ options, receive, receiveMailbox, identityKey, onDue, ...parts }: FallbackParts) {
@@ -78,15 +79,17 @@ export class Fallback {
         ...{ store, runtime, ownDomain, acquaintances, endpoints },
         onKnown: () => this.#ladder.kick(),
       });
-      const mailboxes = new Mailboxes({
-        ...{ store, runtime, events, ownDomain, identityKey, receive: receiveMailbox },
-        ...{ transport: parts.transport, credential: parts.credential },
-        renewCredential: parts.renewCredential,
-        onChange: () => this.#peers?.mailboxesChanged(),
-      });
+      if (options.mailboxes !== false) {
+        this.#mailboxes = new Mailboxes({
+          ...{ store, runtime, events, ownDomain, identityKey, receive: receiveMailbox },
+          ...{ transport: parts.transport, credential: parts.credential },
+          renewCredential: parts.renewCredential,
+          onChange: () => this.#peers?.mailboxesChanged(),
+        });
+      }
       this.#peers = new Peers({
         ...{ store, runtime, swarm, identityKey, receive, endpoints, acquaintances },
-        mailboxes: options.mailboxes === false ? undefined : mailboxes,
+        mailboxes: this.#mailboxes,
         guests:
           options.guestPlaces === false
             ? undefined
@@ -159,6 +162,11 @@ export class Fallback {
   /** Calls another domain's node without saying who asks. Errors are those of SealedSender.send. */
   callerOf(domain: string): Promise<Caller> {
     return this.#guest.caller(domain);
+  }
+
+  /** See OwnMailboxesParts. */
+  async leaveMailbox(domain: string): Promise<void> {
+    await this.#mailboxes?.leave(domain);
   }
 
   /** Where this device is reached without nodes, if it is. */

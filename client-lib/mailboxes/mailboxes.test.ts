@@ -35,6 +35,7 @@ import { receiverLimits } from '../receiving/receiver.ts';
 import { mailboxLog } from '../store/mailbox-rows.ts';
 import { assertHas, TestDevice, TestDirectory, testRuntime } from '../test-devices.ts';
 import { mailboxLimits, Mailboxes } from './mailboxes.ts';
+import { OwnMailboxes } from './own-mailboxes.ts';
 import { visitMailbox } from './visit.ts';
 
 const { random, clock } = testRuntime;
@@ -65,6 +66,8 @@ class LyingNode {
   fetched = (after: number): readonly TestRow[] => this.rows.filter(({ seq }) => seq > after);
   clientSpki: Uint8Array = new Uint8Array(0);
   asked: RequestMailboxRequest | undefined;
+  /** How often it was given its mailbox back. */
+  ends = 0;
 
   readonly transport: Transport = {
     name: 'lying',
@@ -99,7 +102,8 @@ class LyingNode {
     switch (methodId) {
       case methods.requestMailbox.id:
         this.asked = fromBinary(methods.requestMailbox.request, payload);
-        return { lifetimeMs: this.lifetimeMs };
+        if (this.asked.ends) this.ends += 1;
+        return { lifetimeMs: this.asked.ends ? 0n : this.lifetimeMs };
       case methods.fetch.id:
         return this.#log(Number(fromBinary(methods.fetch.request, payload).after));
       case methods.fetchWait.id:
@@ -377,6 +381,59 @@ test('a credential that says nothing to the node is made anew: it may be older t
   await keeping();
   await until(() => renewals > 0);
   assert.deepEqual([renewals, node.visits], [1, 1]);
+});
+
+test('one that is given back is emptied, deleted, named to nobody, and not asked for again', async () => {
+  const { mailboxes, told } = await keeping();
+  const own = new OwnMailboxes({
+    ...{ ...parts(), credential: () => random.bytes(9) },
+    onLeaving: (domain) => mailboxes.leave(domain),
+  });
+  await until(() => told.length === 1);
+  assert.deepEqual(
+    own.list().map(({ domain }) => domain),
+    [green],
+  );
+  const never = new AbortController().signal;
+  await assert.rejects(own.giveBack('grey.example', never), { reason: 'UNKNOWN_DEVICE' });
+  // A node that is away has it still, and so has this device.
+  const away = new TransportError('unreachable', 'nobody there');
+  node.failing = { id: methods.requestMailbox.id, error: away };
+  await assert.rejects(own.giveBack(green, never), { reason: 'DISCONNECTED' });
+  assert.equal(own.list().length, 1);
+  node.failing = undefined;
+  node.rows = numbered(await sent('last'));
+  await own.giveBack(green, never);
+  assert.deepEqual([bob.history(id).map(({ text }) => text), cursor()], [['last'], undefined]);
+  assert.deepEqual([node.ends, node.asked?.tokenHashes], [1, []]);
+  assert.deepEqual([own.list(), mailboxes.domains, told.at(-1)], [[], [], []]);
+  const { visits } = node;
+  const session = { signal: new AbortController().signal } as Session;
+  mailboxes.offered([green], session);
+  mailboxes.networkChanged();
+  await clock.sleep(20);
+  assert.equal(node.visits, visits);
+});
+
+test('a node that shows nothing more, or keeps none, lets a device leave all the same', async () => {
+  const own = new OwnMailboxes({
+    ...{ ...parts(), credential: () => random.bytes(9) },
+    onLeaving: () => Promise.resolve(),
+  });
+  const keep = (): void =>
+    bob.store.transaction(() => {
+      const expiresMs = clock.now() + 1_000_000;
+      bob.store.mailboxes.put({ domain: green, record: record(), expiresMs });
+    });
+  keep();
+  node.failing = { id: methods.fetch.id, error: new NotFoundError('UNKNOWN_DEVICE', '') };
+  await own.giveBack(green, new AbortController().signal);
+  assert.deepEqual([own.list(), node.ends], [[], 1]);
+  keep();
+  const off = new FailedPreconditionError('FEATURE_OFF', 'no mailboxes any more');
+  node.failing = { id: methods.requestMailbox.id, error: off };
+  await own.giveBack(green, new AbortController().signal);
+  assert.deepEqual(own.list(), []);
 });
 
 test('nobody keeps one for ever: a node that says so is believed for a month', async () => {

@@ -59,6 +59,8 @@ interface Place {
   /** The token that it was told last, in this run. */
   toldToken: number | undefined;
   visit: Promise<void> | undefined;
+  /** It is given back: a visit that waits there ends. */
+  readonly left: AbortController;
 }
 
 export class Mailboxes {
@@ -139,6 +141,17 @@ export class Mailboxes {
     this.#visitSoon();
   }
 
+  /** It is given back: nobody is told of it any more, nor is the node asked for one soon. Resolves when no visit is under way. */
+  async leave(domain: string): Promise<void> {
+    const place = this.#places.get(domain);
+    this.#restNode(domain, mailboxLimits.retryMaxMs);
+    if (place === undefined) return;
+    this.#places.delete(domain);
+    place.left.abort(new TransportError('cancelled', 'the mailbox is given back'));
+    await place.visit;
+    this.#parts.onChange();
+  }
+
   /** Something has changed: it is looked what is due. Never fails. */
   look(): void {
     if (this.#ended.signal.aborted || this.#looking !== undefined) return;
@@ -212,7 +225,7 @@ export class Mailboxes {
     const dueMs = this.#runtime.clock.monotonic();
     return {
       ...{ domain, record, expiresMs, dueMs, failures: 0 },
-      ...{ toldToken: undefined, visit: undefined },
+      ...{ toldToken: undefined, visit: undefined, left: new AbortController() },
     };
   }
 
@@ -235,13 +248,17 @@ export class Mailboxes {
       const onGranted = (lifetimeMs: number): void => this.#granted(place, token.id, lifetimeMs);
       const isWanted = (): boolean => this.#isAway && place.toldToken === this.#token()?.id;
       const what = { domain, node, credential, token: token.token, onGranted, isWanted };
-      await visitMailbox(this.#parts, what, this.#ended.signal);
+      await visitMailbox(
+        this.#parts,
+        what,
+        AbortSignal.any([this.#ended.signal, place.left.signal]),
+      );
       place.failures = 0;
       const { visitMs, retryMinMs } = mailboxLimits;
       const waitMs = this.#isAway ? retryMinMs : visitMs - jitter(random, visitMs / 4);
       place.dueMs = clock.monotonic() + waitMs;
     } catch (error) {
-      if (this.#ended.signal.aborted) return;
+      if (this.#ended.signal.aborted || place.left.signal.aborted) return;
       const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
       log.debug('mailbox not visited', { domain, reason, error: String(error) });
       this.#failed(place, error);

@@ -16,7 +16,12 @@ import {
   type Runtime,
   type SigningKey,
 } from '@quicprochat/proto';
-import type { FetchResponse, NodeRecord } from '@quicprochat/proto/messages';
+import type {
+  FetchResponse,
+  MessageInitShape,
+  NodeRecord,
+  RequestMailboxResponse,
+} from '@quicprochat/proto/messages';
 import {
   CloseCode,
   makeIdentity,
@@ -68,6 +73,54 @@ export async function visitMailbox(
   visited: Visited,
   signal: AbortSignal,
 ): Promise<void> {
+  const tokenHashes = [deliveryTokenHash(visited.token)];
+  await atNode(parts, visited, signal, async (connection, ask) => {
+    const { lifetimeMs } = await ask({ tokenHashes });
+    visited.onGranted(seqOf(lifetimeMs));
+    await new Reading(parts, visited, connection, signal).run();
+  });
+}
+
+/**
+ * The last visit: takes in what is there, as far as the node shows it, and gives the mailbox back. Throws as
+ * `visitMailbox`; without an error it is gone.
+ */
+export async function endMailbox(
+  parts: VisitParts,
+  visited: Pick<Visited, 'domain' | 'node' | 'credential'>,
+  signal: AbortSignal,
+): Promise<void> {
+  await atNode(parts, visited, signal, async (connection, ask) => {
+    try {
+      // Nobody's token opens it from here on: nothing comes behind the last row.
+      await ask({ tokenHashes: [] });
+      const reading = { ...visited, isWanted: () => false };
+      await new Reading(parts, reading, connection, signal).run();
+    } catch (error) {
+      // One that shows nothing keeps nobody: these are copies, and others bring them.
+      if (
+        error instanceof TransportError &&
+        error.failure !== 'protocol' &&
+        error.failure !== 'limit'
+      ) {
+        throw error;
+      }
+    }
+    await ask({ tokenHashes: [], ends: true });
+  });
+}
+
+type Ask = (
+  request: Pick<MessageInitShape<typeof methods.requestMailbox.request>, 'tokenHashes' | 'ends'>,
+) => Promise<RequestMailboxResponse>;
+
+/** With a connection of its own to the node, and what proves there whose device this is. */
+async function atNode(
+  parts: VisitParts,
+  visited: Pick<Visited, 'node' | 'credential'>,
+  signal: AbortSignal,
+  work: (connection: Connection, ask: Ask) => Promise<void>,
+): Promise<void> {
   const { runtime, transport } = parts;
   const nodeAddress = nodeAddressIn(visited.node, runtime.clock.now());
   if (nodeAddress === undefined) throw new TransportError('unreachable', 'no address of the node');
@@ -80,20 +133,16 @@ export async function visitMailbox(
     const nodeSpki = connection.peer.spkiSha256;
     const issuedMs = runtime.clock.now();
     const { identityKey } = parts;
-    const { lifetimeMs } = await call(
-      connection,
-      methods.requestMailbox,
-      {
-        credential: visited.credential,
-        device: identityKey.publicKey,
-        issuedMs: BigInt(issuedMs),
-        signature: signGuestProof({ clientSpki, nodeSpki, issuedMs }, identityKey),
-        tokenHashes: [deliveryTokenHash(visited.token)],
-      },
-      { signal, deadlineMs: visitLimits.callMs },
-    );
-    visited.onGranted(seqOf(lifetimeMs));
-    await new Reading(parts, visited, connection, signal).run();
+    const proof = {
+      credential: visited.credential,
+      device: identityKey.publicKey,
+      issuedMs: BigInt(issuedMs),
+      signature: signGuestProof({ clientSpki, nodeSpki, issuedMs }, identityKey),
+    };
+    const options = { signal, deadlineMs: visitLimits.callMs };
+    const ask: Ask = (request) =>
+      call(connection, methods.requestMailbox, { ...proof, ...request }, options);
+    await work(connection, ask);
   } finally {
     await connection.close(CloseCode.Normal, 'done');
   }
@@ -101,14 +150,19 @@ export async function visitMailbox(
 
 class Reading {
   readonly #parts: VisitParts;
-  readonly #visited: Visited;
+  readonly #visited: Pick<Visited, 'domain' | 'isWanted'>;
   readonly #connection: Connection;
   readonly #signal: AbortSignal;
   readonly #log: Uint8Array;
   #rows = 0;
   #isStartedOver = false;
 
-  constructor(parts: VisitParts, visited: Visited, connection: Connection, signal: AbortSignal) {
+  constructor(
+    parts: VisitParts,
+    visited: Pick<Visited, 'domain' | 'isWanted'>,
+    connection: Connection,
+    signal: AbortSignal,
+  ) {
     this.#parts = parts;
     this.#visited = visited;
     this.#connection = connection;
