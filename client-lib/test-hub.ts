@@ -12,6 +12,8 @@ import {
   parseEntry,
   RowKind,
   signCertificate,
+  UnavailableError,
+  verifyCertified,
   type ParsedEntry,
   type SigningKey,
 } from '@quicprochat/proto';
@@ -56,6 +58,8 @@ export class TestHub {
   beforeSubmit: ((from: Uint8Array, request: SubmitCommitRequest) => Promise<void>) | undefined;
   /** The same before a page of a log is answered; what it resolves to is the answer, if anything. */
   beforeLog: ((request: GroupLogRequest) => Promise<unknown>) | undefined;
+  /** An older copy of itself that waits for what it lost: it takes what it certified, and nothing else. */
+  isRestored = false;
   /** Shows nobody its logs, as a hub does that has something to hide. */
   isSilent = false;
 
@@ -150,6 +154,9 @@ export class TestHub {
       throw new ConflictError('EPOCH_CONFLICT', 'another commit won this epoch', { details });
     }
     const { commit, mid, targets, welcomes, sharedWelcome, groupInfo } = request;
+    if (this.isRestored && !this.#certified(domain, request)) {
+      throw new UnavailableError('HUB_RESTORED', 'it waits', { retryAfterMs: 1_000 });
+    }
     if (groupInfo.length > 0) {
       this.putInfo(parsed.entry.group, { entry: parsed.hash, bytes: groupInfo });
     }
@@ -172,6 +179,17 @@ export class TestHub {
       if (target !== undefined) put(target.rid, welcomeMid, row);
     }
     return entry;
+  }
+
+  /** Whether it says in the request that it accepted this before. */
+  #certified(domain: string, { entry, signatures }: SubmitCommitRequest): boolean {
+    const known = create(CertifiedEntrySchema, { signatures, ...(entry && { entry }) });
+    try {
+      verifyCertified(known, [domain], (one) => [this.#signingOf(one).publicKey]);
+      return true;
+    } catch {
+      return false;
+    }
   }
 
   #behind(entries: readonly HubEntry[], after: Uint8Array): GroupControl[] {

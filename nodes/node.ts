@@ -50,9 +50,10 @@ import { deliveryHandlers } from './services/delivery.ts';
 import { fedKtHandlers } from './services/fed-kt.ts';
 import { ktHeardHandlers } from './services/kt-heard.ts';
 import { withPurposes } from './services/group-purposes.ts';
-import { groupHandlers } from './services/groups.ts';
+import { groupHandlers, type GroupParts } from './services/groups.ts';
 import { HubSet } from './hubs/hub-set.ts';
 import { CommitOffers } from './hubs/offers.ts';
+import { RestoredHub } from './hubs/restored-hub.ts';
 import { typingOfPeers } from './peer-typing.ts';
 import { federationHandlers } from './services/federation.ts';
 import { keyHandlers } from './services/keys.ts';
@@ -239,7 +240,8 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
   await federation.start();
   void federation.asked(askedMs).then(asked.resolve);
   onStep('hubs');
-  await hubs.set.resume();
+  await hubs.hubSet.resume();
+  await hubs.restored.report();
   const upToDate = keyLog.bringUpToDate().catch((error: unknown) => {
     if (!drain.isDraining) log.error('key log not up to date', { error: String(error) });
   });
@@ -259,7 +261,7 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
       await door?.[Symbol.asyncDispose]();
       await swarm?.[Symbol.asyncDispose]();
       audits[Symbol.dispose]();
-      hubs.set[Symbol.dispose]();
+      hubs.hubSet[Symbol.dispose]();
       await upToDate;
       await federation[Symbol.asyncDispose]();
       await listener.close(CloseCode.Draining, 'the node stops');
@@ -344,7 +346,7 @@ interface BuildParts {
   readonly answers: KeyLogAnswers;
   readonly audits: PeerAudits;
   readonly reservers: Reservers;
-  readonly hubs: { readonly offers: CommitOffers; readonly set: HubSet };
+  readonly hubs: Pick<GroupParts, 'offers' | 'hubSet' | 'restored'>;
 }
 
 async function buildHandlers(parts: BuildParts): Promise<Handlers> {
@@ -407,7 +409,7 @@ async function buildHandlers(parts: BuildParts): Promise<Handlers> {
     }),
     ...channelHandlers({ domain, store, federation }),
     ...withPurposes(
-      groupHandlers({ domain, store, offers: hubs.offers, hubSet: hubs.set, quota, federation }),
+      groupHandlers({ domain, store, ...hubs, quota, federation }),
     ),
     ...withMailboxes(
       {
@@ -453,16 +455,18 @@ function makeHubs(
     signing: secrets.signing,
     knows: (name) => federation.knows(name),
   });
-  const set = new HubSet({
+  const keysOf = (name: string) => (name === domain ? ownKeys : federation.signKeys(name));
+  const hubSet = new HubSet({
     domain,
     store,
     runtime,
     offers,
     peers: federation.hubs,
-    keysOf: (name) => (name === domain ? ownKeys : federation.signKeys(name)),
+    keysOf,
     notify: (name) => federation.notify(name),
   });
-  return { offers, set };
+  const restored = new RestoredHub({ domain, store, keysOf, log: runtime.log });
+  return { offers, hubSet, restored };
 }
 
 function swarmOf(

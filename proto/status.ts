@@ -49,6 +49,7 @@ export const reasonsByStatus = {
     'STORE_FULL',
     'PEER_UNREACHABLE',
     'HUB_UNAVAILABLE',
+    'HUB_RESTORED',
     'DISCONNECTED',
   ],
   [Status.Internal]: ['INTERNAL'],

@@ -243,7 +243,7 @@ export async function registerGroup(
   const kept = first && controlOf(first).entry;
   if (first === undefined || kept?.entry === undefined || !hasNoWord(kept)) return;
   const { hubs } = (await pull.view(groupId))?.group ?? { hubs: [] };
-  const entry = await callCreateGroup(caller, kept.entry, hubs, signal);
+  const entry = await callCreateGroup(caller, kept, hubs, signal);
   const parsed = parseEntry(entry.entry);
   if (!sameBytes(parsed.hash, first.hash)) {
     throw new TransportError('protocol', 'the hub certified another entry');

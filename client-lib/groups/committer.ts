@@ -74,6 +74,8 @@ export interface CommitterParts extends FirstCommitParts {
   readonly repair: Pick<HubRepair, 'giveBack'>;
   readonly leaves: Leaves;
   readonly userId: string;
+  /** A hub takes no change before members brought back what it lost. */
+  readonly onRestored: (groupId: Uint8Array) => void;
 }
 
 /** What a commit is made with. */
@@ -297,6 +299,7 @@ export class Committer {
       const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
       runtime.log.info('a change of a group waits', { reason, error: String(error) });
       if (!isTemporary(error)) return this.#refuse(intent, pending, error);
+      if (reason === 'HUB_RESTORED') this.#parts.onRestored(intent.groupId);
       return this.#rest(key, error);
     }
   }

@@ -192,7 +192,7 @@ export class Conversations {
     if (hubs.length < 3) return undefined;
     const made = await this.#make({ ...options, hubs });
     try {
-      const entry = await callCreateGroup(caller, made.control.entry?.entry, hubs, signal);
+      const entry = await callCreateGroup(caller, made.control.entry ?? {}, hubs, signal);
       return { ...made, control: create(GroupControlSchema, { entry }) };
     } catch (error) {
       signal?.throwIfAborted();

@@ -12,6 +12,7 @@ import {
   QpcError,
   sameBytes,
   verifyCertified,
+  type Random,
   type Runtime,
 } from '@quicprochat/proto';
 import {
@@ -62,6 +63,8 @@ export interface ForkWatchParts {
   readonly onOutbox: () => void;
   /** Somebody is further on in this group's log. */
   readonly onBehind: (groupId: Uint8Array) => void;
+  /** Somebody stands at an entry behind which this device has others. */
+  readonly onAhead: (groupId: Uint8Array) => void;
 }
 
 export class ForkWatch {
@@ -130,7 +133,10 @@ export class ForkWatch {
         if (BigInt(epoch) > group.epoch) batch.after(() => this.#parts.onBehind(groupId));
         return;
       }
-      if (sameBytes(parseEntry(ours.entry).hash, hash)) return;
+      if (sameBytes(parseEntry(ours.entry).hash, hash)) {
+        if (BigInt(epoch) < group.epoch) batch.after(() => this.#parts.onAhead(groupId));
+        return;
+      }
       if (!this.#convict(batch, group, ours, entry)) {
         // They part further back: the entries before these are compared next.
         batch.after(() => this.#tell(groupId, epoch - 1, from));
@@ -164,13 +170,22 @@ export class ForkWatch {
     return true;
   }
 
+  /** The hub may have forgotten what came behind the newest entry here: members hear where this device stands. */
+  tellNewest(groupId: Uint8Array): void {
+    const head = this.#parts.store.groupLog.head(groupId);
+    if (head === undefined) return;
+    const start = `${hex(groupId)} ${head.epoch} `;
+    for (const key of this.#told) if (key.startsWith(start)) this.#told.delete(key);
+    this.#tell(groupId, head.epoch, 'some');
+  }
+
   #entryAt(groupId: Uint8Array, epoch: number): CertifiedEntry | undefined {
     const kept = this.#parts.store.groupLog.headAt(groupId, epoch);
     return kept === undefined ? undefined : controlOf(kept).entry;
   }
 
-  /** Tells one device, or all of the group, where this one stands in that epoch; each of them once. */
-  #tell(groupId: Uint8Array, epoch: number, to?: Uint8Array): void {
+  /** Tells one device, some or all of the group, where this one stands in that epoch; each of them once. */
+  #tell(groupId: Uint8Array, epoch: number, to?: Uint8Array | 'some'): void {
     const entry = this.#entryAt(groupId, epoch);
     if (this.#isStopped || entry === undefined || entry.signatures.length === 0) return;
     const head = create(GroupHeadSchema, { from: this.#parts.rid, entry });
@@ -187,7 +202,7 @@ export class ForkWatch {
     groupId: Uint8Array,
     epoch: number,
     head: GroupHead,
-    to: Uint8Array | undefined,
+    to: Uint8Array | 'some' | undefined,
   ): Promise<void> {
     const { store, runtime, writer, contacts, onOutbox } = this.#parts;
     const content = { kind: 'groupHead', bytes: toBinary(GroupHeadSchema, head) } as const;
@@ -197,10 +212,9 @@ export class ForkWatch {
       writer.run(async (batch) => {
         const group = batch.group(groupId);
         const all = group === undefined ? [] : recipientsOf(group);
-        const isMeant = ({ identityPub }: Recipient): boolean =>
-          to === undefined ? all.length < forkLimits.devices : sameBytes(identityPub, to);
+        const meant = meantBy(to, all, runtime.random);
         // Only who is in the group, as it is here: others are told nothing of it.
-        const recipients = all.filter((one) => isMeant(one) && !this.#told.has(keyOf(one)));
+        const recipients = meant.filter((one) => !this.#told.has(keyOf(one)));
         if (recipients.length === 0) return;
         const prekeyOf = (rid: Uint8Array): Uint8Array | undefined => contacts.prekey(rid);
         const copies = hybridCopies(content, recipients, prekeyOf, runtime.random);
@@ -245,4 +259,17 @@ export class ForkWatch {
       if (head !== undefined) this.#tell(groupId, head.epoch);
     }
   }
+}
+
+/** Of a large group nobody, or a part that is another one each time. */
+function meantBy(
+  to: Uint8Array | 'some' | undefined,
+  all: readonly Recipient[],
+  random: Random,
+): readonly Recipient[] {
+  const { devices } = forkLimits;
+  if (to === undefined) return all.length < devices ? all : [];
+  if (to !== 'some') return all.filter(({ identityPub }) => sameBytes(identityPub, to));
+  const from = Math.floor(jitter(random, all.length));
+  return [...all.slice(from), ...all.slice(0, from)].slice(0, devices - 1);
 }

@@ -19,6 +19,7 @@ import type { Logs } from '../kt/logs.ts';
 import { Leaves } from './leaves.ts';
 import type { Caller } from '../link.ts';
 import { RemovalWatch } from './removal-watch.ts';
+import { RestoredHubs } from './restored-hub.ts';
 import { Rekeys } from './rekeys.ts';
 import { Resyncs } from './resync.ts';
 import { Revocations } from './revocations.ts';
@@ -54,6 +55,7 @@ export class Groups {
   readonly resyncs: Resyncs;
   readonly revocations: Revocations;
   readonly forks: ForkWatch;
+  readonly restored: RestoredHubs;
   readonly standings: Standings;
   readonly removals: RemovalWatch;
   readonly channels: ChannelDuty;
@@ -62,6 +64,7 @@ export class Groups {
   /** Records of hubs that are being asked for. */
   readonly #asking = new Map<string, Promise<void>>();
   #stop = new AbortController();
+  #listening: Disposable | undefined;
 
   constructor(parts: GroupsParts & Pick<ControlRowsParts, 'onMoved'>) {
     this.#parts = parts;
@@ -107,6 +110,12 @@ export class Groups {
       ...parts,
       hubKeys,
       onBehind: (groupId) => this.pull.want(groupId),
+      onAhead: (groupId) => this.restored.isBehind(groupId),
+    });
+    this.restored = new RestoredHubs({
+      clock: parts.runtime.clock,
+      tell: (groupId) => this.forks.tellNewest(groupId),
+      look: (groupId) => this.pull.want(groupId),
     });
     const identity = { userId: parts.userId, deviceId: deviceIdOf(parts.rid) };
     this.resyncs = new Resyncs({
@@ -125,11 +134,17 @@ export class Groups {
       pull: this.pull,
       repair,
       leaves: this.leaves,
+      onRestored: (groupId) => this.restored.heard(groupId),
     });
   }
 
   start(): void {
     this.#stop = new AbortController();
+    this.#listening?.[Symbol.dispose]();
+    this.#listening = this.#parts.events.listen(({ type }) => {
+      // The own node is an older copy: what it lost as a hub may be here.
+      if (type === 'storeChanged') this.pull.wantAll();
+    });
     this.committer.start();
     this.rekeys.start();
     this.channels.start();
@@ -141,6 +156,7 @@ export class Groups {
 
   async stop(): Promise<void> {
     this.#stop.abort();
+    this.#listening?.[Symbol.dispose]();
     this.rekeys.stop();
     this.channels.stop();
     await this.resyncs.stop();

@@ -18,7 +18,6 @@ import {
   SubmitCommitRequestSchema,
   type CertifiedEntry,
   type GroupControl,
-  type SignedGroupEntry,
   type SubmitCommitRequest,
   type SubmitCommitResponse,
 } from '@quicprochat/proto/messages';
@@ -47,17 +46,20 @@ export interface SubmitAnswer {
   readonly hasMore: boolean;
 }
 
-/** Makes the group's log at the own node. Throws what the node answers. */
+/**
+ * Makes the group's log at the own node. `signatures`: its word for the entry from before, where it lost the group.
+ * Throws what the node answers.
+ */
 export async function callCreateGroup(
   caller: Caller,
-  entry: SignedGroupEntry | undefined,
+  { entry, signatures = [] }: Partial<Pick<CertifiedEntry, 'entry' | 'signatures'>>,
   hubs: readonly string[],
   signal?: AbortSignal,
 ): Promise<CertifiedEntry> {
   const options = signal === undefined ? {} : { signal };
   const answer = await caller.call(
     methods.createGroup,
-    { ...(entry && { entry }), hubs: [...hubs] },
+    { ...(entry && { entry }), hubs: [...hubs], signatures },
     options,
   );
   if (answer.entry === undefined) throw new TransportError('protocol', 'no entry in the answer');

@@ -44,6 +44,9 @@ export const repairLimits = {
   forgetMs: 24 * 3_600_000,
 } as const;
 
+/** Refusals that pass. */
+const temporary = ['HUB_UNAVAILABLE', 'HUB_RESTORED', 'QUOTA', 'OVERLOADED'] as const;
+
 export interface HubRepairParts {
   readonly store: ClientStore;
   readonly runtime: Runtime;
@@ -124,7 +127,7 @@ export class HubRepair {
       runtime.log.info('a hub that is behind gets nothing back', { reason, error: String(error) });
       // What it lost and this device lacks too, only another member can bring.
       const isUnreached = error instanceof TransportError && error.failure !== 'protocol';
-      isDone = !isUnreached && !hasReason(error, 'HUB_UNAVAILABLE', 'QUOTA', 'OVERLOADED');
+      isDone = !isUnreached && !hasReason(error, ...temporary);
     }
     if (isDone) this.#mark(hex(lost.groupId));
     return isDone;
@@ -160,10 +163,12 @@ async function giveBack(
     if (control?.entry?.entry === undefined || !isCertified(control)) {
       throw new TransportError('protocol', `the hub lost entry ${epoch}, which is not here either`);
     }
-    const { entry } = control.entry;
+    // Its own word for it: one that was restored takes nothing else for a while.
+    const { entry, signatures } = control.entry;
     const { commit } = control;
     const groupInfo = epoch === head.epoch ? await stateAt(parts, head) : new Uint8Array(0);
-    const request = { hub, entry, commit, groupInfo, mid: runtime.random.bytes(16) };
+    const mid = runtime.random.bytes(16);
+    const request = { hub, entry, commit, groupInfo, mid, signatures };
     const bytes = toBinary(SubmitCommitRequestSchema, create(SubmitCommitRequestSchema, request));
     const { isAccepted } = await callSubmit(caller, bytes, signal);
     if (!isAccepted) return;
@@ -192,7 +197,7 @@ async function newestOf(
     const control = first && controlOf(first);
     const isOurs = hub === domain && control !== undefined && isCertified(control);
     if (!hasReason(error, 'UNKNOWN_GROUP') || !isOurs) throw error;
-    await callCreateGroup(caller, control.entry?.entry, [hub], signal);
+    await callCreateGroup(caller, control.entry ?? {}, [hub], signal);
     return 0;
   }
 }

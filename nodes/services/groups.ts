@@ -30,6 +30,7 @@ import {
 } from '@quicprochat/proto/messages';
 import type { HubSet, Submission } from '../hubs/hub-set.ts';
 import { peersOf, type CommitOffers } from '../hubs/offers.ts';
+import type { RestoredHub } from '../hubs/restored-hub.ts';
 import { SiblingQuota, type Submitter } from '../hubs/sibling-quota.ts';
 import { senderKey, type SendQuota } from '../send-quota.ts';
 import type { NodeStore } from '../store/store.ts';
@@ -43,6 +44,7 @@ export interface GroupParts {
   readonly store: NodeStore;
   readonly offers: CommitOffers;
   readonly hubSet: HubSet;
+  readonly restored: RestoredHub;
   /** Of devices. */
   readonly quota: SendQuota;
   readonly federation: {
@@ -78,7 +80,7 @@ type GroupMethods =
   | 'fedHubInstall';
 
 export function groupHandlers(parts: GroupParts): Pick<Handlers, GroupMethods> {
-  const { domain: own, store, offers, hubSet, federation } = parts;
+  const { domain: own, store, offers, hubSet, restored, federation } = parts;
   const siblings = new SiblingQuota();
 
   /** One member has no more than a few tries at one place of a log. */
@@ -94,9 +96,10 @@ export function groupHandlers(parts: GroupParts): Pick<Handlers, GroupMethods> {
   ): Promise<MessageInitShape<typeof SubmitCommitResponseSchema>> {
     const { submit: _, ...commit } = offers.submitted(request, submission.sender);
     if (!hubSet.isLeading(commit.parsed.entry.group)) {
-      const offered = { ...commit, ...offers.entry(request.entry, firstTerm) };
+      const before = restored.certified(request.entry, request.signatures);
+      const offered = { ...commit, ...offers.entry(request.entry, firstTerm), ...before };
       try {
-        const { control } = await store.submitCommit(offered);
+        const { control } = await restored.submit(offered);
         for (const peer of peersOf(commit)) federation.notify(peer);
         return certifiedIn(control);
       } catch (error) {
@@ -142,7 +145,7 @@ export function groupHandlers(parts: GroupParts): Pick<Handlers, GroupMethods> {
   return {
     async createGroup(request, context) {
       const { identityPub: creator } = deviceOf(context);
-      const { hubs, entry } = request;
+      const { hubs, entry, signatures } = request;
       if (hubs[0] !== own) {
         throw new PermissionDeniedError(
           'PEER_DENIED',
@@ -154,7 +157,9 @@ export function groupHandlers(parts: GroupParts): Pick<Handlers, GroupMethods> {
         throw new PermissionDeniedError('PEER_DENIED', `${hub} is no peer of this node`);
       }
       if (hubs.length > 1) return hubSet.create(entry, hubs, creator);
-      const made = await store.createGroup({ ...offers.entry(entry, firstTerm), hubs, creator });
+      const before = restored.certified(entry, signatures);
+      const offered = { ...offers.entry(entry, firstTerm), ...before };
+      const made = await store.createGroup({ ...offered, hubs, creator });
       return { ...certifiedIn(made.control), wasNew: made.isNew };
     },
 

@@ -10,6 +10,8 @@ import type { CertifiedEntry } from '@quicprochat/proto/messages';
 export interface OfferedEntry {
   readonly parsed: ParsedEntry;
   readonly certified: CertifiedEntry;
+  /** This node certified it before, and may have forgotten that. */
+  readonly wasCertified?: boolean;
 }
 
 export interface NewGroup extends OfferedEntry {
@@ -220,16 +222,23 @@ export interface GroupStore extends HubSetStore {
   /**
    * Entry 0 of a group. Throws InvalidArgumentError BAD_FIELD or BAD_SIGNATURE, ConflictError
    * NAME_TAKEN when another entry 0 is there, ResourceExhaustedError QUOTA, UnavailableError
-   * STORE_FULL.
+   * STORE_FULL. One that was certified before is held as after a restore.
    */
   createGroup(group: NewGroup): Promise<AcceptedCommit>;
   /**
    * The next entry with all that follows from it, in one transaction; known by its commit hash.
    * Throws NotFoundError UNKNOWN_GROUP, InvalidArgumentError BAD_FIELD or BAD_SIGNATURE, ConflictError
    * EPOCH_CONFLICT (details: GroupLogResponse with the entries since the parent), UnavailableError
-   * STORE_FULL; nothing is written then.
+   * STORE_FULL or HUB_RESTORED (`holdGroup`); nothing is written then.
    */
   submitCommit(commit: OfferedCommit): Promise<AcceptedCommit>;
+  /**
+   * The store is an older copy of itself: only what this hub certified before is taken in the group, for so
+   * long (ms) after the first call of this; 0: everything is. Throws NotFoundError UNKNOWN_GROUP.
+   */
+  holdGroup(group: Uint8Array): Promise<number>;
+  /** How many groups are held, or would be. */
+  restoredGroups(): Promise<number>;
   /** Entries behind a hash; from the oldest when that is empty or unknown. Throws NotFoundError UNKNOWN_GROUP. */
   groupLog(group: Uint8Array, after: Uint8Array, maxEntries: number): Promise<GroupLogPage>;
   groupInfo(group: Uint8Array): Promise<GroupInfo | undefined>;

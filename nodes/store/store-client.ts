@@ -195,6 +195,12 @@ export class StoreClient implements NodeStore {
   submitCommit(commit: OfferedCommit) {
     return this.#channel.call('submitCommit', commit);
   }
+  holdGroup(group: Uint8Array) {
+    return this.#channel.call('holdGroup', group);
+  }
+  restoredGroups() {
+    return this.#channel.call('restoredGroups');
+  }
   groupLog(group: Uint8Array, after: Uint8Array, maxEntries: number) {
     return this.#channel.call('groupLog', group, after, maxEntries);
   }

@@ -34,6 +34,8 @@ export const groupBounds = {
   entriesMax: 1_000,
   entryAgeMs: 90 * dayMs,
   entriesMin: 8,
+  /** How long a hub that was restored waits for what it lost, once somebody wants a change. */
+  heldMs: 2 * 60_000,
   /** Groups that one device made here, and that one peer as their first hub brought here. */
   perCreator: 4_096,
   perPeer: 65_536,

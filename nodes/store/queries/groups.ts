@@ -18,8 +18,12 @@ import type { Operations, QueryContext } from '../operations.ts';
 import type { GroupDelivery } from './groups-delivery.ts';
 import { encodeControl, groupBounds, type GroupLogQueries } from './groups-log.ts';
 import { IncomingPayload } from './payloads.ts';
+import { restoredHubQueries } from './restored-hub.ts';
 
-type GroupOperations = Pick<Operations, 'createGroup' | 'submitCommit' | 'groupLog' | 'groupInfo'>;
+type GroupOperations = Pick<
+  Operations,
+  'createGroup' | 'submitCommit' | 'holdGroup' | 'restoredGroups' | 'groupLog' | 'groupInfo'
+>;
 
 export interface GroupQueries extends GroupOperations {
   /** Checks, and writes a group without entries, or says which one is there with those hubs. */
@@ -50,6 +54,8 @@ export function groupQueries(
   const preparedOf = db
     .prepare<[number], Uint8Array>('SELECT hash FROM hub_prepared WHERE hub_group = ?')
     .pluck();
+
+  const restored = restoredHubQueries({ db });
 
   function begin({ parsed, hubs, creator }: Omit<NewGroup, 'certified'>): {
     readonly id: number;
@@ -83,7 +89,10 @@ export function groupQueries(
   return {
     begin,
 
-    createGroup(nowMs, { parsed, certified, hubs, creator }) {
+    restoredGroups: restored.restoredGroups,
+    holdGroup: (nowMs, groupId) => restored.hold(nowMs, log.need(groupId)),
+
+    createGroup(nowMs, { parsed, certified, hubs, creator, wasCertified = false }) {
       if (hubs.length > 1) throw new InvalidArgumentError('BAD_FIELD', 'hubs: need one');
       const { id, isNew } = begin({ parsed, hubs, creator });
       const row = log.byHash(id, parsed.hash);
@@ -91,11 +100,12 @@ export function groupQueries(
       if (!isNew) throw new Error('a hub of one accepts at once');
       const control = encodeControl(certified, new Uint8Array(0));
       log.insert(nowMs, id, parsed, new IncomingPayload(control));
+      if (wasCertified) restored.restored(id);
       return { isNew: true, control };
     },
 
     submitCommit(nowMs, offered) {
-      const { parsed, certified, commit, groupInfo } = offered;
+      const { parsed, certified, commit, groupInfo, wasCertified = false } = offered;
       const group = log.need(parsed.entry.group);
       if (hubsOf.get(group)?.includes(' ') === true) {
         throw new FailedPreconditionError('TERM_FENCED', 'one hub of three decides nothing alone');
@@ -103,6 +113,7 @@ export function groupQueries(
       const before = log.byCommit(group, parsed.entry.commitHash);
       if (before !== undefined) return log.known(before);
       log.check(group, parsed, commit);
+      if (!wasCertified) restored.needWhole(nowMs, group);
       const prepared = delivery.prepare(nowMs, offered);
       // Commits are taken longer than messages: without them nothing can be read.
       needLastRoom();
@@ -110,6 +121,7 @@ export function groupQueries(
       log.insert(nowMs, group, parsed, control);
       prepared.deliver(control);
       log.putInfo(group, parsed.hash, groupInfo);
+      if (!wasCertified) restored.whole(group);
       return { isNew: true, control: control.bytes };
     },
 

@@ -10,7 +10,7 @@ export interface MetaQueries {
    * The store is new, or an older copy of itself. Such a copy does not know which single-use KeyPackages
    * went out since, and a Welcome made with one for the second time cannot be opened: they go, and their
    * devices bring new ones. Nor does it know what it promised and signed as one hub of three: it has no
-   * say until both others told.
+   * say until both others told. Nor what it accepted as the only hub: members bring that back.
    */
   renewStoreId(storeId: Uint8Array): void;
   commits(): number;
@@ -27,6 +27,9 @@ export function metaQueries(db: SqlDatabase): MetaQueries {
     'UPDATE key_package SET gone_ms = not_before_ms WHERE gone_ms IS NULL AND last_resort = 0',
   );
   const forgetPromises = db.prepare("UPDATE hub_group SET is_learner = 1 WHERE hubs LIKE '% %'");
+  const holdGroups = db.prepare(
+    `UPDATE hub_group SET is_restored = 1, held_since_ms = NULL WHERE hubs NOT LIKE '% %'`,
+  );
   const count = db.prepare(
     `INSERT INTO meta (name, value) VALUES ('commits', 1)
      ON CONFLICT (name) DO UPDATE SET value = value + 1`,
@@ -44,6 +47,7 @@ export function metaQueries(db: SqlDatabase): MetaQueries {
       // In this order: a crash between them does all of it again.
       dropSingleUse.run();
       forgetPromises.run();
+      holdGroups.run();
       put.run('store_id', storeId);
     },
     commits() {

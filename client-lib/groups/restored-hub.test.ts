@@ -1,0 +1,66 @@
+/** Who hears from a hub that it is an older copy makes the others bring back what that lost, before it forks the group. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { hex } from '@quicprochat/proto';
+import { restoredHubLimits, RestoredHubs } from './restored-hub.ts';
+import { mandatorySuite } from '../mls/index.ts';
+import { company, groupOf, HastyClock } from '../test-company.ts';
+import { exchange, testRuntime } from '../test-devices.ts';
+
+test('a member that fell behind does not fork the group at a restored hub: another one brings back what it lost', async () => {
+  const { directory, alice, bob, carol, id } = await company([mandatorySuite], new HastyClock());
+  const old = directory.hub.copyOf(id);
+  await alice.conversations.rotateKeys(id);
+  const lost = directory.hub.copyOf(id).at(-1)?.parsed.hash;
+  // bob and carol never hear of it, and the hub forgets it.
+  for (const one of [bob, carol]) directory.hub.takeRows(alice.rid, one.rid);
+  directory.hub.restore(id, old);
+  directory.hub.isRestored = true;
+  for (const one of [alice, bob, carol]) one.groups.start();
+  const changed = bob.conversations.rotateKeys(id);
+  // bob tells where he stands; only alice knows that there was more.
+  let isDone = false;
+  void changed.finally(() => (isDone = true));
+  const rounds = async (): Promise<void> => {
+    while (!isDone) {
+      for (const row of bob.rowsFor(alice)) await alice.receive(row);
+      await new Promise((resolve) => setImmediate(resolve));
+      const isBack = directory.hub.copyOf(id).length > old.length;
+      if (isBack) directory.hub.isRestored = false;
+    }
+  };
+  await rounds();
+  await changed;
+  assert.equal(hex(directory.hub.copyOf(id)[old.length]?.parsed.hash ?? id), hex(lost ?? id));
+  await exchange(alice, bob, carol);
+  const groups = await Promise.all([alice, bob, carol].map((one) => groupOf(one, id)));
+  assert.equal(new Set(groups.map((group) => hex(group.epochAuthenticator))).size, 1);
+  assert.equal(directory.hub.copyOf(id).length, old.length + 2);
+  for (const one of [alice, bob, carol]) await one.groups.stop();
+});
+
+test('a hub that says so again and again, and members that do, cost little', () => {
+  let nowMs = 0;
+  const done: string[] = [];
+  const hubs = new RestoredHubs({
+    clock: { monotonic: () => nowMs },
+    tell: (groupId) => void done.push(`tell ${groupId[0]}`),
+    look: (groupId) => void done.push(`look ${groupId[0]}`),
+  });
+  const one = new Uint8Array(32).fill(1);
+  hubs.heard(one);
+  hubs.heard(one);
+  assert.deepEqual(done.splice(0), ['look 1', 'tell 1', 'look 1']);
+  hubs.isBehind(one);
+  hubs.isBehind(one);
+  assert.deepEqual(done.splice(0), ['look 1']);
+  nowMs += restoredHubLimits.tellMs;
+  hubs.heard(one);
+  hubs.isBehind(one);
+  assert.deepEqual(done.splice(0), ['look 1', 'tell 1', 'look 1']);
+  // Of so many others it knows no more that it told them.
+  for (let n = 0; n < restoredHubLimits.groups; n += 1) hubs.heard(testRuntime.random.bytes(32));
+  done.splice(0);
+  hubs.heard(one);
+  assert.deepEqual(done, ['look 1', 'tell 1']);
+});
