@@ -1,9 +1,10 @@
 /** Who is removed and invited again goes on reading: also what was sealed while it was in, and comes only now. */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { mandatorySuite, xwingSuite } from '../mls/index.ts';
+import fc from 'fast-check';
+import { mandatorySuite, xwingSuite, type MlsSuite } from '../mls/index.ts';
 import { company, groupOf, type Company } from '../test-company.ts';
-import { assertHas, exchange, type TestDevice, type TestRow } from '../test-devices.ts';
+import { assertHas, exchange, TestDevice, TestDirectory, type TestRow } from '../test-devices.ts';
 
 /** What `from` has for `to`, which nobody hands over by himself any more. */
 function taken(from: TestDevice, to: TestDevice): readonly TestRow[] {
@@ -29,6 +30,21 @@ async function throughTheDoor({ alice, bob, carol, id }: Company): Promise<reado
   return late;
 }
 
+/** alice's group with bob and carol, and carol's first invitation, for who starts anew with it. */
+async function beginning(suite: MlsSuite) {
+  const directory = new TestDirectory();
+  const { hub } = directory;
+  const [alice, bob, carol] = ['alice', 'bob', 'carol'].map(
+    (name) => new TestDevice(`${name}@red.example`, directory, { suites: [suite] }),
+  );
+  assert(alice !== undefined && bob !== undefined && carol !== undefined);
+  const id = await alice.conversations.create('door', [bob.userId, carol.userId]);
+  const [first] = hub.rowsOf(alice.rid, carol.rid);
+  assert(first !== undefined);
+  await exchange(alice, bob, carol);
+  return { hub, first, alice, bob, carol, id };
+}
+
 describe('who is removed and invited again', () => {
   for (const suite of [xwingSuite, mandatorySuite]) {
     test(`reads what was sealed for it before (suite ${suite})`, async () => {
@@ -46,6 +62,38 @@ describe('who is removed and invited again', () => {
       assertHas(carol, id, ['late', 'new', 'late']);
       const { epoch } = await groupOf(carol, id);
       assert.equal(epoch, (await groupOf(alice, id)).epoch);
+    });
+  }
+
+  for (const suite of [xwingSuite, mandatorySuite]) {
+    test(`before it has read that it was out reads all of it, in whatever order it comes (suite ${suite})`, async () => {
+      const { hub, first, alice, bob, carol, id } = await beginning(suite);
+      await bob.conversations.send(id, 'before');
+      await alice.conversations.removeMembers(id, [carol.userId]);
+      await exchange(alice, bob);
+      await alice.conversations.addMembers(id, [carol.userId]);
+      const rows = [...hub.takeRows(alice.rid, carol.rid), ...taken(bob, carol)];
+      await exchange(alice, bob);
+      await bob.conversations.send(id, 'after');
+      rows.push(...taken(bob, carol));
+      assert.equal(rows.length, 4);
+      await fc.assert(
+        fc.asyncProperty(
+          fc.shuffledSubarray(rows, { minLength: rows.length }),
+          fc.nat(rows.length),
+          async (order, restart) => {
+            carol.fresh();
+            await carol.receive(first);
+            for (const [step, row] of order.entries()) {
+              if (step === restart) carol.restart();
+              await carol.receive(row);
+            }
+            assertHas(carol, id, ['before', 'after']);
+            assert.equal(carol.store.groups.conversation(id)?.ended, undefined);
+          },
+        ),
+        { numRuns: 5 },
+      );
     });
   }
 });

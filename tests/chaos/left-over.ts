@@ -28,6 +28,27 @@ export function parkedText(store: ClientStore, all: readonly ClientStore[]): str
     .join('; ');
 }
 
+/**
+ * Rows of epochs that this device was never in, as far as the other stores prove it: they are under keys of the group's
+ * past that it neither has nor had. It was out, or a later invitation overtook the one that led there; what was
+ * for it in such an epoch is sealed anew when it asks, and the row itself gives way in time.
+ */
+export function overtakenCount(store: ClientStore, all: readonly ClientStore[]): number {
+  const isOfThePast = (keyId: Uint8Array): boolean =>
+    all.some(
+      ({ groups }) =>
+        groups.isPassedKey(keyId) ||
+        groups
+          .envelopeKeys(keyId)
+          .some(({ groupId, epoch }) => epoch < (store.groups.epoch(groupId) ?? 0n)),
+    );
+  return store.inbox.parked().filter(({ reason, waitsFor }) => {
+    const keyId = Buffer.from(waitsFor, 'hex');
+    if (reason !== 'UNKNOWN_KEY' || store.groups.isPassedKey(keyId)) return false;
+    return store.groups.envelopeKeys(keyId).length === 0 && isOfThePast(keyId);
+  }).length;
+}
+
 /** `?`: nobody keeps its key any more, or nobody ever had it. */
 function epochOf(keyId: Uint8Array, all: readonly ClientStore[]): string {
   const found = all.flatMap((store) => store.groups.envelopeKeys(keyId));

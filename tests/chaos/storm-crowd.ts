@@ -10,7 +10,7 @@ import type { ChangeEnd, GroupChange, GroupView, Ledger } from '../cluster/clien
 import type { Dice } from '../cluster/dice.ts';
 import { NodeProcess } from '../cluster/node-process.ts';
 import { readyMs, unhurried } from './company.ts';
-import { parkedText } from './left-over.ts';
+import { overtakenCount, parkedText } from './left-over.ts';
 import { Recorder } from './recorder.ts';
 import type { Stage } from './scenario.ts';
 import { Talker, type Room } from './talker.ts';
@@ -189,29 +189,38 @@ export class StormCrowd implements AsyncDisposable {
       devices: new Map(this.people.map((talker) => [talker.deviceHex(), talker.userId])),
       rooms: new Map([[this.room.idHex, this.room]]),
     };
-    this.#tellLeftOver(present);
+    const overtaken = this.#lookAtLeftOver(present);
     for (const talker of this.people) {
       for (const line of talker.testimony(directory)) {
+        if (line.kind !== 'rest') this.recorder.write(line);
         // Who was taken out keeps what it could not open for a while; nobody owes it the keys.
-        if (line.kind !== 'rest' || present.has(talker)) this.recorder.write(line);
+        else if (present.has(talker)) {
+          this.recorder.write({ ...line, parked: line.parked - (overtaken.get(talker) ?? 0) });
+        }
       }
     }
     await Promise.all(this.nodes.map((node) => node.kill()));
   }
 
-  #tellLeftOver(present: ReadonlySet<Talker>): void {
-    const stores = this.people.map((talker) => talker.store());
+  /** Of movers that are in: how many of their rows are of epochs that they were not in. */
+  #lookAtLeftOver(present: ReadonlySet<Talker>): ReadonlyMap<Talker, number> {
+    const stores = new Map(this.people.map((talker) => [talker, talker.store()]));
+    const all = [...stores.values()];
+    const counts = new Map<Talker, number>();
     try {
-      for (const [index, talker] of this.people.entries()) {
-        const store = stores[index];
-        const parked = store?.inbox.parked().length ?? 0;
-        if (store === undefined || parked === 0) continue;
+      for (const [talker, store] of stores) {
+        const count = this.movers.includes(talker) ? overtakenCount(store, all) : 0;
+        counts.set(talker, count);
+        const holes = store.resend.holes().filter(({ state }) => state === 'OPEN').length;
+        if (store.inbox.parkedSize('all').rows + holes === 0) continue;
         const where = present.has(talker) ? 'in' : 'out';
-        this.leftOver.push(`${talker.userId} (${where}): ${parkedText(store, stores)}`);
+        const name = `${talker.userId} (${where}, ${count} of epochs without it, ${holes} holes)`;
+        this.leftOver.push(`${name}: ${parkedText(store, all)}`);
       }
     } finally {
-      for (const store of stores) store.close();
+      for (const store of all) store.close();
     }
+    return counts;
   }
 
   #moversIn(view: GroupView | null | undefined): readonly Talker[] {
