@@ -57,7 +57,7 @@ export interface GroupWalkerParts {
   readonly mls: Mls;
   readonly contacts: Pick<Contacts, 'prekey'>;
   readonly hubKeys: Pick<HubKeys, 'of' | 'isFresh'>;
-  readonly tokens: Pick<DeliveryTokens, 'grew' | 'wake'>;
+  readonly tokens: Pick<DeliveryTokens, 'grew' | 'wake' | 'changed'>;
   readonly standings: Pick<Standings, 'of' | 'saw' | 'isAlone'>;
   /** Groups are to be come back into. */
   readonly onLost: () => void;
@@ -217,6 +217,7 @@ export class GroupWalker {
     batch.after(() => {
       for (const event of told) events.emit(event);
       if (hasGrown) tokens.wake();
+      if (told.some(({ type }) => type === 'waitsForToken')) tokens.changed();
       onMoved(groupId);
     });
   }
@@ -232,7 +233,7 @@ export class GroupWalker {
         ({ entry }) => Buffer.compare(entry.entry.commitHash, commitHash) === 0,
       );
       if (won !== undefined) {
-        this.#keepWelcomes(pending, won, nowMs);
+        ended.push(...this.#keepWelcomes(pending, won, nowMs));
         groupLog.addCommit(intentId);
         if (isLast) ended.push(...this.end(intentId, 'DONE', undefined, nowMs));
       } else if (!isRefused) {
@@ -252,16 +253,27 @@ export class GroupWalker {
     return ended;
   }
 
-  #keepWelcomes(pending: PendingRow, { entry: { epoch }, control }: Step, nowMs: number): void {
+  /** Returns what is to be told of Welcomes that came back already, since their inboxes were full for strangers. */
+  #keepWelcomes(
+    pending: PendingRow,
+    { entry: { epoch }, control }: Step,
+    nowMs: number,
+  ): readonly ClientEvent[] {
     const { store, contacts, runtime } = this.#parts;
-    if (control.entry === undefined) return;
+    if (control.entry === undefined) return [];
+    const { welcomeMid } = pending;
     const { groupId } = pending;
     const about = { kind: 'HANDSHAKE', groupId, epoch: BigInt(epoch) } as const;
     const prekeyOf = (rid: Uint8Array): Uint8Array | undefined => contacts.prekey(rid);
     const joinKey = store.resync.joinKey(groupId);
     for (const copy of welcomeCopies(pending, control.entry, prekeyOf, runtime.random, joinKey)) {
-      store.outbox.addSent({ ...copy, messageId: undefined, about }, nowMs);
+      store.outbox.addSent({ ...copy, messageId: undefined, about }, nowMs, welcomeMid);
     }
+    if (welcomeMid === undefined) return [];
+    return store.groupLog
+      .bouncedWelcomes(pending.commitHash)
+      .filter((rid) => store.outbox.returnForToken(welcomeMid, rid, nowMs).length > 0)
+      .map((rid) => ({ type: 'waitsForToken', messageId: undefined, rid }));
   }
 
   /** This device was removed. */

@@ -88,6 +88,7 @@ export async function pendingCommit(
     hot: encodeHot(made.pending),
     past: encodePast(made.pending, group.epoch),
     welcome: made.welcome ?? new Uint8Array(0),
+    welcomeMid: welcomes[0]?.mid,
   };
 }
 

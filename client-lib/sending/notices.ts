@@ -3,7 +3,7 @@
  * messages after it had taken them. State and cursor are one transaction, as with any row.
  */
 import { fromBinary, NoticeSchema, NoticeType, type Notice } from '@quicprochat/proto/messages';
-import { takeBounce, type Bounced } from './bounces.ts';
+import { fullReason, takeBounce, type Bounced } from './bounces.ts';
 import type { ClientEvent } from '../events.ts';
 import type { ClientStore, InboxRow } from '../store/store.ts';
 import type { Batch } from '../writer.ts';
@@ -52,11 +52,18 @@ function parse(payload: Uint8Array): Notice | undefined {
 }
 
 /** Changes the store and returns what is to be told; a repeat changes nothing and tells nothing. */
-function apply({ outbox }: ClientStore, notice: Notice, atMs: number, nowMs: number): Bounced {
+function apply(
+  { outbox, groupLog }: ClientStore,
+  notice: Notice,
+  atMs: number,
+  nowMs: number,
+): Bounced {
   const { rid, reason, domain, mids } = notice;
   const none = { told: [], hasReposts: false };
   switch (notice.type) {
     case NoticeType.BOUNCE: {
+      // It may be the own node's hub that tells of a Welcome, before it has answered to the commit.
+      if (reason === fullReason) for (const mid of mids) groupLog.bounceWelcome(mid, rid);
       const bounced = mids.map((mid) => takeBounce(outbox, mid, rid, reason, nowMs));
       return {
         told: bounced.flatMap(({ told }) => told),

@@ -54,6 +54,8 @@ export interface PendingRow {
   readonly past: Uint8Array;
   /** MLS Welcome; empty: nobody joins. */
   readonly welcome: Uint8Array;
+  /** Under which the hub brings its Welcomes (16 bytes). */
+  readonly welcomeMid?: Uint8Array | undefined;
 }
 
 export interface RekeyRow {
@@ -104,6 +106,10 @@ export interface GroupLogRows {
   putPending(pending: PendingRow): void;
   refusePending(commitHash: Uint8Array): void;
   deletePendings(groupId: Uint8Array): void;
+  /** The Welcome that a hub had under this mid for a device came back, of a commit that is not known to be accepted. */
+  bounceWelcome(mid: Uint8Array, rid: Uint8Array): void;
+  /** Those devices. */
+  bouncedWelcomes(commitHash: Uint8Array): readonly Uint8Array[];
 
   rekey(groupId: Uint8Array): RekeyRow | undefined;
   putRekey(rekey: RekeyRow): void;
@@ -115,6 +121,11 @@ export interface GroupLogRows {
   addFork(fork: StoredFork): boolean;
   forks(): readonly StoredFork[];
 }
+
+const midBytes = 16;
+const ridBytes = 32;
+/** As many devices as one commit adds. */
+const bouncedMax = 64;
 
 const intentOf = (row: Row): IntentRow => ({
   id: row.number('id'),
@@ -146,6 +157,7 @@ const pendingOf = (row: Row): PendingRow => ({
   hot: row.bytes('hot'),
   past: row.bytes('past'),
   welcome: row.bytes('welcome'),
+  welcomeMid: row.bytes('welcome_mid').length === 0 ? undefined : row.bytes('welcome_mid'),
 });
 
 const rekeyOf = (row: Row): RekeyRow => ({
@@ -240,8 +252,8 @@ export function groupLogRows(db: Database): GroupLogRows {
     putPending(pending) {
       db.run(
         `INSERT OR REPLACE INTO group_pending (commit_hash, group_id, intent_id, parent, request,
-           is_last, is_refused, cold, hot, past, welcome)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+           is_last, is_refused, cold, hot, past, welcome, welcome_mid)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
         pending.commitHash,
         pending.groupId,
         pending.intentId,
@@ -253,6 +265,7 @@ export function groupLogRows(db: Database): GroupLogRows {
         pending.hot,
         pending.past,
         pending.welcome,
+        pending.welcomeMid ?? new Uint8Array(0),
       );
     },
     refusePending(commitHash) {
@@ -260,6 +273,26 @@ export function groupLogRows(db: Database): GroupLogRows {
     },
     deletePendings(groupId) {
       db.run('DELETE FROM group_pending WHERE group_id = ?', groupId);
+    },
+    bounceWelcome(mid, rid) {
+      if (mid.length !== midBytes || rid.length !== ridBytes) return;
+      db.run(
+        `UPDATE group_pending SET bounced = CAST(bounced || ? AS BLOB)
+         WHERE welcome_mid = ? AND instr(bounced, ?) = 0 AND length(bounced) < ?`,
+        rid,
+        mid,
+        rid,
+        bouncedMax * ridBytes,
+      );
+    },
+    bouncedWelcomes(commitHash) {
+      const all = db
+        .get('SELECT bounced FROM group_pending WHERE commit_hash = ?', commitHash)
+        ?.bytes('bounced');
+      if (all === undefined) return [];
+      return Array.from({ length: all.length / ridBytes }, (_, n) =>
+        all.slice(n * ridBytes, (n + 1) * ridBytes),
+      );
     },
 
     rekey: (groupId) =>

@@ -109,12 +109,14 @@ export function outboxRows(db: Database): OutboxRows {
   return {
     ...tokenWaitRows(db),
     add: (entry, nowMs) => void add(entry, nowMs),
-    addSent(entry, nowMs) {
+    addSent(entry, nowMs, broughtMid) {
       db.transaction(() => {
         db.run(
-          `UPDATE outbox SET state = 'RELAYED', accepted_ms = ?, resend_ms = ? WHERE payload_id = ?`,
+          `UPDATE outbox SET state = 'RELAYED', accepted_ms = ?, resend_ms = ?, brought_mid = ?
+           WHERE payload_id = ?`,
           nowMs,
           nowMs + outboxBounds.resendAfterMs[0],
+          broughtMid ?? null,
           add(entry, nowMs) ?? null,
         );
       });

@@ -428,8 +428,11 @@ export interface OutboxRows extends TokenWaitRows {
     },
     nowMs: number,
   ): void;
-  /** The same for what its devices should have by now another way: sent if nobody confirms it. */
-  addSent(entry: Parameters<OutboxRows['add']>[0], nowMs: number): void;
+  /**
+   * The same for what its devices should have by now another way: sent if nobody confirms it, or if it comes back
+   * from that way, where a hub brings it under the mid `broughtMid` (16 bytes).
+   */
+  addSent(entry: Parameters<OutboxRows['add']>[0], nowMs: number, broughtMid?: Uint8Array): void;
   /** Devices with SEALED rows to be sent: hex of rid and id of the newest row; oldest row first. */
   openTargets(): readonly { readonly target: string; readonly newestId: number }[];
   /** Oldest SEALED row of a device with id > after, without those that are to be sealed anew. */

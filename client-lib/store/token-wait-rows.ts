@@ -13,7 +13,10 @@ export interface TokenWaitRows {
    * caller's to fail.
    */
   waitForToken(id: number, token: Uint8Array | undefined, nowMs: number): boolean;
-  /** The same for copies that came back; same mid and bytes. Returns the message of each that was not waiting. */
+  /**
+   * The same for copies that came back; same mid and bytes. So does a copy of what a hub had under this mid, which
+   * has its own. Returns the message of each that was not waiting.
+   */
   returnForToken(mid: Uint8Array, rid: Uint8Array, nowMs: number): readonly (number | undefined)[];
   /** A copy for this device waits for a token. */
   isWaitingForToken(mid: Uint8Array, rid: Uint8Array): boolean;
@@ -90,11 +93,14 @@ export function tokenWaitRows(db: Database): TokenWaitRows {
       const found = db.all(
         `SELECT id, message_id, sent_token FROM outbox
          WHERE rid = ? AND ${unsettled} AND token_wait_ms IS NULL
-           AND payload_id IN (SELECT id FROM outbox_payload WHERE mid = ?)`,
+           AND (payload_id IN (SELECT id FROM outbox_payload WHERE mid = ?) OR brought_mid = ?)`,
         rid,
+        mid,
         mid,
       );
       for (const row of found) refuse(rid, row.maybeBytes('sent_token'));
+      // What comes back is told once more now and then, and the copy is on its own way by then.
+      db.run('UPDATE outbox SET brought_mid = NULL WHERE rid = ? AND brought_mid = ?', rid, mid);
       return found
         .filter((row) => wait(row.number('id'), nowMs))
         .map((row) => row.maybeNumber('message_id'));

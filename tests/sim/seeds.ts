@@ -50,4 +50,10 @@ export const keptSeeds: readonly KeptSeed[] = [
     mix: 'channels-kills',
     found: 'a channel was never read by who came through its epochs in one step',
   },
+  {
+    seed: 20_002,
+    mix: 'blocked-full',
+    found:
+      'a Welcome that its hub could not bring to an inbox full of strangers was brought again a day later only',
+  },
 ];
