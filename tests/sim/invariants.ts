@@ -9,6 +9,7 @@ import type { Fetched, TargetOutcome } from '@quicprochat/nodes';
 import { messageTag } from '@quicprochat/proto';
 import type { Violation } from '../checkers/index.ts';
 import type { NodeObserver, SimNode } from './node.ts';
+import { wronglyMarked } from './strangers.ts';
 
 /** A message in one inbox: `<rid> <tag>` in hex. */
 type Copy = string;
@@ -55,7 +56,13 @@ export class NodeLedger implements NodeObserver {
     outcome: BatchOutcome,
     isReplied: boolean,
   ): void {
-    if (!isReplied) return;
+    if (!isReplied) {
+      // Now, and not when its callers are told: others may have come between.
+      for (const text of wronglyMarked(node, requests, outcome)) {
+        this.#find('strangers', `${node.domain}: ${text}`);
+      }
+      return;
+    }
     const said = this.#of(node.domain);
     for (const [index, request] of requests.entries()) {
       const one = outcome.outcomes[index];
