@@ -1,12 +1,15 @@
 /** A DeviceSwarm as a client is given one: what is chosen, to be started with the client's keys and duties. */
+import { createHash } from 'node:crypto';
+import { TransportError } from '@quicprochat/proto';
 import { DeviceSwarm, type DeviceSwarmOptions } from './device-swarm.ts';
 import { createHost } from './libp2p-host.ts';
 import type { Reach } from './swarm-address.ts';
+import type { SwarmKey } from './swarm-key.ts';
 
 export interface ClientSwarmOptions {
   /** Addresses to bind. Default: every interface, QUIC and TCP, on `port`. */
   readonly listen?: readonly string[];
-  /** 0, and unless told: the system chooses, and a restart has another one. */
+  /** Unless told: the device's own one, see portOf; where somebody else has that, any. 0: any. */
   readonly port?: number;
   /** Binds nothing and dials only relays: nobody but them learns the address. */
   readonly relayOnly?: boolean;
@@ -23,6 +26,18 @@ const everyInterface = (port: number): string[] =>
     `/${host}/udp/${port}/quic-v1`,
     `/${host}/tcp/${port}`,
   ]);
+
+/**
+ * The port of a device that was told none, at every start the same: what others know of it stays true, and they
+ * hear of a changed address at most hourly. Nobody can tell it from the peer id. Of the dynamic range of RFC 6335
+ * section 6.
+ */
+function portOf(key: SwarmKey): number {
+  const seed = key.seed();
+  const hash = createHash('sha256').update('qpc/swarm-port/1\0').update(seed).digest();
+  seed.fill(0);
+  return 49_152 + (hash.readUInt16BE() % 16_384);
+}
 
 type Duties = Omit<DeviceSwarmOptions, keyof ClientSwarmOptions>;
 
@@ -42,8 +57,8 @@ export async function startDeviceSwarm(options: DeviceSwarmOptions): Promise<Dev
 
 /** Starts nothing yet. */
 export function deviceSwarm({
-  port = 0,
-  listen = everyInterface(port),
+  port,
+  listen,
   relayOnly = false,
   reach = ['public', 'private'],
   ...options
@@ -51,8 +66,19 @@ export function deviceSwarm({
   readonly reach: readonly Reach[];
   start(duties: Duties): Promise<DeviceSwarm>;
 } {
+  const start = (duties: Duties, at: readonly string[]): Promise<DeviceSwarm> =>
+    startDeviceSwarm({ ...options, ...duties, listen: at, relayOnly, reach });
   return {
     reach,
-    start: (duties) => startDeviceSwarm({ ...options, ...duties, listen, relayOnly, reach }),
+    start: async (duties) => {
+      if (listen !== undefined) return start(duties, listen);
+      if (port !== undefined) return start(duties, everyInterface(port));
+      try {
+        return await start(duties, everyInterface(portOf(duties.key)));
+      } catch (error) {
+        if (!(error instanceof TransportError) || error.failure !== 'unreachable') throw error;
+        return start(duties, everyInterface(0));
+      }
+    },
   };
 }

@@ -18,9 +18,10 @@ export function withFallbackOptions(command: Command): Command {
       'while nodes do not answer, deliver past them and be delivered to; contacts learn the address',
     )
     .addOption(
-      new Option('--p2p-port <port>', 'with --p2p: UDP and TCP port; unless told, any')
-        .argParser(portOf)
-        .default(0, 'any'),
+      new Option(
+        '--p2p-port <port>',
+        'with --p2p: UDP and TCP port; unless told, one that stays the same',
+      ).argParser(portOf),
     )
     .addOption(
       new Option('--p2p-relays', 'with --p2p: over relays only, so that contacts learn no address'),
@@ -40,7 +41,7 @@ export async function fallbackOf(flags: FallbackFlags): Promise<FallbackOptions 
   return {
     mailboxes: flags.p2pMailboxes !== false,
     peers: deviceSwarm({
-      port: flags.p2pPort ?? 0,
+      ...(flags.p2pPort === undefined ? {} : { port: flags.p2pPort }),
       relayOnly: flags.p2pRelays === true,
       lan: flags.p2pLan === true,
     }),

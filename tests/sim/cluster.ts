@@ -263,8 +263,10 @@ export class Cluster implements Disposable {
   }
 
   #revive(one: SimNode | SimClient): void {
-    this.scheduler.after(this.#isHealed ? 10 : this.downMs(), () => {
-      const isNode = one instanceof SimNode;
+    const isNode = one instanceof SimNode;
+    const { downMs, clientDownMs = downMs } = this.mix;
+    const bounds = isNode ? downMs : clientDownMs;
+    this.scheduler.after(this.#isHealed ? 10 : this.random.between(...bounds), () => {
       this.background(
         isNode ? this.startNode(one) : this.openClient(one),
         isNode ? `${one.domain} starts` : one.name,

@@ -54,6 +54,8 @@ export interface Mix {
   readonly crashes: Readonly<Record<string, number>>;
   /** How long a dead or cut off process stays so (ms). */
   readonly downMs: readonly [number, number];
+  /** The same for clients that died, where it is another time. */
+  readonly clientDownMs?: readonly [number, number];
   /** Largest error of a process's wall clock (ms) and of its rate. */
   readonly clockMs: number;
   readonly clockDrift: number;
@@ -345,10 +347,11 @@ export const mixes: readonly Mix[] = [
     },
   ),
   mix('dark-crash-points', 'all nodes are down for a while, and clients die around their commits', {
-    events: { darken: 90_000 },
-    // Few: who is dead for as long as nodes are delivers to nobody meanwhile.
+    events: { darken: 60_000 },
     crashes: { 'client:before-commit': 0.002, 'client:after-commit': 0.004 },
-    downMs: [5_000, 60_000],
+    downMs: [20_000, 70_000],
+    // Who is dead for as long as nodes are delivers to nobody meanwhile.
+    clientDownMs: [100, 2_000],
     thinkMs: 1_200,
     swarm: { hidden: 0, relays: false, faults: { ...noSwarmFaults, breaks: 0.01 } },
   }),

@@ -1,8 +1,8 @@
 /**
  * The swarm of a run: devices that deliver to each other while nodes are away. DeviceSwarm, the ladder and
  * all that stands on them are those of production, and so is what nodes say of who may have a place at their
- * relay; hosts and connections are simulated: with delays and losses, ports that are others after a
- * restart, and devices that nobody can dial.
+ * relay; hosts and connections are simulated: with delays and losses, ports that are others after
+ * some restarts, and devices that nobody can dial.
  */
 import { TransportError } from '@quicprochat/proto';
 import type { NodeSwarm, NodeSwarmEvents, NodeSwarmOptions } from '@quicprochat/p2p';
@@ -15,7 +15,9 @@ import { noSwarmFaults, type SwarmFaults, type SwarmMix } from './swarm-mix.ts';
 import { Wire, type WireEnd, type WireHost, type WireNet } from './swarm-wire.ts';
 import type { Trace } from './trace.ts';
 
-const port = 5002;
+const relayPort = 5002;
+/** Chance that a device which starts finds its port taken. */
+const portTaken = 0.2;
 /** A side takes a silent connection for ended after this time (ms). */
 const silence = { low: 5_000, high: 15_000 } as const;
 
@@ -36,7 +38,7 @@ const relayOf = (index: number): string => `198.51.100.${index + 1}`;
  * itself is advertised by its name, which swarms do not dial.
  */
 export function relaysToml(index: number): string {
-  const endpoint = `${relayOf(index)}:${port}`;
+  const endpoint = `${relayOf(index)}:${relayPort}`;
   return `[p2p]\nlisten = "${endpoint}"\nadvertise = ["${endpoint}"]`;
 }
 
@@ -51,6 +53,7 @@ export class SimSwarms {
   readonly #byAddress = new Map<string, SimHost>();
   readonly #byPeerId = new Map<string, SimHost>();
   readonly #cuts = new Set<string>();
+  readonly #ports = new Map<string, number>();
   #lastPort = 30_000;
 
   constructor(parts: SimSwarmsParts) {
@@ -105,7 +108,7 @@ export class SimSwarms {
       process,
       key.peerId,
       // As a node listens; devices that are told both take the second one.
-      [`${ip}/udp/${port}/quic-v1`, `${ip}/tcp/${port}`],
+      [`${ip}/udp/${relayPort}/quic-v1`, `${ip}/tcp/${relayPort}`],
       relays ? (peer) => events.mayReserve(peer) : undefined,
     );
     return Promise.resolve({
@@ -275,9 +278,12 @@ export class SimSwarms {
 
   /** Of a device: another port in each life, and nowhere that others can dial where it is hidden. */
   #placeOf(name: string): string {
-    this.#lastPort += 1;
+    let port = this.#ports.get(name);
+    // A device takes the port that it had, unless somebody else has that now.
+    if (port === undefined || this.#parts.random.chance(portTaken)) port = this.#lastPort += 1;
+    this.#ports.set(name, port);
     const net = this.#hidden.has(name) ? '10.0.0' : '203.0.113';
-    return `/ip4/${net}.${this.#indexOf(name) + 1}/udp/${this.#lastPort}/quic-v1`;
+    return `/ip4/${net}.${this.#indexOf(name) + 1}/udp/${port}/quic-v1`;
   }
 
   #indexOf(name: string): number {
