@@ -45,6 +45,7 @@ interface Life {
   readonly channel: SimChannel;
   readonly store: StoreClient;
   readonly set: HubSet;
+  readonly offers: CommitOffers;
 }
 
 export class SimHub implements Party {
@@ -69,6 +70,10 @@ export class SimHub implements Party {
 
   get life(): Life | undefined {
     return this.#life;
+  }
+  /** Of its files. */
+  get key(): Uint8Array {
+    return this.#start.key;
   }
 
   async start(): Promise<void> {
@@ -99,7 +104,7 @@ export class SimHub implements Party {
       peers: wire().peersOf(domain, process),
       notify: () => {},
     });
-    this.#life = { process, path, channel, store, set };
+    this.#life = { process, path, channel, store, set, offers };
     await set.resume();
   }
 

@@ -71,12 +71,30 @@ export class Observer {
           this.#find(`uncertified: ${hub.domain} accepted what nobody else has`);
         }
       }
+      if (name === 'createGroup' || name === 'submitCommit') {
+        // The operations of these names returned an AcceptedCommit.
+        const { control, isNew } = one.value as { readonly control: Uint8Array; isNew: boolean };
+        const { entry } = fromBinary(GroupControlSchema, control);
+        if (isNew && entry !== undefined) {
+          this.counts.accepted += 1;
+          this.#accept(hub, entry);
+        }
+      }
       if (name === 'takeLog') this.counts.takenOver += 1;
       if (name === 'installEntries') {
         this.counts.installed += args[0].entries.length;
         for (const { certified } of args[0].entries) this.#accept(hub, certified);
       }
     }
+  }
+
+  /** A Welcome is there if and only if its commit was accepted. `mayLack`: some went with a disk. */
+  checkWelcomes(welcomes: ReadonlySet<string>, mayLack: boolean): void {
+    const commits = this.accepted.filter(({ epoch }) => epoch > 0).map(({ hash }) => hex(hash));
+    const more = [...welcomes].filter((one) => !commits.includes(one));
+    if (more.length > 0) this.#find(`welcome: ${more.length} of commits that nobody accepted`);
+    const lacking = commits.filter((one) => !welcomes.has(one));
+    if (!mayLack && lacking.length > 0) this.#find(`welcome: ${lacking.length} are missing`);
   }
 
   /** A hub lost what its disk knew. */

@@ -13,6 +13,7 @@ import type { SimRandom } from '../sim/process.ts';
 import { creator, domains, HubCluster } from './cluster.ts';
 import type { HubStart, SimHub } from './hub.ts';
 import type { Observer } from './observer.ts';
+import { welcomed } from './welcomes.ts';
 
 /** How much goes wrong in a run. */
 export interface HubMix {
@@ -205,6 +206,8 @@ class HubRun implements Disposable {
       if (!known.has(one)) violations.push('acknowledged: a commit is in no log');
     }
     for (const hub of this.#cluster.hubs) await this.#look(hub);
+    const welcomes = this.#cluster.hubs.flatMap((hub) => [...welcomed(hub)]);
+    this.#observer.checkWelcomes(new Set(welcomes), this.#mix.restores);
   }
 
   async #countSilent(): Promise<number> {
