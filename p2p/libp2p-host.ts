@@ -6,7 +6,6 @@
 import { networkInterfaces } from 'node:os';
 import { noise } from '@chainsafe/libp2p-noise';
 import { yamux } from '@chainsafe/libp2p-yamux';
-import { circuitRelayServer } from '@libp2p/circuit-relay-v2';
 import { privateKeyFromRaw } from '@libp2p/crypto/keys';
 import { identify } from '@libp2p/identify';
 import type { Connection, ConnectionGater, Libp2p, PeerId } from '@libp2p/interface';
@@ -21,6 +20,7 @@ import type { Gossip } from './libp2p-gossip.ts';
 import { LanDiscovery } from './libp2p-mdns.ts';
 import { byteStream, transportError } from './libp2p-stream.ts';
 import { RelayClient } from './libp2p-relay.ts';
+import { relayServerOf, type RelayServerOptions } from './libp2p-relay-server.ts';
 import type { PeerIdText } from './peer-id.ts';
 import { PeerMemory } from './peer-memory.ts';
 import { formatSwarmAddress, parseSwarmAddress, type SwarmAddress } from './swarm-address.ts';
@@ -41,6 +41,8 @@ export interface HostLimits {
   /** QUIC: native attempts outlive a cancelled dial until then (ms). */
   readonly handshakeMs: number;
   readonly idleMs: number;
+  /** Of one connection, opened by the other side; without a protocol each is kept for some seconds. */
+  readonly streams: number;
   /** A connection without streams ends after once to twice that (ms). */
   readonly unusedMs: number;
   /** After that a stop goes on without the engine (ms). */
@@ -57,29 +59,9 @@ export const hostLimits: HostLimits = {
   relayedConnections: 64,
   handshakeMs: 5_000,
   idleMs: 10_000,
+  streams: 128,
   unusedMs: 60_000,
   stopMs: 3_000,
-};
-
-/** What a relay gives to whoever may reserve. */
-export interface RelayServerOptions {
-  /** Whether the peer may reserve: a device of this node's users, or of its peers'. */
-  mayReserve(peerId: PeerIdText): Promise<boolean>;
-  readonly reservations: number;
-  /** Of one relayed connection, both directions together (bytes). */
-  readonly bytesPerConnection: number;
-  readonly connectionMs: number;
-  readonly reservationMs: number;
-  /** Connections through this relay that one peer may ask for: per minute, burst the same. */
-  readonly connectsPerPeerPerMinute: number;
-}
-
-export const relayServerDefaults: Omit<RelayServerOptions, 'mayReserve'> = {
-  reservations: 500,
-  bytesPerConnection: 16 * 1024 * 1024,
-  connectionMs: 3_600_000,
-  reservationMs: 3_600_000,
-  connectsPerPeerPerMinute: 30,
 };
 
 export interface HostOptions {
@@ -134,7 +116,7 @@ export async function createHost(options: HostOptions): Promise<Host> {
         relays.factory(limits),
       ],
       connectionEncrypters: [noise()],
-      streamMuxers: [yamux()],
+      streamMuxers: [yamux({ maxInboundStreams: limits.streams })],
       connectionGater: gater(options, limits, relays, () => parts.libp2p),
       connectionManager: {
         maxConnections: limits.connections,
@@ -154,18 +136,7 @@ export async function createHost(options: HostOptions): Promise<Host> {
         ...(options.gossip === undefined ? {} : { gossip: options.gossip.factory() }),
         // Not as peerDiscovery: libp2p would remember every peer id that anybody in the network names.
         ...(lan === undefined ? {} : { lan: lan.factory(() => parts.host?.addresses() ?? []) }),
-        ...(relayServer === undefined
-          ? {}
-          : {
-              relay: circuitRelayServer({
-                reservations: {
-                  maxReservations: relayServer.reservations,
-                  defaultDataLimit: BigInt(relayServer.bytesPerConnection),
-                  defaultDurationLimit: relayServer.connectionMs,
-                  reservationTtl: relayServer.reservationMs,
-                },
-              }),
-            }),
+        ...(relayServer === undefined ? {} : { relay: relayServerOf(relayServer) }),
       },
     });
   } catch (error) {

@@ -8,7 +8,8 @@ import { serveFrames } from './frame-serve.ts';
 import type { Host, HostConnection } from './host.ts';
 import { KeepUp } from './keep-up.ts';
 import { Gossip } from './libp2p-gossip.ts';
-import { createHost, relayServerDefaults } from './libp2p-host.ts';
+import { createHost } from './libp2p-host.ts';
+import { relayServerDefaults } from './libp2p-relay-server.ts';
 import type { PeerIdText } from './peer-id.ts';
 import {
   gossipTopics,

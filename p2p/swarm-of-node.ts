@@ -4,7 +4,7 @@
  */
 import type { ResponseFrame, Runtime } from '@quicprochat/proto';
 import type { Verdict } from './libp2p-gossip.ts';
-import type { RelayServerOptions } from './libp2p-host.ts';
+import type { RelayServerOptions } from './libp2p-relay-server.ts';
 import type { PeerIdText } from './peer-id.ts';
 import type { SwarmKey } from './swarm-key.ts';
 

@@ -5,7 +5,7 @@
 import { systemClock, systemRandom, type Log, type Runtime } from '@quicprochat/proto';
 import { ownBytes, PortRpc, processPort } from '@quicprochat/proto/transport/port';
 import type { Verdict } from './libp2p-gossip.ts';
-import type { RelayServerOptions } from './libp2p-host.ts';
+import type { RelayServerOptions } from './libp2p-relay-server.ts';
 import { startNodeSwarm } from './node-swarm.ts';
 import { loadSwarmKey } from './swarm-key.ts';
 import type { GossipTopic, NodeSwarm, PullAnswer, SwarmPeer } from './swarm-of-node.ts';

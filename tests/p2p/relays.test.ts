@@ -72,6 +72,24 @@ test('who leaves a relay leaves its place to others', async () => {
   }
 });
 
+test('a stranger makes a relay keep no more than a request', async () => {
+  await using relay = await startRelay();
+  const host = await createHost({ key: makeSwarmKey(systemRandom), runtime, listen: [] });
+  try {
+    const signal = AbortSignal.timeout(20_000);
+    const connection = await host.dial(relay.address, signal);
+    const stream = await connection.openStream('/libp2p/circuit/relay/0.2.0/hop', signal);
+    // A request of 2 MiB, of which less comes: libp2p waits 30 s for the rest.
+    stream.write(Uint8Array.of(0x80, 0x80, 0x80, 0x01));
+    stream.write(new Uint8Array(64 * 1024));
+    let isClosed = false;
+    void stream.closed.then(() => (isClosed = true));
+    await until(() => isClosed, 20_000);
+  } finally {
+    await host.stop();
+  }
+});
+
 test('a relay that is not wanted any more is left', async () => {
   await using relay = await startRelay();
   await using anna = await startDevice({ relayOnly: true });
