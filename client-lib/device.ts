@@ -387,8 +387,8 @@ export class Device {
 
   /** Takes in a card, and asks its log at once if that can be. Throws as Cards.import. */
   async importCard(bytes: Uint8Array): Promise<Contact> {
-    const contact = await this.cards.import(bytes);
     const session = this.link.current;
+    const contact = await this.cards.import(bytes, session);
     if (session !== undefined) {
       this.#logged(this.cards.recheck(session), 'asking logs about cards');
     }

@@ -195,6 +195,43 @@ describe('a contact card', () => {
     assert.notEqual(double.deviceId, alice.deviceId);
   });
 
+  test('that is older than what is known of its log is asked about, or said to be, and never just believed', async () => {
+    const directory = new TestDirectory(cardTimes);
+    const alice = new TestDevice('alice@red.example', directory);
+    await ready(alice);
+    const card = cardsOf(alice).export();
+    // The log goes on; bob meets it when ten later entries are the newest ones that clients keep.
+    for (let i = 0; i < 12; i += 1) await pass(directory, 'red.example');
+    const bob = new TestDevice('bob@red.example', directory);
+    await follow(bob, 'red.example');
+    const cards = cardsOf(bob);
+    await assert.rejects(cards.import(card), { name: 'LogError', reason: 'UNKNOWN_HEAD' });
+    assert.deepEqual([bob.contacts.get(alice.userId), bob.store.cards.all()], [undefined, []]);
+    const contact = await cards.import(card, sessionOf(directory));
+    assert.deepEqual([contact.userId, contact.source], [alice.userId, 'log']);
+    assert.notEqual(bob.store.cards.get(alice.userId)?.checkedMs, undefined);
+    // By now her keys are known here, and nobody has to be asked.
+    await cards.import(card);
+    await cards.import(card, sessionOf(dark));
+
+    // What is known of her does not speak for a device that is not hers.
+    const mallory = new TestDevice('mallory@red.example', directory);
+    await ready(mallory);
+    const nowMs = testRuntime.clock.now();
+    const own = openCard(cardsOf(mallory).export(), nowMs).devices[0];
+    const { credential } = openCard(card, nowMs);
+    assert(own !== undefined);
+    const about = { userId: alice.userId, credential, issuedMs: nowMs, expiresMs: nowMs + dayMs };
+    const forged = makeCard(about, own, mallory.identityKey);
+    await assert.rejects(cards.import(forged), { reason: 'BLOCKED' });
+    const carol = new TestDevice('carol@red.example', directory);
+    await follow(carol, 'red.example');
+    await assert.rejects(cardsOf(carol).import(forged, sessionOf(directory)), {
+      reason: 'BLOCKED',
+    });
+    assert.deepEqual(carol.store.cards.all(), []);
+  });
+
   test('cannot be made before there is a credential', async () => {
     const directory = new TestDirectory(cardTimes);
     const alice = new TestDevice('alice@red.example', directory);

@@ -87,13 +87,15 @@ export class Cards {
   }
 
   /**
-   * Takes in somebody's card. Asks nobody: the person is known by a credential from then on, which the
-   * log has to confirm once it can be asked. Throws what openCard throws, InvalidArgumentError BAD_FIELD
-   * for the own card and one that is older than another one of that device, LogError NO_LOG (the log of that domain is not known here) or LOG_CONVICTED,
+   * Takes in somebody's card. Asks nobody, as a rule: the person is known by a credential from then on, which the
+   * log has to confirm once it can be asked. A credential that stands on a head from before this device followed the
+   * log says nothing here: then keys count that are known already, else what the log shows to `asking`. Throws what openCard
+   * throws, InvalidArgumentError BAD_FIELD for the own card and one that is older than another one of that device,
+   * LogError NO_LOG (the log of that domain is not known here), LOG_CONVICTED or UNKNOWN_HEAD, what Contacts.resolve throws,
    * VerificationError for a credential that does not prove itself, PermissionDeniedError BLOCKED for
    * devices that are not in it, and what Contacts.accept throws.
    */
-  async import(bytes: Uint8Array): Promise<Contact> {
+  async import(bytes: Uint8Array, asking?: Session): Promise<Contact> {
     const { store, runtime, contacts, userId: own, onEndpoint } = this.#parts;
     const nowMs = runtime.clock.now();
     const card = openCard(bytes, nowMs);
@@ -101,18 +103,16 @@ export class Cards {
     if (userId === own) throw new InvalidArgumentError('BAD_FIELD', 'card: it is the own one');
     this.#requireNewest(card);
     const opened = this.#openCredential(card, nowMs);
-    const before = store.contacts.get(userId);
-    if (before === undefined || before.version <= opened.version) {
-      const { version, value, entryTimeMs: atMs } = opened;
-      const shown = { version, value, treeSize: 0, source: 'credential' as const, atMs };
-      await contacts.accept(userId, shown, before);
-    }
+    const isAsked = opened === undefined && contacts.lookup(userId) === undefined;
+    if (opened !== undefined) await this.#acceptCredential(userId, opened);
+    else if (isAsked) await this.#ask(userId, asking);
     // By the newest keys that are known: what the card says is not used for a device that left.
     const contact = contacts.get(userId);
     if (contact === undefined) throw new Error('an accepted contact is not there');
     await this.#checkDevices(card, contact);
     store.transaction(() => {
       store.cards.put(userId, bytes, nowMs);
+      if (isAsked) store.cards.markChecked(userId, nowMs);
       for (const { identityPub, token, endpoint } of card.devices) {
         if (token.length > 0) store.tokens.put(identityPub, token, false, nowMs);
         if (endpoint !== undefined) onEndpoint(endpoint, identityPub);
@@ -121,6 +121,26 @@ export class Cards {
     this.#holders = undefined;
     for (const { identityPub, prekey } of card.devices) contacts.acceptPrekey(identityPub, prekey);
     return contact;
+  }
+
+  async #acceptCredential(userId: string, opened: OpenedCredential): Promise<void> {
+    const { store, contacts } = this.#parts;
+    const before = store.contacts.get(userId);
+    if (before !== undefined && before.version > opened.version) return;
+    const { version, value, entryTimeMs: atMs } = opened;
+    const shown = { version, value, treeSize: 0, source: 'credential' as const, atMs };
+    await contacts.accept(userId, shown, before);
+  }
+
+  async #ask(userId: string, asking: Session | undefined): Promise<void> {
+    if (asking === undefined) {
+      throw new LogError(
+        'UNKNOWN_HEAD',
+        parseUserId(userId).domain,
+        'the card stands on an entry that is not known here; take it in while the log can be asked, or have it made anew',
+      );
+    }
+    await this.#parts.contacts.resolve(userId, asking, asking.signal);
   }
 
   /** Who shows an old card again brings back no token, prekey or address that its device took back. */
@@ -138,8 +158,11 @@ export class Cards {
     throw new InvalidArgumentError('BAD_FIELD', 'card: a newer one of that device is here');
   }
 
-  /** Offline, by distinguished heads that are known here, else by auditors of two other operators. */
-  #openCredential(card: Card, nowMs: number): OpenedCredential {
+  /**
+   * Offline, by distinguished heads that are known here, else by auditors of two other operators; undefined where
+   * there are neither.
+   */
+  #openCredential(card: Card, nowMs: number): OpenedCredential | undefined {
     const { logs } = this.#parts;
     const { domain, userId } = parseUserId(card.userId);
     const log = logs.known(domain);
@@ -151,7 +174,13 @@ export class Cards {
     const recentMs = contactLimits.credentialMs;
     const stranger =
       policy === undefined ? undefined : { policy, auditorsMin: defaultAuditorsMin, recentMs };
-    const opened = log.client.credentials.open(card.credential, stranger);
+    let opened: OpenedCredential;
+    try {
+      opened = log.client.credentials.open(card.credential, stranger);
+    } catch (error) {
+      if (isUnknownHead(error)) return undefined;
+      throw error;
+    }
     const isFinal = opened.pending === undefined || log.client.credentials.settle(opened.pending);
     if (!isFinal || !sameBytes(opened.label, labelOf(userId))) {
       throw new VerificationError('CHAIN', 'credential of the card', `a final one of ${userId}`);
@@ -275,4 +304,11 @@ export class Cards {
       await runtime.clock.sleep(checkRetryMs, session.signal).catch(() => undefined);
     }
   }
+}
+
+/** Nothing is wrong with it, as far as one can see from here. */
+function isUnknownHead(error: unknown): boolean {
+  if (!(error instanceof VerificationError)) return false;
+  const { reason, checked } = error;
+  return reason === 'NOT_FOUND' || (reason === 'BAD_SIGNATURE' && checked === 'cosignatures');
 }

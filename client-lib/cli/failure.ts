@@ -95,6 +95,8 @@ function adviceOf(error: QpcError): string {
       return 'there is no such user; check the address';
     case 'NO_KEY_PACKAGE':
       return `${error.message}; the other side must come online once`;
+    case 'UNKNOWN_HEAD':
+      return `${error.message}: qpc card import --ask`;
     case 'RATE_LIMITED':
     case 'OVERLOADED': {
       const seconds = Math.ceil((error.retryAfterMs ?? 60_000) / 1000);

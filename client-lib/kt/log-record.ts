@@ -37,13 +37,20 @@ import {
  * No log can be believed for a domain. NO_LOG: its node's record names none. RECORD_REFUSED: the
  * record is not signed as it must be. RECORD_NOT_IN_LOG: the log itself shows another record.
  * LOG_REPLACED: it names another log than the one known here. LOG_CONVICTED: evidence against the log
- * is kept here; known keys stay, new ones are not believed.
+ * is kept here; known keys stay, new ones are not believed. UNKNOWN_HEAD: what was shown stands on a head that is not
+ * known here, and the log cannot be asked now.
  */
 export class LogError extends QpcError {
   override name = 'LogError';
   readonly domain: string;
   constructor(
-    reason: 'NO_LOG' | 'RECORD_REFUSED' | 'RECORD_NOT_IN_LOG' | 'LOG_REPLACED' | 'LOG_CONVICTED',
+    reason:
+      | 'NO_LOG'
+      | 'RECORD_REFUSED'
+      | 'RECORD_NOT_IN_LOG'
+      | 'LOG_REPLACED'
+      | 'LOG_CONVICTED'
+      | 'UNKNOWN_HEAD',
     domain: string,
     message: string,
     options?: { readonly cause?: unknown },
