@@ -10,8 +10,11 @@ import {
   InvalidArgumentError,
   jitter,
   methods,
+  ResourceExhaustedError,
+  TokenBuckets,
   TransportError,
   UnimplementedError,
+  type Rate,
   type Runtime,
   type Timer,
 } from '@quicprochat/proto';
@@ -50,6 +53,8 @@ export const ktGossipLimits = {
   heads: 16,
   /** Newest evidence that a peer is shown when it connects. */
   evidence: 64,
+  /** Questions and evidence of one peer: in a round one for each log, and what it holds. */
+  asked: { perSecond: 50, burst: 1_000 } satisfies Rate,
 } as const;
 
 /** The node's side: it knows the logs, keeps what is found, and judges. */
@@ -75,6 +80,7 @@ export interface KtGossipNode {
 export class KtGossip implements Disposable {
   readonly #node: KtGossipNode;
   readonly #runtime: Runtime;
+  readonly #buckets: TokenBuckets;
   readonly #up = new Set<string>();
   /** Peers that a pull is under way of, and whether another one is due after it. */
   readonly #pulling = new Map<string, boolean>();
@@ -85,6 +91,7 @@ export class KtGossip implements Disposable {
   constructor(node: KtGossipNode, runtime: Runtime) {
     this.#node = node;
     this.#runtime = runtime;
+    this.#buckets = new TokenBuckets(runtime.clock);
   }
 
   /** What the swarm is started with; `mayReserve` is not gossip's. */
@@ -148,6 +155,10 @@ export class KtGossip implements Disposable {
 
   async #answer(from: string, methodId: number, payload: Uint8Array): Promise<PullAnswer> {
     try {
+      const retryAfterMs = this.#buckets.take(from, ktGossipLimits.asked);
+      if (retryAfterMs > 0) {
+        throw new ResourceExhaustedError('RATE_LIMITED', 'too many questions', { retryAfterMs });
+      }
       if (methodId !== methods.fedKt.id) {
         throw new UnimplementedError(`method ${methodId} is not pulled`);
       }
