@@ -102,6 +102,23 @@ export const channelMode: GroupAction = {
   },
 };
 
+/** Who made a conversation takes somebody out of it, or puts him in, whichever he is not. */
+export const throughTheDoor: GroupAction = {
+  name: 'out or in',
+  weight: 0,
+  async run({ cluster, one, client, random }) {
+    const own = client
+      .conversations()
+      .filter(({ creator, ended }) => creator === one.parts.userId && ended === undefined);
+    if (own.length === 0) return;
+    const { id } = random.pick(own);
+    const others = usersOf(cluster).filter((userId) => userId !== one.parts.userId);
+    const userId = random.pick(others);
+    const isIn = (await client.members(id)).includes(userId);
+    await (isIn ? client.removeMembers(id, [userId]) : client.addMembers(id, [userId]));
+  },
+};
+
 function usersOf({ clients }: Cluster): string[] {
   return [...new Set(clients.map(({ parts }) => parts.userId))];
 }

@@ -67,6 +67,8 @@ export interface Mix {
   readonly meets: number;
   /** Share of changes between channel and direct mode among all operations. */
   readonly channels: number;
+  /** Share of removals and invitations by who made a conversation, among all operations. */
+  readonly movers: number;
   /** Share of blocks, their ends and typing among all operations. */
   readonly people: number;
   /** Messages of clients live so long at nodes (ms), drawn for each; undefined: 30 days. */
@@ -101,6 +103,7 @@ const base: Omit<Mix, 'name' | 'what'> = {
   groups: 0,
   meets: 0.6,
   channels: 0,
+  movers: 0,
   people: 0,
   limits: '',
   bursts: 0.05,
@@ -287,6 +290,12 @@ export const mixes: readonly Mix[] = [
     groups: 0.06,
     events: { restoreOneNode: 20_000, cutNodes: 20_000, killClient: 10_000 },
     nights: 1,
+  }),
+  mix('movers', 'people are taken out and put in again and again; nodes and clients are killed', {
+    groups: 0.02,
+    movers: 0.2,
+    events: { killNode: 9_000, killClient: 8_000, cutNodes: 20_000 },
+    downMs: [100, 20_000],
   }),
   mix('channels', 'conversations get a channel and lose it while all talk', { channels: 0.05 }),
   mix('channels-kills', 'the same; nodes and clients are killed and lose each other', {

@@ -233,10 +233,10 @@ function isDrained({ clients, nodes, ledger }: Cluster): boolean {
  * What that loses, `no-loss` judges. What an inbox that is full for strangers refuses waits, for longer than any
  * run.
  */
-function unexplained(history: History, { groups, channels, ttlMs }: Mix): Violation[] {
+function unexplained(history: History, { groups, channels, movers, ttlMs }: Mix): Violation[] {
   return history.flatMap((line) => {
     if (line.kind === 'missing') {
-      if (groups + channels > 0 && line.reason === 'EPOCH_GONE') return [];
+      if (groups + channels + movers > 0 && line.reason === 'EPOCH_GONE') return [];
       if (ttlMs !== undefined && line.what === 'gap') return [];
       return [{ checker: 'readable', text: `${line.device}: ${line.what} ${line.reason}` }];
     }

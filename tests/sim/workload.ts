@@ -6,7 +6,7 @@ import { QpcError } from '@quicprochat/proto';
 import type { QpcClient } from '@quicprochat/client-lib';
 import type { Cluster } from './cluster.ts';
 import type { SimClient } from './client.ts';
-import { channelMode, groupActions } from './group-work.ts';
+import { channelMode, groupActions, throughTheDoor } from './group-work.ts';
 import type { Mix } from './mixes.ts';
 import { peopleActions } from './people-work.ts';
 import type { SimRandom } from './process.ts';
@@ -144,6 +144,7 @@ function choose(random: SimRandom, mix: Mix, isMeeting: boolean): Action {
   }
   // Mixes without these draw nothing for them.
   if (mix.channels > 0 && random.chance(mix.channels)) return channelMode;
+  if (mix.movers > 0 && random.chance(mix.movers)) return throughTheDoor;
   if (mix.people > 0 && random.chance(mix.people)) {
     return pickByWeight(peopleActions, random.share() * peopleWeight);
   }
