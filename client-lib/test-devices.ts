@@ -9,6 +9,7 @@ import {
   deviceIdOf,
   firstManifest,
   methods,
+  nextManifest,
   NotFoundError,
   parseUserId,
   RowKind,
@@ -212,6 +213,7 @@ export class TestDevice {
   /** Reasons for which answers of logs were refused, in order. */
   readonly lies: string[] = [];
   readonly #manifest: SignedManifest;
+  readonly #accountKey: SigningKey = signingKeyFromSeed(testRuntime.random.bytes(32));
   readonly #suites: readonly MlsSuite[];
   readonly runtime: Runtime;
   /** People whose card this device has. */
@@ -229,8 +231,7 @@ export class TestDevice {
     this.directory = directory;
     this.runtime = { ...testRuntime, clock: options.clock ?? testRuntime.clock };
     this.#suites = options.suites ?? [xwingSuite, mandatorySuite];
-    const accountKey = signingKeyFromSeed(testRuntime.random.bytes(32));
-    this.#manifest = firstManifest(userId, accountKey, this.identityKey.publicKey, 0);
+    this.#manifest = firstManifest(userId, this.#accountKey, this.identityKey.publicKey, 0);
     this.#store = openMemoryStore();
     this.#parts = this.#build();
     directory.publish(this.#publication());
@@ -275,6 +276,16 @@ export class TestDevice {
   }
   get resender(): Resender {
     return this.#parts.resender;
+  }
+
+  /** Its account gives up its key for another one, and the log says so. */
+  revoke(): void {
+    const revoked = [{ identityPub: this.rid, atMs: 0n, reason: 'lost' }];
+    const { publicKey } = signingKeyFromSeed(testRuntime.random.bytes(32));
+    const device = { deviceId: deviceIdOf(publicKey), identityPub: publicKey, addedMs: 0n };
+    const changes = { devices: [device], revoked };
+    const next = nextManifest(this.#manifest, changes, { accountKey: this.#accountKey });
+    this.directory.logVersion(this.userId, next);
   }
 
   /** Everything in memory is gone; the store stays. */

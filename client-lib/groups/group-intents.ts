@@ -6,7 +6,13 @@
  */
 import { hex, QpcError, Status } from '@quicprochat/proto';
 import { switchingChannel } from '../channels/channel-switch.ts';
-import { removing, settingRole, updating, type GroupMetadata } from './group-roles.ts';
+import {
+  removing,
+  removingRevoked,
+  settingRole,
+  updating,
+  type GroupMetadata,
+} from './group-roles.ts';
 import type { Invitee } from '../contacts/invitation.ts';
 import type { Change, MlsGroup, Role } from '../mls/index.ts';
 import type { IntentEnd, IntentRow } from '../store/group-log-rows.ts';
@@ -96,6 +102,7 @@ export function planOf(
       return { change: { add }, invitees: now, isLast: now.length === missing.length };
     }
     case 'remove':
+      if (intent.isDuty === true) return removingRevoked(group, intent.userIds);
       return lastOf(removing(group, intent.userIds));
     case 'update': {
       const { kind: _, ...metadata } = intent;

@@ -9,6 +9,7 @@ import {
   MlsError,
   roleOf,
   ruleBroken,
+  successionOf,
   type Change,
   type GroupContextInfo,
   type Member,
@@ -75,6 +76,27 @@ export function removing(group: GroupView, targets: readonly string[]): Change |
   const roles = group.info.roles.filter(({ userId }) => staying.has(userId));
   const remove = gone.map(({ leafIndex }) => leafIndex);
   return { remove, ...contextChange(group, { roles }) };
+}
+
+/**
+ * The same for devices that gave up their keys: where these are all that the group's owners have in it, they go
+ * first, and an heir owns the group from then on.
+ */
+export function removingRevoked(
+  group: GroupView,
+  targets: readonly string[],
+): { readonly change: Change; readonly isLast: boolean } | undefined {
+  const { removed = [], context } = successionOf(group) ?? {};
+  const isTold = (member: Member): boolean =>
+    targets.includes(`${member.userId}/${member.deviceId}`);
+  if (context !== undefined && removed.length > 0 && removed.every(isTold)) {
+    return {
+      change: { remove: removed.map(({ leafIndex }) => leafIndex), context },
+      isLast: false,
+    };
+  }
+  const change = removing(group, targets);
+  return change && { change, isLast: true };
 }
 
 /** Throws InvalidArgumentError BAD_FIELD unless it is a user, or a device of one (`user/device`). */

@@ -45,6 +45,7 @@ import {
   continuityBroken,
   CredentialError,
   MlsError,
+  notRevoked,
   restoreGroup,
   type Identity,
   type Mls,
@@ -249,7 +250,11 @@ export class Resyncs {
     const back = await this.#comeBack(place.groupInfo, view.group);
     if (back.pending.epoch !== BigInt(place.tip.epoch) + 1n) throw forged('of another epoch');
     const { signer, pending } = back;
-    const broken = continuityBroken(view.group, pending, signer.userId, identity.userId);
+    const lookup = (userId: string) => this.#parts.contacts.lookup(userId);
+    const broken = continuityBroken(
+      ...([view.group, pending, signer.userId, identity.userId] as const),
+      (member) => notRevoked(lookup, [member]).length === 0,
+    );
     if (broken !== undefined) throw new ResyncError('UNVOUCHED', `${signer.userId}: ${broken}`);
     const sent = await returnRequest({ store, mls, random: runtime.random }, place, back);
     await writer.run(async (batch) => {

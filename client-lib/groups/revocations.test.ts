@@ -93,10 +93,26 @@ test('an admin leaves it to the user for a while, and does what it may', async (
   assert.ok(duty.waitsMs > othersAfterMs / 2 && duty.waitsMs <= othersAfterMs + spreadMs);
 });
 
-test('a member does nothing about the devices of others', async () => {
+test('a member does nothing about the devices of others while one of the owner is left', async () => {
   const { store, revocations, revoked, duties, told, devices } = await rig('carol');
   using _open = store;
-  for (const device of devices.slice(0, 4)) revoked.push(keyOf(device));
+  for (const device of devices.slice(1, 4)) revoked.push(keyOf(device));
   await revocations.check();
   assert.deepEqual([duties(), told.intents], [[], 0]);
+});
+
+test('whose owners gave up all their keys here has them taken out by anybody, by the heir first', async () => {
+  for (const who of ['bob', 'carol'] as const) {
+    const { store, revocations, revoked, duties, devices } = await rig(who);
+    using _open = store;
+    const owners = devices.slice(0, 2);
+    for (const device of owners) revoked.push(keyOf(device));
+    await revocations.check();
+    const [duty, ...more] = duties();
+    assert(duty?.kind === 'remove');
+    assert.deepEqual([duty.userIds, more.length], [owners.map(nameOf).sort(), 0]);
+    const { othersAfterMs, spreadMs, perDeviceMs } = revocationLimits;
+    const mostMs = othersAfterMs + spreadMs + (who === 'bob' ? 0 : 6 * perDeviceMs);
+    assert.ok(duty.waitsMs > othersAfterMs / 2 && duty.waitsMs <= mostMs, who);
+  }
 });

@@ -8,7 +8,7 @@ import type { Contacts } from '../contacts/contacts.ts';
 import type { EventBus } from '../events.ts';
 import { encodeIntent } from './group-intents.ts';
 import { removing, whyNot } from './group-roles.ts';
-import type { Member, MlsGroup } from '../mls/index.ts';
+import { successionOf, type Member, type MlsGroup } from '../mls/index.ts';
 import type { ClientStore } from '../store/store.ts';
 import type { Batch, Writer } from '../writer.ts';
 
@@ -16,6 +16,8 @@ export const revocationLimits = {
   /** Others leave the account's own devices so much time (ms), and do not all begin at once. */
   othersAfterMs: 10_000,
   spreadMs: 20_000,
+  /** Where all may do it, they begin over so much more for each device of the group (ms). */
+  perDeviceMs: 2_000,
   /** What was missed is found so long after a start (ms), and then again and again. */
   firstMs: 30_000,
   everyMs: 6 * 3_600_000,
@@ -111,7 +113,14 @@ export class Revocations {
     if (group?.isActive !== true) return false;
     const revoked = group.members().filter((member) => this.#isRevoked(group, member));
     const targets = revoked.map(({ userId, deviceId }) => `${userId}/${deviceId}`);
-    const ours = targets.filter((target) => this.#may(group, target)).sort();
+    const { removed: owners = [], heir } = successionOf(group) ?? {};
+    const leaves = new Set(revoked.map(({ leafIndex }) => leafIndex));
+    const isOver = owners.length > 0 && owners.every(({ leafIndex }) => leaves.has(leafIndex));
+    const isOwners = (target: string): boolean =>
+      owners.some(({ userId, deviceId }) => target === `${userId}/${deviceId}`);
+    const ours = targets
+      .filter((target) => (isOver && isOwners(target)) || this.#may(group, target))
+      .sort();
     if (ours.length === 0) return false;
     const intent = encodeIntent({ kind: 'remove', userIds: ours, isDuty: true });
     const isThere = store.groupLog
@@ -119,8 +128,12 @@ export class Revocations {
       .some(({ kind, body }) => kind === intent.kind && body === intent.body);
     if (isThere) return false;
     const isOwn = ours.some((target) => target.startsWith(`${own}/`));
-    const { othersAfterMs, spreadMs } = revocationLimits;
-    const delayMs = isOwn ? 0 : othersAfterMs + jitter(runtime.random, spreadMs);
+    const { othersAfterMs, spreadMs, perDeviceMs } = revocationLimits;
+    // Every member may do it, and one is enough.
+    const isAnybody = isOver && heir !== own;
+    const devicesMs = isAnybody ? perDeviceMs * group.members().length : 0;
+    const waitMs = othersAfterMs + jitter(runtime.random, spreadMs + devicesMs);
+    const delayMs = isOwn ? 0 : waitMs;
     batch.write(() => {
       store.groupLog.addIntent({ groupId, dueMs: batch.nowMs + delayMs, ...intent }, batch.nowMs);
     });

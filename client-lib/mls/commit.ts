@@ -11,7 +11,7 @@ import type { MlsSuite } from '../crypto/provider.ts';
 import { authenticated } from './authentication.ts';
 import { mlsContext } from './context.ts';
 import type { MlsParts } from './context.ts';
-import { MlsError } from './errors.ts';
+import { CredentialError, MlsError } from './errors.ts';
 import { groupContextExtensions, groupLimits } from './group-extensions.ts';
 import type { GroupContextInfo, QpcGroupInfo } from './group-extensions.ts';
 import { MlsGroup, leafAt, memberAt, stateOf } from './group.ts';
@@ -28,6 +28,7 @@ import {
 } from './library.ts';
 import { ruleBroken } from './policy.ts';
 import type { CommitEffects } from './policy.ts';
+import { isSuccession, notRevoked } from './succession.ts';
 import { epochsHeld, limits, sameBytes, sameClient } from './suite.ts';
 import { wipeEpoch } from './wipe.ts';
 import type { Wipe } from './wipe.ts';
@@ -115,6 +116,10 @@ export async function commit(
   const { adds, added } = await additions(parts, group, change.add ?? [], new Set(change.remove));
   const context = change.context && { info: group.info, hubs: group.hubs, ...change.context };
   requireAllowed(parts, group, { added, removed, context });
+  const unproven = isSuccession(group, { added, removed, context })
+    ? notRevoked(parts.manifests, removed)
+    : [];
+  if (unproven.length > 0) throw new CredentialError(unproven);
   const proposals: Proposal[] = [
     ...removed.map(({ leafIndex }) => ({
       proposalType: defaultProposalTypes.remove,

@@ -5,15 +5,20 @@
  */
 import type { Member } from './group.ts';
 import { ruleBroken } from './policy.ts';
-import type { ParentEpoch } from './policy.ts';
+import type { ParentEpoch } from './effects.ts';
+import { isSuccession } from './succession.ts';
 import { sameBytes } from './suite.ts';
 
-/** The rule that it would break, in words; undefined: none. `own`: user id of this device. */
+/**
+ * The rule that it would break, in words; undefined: none. `own`: user id of this device. `isRevoked`: of a device that a log
+ * says gave up its key.
+ */
 export function continuityBroken(
   before: ParentEpoch,
   after: ParentEpoch,
   signer: string,
   own: string,
+  isRevoked: (member: Member) => boolean = () => false,
 ): string | undefined {
   const [old, now] = [before.members(), after.members()];
   const isIn = (members: readonly Member[], { identityPub, userId, deviceId }: Member): boolean =>
@@ -37,6 +42,9 @@ export function continuityBroken(
     members: () => [...old, ...added.map((one, index) => ({ ...one, leafIndex: -1 - index }))],
   };
   const context = { info: after.info, hubs: after.hubs };
+  if (isSuccession(both, { added: [], removed, context }) && !removed.every(isRevoked)) {
+    return 'owners are gone that gave up no key';
+  }
   return (
     ruleBroken(before, signer, { added, removed: [], context: undefined }) ??
     ruleBroken(both, signer, { added: [], removed, context })

@@ -93,7 +93,14 @@ export class DoubtError extends MlsError {
 
 /** Why one credential was refused. */
 export type CredentialFailure = {
-  readonly reason: 'malformed' | 'unknown_user' | 'unknown_device' | 'wrong_key' | 'revoked';
+  readonly reason:
+    | 'malformed'
+    | 'unknown_user'
+    | 'unknown_device'
+    | 'wrong_key'
+    | 'revoked'
+    /** It is said to be, by who takes its place in a group. */
+    | 'not_revoked';
   /** Empty when the identity is malformed. */
   readonly userId: string;
   readonly deviceId: string;

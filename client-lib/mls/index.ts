@@ -19,6 +19,7 @@ export type { CommitEffects, CommitPolicy } from './policy.ts';
 export { acceptCommit } from './commit.ts';
 export type { Change, PendingCommit } from './commit.ts';
 export { continuityBroken } from './continuity.ts';
+export { notRevoked, successionOf } from './succession.ts';
 export { acceptReturn } from './external.ts';
 export type { Return } from './external.ts';
 export { inspectMessage } from './message-header.ts';

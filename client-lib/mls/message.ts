@@ -20,7 +20,8 @@ import { addedMembers, encodeMessage, isAdd, requireActive } from './commit.ts';
 import { CommitWatch } from './commit-doubt.ts';
 import { cipherSuite, decodeExactly, mlsContext } from './context.ts';
 import type { MlsParts } from './context.ts';
-import { MlsError } from './errors.ts';
+import { CredentialError, MlsError } from './errors.ts';
+import type { CredentialFailure } from './errors.ts';
 import { MlsGroup, leafAt, memberAt, stateOf } from './group.ts';
 import type { Member } from './group.ts';
 import {
@@ -39,6 +40,7 @@ import { wasDevice } from './revoked.ts';
 import { checkGeneration, nextGeneration, openSenderData } from './sender-data.ts';
 import type { SenderData } from './sender-data.ts';
 import { sameBytes } from './suite.ts';
+import { isSuccession, notRevoked } from './succession.ts';
 import { wipeConsumed, wipeEpoch } from './wipe.ts';
 import type { Wipe } from './wipe.ts';
 
@@ -238,14 +240,25 @@ async function applyCommit(
   const state = stateOf(group);
   let proposals: readonly Proposal[] = [];
   let effects: CommitEffects | undefined;
+  let unproven: readonly CredentialFailure[] = [];
   const judge: IncomingMessageCallback = (incoming) => {
     if (incoming.kind !== 'commit' || incoming.senderLeafIndex !== sender.leafIndex)
       return 'reject';
     proposals = incoming.proposals.map(({ proposal }) => proposal);
     effects = effectsOf(group.members(), incoming.proposals);
+    if (effects !== undefined && isSuccession(group, effects)) {
+      unproven = notRevoked(parts.manifests, effects.removed);
+    }
     return effects !== undefined && parts.mayCommit(group, sender, effects) ? 'accept' : 'reject';
   };
-  const result = await runLibrary(parts, group, framed(message), judge, 'INVALID_COMMIT');
+  const result = await runLibrary(
+    parts,
+    group,
+    framed(message),
+    judge,
+    'INVALID_COMMIT',
+    () => unproven,
+  );
   if (result.kind !== 'newState') throw new MlsError('INVALID_COMMIT', 'commit: another content');
   requireSuccessor(state, result.newState, sender.leafIndex);
   const adds = proposals.filter(isAdd);
@@ -310,6 +323,8 @@ export async function runLibrary(
   message: MlsFramedMessage,
   callback: IncomingMessageCallback,
   reason: 'DECRYPT_FAILED' | 'INVALID_COMMIT',
+  /** What else a log has to say about the commit, once it was looked at. */
+  unproven: () => readonly CredentialFailure[] = () => [],
 ): Promise<ProcessMessageResult> {
   const members = group.members();
   const watch = new CommitWatch(group, await cipherSuite(parts, group.suite), callback);
@@ -333,6 +348,8 @@ export async function runLibrary(
       throw new MlsError('NOT_ALLOWED', 'commit: not allowed by the rules of the group');
     }
     if (result.kind === 'newState') watch.requireOwnPath(result.newState);
+    const failures = unproven();
+    if (failures.length > 0) throw new CredentialError(failures);
     return result;
   };
   try {

@@ -12,31 +12,22 @@
  *
  * A user without a device in the group has no role in it, so whoever removes the last device of an admin
  * takes the role in the same commit, and a group always has an owner in it: the last one cannot go before
- * it made another.
+ * it made another. But anybody may take out owners that all gave up their keys (succession.ts).
  */
 import type { Proposal } from 'ts-mls';
 import { identityOf } from './authentication.ts';
 import { channelRuleBroken } from './channel-mode.ts';
+import type { CommitEffects, ParentEpoch } from './effects.ts';
 import { MlsError } from './errors.ts';
 import { groupContextOf, roleOf } from './group-extensions.ts';
 import type { GroupContextInfo, QpcGroupInfo, Role } from './group-extensions.ts';
 import type { Member, MlsGroup } from './group.ts';
 import type { Identity } from './identity.ts';
 import { defaultProposalTypes, isDefaultProposal } from './library.ts';
+import { isSuccession } from './succession.ts';
 import { limits, sameBytes } from './suite.ts';
 
-/** What a commit changes, besides its committer's keys. */
-export interface CommitEffects {
-  readonly added: readonly Identity[];
-  readonly removed: readonly Member[];
-  /** What the context's extensions become; undefined: they stay. */
-  readonly context: GroupContextInfo | undefined;
-}
-
-/** What the rules look at: a group at the parent epoch. */
-export interface ParentEpoch extends GroupContextInfo {
-  members(): readonly Member[];
-}
+export type { CommitEffects, ParentEpoch } from './effects.ts';
 
 /** Whether `committer`, a member of `group`, may make this commit. Pure: group state only. */
 export type CommitPolicy = (group: MlsGroup, committer: Member, effects: CommitEffects) => boolean;
@@ -49,11 +40,16 @@ export const rolesAllow: CommitPolicy = (group, committer, effects) =>
 export function ruleBroken(
   parent: ParentEpoch,
   actor: string,
-  { added, removed, context }: CommitEffects,
+  effects: CommitEffects,
 ): string | undefined {
+  const { added, removed, context } = effects;
   const role = roleOf(parent.info, actor);
   const isPlain = role === 'member';
   if (parent.info.policyVersion !== 1) return 'the rules of this group are of a later version';
+  if (isSuccession(parent, effects)) {
+    const isKept = keepsJoinKey(parent.info, context?.info ?? parent.info);
+    return isKept ? 'a removal needs a new join key' : undefined;
+  }
   if (isPlain && added.some(({ userId }) => userId !== actor)) return 'a member may add nobody';
   for (const { userId } of removed) {
     const rank = roleOf(parent.info, userId);
