@@ -76,7 +76,10 @@ export class HubCluster implements Disposable {
     this.random = new SimRandom(seed, 'run');
     const keysOf = (domain: string): Uint8Array[] =>
       this.hubs.filter((hub) => hub.domain === domain).map(({ signing }) => signing.publicKey);
-    this.observer = new Observer(domains, keysOf);
+    this.observer = new Observer(
+      starts.map(({ domain }) => domain),
+      keysOf,
+    );
     this.wire = new Wire({
       scheduler: this.scheduler,
       random: new SimRandom(seed, 'wire'),

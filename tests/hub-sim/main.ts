@@ -1,22 +1,25 @@
 /**
- * Runs three production hubs under faults and says what broke:
- *   node tests/hub-sim/main.ts [--seed 1] [--runs 100] [--minutes N] [--first]
+ * Runs three production hubs, or one, under faults and says what broke:
+ *   node tests/hub-sim/main.ts [--seed 1] [--runs 100] [--hubs 3] [--minutes N] [--first]
  * Begins no run after so many minutes. Exits with 1 when anything did; `--first` ends with the first run that shows something.
  */
 import { parseArgs } from 'node:util';
 import { makeStarts } from './cluster.ts';
 import { runHubs, type HubReport } from './run.ts';
+import { runSingle } from './single.ts';
 import { mixOf } from './mixes.ts';
 
 const { values } = parseArgs({
   options: {
     seed: { type: 'string', default: '1' },
     runs: { type: 'string', default: '100' },
+    hubs: { type: 'string', default: '3' },
     minutes: { type: 'string', default: '1e9' },
     first: { type: 'boolean', default: false },
   },
 });
 const starts = await makeStarts();
+const run = values.hubs === '1' ? runSingle : runHubs;
 const first = Number(values.seed);
 const sum = {
   entries: 0,
@@ -43,7 +46,7 @@ const add = (report: HubReport): void => {
 };
 for (let seed = first; seed < first + Number(values.runs); seed += 1) {
   if (performance.now() > 60_000 * Number(values.minutes)) break;
-  const report = await runHubs(starts, seed, mixOf(seed));
+  const report = await run(starts, seed, mixOf(seed));
   add(report);
   done += 1;
   if (report.violations.length === 0) continue;

@@ -17,7 +17,7 @@ export const groupMutants: readonly Mutant[] = [
   {
     name: 'loser-certified',
     what: 'a hub certifies a commit that lost, and sends its Welcomes',
-    mixes: ['groups-fast', 'groups'],
+    mixes: ['hub'],
     edits: [
       {
         file: 'nodes/store/queries/groups.ts',
@@ -117,7 +117,7 @@ export const groupMutants: readonly Mutant[] = [
   {
     name: 'accepted-without-welcomes',
     what: 'a hub of three accepts a commit without the rows that follow from it',
-    mixes: ['groups', 'groups-fast'],
+    mixes: ['hubs'],
     edits: [
       {
         file: 'nodes/store/queries/groups-set.ts',

@@ -15,7 +15,7 @@ import { workMutants } from './work-mutants.ts';
 export interface Mutant {
   readonly name: string;
   readonly what: string;
-  /** Mixes in which it is looked for, the likeliest first; `hubs` are runs of tests/hub-sim. */
+  /** Mixes in which it is looked for, the likeliest first; `hub` and `hubs` are runs of tests/hub-sim. */
   readonly mixes: readonly string[];
   readonly edits: readonly Edit[];
 }
@@ -197,8 +197,8 @@ export const mutants: readonly Mutant[] = [
   },
 ];
 
-/** The mix that is no mix of tests/sim. */
-const hubsAlone = 'hubs';
+/** How many hubs run, in what is no mix of tests/sim. */
+const hubsAlone: Readonly<Record<string, string>> = { hub: '1', hubs: '3' };
 
 interface Hunting {
   readonly seeds: string;
@@ -213,8 +213,9 @@ interface Found {
 
 /** The first seed with a violation, and what it was. `only`: this seed alone. */
 function hunt(copy: string, mix: string, options: Hunting, only?: string): Found | undefined {
-  if (mix === hubsAlone)
-    return huntHubs(copy, only ?? '1', only === undefined ? options.runs : '1');
+  const hubs = hubsAlone[mix];
+  if (hubs !== undefined)
+    return huntHubs(copy, hubs, only ?? '1', only === undefined ? options.runs : '1');
   const seeds = only === undefined ? options.seeds : `${only}..${only}`;
   // A re-send in the night would mend what these bugs break.
   const what = ['--seeds', seeds, '--mix', mix, '--operations', options.operations];
@@ -232,8 +233,8 @@ function hunt(copy: string, mix: string, options: Hunting, only?: string): Found
   return { seed, text: (lines[from + 1] ?? '').trim() };
 }
 
-function huntHubs(copy: string, from: string, runs: string): Found | undefined {
-  const args = ['tests/hub-sim/main.ts', '--seed', from, '--runs', runs, '--first'];
+function huntHubs(copy: string, hubs: string, from: string, runs: string): Found | undefined {
+  const args = ['tests/hub-sim/main.ts', '--hubs', hubs, '--seed', from, '--runs', runs, '--first'];
   const { stdout, stderr } = spawnSync(process.execPath, args, { cwd: copy, encoding: 'utf8' });
   const [, seed, text = ''] = /^seed (\d+): (.*)$/m.exec(stdout) ?? [];
   if (seed !== undefined) return { seed, text };
