@@ -82,6 +82,15 @@ export type ClientEvent =
       readonly outcome: 'done' | 'superseded' | 'refused';
       readonly reason: string | undefined;
     }
+  /**
+   * A conversation that began while no node answered, and that its hub will not have: messages go on, and nothing of the
+   * group changes any more. Told once, to who began it.
+   */
+  | {
+      readonly type: 'hubRefused';
+      readonly conversationId: Uint8Array;
+      readonly reason: string;
+    }
   /** The hubs signed two histories of a conversation; both certificates are kept as evidence. */
   | {
       readonly type: 'fork';

@@ -216,6 +216,7 @@ type GroupNotice = Extract<
       | 'disappeared'
       | 'removed'
       | 'groupChange'
+      | 'hubRefused'
       | 'fork'
       | 'commitRefused'
       | 'commitDoubted'
@@ -273,6 +274,13 @@ export function groupNoticeOf(event: GroupNotice): { line: string; record: JsonR
       return {
         line: `-- ${kind} in ${shown}: ${outcome}${reason === null ? '' : ` (${reason})`}`,
         record: { type: 'groupChange', conversation, kind, outcome, reason },
+      };
+    }
+    case 'hubRefused': {
+      const { reason } = event;
+      return {
+        line: `-- the hub refuses ${shown} (${reason}): you can write there, and nothing of it changes; begin another one`,
+        record: { type: 'hubRefused', conversation, reason },
       };
     }
     case 'fork': {

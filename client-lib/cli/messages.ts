@@ -289,6 +289,7 @@ function noticeOf(event: ClientEvent): { line: string; record: JsonRecord } | un
     case 'disappeared':
     case 'removed':
     case 'groupChange':
+    case 'hubRefused':
     case 'fork':
     case 'commitRefused':
     case 'commitDoubted':

@@ -4,7 +4,13 @@
  */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { parseEntry, RowKind, signEntry, TransportError } from '@quicprochat/proto';
+import {
+  parseEntry,
+  PermissionDeniedError,
+  RowKind,
+  signEntry,
+  TransportError,
+} from '@quicprochat/proto';
 import {
   create,
   fromBinary,
@@ -118,6 +124,40 @@ describe('a conversation that begins in the dark', () => {
         device === bob ? 1 : 0,
       );
     }
+  });
+
+  test('that its hub refuses for good goes on as it is: told once, and nothing is tried for ever', async () => {
+    const { directory, alice, bob, carol } = await inTheDark(['alice', 'bob', 'carol']);
+    assert(carol !== undefined);
+    const id = await alice.conversations.create('dark', [bob.userId]);
+    await alice.conversations.send(id, 'one');
+    await pass(alice, bob);
+    const waiting = await alice.groups.committer.add(id, { kind: 'rekey' });
+    directory.isDown = false;
+    directory.hub.beforeSubmit = () => Promise.reject(new PermissionDeniedError('BLOCKED', 'no'));
+    alice.groups.committer.kick();
+    await alice.settle();
+    const refusals = (): unknown[] =>
+      alice.events.flatMap((event) => (event.type === 'hubRefused' ? [event.reason] : []));
+    assert.deepEqual(refusals(), ['BLOCKED']);
+    await assert.rejects(alice.groups.committer.ended(waiting), { reason: 'HUB_REFUSED' });
+    assert.deepEqual(alice.store.groupLog.openIntents(id), []);
+    const again = alice.conversations.addMembers(id, [carol.userId]);
+    await assert.rejects(again, { reason: 'HUB_REFUSED' });
+    alice.restart();
+    await assert.rejects(alice.conversations.addMembers(id, [carol.userId]), {
+      reason: 'HUB_REFUSED',
+    });
+    await alice.settle();
+    assert.deepEqual(refusals(), ['BLOCKED'], 'once');
+    // The two can talk, and begin another one where their node wants it.
+    await alice.conversations.send(id, 'two');
+    await pass(alice, bob);
+    await bob.conversations.send(id, 'three');
+    await pass(bob, alice);
+    for (const device of [alice, bob]) assert.deepEqual(texts(device, id), ['one', 'two', 'three']);
+    directory.hub.beforeSubmit = undefined;
+    assert.notDeepEqual(await alice.conversations.create('anew', [bob.userId]), id);
   });
 
   test('with nobody, with several, or with somebody without a card, waits for the node', async () => {

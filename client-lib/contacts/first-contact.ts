@@ -10,7 +10,9 @@ import {
   NotFoundError,
   parseEntry,
   parseUserId,
+  QpcError,
   sameBytes,
+  Status,
   TransportError,
   UnavailableError,
   verifyCertified,
@@ -49,6 +51,15 @@ import type { PendingRow } from '../store/group-log-rows.ts';
 import type { ClientStore } from '../store/store.ts';
 import { welcomeCopies } from '../groups/welcome-copies.ts';
 import type { Batch, Writer } from '../writer.ts';
+
+/** The hub of a conversation that began without it will not have it: nothing of the group changes any more. */
+export class HubRefusedError extends QpcError {
+  override name = 'HubRefusedError';
+  constructor() {
+    const message = 'the hub refused this conversation: it stays as it is; begin another one';
+    super(Status.FailedPrecondition, 'HUB_REFUSED', message);
+  }
+}
 
 /** Whether this device is in an epoch of the group that no hub has certified yet. */
 export function isUncertified(store: Pick<ClientStore, 'groupLog'>, groupId: Uint8Array): boolean {
@@ -303,8 +314,24 @@ function certifyOwn(
   return true;
 }
 
-/** Nothing is committed behind an entry that its hub has not heard of. Throws UnavailableError HUB_UNAVAILABLE. */
+/**
+ * Whether the hub refused this device's group for good, behind whose first commit it stands: it stays as it is. Only
+ * its creator can tell.
+ */
+export function isRefusedGroup(store: Pick<ClientStore, 'groupLog'>, groupId: Uint8Array): boolean {
+  const { groupLog } = store;
+  if (groupLog.headAt(groupId, 0) === undefined || !isUncertified(store, groupId)) return false;
+  return groupLog.pendings(groupId).every(({ isRefused }) => isRefused);
+}
+
+/**
+ * Nothing is committed behind an entry that its hub has not heard of. Throws UnavailableError HUB_UNAVAILABLE, and
+ * HubRefusedError where it never will.
+ */
 export function requireCertified(store: ClientStore, groupId: Uint8Array): void {
   if (!isUncertified(store, groupId)) return;
+  if (isRefusedGroup(store, groupId)) {
+    throw new HubRefusedError();
+  }
   throw new UnavailableError('HUB_UNAVAILABLE', 'the hub has not heard of this group yet');
 }

@@ -20,6 +20,7 @@ import type { DeliveryTokens } from '../sending/delivery-tokens.ts';
 import {
   certifyFirst,
   registerGroup,
+  isRefusedGroup,
   requireCertified,
   type FirstCommitParts,
 } from '../contacts/first-contact.ts';
@@ -332,8 +333,12 @@ export class Committer {
       batch.write(() => {
         if (waitsForChannel(store, intent, error, batch.nowMs)) return;
         const told = walker.end(intent.id, 'REFUSED', reason, batch.nowMs);
+        const isGroup = pending !== undefined && isRefusedGroup(store, intent.groupId);
         batch.after(() => {
           for (const event of told) events.emit(event);
+          if (isGroup) {
+            events.emit({ type: 'hubRefused', conversationId: intent.groupId, reason });
+          }
         });
       });
     });
