@@ -12,8 +12,9 @@ import type { Connection, ConnectionGater, Libp2p, PeerId } from '@libp2p/interf
 import type { TransportManager } from '@libp2p/interface-internal';
 import { peerIdFromString } from '@libp2p/peer-id';
 import { tcp } from '@libp2p/tcp';
-import { multiaddr } from '@multiformats/multiaddr';
+import { multiaddr, type Multiaddr } from '@multiformats/multiaddr';
 import { TokenBuckets, TransportError, type Runtime, type Timer } from '@quicprochat/proto';
+import { limitKey } from '@quicprochat/proto/transport';
 import { createLibp2p } from 'libp2p';
 import type { Host, HostConnection, StreamHandler } from './host.ts';
 import type { Gossip } from './libp2p-gossip.ts';
@@ -30,7 +31,9 @@ import type { SwarmKey } from './swarm-key.ts';
 export interface HostLimits {
   readonly connections: number;
   readonly connectionsPerPeer: number;
-  /** New connections per second and address; an office is one address. */
+  /** That an address (IPv6: a /64) made to this swarm; an office is one address. */
+  readonly connectionsPerHost: number;
+  /** New connections per second and address. */
   readonly connectionsPerHostPerSecond: number;
   readonly handshakes: number;
   /** Dials under way; more wait. */
@@ -52,6 +55,7 @@ export interface HostLimits {
 export const hostLimits: HostLimits = {
   connections: 1_000,
   connectionsPerPeer: 8,
+  connectionsPerHost: 256,
   connectionsPerHostPerSecond: 50,
   handshakes: 100,
   dials: 16,
@@ -173,6 +177,14 @@ function gater(
   const isTooMany = (peer: PeerId): boolean =>
     (libp2p()?.getConnections(peer).length ?? 0) >= limits.connectionsPerPeer;
   return {
+    // Whoever has one address takes a share of the places, not all of them.
+    denyInboundConnection: ({ remoteAddr }) => {
+      const host = hostOf(remoteAddr);
+      const made = (libp2p()?.getConnections() ?? []).filter(
+        (one) => one.direction === 'inbound' && one.direct && hostOf(one.remoteAddr) === host,
+      );
+      return !isRelayed(remoteAddr) && made.length >= limits.connectionsPerHost;
+    },
     denyInboundEncryptedConnection: isTooMany,
     denyInboundRelayedConnection: (relay) => !relays.isAsked(relay.toString()),
     denyInboundRelayReservation: async (peer) => {
@@ -188,6 +200,10 @@ function gater(
     filterMultiaddrForPeer: () => false,
   };
 }
+
+const isRelayed = (address: Multiaddr): boolean => address.toString().includes('/p2p-circuit');
+/** `/ip4/192.0.2.1/...`: what counts as one host. */
+const hostOf = (address: Multiaddr): string => limitKey(address.toString().split('/')[2] ?? '');
 
 interface HostParts {
   readonly libp2p: Libp2p;

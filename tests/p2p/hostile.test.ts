@@ -12,6 +12,7 @@ import {
   toBinary,
   type SignedEndpointRecord,
 } from '@quicprochat/proto/messages';
+import { freePort } from '../cluster/free-port.ts';
 import {
   makeDeviceKey,
   message,
@@ -200,4 +201,23 @@ test('streams of strangers and of one connection are bounded', async () => {
   const ninth = await connection.openStream(protocol, signal).catch(() => undefined);
   await ninth?.closed;
   for (const stream of open8) stream.abort('done');
+});
+
+test('one address takes a share of the connections, and no more', async () => {
+  const listen = `/ip4/127.0.0.1/tcp/${await freePort()}`;
+  const limits = { connectionsPerHost: 3 };
+  const swarm = makeSwarmKey(systemRandom);
+  const taker = await createHost({ key: swarm, runtime, listen: [listen], limits });
+  const flood = await createHost({ key: makeSwarmKey(systemRandom), runtime, listen: [] });
+  const dial = () => flood.dial(`${listen}/p2p/${swarm.peerId}`, AbortSignal.timeout(10_000));
+  try {
+    const three = await Promise.all([dial(), dial(), dial()]);
+    await until(() => taker.counts().connections === 3);
+    await assert.rejects(dial());
+    await three[0]?.close();
+    await until(() => taker.counts().connections === 2);
+    await dial();
+  } finally {
+    await Promise.all([taker.stop(), flood.stop()]);
+  }
 });
