@@ -21,8 +21,8 @@ export const groupMutants: readonly Mutant[] = [
     edits: [
       {
         file: 'nodes/store/queries/groups.ts',
-        from: '      log.check(group, parsed, commit);\n      const prepared = delivery.prepare(nowMs, offered);\n',
-        to: '      let hasWon = true;\n      try {\n        log.check(group, parsed, commit);\n      } catch {\n        hasWon = false;\n      }\n      const prepared = delivery.prepare(nowMs, offered);\n',
+        from: '      log.check(group, parsed, commit);\n      if (!wasCertified) restored',
+        to: '      let hasWon = true;\n      try {\n        log.check(group, parsed, commit);\n      } catch {\n        hasWon = false;\n      }\n      if (!wasCertified) restored',
       },
       {
         file: 'nodes/store/queries/groups.ts',

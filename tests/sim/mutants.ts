@@ -9,6 +9,7 @@ import { spawnSync } from 'node:child_process';
 import { rmSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { groupMutants } from './group-mutants.ts';
+import { hubMutants } from './hub-mutants.ts';
 import { applyEdit, copyRepository, type Edit } from './mutant-copy.ts';
 import { workMutants } from './work-mutants.ts';
 
@@ -255,7 +256,7 @@ function main(): void {
   let missed = 0;
   const clean = copyRepository();
   try {
-    for (const mutant of [...mutants, ...groupMutants, ...workMutants]) {
+    for (const mutant of [...mutants, ...groupMutants, ...hubMutants, ...workMutants]) {
       if (values.only !== undefined && values.only !== mutant.name) continue;
       const copy = copyRepository();
       try {

@@ -1,0 +1,62 @@
+/** Deliberate bugs of hubs of three that tests/model has too, in the code of production. */
+import type { Mutant } from './mutants.ts';
+
+const set = 'nodes/store/queries/groups-set.ts';
+const takeover = 'nodes/hubs/takeover.ts';
+
+export const hubMutants: readonly Mutant[] = [
+  {
+    name: 'chooses-by-length',
+    what: 'a hub that takes over takes the longest log, of whatever term',
+    mixes: ['hubs'],
+    edits: [
+      {
+        file: takeover,
+        from: '    one.adopted > other.adopted ||\n    (one.adopted === other.adopted && lengthOf(one) > lengthOf(other))\n',
+        to: '    lengthOf(one) > lengthOf(other)\n',
+      },
+    ],
+  },
+  {
+    name: 'prepared-dropped',
+    what: 'a hub that takes over leaves out what others have PREPARED',
+    mixes: ['hubs'],
+    edits: [
+      {
+        file: takeover,
+        from: '  const prepared = best.prepared && offers.taken(best.prepared);',
+        to: '  const prepared = best.prepared && position < 0 ? offers.taken(best.prepared) : undefined;',
+      },
+    ],
+  },
+  {
+    name: 'late-logs-lack-entries',
+    what: 'a hub signs an entry at a place at which it has accepted another one',
+    mixes: ['hubs'],
+    edits: [
+      {
+        file: set,
+        from: "      if (!isKnown) throw contradicts('accepted entries are missing');\n",
+        to: '      if (!isKnown) return undefined;\n',
+      },
+    ],
+  },
+  {
+    name: 'lost-disk-votes',
+    what: 'a hub that does not remember what it promised votes as if nothing was',
+    mixes: ['hubs'],
+    edits: [
+      {
+        file: set,
+        from: '      if (row.is_learner === 1 && own === undefined) throw learning();\n',
+        to: '',
+      },
+      { file: set, from: '      if (row.is_learner === 1) throw learning();\n', to: '' },
+      {
+        file: set,
+        from: ' || row.is_learner === 1) throw fenced(promised);',
+        to: ') throw fenced(promised);',
+      },
+    ],
+  },
+];
