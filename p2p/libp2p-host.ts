@@ -13,8 +13,13 @@ import type { TransportManager } from '@libp2p/interface-internal';
 import { peerIdFromString } from '@libp2p/peer-id';
 import { tcp } from '@libp2p/tcp';
 import { multiaddr, type Multiaddr } from '@multiformats/multiaddr';
-import { TokenBuckets, TransportError, type Runtime, type Timer } from '@quicprochat/proto';
-import { limitKey } from '@quicprochat/proto/transport';
+import {
+  limitKey,
+  TokenBuckets,
+  TransportError,
+  type Runtime,
+  type Timer,
+} from '@quicprochat/proto';
 import { createLibp2p } from 'libp2p';
 import type { Host, HostConnection, StreamHandler } from './host.ts';
 import type { Gossip } from './libp2p-gossip.ts';
