@@ -255,6 +255,41 @@ describe('the commit of a device that comes back', () => {
     }
   });
 
+  test('is taken up where others committed behind it before the device heard that it is in', async () => {
+    for (const cause of ['BEHIND', 'STALE'] as const) {
+      const them = await company();
+      const { directory, alice, bob, carol, id } = them;
+      if (cause === 'BEHIND') await lose(them, alice);
+      else {
+        bob.store.groups.markStale(them.clock.now());
+        bob.store.resync.want(id, cause, them.clock.now());
+      }
+      directory.hub.beforeSubmit = async () => {
+        throw new TransportError('timeout', 'nobody answers');
+      };
+      const { sent } = (await tryBack(them, bob)) ?? {};
+      assert(sent !== undefined);
+      directory.hub.beforeSubmit = undefined;
+      const submit = fromBinary(SubmitCommitRequestSchema, sent.request);
+      await directory.callerOf(bob.rid).call(methods.submitCommit, submit);
+      await exchange(alice, carol);
+      for (const row of directory.hub.takeRows(bob.rid, alice.rid)) await alice.receive(row);
+      for (const row of directory.hub.takeRows(bob.rid, carol.rid)) await carol.receive(row);
+      await alice.conversations.rotateKeys(id);
+      await alice.conversations.send(id, 'to the new leaf');
+      await alice.conversations.rotateKeys(id);
+      bob.restart();
+      // All of it comes before he asks what became of his commit, and so does the log.
+      await exchange(alice, bob, carol);
+      await bob.groups.pull.pull(id);
+      assert.deepEqual(bob.store.resync.get(id)?.sent, sent);
+      assert.equal((await tryBack(them, bob))?.isDone, true);
+      await exchange(alice, bob, carol);
+      await assertOne(id, alice, bob, carol);
+      assertHas(bob, id, ['to the new leaf']);
+    }
+  });
+
   test('is made anew on what won its epoch, and frees a restored store', async () => {
     const them = await company();
     const { directory, alice, bob, carol, id } = them;
