@@ -96,6 +96,7 @@ export class Fallback {
             : {
                 ...{ store, runtime, transport: parts.transport, ownDomain: own.domain },
                 ...{ rid: identityKey.publicKey, credential: parts.credential },
+                renewCredential: parts.renewCredential,
               },
       });
     }

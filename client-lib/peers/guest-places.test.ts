@@ -26,6 +26,7 @@ function rig() {
     rid: new Uint8Array(32),
     rules: () => undefined,
     credential: () => undefined,
+    renewCredential: () => Promise.resolve(),
     record: () => create(SignedEndpointRecordSchema),
     isReserved: () => false,
     onChange: () => undefined,

@@ -11,6 +11,7 @@ import {
   jitter,
   methods,
   QpcError,
+  sameBytes,
   Status,
   TransportError,
   type Runtime,
@@ -57,6 +58,8 @@ export interface GuestPlacesParts {
   readonly rules: () => RelayRules | undefined;
   /** The own user's credential (KT), if the log made one. */
   readonly credential: () => Uint8Array | undefined;
+  /** Gets a new one from the own node. It is made once a day, and a node may not have cosigned what the old one stands on. */
+  readonly renewCredential: (signal: AbortSignal) => Promise<void>;
   /** The own record without direct addresses; undefined like the rules. */
   readonly record: () => SignedEndpointRecord | undefined;
   readonly isReserved: (relay: string) => boolean;
@@ -260,7 +263,12 @@ export class GuestPlaces {
     if (endpoint === undefined || credential === undefined) return this.#rest(domain);
     const { record: node } = knownRecordOf(bytes);
     try {
-      const relay = this.#relayOf(node, await this.#ask(node, endpoint, credential));
+      const named = await this.#ask(node, endpoint, credential).catch(async (error: unknown) => {
+        const renewed = hasReason(error, 'BLOCKED') ? await this.#renewed(credential) : undefined;
+        if (renewed === undefined) throw error;
+        return this.#ask(node, endpoint, renewed);
+      });
+      const relay = this.#relayOf(node, named);
       const isNews = this.#places.get(domain)?.relay !== relay;
       const nowMs = clock.monotonic();
       const stoodMs = this.#places.get(domain)?.stoodMs ?? nowMs;
@@ -278,6 +286,25 @@ export class GuestPlaces {
       this.#rest(domain, error.retryAfterMs);
     }
     return undefined;
+  }
+
+  /** Another credential than this one, which says nothing to a node; undefined where there is none now. Never fails. */
+  async #renewed(credential: Uint8Array): Promise<Uint8Array | undefined> {
+    const { runtime, renewCredential } = this.#parts;
+    if (this.#session === undefined || this.#session.signal.aborted) return undefined;
+    const late = new AbortController();
+    const timer = runtime.clock.timer(guestPlaceLimits.callMs, () =>
+      late.abort(new TransportError('timeout', 'the own node does not answer')),
+    );
+    try {
+      await renewCredential(AbortSignal.any([this.#ended.signal, late.signal]));
+    } catch (error) {
+      runtime.log.debug('no new credential', { error: String(error) });
+    } finally {
+      timer.cancel();
+    }
+    const now = this.#parts.credential();
+    return now === undefined || sameBytes(now, credential) ? undefined : now;
   }
 
   #relayOf({ swarm }: NodeRecord, named: readonly string[]): string {

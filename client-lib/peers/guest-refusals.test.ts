@@ -33,6 +33,7 @@ import {
   makeIdentity,
   memoryNetwork,
 } from '@quicprochat/proto/transport';
+import type { Session } from '../link.ts';
 import { openMemoryStore } from '../store/sqlite-store.ts';
 import { GuestPlaces, guestPlaceLimits } from './guest-places.ts';
 
@@ -61,12 +62,17 @@ async function rig(answers: readonly (Error | 'yes')[], isReserved: boolean) {
   const network = memoryNetwork({ ...runtime, clock: systemClock });
   const identity = await makeIdentity(systemRandom);
   let asked = 0;
+  /** The credential of now, and those that it was asked with. */
+  let credential = 1;
+  const shown: number[] = [];
+  const renewals = { count: 0, isFruitful: true };
   const unbuilt = Object.fromEntries(
     Object.keys(methods).map((name) => [name, () => Promise.reject(new UnimplementedError(name))]),
   );
   const handlers: Partial<Handlers> = {
     hello: async () => ({ version: 1, domain, callerClass: 'anyone' }),
-    async publishEndpoint() {
+    async publishEndpoint(request) {
+      shown.push(request.credential[0] ?? 0);
       const answer = answers[asked] ?? 'yes';
       asked += 1;
       if (answer !== 'yes') throw answer;
@@ -100,7 +106,11 @@ async function rig(answers: readonly (Error | 'yes')[], isReserved: boolean) {
       reach: [parseSwarmAddress(relay).reach],
       ownPeerId: makeSwarmKey(systemRandom).peerId,
     }),
-    credential: () => new Uint8Array(1),
+    credential: () => Uint8Array.of(credential),
+    renewCredential: async () => {
+      renewals.count += 1;
+      if (renewals.isFruitful) credential += 1;
+    },
     record: () => create(SignedEndpointRecordSchema),
     isReserved: () => isReserved,
     onChange: () => undefined,
@@ -111,7 +121,7 @@ async function rig(answers: readonly (Error | 'yes')[], isReserved: boolean) {
     return asked;
   };
   return {
-    ...{ clock, places, store, round },
+    ...{ clock, places, store, round, shown, renewals },
     async [Symbol.asyncDispose]() {
       await places.stop();
       await listener.close(CloseCode.Draining, 'done');
@@ -152,6 +162,33 @@ test('a node that refuses for good has no guest any more', async () => {
     assert.equal(await one.round(), 1);
     assert.deepEqual([one.places.relays, one.store.endpoints.places()], [[], []], String(answer));
   }
+});
+
+test('a node that does not know the credential yet is shown a new one, if the own node makes it', async () => {
+  const blocked = new PermissionDeniedError('BLOCKED', 'what is this');
+  const session = { signal: new AbortController().signal } as Session;
+  await using one = await rig([blocked, 'yes'], true);
+  one.places.start();
+  one.places.offered([], session);
+  assert.equal(await one.round(), 2);
+  assert.deepEqual([one.shown, one.places.relays, one.renewals.count], [[1, 2], [relay], 1]);
+  // The same once more helps nobody, and one that wants no device gets two questions.
+  await using same = await rig([blocked, 'yes'], true);
+  same.renewals.isFruitful = false;
+  same.places.start();
+  same.places.offered([], session);
+  assert.equal(await same.round(), 1);
+  await using no = await rig([blocked, blocked, 'yes'], true);
+  no.places.start();
+  no.places.offered([], session);
+  assert.equal(await no.round(), 2);
+  for (const { places, store } of [same, no]) {
+    assert.deepEqual([places.relays, store.endpoints.places()], [[], []]);
+  }
+  // With the own node away nobody is waited for.
+  await using dark = await rig([blocked], true);
+  dark.places.start();
+  assert.deepEqual([await dark.round(), dark.renewals.count], [1, 0]);
 });
 
 test('a place that stands is not asked for before its node wants to be asked, nor for ever later', async () => {
