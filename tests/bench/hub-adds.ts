@@ -13,7 +13,7 @@ import { askPeer } from './peer-process.ts';
 import { RawGroup } from './raw-group.ts';
 
 const crowd = 998;
-const waitMs = 600_000;
+const waitMs = 880_000;
 const peer = new URL('./hub-adds-peer.ts', import.meta.url);
 const none = new Uint8Array(0);
 

@@ -34,7 +34,7 @@ export type ConflictRounds = ReadonlyMap<number, readonly Round[]>;
 const password = new TextEncoder().encode('correct horse battery staple');
 const warmUpMs = 1_000;
 /** Longer than any group needs to come together (ms). */
-const patienceMs = 60_000;
+const patienceMs = 300_000;
 const pauseMs = 20;
 const runtime = { clock: systemClock, random: systemRandom, log: silentLog };
 
@@ -131,9 +131,17 @@ class Members {
 
 answerParent(async (job: ConflictJob): Promise<ConflictRounds> => {
   const members = await Members.gather(job);
+  console.log(`  ${job.members} members are in after ${Math.round(process.uptime())} s`);
   const rounds = new Map(job.committers.map((count) => [count, [] as Round[]]));
   for (let round = 0; round < job.rounds; round += 1) {
-    for (const [count, taken] of rounds) taken.push(await members.measure(count, job.measureMs));
+    for (const [count, taken] of rounds) {
+      const one = await members.measure(count, job.measureMs);
+      // As they come: a busy machine may not let all of them come.
+      console.log(
+        `  ${count} at once: ${one.value.toFixed(2)} changes/s ${JSON.stringify(one.notes)}`,
+      );
+      taken.push(one);
+    }
   }
   return rounds;
 });
