@@ -51,6 +51,7 @@ import { fedKtHandlers } from './services/fed-kt.ts';
 import { ktHeardHandlers } from './services/kt-heard.ts';
 import { withPurposes } from './services/group-purposes.ts';
 import { groupHandlers, type GroupParts } from './services/groups.ts';
+import { EpochQuota } from './hubs/epoch-quota.ts';
 import { HubSet } from './hubs/hub-set.ts';
 import { CommitOffers } from './hubs/offers.ts';
 import { RestoredHub } from './hubs/restored-hub.ts';
@@ -346,7 +347,7 @@ interface BuildParts {
   readonly answers: KeyLogAnswers;
   readonly audits: PeerAudits;
   readonly reservers: Reservers;
-  readonly hubs: Pick<GroupParts, 'offers' | 'hubSet' | 'restored'>;
+  readonly hubs: Pick<GroupParts, 'offers' | 'hubSet' | 'restored' | 'epochs'>;
 }
 
 async function buildHandlers(parts: BuildParts): Promise<Handlers> {
@@ -408,9 +409,7 @@ async function buildHandlers(parts: BuildParts): Promise<Handlers> {
       federation,
     }),
     ...channelHandlers({ domain, store, federation }),
-    ...withPurposes(
-      groupHandlers({ domain, store, ...hubs, quota, federation }),
-    ),
+    ...withPurposes(groupHandlers({ domain, store, ...hubs, quota, federation })),
     ...withMailboxes(
       {
         ...{ clock, store, waiters, sessions, audits, limits: config.store.mailboxes },
@@ -466,7 +465,8 @@ function makeHubs(
     notify: (name) => federation.notify(name),
   });
   const restored = new RestoredHub({ domain, store, keysOf, log: runtime.log });
-  return { offers, hubSet, restored };
+  const epochs = new EpochQuota(runtime.clock, config.sending.messages);
+  return { offers, hubSet, restored, epochs };
 }
 
 function swarmOf(

@@ -1,4 +1,5 @@
-/** Door of a hub of three for whoever runs one without a node: simulations and benches. */
+/** Door of hubs for whoever runs them without a node: simulations, benches and tests. */
+export { epochRate } from './epoch-quota.ts';
 export { hubLimits, type HubPeers } from './hub-parts.ts';
 export { HubSet } from './hub-set.ts';
 export { CommitOffers } from './offers.ts';

@@ -36,13 +36,15 @@ export class RestoredHub {
     this.#parts.log.warn('groups of which this hub alone may have lost commits', { groups });
   }
 
-  /** Whether these are this hub's own word, in the term of a hub of one, that it accepted the entry. */
+  /** Whether these are the hub's own word, in the term of a hub of one, that it accepted the entry. */
   certified(
     entry: SignedGroupEntry | undefined,
     signatures: readonly HubSignature[],
+    hub = '',
   ): { readonly wasCertified?: true } {
     if (entry === undefined || signatures.length === 0) return {};
-    const { domain, keysOf } = this.#parts;
+    const { domain: own, keysOf } = this.#parts;
+    const domain = hub === '' ? own : hub;
     const certified = create(CertifiedEntrySchema, { entry, signatures: [...signatures] });
     try {
       verifyCertified(certified, [domain], keysOf);

@@ -29,6 +29,7 @@ import {
   type SubmitCommitResponseSchema,
 } from '@quicprochat/proto/messages';
 import type { HubSet, Submission } from '../hubs/hub-set.ts';
+import type { EpochQuota } from '../hubs/epoch-quota.ts';
 import { peersOf, type CommitOffers } from '../hubs/offers.ts';
 import type { RestoredHub } from '../hubs/restored-hub.ts';
 import { SiblingQuota, type Submitter } from '../hubs/sibling-quota.ts';
@@ -45,6 +46,7 @@ export interface GroupParts {
   readonly offers: CommitOffers;
   readonly hubSet: HubSet;
   readonly restored: RestoredHub;
+  readonly epochs: EpochQuota;
   /** Of devices. */
   readonly quota: SendQuota;
   readonly federation: {
@@ -80,15 +82,25 @@ type GroupMethods =
   | 'fedHubInstall';
 
 export function groupHandlers(parts: GroupParts): Pick<Handlers, GroupMethods> {
-  const { domain: own, store, offers, hubSet, restored, federation } = parts;
+  const { domain: own, store, offers, hubSet, restored, epochs, federation } = parts;
   const siblings = new SiblingQuota();
 
-  /** One member has no more than a few tries at one place of a log. */
+  /** One member has no more than a few tries at one place of a log, and makes no more epochs than others can follow. */
   const within = <T>(
     submit: SubmitCommitRequest,
     submitter: Submitter,
     run: () => Promise<T>,
-  ): Promise<T> => siblings.within(parseEntry(submit.entry), submitter, run);
+  ): Promise<T> => {
+    const parsed = parseEntry(submit.entry);
+    // Who brings a hub back what it lost, brings all of it.
+    const { wasCertified = false } = restored.certified(
+      submit.entry,
+      submit.signatures,
+      submit.hub,
+    );
+    const bring = wasCertified ? run : () => epochs.within(parsed, submitter, run);
+    return siblings.within(parsed, submitter, bring);
+  };
 
   async function submitHere(
     request: SubmitCommitRequest,

@@ -19,6 +19,7 @@ import {
   type GroupControl,
 } from '@quicprochat/proto/messages';
 import { CloseCode, memoryNetwork } from '@quicprochat/proto/transport';
+import { epochRate } from '@quicprochat/nodes/hubs';
 import { TestGroup } from '@quicprochat/nodes/store/channel-group';
 import { TestCommitter } from '@quicprochat/nodes/store/group-committer';
 import { LocalNode, refused, TestDevice, testRuntime } from '../cluster/local-node.ts';
@@ -306,6 +307,36 @@ suite('the group log', () => {
       accepted.hash,
     );
     await connection.close(CloseCode.Normal, 'done');
+  });
+
+  test('a member that commits as fast as it can is told to wait, a hub that gets its own word back takes it all', async () => {
+    const rate = { perSecond: 18, burst: 15 };
+    const text = `[rates.send]\nper_second = ${rate.perSecond}\nburst = ${rate.burst}\n`;
+    await using green = await LocalNode.create(network, 'green.example', text);
+    await green.start();
+    await using dave = await TestDevice.register(green, 'dave@green.example');
+    const begin = async () => {
+      const group = new TestCommitter('green.example', green.secrets?.signing);
+      const entry = group.sign(undefined);
+      const hubs = ['green.example'];
+      await call(dave.connection, methods.createGroup, { entry, hubs });
+      return { group, first: parseEntry(entry) };
+    };
+    const { group, first } = await begin();
+    const { burst } = epochRate(rate);
+    let parent = first;
+    for (let count = 0; count < burst; count += 1) {
+      const request = { ...commitOn(group, parent), hub: '' };
+      await submit(dave, request);
+      parent = parseEntry(request.entry);
+    }
+    const next = { ...commitOn(group, parent), hub: '' };
+    const error = await refused(submit(dave, next), 'RATE_LIMITED');
+    assert.ok((error.retryAfterMs ?? 0) > 0);
+    const { signatures } = group.certify(next.entry).certified;
+    await submit(dave, { ...next, signatures });
+    const other = await begin();
+    await submit(dave, { ...commitOn(other.group, other.first), hub: '' });
   });
 
   test('CreateGroup and GroupLog keep their bounds', async () => {
