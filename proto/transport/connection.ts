@@ -13,6 +13,7 @@ import { asTransportError, OutgoingCall, type CallHost } from './outgoing-call.t
 import { closedError } from './session.ts';
 import type { ByteStream, StreamKind, StreamSession } from './session.ts';
 import { StreamSlots } from './stream-slots.ts';
+import { CloseCode } from './transport.ts';
 import type {
   CallHandler,
   CallOptions,
@@ -24,8 +25,12 @@ import type {
   RequestBound,
   TransportLimits,
 } from './transport.ts';
+import { UnreadAnswers } from './unread-answers.ts';
 
-/** The Connection of every engine. `session` must be fresh: its handlers are set here. */
+/**
+ * The Connection of every engine. `session` must be fresh: its handlers are set here. `unread` is what
+ * a listener's connections share.
+ */
 export class FramedConnection implements Connection {
   readonly peer: PeerIdentity;
   readonly closed: Promise<CloseInfo>;
@@ -48,6 +53,7 @@ export class FramedConnection implements Connection {
     session: StreamSession,
     limits: TransportLimits,
     maxRequestBytes: RequestBound,
+    unread = new UnreadAnswers(limits.unreadAnswerBytes),
   ) {
     this.#runtime = runtime;
     this.#session = session;
@@ -66,7 +72,9 @@ export class FramedConnection implements Connection {
       () => session.streamCredit('push') > 0,
     );
     const handler = this.#callHandler.promise;
-    this.#incoming = { runtime, limits, deadlines, maxRequestBytes, handler };
+    const reader = { bytes: 0, end: () => this.#endReader() };
+    const hold = (bytes: number): (() => void) => unread.hold(reader, bytes);
+    this.#incoming = { runtime, limits, deadlines, maxRequestBytes, handler, hold };
     const closed = Promise.withResolvers<CloseInfo>();
     this.closed = closed.promise;
     session.start({
@@ -127,6 +135,11 @@ export class FramedConnection implements Connection {
 
   close(code: number, reason: string): Promise<void> {
     return this.#session.close(code, reason);
+  }
+
+  #endReader(): void {
+    this.#runtime.log.warn('transport.answers.unread', { address: this.peer.address });
+    void this.#session.close(CloseCode.Limit, 'answers that nobody reads');
   }
 
   #serve(kind: StreamKind, stream: ByteStream): void {

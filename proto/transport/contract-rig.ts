@@ -168,7 +168,7 @@ export class Rig {
   }
 }
 
-export const patient = { deadlineMs: 20_000, maxResponseBytes: fourMiB };
+export const patient = { deadlineMs: 120_000, maxResponseBytes: fourMiB };
 
 /** One call that must be answered Ok with its own payload. */
 export async function callEcho(connection: Connection, requestId = 1, bytes = 32): Promise<void> {

@@ -22,6 +22,8 @@ export interface IncomingCallOptions {
   readonly limits: TransportLimits;
   readonly deadlines: Deadlines;
   readonly maxRequestBytes: RequestBound;
+  /** So many bytes of an answer wait for their reader, until the function that this returns is called. */
+  readonly hold: (bytes: number) => () => void;
   /** A promise until the layer above set its handler. */
   readonly handler: Soon<CallHandler>;
 }
@@ -43,7 +45,10 @@ export async function serveCall(stream: ByteStream, options: IncomingCallOptions
       'refusal' in incoming ? incoming.refusal : await answer(stream, incoming.request, options);
     const written = stream.finish(encodeResponse(response));
     // A peer that does not take its response in within the idle time-out is as good as gone.
-    if (written !== undefined) await within(limits.idleMs, () => written);
+    if (written !== undefined) {
+      const release = options.hold(response.payload.length);
+      await within(limits.idleMs, () => written).finally(release);
+    }
   } catch (error) {
     // Not ours to tell: the peer cancelled, vanished, was too slow or sent garbage.
     options.runtime.log.debug('transport.call.ended', { failure: asTransportError(error).failure });

@@ -20,6 +20,7 @@ import { openSocket, type UdpSocket } from './quic-socket.ts';
 import { RetryTokens } from './retry-token.ts';
 import { lost } from './session.ts';
 import { CloseCode, type Endpoint, type Listener, type ListenOptions } from './transport.ts';
+import { UnreadAnswers } from './unread-answers.ts';
 
 /** Time that the glue gets to stop before its socket is closed under it (ms). */
 const stopMs = 300;
@@ -38,6 +39,7 @@ export class QuicListener implements Listener {
   readonly #options: ListenOptions;
   readonly #admission: Admission;
   readonly #tokens: RetryTokens;
+  readonly #unread: UnreadAnswers;
   readonly #sessions = new Set<QuicSession>();
   readonly #closing = new AbortController();
   #endpoint: Endpoint;
@@ -51,6 +53,7 @@ export class QuicListener implements Listener {
     this.#endpoint = options.endpoint;
     this.#admission = new Admission(runtime.clock, options.limits);
     this.#tokens = new RetryTokens(runtime);
+    this.#unread = new UnreadAnswers(options.limits.unreadAnswerBytes);
   }
 
   static async open(
@@ -160,7 +163,9 @@ export class QuicListener implements Listener {
     if (session.closeInfo) return;
     this.#sessions.add(session);
     const { limits, maxRequestBytes, onConnection } = this.#options;
-    onConnection(new FramedConnection(this.#runtime, session, limits, maxRequestBytes));
+    onConnection(
+      new FramedConnection(this.#runtime, session, limits, maxRequestBytes, this.#unread),
+    );
   }
 
   /** The socket is gone, and every connection with it: bind the same port until it works. */

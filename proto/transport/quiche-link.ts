@@ -14,6 +14,10 @@ import { CloseCode, type CloseInfo } from './transport.ts';
 
 /** A closed connection answers late packets of its peer with its close for this long (ms). */
 const lingerMs = 1000;
+/** A close that the congestion window has no room for is tried for so long (ms). */
+const partingMs = 3000;
+/** Nor is it worth keeping more of the peer's than this for it (bytes). */
+const partingBytes = 64 * 1024;
 /** A close reason must fit into one packet. */
 const maxReasonBytes = 256;
 /** Packets that one connection may send in one turn before the others have theirs. */
@@ -68,6 +72,8 @@ export class Link implements TurnTaker {
   #keepAlive: Timer | undefined;
   /** The last packet, and how many more the peer must send to get it again. */
   #closing: { packet: Uint8Array; every: number; left: number } | undefined;
+  /** Ended, but its close could not leave yet. */
+  #parting: NativeConnection | undefined;
 
   constructor(options: LinkOptions) {
     this.#quiche = options.quiche;
@@ -251,8 +257,8 @@ export class Link implements TurnTaker {
   }
 
   /**
-   * Ends the connection: CONNECTION_CLOSE leaves before this returns, `onEnded` has run. A second
-   * time does nothing.
+   * Ends the connection: CONNECTION_CLOSE leaves before this returns, or as
+   * soon as the congestion window lets it; `onEnded` has run. A second time does nothing.
    */
   close(isApp: boolean, code: number, reason: string, info: CloseInfo): void {
     const connection = this.native;
@@ -262,16 +268,23 @@ export class Link implements TurnTaker {
       // What was written before goes first: a response, then the close.
       this.#sendPackets(connection);
       connection.close(isApp, code, bytes);
-      const packet = connection.send(this.#socket.room());
-      if (packet) {
-        const copy = this.#socket.room().slice(0, packet[0]);
-        this.#socket.send(packet[0], packet[1].to);
-        this.#closing = { packet: copy, every: 1, left: 1 };
+      if (!this.#sendClose(connection) && this.#held.bytes <= partingBytes) {
+        this.#parting = connection;
       }
     } catch (error) {
       this.#runtime.log.warn('quic.close.fault', { error: String(error) });
     }
     this.#end(info);
+  }
+
+  /** False when the congestion window is full: quiche sends nothing then, not even this. */
+  #sendClose(connection: NativeConnection): boolean {
+    const packet = connection.send(this.#socket.room());
+    if (packet === null) return false;
+    const copy = this.#socket.room().slice(0, packet[0]);
+    this.#socket.send(packet[0], packet[1].to);
+    this.#closing = { packet: copy, every: 1, left: 1 };
+    return true;
   }
 
   /** Ends without a packet: the socket is gone, or nobody must hear of it. */
@@ -309,14 +322,41 @@ export class Link implements TurnTaker {
     this.#keepAlive?.cancel();
     this.#owner.onEnded(info);
     // The peer's close needs no answer; ours may have been lost.
+    if (this.#parting) this.#part(this.#parting, this.#runtime.clock.monotonic() + partingMs);
+    else this.#linger();
+  }
+
+  #linger(): void {
     if (this.#closing) this.#timer = this.#runtime.clock.timer(lingerMs, () => this.release());
     else this.#owner.onGone();
   }
 
+  /**
+   * quiche takes in no acknowledgement once it is to close, but what it sends when they stay out (RFC
+   * 9002 section 6.2) is not held up by the congestion window.
+   */
+  #part(connection: NativeConnection, untilMs: number): void {
+    const nowMs = this.#runtime.clock.monotonic();
+    const ms = connection.timeout() ?? partingMs;
+    if (nowMs + ms > untilMs) return this.release();
+    this.#timer = this.#runtime.clock.timer(ms + 1, () => {
+      try {
+        connection.onTimeout();
+        if (!this.#sendClose(connection)) return this.#part(connection, untilMs);
+        this.#parting = undefined;
+        this.#linger();
+      } catch (error) {
+        this.#runtime.log.warn('quic.close.fault', { error: String(error) });
+        this.release();
+      }
+    });
+  }
+
   /** Stops to answer late packets. For an ended connection only. */
   release(): void {
-    if (!this.#closing) return;
+    if (!this.#closing && !this.#parting) return;
     this.#closing = undefined;
+    this.#parting = undefined;
     this.#timer?.cancel();
     this.#owner.onGone();
   }

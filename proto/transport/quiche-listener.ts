@@ -21,6 +21,7 @@ import { RetryTokens } from './retry-token.ts';
 import { lost } from './session.ts';
 import { CloseCode, type CloseInfo, type Endpoint } from './transport.ts';
 import type { Listener, ListenOptions } from './transport.ts';
+import { UnreadAnswers } from './unread-answers.ts';
 
 /** Handshakes that may be under way at a time, from all addresses. */
 const handshakesAtOnce = 2000;
@@ -58,6 +59,7 @@ export class QuicheListener implements Listener {
   readonly #config: NativeConfig;
   readonly #admission: Admission;
   readonly #tokens: RetryTokens;
+  readonly #unread: UnreadAnswers;
   readonly #shard: Shard | undefined;
   readonly #gate: HandshakeGate;
   /** Initial packets whose admission is being asked for elsewhere, by their connection id. */
@@ -87,6 +89,7 @@ export class QuicheListener implements Listener {
     this.#config = nativeConfig(quiche, options.identity, options.limits, 'listen');
     this.#admission = new Admission(runtime.clock, options.limits);
     this.#tokens = new RetryTokens(runtime);
+    this.#unread = new UnreadAnswers(options.limits.unreadAnswerBytes);
   }
 
   /** Throws TransportError `internal` when the port is taken (`cause.code` is `EADDRINUSE`). */
@@ -199,6 +202,7 @@ export class QuicheListener implements Listener {
       runtime: this.#runtime,
       options: this.#options,
       admission: this.#admission,
+      unread: this.#unread,
       from: remote,
       onSettled: () => (this.#handshakes -= 1),
       onGone: () => this.#routes.delete(route),
@@ -298,6 +302,7 @@ interface ServerSideOptions {
   readonly runtime: Runtime;
   readonly options: ListenOptions;
   readonly admission: Admission;
+  readonly unread: UnreadAnswers;
   readonly from: Endpoint;
   /** Once: the handshake is over, one way or the other. */
   readonly onSettled: () => void;
@@ -354,7 +359,8 @@ class ServerSide implements LinkOwner {
     const { limits, maxRequestBytes, onConnection } = options;
     const maxStreams = limits.streamsPerConnection;
     this.#session = new QuicheSession({ runtime, link, peer, isServer: true, maxStreams });
-    onConnection(new FramedConnection(runtime, this.#session, limits, maxRequestBytes));
+    const { unread } = this.#options;
+    onConnection(new FramedConnection(runtime, this.#session, limits, maxRequestBytes, unread));
   }
 
   onTakeIn(): void {

@@ -5,6 +5,7 @@ import { connect as connectTcp } from 'node:net';
 import { suite, test, type TestContext } from 'node:test';
 import { connect, type ConnectionOptions, type TLSSocket } from 'node:tls';
 import { fairnessCases } from './contract-fairness.ts';
+import { slowCases } from './contract-slow.ts';
 import { transportContract, type MakeEngine } from './contract.ts';
 import { callEcho, Rig } from './contract-rig.ts';
 import { tcpRelay } from './tcp-relay.ts';
@@ -30,6 +31,7 @@ const tlsEngine: MakeEngine = (runtime) => {
 
 transportContract('tls', tlsEngine);
 suite('tls: streams beside each other', () => fairnessCases(tlsEngine));
+suite('tls: slow peers', () => slowCases(tlsEngine));
 
 /** A bare TLS connection to a rig's listener, past the opening records. */
 async function rawPeer(

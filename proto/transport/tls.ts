@@ -24,6 +24,7 @@ import { TlsSession } from './tls-session.ts';
 import { CloseCode } from './transport.ts';
 import type { CloseInfo, DialOptions, Endpoint, Transport, TransportLimits } from './transport.ts';
 import type { Listener, ListenOptions, PeerIdentity } from './transport.ts';
+import { UnreadAnswers } from './unread-answers.ts';
 
 const alpn = 'qpc';
 /** Handshakes that may be under way at a time, from all addresses. */
@@ -188,12 +189,14 @@ class TlsListener implements Listener {
   readonly #tls: ReturnType<typeof createServer>;
   readonly #sessions = new Set<TlsSession>();
   readonly #handshakes = new Set<Socket>();
+  readonly #unread: UnreadAnswers;
   #closed: Promise<void> | undefined;
 
   private constructor(runtime: Runtime, options: ListenOptions, tcp: Server, endpoint: Endpoint) {
     this.#runtime = runtime;
     this.#options = options;
     this.#admission = new Admission(runtime.clock, options.limits);
+    this.#unread = new UnreadAnswers(options.limits.unreadAnswerBytes);
     this.#tcp = tcp;
     this.endpoint = endpoint;
     const { identity } = options;
@@ -267,7 +270,13 @@ class TlsListener implements Listener {
     }
     if (!this.#admission.enter(host)) return refuse(CloseCode.Limit, 'too many connections');
     this.#sessions.add(session);
-    const connection = new FramedConnection(this.#runtime, session, limits, maxRequestBytes);
+    const connection = new FramedConnection(
+      this.#runtime,
+      session,
+      limits,
+      maxRequestBytes,
+      this.#unread,
+    );
     void connection.closed.then(() => {
       this.#sessions.delete(session);
       this.#admission.leave(host);

@@ -110,6 +110,11 @@ export interface TransportLimits {
   readonly requestReadMs: number;
   /** Hard cap of a request payload (bytes) unless the method's row says less. */
   readonly maxPayloadBytes: number;
+  /**
+   * Answers of all connections of a listener that wait until their readers take them in (bytes); above
+   * it the connection that has most of them is ended.
+   */
+  readonly unreadAnswerBytes: number;
   readonly connections: number;
   readonly connectionsPerHost: number;
   /** New connections per second and host, burst twice that. */
@@ -128,6 +133,7 @@ export const defaultLimits: TransportLimits = {
   keepAliveMs: 10_000,
   requestReadMs: 15_000,
   maxPayloadBytes: 4 * 1024 * 1024,
+  unreadAnswerBytes: 256 * 1024 * 1024,
   connections: 20_000,
   connectionsPerHost: 2_000,
   handshakesPerHostPerSecond: 200,
