@@ -95,7 +95,7 @@ export class SimClient {
 
   async #open(): Promise<QpcClient> {
     const { name, userId, storeKey } = this.parts;
-    const { seed, scheduler, network, disk, trace, onLog, callFaults } = this.#around;
+    const { seed, scheduler, network, disk, trace, onLog, callFaults, onAnswer } = this.#around;
     this.#lives += 1;
     const process = new Process(name, scheduler, {
       random: new SimRandom(seed, name, this.#lives),
@@ -109,6 +109,7 @@ export class SimClient {
       random: new SimRandom(seed, name, this.#lives, 'calls'),
       trace,
       faults: () => callFaults(name),
+      ...(onAnswer && { onAnswer }),
     });
     const storeRandom = new SimRandom(seed, name, this.#lives, 'store');
     const path = disk.place(name.replace('/', '-'), this.#image);

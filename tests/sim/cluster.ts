@@ -10,10 +10,11 @@ import { SimClient } from './client.ts';
 import { Disk, type FileImage } from './disk.ts';
 import { acceptedEntries } from './group-lines.ts';
 import { NodeLedger } from './invariants.ts';
-import type { Mix } from './mixes.ts';
+import { losesDisks, type Mix } from './mixes.ts';
 import { noCallFaults } from './network.ts';
 import { SimNode, type Surroundings } from './node.ts';
 import { Process, SimRandom, type ClockError, type LogSink } from './process.ts';
+import { ProofWatch } from './proofs.ts';
 import type { Scheduler } from './scheduler.ts';
 import { relaysToml, SimSwarms } from './swarm.ts';
 import { Trace } from './trace.ts';
@@ -49,6 +50,7 @@ export class Cluster implements Disposable {
   /** Undefined where the mix has none. */
   readonly swarms: SimSwarms | undefined;
   readonly ledger: NodeLedger;
+  readonly proofs: ProofWatch;
   readonly violations: Violation[] = [];
   readonly slowDisks = new Set<string>();
   /** Hosts that take what is sent to them only after this long (ms). */
@@ -70,6 +72,14 @@ export class Cluster implements Disposable {
     this.#only = only;
     this.mix = mix;
     this.ledger = new NodeLedger(mix.ttlMs !== undefined);
+    const signKeys = new Map(
+      world.nodes.map(({ domain, secrets }) => [domain, secrets.signing.publicKey]),
+    );
+    this.proofs = new ProofWatch({
+      signKeyOf: (domain) => signKeys.get(domain),
+      wasSaid: (domain, rid, tag) => this.ledger.wasSaid(domain, rid, tag),
+      mayForget: losesDisks(mix),
+    });
     this.scheduler = scheduler;
     this.trace = new Trace(scheduler, onLine);
     this.#random = this.randomOf('cluster');
@@ -105,6 +115,7 @@ export class Cluster implements Disposable {
           : random.between(commitMs.low, commitMs.high),
       ttlMs: mix.ttlMs,
       crashShare: (point) => (this.#isHealed ? 0 : (mix.crashes[point] ?? 0)),
+      onAnswer: (far, request, response) => this.proofs.answered(far, request, response),
     };
     this.nodes = world.nodes.map((node, index) => {
       const relay = mix.swarm?.relays === true ? relaysToml(index) : '';

@@ -120,6 +120,14 @@ export class NodeLedger implements NodeObserver {
     }
   }
 
+  /** Whether the node has promised this copy, to its device or to a peer. */
+  wasSaid(domain: string, rid: Uint8Array, tag: Uint8Array): boolean {
+    const copy = copyOf(rid, tag);
+    const { here, there } = this.#of(domain);
+    if (here.has(copy) || this.#excused.has(copy)) return true;
+    return [...there.values()].some((copies) => copies.has(copy));
+  }
+
   opened(node: SimNode): void {
     if (this.#restored.delete(node.domain)) this.#forget(node);
     this.look([node]);

@@ -67,6 +67,8 @@ export interface FaultyParts {
   readonly trace: Trace;
   /** Asked for each call. */
   readonly faults: () => CallFaults;
+  /** A call was answered, whether or not the answer gets lost now. */
+  readonly onAnswer?: (far: string, request: RequestFrame, response: ResponseFrame) => void;
 }
 
 export class FaultyTransport implements Transport {
@@ -147,6 +149,7 @@ class FaultyConnection implements Connection {
       throw error;
     }
     if (process.isDead) return never();
+    this.#parts.onAnswer?.(this.#far, request, response);
     if (isReplyLost) return this.#lose('reply-lost', options, name);
     if (lateMs > 0) {
       trace.fault('reply-late', process.name, name);

@@ -12,7 +12,7 @@ import { makePeer } from '@quicprochat/federation';
 import { formatNodeAddress } from '@quicprochat/proto';
 import type { MemoryNetwork } from '@quicprochat/proto/transport';
 import { imageOf, removeFiles, type Disk, type FileImage } from './disk.ts';
-import { FaultyTransport, type CallFaults } from './network.ts';
+import { FaultyTransport, type CallFaults, type FaultyParts } from './network.ts';
 import { SimChannel, type NodeCrashPoint } from './node-store.ts';
 import { Process, SimRandom, type ClockError, type LogSink } from './process.ts';
 import { shortLived } from './short-lives.ts';
@@ -43,6 +43,8 @@ export interface Surroundings {
   readonly callFaults: (host: string) => CallFaults;
   readonly commitMs: (host: string, random: SimRandom) => number;
   readonly crashShare: (point: string) => number;
+  /** A node answered a client. */
+  readonly onAnswer?: FaultyParts['onAnswer'];
   /** Devices deliver to each other while nodes are away; unless told, they wait. */
   readonly swarms?: SimSwarms;
   /** See Mix. */

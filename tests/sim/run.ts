@@ -100,7 +100,7 @@ export async function runSeed(options: RunOptions): Promise<RunResult> {
     ...(onLog === undefined ? {} : { onLog }),
     ...(only === undefined ? {} : { only }),
   });
-  const { trace, ledger, violations } = cluster;
+  const { trace, ledger, proofs, violations } = cluster;
   cluster.start();
   beginFaults(cluster);
   const holdings = new Holdings(cluster);
@@ -159,6 +159,7 @@ export async function runSeed(options: RunOptions): Promise<RunResult> {
     violations: [
       ...violations,
       ...ledger.violations,
+      ...proofs.violations,
       ...(areLossesJudged
         ? [...noLoss(history, { promised: 'sent', ...owing }), ...noGap(history, owing)]
         : []),
