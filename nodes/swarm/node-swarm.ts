@@ -10,8 +10,9 @@ import {
   type NodeSwarmEvents,
   type NodeSwarmOptions,
   type SwarmKey,
+  type SwarmPeer,
 } from '@quicprochat/p2p';
-import type { Runtime } from '@quicprochat/proto';
+import type { Runtime, Timer } from '@quicprochat/proto';
 import type { NodeRecord } from '@quicprochat/proto/messages';
 import { swarmAddresses, type P2pConfig } from '../config.ts';
 import type { AuditLinks, PeerAudits } from '../peer-audits.ts';
@@ -29,6 +30,9 @@ export interface NodeInSwarmOptions {
   readonly runtime: Runtime;
 }
 
+/** Between two looks whether those whom this node dials are there (ms). */
+const lookMs = 5 * 60_000;
+
 /** Starts the swarm; as SupervisedSwarm.start. */
 export type StartSwarm = (
   options: NodeSwarmOptions,
@@ -42,6 +46,11 @@ export class NodeInSwarm implements AsyncDisposable {
   readonly #gossip: KtGossip;
   readonly #peers: SwarmPeers;
   readonly #stops: (() => void)[];
+  /** As it was told to the swarm. */
+  #wanted: readonly SwarmPeer[] = [];
+  /** Dialed, and not there when it was looked last. */
+  #away: ReadonlySet<string> = new Set();
+  #look: Timer | undefined;
 
   /** Throws TransportError `unreachable` when the port cannot be bound. */
   static async start(
@@ -95,6 +104,7 @@ export class NodeInSwarm implements AsyncDisposable {
     gossip.start(swarm);
     const records = federation.records.onRecord((domain, record) => this.#heard(domain, record));
     if (this.#takeListed()) this.#tell();
+    this.#planLook();
     const stopHeads = log.onHead(() => {
       gossip.publishHead().catch((error: unknown) => {
         runtime.log.warn('p2p publish', { error: String(error) });
@@ -123,9 +133,22 @@ export class NodeInSwarm implements AsyncDisposable {
     if (this.#peers.set(domain, record)) this.#tell();
   }
 
+  /** Others are dialed in the place of those that are not there. */
+  #planLook(): void {
+    this.#look = this.#options.runtime.clock.timer(lookMs, () => {
+      const dialed = this.#wanted.filter(({ addresses }) => addresses.length > 0);
+      const away = dialed.map(({ peerId }) => peerId).filter((id) => !this.#gossip.up.has(id));
+      this.#away = new Set(away);
+      this.#tell();
+      this.#planLook();
+    });
+  }
+
   #tell(): void {
     const { runtime, key } = this.#options;
-    const wanted = neighbours(key.peerId, this.#peers.all);
+    const wanted = neighbours(key.peerId, this.#peers.all, this.#away);
+    if (JSON.stringify(wanted) === JSON.stringify(this.#wanted)) return;
+    this.#wanted = wanted;
     this.#swarm.setPeers(wanted).catch((error: unknown) => {
       // It ends just now, and gets them when it starts again.
       runtime.log.warn('p2p peers', { error: String(error) });
@@ -133,6 +156,7 @@ export class NodeInSwarm implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#look?.cancel();
     for (const stop of this.#stops) stop();
     this.#gossip[Symbol.dispose]();
     await this.#swarm[Symbol.asyncDispose]();

@@ -19,7 +19,7 @@ import { answerAboutLog, headsOf } from './log-answers.ts';
 import type { MemberLinks } from './links.ts';
 import type { NodeParts } from './node.ts';
 import { Process } from './process.ts';
-import type { SimSwarm } from './swarm.ts';
+import { anywhere, type SimSwarm } from './swarm.ts';
 
 /** A log that no node follows, and that has two faces. */
 const ghost = 'gg.example';
@@ -95,7 +95,7 @@ export class JunkNode {
       mayReserve: async () => false,
     });
     await this.#swarm.setPeers(
-      this.#peers.map((peer) => ({ peerId: identityOf(peer).swarm.peerId, addresses: [] })),
+      this.#peers.map((peer) => ({ peerId: identityOf(peer).swarm.peerId, addresses: [anywhere] })),
     );
     this.#again();
   }

@@ -28,7 +28,7 @@ import type { MemberLinks } from './links.ts';
 import type { NodeParts } from './node.ts';
 import type { Lie } from './plan.ts';
 import { Process } from './process.ts';
-import type { SimSwarm } from './swarm.ts';
+import { anywhere, type SimSwarm } from './swarm.ts';
 
 type FedKtAnswer = MessageInitShape<typeof FedKtResponseSchema>;
 
@@ -103,7 +103,7 @@ export class Liar {
         mayReserve: async () => false,
       });
       await this.#swarm.setPeers(
-        peers.map((peer) => ({ peerId: identityOf(peer).swarm.peerId, addresses: [] })),
+        peers.map((peer) => ({ peerId: identityOf(peer).swarm.peerId, addresses: [anywhere] })),
       );
     }
     this.#every(pushMs, () => this.#tellAll());

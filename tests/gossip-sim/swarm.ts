@@ -13,10 +13,15 @@ type PullAnswer = Awaited<ReturnType<NodeSwarm['pull']>>;
 
 interface Member {
   readonly peers: ReadonlySet<string>;
+  /** Of these who is dialed. */
+  readonly dialed: ReadonlySet<string>;
   readonly connections: ReadonlyMap<string, Connection>;
   readonly events: NodeSwarmEvents;
   hear(topic: GossipTopic, id: string, from: string, bytes: Uint8Array): void;
 }
+
+/** Where everybody is. */
+export const anywhere = '/ip4/192.0.2.1/tcp/5002';
 
 /** All swarms of a run. */
 export class SimSwarms {
@@ -63,6 +68,7 @@ export class SimSwarm implements NodeSwarm, Member {
   readonly peerId: string;
   readonly events: NodeSwarmEvents;
   readonly peers = new Set<string>();
+  readonly dialed = new Set<string>();
   readonly connections = new Map<string, Connection>();
   readonly #network: Network;
   readonly #swarms: SimSwarms;
@@ -95,7 +101,7 @@ export class SimSwarm implements NodeSwarm, Member {
   }
 
   #look(other: string): void {
-    const isUp = this.connections.has(other) && this.peers.has(other);
+    const isUp = this.connections.has(other) && this.#hasWay(other);
     if (isUp === this.#told.has(other)) return;
     if (isUp) this.#told.add(other);
     else this.#told.delete(other);
@@ -105,8 +111,23 @@ export class SimSwarm implements NodeSwarm, Member {
   async setPeers(peers: readonly SwarmPeer[]): Promise<void> {
     const before = [...this.peers];
     this.peers.clear();
-    for (const { peerId } of peers) if (peerId !== this.peerId) this.peers.add(peerId);
-    for (const other of new Set([...before, ...this.peers])) this.#look(other);
+    this.dialed.clear();
+    for (const { peerId, addresses } of peers) {
+      if (peerId === this.peerId) continue;
+      this.peers.add(peerId);
+      if (addresses.length > 0) this.dialed.add(peerId);
+    }
+    for (const other of new Set([...before, ...this.peers])) {
+      this.#look(other);
+      const member = this.#swarms.member(other);
+      if (member instanceof SimSwarm) member.#look(this.peerId);
+    }
+  }
+
+  /** Whether one of the two dials the other, which is a peer of this one. */
+  #hasWay(other: string): boolean {
+    const isDialing = this.#swarms.member(other)?.dialed.has(this.peerId) === true;
+    return this.peers.has(other) && (isDialing || this.dialed.has(other));
   }
 
   async publish(topic: GossipTopic, bytes: Uint8Array): Promise<number> {
@@ -128,7 +149,7 @@ export class SimSwarm implements NodeSwarm, Member {
   }
 
   hear(topic: GossipTopic, id: string, from: string, bytes: Uint8Array): void {
-    if (!this.peers.has(from) || this.#known.has(id)) return;
+    if (!this.#hasWay(from) || this.#known.has(id)) return;
     this.#known.add(id);
     this.#swarms.gossiped += 1;
     void this.events.onGossip(topic, from, bytes).then((verdict) => {
@@ -139,7 +160,7 @@ export class SimSwarm implements NodeSwarm, Member {
   #pass(topic: GossipTopic, id: string, bytes: Uint8Array, from: string | undefined): number {
     let count = 0;
     for (const [other, connection] of this.connections) {
-      if (other === from || !this.peers.has(other)) continue;
+      if (other === from || !this.#hasWay(other)) continue;
       count += 1;
       this.#network.carry(connection, () => {
         this.#swarms.member(other)?.hear(topic, id, this.peerId, bytes);
