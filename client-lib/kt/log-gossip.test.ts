@@ -12,7 +12,7 @@ import {
 import { create } from '@quicprochat/proto/messages';
 import type { Caller } from '../link.ts';
 import { TestDevice, TestDirectory, testRuntime } from '../test-devices.ts';
-import { LogGossip } from './log-gossip.ts';
+import { LogGossip, logGossipLimits } from './log-gossip.ts';
 import { labelOf } from './logs.ts';
 
 const times = { reasonableMonitoringWindowMs: 1 };
@@ -90,6 +90,44 @@ describe('what is heard of a log', () => {
     assert.equal(carol.logs.known(domain)?.client.evidence().length, 1);
     carol.restart();
     assert.equal(carol.logs.isConvicted(domain), false);
+  });
+
+  test('comes by pages, and a node that has no end to it is left', async () => {
+    const { directory, evidence } = await twoFaces();
+    const carol = new TestDevice(`carol@${domain}`, directory);
+    await follow(carol);
+    const { gossip, alarms } = gossipOf(carol);
+    const origin = `${domain}/kt`;
+    const hash = nativeSuite.sha256(evidence);
+    const asked: bigint[] = [];
+    const paged = (page: (offset: number) => { evidence: Uint8Array; total: bigint }): Caller => ({
+      call: async (method: Method, request: object) => {
+        if (method.id === methods.ktHeard.id) {
+          return create(method.response, { logs: [{ origin, evidence: [hash] }] }) as never;
+        }
+        const offset = 'offset' in request ? BigInt(String(request.offset)) : 0n;
+        asked.push(offset);
+        return create(method.response, page(Number(offset))) as never;
+      },
+    });
+    const { evidenceBytes } = logGossipLimits;
+    const step = 512 * 1024;
+    // More than it says, more than is fetched, and nothing over and over.
+    await gossip.ask(paged(() => ({ evidence: new Uint8Array(step), total: 2n ** 50n })));
+    assert.equal(asked.splice(0).length, 1);
+    await gossip.ask(
+      paged((offset) => ({ evidence: new Uint8Array(step), total: BigInt(offset + step + 1) })),
+    );
+    assert(asked.splice(0).length <= evidenceBytes / step + 1);
+    await gossip.ask(paged(() => ({ evidence: new Uint8Array(0), total: 9n })));
+    assert.equal(asked.splice(0).length, 1);
+    assert.deepEqual(alarms, []);
+    const total = BigInt(evidence.length);
+    await gossip.ask(
+      paged((offset) => ({ evidence: evidence.subarray(offset, offset + 100), total })),
+    );
+    assert(asked.length > 1, `${evidence.length} bytes`);
+    assert.deepEqual(alarms, [`${domain} LOG_CONVICTED`]);
   });
 
   test('is nothing when it is changed, of another name, or of a log that is not relied on', async () => {

@@ -27,6 +27,8 @@ import type { DomainLog, Logs } from './logs.ts';
 export const logGossipLimits = {
   /** Pieces of evidence that are fetched of one log: one convicts it. */
   evidencePerLog: 2,
+  /** The largest that is fetched (bytes); an operator's tools take more. */
+  evidenceBytes: 4 * 1024 * 1024,
 } as const;
 
 export interface LogGossipParts {
@@ -89,7 +91,7 @@ export class LogGossip implements Extra {
     });
     if (client.evidence().length > 0) return;
     for (const hash of heard.evidence.slice(0, logGossipLimits.evidencePerLog)) {
-      const { evidence } = await caller.call(methods.ktEvidence, { hash });
+      const evidence = await fetchEvidence(caller, hash);
       if (hex(sha256(evidence)) === hex(hash)) this.#convict(log, evidence);
     }
   }
@@ -182,3 +184,18 @@ export class LogGossip implements Extra {
 
 const sha256 = (bytes: Uint8Array): Uint8Array =>
   new Uint8Array(createHash('sha256').update(bytes).digest());
+
+/** By pages, as far as it is fetched at all: what a node says of the whole is believed for that alone. */
+async function fetchEvidence(caller: Caller, hash: Uint8Array): Promise<Uint8Array> {
+  const pages: Uint8Array[] = [];
+  for (let have = 0; ;) {
+    const answer = await caller.call(methods.ktEvidence, { hash, offset: BigInt(have) });
+    const { evidence, total } = answer;
+    have += evidence.length;
+    pages.push(evidence);
+    // A node of before has no pages, and says no total.
+    const isEnd = evidence.length === 0 || have >= total;
+    const isTooLarge = Math.max(have, Number(total)) > logGossipLimits.evidenceBytes;
+    if (isEnd || isTooLarge) return Buffer.concat(pages);
+  }
+}

@@ -81,6 +81,6 @@ export const ktMethods = {
   ktEvidence: method(537, m.KtEvidenceRequestSchema, m.KtEvidenceResponseSchema, {
     callers: anyone,
     rate: 'audit',
-    rules: { hash: exactBytes(32) },
+    rules: { hash: exactBytes(32), offset: safeSeq },
   }),
 } as const;

@@ -132,5 +132,6 @@ describe('endpoints at a node', () => {
     const hash = systemRandom.bytes(32);
     await refused(call(anybody, methods.ktEvidence, { hash }), 'UNKNOWN_EVIDENCE');
     await refused(call(anybody, methods.ktEvidence, { hash: hash.slice(1) }), 'BAD_FIELD');
+    await refused(call(anybody, methods.ktEvidence, { hash, offset: 2n ** 60n }), 'BAD_FIELD');
   });
 });
