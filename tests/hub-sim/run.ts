@@ -91,9 +91,18 @@ class HubRun implements Disposable {
       const backUpMs = this.#random.between(0, this.#mix.lengthMs / 2);
       const hub = this.#random.pick(this.#cluster.hubs);
       this.#cluster.scheduler.after(backUpMs, () => hub.backUp());
-      this.#cluster.scheduler.after(this.#random.between(backUpMs, this.#mix.lengthMs), () => {
+      const restoreMs = this.#random.between(backUpMs, this.#mix.lengthMs);
+      const [away, later] = this.#random.chance(0.5) ? this.#othersOf(hub) : [];
+      // What counts with the word of the one that forgets, another one has not heard, and then meets it alone.
+      if (away !== undefined)
+        this.#cluster.scheduler.after(restoreMs - 6_000, () => this.#isolate(away));
+      this.#cluster.scheduler.after(restoreMs, () => {
         hub.restore();
         this.#observer.forget(hub);
+        if (later === undefined) return;
+        this.#cluster.wire.healAll();
+        this.#isolate(later);
+        this.#cluster.scheduler.after(15_000, () => this.#cluster.wire.healAll());
       });
     }
     await this.#cluster.scheduler.run(this.#mix.lengthMs);
@@ -167,6 +176,19 @@ class HubRun implements Disposable {
     this.#cluster.scheduler.after(this.#random.between(500, 20_000), () =>
       this.#cluster.wire.healAll(),
     );
+  }
+
+  #othersOf(hub: SimHub): readonly string[] {
+    const others = domains.filter((domain) => domain !== hub.domain);
+    return this.#random.chance(0.5) ? others : others.toReversed();
+  }
+
+  #isolate(domain: string): void {
+    if (this.#isHealed) return;
+    for (const other of domains) {
+      this.#cluster.wire.cut(domain, other);
+      this.#cluster.wire.cut(other, domain);
+    }
   }
 
   #heal(): void {
