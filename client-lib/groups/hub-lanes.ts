@@ -33,6 +33,12 @@ export const commitLimits: LaneLimits = {
   ...{ slowMs: Infinity, slowAtOnce: 0, longestMs: Infinity },
 };
 
+/**
+ * Short turns, one at a time, that a slow one costs a hub before it has several again, and at most so many: one that
+ * answers now and then has no more places for that.
+ */
+const amends = { perSlowTurn: 4, max: 32 } as const;
+
 /** Slow hubs that are remembered: one that is forgotten is tried like a new one. */
 const lanesKept = 1_024;
 
@@ -57,6 +63,8 @@ interface Lane {
   /** Of these the ones in slow places. */
   slow: number;
   pace: 'new' | 'quick' | 'slow';
+  /** Short turns that are to come before it is a quick one. */
+  owes: number;
 }
 
 interface Running extends Turn {
@@ -91,7 +99,13 @@ export class HubLanes {
       return await work(turn);
     } finally {
       const tookMs = this.#clock.monotonic() - turn.sinceMs;
-      lane.pace = tookMs > this.#limits.slowMs ? 'slow' : 'quick';
+      if (tookMs > this.#limits.slowMs) {
+        lane.pace = 'slow';
+        lane.owes = Math.min(amends.max, lane.owes + amends.perSlowTurn);
+      } else {
+        lane.pace = lane.owes > 0 ? 'new' : 'quick';
+        lane.owes = Math.max(0, lane.owes - 1);
+      }
       this.#count(lane, turn.isSlow, -1);
       this.#drop(hub, lane);
       this.#next();
@@ -101,7 +115,7 @@ export class HubLanes {
   #laneOf(hub: string): Lane {
     const known = this.#lanes.get(hub);
     if (known !== undefined) return known;
-    const made: Lane = { queue: [], running: 0, slow: 0, pace: 'new' };
+    const made: Lane = { queue: [], running: 0, slow: 0, pace: 'new', owes: 0 };
     this.#lanes.set(hub, made);
     return made;
   }
@@ -171,9 +185,9 @@ export class HubLanes {
     } else this.#quick += by;
   }
 
-  /** Of a hub that nobody asks only that it is slow is worth keeping. */
+  /** Of a hub that nobody asks only that it was slow is worth keeping. */
   #drop(hub: string, lane: Lane): void {
-    if (isIdle(lane) && lane.pace !== 'slow') this.#lanes.delete(hub);
+    if (isIdle(lane) && lane.owes === 0) this.#lanes.delete(hub);
     if (this.#lanes.size <= lanesKept) return;
     for (const [other, { queue, running }] of this.#lanes) {
       if (isIdle({ queue, running })) return void this.#lanes.delete(other);
