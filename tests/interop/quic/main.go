@@ -1,7 +1,8 @@
 // A client of the qpc wire on quic-go, a QUIC that shares no code with ours: it presents a
 // self-made Ed25519 certificate, checks the listener's pin, and sends frames that it reads from
 // standard input (one in hexadecimal per line), each on a stream of its own. It prints the answers
-// in the same order and form. Usage: quic-go HOST:PORT PIN (SHA-256 SPKI, hexadecimal).
+// in the same order and form. Usage: quic-go HOST:PORT PIN (SHA-256 SPKI, hexadecimal) [negotiate |
+// anonymous]: begins with a version that we do not speak; shows no certificate.
 package main
 
 import (
@@ -29,33 +30,48 @@ import (
 const responseHeaderBytes = 9
 
 func main() {
-	if err := run(os.Args[1], os.Args[2]); err != nil {
+	mode := ""
+	if len(os.Args) > 3 {
+		mode = os.Args[3]
+	}
+	if err := run(os.Args[1], os.Args[2], mode); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func run(address, pin string) error {
+func run(address, pin, mode string) error {
 	certificate, err := selfMade()
 	if err != nil {
 		return err
+	}
+	certificates := []tls.Certificate{certificate}
+	if mode == "anonymous" {
+		certificates = nil
+	}
+	versions := []quic.Version{quic.Version1}
+	if mode == "negotiate" {
+		versions = []quic.Version{quic.Version2, quic.Version1}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	connection, err := quic.DialAddr(ctx, address, &tls.Config{
 		MinVersion:         tls.VersionTLS13,
 		NextProtos:         []string{"qpc"},
-		Certificates:       []tls.Certificate{certificate},
+		Certificates:       certificates,
 		ServerName:         "qpc",
 		InsecureSkipVerify: true, // The pin below is the identity.
 		VerifyPeerCertificate: func(chain [][]byte, _ [][]*x509.Certificate) error {
 			return checkPin(chain, pin)
 		},
-	}, &quic.Config{})
+	}, &quic.Config{Versions: versions})
 	if err != nil {
 		return err
 	}
 	defer connection.CloseWithError(0, "done")
+	if version := connection.ConnectionState().Version; version != quic.Version1 {
+		return fmt.Errorf("version %x was chosen", uint32(version))
+	}
 	var requests [][]byte
 	lines := bufio.NewScanner(os.Stdin)
 	lines.Buffer(nil, 16<<20)

@@ -1,6 +1,7 @@
 /**
  * A QUIC stack that shares no code with ours (quic-go) against a real node: handshake with Retry and
- * a client certificate, Hello, Health, and calls side by side. Needs Go, else one line says so.
+ * a client certificate, Hello, Health, and calls side by side; versions are negotiated, and a client
+ * without a certificate is told why it is refused. Needs Go, else one line says so.
  */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
@@ -52,8 +53,8 @@ for (const engine of ['quic', 'quic-stock']) {
       })),
     ];
     const input = requests.map((frame) => Buffer.from(encodeRequest(frame)).toString('hex'));
-    const run = (pinHex: string) =>
-      spawnSync(program.path, [`${host}:${port}`, pinHex], {
+    const run = (pinHex: string, ...mode: string[]) =>
+      spawnSync(program.path, [`${host}:${port}`, pinHex, ...mode], {
         input: input.join('\n'),
         encoding: 'utf8',
         timeout: 30_000,
@@ -75,6 +76,14 @@ for (const engine of ['quic', 'quic-stock']) {
     const [first, second] = answers;
     assert.equal(fromBinary(HelloResponseSchema, first?.payload ?? hello).domain, 'red.example');
     assert.equal(fromBinary(HealthResponseSchema, second?.payload ?? hello).status, 'ready');
+    const pinned = Buffer.from(pin).toString('hex');
+    const negotiated = run(pinned, 'negotiate');
+    assert.equal(negotiated.status, 0, negotiated.stderr);
+    assert.equal(negotiated.stdout.trim().split('\n').length, requests.length);
+    const anonymous = run(pinned, 'anonymous');
+    assert.notEqual(anonymous.status, 0);
+    // The TLS alert certificate_required, as QUIC carries it (RFC 9001 section 4.8).
+    assert.match(anonymous.stderr, /CRYPTO_ERROR 0x174 \(remote\)/u);
     const wrong = run('00'.repeat(32));
     assert.notEqual(wrong.status, 0);
     assert.match(wrong.stderr, /not the pinned listener/u);
