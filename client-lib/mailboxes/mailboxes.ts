@@ -198,7 +198,9 @@ export class Mailboxes {
       if ((this.#rests.get(domain)?.untilMs ?? 0) > clock.monotonic()) continue;
       const record = await nodeRecordOf(domain, this.#session, { store: this.#store, clock });
       if (record === undefined) this.#restNode(domain);
-      else this.#places.set(domain, this.#placeOf(domain, record, undefined));
+      // It may have been given back meanwhile.
+      else if ((this.#rests.get(domain)?.untilMs ?? 0) <= clock.monotonic())
+        this.#places.set(domain, this.#placeOf(domain, record, undefined));
     }
     if (this.#ended.signal.aborted) return;
     // Who gave none is asked again later, and nobody waits for that.
