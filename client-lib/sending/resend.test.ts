@@ -327,6 +327,48 @@ describe('a hole', () => {
     );
   });
 
+  test('of a membership whose invitation a later one overtook is filled', async () => {
+    const { clock, alice, bob, carol, id } = await company();
+    const out = async (): Promise<void> => {
+      await alice.conversations.removeMembers(id, [carol.userId]);
+      await exchange(alice, bob);
+    };
+    const invited = async (): Promise<WireRow[]> => {
+      await alice.conversations.addMembers(id, [carol.userId]);
+      const rows = take(alice, carol);
+      await exchange(alice, bob);
+      return rows;
+    };
+    await out();
+    await exchange(alice, bob, carol);
+    const early = await invited();
+    await say(bob, id, 'between');
+    early.push(...take(bob, carol));
+    await out();
+    early.push(...take(alice, carol));
+    // What stood before it comes last: the device was never in the epochs between.
+    const late = await invited();
+    await say(bob, id, 'after');
+    for (const row of [...late, ...early]) await carol.receive(row);
+    await exchange(alice, bob, carol);
+    assert.deepEqual(
+      carol.history(id).map(({ text }) => text),
+      ['after'],
+    );
+    for (let asked = 0; asked < 3; asked += 1) {
+      clock.advance(askLimits.againAfterMs[0] + askLimits.retryMs);
+      await exchange(alice, bob, carol);
+    }
+    const texts = carol.history(id).map(({ text }) => text);
+    assert.deepEqual(texts.toSorted(), ['after', 'between']);
+    assert.deepEqual(carol.store.resend.holes(), []);
+    // Nothing tells the key of an epoch that it was never in from one of a group whose Welcome is under way.
+    assert.deepEqual(
+      carol.store.inbox.parked().map(({ reason }) => reason),
+      ['UNKNOWN_KEY'],
+    );
+  });
+
   test('that nobody fills is told after 30 days', async () => {
     const { clock, alice, bob, id } = await company();
     await say(alice, id, 'one', 'two');
