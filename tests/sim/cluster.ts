@@ -78,7 +78,7 @@ export class Cluster implements Disposable {
     this.proofs = new ProofWatch({
       signKeyOf: (domain) => signKeys.get(domain),
       wasSaid: (domain, rid, tag) => this.ledger.wasSaid(domain, rid, tag),
-      mayForget: losesDisks(mix),
+      mayForget: losesDisks(mix) || mix.people > 0,
     });
     this.scheduler = scheduler;
     this.trace = new Trace(scheduler, onLine);

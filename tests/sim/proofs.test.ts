@@ -28,9 +28,9 @@ assert.ok(good !== undefined && bad !== undefined);
 const proofOf = (receivedMs: number, key = good, home = domain): Uint8Array =>
   signDeliveryProof({ mid, tag, target: { rid, domain: home }, receivedMs }, key);
 
-function one(receivedMs: number, proof: Uint8Array, status = 0) {
+function one(receivedMs: number, proof: Uint8Array, status = 0, outcome: Outcome = Outcome.STORED) {
   const request = create(EnqueueRequestSchema, { rid, domain, mid, payload });
-  const fields = { outcome: Outcome.STORED, tag, receivedMs: BigInt(receivedMs), proof };
+  const fields = { outcome, tag, receivedMs: BigInt(receivedMs), proof };
   const answer = create(EnqueueResponseSchema, fields);
   return [
     {
@@ -67,7 +67,13 @@ for (const [name, frames, found, said] of [
   ['another key', [one(5, proofOf(5, bad))], /not signed/, true],
   ['another target', [one(5, proofOf(5, good, 'blue.example'))], /not signed/, true],
   ['another time than it says', [batch([{ ...stored, proof: proofOf(6) }])], /not signed/, true],
-  ['two times', [one(5, proofOf(5)), one(6, proofOf(6))], /two times, 5 and 6/, true],
+  [
+    'a repeat with another time',
+    [one(5, proofOf(5)), one(6, proofOf(6), 0, Outcome.DUPLICATE)],
+    /two times, 5 and 6/,
+    true,
+  ],
+  ['what came back and is taken anew', [one(5, proofOf(5)), one(6, proofOf(6))], undefined, true],
   ['what was not committed', [one(5, proofOf(5))], /before its transaction/, false],
   ['a target without an answer', [batch([])], /0 answers for 1/, true],
 ] as const) {

@@ -1,7 +1,7 @@
 /**
  * Whether the signatures hold by which nodes say that they have a message (docs/protocol/delivery.md, "Delivery
  * proof"), looked at where their answers arrive, also those that get lost afterwards: each OK is signed by the node
- * that gave it and says just what was asked, the node had it on its disk by then, and says the same time ever after.
+ * that gave it and says just what was asked, the node had it on its disk by then, and says the same time of a repeat.
  */
 import {
   hex,
@@ -27,7 +27,10 @@ export interface ProofWatchParts {
   readonly signKeyOf: (domain: string) => Uint8Array | undefined;
   /** Whether the node's transaction with this copy was over when it answered. */
   readonly wasSaid: (domain: string, rid: Uint8Array, tag: Uint8Array) => boolean;
-  /** Nodes go on with older disks: then the time of a repeat is another one. */
+  /**
+   * Nodes go on with older disks, or what they took comes back from full inboxes and is taken anew, with an answer
+   * that maybe nobody saw: then a repeat may say another time.
+   */
   readonly mayForget: boolean;
 }
 
@@ -93,7 +96,8 @@ export class ProofWatch {
       this.#find(`${what}: signed before its transaction was over`);
     }
     const name = `${domain} ${hex(place)} ${hex(tag)}`;
-    const firstMs = this.#firstMs.get(name) ?? receivedMs;
+    const known = outcome === Outcome.STORED ? undefined : this.#firstMs.get(name);
+    const firstMs = known ?? receivedMs;
     this.#firstMs.set(name, firstMs);
     if (firstMs !== receivedMs && !mayForget) {
       this.#find(`${what}: signed for two times, ${firstMs} and ${receivedMs}`);
