@@ -42,14 +42,26 @@ export interface Adds {
   /** From the row to the open conversation, with the keys of all members looked up and proven. */
   readonly joinMs: number;
   readonly joinBytes: number;
+  /** Of this process, for the same four: what other work on the machine does not change much (ms). */
+  readonly cpuMs: {
+    readonly gather: number;
+    readonly commits: number;
+    readonly follow: number;
+    readonly join: number;
+  };
 }
 
 const suite: MlsSuite = mandatorySuite;
+const cpuNow = (): number => {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1_000;
+};
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');
 
 /** Knows when it answered last: from then on a committer is busy with its commit. */
 class TimedDirectory extends TestDirectory {
   answeredMs = 0;
+  answeredCpu = 0;
 
   override async call<I extends Method['request'], O extends Method['response']>(
     method: Method<I, O>,
@@ -57,6 +69,7 @@ class TimedDirectory extends TestDirectory {
   ): Promise<MessageShape<O>> {
     const answer = await super.call(method, request);
     this.answeredMs = performance.now();
+    this.answeredCpu = cpuNow();
     return answer;
   }
 }
@@ -76,12 +89,15 @@ async function add({ crowd }: AddsJob): Promise<Adds> {
   const beganMs = performance.now();
   let startMs = beganMs;
   let gatherMs = 0;
+  const beganCpu = cpuNow();
+  let gatheredCpu = beganCpu;
   directory.hub.beforeSubmit = async () => {
     const pending = alice.store.groupLog.pendings(id).find(({ isRefused }) => !isRefused);
     if (pending === undefined || seen.has(hex(pending.commitHash))) return;
     if (seen.size === 0) {
       startMs = directory.answeredMs;
       gatherMs = startMs - beganMs;
+      gatheredCpu = directory.answeredCpu;
     }
     const { commit, welcomes, groupInfo, sharedWelcome } = fromBinary(
       SubmitCommitRequestSchema,
@@ -101,15 +117,18 @@ async function add({ crowd }: AddsJob): Promise<Adds> {
   await alice.conversations.addMembers(id, userIds);
   directory.hub.beforeSubmit = undefined;
 
+  const addedCpu = cpuNow();
   const followStartMs = performance.now();
   await bob.groups.pull.pull(id, AbortSignal.timeout(600_000));
   await bob.settle();
   const followMs = performance.now() - followStartMs;
 
+  const followedCpu = cpuNow();
   const joinStartMs = performance.now();
   const rows = directory.hub.takeRows(alice.rid, last.rid);
   for (const row of rows) await last.receive(row);
   const joinMs = performance.now() - joinStartMs;
+  const joinedCpu = cpuNow();
   const states = await Promise.all(
     [alice, bob, last].map((one) => one.conversations.groupState(id)),
   );
@@ -123,6 +142,12 @@ async function add({ crowd }: AddsJob): Promise<Adds> {
     followMs,
     joinMs,
     joinBytes: rows.reduce((sum, { payload }) => sum + payload.length, 0),
+    cpuMs: {
+      gather: gatheredCpu - beganCpu,
+      commits: addedCpu - gatheredCpu,
+      follow: followedCpu - addedCpu,
+      join: joinedCpu - followedCpu,
+    },
   };
 }
 

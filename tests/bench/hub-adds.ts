@@ -53,25 +53,31 @@ export async function hubAdds(
   const job: AddsJob = { crowd };
   // The peer is of this folder.
   const adds = (await askPeer(peer, job, waitMs)) as Adds;
-  const { commits, gatherMs, followMs, joinMs, joinBytes } = adds;
+  const { commits, gatherMs, followMs, joinMs, joinBytes, cpuMs } = adds;
   const [first, last] = [commits[0], commits.at(-2)];
   if (first === undefined || last === undefined) throw new Error('bench: too few commits');
   const sum = (of: (one: AddCommit) => number): number =>
     commits.reduce((total, one) => total + of(one), 0);
   const mib = (bytes: number): string => `${(bytes / 1024 ** 2).toFixed(2)} MiB`;
-  const seconds = (ms: number): string => `${(ms / 1_000).toFixed(2)} s`;
+  const seconds = (ms: number, cpu?: number): string =>
+    `${(ms / 1_000).toFixed(2)} s${cpu === undefined ? '' : ` (${(cpu / 1_000).toFixed(2)} of CPU)`}`;
   const allWelcomes = sum(({ welcomeBytes, sharedWelcomeBytes }) =>
     welcomeBytes.reduce((a, b) => a + b, sharedWelcomeBytes),
   );
   console.log(
     `  adding ${crowd + 1} to one: ${commits.length} commits of ${commits.map((one) => one.adds).join(' ')}`,
   );
-  console.log(`  who adds: keys ${seconds(gatherMs)}, commits ${seconds(sum(({ ms }) => ms))}`);
+  console.log(
+    `  who adds: keys ${seconds(gatherMs, cpuMs.gather)}, commits ${seconds(
+      sum(({ ms }) => ms),
+      cpuMs.commits,
+    )}`,
+  );
   console.log(
     `  bytes sent: ${mib(sum(({ requestBytes }) => requestBytes))}, Welcomes ${mib(allWelcomes)} of it`,
   );
   console.log(
-    `  who is in follows in ${seconds(followMs)}, the last one joins in ${seconds(joinMs)} by ${mib(joinBytes)}`,
+    `  who is in follows in ${seconds(followMs, cpuMs.follow)}, the last one joins in ${seconds(joinMs, cpuMs.join)} by ${mib(joinBytes)}`,
   );
   const row = (name: string, unit: string, baseline: Round[], candidate: Round[]): Comparison => ({
     ...{ name: `adding, last commit over first: ${name}`, unit, baseline, candidate },
