@@ -67,7 +67,7 @@ export const groupMutants: readonly Mutant[] = [
   },
   {
     name: 'takeover-without-fencing',
-    what: 'a hub forgets the term that it promised, and takes back what it signed; either alone is harmless',
+    what: 'a hub forgets the term that it promised, and takes back what it signed',
     mixes: ['hubs'],
     edits: [
       {
