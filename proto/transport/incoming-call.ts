@@ -17,6 +17,9 @@ export function errorPayload(reason: Reason): Uint8Array {
   return Uint8Array.of(0x0a, text.length, ...text);
 }
 
+/** What an answer that waits takes besides its payload, about (bytes): a peer's window may be none. */
+const waitingAnswerBytes = 1024;
+
 export interface IncomingCallOptions {
   readonly runtime: Runtime;
   readonly limits: TransportLimits;
@@ -46,7 +49,7 @@ export async function serveCall(stream: ByteStream, options: IncomingCallOptions
     const written = stream.finish(encodeResponse(response));
     // A peer that does not take its response in within the idle time-out is as good as gone.
     if (written !== undefined) {
-      const release = options.hold(response.payload.length);
+      const release = options.hold(waitingAnswerBytes + response.payload.length);
       await within(limits.idleMs, () => written).finally(release);
     }
   } catch (error) {

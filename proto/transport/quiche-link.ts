@@ -238,17 +238,18 @@ export class Link implements TurnTaker {
     const tick = (): void => {
       const connection = this.native;
       if (!connection) return;
-      const now = connection.stats().recv;
       const silentMs = this.#runtime.clock.monotonic() - this.#receivedAt;
-      const isSilent = silentMs >= ms || now === before;
-      before = now;
-      if (isSilent) {
-        try {
+      let isSilent: boolean;
+      try {
+        const now = connection.stats().recv;
+        isSilent = silentMs >= ms || now === before;
+        before = now;
+        if (isSilent) {
           connection.sendAckEliciting();
           this.wake();
-        } catch (error) {
-          return this.#fault(error);
         }
+      } catch (error) {
+        return this.#fault(error);
       }
       const nextMs = isSilent ? ms : ms - silentMs;
       this.#keepAlive = this.#runtime.clock.timer(nextMs, tick);
