@@ -15,7 +15,6 @@ const freshSeeds = 3;
 const unproven: ReadonlySet<string> = new Set([
   ...['channels', 'channels-crash-points', 'channels-groups'],
   ...['blocked', 'blocked-full', 'short-lived'],
-  ...['dark-and-broken', 'dark-crash-points', 'dark-groups', 'relays'],
 ]);
 assert(mixes.filter(({ name }) => unproven.has(name)).length === unproven.size);
 /** A night after a lost disk costs as much as three runs: those mixes are for longer runs. */
@@ -40,7 +39,7 @@ describe('a simulated cluster', () => {
       thinkMs: 1_500,
     };
     // A seed in which dozens go each way; in a program that changed another one may be needed.
-    const options = { world, mix, operations: 50, seed: 3 };
+    const options = { world, mix, operations: 50, seed: 4 };
     const one = await runSeed(options);
     const again = await runSeed(options);
     assert.equal(again.hash, one.hash);
