@@ -105,3 +105,30 @@ test('a post is one row that no device gets, and is sealed anew a bounded number
   const last = outbox.next(target, 0);
   assert.equal(outbox.sealPostAnew(last?.id ?? 0, 14), false);
 });
+
+test('an OK to a post that came back from one of its nodes does not keep it from being sealed anew', () => {
+  using store = openMemoryStore();
+  const { outbox } = store;
+  const mid = bytes(7, 16);
+  const about = { kind: 'MESSAGE', groupId: group, epoch: 2n, generation: 1 } as const;
+  outbox.add(
+    {
+      ...{ mid, payload: bytes(8, 40), messageId: 1, about },
+      targets: [{ rid: cid, domain: 'red.example' }],
+      post: {
+        bytes: encodePost({ cid, epoch: 2n, signature: bytes(6, 64) }, ['red.example']),
+        readers: [bob],
+      },
+    },
+    10,
+  );
+  const sent = outbox.next(Buffer.from(cid).toString('hex'), 0);
+  assert.ok(sent !== undefined);
+  // The node has had it since before a crash: a peer's refusal comes first, then the node says DUPLICATE.
+  store.transaction(() => takeBounce(outbox, mid, cid, 'BAD_SIGNATURE', 20));
+  assert.equal(outbox.markAccepted(sent.id, bytes(1, 8), 30), false);
+  assert.deepEqual(
+    outbox.due(30, 8).map(({ id }) => id),
+    [sent.id],
+  );
+});

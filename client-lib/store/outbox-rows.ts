@@ -140,10 +140,11 @@ export function outboxRows(db: Database): OutboxRows {
     },
     markAccepted(id, storeId, nowMs, sent) {
       const row = db.get(
-        `SELECT kind, resends, token_waits FROM outbox WHERE id = ? AND state = 'SEALED'`,
+        `SELECT kind, resends, token_waits, resend_ms FROM outbox WHERE id = ? AND state = 'SEALED'`,
         id,
       );
-      if (row === undefined) return false;
+      // One that is to be sealed anew: some of those whom it is for do not get what was sent, whoever has it.
+      if (row === undefined || !row.isNull('resend_ms')) return false;
       if (sent !== undefined && sent.tokenWaits !== row.number('token_waits')) return false;
       const isConfirmed = row.text('kind') === 'MESSAGE' || row.text('kind') === 'HANDSHAKE';
       const waitMs = isConfirmed ? outboxBounds.resendAfterMs[row.number('resends')] : undefined;
