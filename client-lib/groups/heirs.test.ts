@@ -24,7 +24,7 @@ test('members take out the owner that gave up its key, and one of them owns the 
   ) {
     await exchange(bob, carol);
     await Promise.all([bob, carol].map((one) => one.settle()));
-    await new Promise((resolve) => setImmediate(resolve));
+    await testRuntime.clock.sleep(1);
   }
   await exchange(bob, carol);
   const groups = await Promise.all([bob, carol].map((one) => groupOf(one, id)));

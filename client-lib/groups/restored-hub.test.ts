@@ -24,7 +24,7 @@ test('a member that fell behind does not fork the group at a restored hub: anoth
   const rounds = async (): Promise<void> => {
     while (!isDone) {
       for (const row of bob.rowsFor(alice)) await alice.receive(row);
-      await new Promise((resolve) => setImmediate(resolve));
+      await testRuntime.clock.sleep(1);
       const isBack = directory.hub.copyOf(id).length > old.length;
       if (isBack) directory.hub.isRestored = false;
     }

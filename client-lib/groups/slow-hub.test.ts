@@ -5,7 +5,7 @@ import { entryHash, hex } from '@quicprochat/proto';
 import { hubCallLimits } from './hub-calls.ts';
 import { laneLimits } from './hub-lanes.ts';
 import { mandatorySuite } from '../mls/index.ts';
-import { exchange, TestDevice, TestDirectory } from '../test-devices.ts';
+import { exchange, TestDevice, TestDirectory, testRuntime } from '../test-devices.ts';
 import { groupOf } from '../test-company.ts';
 import { LaterClock } from '../test-later-clock.ts';
 
@@ -57,7 +57,7 @@ function hang({ directory, slow }: Crowd): {
 
 /** Until it is so; what never comes to be fails by the test's time. */
 async function until(isSo: () => Promise<boolean>): Promise<void> {
-  while (!(await isSo())) await new Promise((resolve) => setImmediate(resolve));
+  while (!(await isSo())) await testRuntime.clock.sleep(1);
 }
 
 test('groups of a hub that does not answer keep no other group from being read', async () => {
