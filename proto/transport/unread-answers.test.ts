@@ -44,3 +44,19 @@ test('what was read counts no more, and one who is alone may go too', () => {
   unread.hold(only, 101);
   assert.deepEqual(ended, [0]);
 });
+
+test('answers to one that was ended already count for nobody, in whatever order they fail', () => {
+  const unread = new UnreadAnswers(100);
+  const { ended, list } = readers(2);
+  const [greedy, other] = list;
+  assert.ok(greedy && other);
+  const early = [unread.hold(greedy, 80), unread.hold(greedy, 40)];
+  assert.deepEqual(ended, [0]);
+  // Of the same turn: its handler has not heard of the end yet.
+  const late = unread.hold(greedy, 10);
+  for (const release of [...early, late]) release();
+  assert.equal(greedy.bytes, 0);
+  // The bound is where it was.
+  unread.hold(other, 101);
+  assert.deepEqual(ended, [0, 1]);
+});

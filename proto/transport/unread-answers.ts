@@ -14,6 +14,8 @@ export interface Reader {
 export class UnreadAnswers {
   readonly #allowedBytes: number;
   readonly #readers = new Set<Reader>();
+  /** Their answers fail with them: nothing of them counts any more. */
+  readonly #ended = new WeakSet<Reader>();
   #bytes = 0;
 
   /** `allowedBytes`: of all connections together. */
@@ -23,6 +25,7 @@ export class UnreadAnswers {
 
   /** An answer of so many bytes waits until the function that this returns is called, once. */
   hold(reader: Reader, bytes: number): () => void {
+    if (this.#ended.has(reader)) return () => undefined;
     this.#readers.add(reader);
     reader.bytes += bytes;
     this.#bytes += bytes;
@@ -33,7 +36,7 @@ export class UnreadAnswers {
   #endWorst(reader: Reader): void {
     let worst = reader;
     for (const other of this.#readers) if (other.bytes > worst.bytes) worst = other;
-    // Its answers fail with it; from now on they count for nobody.
+    this.#ended.add(worst);
     this.#readers.delete(worst);
     this.#bytes -= worst.bytes;
     worst.bytes = 0;
@@ -41,7 +44,7 @@ export class UnreadAnswers {
   }
 
   #release(reader: Reader, bytes: number): void {
-    if (!this.#readers.has(reader)) return;
+    if (this.#ended.has(reader)) return;
     reader.bytes -= bytes;
     this.#bytes -= bytes;
     if (reader.bytes === 0) this.#readers.delete(reader);
