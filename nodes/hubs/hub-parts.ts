@@ -25,6 +25,8 @@ export const hubLimits = {
   /** Pause before a hub that did not answer is asked again (ms): it doubles up to the longest. */
   retryMs: 200,
   retryMaxMs: 10_000,
+  /** How long both others are asked to begin a group; whoever made it asks again, or makes another one (ms). */
+  beginMs: 30_000,
   /** How long the third hub is asked on when the second one was enough (ms). */
   lingerMs: 30_000,
   /** Commits of one group that wait for each other. */
@@ -86,9 +88,11 @@ export interface HubParts {
 export const ownerOf = (hubs: readonly string[], term: number): string | undefined =>
   hubs[term % hubs.length];
 
-/** Whether this node's word counts in the term that it promised last. */
-export function leads({ hubs, promised, adopted, isLearner }: HubState, domain: string): boolean {
-  return !isLearner && promised === adopted && ownerOf(hubs, promised) === domain;
+/** Whether this node's word counts in the term that it promised last, or it begins the group. */
+export function leads(state: HubState, domain: string): boolean {
+  const { hubs, promised, adopted, isLearner, isBeginning } = state;
+  const mayLead = !isLearner || isBeginning;
+  return mayLead && promised === adopted && ownerOf(hubs, promised) === domain;
 }
 
 /** The highest term that a hub promised, if that is why it refused. */

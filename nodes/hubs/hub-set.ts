@@ -28,6 +28,7 @@ import {
   type SignedGroupEntry,
   type SubmitCommitRequest,
 } from '@quicprochat/proto/messages';
+import { storeBounds } from '../store/bounds.ts';
 import type { HubState, PreparedCommit } from '../store/group-store.ts';
 import { GroupLocks } from './group-locks.ts';
 import {
@@ -62,7 +63,9 @@ export class HubSet implements Disposable {
 
   constructor(parts: HubParts) {
     this.#parts = parts;
-    this.#leader = new HubLeader(parts);
+    this.#leader = new HubLeader(parts, (group) => {
+      void this.#learn(group).catch(() => undefined);
+    });
   }
 
   /** Goes on with what was PREPARED here before, and learns what was forgotten. Throws what the store throws. */
@@ -81,15 +84,17 @@ export class HubSet implements Disposable {
     return this.#leader.confirmedTerm(group) !== undefined;
   }
 
-  /** Entry 0. Throws as the store's `prepareGroup`, and HUB_UNAVAILABLE while no other hub has it. */
+  /** Entry 0. Throws as the store's `prepareGroup`, and HUB_UNAVAILABLE while not both other hubs have it. */
   async create(
     entry: SignedGroupEntry | undefined,
     hubs: readonly string[],
     creator: Uint8Array,
   ): Promise<{ readonly entry: CertifiedEntry | undefined; readonly wasNew: boolean }> {
-    const { offers, store } = this.#parts;
+    const { offers, store, runtime } = this.#parts;
     const { parsed } = offers.entry(entry, 0);
-    const request = create(SubmitCommitRequestSchema, entry && { entry });
+    // Of this beginning: others refuse it under a second one, which is of a hub that forgot the first.
+    const mid = runtime.random.bytes(storeBounds.midBytes);
+    const request = create(SubmitCommitRequestSchema, { mid, ...(entry && { entry }) });
     const submit = toBinary(SubmitCommitRequestSchema, request);
     const made = await store.prepareGroup({ parsed, hubs, creator, submit });
     if (made.outcome === 'accepted') return { entry: certifiedIn(made.control), wasNew: false };

@@ -1,9 +1,10 @@
 /**
  * The leading side of a hub of three: brings the log of a group, as it lies on this disk, to the other
  * hubs, and accepts what is PREPARED once one of them has it on disk too: with this one that is a
- * majority. It goes on until that happens or a higher term ends it.
+ * majority. It goes on until that happens or a higher term ends it. Entry 0 takes both others, so that
+ * one that knows more of the group than this disk does can say so.
  */
-import { isCertifiedBy, jitter, QpcError } from '@quicprochat/proto';
+import { hasReason, isCertifiedBy, jitter, QpcError } from '@quicprochat/proto';
 import {
   fromBinary,
   GroupControlSchema,
@@ -33,6 +34,7 @@ interface Drive {
 
 export class HubLeader {
   readonly #parts: HubParts;
+  readonly #forgot: (group: Uint8Array) => void;
   readonly #drives = new Map<string, Drive>();
   /** Terms in which a majority took this hub's log in this life of the process; oldest first. */
   readonly #confirmed = new Map<string, number>();
@@ -40,8 +42,10 @@ export class HubLeader {
   readonly #lingering = new Map<string, AbortController>();
   #isStopped = false;
 
-  constructor(parts: HubParts) {
+  /** `forgot`: another hub knows a group that this one was about to begin. */
+  constructor(parts: HubParts, forgot: (group: Uint8Array) => void) {
     this.#parts = parts;
+    this.#forgot = forgot;
   }
 
   /** The term that a majority confirmed for this hub, if it still leads as far as it knows. */
@@ -101,7 +105,7 @@ export class HubLeader {
     if (state === undefined || !leads(state, domain)) throw unavailable('this hub does not lead');
     const { adopted: term, prepared } = state;
     const asked = this.#ask(group, state, stop);
-    const word = await asked.first;
+    const word = await asked.enough;
     stop.throwIfAborted();
     let accepted: Decided;
     if (prepared !== undefined) {
@@ -125,46 +129,63 @@ export class HubLeader {
     }
   }
 
-  /** Asks both others for their signatures; `first`: of the one that has the log on disk first. */
+  /**
+   * Asks both others for their signatures; `enough`: of one that has the log on disk, when as many have it as are
+   * needed.
+   */
   #ask(
     group: Uint8Array,
     state: HubState,
     stop: AbortSignal,
   ): {
-    readonly first: Promise<HubSignature>;
+    readonly enough: Promise<HubSignature>;
     readonly all: readonly (readonly [hub: string, answer: Promise<HubSignature>])[];
   } {
     const { domain, runtime } = this.#parts;
-    const first = Promise.withResolvers<HubSignature>();
-    const patience = this.#patience(group, first.promise);
-    stop.addEventListener('abort', () => first.reject(stop.reason as Error), { once: true });
+    const { isBeginning } = state;
+    const enough = Promise.withResolvers<HubSignature>();
+    const patience = this.#patience(group, enough.promise);
+    stop.addEventListener('abort', () => enough.reject(stop.reason as Error), { once: true });
+    if (isBeginning) {
+      const over = (): void => enough.reject(unavailable('not both other hubs begin the group'));
+      const limit = runtime.clock.timer(hubLimits.beginMs, over);
+      const done = (): void => limit.cancel();
+      enough.promise.then(done, done);
+    }
     const all = state.hubs
       .filter((hub) => hub !== domain)
       .map((hub) => {
         const answer = this.#askUntil(hub, group, state, AbortSignal.any([stop, patience]));
         return [hub, answer] as const;
       });
+    const needed = isBeginning ? all.length : 1;
     let open = all.length;
+    let have = 0;
+    const take = (word: HubSignature): void => {
+      have += 1;
+      if (have >= needed) enough.resolve(word);
+    };
     for (const [hub, answer] of all) {
-      answer.then(first.resolve, async (error: unknown) => {
+      answer.then(take, async (error: unknown) => {
         open -= 1;
         const fence = fencedBy(error);
         if (fence === undefined) {
-          if (open === 0) first.reject(unavailable('the other hubs refuse', error));
+          if (open < needed) enough.reject(unavailable('the other hubs refuse', error));
+          if (isBeginning && hasReason(error, 'SEQ_CONFLICT')) this.#forgot(group);
           return;
         }
         runtime.log.info('hub leads no longer', { by: hub, term: state.adopted, fence });
         // As if it had been asked itself: it knows then who leads.
         await this.#parts.store.promiseTerm(group, fence, {}).catch(() => undefined);
-        first.reject(unavailable('another hub leads', error));
+        enough.reject(unavailable('another hub leads', error));
         this.stepDown(group);
       });
     }
-    return { first: first.promise, all };
+    return { enough: enough.promise, all };
   }
 
-  /** Ends a while after the first answer, or when the next entry is brought to the hubs. */
-  #patience(group: Uint8Array, first: Promise<unknown>): AbortSignal {
+  /** Ends a while after enough answers, or when the next entry is brought to the hubs. */
+  #patience(group: Uint8Array, enough: Promise<unknown>): AbortSignal {
     const key = keyOf(group);
     this.#lingering.get(key)?.abort();
     const end = new AbortController();
@@ -175,7 +196,7 @@ export class HubLeader {
     };
     const { clock } = this.#parts.runtime;
     const lingerMs = this.#lingering.size > hubLimits.groups ? 0 : hubLimits.lingerMs;
-    first.then(() => clock.timer(lingerMs, forget), forget);
+    enough.then(() => clock.timer(lingerMs, forget), forget);
     return end.signal;
   }
 

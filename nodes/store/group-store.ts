@@ -86,7 +86,7 @@ export interface GroupInfo {
 /** An entry that is written down and not decided yet. */
 export interface PreparedEntry {
   readonly hash: Uint8Array;
-  /** Encoded SubmitCommitRequest; of entry 0 the entry alone. */
+  /** Encoded SubmitCommitRequest; of entry 0 the entry, and the mid of this beginning. */
   readonly submit: Uint8Array;
   /** Device of this node that submitted it here. */
   readonly sender?: Uint8Array;
@@ -100,8 +100,13 @@ export interface HubState {
   readonly promised: number;
   /** Of the last log that it took. */
   readonly adopted: number;
-  /** It does not remember what it promised: it has no say until both others told. */
+  /**
+   * It does not remember what it promised, or cannot know whether it does (`isBeginning`): it has no say until both
+   * others told.
+   */
   readonly isLearner: boolean;
+  /** It began the group, and entry 0 is not accepted yet: that takes both others, and nothing else is led by it. */
+  readonly isBeginning: boolean;
   /** Of the newest accepted entry; 0 and empty: none is. */
   readonly position: number;
   readonly head: Uint8Array;
@@ -168,7 +173,10 @@ export interface HubSetStore {
   preparedGroups(): Promise<readonly Uint8Array[]>;
   /** Groups in which this hub has no say, by their ids from the one behind `after`, at most 256. */
   learnerGroups(after: Uint8Array): Promise<readonly Uint8Array[]>;
-  /** Entry 0 of a group with three hubs; errors are those of `createGroup`. */
+  /**
+   * Entry 0 of a group with three hubs; errors are those of `createGroup`. The `submit` of the first time stays: its
+   * mid says which beginning this is.
+   */
   prepareGroup(
     group: Omit<NewGroup, 'certified'> & { readonly submit: Uint8Array },
   ): Promise<Preparation>;
@@ -187,7 +195,8 @@ export interface HubSetStore {
   /**
    * Takes the log of a term's owner; undefined: this hub lacks accepted entries, and took nothing.
    * Throws FailedPreconditionError TERM_FENCED (details: HubFence), ConflictError SEQ_CONFLICT when
-   * that log lacks what this hub accepted or signed, UnavailableError HUB_UNAVAILABLE for a learner,
+   * that log lacks what this hub accepted or signed, or begins what began here otherwise, UnavailableError
+   * HUB_UNAVAILABLE for a learner,
    * InvalidArgumentError and ConflictError as `submitCommit`, ResourceExhaustedError QUOTA.
    */
   adoptLog(log: LeaderLog): Promise<LogEnd | undefined>;

@@ -7,9 +7,10 @@ import { commitHash, QpcError, Status, type ParsedEntry } from '@quicprochat/pro
 import {
   create,
   GroupTakeoverRequestSchema,
+  type SignedGroupEntry,
   type SubmitCommitRequest,
 } from '@quicprochat/proto/messages';
-import type { SimRandom } from '../sim/process.ts';
+import { SimRandom } from '../sim/process.ts';
 import { creator, domains, HubCluster } from './cluster.ts';
 import type { HubStart, SimHub } from './hub.ts';
 import type { Observer } from './observer.ts';
@@ -58,6 +59,7 @@ class HubRun implements Disposable {
   readonly #observer: Observer;
   readonly #requests: SubmitCommitRequest[] = [];
   readonly #acknowledged = new Set<string>();
+  #entry: SignedGroupEntry | undefined;
   #first: ParsedEntry | undefined;
   #isHealed = false;
   #isSilent = false;
@@ -89,8 +91,12 @@ class HubRun implements Disposable {
     this.#plan(5_000, 30_000, () => this.#random.pick(this.#cluster.hubs).kill());
     if (this.#mix.restores) {
       const backUpMs = this.#random.between(0, this.#mix.lengthMs / 2);
-      const hub = this.#random.pick(this.#cluster.hubs);
-      this.#cluster.scheduler.after(backUpMs, () => hub.backUp());
+      const picked = this.#random.pick(this.#cluster.hubs);
+      // The first hub's disk is older than the group, and its creator begins it there once more.
+      const [leader = picked] = this.#cluster.hubs;
+      const lies = new SimRandom(this.#seed, 'creator').chance(0.3);
+      const hub = lies ? leader : picked;
+      if (!lies) this.#cluster.scheduler.after(backUpMs, () => hub.backUp());
       const restoreMs = this.#random.between(backUpMs, this.#mix.lengthMs);
       const [away, later] = this.#random.chance(0.5) ? this.#othersOf(hub) : [];
       // What counts with the word of the one that forgets, another one has not heard, and then meets it alone.
@@ -99,6 +105,7 @@ class HubRun implements Disposable {
       this.#cluster.scheduler.after(restoreMs, () => {
         hub.restore();
         this.#observer.forget(hub);
+        if (lies) this.#beginAnew(leader);
         if (later === undefined) return;
         this.#cluster.wire.healAll();
         this.#isolate(later);
@@ -123,6 +130,7 @@ class HubRun implements Disposable {
   /** Its client tries until it has an answer. */
   #createGroup(): void {
     const entry = this.#cluster.group.sign(undefined);
+    this.#entry = entry;
     const [leader] = this.#cluster.hubs;
     const attempt = async (): Promise<void> => {
       const set = leader?.life?.set;
@@ -136,6 +144,15 @@ class HubRun implements Disposable {
       this.#cluster.scheduler.after(6_000, repeat);
     };
     repeat();
+  }
+
+  #beginAnew(leader: SimHub): void {
+    if (this.#isHealed) return;
+    const attempt = async (): Promise<void> => {
+      await leader.life?.set.create(this.#entry, domains, creator);
+    };
+    this.#background(attempt());
+    this.#cluster.scheduler.after(3_000, () => this.#beginAnew(leader));
   }
 
   #member(): void {

@@ -20,8 +20,7 @@ suite('a hub of three in simulated time', () => {
     starts = await makeStarts();
   });
 
-  /** Three hubs with a group that all of them know. */
-  async function begin(options: Partial<ClusterOptions> = {}) {
+  async function startAll(options: Partial<ClusterOptions> = {}): Promise<HubCluster> {
     const cluster = new HubCluster({
       ...{ starts, seed: 1, faults: { lost: 0, twice: 0 } },
       dies: () => false,
@@ -29,6 +28,12 @@ suite('a hub of three in simulated time', () => {
       ...options,
     });
     for (const hub of cluster.hubs) await cluster.finish(hub.start());
+    return cluster;
+  }
+
+  /** Three hubs with a group that all of them know. */
+  async function begin(options: Partial<ClusterOptions> = {}) {
+    const cluster = await startAll(options);
     const [red, green, blue] = cluster.hubs;
     assert.ok(red && green && blue);
     const entry = cluster.group.sign(undefined);
@@ -36,7 +41,7 @@ suite('a hub of three in simulated time', () => {
     await cluster.scheduler.run(cluster.scheduler.nowMs + 1_000);
     const [first] = cluster.observer.accepted;
     assert.ok(first !== undefined);
-    return { cluster, red, green, blue, first };
+    return { cluster, red, green, blue, first, entry };
   }
 
   const lifeOf = ({ life }: SimHub) => {
@@ -155,6 +160,111 @@ suite('a hub of three in simulated time', () => {
     const newest = cluster.observer.accepted.at(-1);
     assert.ok(newest !== undefined && same(newest.hash, hashOf(request)));
     await agree(cluster, newest, blue);
+  });
+
+  /** Its disk is older than the group. */
+  async function forgetGroup(cluster: HubCluster, hub: SimHub): Promise<void> {
+    hub.restore();
+    cluster.observer.forget(hub);
+    await cluster.finish(hub.start());
+  }
+
+  test('a first hub that forgot the group does not begin it anew with who heard of entry 0 alone', async () => {
+    const { cluster, red, green, first, entry } = await begin();
+    using _ = cluster;
+    cutOff(cluster, greenName);
+    await cluster.finish(setOf(red).submit(cluster.newCommit(first), member));
+    await forgetGroup(cluster, red);
+    cluster.wire.healAll();
+    cutOff(cluster, blueName);
+    // A creator that lies, and its friend at the hub that missed the commit.
+    const anew = () => cluster.finish(setOf(red).create(entry, domains, creator));
+    const rival = cluster.newCommit(first);
+    await assert.rejects(anew(), unavailable);
+    await assert.rejects(cluster.finish(setOf(red).submit(rival, member)), unavailable);
+    const brought = takeover(cluster, rival);
+    await assert.rejects(cluster.finish(setOf(green).takeover(brought, member)), unavailable);
+    assert.equal(cluster.observer.accepted.length, 2);
+    cluster.wire.healAll();
+    const newest = cluster.observer.accepted.at(-1);
+    assert.ok(newest !== undefined);
+    // The hub learns from both others, and has its say again.
+    await cluster.scheduler.run(cluster.scheduler.nowMs + 120_000);
+    assert.equal((await cluster.finish(anew())).wasNew, false);
+    await agree(cluster, newest, red);
+  });
+
+  test('a first hub that begins anew gives no promise to who heard of entry 0 alone', async () => {
+    const { cluster, red, green, first, entry } = await begin();
+    using _ = cluster;
+    cutOff(cluster, greenName);
+    await cluster.finish(setOf(red).submit(cluster.newCommit(first), member));
+    await forgetGroup(cluster, red);
+    cutOff(cluster, blueName);
+    // It hears of nobody's refusal, and stands at the beginning.
+    await assert.rejects(cluster.finish(setOf(red).create(entry, domains, creator)), unavailable);
+    cluster.wire.healAll();
+    cutOff(cluster, blueName);
+    const brought = takeover(cluster, cluster.newCommit(first));
+    await assert.rejects(cluster.finish(setOf(green).takeover(brought, member)), unavailable);
+    cluster.wire.healAll();
+    const [, second] = cluster.observer.accepted;
+    assert.ok(second !== undefined);
+    const next = cluster.newCommit(second);
+    await cluster.finish(setOf(green).takeover(takeover(cluster, next), member));
+    await cluster.scheduler.run(cluster.scheduler.nowMs + 60_000);
+    const newest = cluster.observer.accepted.at(-1);
+    assert.ok(newest !== undefined && same(newest.hash, hashOf(next)));
+    await agree(cluster, newest, green);
+    const { isLearner } =
+      (await cluster.finish(storeOf(red).hubState(cluster.group.groupId))) ?? {};
+    assert.equal(isLearner, false, 'it has its say again');
+  });
+
+  test('where two forgot the group, it is silent: one that remembers is enough', async () => {
+    const { cluster, red, green, blue, first, entry } = await begin();
+    using _ = cluster;
+    cutOff(cluster, greenName);
+    await cluster.finish(setOf(red).submit(cluster.newCommit(first), member));
+    await cluster.scheduler.run(cluster.scheduler.nowMs + 1_000);
+    await forgetGroup(cluster, red);
+    await forgetGroup(cluster, green);
+    cluster.wire.healAll();
+    const anew = () => cluster.finish(setOf(red).create(entry, domains, creator));
+    cutOff(cluster, blueName);
+    await assert.rejects(anew(), unavailable);
+    cluster.wire.healAll();
+    await assert.rejects(anew(), unavailable);
+    assert.deepEqual(cluster.observer.violations, []);
+    assert.equal((await cluster.finish(cluster.readLog(blue))).length, 2);
+  });
+
+  test('a group begins with all three, and begins again with what both others have', async () => {
+    const cluster = await startAll();
+    using _ = cluster;
+    const [red, green, blue] = cluster.hubs;
+    assert.ok(red && green && blue);
+    const entry = cluster.group.sign(undefined);
+    const create = () => cluster.finish(setOf(red).create(entry, domains, creator));
+    cutOff(cluster, greenName);
+    await assert.rejects(create(), unavailable);
+    // Nobody asks for ever: whoever made it makes another one, with fewer hubs.
+    await cluster.scheduler.run(cluster.scheduler.nowMs + 60_000);
+    assert.equal(cluster.observer.accepted.length, 0);
+    red.kill();
+    await cluster.finish(red.start());
+    cluster.wire.healAll();
+    assert.equal((await create()).wasNew, true);
+    await cluster.scheduler.run(cluster.scheduler.nowMs + 1_000);
+    // What both others have is taken up in a later term.
+    await forgetGroup(cluster, red);
+    await assert.rejects(create(), unavailable);
+    await cluster.scheduler.run(cluster.scheduler.nowMs + 10_000);
+    const again = await create();
+    assert.deepEqual([again.wasNew, again.entry?.term], [false, 0n]);
+    const [first] = cluster.observer.accepted;
+    assert.ok(first !== undefined);
+    await agree(cluster, first, red);
   });
 
   for (const name of [redName, greenName]) {

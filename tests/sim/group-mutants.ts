@@ -38,8 +38,8 @@ export const groupMutants: readonly Mutant[] = [
     edits: [
       {
         file: 'nodes/hubs/leader.ts',
-        from: '    const word = await asked.first;\n',
-        to: '    asked.first.catch(() => undefined);\n    const word = undefined;\n',
+        from: '    const word = await asked.enough;\n',
+        to: '    asked.enough.catch(() => undefined);\n    const word = undefined;\n',
       },
       {
         file: 'nodes/hubs/leader.ts',

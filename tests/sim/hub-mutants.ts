@@ -48,10 +48,10 @@ export const hubMutants: readonly Mutant[] = [
     edits: [
       {
         file: set,
-        from: '      if (row.is_learner === 1 && own === undefined) throw learning();\n',
+        from: '      if (!hasSay(row) && own === undefined) throw learning();\n',
         to: '',
       },
-      { file: set, from: '      if (row.is_learner === 1) throw learning();\n', to: '' },
+      { file: set, from: '      if (!hasSay(row)) throw learning();\n', to: '' },
       {
         file: set,
         from: ' || row.is_learner === 1) throw fenced(promised);',

@@ -67,6 +67,13 @@ class Rig {
     return { ...offered, parsed: parseEntry(entry), commit, mid, groupInfo, submit, domain: blue };
   }
 
+  /** Entry 0, or `of` once more, under this mid. */
+  beginning(mid: Uint8Array, of: PreparedCommit = this.prepared()): PreparedCommit {
+    const { entry } = fromBinary(SubmitCommitRequestSchema, of.submit);
+    const request = create(SubmitCommitRequestSchema, { mid, ...(entry && { entry }) });
+    return { ...of, mid, submit: toBinary(SubmitCommitRequestSchema, request) };
+  }
+
   certify(prepared: PreparedCommit, term = 0): CertifiedCommit {
     const { parsed, commit, submit } = prepared;
     const signatures = hubs.slice(0, 2).map((domain, index) => {
@@ -160,6 +167,77 @@ export function groupSetContract(open: OpenStore): void {
     await rig.refuses(() => store.prepareCommit(0, rig.prepared(rival.parsed), true), {
       reason: 'EPOCH_CONFLICT',
     });
+  });
+
+  test('a hub that begins a group has no say before both others answered for it', async () => {
+    const { fixture, store } = await storeFixture(open, bigLimits);
+    await using _ = fixture;
+    const creator = await addDevice(store, 'alice');
+    const begun = async () => {
+      const rig = new Rig(store);
+      const first = rig.beginning(systemRandom.bytes(16));
+      const begin = { parsed: first.parsed, hubs, creator };
+      await store.prepareGroup({ ...begin, submit: first.submit });
+      const { submit } = rig.beginning(systemRandom.bytes(16), first);
+      assert.equal((await store.prepareGroup({ ...begin, submit })).outcome, 'prepared');
+      const { isLearner, isBeginning, prepared } = await rig.state();
+      assert.deepEqual([isLearner, isBeginning], [true, true]);
+      assert.deepEqual(prepared?.submit, first.submit, 'the first beginning stays');
+      return { rig, first };
+    };
+    const accepted = await begun();
+    const led = await accepted.rig.leaderLog(1, { prepared: accepted.first });
+    await accepted.rig.refuses(() => store.adoptLog(led), unavailable);
+    await accepted.rig.refuses(() => store.promiseTerm(accepted.rig.id, 1), unavailable);
+    await store.acceptPrepared(0, accepted.rig.decided(accepted.first));
+    const { isLearner, isBeginning } = await accepted.rig.state();
+    assert.deepEqual([isLearner, isBeginning], [false, false]);
+    assert.equal((await store.promiseTerm(accepted.rig.id, 1)).promised, 1);
+
+    // Whoever leads in another term, or shows what counts, knows more of the group than this disk.
+    const asked = await begun();
+    const promised = await store.promiseTerm(asked.rig.id, 3, { since: 0 });
+    const shown = await begun();
+    await shown.rig.install([shown.rig.certify(shown.first, 1)], 1);
+    for (const state of [promised, await asked.rig.state(), await shown.rig.state()]) {
+      assert.deepEqual([state.isLearner, state.isBeginning], [true, false]);
+    }
+    assert.equal((await store.learnerGroups(none)).length, 2);
+    await asked.rig.refuses(() => store.acceptPrepared(0, asked.rig.decided(asked.first)), {
+      reason: 'TERM_FENCED',
+    });
+    await store.takeLog(asked.rig.id, 3, 0, asked.first);
+    assert.equal((await asked.rig.state()).isLearner, false);
+  });
+
+  test('a follower hears of one beginning of a group and refuses another', async () => {
+    const { fixture, store } = await storeFixture(open, bigLimits);
+    await using _ = fixture;
+    // Without a mid: of an older version, which goes on as it began.
+    for (const mid of [systemRandom.bytes(16), none]) {
+      const rig = new Rig(store);
+      const first = rig.beginning(mid);
+      const log = await rig.leaderLog(0);
+      const begins = { ...log, prepared: first };
+      await store.adoptLog(begins);
+      assert.deepEqual(await store.adoptLog(begins), { position: 0, head: none });
+      const others = [systemRandom.bytes(16), ...(mid === none ? [] : [none])];
+      for (const other of others) {
+        const anew = { ...log, prepared: rig.beginning(other, first) };
+        await rig.refuses(() => store.adoptLog(anew), contradicts);
+      }
+      await rig.refuses(() => store.adoptLog(log), badField);
+      // Who leads later has not begun it, and may have heard of another beginning.
+      const anew = rig.beginning(systemRandom.bytes(16), first);
+      assert.ok(await store.adoptLog(await rig.leaderLog(1, { prepared: anew })));
+      assert.deepEqual(await rig.facts(), [1, 1, 0, hex(first.parsed.hash)]);
+      assert.deepEqual((await rig.state()).prepared?.submit, first.submit);
+    }
+    const rig = new Rig(store);
+    const begins = await rig.leaderLog(0, { prepared: rig.beginning(systemRandom.bytes(16)) });
+    await store.adoptLog(begins);
+    await rig.install([rig.certify(begins.prepared ?? rig.prepared())], 1, false);
+    await rig.refuses(() => store.adoptLog(begins), contradicts);
   });
 
   test('a follower takes a log of a term that is high enough, and keeps what it signed', async () => {

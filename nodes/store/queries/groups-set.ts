@@ -49,6 +49,7 @@ interface SetRow {
   readonly promised: number;
   readonly adopted: number;
   readonly is_learner: number;
+  readonly made_by: string | null;
 }
 interface PreparedRow {
   readonly hash: Uint8Array;
@@ -64,7 +65,7 @@ export function groupSetQueries(
   delivery: GroupDelivery,
 ): Pick<Operations, keyof HubSetStore> {
   const byGroup = db.prepare<[Uint8Array], SetRow>(
-    'SELECT id, hubs, promised, adopted, is_learner FROM hub_group WHERE group_id = ?',
+    'SELECT id, hubs, promised, adopted, is_learner, made_by FROM hub_group WHERE group_id = ?',
   );
   const insertGroup = db.prepare<[Uint8Array, string, string, number]>(
     'INSERT INTO hub_group (group_id, hubs, made_by, is_learner) VALUES (?, ?, ?, ?)',
@@ -112,11 +113,29 @@ export function groupSetQueries(
     return row;
   }
 
+  /**
+   * Its own beginning, which nobody else may have heard of, or which is the second one after a lost disk: until
+   * entry 0 is accepted, or it promises another term, it cannot know.
+   */
+  function isBeginning({
+    id,
+    promised,
+    adopted,
+    is_learner: learner,
+    made_by: by,
+  }: SetRow): boolean {
+    const isFresh = by === null && learner === 0 && promised === 0 && adopted === 0;
+    return isFresh && log.end(id).position === 0;
+  }
+
+  const hasSay = (row: SetRow): boolean => row.is_learner === 0 && !isBeginning(row);
+
   function stateOf(row: SetRow): HubState {
     const { hubs, promised, adopted } = row;
     const prepared = preparedOf.get(row.id);
     return {
-      ...{ hubs: hubs.split(' '), promised, adopted, isLearner: row.is_learner === 1 },
+      ...{ hubs: hubs.split(' '), promised, adopted },
+      ...{ isLearner: !hasSay(row), isBeginning: isBeginning(row) },
       ...log.end(row.id),
       ...(prepared && { prepared: entryOf(prepared) }),
     };
@@ -176,6 +195,8 @@ export function groupSetQueries(
    */
   function nextOf(row: SetRow, leader: LeaderLog, end: LogEnd): PreparedCommit | undefined {
     const { term, position, head, prepared } = leader;
+    const own = preparedOf.get(row.id);
+    if (term === 0 && position === 0) needSameBeginning(own, prepared);
     let next = prepared;
     if (end.position > position) {
       // A new leader may not know yet that its PREPARED entry was accepted; more it cannot lack.
@@ -184,7 +205,6 @@ export function groupSetQueries(
       if (!isKnown) throw contradicts('accepted entries are missing');
       next = undefined;
     } else if (!same(end.head, head)) throw contradicts('another entry was accepted here');
-    const own = preparedOf.get(row.id);
     if (own === undefined || (next !== undefined && same(own.hash, next.parsed.hash))) return next;
     // A late message of the same term, or a leader that drops what may be certified by now.
     if (term === row.adopted) throw contradicts('it is older than what is here');
@@ -266,7 +286,7 @@ export function groupSetQueries(
       needNear(row, term);
       const end = log.end(row.id);
       if (end.position < position) return undefined;
-      if (row.is_learner === 1) throw learning();
+      if (!hasSay(row)) throw learning();
       const next = nextOf(row, leader, end);
       const own = preparedOf.get(row.id);
       const isSame = own !== undefined && next !== undefined && same(own.hash, next.parsed.hash);
@@ -280,13 +300,16 @@ export function groupSetQueries(
 
     promiseTerm(_nowMs, group, term, own) {
       const row = need(group);
-      if (row.is_learner === 1 && own === undefined) throw learning();
+      if (!hasSay(row) && own === undefined) throw learning();
       if (term <= row.promised) throw fenced(row.promised);
       // Whom it promised something meanwhile counts on what it said then.
       if (own?.since !== undefined && own.since !== row.promised) throw fenced(row.promised);
       needNear(row, term);
+      // Its beginning is over, and what it may have said before that only others know.
+      const learner = isBeginning(row) ? 1 : row.is_learner;
+      if (learner !== row.is_learner) setLearner.run(learner, row.id);
       setTerms.run(term, row.adopted, row.id);
-      return stateOf({ ...row, promised: term });
+      return stateOf({ ...row, promised: term, is_learner: learner });
     },
 
     takeLog(nowMs, group, term, position, prepared) {
@@ -324,6 +347,8 @@ export function groupSetQueries(
       if (first === undefined) return before;
       needLastRoom();
       const row = known ?? begin(installed, group, true);
+      // It began once more what others have.
+      if (isBeginning(row)) setLearner.run(1, row.id);
       if (first.position > before.position + 1) {
         // It was away for longer than logs are kept: what it said of the entries between is lost.
         log.clear(row.id);
@@ -381,6 +406,19 @@ export function groupSetQueries(
 }
 
 const nothing: LogEnd = { position: 0, head: new Uint8Array(0) };
+
+/**
+ * A first hub begins a group once, under one mid, and goes on with that after a restart: with another one it has
+ * forgotten what it did. Nor does it begin what counts here already, for it accepts entry 0 before it tells.
+ */
+function needSameBeginning(own: PreparedRow | undefined, begun: PreparedCommit | undefined): void {
+  if (begun?.parsed.epoch !== 0) throw bad('prepared: is not entry 0');
+  if (own !== undefined && same(own.hash, begun.parsed.hash)) {
+    const { mid } = fromBinary(SubmitCommitRequestSchema, own.submit);
+    if (same(mid, begun.mid)) return;
+  }
+  throw contradicts('it begins what began here before');
+}
 
 function entryOf({ hash, submit, sender }: PreparedRow): PreparedEntry {
   return { hash, submit, ...(sender !== null && { sender }) };
