@@ -90,7 +90,7 @@ export const submitRules: FieldRules<m.SubmitCommitRequest> = {
 const hashOrNone = emptyOrBytes(groupLogLimits.hashBytes);
 const group = exactBytes(groupLogLimits.groupIdBytes);
 
-/** What a hub wrote down: a commit as it was submitted, or entry 0 alone. */
+/** What a hub wrote down: a commit as it was submitted, or entry 0 with the mid of its beginning. */
 const prepared = nested<m.SubmitCommitRequest>({
   ...submitRules,
   commit: bytesBetween(0, groupLogLimits.envelopeBytes),

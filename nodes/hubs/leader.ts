@@ -149,8 +149,8 @@ export class HubLeader {
     if (isBeginning) {
       const over = (): void => enough.reject(unavailable('not both other hubs begin the group'));
       const limit = runtime.clock.timer(hubLimits.beginMs, over);
-      const done = (): void => limit.cancel();
-      enough.promise.then(done, done);
+      const forget = (): void => limit.cancel();
+      enough.promise.then(forget, forget);
     }
     const all = state.hubs
       .filter((hub) => hub !== domain)

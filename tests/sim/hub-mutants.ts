@@ -59,4 +59,26 @@ export const hubMutants: readonly Mutant[] = [
       },
     ],
   },
+  {
+    name: 'begins-anew',
+    what: 'a first hub that lost its disk begins the group once more, with one other hub',
+    mixes: ['hubs'],
+    edits: [
+      {
+        file: 'nodes/hubs/leader.ts',
+        from: '    const needed = isBeginning ? all.length : 1;\n',
+        to: '    const needed = 1;\n',
+      },
+      {
+        file: set,
+        from: 'row.is_learner === 0 && !isBeginning(row);',
+        to: 'row.is_learner === 0;',
+      },
+      {
+        file: set,
+        from: '    if (term === 0 && position === 0) needSameBeginning(own, prepared);\n',
+        to: '',
+      },
+    ],
+  },
 ];

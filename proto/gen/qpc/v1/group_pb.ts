@@ -756,7 +756,8 @@ export type FedHubReplicateRequest = Message<"qpc.v1.FedHubReplicateRequest"> & 
   head: Uint8Array;
 
   /**
-   * What is to be accepted next, as it was submitted; of entry 0 the entry alone.
+   * What is to be accepted next, as it was submitted; of entry 0 the entry, and as `mid` the name of this
+   * beginning, which a first hub gives once (16 bytes; empty: an older one).
    *
    * @generated from field: qpc.v1.SubmitCommitRequest prepared = 6;
    */
