@@ -82,12 +82,13 @@ export class HubLeader {
     return done;
   }
 
-  /** Goes on with what was PREPARED before this process began. */
+  /** Goes on with what was PREPARED before this process began; who wants a group begun asks for it again. */
   async resume(): Promise<void> {
     const { store, domain } = this.#parts;
     for (const group of await store.preparedGroups()) {
       const state = await store.hubState(group);
-      if (state !== undefined && leads(state, domain)) this.drive(group).catch(() => undefined);
+      if (state === undefined || state.isBeginning || !leads(state, domain)) continue;
+      this.drive(group).catch(() => undefined);
     }
   }
 

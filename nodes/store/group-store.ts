@@ -169,7 +169,7 @@ export interface CertifiedCommit extends OfferedEntry {
 export interface HubSetStore {
   /** Undefined: the group is not here. */
   hubState(group: Uint8Array): Promise<HubState | undefined>;
-  /** Groups with a PREPARED entry, at most 4 096. */
+  /** Groups with a PREPARED entry, at most 4 096; those that have not begun come last. */
   preparedGroups(): Promise<readonly Uint8Array[]>;
   /** Groups in which this hub has no say, by their ids from the one behind `after`, at most 256. */
   learnerGroups(after: Uint8Array): Promise<readonly Uint8Array[]>;

@@ -185,6 +185,7 @@ export function groupSetContract(open: OpenStore): void {
       assert.deepEqual(prepared?.submit, first.submit, 'the first beginning stays');
       return { rig, first };
     };
+    const asked = await begun();
     const accepted = await begun();
     const led = await accepted.rig.leaderLog(1, { prepared: accepted.first });
     await accepted.rig.refuses(() => store.adoptLog(led), unavailable);
@@ -195,7 +196,6 @@ export function groupSetContract(open: OpenStore): void {
     assert.equal((await store.promiseTerm(accepted.rig.id, 1)).promised, 1);
 
     // Whoever leads in another term, or shows what counts, knows more of the group than this disk.
-    const asked = await begun();
     const promised = await store.promiseTerm(asked.rig.id, 3, { since: 0 });
     const shown = await begun();
     await shown.rig.install([shown.rig.certify(shown.first, 1)], 1);
@@ -203,6 +203,10 @@ export function groupSetContract(open: OpenStore): void {
       assert.deepEqual([state.isLearner, state.isBeginning], [true, false]);
     }
     assert.equal((await store.learnerGroups(none)).length, 2);
+    const next = accepted.rig.prepared(accepted.first.parsed);
+    const log = await accepted.rig.leaderLog(1, { prepared: next });
+    await store.adoptLog(log);
+    assert.deepEqual(await store.preparedGroups(), [accepted.rig.id, asked.rig.id]);
     await asked.rig.refuses(() => store.acceptPrepared(0, asked.rig.decided(asked.first)), {
       reason: 'TERM_FENCED',
     });

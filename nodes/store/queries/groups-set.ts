@@ -93,7 +93,8 @@ export function groupSetQueries(
   const withPrepared = db
     .prepare<[number], Uint8Array>(
       `SELECT group_id FROM hub_prepared JOIN hub_group ON hub_group.id = hub_prepared.hub_group
-        ORDER BY hub_group.id LIMIT (? + 0)`,
+        ORDER BY (SELECT max(position) FROM hub_entry WHERE hub_group = hub_group.id) IS NULL, hub_group.id
+        LIMIT (? + 0)`,
     )
     .pluck();
 
