@@ -248,12 +248,14 @@ export class Committer {
   }
 
   async #run(groupId: Uint8Array, key: string): Promise<void> {
+    let hub: string | undefined;
     for (;;) {
       // Asked for inside of a transaction's end: whoever did that goes on first.
       await Promise.resolve();
       if (!this.#isStarted) return;
       this.#woken.delete(key);
-      const [hub = ''] = await this.#parts.pull.hubsOf(groupId);
+      // Once: it loads the group.
+      hub ??= (await this.#parts.pull.hubsOf(groupId))[0] ?? '';
       const { signal } = this.#stop;
       const outcome = await this.#places.run(hub, signal, () => this.#step(groupId, key));
       if (!this.#isStarted) return;
