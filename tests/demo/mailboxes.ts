@@ -8,6 +8,7 @@ import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { QpcProcess, runQpc } from '../cli/qpc-process.ts';
 import { freePort } from '../cluster/free-port.ts';
 import { NodeProcess } from '../cluster/node-process.ts';
@@ -82,10 +83,14 @@ class Person {
 
   /** Until this text has come; returns by which path. */
   async hears(text: string): Promise<string> {
-    const late = pause(patienceMs).then(() => {
+    const heard = new AbortController();
+    const { signal } = heard;
+    const late = sleep(patienceMs, undefined, { signal }).then(() => {
       throw new Error(`${this.name} waits for: ${text}`);
     });
     const line = await Promise.race([this.#listener?.line(new RegExp(`"text":"${text}"`)), late]);
+    // Else the process would wait for the time to be over.
+    heard.abort();
     return String((JSON.parse(line ?? '{}') as Json)['via']);
   }
 

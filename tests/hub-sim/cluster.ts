@@ -2,7 +2,7 @@
  * Three production hubs on one scheduler, with the members of one group in one hand and an observer: for
  * random runs (run.ts) and for single stories (stories.test.ts).
  */
-import { commitHash, type ParsedEntry } from '@quicprochat/proto';
+import { commitHash, QpcError, Status, type ParsedEntry } from '@quicprochat/proto';
 import {
   create,
   SubmitCommitRequestSchema,
@@ -100,6 +100,29 @@ export class HubCluster implements Disposable {
           onDeath,
         }),
     );
+  }
+
+  /** Refusals are what members live with; anything else is a finding. */
+  background(work: Promise<unknown>): void {
+    work.catch((error: unknown) => {
+      if (error instanceof QpcError && error.status !== Status.Internal) return;
+      this.observer.violations.push(
+        `surprise: ${error instanceof Error ? error.stack : String(error)}`,
+      );
+    });
+  }
+
+  /** Works again and again, after times between these (ms), until `isOver`. */
+  repeat(
+    { lowMs, highMs, random }: { lowMs: number; highMs: number; random: SimRandom },
+    isOver: () => boolean,
+    work: () => void,
+  ): void {
+    this.scheduler.after(random.between(lowMs, highMs), () => {
+      if (isOver()) return;
+      work();
+      this.repeat({ lowMs, highMs, random }, isOver, work);
+    });
   }
 
   newCommit(parent: ParsedEntry): SubmitCommitRequest {

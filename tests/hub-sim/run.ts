@@ -3,7 +3,7 @@
  * between any two steps, links break, a disk is an older one. Afterwards everything heals, and all
  * must agree and go on.
  */
-import { commitHash, QpcError, Status, type ParsedEntry } from '@quicprochat/proto';
+import { commitHash, type ParsedEntry } from '@quicprochat/proto';
 import {
   create,
   GroupTakeoverRequestSchema,
@@ -75,7 +75,7 @@ class HubRun implements Disposable {
       onDeath: (hub) => {
         this.#deaths += 1;
         const downMs = this.#isHealed ? 10 : this.#random.between(100, 15_000);
-        this.#cluster.scheduler.after(downMs, () => this.#background(hub.start()));
+        this.#cluster.scheduler.after(downMs, () => this.#cluster.background(hub.start()));
       },
     });
     this.#random = this.#cluster.random;
@@ -83,7 +83,7 @@ class HubRun implements Disposable {
   }
 
   async go(): Promise<HubReport> {
-    for (const hub of this.#cluster.hubs) this.#background(hub.start());
+    for (const hub of this.#cluster.hubs) this.#cluster.background(hub.start());
     await this.#cluster.scheduler.run(1_000);
     this.#createGroup();
     this.#plan(200, 2_000, () => this.#member());
@@ -140,7 +140,7 @@ class HubRun implements Disposable {
     };
     const repeat = (): void => {
       if (this.#first !== undefined) return;
-      this.#background(attempt());
+      this.#cluster.background(attempt());
       this.#cluster.scheduler.after(6_000, repeat);
     };
     repeat();
@@ -151,7 +151,7 @@ class HubRun implements Disposable {
     const attempt = async (): Promise<void> => {
       await leader.life?.set.create(this.#entry, domains, creator);
     };
-    this.#background(attempt());
+    this.#cluster.background(attempt());
     this.#cluster.scheduler.after(3_000, () => this.#beginAnew(leader));
   }
 
@@ -169,10 +169,10 @@ class HubRun implements Disposable {
         group: this.#cluster.group.groupId,
         ...submit,
       });
-      this.#background(set.takeover(takeover, { fromHub: false }));
+      this.#cluster.background(set.takeover(takeover, { fromHub: false }));
       return;
     }
-    this.#background(this.#submit(hub, request));
+    this.#cluster.background(this.#submit(hub, request));
   }
 
   #newCommit(parent: ParsedEntry): SubmitCommitRequest {
@@ -212,7 +212,7 @@ class HubRun implements Disposable {
     this.#isHealed = true;
     this.#faults.lost = 0;
     this.#cluster.wire.healAll();
-    for (const hub of this.#cluster.hubs) this.#background(hub.start());
+    for (const hub of this.#cluster.hubs) this.#cluster.background(hub.start());
   }
 
   /** Everything works again: within bounded time a commit goes through, and all show the same. */
@@ -221,7 +221,7 @@ class HubRun implements Disposable {
     const before = accepted.length;
     for (let tries = 0; tries < 20 && accepted.length < before + 3; tries += 1) {
       await this.#cluster.scheduler.run(this.#cluster.scheduler.nowMs + 15_000);
-      for (const hub of this.#cluster.hubs) this.#background(hub.start());
+      for (const hub of this.#cluster.hubs) this.#cluster.background(hub.start());
       const parent = accepted.at(-1);
       if (parent === undefined) continue;
       const hub = this.#cluster.hubs[tries % this.#cluster.hubs.length];
@@ -229,7 +229,7 @@ class HubRun implements Disposable {
       const group = this.#cluster.group.groupId;
       const takeover = create(GroupTakeoverRequestSchema, { group, submit: request });
       if (hub?.life === undefined) continue;
-      this.#background(
+      this.#cluster.background(
         tries % 2 === 0
           ? this.#submit(hub, request)
           : hub.life.set.takeover(takeover, { fromHub: false }),
@@ -270,21 +270,8 @@ class HubRun implements Disposable {
   }
 
   #plan(lowMs: number, highMs: number, work: () => void): void {
-    this.#cluster.scheduler.after(this.#random.between(lowMs, highMs), () => {
-      if (this.#isHealed) return;
-      work();
-      this.#plan(lowMs, highMs, work);
-    });
-  }
-
-  /** Refusals are what members live with; anything else is a finding. */
-  #background(work: Promise<unknown>): void {
-    work.catch((error: unknown) => {
-      if (error instanceof QpcError && error.status !== Status.Internal) return;
-      this.#observer.violations.push(
-        `surprise: ${error instanceof Error ? error.stack : String(error)}`,
-      );
-    });
+    const random = this.#random;
+    this.#cluster.repeat({ lowMs, highMs, random }, () => this.#isHealed, work);
   }
 
   [Symbol.dispose](): void {

@@ -3,15 +3,7 @@
  * answer got lost, the hub dies between any two steps, its disk is an older one and gets back what it lacks from a
  * member, as client-lib/groups/hub-repair.ts does, while others submit, also on what is not the newest entry any more.
  */
-import {
-  commitHash,
-  hasReason,
-  hex,
-  parseEntry,
-  QpcError,
-  Status,
-  type ParsedEntry,
-} from '@quicprochat/proto';
+import { commitHash, hasReason, hex, parseEntry, type ParsedEntry } from '@quicprochat/proto';
 import {
   fromBinary,
   GroupControlSchema,
@@ -61,7 +53,7 @@ class SingleRun implements Disposable {
       onDeath: (hub) => {
         this.#deaths += 1;
         const downMs = this.#isHealed ? 10 : this.#random.between(100, 5_000);
-        this.#cluster.scheduler.after(downMs, () => this.#background(hub.start()));
+        this.#cluster.scheduler.after(downMs, () => this.#cluster.background(hub.start()));
       },
     });
     this.#random = this.#cluster.random;
@@ -73,9 +65,9 @@ class SingleRun implements Disposable {
 
   async go(): Promise<HubReport> {
     const { scheduler, observer } = this.#cluster;
-    this.#background(this.#hub.start());
+    this.#cluster.background(this.#hub.start());
     await scheduler.run(1_000);
-    this.#plan(500, 4_000, () => this.#background(this.#create()));
+    this.#plan(500, 4_000, () => this.#cluster.background(this.#create()));
     this.#plan(50, 500, () => this.#member());
     this.#plan(5_000, 30_000, () => this.#hub.kill());
     if (this.#mix.restores) {
@@ -89,7 +81,7 @@ class SingleRun implements Disposable {
     }
     await scheduler.run(this.#mix.lengthMs);
     this.#isHealed = true;
-    this.#background(this.#hub.start());
+    this.#cluster.background(this.#hub.start());
     await scheduler.run(scheduler.nowMs + 20_000);
     await this.#settle();
     return {
@@ -117,14 +109,14 @@ class SingleRun implements Disposable {
   /** Two at once now and then, and one that nobody answered again. */
   #member(): void {
     const { accepted } = this.#cluster.observer;
-    if (this.#isBehind && this.#random.chance(0.1)) this.#background(this.#giveBack());
+    if (this.#isBehind && this.#random.chance(0.1)) this.#cluster.background(this.#giveBack());
     const parent = this.#random.chance(0.1) ? accepted.at(-2) : accepted.at(-1);
     if (parent === undefined) return;
     for (let count = this.#random.chance(0.3) ? 2 : 1; count > 0; count -= 1) {
       const known = [...this.#requests.values()];
       const isRepeat = known.length > 0 && this.#random.chance(0.2);
       const request = isRepeat ? this.#random.pick(known) : this.#newCommit(parent);
-      this.#background(this.#submit(request));
+      this.#cluster.background(this.#submit(request));
     }
   }
 
@@ -177,7 +169,7 @@ class SingleRun implements Disposable {
     if (before === undefined) return;
     const last = this.#newCommit(before);
     for (let tries = 0; tries < 4 && observer.accepted.at(-1) === before; tries += 1) {
-      this.#background(this.#submit(last));
+      this.#cluster.background(this.#submit(last));
       await scheduler.run(scheduler.nowMs + 60_000);
     }
     if (observer.accepted.at(-1) === before) observer.violations.push('stuck: nothing is accepted');
@@ -194,21 +186,8 @@ class SingleRun implements Disposable {
   }
 
   #plan(lowMs: number, highMs: number, work: () => void): void {
-    this.#cluster.scheduler.after(this.#random.between(lowMs, highMs), () => {
-      if (this.#isHealed) return;
-      work();
-      this.#plan(lowMs, highMs, work);
-    });
-  }
-
-  /** Refusals are what members live with; anything else is a finding. */
-  #background(work: Promise<unknown>): void {
-    work.catch((error: unknown) => {
-      if (error instanceof QpcError && error.status !== Status.Internal) return;
-      this.#cluster.observer.violations.push(
-        `surprise: ${error instanceof Error ? error.stack : String(error)}`,
-      );
-    });
+    const random = this.#random;
+    this.#cluster.repeat({ lowMs, highMs, random }, () => this.#isHealed, work);
   }
 
   [Symbol.dispose](): void {
