@@ -39,7 +39,7 @@ import { Conversations } from './groups/conversation.ts';
 import { hybridKeyId } from './crypto/envelope.ts';
 import { xwingGenerateKeyPair } from './crypto/xwing.ts';
 import { EventBus, type ClientEvent } from './events.ts';
-import type { Caller } from './link.ts';
+import type { Caller } from './dial.ts';
 import {
   createMls,
   isMlsSuite,

@@ -26,7 +26,7 @@ import type { Contacts } from '../contacts/contacts.ts';
 import { labelOf, type Logs } from '../kt/logs.ts';
 import type { OwnKeys } from '../kt/own-keys.ts';
 import { untilShown } from '../kt/until-shown.ts';
-import type { Caller } from '../link.ts';
+import type { Caller } from '../dial.ts';
 import { hasNoBundle, openBundle, sealBundle } from './recovery-bundle.ts';
 import type { AccountRecord, ClientStore } from '../store/store.ts';
 

@@ -20,7 +20,7 @@ import {
 import { accountKeys, prepareAccount } from './account.ts';
 import { enroll } from './enrolment.ts';
 import { Logs } from '../kt/logs.ts';
-import type { Caller } from '../link.ts';
+import type { Caller } from '../dial.ts';
 import { sealBundle } from './recovery-bundle.ts';
 import { openMemoryStore } from '../store/sqlite-store.ts';
 import { testRuntime } from '../test-devices.ts';

@@ -20,7 +20,7 @@ import {
 import { AccountError, type AccountKeys } from './account.ts';
 import { labelOf, type Logs } from '../kt/logs.ts';
 import { untilShown } from '../kt/until-shown.ts';
-import type { Caller } from '../link.ts';
+import type { Caller } from '../dial.ts';
 import { openBundle } from './recovery-bundle.ts';
 import type { ClientStore } from '../store/store.ts';
 

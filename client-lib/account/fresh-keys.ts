@@ -2,7 +2,7 @@
 import { hasReason } from '@quicprochat/proto';
 import { ContactError } from '../contacts/contact.ts';
 import type { Contacts } from '../contacts/contacts.ts';
-import type { Caller } from '../link.ts';
+import type { Caller } from '../dial.ts';
 
 /** Looks up the users whose verified keys are too old, or not there. Throws as Contacts.resolve. */
 export async function refreshKeys(

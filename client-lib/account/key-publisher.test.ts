@@ -12,7 +12,7 @@ import {
 } from '@quicprochat/proto';
 import { create, type MessageInitShape } from '@quicprochat/proto/messages';
 import { KeyPublisher, publisherLimits } from './key-publisher.ts';
-import type { Caller } from '../link.ts';
+import type { Caller } from '../dial.ts';
 import { createMls, mandatorySuite, xwingSuite } from '../mls/index.ts';
 import { openMemoryStore } from '../store/sqlite-store.ts';
 

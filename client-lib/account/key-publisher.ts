@@ -6,7 +6,7 @@
 import { methods, signPrekey, type Runtime, type SigningKey } from '@quicprochat/proto';
 import { hybridKeyId } from '../crypto/envelope.ts';
 import { xwingGenerateKeyPair } from '../crypto/xwing.ts';
-import type { Caller } from '../link.ts';
+import type { Caller } from '../dial.ts';
 import {
   isMlsSuite,
   mandatorySuite,

@@ -2,7 +2,7 @@
 import { methods } from '@quicprochat/proto';
 import type { Contacts } from '../contacts/contacts.ts';
 import { PrekeyError } from '../sending/fan-out.ts';
-import type { Caller } from '../link.ts';
+import type { Caller } from '../dial.ts';
 
 /** Users that one call may ask for. */
 const usersPerCall = 16;

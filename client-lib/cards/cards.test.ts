@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { hasReason, hex, QpcError, TransportError } from '@quicprochat/proto';
 import { fetchInvitees } from '../contacts/invitation.ts';
-import type { Session } from '../link.ts';
+import type { Session } from '../session.ts';
 import { mandatorySuite, xwingSuite } from '../mls/index.ts';
 import { TestDevice, TestDirectory, testRuntime } from '../test-devices.ts';
 import { LaterClock } from '../test-later-clock.ts';

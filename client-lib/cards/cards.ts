@@ -22,7 +22,7 @@ import type { Contacts } from '../contacts/contacts.ts';
 import type { Invitee } from '../contacts/invitation.ts';
 import { LogError } from '../kt/log-record.ts';
 import { labelOf, type Logs } from '../kt/logs.ts';
-import type { Session } from '../link.ts';
+import type { Session } from '../session.ts';
 import { mandatorySuite, xwingSuite, type Mls, type MlsSuite } from '../mls/index.ts';
 import type { ClientStore } from '../store/store.ts';
 import { cardLimits, makeCard, openCard, type Card } from './card.ts';

@@ -26,7 +26,7 @@ import {
   type MessageInitShape,
 } from '@quicprochat/proto/messages';
 import { ChannelSync, channelSyncLimits } from './channel-sync.ts';
-import type { Session } from '../link.ts';
+import type { Session } from '../session.ts';
 import { openMemoryStore } from '../store/sqlite-store.ts';
 
 type Asked = MessageInitShape<typeof FetchWaitRequestSchema>;

@@ -13,7 +13,7 @@ import {
   type Runtime,
 } from '@quicprochat/proto';
 import type { FetchResponse } from '@quicprochat/proto/messages';
-import type { Session } from '../link.ts';
+import type { Session } from '../session.ts';
 import type { Receiver } from '../receiving/receiver.ts';
 import type { FollowedChannel } from '../store/channel-rows.ts';
 import type { ClientStore, InboxRow } from '../store/store.ts';

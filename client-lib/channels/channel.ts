@@ -21,7 +21,7 @@ import {
   toBinary,
   type EnqueueResponse,
 } from '@quicprochat/proto/messages';
-import type { Session } from '../link.ts';
+import type { Session } from '../session.ts';
 import type { Mls, MlsGroup } from '../mls/index.ts';
 
 /** A group's channel, by its state alone. */

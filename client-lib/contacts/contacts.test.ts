@@ -19,7 +19,7 @@ import {
 import { create, type MessageInitShape, type SignedManifest } from '@quicprochat/proto/messages';
 import { contactLimits, type Contact } from './contact.ts';
 import { fetchInvitees } from './invitation.ts';
-import type { Caller } from '../link.ts';
+import type { Caller } from '../dial.ts';
 import { mandatorySuite } from '../mls/index.ts';
 import { TestDevice, TestDirectory, testRuntime } from '../test-devices.ts';
 

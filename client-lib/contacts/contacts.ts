@@ -31,7 +31,7 @@ import type { EventBus } from '../events.ts';
 import { LogError } from '../kt/log-record.ts';
 import { describeChange, historyBetween, type VersionChange } from '../kt/manifest-history.ts';
 import { labelOf, type DomainLog, type Logs } from '../kt/logs.ts';
-import type { Caller } from '../link.ts';
+import type { Caller } from '../dial.ts';
 import type { ManifestInfo } from '../mls/index.ts';
 import type { ClientStore, ContactRecord } from '../store/store.ts';
 

@@ -36,7 +36,7 @@ import type { GroupPull } from '../groups/group-pull.ts';
 import { callCreateGroup, type SubmitAnswer } from '../groups/hub-calls.ts';
 import { UnknownHubError, type HubKeys } from '../groups/hub-keys.ts';
 import type { Invitee } from './invitation.ts';
-import type { Caller } from '../link.ts';
+import type { Caller } from '../dial.ts';
 import {
   acceptCommit,
   mandatorySuite,

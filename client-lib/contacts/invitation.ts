@@ -18,7 +18,7 @@ import type { Cards } from '../cards/cards.ts';
 import type { Contact } from './contact.ts';
 import type { Contacts } from './contacts.ts';
 import type { Recipient } from '../sending/fan-out.ts';
-import type { Caller } from '../link.ts';
+import type { Caller } from '../dial.ts';
 import type { Mls, MlsSuite } from '../mls/index.ts';
 import type { ClientStore } from '../store/store.ts';
 

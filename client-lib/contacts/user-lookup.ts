@@ -15,7 +15,7 @@ import { VerificationError } from '@quicprochat/kt-log/verify';
 import { ContactError } from './contact.ts';
 import type { Contacts } from './contacts.ts';
 import { LogError } from '../kt/log-record.ts';
-import type { Caller } from '../link.ts';
+import type { Caller } from '../dial.ts';
 
 export const lookupLimits = {
   /** First and longest wait after a failed look-up (ms). */

@@ -35,7 +35,7 @@ import { headOf } from './group-walker.ts';
 import { callCreateGroup } from './hub-calls.ts';
 import { fetchInvitees, type InvitationParts, type Invitee } from '../contacts/invitation.ts';
 import type { EvidenceExchange } from '../kt/evidence-exchange.ts';
-import type { Caller } from '../link.ts';
+import type { Caller } from '../dial.ts';
 import {
   chooseSuite,
   mandatorySuite,

@@ -29,7 +29,7 @@ import type { EventBus } from '../events.ts';
 import { hybridCopies, type Recipient } from '../sending/fan-out.ts';
 import { controlOf } from './group-walker.ts';
 import { UnknownHubError, type HubKeys } from './hub-keys.ts';
-import type { Caller } from '../link.ts';
+import type { Caller } from '../dial.ts';
 import type { MlsGroup } from '../mls/index.ts';
 import { withPrekeys } from '../account/prekeys.ts';
 import { never } from '../receiving/row-verdict.ts';

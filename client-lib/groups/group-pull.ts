@@ -21,7 +21,7 @@ import { UnknownHubError, type HubKeys } from './hub-keys.ts';
 import type { HubLanes, Turn } from './hub-lanes.ts';
 import type { HubRepair } from './hub-repair.ts';
 import { KeyedWork } from '../keyed-work.ts';
-import type { Caller } from '../link.ts';
+import type { Caller } from '../dial.ts';
 import { CredentialError } from '../mls/index.ts';
 import type { ClientStore } from '../store/store.ts';
 import type { Writer } from '../writer.ts';

@@ -17,7 +17,7 @@ import { HubRepair } from './hub-repair.ts';
 import type { EvidenceExchange } from '../kt/evidence-exchange.ts';
 import type { Logs } from '../kt/logs.ts';
 import { Leaves } from './leaves.ts';
-import type { Caller } from '../link.ts';
+import type { Caller } from '../dial.ts';
 import { RemovalWatch } from './removal-watch.ts';
 import { RestoredHubs } from './restored-hub.ts';
 import { Rekeys } from './rekeys.ts';

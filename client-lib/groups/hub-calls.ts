@@ -21,7 +21,7 @@ import {
   type SubmitCommitRequest,
   type SubmitCommitResponse,
 } from '@quicprochat/proto/messages';
-import type { Caller } from '../link.ts';
+import type { Caller } from '../dial.ts';
 
 export const hubCallLimits = {
   /** Entries that are read at once: a hub keeps 1 000 of a log. More never comes to an end. */

@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { hasReason, Status } from '@quicprochat/proto';
 import { HubKeys, hubKeyLimits } from './hub-keys.ts';
 import { LogError } from '../kt/log-record.ts';
-import type { Caller } from '../link.ts';
+import type { Caller } from '../dial.ts';
 import { LaterClock } from '../test-later-clock.ts';
 import { TestDevice, TestDirectory, testRuntime } from '../test-devices.ts';
 

@@ -12,7 +12,7 @@ import {
 } from '@quicprochat/proto';
 import { knownRecordOf, LogError } from '../kt/log-record.ts';
 import type { Logs } from '../kt/logs.ts';
-import type { Caller } from '../link.ts';
+import type { Caller } from '../dial.ts';
 import type { ClientStore } from '../store/store.ts';
 
 export const hubKeyLimits = {

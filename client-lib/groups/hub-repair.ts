@@ -24,7 +24,7 @@ import { controlOf } from './group-walker.ts';
 import { callCreateGroup, callSubmit, logBehind } from './hub-calls.ts';
 import type { HubLanes, Turn } from './hub-lanes.ts';
 import { KeyedWork } from '../keyed-work.ts';
-import type { Caller } from '../link.ts';
+import type { Caller } from '../dial.ts';
 import type { Mls } from '../mls/index.ts';
 import type { ClientStore } from '../store/store.ts';
 import type { Writer } from '../writer.ts';

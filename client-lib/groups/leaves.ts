@@ -9,7 +9,7 @@ import type { EventBus } from '../events.ts';
 import { encodeIntent, GroupChangeError } from './group-intents.ts';
 import { removing, whyNot } from './group-roles.ts';
 import type { GroupWalker } from './group-walker.ts';
-import type { Caller } from '../link.ts';
+import type { Caller } from '../dial.ts';
 import type { Mls, Sender } from '../mls/index.ts';
 import { withPrekeys } from '../account/prekeys.ts';
 import { recipientsOf, sealContent } from '../sending/sealing.ts';

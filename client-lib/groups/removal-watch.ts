@@ -20,7 +20,7 @@ import { logBehind } from './hub-calls.ts';
 import type { HubKeys } from './hub-keys.ts';
 import type { HubLanes } from './hub-lanes.ts';
 import { KeyedWork } from '../keyed-work.ts';
-import type { Caller } from '../link.ts';
+import type { Caller } from '../dial.ts';
 import type { Mls, MlsGroup } from '../mls/index.ts';
 import { firstRekey } from './rekeys.ts';
 import type { Standings } from './standings.ts';

@@ -39,7 +39,8 @@ import { callGroupInfo, callSubmit, logBehind, type SubmitAnswer } from './hub-c
 import type { HubKeys } from './hub-keys.ts';
 import { HubLanes, laneLimits, type Turn } from './hub-lanes.ts';
 import { askAgain } from './leave-again.ts';
-import { ClosedError, type Caller } from '../link.ts';
+import type { Caller } from '../dial.ts';
+import { ClosedError } from '../link.ts';
 import {
   acceptReturn,
   continuityBroken,

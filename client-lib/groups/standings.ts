@@ -25,7 +25,7 @@ import { envelopeKeyOf } from '../sending/envelope-key.ts';
 import type { ClientEvent, EventBus } from '../events.ts';
 import { channelCopies, hybridCopies } from '../sending/fan-out.ts';
 import type { Doubt, LogView, Standing, Walk } from './group-log.ts';
-import type { Caller } from '../link.ts';
+import type { Caller } from '../dial.ts';
 import type { Member, Mls, MlsGroup, SignatureKey } from '../mls/index.ts';
 import { withPrekeys } from '../account/prekeys.ts';
 import { never, Unopened } from '../receiving/row-verdict.ts';

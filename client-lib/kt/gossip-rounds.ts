@@ -4,7 +4,8 @@
  * other, about the own log and theirs. The own node is asked about everything else already.
  */
 import { jitter, QpcError, type Runtime } from '@quicprochat/proto';
-import type { Caller, Session } from '../link.ts';
+import type { Caller } from '../dial.ts';
+import type { Session } from '../session.ts';
 import type { LogGossip } from './log-gossip.ts';
 import type { Logs } from './logs.ts';
 

@@ -8,7 +8,8 @@ import { hasReason, parseUserId, QpcError, type Runtime } from '@quicprochat/pro
 import { ContactError } from '../contacts/contact.ts';
 import type { Contacts } from '../contacts/contacts.ts';
 import type { ClientEvent, EventBus } from '../events.ts';
-import type { Caller, Session } from '../link.ts';
+import type { Caller } from '../dial.ts';
+import type { Session } from '../session.ts';
 import type { ClientStore } from '../store/store.ts';
 import type { LogError } from './log-record.ts';
 import { labelOf, type DomainLog, type Logs } from './logs.ts';

@@ -3,7 +3,7 @@
  * verified and judged as the successor of the one before.
  */
 import { parseUserId, QpcError, Status } from '@quicprochat/proto';
-import type { Caller } from '../link.ts';
+import type { Caller } from '../dial.ts';
 import { labelOf, type Logs } from './logs.ts';
 import { describeChange, historyBetween, type VersionChange } from './manifest-history.ts';
 

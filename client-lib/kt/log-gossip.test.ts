@@ -10,7 +10,7 @@ import {
   type Method,
 } from '@quicprochat/proto';
 import { create } from '@quicprochat/proto/messages';
-import type { Caller } from '../link.ts';
+import type { Caller } from '../dial.ts';
 import { TestDevice, TestDirectory, testRuntime } from '../test-devices.ts';
 import { LogGossip, logGossipLimits } from './log-gossip.ts';
 import { labelOf } from './logs.ts';

@@ -19,7 +19,7 @@ import {
 import type { KtHeard } from '@quicprochat/proto/messages';
 import { contentLimits, type ContentExtras } from '../content.ts';
 import type { Extra } from '../sending/extras.ts';
-import type { Caller } from '../link.ts';
+import type { Caller } from '../dial.ts';
 import type { ClientStore } from '../store/store.ts';
 import { LogError } from './log-record.ts';
 import type { DomainLog, Logs } from './logs.ts';

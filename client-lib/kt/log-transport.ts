@@ -10,7 +10,7 @@ import {
 } from '@quicprochat/kt-log/verify';
 import { methods, TransportError } from '@quicprochat/proto';
 import type { KtAnswer, KtMonitorRequest } from '@quicprochat/proto/messages';
-import type { Caller } from '../link.ts';
+import type { Caller } from '../dial.ts';
 
 /** `domain` is empty for the log of the node that is asked. */
 export function logTransport(caller: Caller, domain: string): LogTransport {

@@ -12,7 +12,7 @@ import {
   toBinary,
   type MessageInitShape,
 } from '@quicprochat/proto/messages';
-import type { Caller } from '../link.ts';
+import type { Caller } from '../dial.ts';
 import { openMemoryStore } from '../store/sqlite-store.ts';
 import { testRuntime } from '../test-devices.ts';
 import { TestLog, type TestLogOptions } from '../test-logs.ts';

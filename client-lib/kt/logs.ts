@@ -20,7 +20,7 @@ import {
   type Runtime,
 } from '@quicprochat/proto';
 import { fromBinary, SignedNodeRecordSchema } from '@quicprochat/proto/messages';
-import type { Caller } from '../link.ts';
+import type { Caller } from '../dial.ts';
 import type { ClientStore } from '../store/store.ts';
 import {
   checkRecord,

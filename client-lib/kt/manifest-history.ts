@@ -13,7 +13,7 @@ import {
   Status,
 } from '@quicprochat/proto';
 import type { Manifest } from '@quicprochat/proto/messages';
-import type { Caller } from '../link.ts';
+import type { Caller } from '../dial.ts';
 import { labelOf, type DomainLog } from './logs.ts';
 
 /** Skipped versions that are fetched one by one. */

@@ -3,7 +3,7 @@
  * they are needed when it is not. One that the own node does not vouch for is written to by nobody here.
  */
 import { jitter, type Runtime, type Timer } from '@quicprochat/proto';
-import type { Session } from '../link.ts';
+import type { Session } from '../session.ts';
 import type { Acquaintances } from '../peers/acquaintances.ts';
 import type { Endpoints } from '../peers/endpoints.ts';
 import { nodeRecordOf } from '../peers/node-word.ts';

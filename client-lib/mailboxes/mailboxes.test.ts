@@ -30,7 +30,7 @@ import {
 import type { Connection, Transport } from '@quicprochat/proto/transport';
 import { sealChannel } from '../crypto/envelope.ts';
 import { EventBus } from '../events.ts';
-import type { Session } from '../link.ts';
+import type { Session } from '../session.ts';
 import { receiverLimits } from '../receiving/receiver.ts';
 import { mailboxLog } from '../store/mailbox-rows.ts';
 import { assertHas, TestDevice, TestDirectory, testRuntime } from '../test-devices.ts';

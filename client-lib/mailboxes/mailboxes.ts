@@ -13,7 +13,7 @@ import {
 } from '@quicprochat/proto';
 import type { EventBus } from '../events.ts';
 import { knownRecordOf } from '../kt/log-record.ts';
-import type { Session } from '../link.ts';
+import type { Session } from '../session.ts';
 import { inOwnOrder, nodeRecordOf } from '../peers/node-word.ts';
 import type { ClientStore } from '../store/store.ts';
 import { visitMailbox, type VisitParts } from './visit.ts';

@@ -29,7 +29,7 @@ import {
   type Transport,
 } from '@quicprochat/proto/transport';
 import { nodeAddressIn } from '../kt/log-record.ts';
-import { dialNode } from '../link.ts';
+import { dialNode } from '../dial.ts';
 import type { Receiver } from '../receiving/receiver.ts';
 import { mailboxLog } from '../store/mailbox-rows.ts';
 import type { ClientStore } from '../store/store.ts';

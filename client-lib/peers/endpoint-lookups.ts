@@ -16,7 +16,7 @@ import {
   type Timer,
 } from '@quicprochat/proto';
 import type { EventBus } from '../events.ts';
-import type { Caller } from '../link.ts';
+import type { Caller } from '../dial.ts';
 import type { ClientStore } from '../store/store.ts';
 import type { Acquaintances } from './acquaintances.ts';
 import type { Endpoints } from './endpoints.ts';

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { NotFoundError } from '@quicprochat/proto';
 import { create, SignedEndpointRecordSchema } from '@quicprochat/proto/messages';
-import type { Session } from '../link.ts';
+import type { Session } from '../session.ts';
 import { openMemoryStore } from '../store/sqlite-store.ts';
 import { testRuntime } from '../test-devices.ts';
 import { GuestPlaces } from './guest-places.ts';

@@ -20,7 +20,8 @@ import {
 import type { NodeRecord, SignedEndpointRecord } from '@quicprochat/proto/messages';
 import { CloseCode, makeIdentity, type Transport } from '@quicprochat/proto/transport';
 import { knownRecordOf, nodeAddressIn } from '../kt/log-record.ts';
-import { dialNode, type Session } from '../link.ts';
+import { dialNode } from '../dial.ts';
+import type { Session } from '../session.ts';
 import type { RelayPlaceRow } from '../store/endpoint-rows.ts';
 import type { ClientStore } from '../store/store.ts';
 import { inOwnOrder, nodeRecordOf } from './node-word.ts';

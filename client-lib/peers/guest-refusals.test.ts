@@ -33,7 +33,7 @@ import {
   makeIdentity,
   memoryNetwork,
 } from '@quicprochat/proto/transport';
-import type { Session } from '../link.ts';
+import type { Session } from '../session.ts';
 import { openMemoryStore } from '../store/sqlite-store.ts';
 import { GuestPlaces, guestPlaceLimits } from './guest-places.ts';
 

@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto';
 import { methods, QpcError, type Clock } from '@quicprochat/proto';
 import { checkRecord, knownRecordOf } from '../kt/log-record.ts';
 import { nodeRecordIn } from '../kt/node-address.ts';
-import type { Session } from '../link.ts';
+import type { Session } from '../session.ts';
 import type { ClientStore } from '../store/store.ts';
 
 /**

@@ -12,7 +12,7 @@ import {
   type Runtime,
   type SigningKey,
 } from '@quicprochat/proto';
-import type { Session } from '../link.ts';
+import type { Session } from '../session.ts';
 import type { Mailboxes } from '../mailboxes/mailboxes.ts';
 import type { Receiver } from '../receiving/receiver.ts';
 import type { ClientStore, OutboxEntry, PeerPath } from '../store/store.ts';

@@ -15,7 +15,7 @@ import {
 import type { Contacts } from '../contacts/contacts.ts';
 import type { EventBus } from '../events.ts';
 import { hybridCopies, PrekeyError, type Recipient } from '../sending/fan-out.ts';
-import type { Caller } from '../link.ts';
+import type { Caller } from '../dial.ts';
 import type { MlsGroup } from '../mls/index.ts';
 import { takeOut } from './number-ranges.ts';
 import { fetchPrekeys } from '../account/prekeys.ts';

@@ -8,7 +8,7 @@ import { QpcError, type Runtime, hex } from '@quicprochat/proto';
 import type { Contacts } from '../contacts/contacts.ts';
 import { contentLimits, encodeReceipt, type ReceiptMessage } from '../content.ts';
 import type { ClientEvent } from '../events.ts';
-import type { Caller } from '../link.ts';
+import type { Caller } from '../dial.ts';
 import type { Identity, Mls, MlsGroup } from '../mls/index.ts';
 import { withPrekeys } from '../account/prekeys.ts';
 import { recipientsOf, sealContent, type Sealed } from '../sending/sealing.ts';

@@ -29,7 +29,7 @@ import {
   type Row,
 } from '@quicprochat/proto/messages';
 import type { EventBus } from '../events.ts';
-import type { Session } from '../link.ts';
+import type { Session } from '../session.ts';
 import type { Outbox } from '../sending/outbox.ts';
 import type { Receiver } from './receiver.ts';
 import { inboxLog, type ClientStore, type InboxRow } from '../store/store.ts';

@@ -3,7 +3,7 @@
  * (Peek). Works beside a running client, and asks over a connection of its own.
  */
 import { hasReason, maxPeekRows, methods, sameBytes } from '@quicprochat/proto';
-import type { Caller } from '../link.ts';
+import type { Caller } from '../dial.ts';
 import { inboxLog, type ClientStore } from '../store/store.ts';
 
 /** The rows that the node still holds for this device. */

@@ -15,7 +15,7 @@ import {
 } from '@quicprochat/proto';
 import type { Outcome, TargetStatus } from '@quicprochat/proto/messages';
 import { decodePost, sendPost } from '../channels/channel.ts';
-import type { Session } from '../link.ts';
+import type { Session } from '../session.ts';
 import type { OutboxEntry } from '../store/store.ts';
 
 /** Bytes on the wire of a target (key, domain, token, index), and of a payload beside its bytes. */

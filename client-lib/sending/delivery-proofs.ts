@@ -12,7 +12,7 @@ import {
 } from '@quicprochat/proto';
 import { checkRecord, knownRecordOf, type KnownRecord } from '../kt/log-record.ts';
 import { nodeRecordIn } from '../kt/node-address.ts';
-import type { Caller } from '../link.ts';
+import type { Caller } from '../dial.ts';
 import type { ClientStore } from '../store/store.ts';
 
 export const proofLimits = {

@@ -16,7 +16,7 @@ import {
 } from '@quicprochat/proto';
 import { contentLimits, type HandedToken } from '../content.ts';
 import type { Extra } from './extras.ts';
-import type { Caller } from '../link.ts';
+import type { Caller } from '../dial.ts';
 import type { MlsGroup } from '../mls/index.ts';
 import { recipientsOf } from './sealing.ts';
 import type { ClientStore } from '../store/store.ts';

@@ -6,7 +6,7 @@
 import { QpcError, type Runtime, hex } from '@quicprochat/proto';
 import type { Contacts } from '../contacts/contacts.ts';
 import { contentLimits, encodeExtras, type ContentExtras } from '../content.ts';
-import type { Caller } from '../link.ts';
+import type { Caller } from '../dial.ts';
 import type { Mls } from '../mls/index.ts';
 import { withPrekeys } from '../account/prekeys.ts';
 import { recipientsOf, sealContent } from './sealing.ts';

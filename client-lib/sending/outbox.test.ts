@@ -11,7 +11,7 @@ import {
   UnauthenticatedError,
 } from '@quicprochat/proto';
 import { EventBus } from '../events.ts';
-import type { Session } from '../link.ts';
+import type { Session } from '../session.ts';
 import { Outbox } from './outbox.ts';
 import { sealedTokenWaitMs, sealedVerdict, sendVerdict } from './send-verdict.ts';
 import type { SealedReceipt } from './sealed-sender.ts';

@@ -9,7 +9,7 @@ import {
 } from '@quicprochat/proto/messages';
 import { EventBus, type ClientEvent } from '../events.ts';
 import { Housekeeping, housekeepingLimits } from '../housekeeping.ts';
-import type { Session } from '../link.ts';
+import type { Session } from '../session.ts';
 import { skippedKeys } from '../mls/index.ts';
 import { Outbox } from './outbox.ts';
 import { Redelivery } from './redelivery.ts';

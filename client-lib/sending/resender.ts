@@ -15,7 +15,7 @@ import {
 import type { Contacts } from '../contacts/contacts.ts';
 import { contentLimits, encodeContent, encodeReceipt } from '../content.ts';
 import { hybridCopies, type Recipient, type SealedCopy } from './fan-out.ts';
-import type { Caller } from '../link.ts';
+import type { Caller } from '../dial.ts';
 import type { Identity, Member, Mls, MlsGroup } from '../mls/index.ts';
 import { rangesOf, without } from '../receiving/number-ranges.ts';
 import { withPrekeys } from '../account/prekeys.ts';

@@ -14,7 +14,7 @@ import {
 import { Courier, type Receipt } from './courier.ts';
 import { knownRecordOf, nodeAddressIn } from '../kt/log-record.ts';
 import { nodeRecordIn } from '../kt/node-address.ts';
-import { callerOf, dialNode, type Caller } from '../link.ts';
+import { callerOf, dialNode, type Caller } from '../dial.ts';
 import type { ClientStore, OutboxEntry } from '../store/store.ts';
 
 export const sealedSenderLimits = {

@@ -15,7 +15,7 @@ import {
 import { aesGcmNonceLength, aesGcmOpen, aesGcmSeal } from '../crypto/aes-gcm.ts';
 import { channelKeyId } from '../crypto/envelope.ts';
 import type { EventBus } from '../events.ts';
-import type { Session } from '../link.ts';
+import type { Session } from '../session.ts';
 import type { Mls, MlsGroup } from '../mls/index.ts';
 import { recipientsOf } from './sealing.ts';
 import type { ClientStore } from '../store/store.ts';
