@@ -37,6 +37,11 @@ export interface AccountOptions {
   readonly signal?: AbortSignal;
 }
 
+/** For an account, or one more device of it, at a node (`qpc://host:port#pin`). */
+export interface NewDeviceOptions extends AccountOptions {
+  readonly nodeAddress: string;
+}
+
 /** Who this device is. */
 export interface WhoAmI {
   readonly userId: string;

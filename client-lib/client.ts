@@ -3,6 +3,7 @@
  * everything an application does goes through here.
  */
 import {
+  deviceIdOf,
   hasReason,
   InvalidArgumentError,
   NotFoundError,
@@ -12,44 +13,30 @@ import {
   systemRandom,
   type Runtime,
 } from '@quicprochat/proto';
-import {
-  CloseCode,
-  transportOf,
-  type Connection,
-  type Transport,
-} from '@quicprochat/proto/transport';
-import {
-  accountKeys,
-  login,
-  prepareAccount,
-  recordSession,
-  register,
-  AccountError,
-  type AccountKeys,
-  type Credentials,
-  type GrantedSession,
-} from './account/account.ts';
+import { transportOf, type Transport } from '@quicprochat/proto/transport';
+import { accountKeys } from './account/account.ts';
 import type { OwnDevice } from './account/account-changes.ts';
+import { SignIn } from './account/sign-in.ts';
 import {
   conversationOf,
   NoAccountError,
   type AccountOptions,
   type Conversation,
   type GroupState,
+  type NewDeviceOptions,
   type OpenOptions,
   type Progress,
   type WhoAmI,
 } from './client-types.ts';
 import type { Contact } from './contacts/contact.ts';
 import { Device } from './device.ts';
-import { enroll } from './account/enrolment.ts';
 import { EventBus, type ClientEvent } from './events.ts';
 import type { GroupMember, GroupMetadata } from './groups/group-roles.ts';
 import { keyHistory, type DatedChange } from './kt/key-history.ts';
 import { logStatuses, type LogStatus } from './kt/log-status.ts';
 import type { OwnMailboxes } from './mailboxes/own-mailboxes.ts';
 import { labelOf } from './kt/logs.ts';
-import { callerOf, dialNode, type Caller } from './dial.ts';
+import { callerOf, overConnection } from './dial.ts';
 import { ClosedError } from './link.ts';
 import { missingOf, type MissingMessages } from './receiving/holes.ts';
 import type { Role } from './mls/index.ts';
@@ -57,8 +44,8 @@ import { receivedMessages, type ReceivedMessage } from './receiving/received.ts'
 import type { StoredKeyEvent } from './store/log-rows.ts';
 import { openStore } from './store/sqlite-store.ts';
 import type {
-  AccountRecord,
   ClientStore,
+  ConversationRecord,
   MessageRecord,
   StoredProof,
   SendState,
@@ -67,13 +54,12 @@ import type {
 import { untilReached } from './sending/progress.ts';
 import { waitingRows, type Waiting } from './receiving/waiting.ts';
 
-type Exchange = (connection: Connection, credentials: Credentials) => Promise<GrantedSession>;
-
 export class QpcClient implements AsyncDisposable {
   readonly #store: ClientStore;
   readonly #runtime: Runtime;
   readonly #transport: Transport;
   readonly #events = new EventBus();
+  readonly #signIn: SignIn;
   readonly #options: Pick<OpenOptions, 'sendsReadReceipts' | 'sealedSender' | 'fallback'>;
   #device: Device | undefined;
   #closed: Promise<void> | undefined;
@@ -88,6 +74,7 @@ export class QpcClient implements AsyncDisposable {
     this.#store = store;
     this.#runtime = runtime;
     this.#transport = transport;
+    this.#signIn = new SignIn({ store, runtime, transport, device: () => this.#requireDevice() });
   }
 
   /**
@@ -112,12 +99,8 @@ export class QpcClient implements AsyncDisposable {
    * repeat after a lost answer. Throws ConflictError NAME_TAKEN, AccountError, VerificationError or
    * LogError (the log is not to be believed), TransportError and the node's own errors.
    */
-  async register(options: AccountOptions & { readonly nodeAddress: string }): Promise<void> {
-    const owner = { ...options, isNewAccount: true };
-    const record = await prepareAccount(this.#store, owner, this.#runtime.random);
-    await this.#authenticate(record, options, (connection, credentials) =>
-      register(connection, credentials, this.#runtime.clock, options.signal),
-    );
+  async register(options: NewDeviceOptions): Promise<void> {
+    await this.#signIn.register(options);
   }
 
   /**
@@ -126,14 +109,7 @@ export class QpcClient implements AsyncDisposable {
    * TransportError and the node's own errors.
    */
   async login(options: AccountOptions): Promise<void> {
-    const record = this.#store.account.get();
-    if (record === undefined) throw new NoAccountError();
-    if (record.userId !== options.userId) {
-      throw new InvalidArgumentError('BAD_FIELD', 'login: the store is of another user');
-    }
-    await this.#authenticate(record, options, (connection, credentials) =>
-      login(connection, credentials, options.signal),
-    );
+    await this.#signIn.login(options);
   }
 
   /**
@@ -141,12 +117,8 @@ export class QpcClient implements AsyncDisposable {
    * recovery bundle, and the log gets a manifest with this device. Safe to repeat. Throws like
    * `register`, UnauthenticatedError AUTH_FAILED, AccountError NO_BUNDLE or NEEDS_APPROVAL.
    */
-  async addDevice(options: AccountOptions & { readonly nodeAddress: string }): Promise<void> {
-    const owner = { ...options, isNewAccount: false };
-    const record = await prepareAccount(this.#store, owner, this.#runtime.random);
-    await this.#authenticate(record, options, (connection, credentials) =>
-      login(connection, credentials, options.signal),
-    );
+  async addDevice(options: NewDeviceOptions): Promise<void> {
+    await this.#signIn.addDevice(options);
   }
 
   /** The account's devices as its log shows them now. Needs the node. */
@@ -176,7 +148,7 @@ export class QpcClient implements AsyncDisposable {
   async rotateAccountKey(options: Omit<AccountOptions, 'userId'>): Promise<void> {
     const { changes } = this.#requireDevice();
     const { userId } = this.whoami();
-    await this.#withLogin({ ...options, userId }, (caller, exportKey) =>
+    await this.#signIn.again({ ...options, userId }, (caller, exportKey) =>
       changes.rotateAccountKey(exportKey, caller, options.signal),
     );
   }
@@ -328,9 +300,7 @@ export class QpcClient implements AsyncDisposable {
    * Throws NotFoundError UNKNOWN_GROUP.
    */
   history(conversationId: Uint8Array, limit = 1_000): readonly MessageRecord[] {
-    if (this.#store.groups.conversation(conversationId) === undefined) {
-      throw new NotFoundError('UNKNOWN_GROUP', 'conversation: none with this id here');
-    }
+    this.#requireConversation(conversationId);
     this.#requireDevice().disappearing.sweep();
     return this.#store.messages.history(conversationId, limit);
   }
@@ -342,29 +312,21 @@ export class QpcClient implements AsyncDisposable {
   async waiting(signal?: AbortSignal): Promise<Waiting> {
     const record = this.#store.account.get();
     if (record?.isRegistered !== true) throw new NoAccountError();
-    const { connection } = await dialNode(
-      {
-        runtime: this.#runtime,
-        transport: this.#transport,
-        nodeAddress: record.nodeAddress,
-        identity: accountKeys(record).transport,
-      },
+    const parts = {
+      ...{ runtime: this.#runtime, transport: this.#transport },
+      nodeAddress: record.nodeAddress,
+      identity: accountKeys(record).transport,
+    };
+    return overConnection(
+      parts,
+      (connection) => waitingRows(this.#store, callerOf(connection), signal),
       signal,
     );
-    try {
-      return await waitingRows(this.#store, callerOf(connection), signal);
-    } finally {
-      await connection.close(CloseCode.Normal, 'done');
-    }
   }
 
   /** What is known to be missing in a conversation. Throws NotFoundError UNKNOWN_GROUP. */
   missing(conversationId: Uint8Array): readonly MissingMessages[] {
-    const conversation = this.#store.groups.conversation(conversationId);
-    if (conversation === undefined) {
-      throw new NotFoundError('UNKNOWN_GROUP', 'conversation: none with this id here');
-    }
-    return missingOf(this.#store, conversation);
+    return missingOf(this.#store, this.#requireConversation(conversationId));
   }
 
   /** Rows that could never be opened. */
@@ -482,7 +444,7 @@ export class QpcClient implements AsyncDisposable {
     const keys = accountKeys(record);
     return {
       userId: record.userId,
-      deviceId: Device.idOf(keys),
+      deviceId: deviceIdOf(keys.identityKey.publicKey),
       identityPub: keys.identityKey.publicKey,
       accountKey: keys.accountKey?.publicKey,
       nodeAddress: record.nodeAddress,
@@ -542,81 +504,15 @@ export class QpcClient implements AsyncDisposable {
     })();
     return this.#closed;
   }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
 
-  /** Register or login over a connection of its own, then what others need to reach us. */
-  async #authenticate(
-    record: AccountRecord,
-    options: AccountOptions,
-    exchange: Exchange,
-  ): Promise<void> {
-    await this.#exchange(record, options, exchange, async (connection, granted, keys) => {
-      const caller = callerOf(connection);
-      let { sessionExpiresMs } = granted;
-      if (granted.isEnrolling) {
-        // A device that was in the account once does not come back: its key is revoked.
-        if (record.isRegistered) {
-          throw new AccountError('NOT_A_DEVICE', 'this device was revoked: make a new one');
-        }
-        const parts = { store: this.#store, runtime: this.#runtime, userId: record.userId, keys };
-        const logs = Device.logsOf(this.#store, this.#runtime, record);
-        sessionExpiresMs = await enroll({ ...parts, logs }, granted.exportKey, caller);
-      }
-      recordSession(this.#store, record, { ...granted, sessionExpiresMs });
-      const device = this.#requireDevice();
-      await device.prepare(caller);
-      await device.changes.keepBundle(granted.exportKey, caller, options.signal);
-      if (device.link.state === 'sessionExpired') device.start();
-    });
-  }
-
-  /** Logs in once more, for what needs the password's key. */
-  async #withLogin(
-    options: AccountOptions,
-    work: (caller: Caller, exportKey: Uint8Array) => Promise<void>,
-  ): Promise<void> {
-    const record = this.#store.account.get();
-    if (record === undefined) throw new NoAccountError();
-    const exchange: Exchange = (connection, credentials) =>
-      login(connection, credentials, options.signal);
-    await this.#exchange(record, options, exchange, async (connection, granted) => {
-      if (granted.isEnrolling) throw new AccountError('NOT_A_DEVICE', 'this device was revoked');
-      recordSession(this.#store, record, granted);
-      await work(callerOf(connection), granted.exportKey);
-    });
-  }
-
-  async #exchange(
-    record: AccountRecord,
-    { userId, password, signal }: AccountOptions,
-    exchange: Exchange,
-    then: (connection: Connection, granted: GrantedSession, keys: AccountKeys) => Promise<void>,
-  ): Promise<void> {
-    const keys: AccountKeys = accountKeys(record);
-    const { connection } = await dialNode(
-      {
-        runtime: this.#runtime,
-        transport: this.#transport,
-        nodeAddress: record.nodeAddress,
-        identity: keys.transport,
-      },
-      signal,
-    );
-    let granted: GrantedSession | undefined;
-    try {
-      granted = await exchange(connection, {
-        userId,
-        password,
-        keys,
-        pinnedServerKey: record.opaqueServerKey,
-      });
-      await then(connection, granted, keys);
-    } finally {
-      granted?.exportKey.fill(0);
-      await connection.close(CloseCode.Normal, 'done');
-    }
+  #requireConversation(id: Uint8Array): ConversationRecord {
+    const conversation = this.#store.groups.conversation(id);
+    if (conversation !== undefined) return conversation;
+    throw new NotFoundError('UNKNOWN_GROUP', 'conversation: none with this id here');
   }
 
   /** The running parts of the account; built when they are first needed. */

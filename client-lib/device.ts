@@ -11,7 +11,7 @@ import {
   type Runtime,
 } from '@quicprochat/proto';
 import type { Transport } from '@quicprochat/proto/transport';
-import { accountKeys, type AccountKeys } from './account/account.ts';
+import { accountKeys } from './account/account.ts';
 import { AccountChanges } from './account/account-changes.ts';
 import type { Contact } from './contacts/contact.ts';
 import { ChannelSync } from './channels/channel-sync.ts';
@@ -31,7 +31,7 @@ import { Holes } from './receiving/holes.ts';
 import { Housekeeping } from './housekeeping.ts';
 import { Fallback } from './ladder/fallback.ts';
 import { Guardian } from './kt/guardian.ts';
-import { labelOf, Logs, type LogsParts } from './kt/logs.ts';
+import { labelOf, Logs } from './kt/logs.ts';
 import { OwnKeys } from './kt/own-keys.ts';
 import { OwnMailboxes } from './mailboxes/own-mailboxes.ts';
 import { KeyPublisher } from './account/key-publisher.ts';
@@ -107,13 +107,18 @@ export class Device {
   constructor({ store, runtime, transport, events, record, ...options }: DeviceParts) {
     const { userId, nodeAddress } = record;
     const keys = accountKeys(record);
-    const identity = { userId, deviceId: Device.idOf(keys) };
     const { publicKey } = keys.identityKey;
+    const identity = { userId, deviceId: deviceIdOf(publicKey) };
+    const { domain } = parseUserId(userId);
+    const { pin } = parseNodeAddress(nodeAddress);
     const signatureKey = { publicKey, seed: seedOf(keys.identityKey) };
     this.#runtime = runtime;
-    this.logs = Device.logsOf(store, runtime, record, (of, error) =>
-      this.#guardian.onRefused(of, error),
-    );
+    this.logs = new Logs({
+      store,
+      runtime,
+      own: { domain, pin },
+      onRefused: (of, error) => this.#guardian.onRefused(of, error),
+    });
     this.disappearing = new Disappearing({ store, runtime, events });
     const ownKeys = new OwnKeys({ store, runtime, events, userId });
     this.contacts = new Contacts({
@@ -157,8 +162,6 @@ export class Device {
       onEndpoint: (signed, from) => this.#fallback?.take(signed, from),
     });
     this.#writer = new Writer(store, runtime);
-    const { domain } = parseUserId(userId);
-    const { pin } = parseNodeAddress(nodeAddress);
     const proofs = new DeliveryProofs({ store, runtime, own: { domain, pin } });
     const own = { domain, nodeAddress };
     this.#sealed = options.sealsSender
@@ -355,26 +358,6 @@ export class Device {
       onOutbox,
       onTimed: () => this.disappearing.wake(),
     });
-  }
-
-  /** The logs as a device with this account finds them; at most one of these works at a time. */
-  static logsOf(
-    store: ClientStore,
-    runtime: Runtime,
-    { userId, nodeAddress }: AccountRecord,
-    onRefused: LogsParts['onRefused'] = () => undefined,
-  ): Logs {
-    const { pin } = parseNodeAddress(nodeAddress);
-    return new Logs({
-      store,
-      runtime,
-      own: { domain: parseUserId(userId).domain, pin },
-      onRefused,
-    });
-  }
-
-  static idOf(keys: AccountKeys): string {
-    return deviceIdOf(keys.identityKey.publicKey);
   }
 
   /**

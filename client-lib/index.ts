@@ -5,6 +5,7 @@ export {
   type AccountOptions,
   type Conversation,
   type GroupState,
+  type NewDeviceOptions,
   type OpenOptions,
   type Progress,
   type WhoAmI,

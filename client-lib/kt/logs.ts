@@ -48,7 +48,7 @@ export interface DomainLog {
   transport(caller: Caller): LogTransport;
 }
 
-export interface LogsParts {
+interface LogsParts {
   readonly store: ClientStore;
   readonly runtime: Runtime;
   readonly own: {
