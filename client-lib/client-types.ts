@@ -3,7 +3,8 @@ import { QpcError, Status, type Runtime } from '@quicprochat/proto';
 import type { Transport } from '@quicprochat/proto/transport';
 import type { FallbackOptions } from './peers/peer-swarm.ts';
 import type { LossCause } from './store/resync-rows.ts';
-import type { ClientStore, ConversationEnd, ConversationRecord } from './store/store.ts';
+import type { ConversationEnd, ConversationRecord } from './store/group-rows.ts';
+import type { ClientStore } from './store/store.ts';
 
 export interface OpenOptions {
   /** The device store's file; made when it is not there. `:memory:` keeps nothing. */

@@ -43,14 +43,11 @@ import type { Role } from './mls/index.ts';
 import { receivedMessages, type ReceivedMessage } from './receiving/received.ts';
 import type { StoredKeyEvent } from './store/log-rows.ts';
 import { openStore } from './store/sqlite-store.ts';
-import type {
-  ClientStore,
-  ConversationRecord,
-  MessageRecord,
-  StoredProof,
-  SendState,
-  UndecryptableRow,
-} from './store/store.ts';
+import type { ConversationRecord } from './store/group-rows.ts';
+import type { UndecryptableRow } from './store/inbox-rows.ts';
+import type { MessageRecord, SendState } from './store/message-rows.ts';
+import type { StoredProof } from './store/outbox-copies.ts';
+import type { ClientStore } from './store/store.ts';
 import { untilReached } from './sending/progress.ts';
 import { waitingRows, type Waiting } from './receiving/waiting.ts';
 

@@ -26,7 +26,7 @@ import {
   type SignedEndpointRecord,
 } from '@quicprochat/proto/messages';
 import { groupLimits } from './mls/index.ts';
-import type { ReceiptKind } from './store/store.ts';
+import type { ReceiptKind } from './store/outbox-copies.ts';
 
 export const contentLimits = {
   contentBytes: 64 * 1024,

@@ -4,7 +4,8 @@
  * store (messages, undecryptable rows, gaps, failed sends).
  */
 import type { Role } from './mls/index.ts';
-import type { ParkReason, Path } from './store/store.ts';
+import type { ParkReason } from './store/inbox-rows.ts';
+import type { Path } from './store/paths.ts';
 
 /** Where the connection to the own node stands. */
 export type LinkState =

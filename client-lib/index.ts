@@ -38,13 +38,9 @@ export type { ReceivedMessage } from './receiving/received.ts';
 export { StaleKeysError } from './sending/sealing.ts';
 export { StoreError } from './store/database.ts';
 export type { StoredKeyEvent } from './store/log-rows.ts';
-export type {
-  KeySource,
-  MessageRecord,
-  Path,
-  PeerPath,
-  StoredProof,
-  SendState,
-  UndecryptableRow,
-} from './store/store.ts';
+export type { KeySource } from './store/contact-rows.ts';
+export type { UndecryptableRow } from './store/inbox-rows.ts';
+export type { MessageRecord, SendState } from './store/message-rows.ts';
+export type { StoredProof } from './store/outbox-copies.ts';
+export type { Path, PeerPath } from './store/paths.ts';
 export type { Waiting } from './receiving/waiting.ts';

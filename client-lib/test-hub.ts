@@ -30,7 +30,7 @@ import {
   type SignedGroupEntry,
   type SubmitCommitRequest,
 } from '@quicprochat/proto/messages';
-import type { InboxRow } from './store/store.ts';
+import type { InboxRow } from './store/inbox-rows.ts';
 
 /** A row that a hub wrote for a device, and whose commit it came with. */
 interface HubRow extends Pick<InboxRow, 'mid' | 'payload' | 'kind'> {

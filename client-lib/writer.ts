@@ -14,7 +14,9 @@ import {
   type MlsGroup,
   type Wipe,
 } from './mls/index.ts';
-import type { ClientStore, ConversationRecord, Cursor, EnvelopeKey } from './store/store.ts';
+import type { ConversationRecord, EnvelopeKey } from './store/group-rows.ts';
+import type { Cursor } from './store/inbox-rows.ts';
+import type { ClientStore } from './store/store.ts';
 
 export const writerLimits = {
   /** Jobs that share one transaction. */

@@ -28,7 +28,8 @@ import type { OwnKeys } from '../kt/own-keys.ts';
 import { untilShown } from '../kt/until-shown.ts';
 import type { Caller } from '../dial.ts';
 import { hasNoBundle, openBundle, sealBundle } from './recovery-bundle.ts';
-import type { AccountRecord, ClientStore } from '../store/store.ts';
+import type { AccountRecord } from '../store/account-rows.ts';
+import type { ClientStore } from '../store/store.ts';
 
 /** Attempts when another device's change comes first. */
 const attemptsMax = 3;

@@ -23,7 +23,8 @@ import type { Manifest, SignedManifest } from '@quicprochat/proto/messages';
 import { loadIdentity, makeIdentity } from '@quicprochat/proto/transport';
 import type { Connection, NodeIdentity } from '@quicprochat/proto/transport';
 import { authFailed, startOpaqueLogin, startOpaqueRegistration } from '../crypto/opaque.ts';
-import type { AccountRecord, ClientStore } from '../store/store.ts';
+import type { AccountRecord } from '../store/account-rows.ts';
+import type { ClientStore } from '../store/store.ts';
 
 /** The keys of one device of one account. */
 export interface AccountKeys {

@@ -16,7 +16,8 @@ import {
   type MlsSuite,
   type SignatureKey,
 } from '../mls/index.ts';
-import type { ClientStore, HybridKey, StoredKeyPackage } from '../store/store.ts';
+import type { HybridKey, StoredKeyPackage } from '../store/key-rows.ts';
+import type { ClientStore } from '../store/store.ts';
 
 const dayMs = 24 * 3600 * 1000;
 

@@ -14,7 +14,8 @@ import { NoAccountError, type AccountOptions, type NewDeviceOptions } from '../c
 import type { Device } from '../device.ts';
 import { callerOf, overConnection, type Caller } from '../dial.ts';
 import { Logs } from '../kt/logs.ts';
-import type { AccountRecord, ClientStore } from '../store/store.ts';
+import type { AccountRecord } from '../store/account-rows.ts';
+import type { ClientStore } from '../store/store.ts';
 import {
   accountKeys,
   login,

@@ -16,7 +16,8 @@ import type { FetchResponse } from '@quicprochat/proto/messages';
 import type { Session } from '../session.ts';
 import type { Receiver } from '../receiving/receiver.ts';
 import type { FollowedChannel } from '../store/channel-rows.ts';
-import type { ClientStore, InboxRow } from '../store/store.ts';
+import type { InboxRow } from '../store/inbox-rows.ts';
+import type { ClientStore } from '../store/store.ts';
 import { seqOf, startOf } from '../receiving/sync.ts';
 
 export const channelSyncLimits = {

@@ -6,7 +6,8 @@
 import { hasReason } from '@quicprochat/proto';
 import { decodePost } from './channel.ts';
 import type { ChannelRows } from '../store/channel-rows.ts';
-import type { GroupRows, OutboxRow } from '../store/store.ts';
+import type { GroupRows } from '../store/group-rows.ts';
+import type { OutboxRow } from '../store/outbox-copies.ts';
 
 /** Reasons of nodes that are about the key or the channel, and not about the message. */
 const deadReasons = ['BAD_SIGNATURE', 'UNKNOWN_CHANNEL'] as const;

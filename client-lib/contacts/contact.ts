@@ -5,7 +5,7 @@
 import { checkManifest, manifestOfValue, QpcError, Status, sameBytes } from '@quicprochat/proto';
 import type { VersionChange } from '../kt/manifest-history.ts';
 import type { ManifestInfo } from '../mls/index.ts';
-import type { ContactRecord, KeySource } from '../store/store.ts';
+import type { ContactRecord, KeySource } from '../store/contact-rows.ts';
 
 const dayMs = 24 * 3600 * 1000;
 

@@ -33,7 +33,8 @@ import { describeChange, historyBetween, type VersionChange } from '../kt/manife
 import { labelOf, type DomainLog, type Logs } from '../kt/logs.ts';
 import type { Caller } from '../dial.ts';
 import type { ManifestInfo } from '../mls/index.ts';
-import type { ClientStore, ContactRecord } from '../store/store.ts';
+import type { ContactRecord } from '../store/contact-rows.ts';
+import type { ClientStore } from '../store/store.ts';
 
 export interface ContactParts {
   readonly store: ClientStore;

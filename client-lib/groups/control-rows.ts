@@ -40,7 +40,9 @@ import { firstRekey } from './rekeys.ts';
 import type { RemovalWatch } from './removal-watch.ts';
 import { markOf, never, park, Unopened } from '../receiving/row-verdict.ts';
 import { openWelcome } from './shared-welcome.ts';
-import type { ClientStore, EnvelopeKey, InboxRow } from '../store/store.ts';
+import type { EnvelopeKey } from '../store/group-rows.ts';
+import type { InboxRow } from '../store/inbox-rows.ts';
+import type { ClientStore } from '../store/store.ts';
 import type { Batch } from '../writer.ts';
 
 /** Manifests looked up this lately need not be looked up again before a commit is called invalid (ms). */

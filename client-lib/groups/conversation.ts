@@ -52,12 +52,8 @@ import { receiptLimits } from '../receiving/receipts.ts';
 import { firstRekey, type Rekeys } from './rekeys.ts';
 import { recipientsOf, sealContent } from '../sending/sealing.ts';
 import { outboxBounds } from '../store/outbox-bounds.ts';
-import type {
-  ClientStore,
-  ConversationEnd,
-  ConversationRecord,
-  EnvelopeKey,
-} from '../store/store.ts';
+import type { ConversationEnd, ConversationRecord, EnvelopeKey } from '../store/group-rows.ts';
+import type { ClientStore } from '../store/store.ts';
 import type { Batch, Writer } from '../writer.ts';
 
 export const conversationLimits = {

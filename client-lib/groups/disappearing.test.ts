@@ -8,7 +8,7 @@ import { Disappearing, disappearingLimits } from './disappearing.ts';
 import { EventBus, type ClientEvent } from '../events.ts';
 import { groupLimits } from '../mls/index.ts';
 import { openMemoryStore } from '../store/sqlite-store.ts';
-import type { NewMessage } from '../store/store.ts';
+import type { NewMessage } from '../store/message-rows.ts';
 
 /** Time moves when the test says so, and timers fire then. */
 class HandClock implements Clock {

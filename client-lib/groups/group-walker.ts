@@ -36,7 +36,8 @@ import { nextRekey } from './rekeys.ts';
 import type { Standings } from './standings.ts';
 import type { LossCause } from '../store/resync-rows.ts';
 import type { IntentEnd, PendingRow, StoredHead } from '../store/group-log-rows.ts';
-import type { ClientStore, EnvelopeKey } from '../store/store.ts';
+import type { EnvelopeKey } from '../store/group-rows.ts';
+import type { ClientStore } from '../store/store.ts';
 import { welcomeCopies } from './welcome-copies.ts';
 import type { Batch } from '../writer.ts';
 

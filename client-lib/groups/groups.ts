@@ -25,7 +25,7 @@ import { Resyncs } from './resync.ts';
 import { Revocations } from './revocations.ts';
 import type { DeliveryTokens } from '../sending/delivery-tokens.ts';
 import { Standings } from './standings.ts';
-import type { ParkReason } from '../store/store.ts';
+import type { ParkReason } from '../store/inbox-rows.ts';
 import type { Writer } from '../writer.ts';
 
 export interface GroupsParts extends Omit<

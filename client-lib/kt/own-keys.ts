@@ -12,7 +12,8 @@ import {
 } from '@quicprochat/proto';
 import { ContactError, type ShownVersion } from '../contacts/contact.ts';
 import type { EventBus } from '../events.ts';
-import type { AccountRecord, ClientStore } from '../store/store.ts';
+import type { AccountRecord } from '../store/account-rows.ts';
+import type { ClientStore } from '../store/store.ts';
 import { describeChange, type VersionChange } from './manifest-history.ts';
 
 export interface OwnKeysParts {

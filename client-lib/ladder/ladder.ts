@@ -10,7 +10,8 @@ import type { EventBus } from '../events.ts';
 import type { Outbox } from '../sending/outbox.ts';
 import type { Peers } from '../peers/peers.ts';
 import type { SealedReceipt, SealedSender } from '../sending/sealed-sender.ts';
-import type { ClientStore, OutboxEntry, OutboxRow } from '../store/store.ts';
+import type { OutboxEntry, OutboxRow } from '../store/outbox-copies.ts';
+import type { ClientStore } from '../store/store.ts';
 import { OwnNode } from './own-node.ts';
 
 export const ladderLimits = {

@@ -15,7 +15,9 @@ import {
 import type { Session } from '../session.ts';
 import type { Mailboxes } from '../mailboxes/mailboxes.ts';
 import type { Receiver } from '../receiving/receiver.ts';
-import type { ClientStore, OutboxEntry, PeerPath } from '../store/store.ts';
+import type { OutboxEntry } from '../store/outbox-copies.ts';
+import type { PeerPath } from '../store/paths.ts';
+import type { ClientStore } from '../store/store.ts';
 import type { Acquaintances } from './acquaintances.ts';
 import type { Endpoints } from './endpoints.ts';
 import { GuestPlaces, type GuestPlacesParts } from './guest-places.ts';

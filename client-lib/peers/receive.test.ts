@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { sealChannel } from '../crypto/envelope.ts';
 import { EventBus } from '../events.ts';
 import { receiverLimits } from '../receiving/receiver.ts';
-import { inboxLog } from '../store/store.ts';
+import { inboxLog } from '../store/inbox-rows.ts';
 import { assertHas, TestDevice, TestDirectory, testRuntime } from '../test-devices.ts';
 import { Acquaintances } from './acquaintances.ts';
 

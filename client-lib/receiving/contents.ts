@@ -20,7 +20,9 @@ import type { Leaves } from '../groups/leaves.ts';
 import type { Identity, Processed } from '../mls/index.ts';
 import { noteNumber } from './number-ranges.ts';
 import { receiptLimits, takeReceipt } from './receipts.ts';
-import type { ClientStore, ConversationRecord, InboxRow } from '../store/store.ts';
+import type { ConversationRecord } from '../store/group-rows.ts';
+import type { InboxRow } from '../store/inbox-rows.ts';
+import type { ClientStore } from '../store/store.ts';
 import type { Batch } from '../writer.ts';
 
 export interface ContentsParts {

@@ -30,7 +30,8 @@ import {
 import { receiptLimits } from './receipts.ts';
 import { recipientsOf } from '../sending/sealing.ts';
 import type { Hole } from '../store/resend-rows.ts';
-import type { ClientStore, ConversationRecord } from '../store/store.ts';
+import type { ConversationRecord } from '../store/group-rows.ts';
+import type { ClientStore } from '../store/store.ts';
 import type { Batch, Writer } from '../writer.ts';
 
 const minuteMs = 60_000;

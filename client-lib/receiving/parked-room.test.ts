@@ -4,7 +4,8 @@ import { describe, test } from 'node:test';
 import { systemRandom } from '@quicprochat/proto';
 import { hasParkingRoom, makeParkingRoom, parkedLimits } from './parked-room.ts';
 import { openMemoryStore } from '../store/index.ts';
-import type { ClientStore, ParkReason } from '../store/store.ts';
+import type { ParkReason } from '../store/inbox-rows.ts';
+import type { ClientStore } from '../store/store.ts';
 
 const { rows, strangerRows, strangerBytes, keylessRows, keylessMs } = parkedLimits;
 

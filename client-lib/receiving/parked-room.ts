@@ -3,7 +3,7 @@
  * for a group, a person or a hub that this device has never heard of, and what is under a key that nobody has: such
  * rows have a share each, so that however many come, those of the own groups find room.
  */
-import type { InboxRows, ParkedRow, ParkReason } from '../store/store.ts';
+import type { InboxRows, ParkedRow, ParkReason } from '../store/inbox-rows.ts';
 
 const mib = 1024 * 1024;
 

@@ -13,7 +13,9 @@ import type { Identity, Mls, MlsGroup } from '../mls/index.ts';
 import { withPrekeys } from '../account/prekeys.ts';
 import { recipientsOf, sealContent, type Sealed } from '../sending/sealing.ts';
 import type { DueReceipt } from '../store/receipt-rows.ts';
-import type { ClientStore, ConversationRecord, ReceiptKind } from '../store/store.ts';
+import type { ConversationRecord } from '../store/group-rows.ts';
+import type { ReceiptKind } from '../store/outbox-copies.ts';
+import type { ClientStore } from '../store/store.ts';
 import type { Batch, Writer } from '../writer.ts';
 
 export const receiptLimits = {

@@ -5,7 +5,9 @@
 import type { Runtime } from '@quicprochat/proto';
 import type { Verification } from '../contacts/contact.ts';
 import type { Contacts } from '../contacts/contacts.ts';
-import type { ClientStore, MessageRecord, OtherPath } from '../store/store.ts';
+import type { MessageRecord } from '../store/message-rows.ts';
+import type { OtherPath } from '../store/paths.ts';
+import type { ClientStore } from '../store/store.ts';
 
 export const receivedLimits = {
   /** Messages read from the store at once, and marked as had at once. */

@@ -31,14 +31,8 @@ import { takeNotice } from '../sending/notices.ts';
 import { makeParkingRoom } from './parked-room.ts';
 import type { Resender } from '../sending/resender.ts';
 import { markOf, never, park, Unopened, verdictOf, type Verdict } from './row-verdict.ts';
-import {
-  inboxLog,
-  type InboxRow,
-  type ParkedRow,
-  type OtherPath,
-  type ParkReason,
-  type PeerPath,
-} from '../store/store.ts';
+import { inboxLog, type InboxRow, type ParkedRow, type ParkReason } from '../store/inbox-rows.ts';
+import type { OtherPath, PeerPath } from '../store/paths.ts';
 import { writerLimits, type Batch, type Writer } from '../writer.ts';
 
 export const receiverLimits = {

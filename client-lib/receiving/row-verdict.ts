@@ -5,7 +5,7 @@ import { EnvelopeError } from '../crypto/envelope.ts';
 import { UnknownHubError } from '../groups/hub-keys.ts';
 import { CredentialError, MlsError } from '../mls/index.ts';
 import { ResendError } from '../sending/resend-request.ts';
-import type { ParkReason } from '../store/store.ts';
+import type { ParkReason } from '../store/inbox-rows.ts';
 
 /** A row that has to wait, or that nothing will ever open. */
 export type Verdict =

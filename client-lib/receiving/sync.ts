@@ -32,7 +32,8 @@ import type { EventBus } from '../events.ts';
 import type { Session } from '../session.ts';
 import type { Outbox } from '../sending/outbox.ts';
 import type { Receiver } from './receiver.ts';
-import { inboxLog, type ClientStore, type InboxRow } from '../store/store.ts';
+import { inboxLog, type InboxRow } from '../store/inbox-rows.ts';
+import type { ClientStore } from '../store/store.ts';
 
 export const syncLimits = {
   /** Rows after which, or time after which (ms), what is durable gets acked. */

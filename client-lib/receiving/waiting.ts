@@ -4,7 +4,8 @@
  */
 import { hasReason, maxPeekRows, methods, sameBytes } from '@quicprochat/proto';
 import type { Caller } from '../dial.ts';
-import { inboxLog, type ClientStore } from '../store/store.ts';
+import { inboxLog } from '../store/inbox-rows.ts';
+import type { ClientStore } from '../store/store.ts';
 
 /** The rows that the node still holds for this device. */
 export interface Waiting {

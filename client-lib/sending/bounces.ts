@@ -5,7 +5,7 @@
  */
 import { isDeadReason } from '../channels/dead-posts.ts';
 import type { ClientEvent } from '../events.ts';
-import type { OutboxRows } from '../store/store.ts';
+import type { OutboxRows } from '../store/outbox-copies.ts';
 
 /** The reason for which a node takes nothing more without a valid token, of those that it gives at once too. */
 export const fullReason = 'QUEUE_FULL';

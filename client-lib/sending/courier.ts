@@ -16,7 +16,7 @@ import {
 import type { Outcome, TargetStatus } from '@quicprochat/proto/messages';
 import { decodePost, sendPost } from '../channels/channel.ts';
 import type { Session } from '../session.ts';
-import type { OutboxEntry } from '../store/store.ts';
+import type { OutboxEntry } from '../store/outbox-copies.ts';
 
 /** Bytes on the wire of a target (key, domain, token, index), and of a payload beside its bytes. */
 const targetBytes = 96;

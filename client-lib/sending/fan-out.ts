@@ -4,7 +4,8 @@
  */
 import { parseUserId, QpcError, Status, type Random } from '@quicprochat/proto';
 import { sealChannel, sealHybrid, type SealedContent } from '../crypto/envelope.ts';
-import type { EnvelopeKey, OutboxPost, OutboxTarget } from '../store/store.ts';
+import type { EnvelopeKey } from '../store/group-rows.ts';
+import type { OutboxPost, OutboxTarget } from '../store/outbox-copies.ts';
 
 /** A device that gets a copy. */
 export interface Recipient {

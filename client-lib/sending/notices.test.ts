@@ -13,7 +13,8 @@ import type { ClientEvent } from '../events.ts';
 import { fullReason, takeBounce } from './bounces.ts';
 import { outboxBounds } from '../store/outbox-bounds.ts';
 import { TestDevice, TestDirectory, testRuntime, testStoreId } from '../test-devices.ts';
-import { inboxLog, type InboxRow, type SendState } from '../store/store.ts';
+import { inboxLog, type InboxRow } from '../store/inbox-rows.ts';
+import type { SendState } from '../store/message-rows.ts';
 
 interface Sent {
   readonly alice: TestDevice;

@@ -5,7 +5,8 @@
 import { fromBinary, NoticeSchema, NoticeType, type Notice } from '@quicprochat/proto/messages';
 import { fullReason, takeBounce, type Bounced } from './bounces.ts';
 import type { ClientEvent } from '../events.ts';
-import type { ClientStore, InboxRow } from '../store/store.ts';
+import type { InboxRow } from '../store/inbox-rows.ts';
+import type { ClientStore } from '../store/store.ts';
 import type { Batch } from '../writer.ts';
 
 export interface NoticeParts {

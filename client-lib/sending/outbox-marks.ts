@@ -5,7 +5,10 @@
 import type { Runtime } from '@quicprochat/proto';
 import type { EventBus } from '../events.ts';
 import { completed } from '../receiving/receipts.ts';
-import type { ClientStore, OutboxEntry, PeerPath, SendState } from '../store/store.ts';
+import type { SendState } from '../store/message-rows.ts';
+import type { OutboxEntry } from '../store/outbox-copies.ts';
+import type { PeerPath } from '../store/paths.ts';
+import type { ClientStore } from '../store/store.ts';
 
 export const markLimits = {
   /** How long an OK waits for others (ms). */

@@ -16,7 +16,7 @@ import { Outbox } from './outbox.ts';
 import { sealedTokenWaitMs, sealedVerdict, sendVerdict } from './send-verdict.ts';
 import type { SealedReceipt } from './sealed-sender.ts';
 import { openMemoryStore } from '../store/sqlite-store.ts';
-import type { OutboxEntry } from '../store/store.ts';
+import type { OutboxEntry } from '../store/outbox-copies.ts';
 
 test('a full inbox is for good where the node names no time', () => {
   const full = (options = {}): Error => new ResourceExhaustedError('QUEUE_FULL', 'full', options);

@@ -29,7 +29,9 @@ import {
   type SendVerdict,
 } from './send-verdict.ts';
 import { deadPostVerdict, isDeadPost } from '../channels/dead-posts.ts';
-import type { ClientStore, OutboxEntry, OutboxRow, PeerPath } from '../store/store.ts';
+import type { OutboxEntry, OutboxRow } from '../store/outbox-copies.ts';
+import type { PeerPath } from '../store/paths.ts';
+import type { ClientStore } from '../store/store.ts';
 import { bareTriesMax, TokenWaits } from './token-waits.ts';
 
 export const outboxLimits = {

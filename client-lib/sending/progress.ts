@@ -3,7 +3,8 @@ import { NotFoundError } from '@quicprochat/proto';
 import type { Progress } from '../client-types.ts';
 import type { EventBus } from '../events.ts';
 import { ClosedError } from '../link.ts';
-import type { ClientStore, SendState } from '../store/store.ts';
+import type { SendState } from '../store/message-rows.ts';
+import type { ClientStore } from '../store/store.ts';
 
 const progress: readonly SendState[] = ['accepted', 'relayed', 'delivered', 'read'];
 

@@ -6,7 +6,7 @@ import { messageTag } from '@quicprochat/proto';
 import type { DeliveryProofs } from './delivery-proofs.ts';
 import type { EventBus } from '../events.ts';
 import type { SealedReceipt } from './sealed-sender.ts';
-import type { OutboxEntry } from '../store/store.ts';
+import type { OutboxEntry } from '../store/outbox-copies.ts';
 
 export class ProvenOk {
   readonly #proofs: Pick<DeliveryProofs, 'isProven'>;

@@ -23,7 +23,8 @@ import type { Outbox } from './outbox.ts';
 import { withPrekeys } from '../account/prekeys.ts';
 import { isOvertaken, recipientsOf, sealContent } from './sealing.ts';
 import { outboxBounds } from '../store/outbox-bounds.ts';
-import type { ClientStore, OutboxRow } from '../store/store.ts';
+import type { OutboxRow } from '../store/outbox-copies.ts';
+import type { ClientStore } from '../store/store.ts';
 import type { Batch, Writer } from '../writer.ts';
 
 const minuteMs = 60_000;

@@ -31,7 +31,8 @@ import {
 import { isOvertaken, recipientsOf, sealContent, type Sealed } from './sealing.ts';
 import { outboxBounds } from '../store/outbox-bounds.ts';
 import type { ResendDuty } from '../store/resend-rows.ts';
-import type { ClientStore, MessageRecord } from '../store/store.ts';
+import type { MessageRecord } from '../store/message-rows.ts';
+import type { ClientStore } from '../store/store.ts';
 import type { Batch, Writer } from '../writer.ts';
 
 const hourMs = 3_600_000;

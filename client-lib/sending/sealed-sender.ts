@@ -15,7 +15,8 @@ import { Courier, type Receipt } from './courier.ts';
 import { knownRecordOf, nodeAddressIn } from '../kt/log-record.ts';
 import { nodeRecordIn } from '../kt/node-address.ts';
 import { callerOf, dialNode, type Caller } from '../dial.ts';
-import type { ClientStore, OutboxEntry } from '../store/store.ts';
+import type { OutboxEntry } from '../store/outbox-copies.ts';
+import type { ClientStore } from '../store/store.ts';
 
 export const sealedSenderLimits = {
   /** A connection that carried nothing for so long is given up (ms); the next has another key. */

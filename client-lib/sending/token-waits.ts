@@ -6,7 +6,8 @@ import type { Runtime } from '@quicprochat/proto';
 import type { EventBus } from '../events.ts';
 import { isOvertaken } from './sealing.ts';
 import { outboxBounds } from '../store/outbox-bounds.ts';
-import type { ClientStore, OutboxEntry, OutboxRow } from '../store/store.ts';
+import type { OutboxEntry, OutboxRow } from '../store/outbox-copies.ts';
+import type { ClientStore } from '../store/store.ts';
 
 /** Copies that waited for a token and are tried without, before the others wait on: below what an inbox takes of strangers. */
 export const bareTriesMax = 32;

@@ -1,6 +1,36 @@
 /** Tables `contact`, `device_prekey` and `key_package_claim` of the device store. */
 import type { Database } from './database.ts';
-import type { ContactRows } from './store.ts';
+
+/** What showed a contact's keys: the log itself, or a credential that a member passed on. */
+export type KeySource = 'log' | 'credential';
+
+export interface ContactRecord {
+  readonly userId: string;
+  readonly accountKey: Uint8Array;
+  /** Encoded SignedManifest: the value of the version in the log. */
+  readonly value: Uint8Array;
+  readonly version: number;
+  readonly firstSeenMs: number;
+  /** When it was shown to be the greatest version. */
+  readonly verifiedMs: number;
+  /** Size of the log at the head that showed it. */
+  readonly treeSize: number;
+  readonly source: KeySource;
+  /** The account key that people compared with each other, if they did. */
+  readonly comparedKey: Uint8Array | undefined;
+}
+
+export interface ContactRows {
+  get(userId: string): ContactRecord | undefined;
+  put(contact: ContactRecord): void;
+  prekey(
+    rid: Uint8Array,
+  ): { readonly publicKey: Uint8Array; readonly notAfterMs: number } | undefined;
+  putPrekey(rid: Uint8Array, publicKey: Uint8Array, notAfterMs: number): void;
+  claim(userId: string): { readonly claimId: Uint8Array; readonly madeMs: number } | undefined;
+  putClaim(userId: string, claimId: Uint8Array, madeMs: number): void;
+  deleteClaim(userId: string): void;
+}
 
 export function contactRows(db: Database): ContactRows {
   return {

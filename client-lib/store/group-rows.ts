@@ -1,6 +1,87 @@
 /** Tables `conversation`, `mls_*`, `envelope_key` and `passed_key` of the device store. */
 import type { Database, Row } from './database.ts';
-import type { ConversationEnd, ConversationRecord, GroupRows } from './store.ts';
+import type { PastEpoch } from '../mls/index.ts';
+
+export interface ConversationRecord {
+  /** Id of the conversation's first group (32 bytes). */
+  readonly id: Uint8Array;
+  readonly groupId: Uint8Array;
+  readonly suite: number;
+  readonly name: string;
+  /** User id of who created it, or, where this device was invited, of who did that. */
+  readonly creator: string;
+  readonly joinedMs: number;
+  /** `n` of the last own message; 0 = none. */
+  readonly sentCount: number;
+  readonly lamport: number;
+  /**
+   * When this store was found to be an older copy of itself: keys that it would seal with next may have
+   * sealed something already. Undefined: they have not, or the epoch is another one since.
+   */
+  readonly staleMs?: number | undefined;
+  /** Why nothing can be sent here any more; undefined: this device is a member. */
+  readonly ended?: ConversationEnd | undefined;
+}
+
+/**
+ * REMOVED by somebody, LEFT by the own will, BEHIND: the others went on behind a commit that this device
+ * cannot apply, until it came back, OLD: from before group logs.
+ */
+export type ConversationEnd = 'REMOVED' | 'LEFT' | 'BEHIND' | 'OLD';
+
+/** Encoded MLS state of one group; `past` only lists what is to be written or was read. */
+export interface StoredGroup {
+  readonly epoch: bigint;
+  readonly cold: Uint8Array;
+  readonly hot: Uint8Array;
+  readonly past: readonly StoredPastEpoch[];
+}
+
+export interface StoredPastEpoch {
+  readonly epoch: bigint;
+  readonly bytes: Uint8Array;
+}
+
+/** A channel envelope key of one kept epoch. */
+export interface EnvelopeKey {
+  readonly keyId: Uint8Array;
+  readonly groupId: Uint8Array;
+  readonly epoch: bigint;
+  readonly key: Uint8Array;
+}
+
+export interface GroupRows {
+  conversations(): readonly ConversationRecord[];
+  conversation(id: Uint8Array): ConversationRecord | undefined;
+  conversationOfGroup(groupId: Uint8Array): ConversationRecord | undefined;
+  addConversation(conversation: ConversationRecord): void;
+  /** Own counter and logical clock; both only rise. */
+  advance(id: Uint8Array, sentCount: number, lamport: number): void;
+  /** Who was removed and invited again goes on: history and counters stay. */
+  rejoin(conversation: Pick<ConversationRecord, 'id' | 'suite' | 'name'>): void;
+  setName(id: Uint8Array, name: string): void;
+  /** Undefined: it can be written to again. */
+  setEnded(id: Uint8Array, ended: ConversationEnd | undefined): void;
+  /** Every conversation is stale from now on. */
+  markStale(nowMs: number): void;
+  /** The group is in an epoch that its lost copy never was in. */
+  clearStale(groupId: Uint8Array): void;
+  state(groupId: Uint8Array): StoredGroup | undefined;
+  /** Without reading the state. */
+  epoch(groupId: Uint8Array): bigint | undefined;
+  putCold(groupId: Uint8Array, epoch: bigint, bytes: Uint8Array): void;
+  putHot(groupId: Uint8Array, bytes: Uint8Array): void;
+  /** The end of the epoch is when it is first put. */
+  putPast(groupId: Uint8Array, epoch: bigint, bytes: Uint8Array, nowMs: number): void;
+  /** Oldest first. */
+  pastEpochs(groupId: Uint8Array): readonly PastEpoch[];
+  /** Forgets past epochs, envelope keys and log entries of epochs below `epoch`. */
+  dropEpochsBelow(groupId: Uint8Array, epoch: bigint): void;
+  putEnvelopeKey(key: EnvelopeKey): void;
+  envelopeKeys(keyId: Uint8Array): readonly EnvelopeKey[];
+  /** A key of this id went with its epoch. Of so many known as `groupBounds` says. */
+  isPassedKey(keyId: Uint8Array): boolean;
+}
 
 export const groupBounds = {
   /** Ids of envelope keys that are gone; beyond, the oldest are forgotten. */

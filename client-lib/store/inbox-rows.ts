@@ -2,7 +2,80 @@
 import { InternalError } from '@quicprochat/proto';
 import type { Database, Row } from './database.ts';
 import { otherPathOf } from './paths.ts';
-import type { InboxRows, ParkedRow, ParkReason } from './store.ts';
+import type { OtherPath } from './paths.ts';
+
+/** A row of a log as it came from the node. */
+export interface InboxRow {
+  readonly seq: number;
+  readonly mid: Uint8Array;
+  readonly kind: number;
+  readonly payload: Uint8Array;
+  readonly receivedMs: number;
+  /** Undefined: from the own node. On other paths there is no seq: it is 0. */
+  readonly via?: OtherPath | undefined;
+}
+
+/** What a parked row waits for. */
+export type ParkReason =
+  | 'UNKNOWN_KEY'
+  | 'UNKNOWN_GROUP'
+  | 'FUTURE_EPOCH'
+  | 'UNKNOWN_USER'
+  | 'UNKNOWN_HUB';
+
+export interface ParkedRow extends InboxRow {
+  readonly id: number;
+  readonly reason: ParkReason;
+  /** Key id or group id in hex, user ids separated by spaces, or a domain. */
+  readonly waitsFor: string;
+  readonly parkedMs: number;
+}
+
+export interface UndecryptableRow {
+  readonly mid: Uint8Array;
+  readonly seq: number;
+  readonly reason: string;
+  readonly bytes: number;
+  readonly atMs: number;
+}
+
+/** The log of a cursor: empty for the device's own inbox. */
+export const inboxLog = new Uint8Array(0);
+
+export interface Cursor {
+  /** 8 bytes. */
+  readonly storeId: Uint8Array;
+  readonly seq: number;
+}
+
+export interface InboxRows {
+  hasSeen(mark: Uint8Array): boolean;
+  addSeen(mark: Uint8Array, nowMs: number): void;
+  cursor(log: Uint8Array): Cursor | undefined;
+  putCursor(log: Uint8Array, cursor: Cursor): void;
+  park(row: InboxRow, reason: ParkReason, waitsFor: string, nowMs: number): number;
+  parked(): readonly ParkedRow[];
+  /** Whether a row waits for this reason. */
+  hasParked(reason: ParkReason): boolean;
+  /** Of the rows that wait for this reason the one that waits longest. */
+  oldestParked(reason: ParkReason): ParkedRow | undefined;
+  /**
+   * Number of parked rows, and bytes of their payloads: of all, or of those that no node or
+   * a mailbox brought.
+   */
+  parkedSize(of: 'all' | 'peers' | 'mailbox'): { readonly rows: number; readonly bytes: number };
+  /** The same, of those that wait for one of these. */
+  parkedFor(reasons: readonly ParkReason[]): { readonly rows: number; readonly bytes: number };
+  isParked(id: number): boolean;
+  unpark(id: number): void;
+  setParkReason(id: number, reason: ParkReason, waitsFor: string): void;
+  addUndecryptable(row: UndecryptableRow): void;
+  undecryptable(): readonly UndecryptableRow[];
+  addGap(storeId: Uint8Array, from: number, to: number, nowMs: number): void;
+  gaps(): readonly { readonly from: number; readonly to: number; readonly atMs: number }[];
+  /** Forgets marks and records that are too old, and the oldest of too many records. */
+  expire(nowMs: number): void;
+}
 
 export const inboxBounds = {
   /**

@@ -1,6 +1,44 @@
 /** Tables `hybrid_key`, `key_package` and `key_package_used` of the device store. */
 import type { Database, Row } from './database.ts';
-import type { HybridKey, KeyRows, StoredKeyPackage } from './store.ts';
+
+/** An X-Wing key of this device. */
+export interface HybridKey {
+  /** First 8 bytes of SHA-256(public key). */
+  readonly keyId: Uint8Array;
+  readonly seed: Uint8Array;
+  readonly publicKey: Uint8Array;
+  readonly notAfterMs: number;
+  readonly isPublished: boolean;
+}
+
+export interface StoredKeyPackage {
+  /** KeyPackageRef (RFC 9420 section 5.2). */
+  readonly ref: Uint8Array;
+  readonly suite: number;
+  readonly publicBytes: Uint8Array;
+  readonly privateBytes: Uint8Array;
+  readonly isLastResort: boolean;
+  readonly notAfterMs: number;
+  readonly isPublished: boolean;
+}
+
+export interface KeyRows {
+  putHybridKey(key: HybridKey): void;
+  hybridKey(keyId: Uint8Array): HybridKey | undefined;
+  /** The key that lasts longest. */
+  newestHybridKey(): HybridKey | undefined;
+  markHybridKeyPublished(keyId: Uint8Array): void;
+  addKeyPackages(packages: readonly StoredKeyPackage[]): void;
+  keyPackage(ref: Uint8Array): StoredKeyPackage | undefined;
+  unpublishedKeyPackages(): readonly StoredKeyPackage[];
+  markKeyPackagesPublished(refs: readonly Uint8Array[]): void;
+  /** Deletes a single-use package and remembers its reference. */
+  consumeKeyPackage(ref: Uint8Array, nowMs: number): void;
+  wasKeyPackageConsumed(ref: Uint8Array): boolean;
+  newestLastResort(suite: number): StoredKeyPackage | undefined;
+  /** Removes keys and packages whose `not_after` lies before `beforeMs`. */
+  expire(beforeMs: number): void;
+}
 
 function hybridKeyOf(row: Row | undefined): HybridKey | undefined {
   if (row === undefined) return undefined;

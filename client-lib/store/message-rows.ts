@@ -1,7 +1,90 @@
 /** Table `message` of the device store: the history, and what of it the application has not seen. */
 import type { Database, Row } from './database.ts';
 import { pathOf, otherPathOf } from './paths.ts';
-import type { MessageRecord, MessageRows, Path, SendState } from './store.ts';
+import type { OtherPath, Path } from './paths.ts';
+
+/**
+ * Delivery of an own message, by its worst copy: on its way to the own node, all copies there, or
+ * one that was refused at once, given up later, or not taken in time. Then how far it is known to
+ * have come: on the disks of all nodes, on a device of each other member, shown on one of each.
+ */
+export type SendState =
+  | 'sealed'
+  | 'accepted'
+  | 'relayed'
+  | 'delivered'
+  | 'read'
+  | 'failed'
+  | 'bounced'
+  | 'expired';
+
+export interface NewMessage {
+  readonly conversationId: Uint8Array;
+  readonly senderUser: string;
+  readonly senderDevice: string;
+  /** Inner id (16 bytes). */
+  readonly innerId: Uint8Array;
+  readonly n: number;
+  readonly lamport: number;
+  readonly text: string;
+  readonly sentMs: number;
+  /** Undefined for an own message. */
+  readonly receivedMs: number | undefined;
+  /** By which path it came: undefined from the own node, and for an own message. */
+  readonly via?: OtherPath | undefined;
+  /** Its text goes so long after it was sent (an own one) or shown; 0, and unless told: it stays. */
+  readonly expirySeconds?: number | undefined;
+}
+
+export interface MessageRecord extends NewMessage {
+  /** Local order of arrival. */
+  readonly id: number;
+  readonly displayedMs: number | undefined;
+  readonly expirySeconds: number;
+  /** When its text went: it is empty then. */
+  readonly goneMs: number | undefined;
+  /** Undefined for a received message. */
+  readonly sendState: SendState | undefined;
+  /** When the own node confirmed the last copy; undefined before. */
+  readonly acceptedMs: number | undefined;
+  /** When the own node said last that a copy waits for a node that is away; it may have gone since. */
+  readonly delayedMs: number | undefined;
+  /** By which path it came; of an own message, by which ones its copies left first, as far as they have. */
+  readonly paths: readonly Path[];
+  /** Copies of an own message wait for a delivery token of their device. */
+  readonly waitsForToken: boolean;
+}
+
+export interface MessageRows {
+  /** Row id, or undefined when (conversation, sender device, inner id) is known already. */
+  add(message: NewMessage): number | undefined;
+  /** In display order: (lamport, inner id). `limit` newest rows, without what `undisplayed` hides. */
+  history(conversationId: Uint8Array, limit: number): readonly MessageRecord[];
+  /** Received and not displayed, id > after, in order of arrival; nothing of people that are blocked now. */
+  undisplayed(after: number, limit: number): readonly MessageRecord[];
+  /** From now on the time of texts that disappear runs. */
+  markDisplayed(ids: readonly number[], nowMs: number): void;
+  /** Removes the text of messages whose time is over, at most so many, the longest due ones first. */
+  expire(
+    nowMs: number,
+    limit: number,
+  ): readonly Pick<MessageRecord, 'conversationId' | 'innerId'>[];
+  /** When the next text goes; undefined: none does. */
+  nextExpiryMs(): number | undefined;
+  /** Own messages of a device by their numbers, ascending. */
+  ownByNumber(
+    conversationId: Uint8Array,
+    deviceId: string,
+    from: number,
+    to: number,
+    limit: number,
+  ): readonly MessageRecord[];
+  message(id: number): MessageRecord | undefined;
+  /** Row id by (conversation, sender device, inner id). */
+  idOf(conversationId: Uint8Array, senderDevice: string, innerId: Uint8Array): number | undefined;
+  /** Undefined for a received or unknown message. */
+  sendState(id: number): SendState | undefined;
+}
 
 const isRemote = `o.domain <> substr(m.sender_user, instr(m.sender_user, '@') + 1)`;
 // The state of an own message is that of its slowest copy; a message without copies (nobody else

@@ -4,7 +4,7 @@ import { channelRows } from './channel-rows.ts';
 import type { Database, Row } from './database.ts';
 import { outboxBounds, unsettled } from './outbox-bounds.ts';
 import { pathOf } from './paths.ts';
-import type { OutboxEntry, OutboxRow, OutboxRows } from './store.ts';
+import type { OutboxEntry, OutboxRow, OutboxRows } from './outbox-copies.ts';
 import { tokenWaitRows } from './token-wait-rows.ts';
 
 const withPayload = `SELECT o.*, p.mid, p.bytes FROM outbox o JOIN outbox_payload p ON p.id = o.payload_id`;

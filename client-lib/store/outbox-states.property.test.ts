@@ -11,7 +11,9 @@ import fc from 'fast-check';
 import { takeReceipt } from '../receiving/receipts.ts';
 import { outboxBounds } from './outbox-bounds.ts';
 import { openMemoryStore, openStore } from './sqlite-store.ts';
-import type { ClientStore, ReceiptKind, SendState } from './store.ts';
+import type { SendState } from './message-rows.ts';
+import type { ReceiptKind } from './outbox-copies.ts';
+import type { ClientStore } from './store.ts';
 
 const own = { userId: 'alice@red.example', deviceId: 'device-of-alice' };
 const id = (length: number, fill: number): Uint8Array => new Uint8Array(length).fill(fill);

@@ -1,6 +1,6 @@
 /** Table `receipt_due` of the device store, and what receipts say of messages in table `message`. */
 import type { Database } from './database.ts';
-import type { ReceiptKind } from './store.ts';
+import type { ReceiptKind } from './outbox-copies.ts';
 
 /** A receipt that is to be sent. */
 export interface DueReceipt {

@@ -10,7 +10,8 @@ import { after, describe, test } from 'node:test';
 import { openDatabase, StoreError } from './database.ts';
 import { openDriver } from './sqlite-driver.ts';
 import { openMemoryStore, openStore } from './sqlite-store.ts';
-import type { ClientStore, NewMessage } from './store.ts';
+import type { NewMessage } from './message-rows.ts';
+import type { ClientStore } from './store.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'qpc-store-'));
 after(() => rmSync(folder, { recursive: true, force: true }));
