@@ -88,8 +88,8 @@ export class Device {
   readonly news = new News();
   readonly #runtime: Runtime;
   readonly #guardian: Guardian;
-  /** What goes on beside calls; over when the device has stopped. */
   readonly #sealed: SealedSender | undefined;
+  /** What goes on beside calls; over when the device has stopped. */
   readonly #background = new Set<Promise<void>>();
   readonly #fallback: Fallback | undefined;
   readonly #extras: Extras;
