@@ -101,7 +101,7 @@ export function jsonReport(facts: AuditFacts): Readonly<Record<string, unknown>>
     keytransRoot: roots === undefined ? null : toBase64(roots.keytrans),
     entriesPerHour: facts.perHour.entries,
     leavesPerHour: facts.perHour.leaves,
-    cosigners: facts.cosigners,
+    cosigners: facts.cosigners.map((one) => ({ ...one, ageS: one.ageS ?? null })),
     hasQuorum: facts.hasQuorum ?? null,
     evidence: facts.evidence.map(({ heads, ...one }) => ({
       ...one,

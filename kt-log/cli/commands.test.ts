@@ -174,6 +174,22 @@ test('kill -9 in the middle: the next run goes on where the last one was stored'
     here.at('late'),
   );
   assert.deepEqual([from.code, reportOf(from)['startSize']], [0, 256], from.out + from.err);
+  // What was taken from the log's word stays so, whatever a later run is told.
+  for (const more of [[], ['--from', '0']]) {
+    const later = ['--once', '--json', '--state', here.at('late'), ...more];
+    const report = reportOf(await command('follow', server.url, ...later));
+    assert.deepEqual([report['startSize'], report['replayedSize']], [256, 260]);
+  }
+});
+
+test('a state that is damaged is said to be so, with what to do, and nothing is judged by it', async () => {
+  await using here = await scene();
+  await exportMirror(await faceOf('a', 99, 5), here.at('mirror'));
+  assert.equal((await here.follow(here.at('mirror'))).code, 0);
+  await writeFile(join(here.at('state'), 'red.example', 'state.json'), '{');
+  const { code, out, err } = await here.follow(here.at('mirror'));
+  assert.deepEqual([code, out], [3, '']);
+  assert.match(err, /^qpc-audit: .*state\.json: .*remove .*\n$/);
 });
 
 test('a forked mirror: exit code 2, and the file proves it with nothing beside it', async () => {
@@ -269,6 +285,7 @@ test('wrong usage says what is wrong and does nothing', async () => {
     [['prove-fork', 'a', 'b'], /needs -o/],
     [['follow', 'x', '--from', '-1'], /./],
     [['follow', 'x', '--interval', '1e3'], /whole number/],
+    [['follow', 'x', '--interval', '0'], /--interval: at least 1/],
   ];
   for (const [args, pattern] of cases) {
     const { code, err } = await command(...args);

@@ -1,6 +1,6 @@
 /** The command line of `qpc-audit`: which command with which arguments, and how failures read. */
 import { parseArgs, type ParseArgsConfig } from 'node:util';
-import { QpcError } from '@quicprochat/proto/status';
+import { DataLossError, QpcError } from '@quicprochat/proto/status';
 import { VerificationError } from '../verification-error.ts';
 import { visible } from './audit-report.ts';
 import { checkCommand, proveForkCommand, verifyForkCommand } from './evidence-commands.ts';
@@ -42,7 +42,7 @@ export async function run(
   try {
     return await dispatch(argv, defaultState, parts);
   } catch (error) {
-    if (error instanceof UsageError) {
+    if (error instanceof UsageError || error instanceof DataLossError) {
       parts.warn(`qpc-audit: ${visible(error.message)}\n`);
       return exitCodes.usage;
     }
@@ -92,7 +92,7 @@ async function dispatch(
         stateDirectory: values.state ?? defaultState,
         outDirectory: values.out ?? '.',
         from: values.from === undefined ? undefined : numberOf('from', values.from),
-        intervalMs: 1000 * numberOf('interval', values.interval ?? '60'),
+        intervalMs: 1000 * intervalOf(values.interval ?? '60'),
         vkey,
         policyFile: values.policy,
       };
@@ -120,6 +120,12 @@ function parsed(argv: readonly string[]) {
   } catch (error) {
     throw new UsageError(error instanceof Error ? error.message : 'arguments');
   }
+}
+
+function intervalOf(value: string): number {
+  const seconds = numberOf('interval', value);
+  if (seconds < 1) throw new UsageError('--interval: at least 1');
+  return seconds;
 }
 
 function numberOf(name: string, value: string): number {

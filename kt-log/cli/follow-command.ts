@@ -1,6 +1,6 @@
 /** `qpc-audit follow`: pull, report, again; evidence goes to a file, and the exit code says it all. */
 import { join } from 'node:path';
-import { QpcError } from '@quicprochat/proto/status';
+import { DataLossError, QpcError } from '@quicprochat/proto/status';
 import type { Runtime } from '@quicprochat/proto';
 import type { EvidenceRecord, LogStatus } from '../audit-store.ts';
 import { checkEvidence } from '../evidence-check.ts';
@@ -96,7 +96,7 @@ class FollowSession {
       const keys = await pinKeys(stated, this.#store.folder(stated.origin), this.#vkey);
       return await this.#pull(opened, keys);
     } catch (error) {
-      if (!(error instanceof QpcError)) throw error;
+      if (!(error instanceof QpcError) || error instanceof DataLossError) throw error;
       const status = error instanceof VerificationError ? 'suspect' : 'behind';
       this.#tell(
         { type: 'failure', target: this.#args.target, status, failure: error.message },
@@ -119,9 +119,11 @@ class FollowSession {
     const source = this.#activity.watch(this.#remembering(opened.source));
     const { from } = this.#args;
     let done = await follower.size();
-    if (done === 0 && from !== undefined && from > 0) {
-      await follower.startAt(source, from, stopped);
-      done = from;
+    if (done === 0) {
+      // First: a run that is killed in between starts over, and says where.
+      await this.#store.setStartSize(origin, from ?? 0);
+      if (from !== undefined && from > 0) await follower.startAt(source, from, stopped);
+      done = from ?? 0;
     }
     const onProgress = (size: number): void => {
       this.#activity.replayed(done);
@@ -163,7 +165,7 @@ class FollowSession {
       key,
       config,
       pinnedBy,
-      startSize: this.#args.from ?? 0,
+      startSize: await this.#store.startSize(origin),
       replayedSize: pulled.size,
       newestSize: pulled.target,
       newestEntryMs,

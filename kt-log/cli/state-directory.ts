@@ -29,8 +29,10 @@ interface LogState {
   readonly status: LogStatus | undefined;
   readonly followed: FollowedLog | undefined;
   readonly evidence: readonly KnownEvidence[];
+  /** Entries before it were taken from the log's word. */
+  readonly startSize: number;
 }
-const nothing: LogState = { status: undefined, followed: undefined, evidence: [] };
+const nothing: LogState = { status: undefined, followed: undefined, evidence: [], startSize: 0 };
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');
 
 export class DirectoryAuditStore implements AuditStore {
@@ -71,6 +73,16 @@ export class DirectoryAuditStore implements AuditStore {
   setStatus(origin: string, status: LogStatus): Promise<void> {
     return this.#alone(async () => {
       await this.#write(origin, { ...(await this.#read(origin)), status });
+    });
+  }
+
+  /** Entries of what is followed that were taken from the log's word, and never replayed. */
+  startSize(origin: string): Promise<number> {
+    return this.#alone(async () => (await this.#read(origin)).startSize);
+  }
+  setStartSize(origin: string, startSize: number): Promise<void> {
+    return this.#alone(async () => {
+      await this.#write(origin, { ...(await this.#read(origin)), startSize });
     });
   }
 
@@ -188,7 +200,7 @@ export class DirectoryAuditStore implements AuditStore {
     }
   }
 
-  async #write(origin: string, { status, followed, evidence }: LogState): Promise<void> {
+  async #write(origin: string, { status, followed, evidence, startSize }: LogState): Promise<void> {
     const log = followed && {
       size: followed.size,
       rfc6962Root: toBase64(followed.rfc6962Root),
@@ -196,23 +208,31 @@ export class DirectoryAuditStore implements AuditStore {
       checkpoint: toBase64(followed.checkpoint),
     };
     await makeDirectory(this.folder(origin));
-    const text = JSON.stringify({ origin, status, followed: log, evidence }, undefined, 2);
+    const text = JSON.stringify(
+      { origin, status, startSize, followed: log, evidence },
+      undefined,
+      2,
+    );
     await writeDurably(join(this.folder(origin), 'state.json'), `${text}\n`);
   }
 }
 
 function damaged(message: string, cause?: unknown): DataLossError {
-  return new DataLossError('STORE_CHANGED', message, { cause });
+  const advice = 'remove that folder to replay the log from its start';
+  return new DataLossError('STORE_CHANGED', `damaged: ${message}; ${advice}`, { cause });
 }
 
 /** Reads what #write wrote. Throws for anything else. */
 function parseState(origin: string, json: unknown): LogState {
   const state = recordOf(json);
   const status = logStatuses.find((one) => one === state['status']);
-  const { followed } = state;
+  // Not in states of before it was written down.
+  const { followed, startSize = 0 } = state;
+  if (!isSize(startSize)) throw new Error('startSize: malformed');
   const evidence = Array.isArray(state['evidence']) ? state['evidence'].map(recordOf) : [];
   return {
     status,
+    startSize,
     followed: followed === undefined ? undefined : followedOf(origin, recordOf(followed)),
     evidence: evidence.map(({ kind, foundMs, hash, sequence }) => {
       const known = evidenceKinds.find((one) => one === kind);
@@ -232,7 +252,7 @@ function followedOf(origin: string, log: Readonly<Record<string, unknown>>): Fol
     return bytes;
   };
   const { size } = log;
-  if (typeof size !== 'number' || !Number.isSafeInteger(size)) throw new Error('size: malformed');
+  if (!isSize(size)) throw new Error('size: malformed');
   return {
     origin,
     size,
@@ -240,6 +260,9 @@ function followedOf(origin: string, log: Readonly<Record<string, unknown>>): Fol
     state: bytesOf('state'),
     checkpoint: bytesOf('checkpoint'),
   };
+}
+function isSize(value: unknown): value is number {
+  return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0;
 }
 function recordOf(value: unknown): Readonly<Record<string, unknown>> {
   if (typeof value !== 'object' || value === null) throw new Error('not an object');
