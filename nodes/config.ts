@@ -15,6 +15,7 @@ import {
   type EngineName,
   type Endpoint,
 } from '@quicprochat/proto/transport';
+import { issueLine, tomlLine } from './config-issue.ts';
 import type { SendLimits } from './send-quota.ts';
 import { SetupError } from './setup-error.ts';
 import type { StoreLimits } from './store/store.ts';
@@ -301,16 +302,23 @@ export function parseConfig(text: string, file: string): NodeConfig {
   try {
     raw = parse(text);
   } catch (cause) {
-    const where = cause instanceof Error ? (cause.message.split('\n')[0] ?? '') : '';
-    throw new SetupError(`${file}: ${where}`, cause);
+    throw new SetupError(`${file}: ${tomlLine(cause)}`, cause);
   }
   const checked = v.safeParse(schema, raw);
   if (!checked.success) {
-    const [issue] = checked.issues;
-    const key = v.getDotPath(issue) ?? 'file';
-    throw new SetupError(`${file}: ${key}: ${issue.message}`);
+    throw new SetupError(`${file}: ${issueLine(schema, checked.issues[0])}`);
   }
-  return resolveConfig(checked.output, dirname(resolve(file)));
+  const config = resolveConfig(checked.output, dirname(resolve(file)));
+  const {
+    disk_red_percent: red,
+    disk_full_percent: full,
+    disk_last_percent: last,
+  } = v.parse(schema.entries.limits.wrapped, checked.output.limits);
+  if (red > full || full > last) {
+    const order = 'disk_red_percent <= disk_full_percent <= disk_last_percent';
+    throw new SetupError(`${file}: limits: need ${order}`);
+  }
+  return config;
 }
 
 function resolveConfig(raw: v.InferOutput<typeof schema>, base: string): NodeConfig {
