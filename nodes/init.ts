@@ -39,7 +39,7 @@ export const configFileName = 'qpcd.toml';
 /** Throws SetupError when the directory is not empty or an option is wrong. Durable on return. */
 export async function initNode(options: InitOptions, runtime: Runtime): Promise<InitResult> {
   const directory = resolve(options.directory);
-  if (existsSync(directory) && readdirSync(directory).length > 0) {
+  if (!isFree(directory)) {
     throw new SetupError(`${directory}: is not empty; name a directory that does not exist yet`);
   }
   const suffix = Buffer.from(runtime.random.bytes(4)).toString('hex');
@@ -56,7 +56,23 @@ export async function initNode(options: InitOptions, runtime: Runtime): Promise<
     return { configPath: join(directory, configFileName), address };
   } catch (error) {
     rmSync(building, { recursive: true, force: true });
-    throw error;
+    // Of the system: who may not write there, or a full disk. Bugs keep their stack.
+    if (!(error instanceof Error && 'syscall' in error && 'code' in error)) throw error;
+    const where = `${directory}: cannot be made (${String(error.code)} in ${dirname(directory)})`;
+    throw new SetupError(`${where}; name a --dir in a directory that you may write to`, error);
+  }
+}
+
+/** Whether the directory is to be made, or is there and has nothing in it. Throws SetupError for a file. */
+function isFree(directory: string): boolean {
+  if (!existsSync(directory)) return true;
+  try {
+    return readdirSync(directory).length === 0;
+  } catch (cause) {
+    throw new SetupError(
+      `${directory}: is no directory that you may read; name another --dir`,
+      cause,
+    );
   }
 }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /** `qpcd`: arguments -> config -> node -> signals. The only file here that ends the process. */
-import { readFileSync, rmSync } from 'node:fs';
+import { readFileSync, rmSync, statSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import {
   QpcError,
@@ -13,6 +13,7 @@ import {
 import { transportOf } from '@quicprochat/proto/transport';
 import { parsePeersFile, type PeersFile, type RecordSite } from '@quicprochat/federation';
 import { formatEndpoint, loadConfig, type NodeConfig } from './config.ts';
+import { askHealth } from './health-command.ts';
 import { boundAddress, initNode } from './init.ts';
 import { readKeyFile } from './key-file.ts';
 import { closeLog, openLog } from './key-log.ts';
@@ -32,6 +33,7 @@ import { loadSecrets } from './secrets.ts';
 import { httpsSite } from './services/fed-site.ts';
 import { SetupError } from './setup-error.ts';
 import { StartWatch } from './start-watch.ts';
+import { copyDatabase } from './store/backup.ts';
 import { openNodeStore } from './store/open.ts';
 import type { NodeStore } from './store/store.ts';
 import { createLog } from './telemetry.ts';
@@ -75,6 +77,29 @@ program
   .action((options: { config: string }) => run(loadConfig(options.config)));
 
 const configOption = ['--config <file>', 'configuration file', 'qpcd/qpcd.toml'] as const;
+
+program
+  .command('health')
+  .description('ask the running node how it is; ends with 0 if it is ready, else with 1')
+  .option(...configOption)
+  .action(async (options: { config: string }) => {
+    const runtime = { clock: systemClock, random: systemRandom, log: createLog('warn') };
+    const { isReady, line } = await askHealth(loadConfig(options.config), runtime);
+    print(line);
+    if (!isReady) process.exitCode = exitFailed;
+  });
+
+program
+  .command('backup')
+  .description('copy the database to a new file, under the same key; also while the node runs')
+  .argument('<file>', 'where to; must not exist yet')
+  .option(...configOption)
+  .action((file: string, options: { config: string }) => {
+    const config = loadConfig(options.config);
+    copyDatabase(config.databasePath, readKeyFile(config.databaseKeyPath), file);
+    print(`${file}  ${statSync(file).size} bytes`);
+  });
+
 const kt = program
   .command('kt')
   .description('key logs, while the node is stopped: check the own one, judge those of peers');
@@ -285,12 +310,18 @@ async function onStore(
 async function run(config: NodeConfig): Promise<void> {
   const log = createLog(config.logLevel);
   const runtime = { clock: systemClock, random: systemRandom, log };
+  // Before anything is said: the default of this signal is to end the process.
+  const hangups = new Hangups();
+  // What the operator wrote, before the database, which may have hours of migrations to do.
+  const peers = readPeers(config);
+  const site = siteOf(config);
+  const key = readKeyFile(config.databaseKeyPath);
   // Not an exit, which would wait for the threads: one of them may be what hangs.
   using watch = new StartWatch(runtime, () => process.kill(process.pid, 'SIGKILL'));
   watch.begin('database');
   await using store = await openNodeStore({
     path: config.databasePath,
-    key: readKeyFile(config.databaseKeyPath),
+    key,
     limits: config.store,
     runtime,
   });
@@ -300,8 +331,8 @@ async function run(config: NodeConfig): Promise<void> {
     config,
     secrets,
     store,
-    peers: readPeers(config),
-    site: siteOf(config),
+    peers,
+    site,
     transport: transportOf(runtime, config.engines, { processes: config.transportProcesses }),
     runtime,
     software,
@@ -309,7 +340,7 @@ async function run(config: NodeConfig): Promise<void> {
   });
   watch[Symbol.dispose]();
   const pidFile = writePidFile(config.databasePath);
-  process.on('SIGHUP', () => {
+  hangups.take(() => {
     reload(config, node).catch((error: unknown) => {
       log.error('peers file refused', { error: startError(error) });
     });
@@ -366,6 +397,24 @@ function siteOf({ federation: { site } }: NodeConfig): RecordSite {
     return httpsSite({ allowsPrivate, ca: readFileSync(caPath, 'utf8') });
   } catch (cause) {
     throw new SetupError(`${caPath}: cannot be read; correct [federation] site_ca_file`, cause);
+  }
+}
+
+/** SIGHUP, which may come before there is anything that reads its files again: then it is remembered. */
+class Hangups {
+  #reload: (() => void) | undefined;
+  #isDue = false;
+
+  constructor() {
+    process.on('SIGHUP', () => {
+      if (this.#reload === undefined) this.#isDue = true;
+      else this.#reload();
+    });
+  }
+
+  take(reload: () => void): void {
+    this.#reload = reload;
+    if (this.#isDue) reload();
   }
 }
 

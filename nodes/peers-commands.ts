@@ -2,11 +2,11 @@
  * `qpcd peers`: how it stands with each peer, read beside a running node or without one, and the
  * signal by which the running node reads its peers file again.
  */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { fromBinary, NodeRecordSchema, SignedNodeRecordSchema } from '@quicprochat/proto/messages';
 import type { PeersFile } from '@quicprochat/federation';
 import { SetupError } from './setup-error.ts';
-import { FileLock } from './store/file-lock.ts';
+import { FileLock, pidFileOf } from './store/file-lock.ts';
 import { StoreOpenError } from './store/open-error.ts';
 import { readPeerRows, type PeerView } from './store/peer-view.ts';
 
@@ -65,18 +65,22 @@ function dateOf(ms: number): string {
   return new Date(ms).toISOString().slice(0, 10);
 }
 
-/** A running node leaves its process id beside its database. Returns the file's name. */
+/** A running node leaves its process id beside its database, which it has locked. Returns the file's name. */
 export function writePidFile(databasePath: string): string {
-  const file = `${databasePath}-pid`;
+  const file = pidFileOf(databasePath);
   writeFileSync(file, `${process.pid}\n`, { mode: 0o600 });
   return file;
 }
 
-/** Sends SIGHUP to the node that has the database open. Throws SetupError when none does. */
+/** Sends SIGHUP to the node that has the database open. Throws SetupError when none does, or none yet. */
 export function signalReload(databasePath: string): number {
   const notRunning = `${databasePath}: no node runs on it; it reads the peers file when it starts`;
   if (!isLocked(databasePath)) throw new SetupError(notRunning);
-  const file = `${databasePath}-pid`;
+  const file = pidFileOf(databasePath);
+  if (!existsSync(file)) {
+    const who = 'a node that is starting, or another command, has it open';
+    throw new SetupError(`${databasePath}: ${who}; try again when the node says "ready"`);
+  }
   try {
     const pid = Number.parseInt(readFileSync(file, 'utf8'), 10);
     if (!(pid > 1)) throw new Error(`${file}: holds no process id`);

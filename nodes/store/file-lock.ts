@@ -3,9 +3,14 @@
  * process however it ends. The database file itself stays open to a second connection of the same
  * process (docs/decisions/0006-key-log-reads-in-the-node-thread.md).
  */
-import { closeSync, existsSync, openSync } from 'node:fs';
+import { closeSync, existsSync, openSync, rmSync } from 'node:fs';
 import { lockedError, StoreOpenError } from './open-error.ts';
 import { Database, sqliteCode, type SqlDatabase } from './sqlite.ts';
+
+/** Where who has the lock writes its process id, once it can take a signal. */
+export function pidFileOf(path: string): string {
+  return `${path}-pid`;
+}
 
 export class FileLock implements Disposable {
   readonly #holder: SqlDatabase;
@@ -22,6 +27,8 @@ export class FileLock implements Disposable {
       // Nothing is ever written, so nothing needs a journal.
       holder.pragma('journal_mode = MEMORY');
       holder.exec('BEGIN EXCLUSIVE');
+      // Of a process that is gone: its number may be somebody else's by now.
+      rmSync(pidFileOf(path), { force: true });
       this.#holder = holder;
     } catch (cause) {
       holder?.close();

@@ -14,6 +14,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { parseNodeAddress } from '@quicprochat/proto';
 import { NodeProcess, runQpcd, type CommandResult } from '../cluster/node-process.ts';
 
@@ -73,6 +74,14 @@ suite('qpcd', () => {
       /listen: need ip:port/,
     );
     assert.equal(existsSync(target), false);
+  });
+
+  test('init where nothing can be made says so on one line', async () => {
+    const file = join(node.directory, 'address');
+    const init = (target: string): Promise<CommandResult> =>
+      runQpcd(['init', '--domain', 'red.example', '--dir', target]);
+    assertRefused(await init(file), /address: is no directory/);
+    assertRefused(await init(join(file, 'below')), /below: cannot be made \(\w+ in .*--dir/);
   });
 
   test('unknown commands and options end with 2', async () => {
@@ -141,10 +150,26 @@ suite('qpcd', () => {
   });
 
   test('a second process on the same database is refused; the first one lives on', async () => {
-    await node.start();
+    const starting = node.start();
+    // A signal that comes before there is anything to read again ends nothing, and is not forgotten.
+    while (!node.logLines.some((line) => line.includes('"step"'))) await sleep(5);
+    process.kill(node.pid ?? 0, 'SIGHUP');
+    await starting;
     assertRefused(await run(), /in use by another process/);
     assert.notEqual(node.pid, undefined);
+    const health = await runQpcd(['health', '--config', node.configFile]);
+    assert.equal(health.code, 0, health.stdout + health.stderr);
+    assert.match(health.stdout, /^red\.example {2}ready {2}qpcd [\d.]+, up 0 min\n$/);
+    const copy = join(directory, 'copy.db');
+    const backup = (): Promise<CommandResult> =>
+      runQpcd(['backup', copy, '--config', node.configFile]);
+    assert.match((await backup()).stdout, /copy\.db {2}\d+ bytes\n$/);
+    assertRefused(await backup(), /copy\.db: exists already/);
     await node.stop();
+    assert.ok(node.logLines.some((line) => line.includes('"msg":"peers file"')));
+    const silence = await runQpcd(['health', '--config', node.configFile]);
+    assert.deepEqual([silence.code, silence.stderr], [1, '']);
+    assert.match(silence.stdout, /^127\.0\.0\.1:\d+: no node answers there/);
     const said = node.logLines.join('\n');
     // The step that a start hangs in is the last one that it said.
     const steps = [...said.matchAll(/"step":"([^"]+)","msg":"starting"/g)].map(([, step]) => step);
