@@ -1,9 +1,9 @@
 /** `qpc card export`, `qpc card import`: contact cards as files. */
-import { readFile, writeFile } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { EndpointRecordSchema, fromBinary } from '@quicprochat/proto/messages';
 import { hasReason } from '@quicprochat/proto';
 import { cardLimits, openCard } from '../cards/card.ts';
+import { replacePrivateFile } from '../crypto/private-file.ts';
 import type { QpcClient } from '../index.ts';
 import {
   withClient,
@@ -12,8 +12,8 @@ import {
   type Cli,
   type TimedOptions,
 } from './cli.ts';
-import { usage } from './failure.ts';
 import { withFallbackOptions } from './fallback.ts';
+import { readFileOf } from './files.ts';
 
 /** How long an address is waited for (ms): relays of other nodes are asked for up to ten seconds. */
 const addressMs = 12_000;
@@ -40,7 +40,8 @@ async function exportCard(cli: Cli, file: string, options: TimedOptions): Promis
   await withOnlineClient(cli, options, async (client, signal) => {
     await client.online(signal);
     const { bytes, hasAddress } = await madeCard(cli, client, options.p2p === true, signal);
-    await writeFile(file, bytes, { mode: 0o600 });
+    // With a token and perhaps an address in it.
+    replacePrivateFile(file, bytes, cli.runtime.random);
     const note = hasAddress ? '' : ', without an address: see --p2p';
     await cli.output.result(`${file}  ${bytes.length} bytes${note}`, {
       type: 'card',
@@ -82,8 +83,7 @@ function saysWhere(card: Uint8Array, nowMs: number): boolean {
 }
 
 async function importCard(cli: Cli, file: string, options: ImportOptions): Promise<void> {
-  const bytes = await readFile(file);
-  if (bytes.length > cardLimits.bytes) throw usage(`${file}: no card, ${bytes.length} bytes`);
+  const bytes = await readFileOf(file, cardLimits.bytes);
   const work = async (client: QpcClient): Promise<void> => {
     const { userId, verifiedMs, devices, verification } = await client.importCard(bytes);
     const day = new Date(verifiedMs).toISOString();

@@ -4,7 +4,6 @@
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import type { Command } from 'commander';
 import { parseUserId } from '@quicprochat/proto';
@@ -19,6 +18,7 @@ import {
   type TimedOptions,
 } from './cli.ts';
 import { CommandError, exitFailed, usage } from './failure.ts';
+import { writeFileFor } from './files.ts';
 import { hexOf, visible, type JsonRecord } from './output.ts';
 
 /** A log that has not answered for so long is told to be stale (ms). */
@@ -157,7 +157,7 @@ async function credential(cli: Cli, file: string, options: CommonOptions): Promi
         'the log has made no credential of your keys yet',
       );
     }
-    await writeFile(file, bytes);
+    await writeFileFor(file, bytes);
     await cli.output.result(`${file}  ${bytes.length} bytes`, { type: 'credential', file });
   });
 }
