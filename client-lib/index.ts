@@ -19,7 +19,7 @@ export {
   type ContactDevice,
   type Verification,
 } from './contacts/contact.ts';
-export { conversationLimits } from './groups/conversation.ts';
+export { conversationLimits } from './groups/create-conversation.ts';
 export { ContentError, contentLimits } from './content.ts';
 export { eventLimits, type ClientEvent, type LinkState } from './events.ts';
 export { PrekeyError } from './sending/fan-out.ts';

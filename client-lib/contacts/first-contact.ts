@@ -37,15 +37,8 @@ import { callCreateGroup, type SubmitAnswer } from '../groups/hub-calls.ts';
 import { UnknownHubError, type HubKeys } from '../groups/hub-keys.ts';
 import type { Invitee } from './invitation.ts';
 import type { Caller } from '../dial.ts';
-import {
-  acceptCommit,
-  mandatorySuite,
-  xwingSuite,
-  type Joined,
-  type Mls,
-  type MlsGroup,
-  type MlsSuite,
-} from '../mls/index.ts';
+import { acceptCommit, mandatorySuite, xwingSuite, type Joined, type Mls } from '../mls/index.ts';
+import { makeGroup, storeGroup, type NewGroupParts } from '../groups/new-group.ts';
 import { pendingCommit, type PendingCommitParts } from '../groups/pending-commit.ts';
 import type { PendingRow } from '../store/group-log-rows.ts';
 import type { ClientStore } from '../store/store.ts';
@@ -71,7 +64,7 @@ export function isUncertified(store: Pick<ClientStore, 'groupLog'>, groupId: Uin
 export const hasNoWord = (entry: CertifiedEntry | undefined): boolean =>
   entry === undefined || entry.signatures.length === 0;
 
-export interface DarkParts<G> extends PendingCommitParts {
+export interface DarkParts extends PendingCommitParts, NewGroupParts {
   readonly writer: Writer;
   readonly cards?: Pick<Cards, 'invitees'> | undefined;
   readonly committer: {
@@ -83,18 +76,15 @@ export interface DarkParts<G> extends PendingCommitParts {
   readonly isDark?: ((signal?: AbortSignal) => Promise<boolean>) | undefined;
   /** The outbox got rows. */
   readonly onOutbox: () => void;
-  /** A group of this device alone. */
-  readonly make: (suite: MlsSuite) => Promise<G>;
-  /** Part of a batch. */
-  readonly storeNew: (batch: Batch, made: G) => void;
 }
 
 /**
  * A conversation with one person whose card is here, while the own node is away: durable on return, and
  * messages may be sent. Undefined: it has to be made with the node. Throws as enterUncertified.
  */
-export async function createInTheDark<G extends { readonly group: MlsGroup }>(
-  parts: DarkParts<G>,
+export async function createInTheDark(
+  parts: DarkParts,
+  name: string,
   [userId, ...more]: readonly string[],
   signal: AbortSignal | undefined,
 ): Promise<Uint8Array | undefined> {
@@ -104,14 +94,14 @@ export async function createInTheDark<G extends { readonly group: MlsGroup }>(
   const [first] = (await cards?.invitees(userId, [xwingSuite, mandatorySuite])) ?? [];
   if (first === undefined) return undefined;
   const invitees = (await cards?.invitees(userId, [first.suite])) ?? [];
-  const made = await parts.make(first.suite);
+  const made = await makeGroup(parts, { suite: first.suite, name });
   const { groupId } = made.group;
   const intent = { kind: 'add', userIds: [userId] } as const;
   const inAll = contacts.get(userId)?.devices.length ?? 0;
   let id = 0;
   await Promise.all([
     writer.run(async (batch) => {
-      parts.storeNew(batch, made);
+      storeGroup(parts, batch, made);
       const row = { groupId, dueMs: batch.nowMs, ...encodeIntent(intent) };
       batch.write(() => (id = store.groupLog.addIntent(row, batch.nowMs)));
     }),

@@ -1,28 +1,28 @@
 /**
- * Conversations: create, change, send. Every conversation has a group log at the hub of its creator
+ * Conversations: changed, written to, looked at. Every one has a group log at the hub of its creator
  * (docs/protocol/group-log.md): a change is an intent that the committer carries out. Messages need no hub.
  */
 import {
   InvalidArgumentError,
   NotFoundError,
-  parseEntry,
   parseUserId,
   QpcError,
   Status,
-  type Runtime,
 } from '@quicprochat/proto';
-import { create, GroupControlSchema, type GroupControl } from '@quicprochat/proto/messages';
+import { withPrekeys } from '../account/prekeys.ts';
 import type { GroupState } from '../client-types.ts';
-import type { Committer } from './committer.ts';
-import type { Contacts } from '../contacts/contacts.ts';
 import { checkText, encodeContent } from '../content.ts';
-import { envelopeKeyOf } from '../sending/envelope-key.ts';
+import type { EvidenceExchange } from '../kt/evidence-exchange.ts';
+import type { Identity, MlsGroup, Role } from '../mls/index.ts';
+import { receiptLimits } from '../receiving/receipts.ts';
 import type { Extras } from '../sending/extras.ts';
-import { refreshKeys } from '../account/fresh-keys.ts';
-import { createInTheDark, type DarkParts } from '../contacts/first-contact.ts';
+import { recipientsOf, sealContent } from '../sending/sealing.ts';
+import type { ConversationEnd, ConversationRecord } from '../store/group-rows.ts';
+import { outboxBounds } from '../store/outbox-bounds.ts';
+import type { Batch } from '../writer.ts';
+import type { Committer } from './committer.ts';
+import { createConversation, type CreateParts } from './create-conversation.ts';
 import type { GroupIntent } from './group-intents.ts';
-import { epochJoinKeys, newJoinKey } from './group-info.ts';
-import { firstEntry } from './group-log.ts';
 import {
   checkMetadata,
   checkTarget,
@@ -31,35 +31,7 @@ import {
   type GroupMember,
   type GroupMetadata,
 } from './group-roles.ts';
-import { headOf } from './group-walker.ts';
-import { callCreateGroup } from './hub-calls.ts';
-import { fetchInvitees, type InvitationParts, type Invitee } from '../contacts/invitation.ts';
-import type { EvidenceExchange } from '../kt/evidence-exchange.ts';
-import type { Caller } from '../dial.ts';
-import {
-  chooseSuite,
-  mandatorySuite,
-  xwingSuite,
-  type Identity,
-  type Mls,
-  type MlsGroup,
-  type MlsSuite,
-  type Role,
-  type SignatureKey,
-} from '../mls/index.ts';
-import { withPrekeys } from '../account/prekeys.ts';
-import { receiptLimits } from '../receiving/receipts.ts';
-import { firstRekey, type Rekeys } from './rekeys.ts';
-import { recipientsOf, sealContent } from '../sending/sealing.ts';
-import { outboxBounds } from '../store/outbox-bounds.ts';
-import type { ConversationEnd, ConversationRecord, EnvelopeKey } from '../store/group-rows.ts';
-import type { ClientStore } from '../store/store.ts';
-import type { Batch, Writer } from '../writer.ts';
-
-export const conversationLimits = {
-  /** Direct mode copies every message to each device; larger groups need channels. */
-  devices: 256,
-} as const;
+import type { Rekeys } from './rekeys.ts';
 
 /** As if sent again often enough: in groups without receipts nobody says that a copy arrived. */
 const resendTimes = outboxBounds.resendAfterMs.length;
@@ -78,35 +50,13 @@ export class ConversationEndedError extends QpcError {
   }
 }
 
-export interface ConversationParts {
-  readonly store: ClientStore;
-  readonly cards?: InvitationParts['cards'];
-  readonly runtime: Runtime;
-  readonly contacts: Contacts;
+export interface ConversationParts extends CreateParts {
   readonly evidence: EvidenceExchange;
   readonly committer: Pick<Committer, 'add' | 'addIn' | 'ended' | 'wake'>;
-  readonly tokens: DarkParts<NewGroup>['tokens'];
-  /** See DarkParts. */
-  readonly isDark?: DarkParts<NewGroup>['isDark'];
   readonly rekeys: Pick<Rekeys, 'noteMessage'>;
   readonly extras: Pick<Extras, 'next'>;
-  readonly writer: Writer;
-  readonly mls: Mls;
-  readonly caller: Caller;
-  readonly identity: Identity;
-  readonly signatureKey: SignatureKey;
-  /** The outbox got rows. */
-  readonly onOutbox: () => void;
   /** A text was sent that disappears. */
   readonly onTimed: () => void;
-}
-
-/** A group of this device alone, at its first entry. */
-interface NewGroup {
-  readonly group: MlsGroup;
-  readonly key: EnvelopeKey;
-  readonly joinKey: Uint8Array;
-  readonly control: GroupControl;
 }
 
 export class Conversations {
@@ -116,107 +66,13 @@ export class Conversations {
     this.#parts = parts;
   }
 
-  /**
-   * Creates a conversation with every device of these users; returns its id (32 bytes) when its hub, the
-   * own node, accepted them. Throws what fetchInvitees and the MLS adapter throw; nothing was made then.
-   * Ended by the signal or a crash once it was made, it goes on by itself.
-   */
+  /** See createConversation; the own user among them counts for nothing. */
   async create(
     name: string,
     userIds: readonly string[],
     signal?: AbortSignal,
   ): Promise<Uint8Array> {
-    const { writer, identity, committer } = this.#parts;
-    checkMetadata({ name });
-    const dark = await createInTheDark(
-      {
-        ...this.#parts,
-        make: (suite) => this.#make({ suite, name }),
-        storeNew: (batch, made: NewGroup) => this.#storeNew(batch, made),
-      },
-      othersOf(userIds, identity),
-      signal,
-    );
-    if (dark !== undefined) return dark;
-    await refreshKeys(this.#parts, [identity.userId], signal);
-    const { suite, invitees } = await this.#findInitial(othersOf(userIds, identity), signal);
-    const made =
-      (await this.#makeWithThree({ suite, name }, invitees, signal)) ??
-      (await this.#make({ suite, name }));
-    const { groupId, intent } = await writer.run(async (batch) => {
-      const { group } = made;
-      this.#storeNew(batch, made);
-      const userIdsOf = [...new Set(invitees.map(({ userId }) => userId))];
-      const wanted = { kind: 'add', userIds: userIdsOf } as const;
-      return {
-        groupId: group.groupId,
-        intent:
-          invitees.length === 0
-            ? undefined
-            : committer.addIn(batch, group.groupId, wanted, invitees),
-      };
-    });
-    if (intent !== undefined) await committer.ended(intent.id(), signal);
-    return groupId;
-  }
-
-  /** Not certified yet: the hub hears of the group before its first commit. */
-  async #make(
-    options: Pick<Parameters<Mls['createGroup']>[0], 'suite' | 'name' | 'hubs'>,
-  ): Promise<NewGroup> {
-    const { mls, identity, signatureKey } = this.#parts;
-    const group = await mls.createGroup({ ...options, identity, signatureKey });
-    const key = await envelopeKeyOf(mls, group);
-    const { signing } = await epochJoinKeys(mls, group);
-    const entry = await firstEntry(mls, group, signing.publicKey);
-    const control = create(GroupControlSchema, { entry: { entry } });
-    return { group, key, joinKey: await newJoinKey(mls, group), control };
-  }
-
-  /**
-   * With three hubs, where members of as many domains are invited and their nodes are peers of each other.
-   * Undefined: then one hub has to do.
-   */
-  async #makeWithThree(
-    options: Pick<Parameters<Mls['createGroup']>[0], 'suite' | 'name'>,
-    invitees: readonly Invitee[],
-    signal: AbortSignal | undefined,
-  ): Promise<NewGroup | undefined> {
-    const { identity, caller, runtime } = this.#parts;
-    const users = [identity.userId, ...invitees.map(({ userId }) => userId)];
-    const hubs = [...new Set(users.map((userId) => parseUserId(userId).domain))].slice(0, 3);
-    if (hubs.length < 3) return undefined;
-    const made = await this.#make({ ...options, hubs });
-    try {
-      const entry = await callCreateGroup(caller, made.control.entry ?? {}, hubs, signal);
-      return { ...made, control: create(GroupControlSchema, { entry }) };
-    } catch (error) {
-      signal?.throwIfAborted();
-      runtime.log.info('no three hubs', { hubs: hubs.join(' '), error: String(error) });
-      return undefined;
-    }
-  }
-
-  #storeNew(batch: Batch, { group, key, joinKey, control }: NewGroup): void {
-    const { store, identity, runtime } = this.#parts;
-    const { groupId, suite, info } = group;
-    const { nowMs } = batch;
-    batch.enterEpoch(group, key, []);
-    batch.write(() => {
-      store.groups.addConversation({
-        id: info.conversationId,
-        groupId,
-        suite,
-        name: info.name,
-        creator: identity.userId,
-        joinedMs: nowMs,
-        sentCount: 0,
-        lamport: 0,
-      });
-      store.resync.putJoinKey(groupId, joinKey);
-      store.groupLog.putHead(groupId, headOf(parseEntry(control.entry?.entry), control));
-      store.groupLog.putRekey(firstRekey(groupId, 0, nowMs, runtime.random));
-    });
+    return createConversation(this.#parts, name, othersOf(userIds, this.#parts.identity), signal);
   }
 
   /**
@@ -439,53 +295,20 @@ export class Conversations {
     return sent;
   }
 
-  /** The suite that all initial devices have, and their packages of that suite. */
-  async #findInitial(
-    userIds: readonly string[],
-    signal?: AbortSignal,
-  ): Promise<{ readonly suite: MlsSuite; readonly invitees: readonly Invitee[] }> {
-    const preferred = [xwingSuite, mandatorySuite];
-    const found = await this.#fetchAll(userIds, preferred, signal);
-    const suite = chooseSuite([
-      preferred,
-      ...found.map((invitee) => (invitee.suite === xwingSuite ? preferred : [mandatorySuite])),
-    ]);
-    if (found.every((invitee) => invitee.suite === suite)) return { suite, invitees: found };
-    return { suite, invitees: await this.#fetchAll(userIds, [suite], signal) };
-  }
-
-  async #fetchAll(
-    userIds: readonly string[],
-    suites: readonly MlsSuite[],
-    signal?: AbortSignal,
-  ): Promise<readonly Invitee[]> {
-    const options = signal === undefined ? {} : { signal };
-    const found = await Promise.all(
-      userIds.map((userId) =>
-        fetchInvitees(this.#parts, this.#parts.caller, userId, suites, options),
-      ),
-    );
-    const invitees = found.flat();
-    if (invitees.length >= conversationLimits.devices) {
-      throw new InvalidArgumentError(
-        'BAD_FIELD',
-        `conversation: ${invitees.length + 1} devices, at most ${conversationLimits.devices}`,
-      );
-    }
-    return invitees;
-  }
-
   #conversation(id: Uint8Array): ConversationRecord {
     return this.#parts.store.groups.conversation(id) ?? this.#unknown();
   }
+
   #open(id: Uint8Array): ConversationRecord {
     const conversation = this.#conversation(id);
     if (conversation.ended !== undefined) throw new ConversationEndedError(conversation.ended);
     return conversation;
   }
+
   #group(batch: Batch, groupId: Uint8Array): MlsGroup {
     return batch.group(groupId) ?? this.#unknown();
   }
+
   #unknown(): never {
     throw new NotFoundError('UNKNOWN_GROUP', 'conversation: none with this id here');
   }
