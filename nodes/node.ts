@@ -1,6 +1,6 @@
 /**
  * Builds every part of a node and owns their start, drain and stop. The way of a message:
- * transport -> proto/server.ts -> services/delivery.ts -> store (worker, disk) -> push.ts, or
+ * transport -> proto/server.ts -> services/enqueue.ts -> store (worker, disk) -> push.ts, or
  * federation's outbox -> the peer node. The way of a key: services/auth.ts or devices.ts ->
  * accounts.ts -> key-log.ts -> one transaction of log entry and account.
  */
@@ -12,7 +12,6 @@ import {
   maxRequestBytes,
   rateLimit,
   validate,
-  type Handlers,
   type Middleware,
   type Runtime,
 } from '@quicprochat/proto';
@@ -31,43 +30,25 @@ import {
   type ReloadReport,
 } from '@quicprochat/federation';
 import { encode, heartbeat, heartbeatLimits } from '@quicprochat/kt-log';
-import { Accounts } from './accounts.ts';
 import { formatEndpoint, type NodeConfig } from './config.ts';
 import { Drain } from './drain.ts';
+import { buildHandlers, type HandlerParts } from './handlers.ts';
 import { KeyLogAnswers } from './key-log-answers.ts';
 import { KeyLog, originOf } from './key-log.ts';
 import type { HttpDoor } from './http.ts';
 import { openNodeDoor } from './http/node-door.ts';
-import { ExchangeTable, OpaqueServer } from './opaque.ts';
 import { PeerAudits } from './peer-audits.ts';
 import { PushHub } from './push.ts';
 import type { NodeSecrets } from './secrets.ts';
-import { SendQuota } from './send-quota.ts';
-import { authHandlers, type AuthExchange } from './services/auth.ts';
-import { channelHandlers, ChannelPosts } from './services/channels.ts';
-import { capabilities, coreHandlers, protocolVersion, type NodeHealth } from './services/core.ts';
-import { deliveryHandlers } from './services/delivery.ts';
-import { fedKtHandlers } from './services/fed-kt.ts';
-import { ktHeardHandlers } from './services/kt-heard.ts';
-import { withPurposes } from './services/group-purposes.ts';
-import { groupHandlers, type GroupParts } from './services/groups.ts';
+import { capabilities, protocolVersion } from './services/core.ts';
 import { EpochQuota } from './hubs/epoch-quota.ts';
 import { HubSet } from './hubs/hub-set.ts';
 import { CommitOffers } from './hubs/offers.ts';
 import { RestoredHub } from './hubs/restored-hub.ts';
-import { typingOfPeers } from './peer-typing.ts';
-import { federationHandlers } from './services/federation.ts';
-import { keyHandlers } from './services/keys.ts';
-import { ephemeralHandlers } from './services/ephemeral.ts';
-import { endpointHandlers, type EndpointParts } from './services/endpoint.ts';
-import { enqueueHandlers } from './services/enqueue.ts';
-import { deviceHandlers } from './services/devices.ts';
-import { ktHandlers } from './services/kt.ts';
-import { withMailboxes } from './services/mailboxes.ts';
 import { Sessions } from './sessions.ts';
 import { SetupError } from './setup-error.ts';
 import type { StartStep } from './start-watch.ts';
-import type { DiskState, NodeStore } from './store/store.ts';
+import type { NodeStore } from './store/store.ts';
 import { NodeInSwarm, type NodeInSwarmOptions, type StartSwarm } from './swarm/node-swarm.ts';
 import { Reservers } from './swarm/reservers.ts';
 import { startSweeper } from './sweeper.ts';
@@ -139,26 +120,27 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
     runtime,
   });
   onStep('key log');
-  const keyLog = await openKeyLog(options, audits);
+  // What is open already when a later step fails is closed again, the newest first.
+  await using opened = new AsyncDisposableStack();
+  const keyLog = opened.use(await openKeyLog(options, audits));
   const { log: own, config: ownConfig, identity } = keyLog;
   audits.start({ log: own, config: ownConfig, identity, tree: store.keyLog });
   // Devices ask for it themselves, but hours later.
   audits.onEvidence(({ origin }) => push.keyLogEvidence(origin));
   const answers = new KeyLogAnswers({ domain: config.domain, keyLog, store });
-  const disk: BuildParts['disk'] = { state: 'ok' };
+  const disk: HandlerParts['disk'] = { state: 'ok' };
   const reservers = new Reservers(
     store,
     clock,
     config.p2p?.guests ?? { all: 0, perDomain: 0, perUser: 0 },
   );
   const hubs = makeHubs(options, federation);
-  const parts = {
-    ...{ options, sessions, push, waiters, federation, drain, disk, keyLog, answers, audits },
-    reservers,
-    hubs,
-  };
   onStep('password library');
-  const handlers = await buildHandlers(parts);
+  const handlers = await buildHandlers({
+    ...{ config, secrets, store, runtime, software: options.software },
+    ...{ sessions, push, waiters, federation, drain, disk, keyLog, answers, audits },
+    ...{ reservers, hubs },
+  });
   const lookAtDisk = async (): Promise<void> => {
     const before = disk.state;
     disk.state = await store.diskState();
@@ -196,7 +178,7 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
     waiters.rowsAdded(ridHex);
   });
   onStep('listener');
-  const listening = transport.listen({
+  const listener = await transport.listen({
     endpoint: config.listen,
     identity: secrets.identity,
     limits: {
@@ -208,25 +190,13 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
     maxRequestBytes,
     onConnection: (connection: Connection) => server.serve(connection),
   });
-  const listener = await listening.catch(async (error: unknown) => {
-    await keyLog[Symbol.asyncDispose]();
-    throw error;
-  });
+  opened.defer(() => listener.close(CloseCode.Draining, 'the node does not start'));
   onStep('http door');
-  const opening = openNodeDoor({ config, keyLog, store, audits, runtime });
-  const door = await opening.catch(async (error: unknown) => {
-    await listener.close(CloseCode.Draining, 'the node does not start');
-    await keyLog[Symbol.asyncDispose]();
-    throw error;
-  });
+  const door = opened.use(await openNodeDoor({ config, keyLog, store, audits, runtime }));
   onStep('swarm');
-  const joining = joinSwarm(options, { reservers, federation, audits, log: own });
-  const swarm = await joining.catch(async (error: unknown) => {
-    await door?.[Symbol.asyncDispose]();
-    await listener.close(CloseCode.Draining, 'the node does not start');
-    await keyLog[Symbol.asyncDispose]();
-    throw error;
-  });
+  const swarm = await joinSwarm(options, { reservers, federation, audits, log: own });
+  // From here on all of it is the caller's to stop.
+  opened.move();
   const eraseMs = Math.min(sweepMs, Math.max(1_000, config.kt.reasonableMonitoringWindowMs));
   const sweepers = [
     startSweeper(runtime, sweepMs, async () => {
@@ -334,118 +304,11 @@ function openKeyLog(
   });
 }
 
-interface BuildParts {
-  readonly options: NodeOptions;
-  readonly sessions: Sessions;
-  readonly push: PushHub;
-  readonly waiters: LogWaiters;
-  readonly federation: Federation;
-  readonly drain: Drain;
-  /** As it was last seen. */
-  readonly disk: { state: DiskState };
-  readonly keyLog: KeyLog;
-  readonly answers: KeyLogAnswers;
-  readonly audits: PeerAudits;
-  readonly reservers: Reservers;
-  readonly hubs: Pick<GroupParts, 'offers' | 'hubSet' | 'restored' | 'epochs'>;
-}
-
-async function buildHandlers(parts: BuildParts): Promise<Handlers> {
-  const { sessions, push, waiters, federation, drain, keyLog, answers, audits, hubs } = parts;
-  const { config, secrets, store, runtime, software } = parts.options;
-  const { clock } = runtime;
-  const { domain, sessionTtlMs } = config;
-  const { pseudonymKey } = secrets;
-  const opaque = new OpaqueServer({ setup: secrets.opaqueSetup, domain });
-  await opaque.ready();
-  const accounts = new Accounts({
-    clock,
-    store,
-    log: keyLog.log,
-    sessions,
-    push,
-    waiters,
-    registrations: config.kt.registrations,
-    leaves: config.kt.leaves,
-  });
-  const quota = new SendQuota(clock, config.sending);
-  const channels = new ChannelPosts({ domain, store, federation });
-  return {
-    ...coreHandlers({
-      domain,
-      software,
-      clock,
-      nodeRecord: () => keyLog.record,
-      peers: federation,
-      health: () => healthOf(drain.isDraining, parts.disk.state),
-    }),
-    ...authHandlers({
-      domain,
-      clock,
-      store,
-      accounts,
-      opaque,
-      exchanges: new ExchangeTable<AuthExchange>({ clock, random: runtime.random }),
-      sessions,
-      push,
-      nodeSpki: secrets.identity.spkiSha256,
-      sessionTtlMs,
-      ratePerUser: config.ratePerUser,
-    }),
-    ...ephemeralHandlers({ domain, push, federation }),
-    ...endpointHandlers({
-      swarm: swarmOf(config, secrets, parts.reservers, federation),
-      store,
-      audits,
-    }),
-    ...enqueueHandlers({
-      quota,
-      anonymousQuota: new SendQuota(clock, config.sendingAnonymous),
-      domain,
-      clock,
-      store,
-      signing: secrets.signing,
-      channels,
-      federation,
-    }),
-    ...channelHandlers({ domain, store, federation }),
-    ...withPurposes(groupHandlers({ domain, store, ...hubs, quota, federation })),
-    ...withMailboxes(
-      {
-        ...{ clock, store, waiters, sessions, audits, limits: config.store.mailboxes },
-        nodeSpki: secrets.identity.spkiSha256,
-      },
-      deliveryHandlers({ clock, store, push, waiters, sessions }),
-    ),
-    ...keyHandlers({
-      domain,
-      clock,
-      store,
-      push,
-      pseudonymKey,
-      singleUsePerRequesterPerHour: config.singleUsePerRequesterPerHour,
-      singleUsePerPeerAndTargetPerHour: config.singleUsePerPeerAndTargetPerHour,
-      lookupsPerPeerUserPerMinute: config.lookupsPerPeerUserPerMinute,
-      proxy: federation.proxy,
-      answers,
-    }),
-    ...federationHandlers({
-      federation,
-      sessions,
-      onTyping: typingOfPeers(clock, (rid, payload) => push.typing(rid, payload)),
-    }),
-    ...ktHandlers({ domain, answers, accounts, pseudonymKey, peers: federation.kt }),
-    ...deviceHandlers({ clock, store, accounts, sessions, sessionTtlMs }),
-    ...ktHeardHandlers(audits),
-    ...fedKtHandlers({ domain, clock, answers, audits, lookups: config.rates.lookup }),
-  };
-}
-
 /** What this node does as a hub of groups. */
 function makeHubs(
   { config, secrets, store, runtime }: NodeOptions,
   federation: Federation,
-): BuildParts['hubs'] {
+): HandlerParts['hubs'] {
   const { domain } = config;
   const own = [...secrets.recordKeys.map(({ signing }) => signing), ...secrets.formerSigners];
   const ownKeys = own.map(({ publicKey }) => publicKey);
@@ -469,34 +332,10 @@ function makeHubs(
   return { offers, hubSet, restored, epochs };
 }
 
-function swarmOf(
-  { p2p }: NodeConfig,
-  { swarm }: NodeSecrets,
-  reservers: Reservers,
-  { policy, records }: Federation,
-): EndpointParts['swarm'] {
-  if (p2p === undefined) return undefined;
-  const addresses = p2p.isRelay ? p2p.addresses : [];
-  return {
-    reservers,
-    relays: addresses.map((address) => `${address}/p2p/${swarm.peerId}`),
-    peers: () =>
-      policy.peers
-        .map(({ domain }) => domain)
-        .filter((domain) => records.get(domain)?.record.swarm !== undefined),
-  };
-}
-
 /** Devices wait for it: cursors of a store that may get a new id any moment are worth nothing. */
 function holdDevices(until: () => Promise<void>): Middleware {
   return async (call, next) => {
     if (call.caller.class === 'device') await until();
     return next(call);
   };
-}
-
-function healthOf(isDraining: boolean, disk: DiskState): NodeHealth {
-  if (isDraining) return 'draining';
-  if (disk === 'ok') return 'ready';
-  return disk === 'red' ? 'diskRed' : 'diskFull';
 }
