@@ -72,6 +72,7 @@ export const submitRules: FieldRules<m.SubmitCommitRequest> = {
       target: every(present, commitTarget),
       mid: exactBytes(16),
       welcome: envelope,
+      slip: emptyOrBytes(52),
     }),
   ),
   sharedWelcome: bytesBetween(0, groupLogLimits.envelopeBytes),
@@ -85,6 +86,7 @@ export const submitRules: FieldRules<m.SubmitCommitRequest> = {
   ),
   groupInfo: bytesBetween(0, maxGroupInfoBytes),
   channelNonce: emptyOrBytes(channelLimits.nonceBytes),
+  returnTo: domainOrOwn,
 };
 
 const hashOrNone = emptyOrBytes(groupLogLimits.hashBytes);

@@ -98,7 +98,7 @@ export class CommitOffers {
     peerOf: (domain: string) => string,
   ): PreparedCommit {
     const { domain: own, knows } = this.#parts;
-    const { channel, commit, mid, groupInfo, channelNonce, sharedWelcome } = request;
+    const { channel, commit, mid, groupInfo, channelNonce, sharedWelcome, returnTo } = request;
     needOneRow(request);
     const others = (channel?.domains ?? []).filter((domain) => domain !== own);
     const targetOf = ({ rid, domain, token }: CommitTarget): GroupTarget =>
@@ -110,9 +110,10 @@ export class CommitOffers {
       ttlMs: maxTtlS * 1000,
       domain: own,
       targets: request.targets.map(targetOf),
-      welcomes: request.welcomes.map(({ target, mid: welcomeMid, welcome }) => {
+      welcomes: request.welcomes.map(({ target, mid: welcomeMid, welcome, slip }) => {
         if (target === undefined) throw new InvalidArgumentError('BAD_FIELD', 'welcomes: target');
-        return { target: targetOf(target), mid: welcomeMid, welcome };
+        const returned = sender === undefined && slip.length > 0 ? { slip } : {};
+        return { target: { ...targetOf(target), ...returned }, mid: welcomeMid, welcome };
       }),
       updates: request.updates.map(({ domain, update: payload }) =>
         domain === own ? { payload } : { payload, peer: peerOf(domain) },
@@ -127,6 +128,7 @@ export class CommitOffers {
         },
       }),
       ...(sender && { sender }),
+      ...(sender === undefined && returnTo !== '' && { returnTo }),
     };
   }
 }
@@ -145,10 +147,11 @@ function needOneRow({ welcomes, sharedWelcome }: SubmitCommitRequest): void {
   }
 }
 
-/** Domains that get rows of a commit. */
+/** Domains that get rows of a commit, or are told what did not arrive. */
 export function peersOf(commit: Omit<PreparedCommit, 'submit'>): ReadonlySet<string> {
-  const { targets, welcomes, updates, channel } = commit;
+  const { targets, welcomes, updates, channel, returnTo, domain } = commit;
   const peers = [
+    returnTo === domain ? undefined : returnTo,
     ...targets.map(({ peer }) => peer),
     ...welcomes.map(({ target }) => target.peer),
     ...updates.map(({ peer }) => peer),

@@ -36,6 +36,7 @@ import { SiblingQuota, type Submitter } from '../hubs/sibling-quota.ts';
 import { senderKey, type SendQuota } from '../send-quota.ts';
 import type { NodeStore } from '../store/store.ts';
 import { deviceOf, peerOf } from './caller.ts';
+import { ofPeer, withSlips } from './welcome-slips.ts';
 
 /** A hub of one accepts in the first term; takeovers are for three. */
 const firstTerm = 0;
@@ -119,7 +120,10 @@ export function groupHandlers(parts: GroupParts): Pick<Handlers, GroupMethods> {
         if (!hasReason(error, 'TERM_FENCED')) throw error;
       }
     }
-    const entry = await hubSet.submit(request, submission);
+    // Whichever of the three leads tells this node what came back.
+    const { sender } = submission;
+    const returned = sender === undefined ? request : await slipped(request, sender);
+    const entry = await hubSet.submit(returned, submission);
     return entry === undefined ? {} : { entry };
   }
 
@@ -152,6 +156,11 @@ export function groupHandlers(parts: GroupParts): Pick<Handlers, GroupMethods> {
     }
   }
 
+  const slipped = (
+    request: SubmitCommitRequest,
+    committer: Uint8Array,
+  ): Promise<SubmitCommitRequest> => withSlips({ store, domain: own }, request, committer);
+
   const isHere = (hub: string): boolean => hub === '' || hub === own;
 
   return {
@@ -182,7 +191,7 @@ export function groupHandlers(parts: GroupParts): Pick<Handlers, GroupMethods> {
       return within(request, sender, async () =>
         isHere(request.hub)
           ? submitHere(request, { sender, fromHub: false, signal })
-          : federation.hubs.submit(request.hub, request, { signal }),
+          : federation.hubs.submit(request.hub, await slipped(request, sender), { signal }),
       );
     },
 
@@ -196,29 +205,41 @@ export function groupHandlers(parts: GroupParts): Pick<Handlers, GroupMethods> {
       const { identityPub: sender } = deviceOf(context);
       const { signal } = context;
       needOfGroup(request);
-      const run = async (): Promise<MessageInitShape<typeof GroupTakeoverResponseSchema>> =>
-        isHere(request.hub)
-          ? hubSet.takeover(request, { sender, fromHub: false, signal })
-          : federation.hubs.takeover(request.hub, request, signal);
-      if (request.submit === undefined) return run();
-      pay(request.submit, context);
-      return within(request.submit, sender, run);
+      const run = async (
+        asked: GroupTakeoverRequest,
+      ): Promise<MessageInitShape<typeof GroupTakeoverResponseSchema>> =>
+        isHere(asked.hub)
+          ? hubSet.takeover(asked, { sender, fromHub: false, signal })
+          : federation.hubs.takeover(asked.hub, asked, signal);
+      const { submit } = request;
+      if (submit === undefined) return run(request);
+      pay(submit, context);
+      return within(submit, sender, async () =>
+        run({ ...request, submit: await slipped(submit, sender) }),
+      );
     },
 
     async fedHubSubmit({ submit, takeover, fromHub }, context) {
       const { signal } = context;
       const from = peerOf(context);
       const submission = { fromHub, signal };
+      const isKnown = (domain: string): boolean => domain === own || federation.knows(domain);
+      const returned = (brought: SubmitCommitRequest): SubmitCommitRequest =>
+        ofPeer(brought, { from, fromHub, isKnown });
       if (takeover !== undefined) {
         needHere(takeover.hub);
         needOfGroup(takeover);
-        const run = () => hubSet.takeover(takeover, submission);
         const { submit: brought } = takeover;
-        return { takenOver: await (brought === undefined ? run() : within(brought, from, run)) };
+        if (brought === undefined)
+          return { takenOver: await hubSet.takeover(takeover, submission) };
+        const run = () => hubSet.takeover({ ...takeover, submit: returned(brought) }, submission);
+        return { takenOver: await within(brought, from, run) };
       }
       if (submit === undefined) throw new InvalidArgumentError('BAD_FIELD', 'submit: is missing');
       needHere(submit.hub);
-      return { submitted: await within(submit, from, () => submitHere(submit, submission)) };
+      return {
+        submitted: await within(submit, from, () => submitHere(returned(submit), submission)),
+      };
     },
 
     async fedHubLog({ log }) {

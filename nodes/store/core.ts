@@ -34,7 +34,7 @@ import { outboxQueries } from './queries/outbox.ts';
 import { payloadQueries } from './queries/payloads.ts';
 import { peerQueries } from './queries/peers.ts';
 import { relayInboxQueries } from './queries/relay-inbox.ts';
-import { expiryReports, returnSlips } from './queries/return-slips.ts';
+import { returnSlips, welcomeSlips } from './queries/return-slips.ts';
 import { relayStatusQueries } from './queries/relay-status.ts';
 import { recoveryQueries } from './queries/recovery.ts';
 import { secretQueries } from './queries/secrets.ts';
@@ -292,13 +292,15 @@ function makeOperations(context: QueryContext): Operations {
   const notices = noticeQueries(context, logs, peers);
   const tokens = tokenQueries(context, logs);
   const slips = returnSlips(context, logs);
-  const outbox = outboxQueries(context, payloads, peers, logs, notices, slips);
-  const reports = expiryReports(slips, outbox, notices);
+  const { reports, ...outbox } = outboxQueries(context, payloads, peers, logs, notices, slips);
   const meta = metaQueries(context.db);
   const { logOf, ...mailboxes } = mailboxQueries(context, logs, tokens, () => meta.storeId());
   const inbox = inboxQueries(context, payloads, logs, notices, tokens, reports, mailboxes);
   const channels = channelQueries(context, { logs, inbox, outbox, notices, tokens });
-  const deliverGroup = groupDeliveryQueries({ logs, inbox, outbox, channels, notices });
+  const deliverGroup = groupDeliveryQueries({
+    ...{ logs, inbox, outbox, channels, notices },
+    ...{ slips, reports },
+  });
   const groupLog = groupLogQueries(context, payloads);
   const { begin, ...groups } = groupQueries(context, groupLog, deliverGroup);
   const hubSet = groupSetQueries(context, groupLog, begin, deliverGroup);
@@ -320,6 +322,7 @@ function makeOperations(context: QueryContext): Operations {
     ...channels,
     ...groups,
     ...hubSet,
+    welcomeSlips: (_nowMs, sender, welcomes) => welcomeSlips(slips, logs, sender, welcomes),
     ...relayInboxQueries(context, inbox, channels, reports, peers),
     ...keyLogQueries(context),
     ...auditQueries(context),

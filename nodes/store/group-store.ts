@@ -26,6 +26,8 @@ export interface GroupTarget {
   /** Undefined: a device of this node. */
   readonly peer?: string;
   readonly token: Uint8Array;
+  /** Of a Welcome: by which the committer's node hears that it came back (`returnTo`). */
+  readonly slip?: Uint8Array;
 }
 
 export interface OfferedCommit extends OfferedEntry {
@@ -58,6 +60,8 @@ export interface OfferedCommit extends OfferedEntry {
   readonly domain: string;
   /** Device key of this node's device that submits it, to be told who does not get it. */
   readonly sender?: Uint8Array;
+  /** Home of a committer elsewhere, of which the slips are. */
+  readonly returnTo?: string;
 }
 
 export interface AcceptedCommit {
@@ -251,4 +255,12 @@ export interface GroupStore extends HubSetStore {
   /** Entries behind a hash; from the oldest when that is empty or unknown. Throws NotFoundError UNKNOWN_GROUP. */
   groupLog(group: Uint8Array, after: Uint8Array, maxEntries: number): Promise<GroupLogPage>;
   groupInfo(group: Uint8Array): Promise<GroupInfo | undefined>;
+  /**
+   * Slips (52 bytes) by which this node is told that Welcomes of its device's commit came back, which a hub elsewhere
+   * writes; none for a device that is not here.
+   */
+  welcomeSlips(
+    committer: Uint8Array,
+    welcomes: readonly { readonly mid: Uint8Array; readonly rid: Uint8Array }[],
+  ): Promise<readonly Uint8Array[]>;
 }

@@ -60,6 +60,7 @@ export const readOperations: ReadonlySet<OperationName> = new Set<OperationName>
   'devices',
   'keyPackageCounts',
   'diskState',
+  'welcomeSlips',
 ]);
 
 /** One call, by name. */

@@ -207,6 +207,12 @@ export class StoreClient implements NodeStore {
   groupInfo(group: Uint8Array) {
     return this.#channel.call('groupInfo', group);
   }
+  welcomeSlips(
+    committer: Uint8Array,
+    welcomes: readonly { readonly mid: Uint8Array; readonly rid: Uint8Array }[],
+  ) {
+    return this.#channel.call('welcomeSlips', committer, welcomes);
+  }
   hubState(group: Uint8Array) {
     return this.#channel.call('hubState', group);
   }

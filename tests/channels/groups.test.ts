@@ -5,9 +5,11 @@ import {
   call,
   checkEntry,
   commitHash,
+  deliveryTokenHash,
   factsOf,
   methods,
   parseEntry,
+  RowKind,
   systemRandom,
   verifyCertified,
   type ParsedEntry,
@@ -16,7 +18,10 @@ import {
   fromBinary,
   GroupControlSchema,
   GroupLogResponseSchema,
+  NoticeSchema,
+  NoticeType,
   type GroupControl,
+  type Notice,
 } from '@quicprochat/proto/messages';
 import { CloseCode, memoryNetwork } from '@quicprochat/proto/transport';
 import { epochRate } from '@quicprochat/nodes/hubs';
@@ -214,6 +219,8 @@ suite('the group log', () => {
       [{ targets: [{ ...target, token: bytes(15) }] }, 'BAD_FIELD'],
       [{ welcomes: [{ ...welcome, target: undefined }] }, 'BAD_FIELD'],
       [{ welcomes: [{ ...welcome, mid: bytes(15) }] }, 'BAD_FIELD'],
+      [{ welcomes: [{ ...welcome, slip: bytes(51) }] }, 'BAD_FIELD'],
+      [{ returnTo: 'Red' }, 'BAD_FIELD'],
       [{ welcomes: Array.from({ length: 65 }, () => welcome) }, 'BAD_FIELD'],
       [{ sharedWelcome: bytes(9) }, 'BAD_FIELD'],
       [
@@ -337,6 +344,39 @@ suite('the group log', () => {
     await submit(dave, { ...next, signatures });
     const other = await begin();
     await submit(dave, { ...commitOn(other.group, other.first), hub: '' });
+  });
+
+  test('who commits at another node than the hub hears of a Welcome for which there was no room', async () => {
+    const { group, first } = await createGroup();
+    await using carol = await TestDevice.register(red, 'carol2@red.example');
+    const hashes = [deliveryTokenHash(bytes(16))];
+    await call(carol.connection, methods.setDeliveryTokens, { hashes });
+    // As many as strangers may have there.
+    const payloads = Array.from({ length: 50 }, () => ({ mid: bytes(16), payload: bytes(9) }));
+    const targets = payloads.map((_, payload) => ({ payload, rid: carol.rid, domain: redName }));
+    const sent = { payloads, targets, ttlS: 600 };
+    const { statuses } = await call(carol.connection, methods.batchEnqueue, sent);
+    assert.equal(statuses.filter(({ status }) => status === 0).length, statuses.length);
+    const welcome = {
+      ...{ target: { rid: carol.rid, domain: redName }, welcome: bytes(90) },
+      // What a client says of slips is nothing.
+      ...{ mid: bytes(16), slip: bytes(52) },
+    };
+    await submit(bob, commitOn(group, first, { welcomes: [welcome], returnTo: redName }));
+    const cursors = [{ log: {}, after: 0n }];
+    let notice: Notice | undefined;
+    while (notice === undefined) {
+      const { logs } = await call(bob.connection, methods.fetchWait, { cursors, waitMs: 20_000 });
+      const rows = logs[0]?.fetched?.rows ?? [];
+      assert.ok(rows.length > 0);
+      const found = rows.find(({ kind }) => kind === RowKind.Notice);
+      if (found !== undefined) notice = fromBinary(NoticeSchema, found.payload);
+      cursors[0] = { log: {}, after: rows.at(-1)?.seq ?? 0n };
+    }
+    assert.deepEqual(
+      [notice.type, notice.mids, notice.rid, notice.reason],
+      [NoticeType.BOUNCE, [welcome.mid], carol.rid, 'QUEUE_FULL'],
+    );
   });
 
   test('CreateGroup and GroupLog keep their bounds', async () => {

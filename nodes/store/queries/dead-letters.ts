@@ -26,9 +26,12 @@ export interface HeldRow {
   readonly channel: Uint8Array | null;
   /** 16 bytes for each of `rids`, or null. */
   readonly tokens: Uint8Array | null;
+  /** As `NewOutboxRow.returns` in outbox.ts; null: none. */
+  readonly return_to: string | null;
+  readonly return_slips: Uint8Array | null;
 }
 
-interface DeadRow extends Omit<HeldRow, 'rids' | 'tokens'> {
+interface DeadRow extends Omit<HeldRow, 'rids' | 'tokens' | 'return_to' | 'return_slips'> {
   readonly token: Uint8Array | null;
   readonly rid: Uint8Array;
   readonly reason: string;

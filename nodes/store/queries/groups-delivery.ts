@@ -25,8 +25,9 @@ import type { ChannelQueries } from './channels.ts';
 import type { InboxQueries } from './inbox.ts';
 import type { LogAppend } from './log-append.ts';
 import type { NoticeQueries } from './notices.ts';
-import { encodeChannel, type OutboxAppend } from './outbox.ts';
+import { encodeChannel, type NewOutboxRow, type OutboxAppend } from './outbox.ts';
 import { IncomingPayload } from './payloads.ts';
+import { joinSlips, type ReturnReports, type ReturnSlips } from './return-slips.ts';
 import { joinTokens } from './row-tokens.ts';
 
 export interface PreparedDelivery {
@@ -52,6 +53,8 @@ export interface GroupDeliveryParts {
   readonly outbox: OutboxAppend;
   readonly channels: ChannelQueries;
   readonly notices: NoticeQueries;
+  readonly slips: Pick<ReturnSlips, 'open'>;
+  readonly reports: Pick<ReturnReports, 'send'>;
 }
 
 export function groupDeliveryQueries({
@@ -60,7 +63,22 @@ export function groupDeliveryQueries({
   outbox,
   channels,
   notices,
+  slips,
+  reports,
 }: GroupDeliveryParts): GroupDelivery {
+  /** Log of the committing device, if it is one of this node, which may hear that from another hub only. */
+  function committerOf({
+    sender,
+    returnTo,
+    domain,
+    welcomes,
+  }: Omit<OfferedCommit, 'certified'>): number | undefined {
+    if (sender !== undefined) return logs.byKey(sender)?.id;
+    const [first] = returnTo === domain ? welcomes : [];
+    if (first?.target.slip === undefined) return undefined;
+    return slips.open({ mid: first.mid, rid: first.target.rid }, first.target.slip)?.sender;
+  }
+
   /** The committer's own checks of what it sent along; returns the own node's update, if any. */
   function checkUpdates(
     nowMs: number,
@@ -89,8 +107,8 @@ export function groupDeliveryQueries({
 
   return {
     prepare(nowMs, offered, isDecided = false) {
-      const { parsed, commit, mid, channel, targets, welcomes, updates, ttlMs, sender } = offered;
-      const { sharedWelcome } = offered;
+      const { parsed, commit, mid, channel, targets, welcomes, updates, ttlMs } = offered;
+      const { sharedWelcome, returnTo } = offered;
       needBytes(mid, storeBounds.midBytes, 'mid');
       for (const { rid } of targets) needBytes(rid, storeBounds.ridBytes, 'rid');
       for (const { target, mid: welcomeMid } of welcomes) {
@@ -105,7 +123,7 @@ export function groupDeliveryQueries({
         tolerate(isDecided, () => channels.isWritable(nowMs, channel.cid, channel, mid, commit)) ===
           true;
       const ownUpdate = checkUpdates(nowMs, offered, isDecided);
-      const senderLog = sender && logs.byKey(sender)?.id;
+      const senderLog = committerOf(offered);
       const kind = RowKind.GroupControl;
 
       const row = (rowMid: Uint8Array, payload: IncomingPayload) => ({
@@ -130,7 +148,7 @@ export function groupDeliveryQueries({
         peer: string,
         sent: Omit<Row, 'kind'> & { readonly kind: number },
         rids: readonly Uint8Array[],
-        extra: { tokens?: Uint8Array | undefined; channel?: Uint8Array },
+        extra: Pick<NewOutboxRow, 'tokens' | 'channel' | 'returns'>,
       ): void {
         if (outbox.refusal(nowMs, peer, sent.payload.bytes.length) === undefined) {
           outbox.append(nowMs, peer, { ...sent, rids: Buffer.concat(rids), ...extra });
@@ -142,20 +160,30 @@ export function groupDeliveryQueries({
       function toDevices(sent: Row, devices: readonly GroupTarget[]): void {
         const remote = new Map<string, GroupTarget[]>();
         for (const target of devices) {
-          const { rid, peer, token } = target;
+          const { rid, peer, token, slip } = target;
           if (peer !== undefined) {
             remote.set(peer, [...(remote.get(peer) ?? []), target]);
             continue;
           }
           const { outcome } = inbox.deliver(nowMs, rid, sent, token);
           if (outcome === 'unknownDevice') bounce(sent, rid, '', 'UNKNOWN_DEVICE');
-          if (outcome === 'queueFull') bounce(sent, rid, '', 'QUEUE_FULL');
+          if (outcome !== 'queueFull') continue;
+          bounce(sent, rid, '', 'QUEUE_FULL');
+          if (senderLog !== undefined || returnTo === undefined || slip === undefined) continue;
+          const lost = { peer: returnTo, mid: sent.mid, tag: sent.tag, rid, slip };
+          reports.send(nowMs, { ...lost, reason: 'QUEUE_FULL' });
         }
         for (const [peer, ofPeer] of remote) {
           for (let from = 0; from < ofPeer.length; from += storeBounds.ridsPerRow) {
             const some = ofPeer.slice(from, from + storeBounds.ridsPerRow);
             const rids = some.map(({ rid }) => rid);
-            relay(peer, sent, rids, { tokens: joinTokens(some.map(({ token }) => token)) });
+            const toTell = joinSlips(senderLog === undefined ? some : []);
+            const returns =
+              returnTo === undefined || toTell.length === 0
+                ? undefined
+                : { to: returnTo, slips: toTell };
+            const tokens = joinTokens(some.map(({ token }) => token));
+            relay(peer, sent, rids, { tokens, returns });
           }
         }
       }

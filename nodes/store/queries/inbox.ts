@@ -21,7 +21,7 @@ import { logTrimQueries } from './log-trim.ts';
 import type { MailboxQueries } from './mailboxes.ts';
 import type { NoticeQueries } from './notices.ts';
 import { IncomingPayload, type PayloadQueries } from './payloads.ts';
-import type { ExpiryReports } from './return-slips.ts';
+import type { ReturnReports } from './return-slips.ts';
 
 interface ExpiredRow {
   readonly id: number;
@@ -63,7 +63,7 @@ export function inboxQueries(
   logs: LogAppend,
   notices: NoticeQueries,
   tokens: TokenQueries,
-  reports: Pick<ExpiryReports, 'send'>,
+  reports: Pick<ReturnReports, 'send'>,
   mailboxes: Pick<MailboxQueries, 'deliver'>,
 ): InboxQueries {
   const { db, limits } = context;

@@ -11,6 +11,7 @@ import type { NoticeQueries } from './notices.ts';
 import type { StreamQueries } from './outbox-streams.ts';
 import type { PayloadQueries } from './payloads.ts';
 import type { PeerQueries } from './peers.ts';
+import { slipOf, type ReturnReports } from './return-slips.ts';
 import { joinTokens, splitTokens } from './row-tokens.ts';
 
 /** Of a receiver that does not know a row's kind, or not its channel, yet. */
@@ -35,7 +36,7 @@ export interface OutboxExits {
 
 const columns =
   'id, peer, lane, kind, mid, tag, rids, payload, size, created_ms, expires_ms, sender, channel, ' +
-  'tokens';
+  'tokens, return_to, return_slips';
 
 export function outboxExitQueries(
   { db, limits }: QueryContext,
@@ -44,6 +45,7 @@ export function outboxExitQueries(
   streams: StreamQueries,
   deadLetters: DeadLetterQueries,
   notices: NoticeQueries,
+  reports: Pick<ReturnReports, 'send'>,
 ): OutboxExits {
   const rowAt = db.prepare<[number, number, number], HeldRow>(
     `SELECT ${columns} FROM outbox WHERE peer = ? AND lane = ? AND seq = ?`,
@@ -117,6 +119,11 @@ export function outboxExitQueries(
     deadLetters.add(nowMs, row, { rid, token }, reason);
     const { sender, mid, tag, created_ms: createdMs } = row;
     const lost = { sender, mid, tag, rid, domain: domainOf.get(row.peer) ?? '', createdMs };
+    const { return_to: peer, return_slips: slips } = row;
+    const slip = slips === null ? undefined : slipOf(slips, rid);
+    if (slip !== undefined && peer !== null) {
+      reports.send(nowMs, { peer, mid, tag, rid, slip, reason });
+    }
     if (reason === expiredReason) notices.expired(nowMs, lost);
     else notices.bounced(nowMs, lost, reason);
   }

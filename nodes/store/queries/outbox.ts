@@ -18,7 +18,7 @@ import { deadLetterQueries } from './dead-letters.ts';
 import type { LogAppend } from './log-append.ts';
 import type { NoticeQueries } from './notices.ts';
 import { outboxExitQueries, splitRids } from './outbox-exits.ts';
-import type { ReturnSlips } from './return-slips.ts';
+import { returnReports, type ReturnReports, type ReturnSlips } from './return-slips.ts';
 import { joinTokens, splitTokens } from './row-tokens.ts';
 import { streamQueries, type StreamRow } from './outbox-streams.ts';
 import { IncomingPayload, type PayloadQueries } from './payloads.ts';
@@ -60,6 +60,8 @@ export interface NewOutboxRow {
   readonly sender?: number | undefined;
   /** Of a row for a channel: epoch (8 bytes, big-endian) and signature (64 bytes, or none). */
   readonly channel?: Uint8Array | undefined;
+  /** Of a Welcome for a committer elsewhere: its node, which is told what does not arrive (`joinSlips`). */
+  readonly returns?: { readonly to: string; readonly slips: Uint8Array } | undefined;
 }
 
 export interface OutboxAppend {
@@ -100,22 +102,25 @@ export function outboxQueries(
   logs: LogAppend,
   notices: NoticeQueries,
   slips: ReturnSlips,
-): OutboxOperations & OutboxAppend & { sweep(nowMs: number): void } {
+): OutboxOperations & OutboxAppend & { sweep(nowMs: number): void; reports: ReturnReports } {
   const { db, limits } = context;
   const streams = streamQueries(context);
   const deadLetters = deadLetterQueries(context, payloads, peers, streams);
-  const exits = outboxExitQueries(context, payloads, peers, streams, deadLetters, notices);
+  const reports = returnReports(slips, { append, refusal }, notices);
+  const exits = outboxExitQueries(context, payloads, peers, streams, deadLetters, notices, reports);
   const datesOfRows = db.prepare<[number, Uint8Array], DatedRids>(
     'SELECT rids, created_ms AS ms FROM outbox WHERE peer = ? AND tag = ?',
   );
   const datesOfTombs = db.prepare<[number, Uint8Array, number], DatedRids>(
     'SELECT rids, received_ms AS ms FROM outbox_tomb WHERE peer = ? AND tag = ? AND gone_ms > ?',
   );
-  const insertRow = db.prepare<[Readonly<Record<string, number | bigint | Uint8Array | null>>]>(
+  const insertRow = db.prepare<
+    [Readonly<Record<string, number | bigint | string | Uint8Array | null>>]
+  >(
     `INSERT INTO outbox (peer, lane, seq, kind, mid, tag, rids, payload, size, chain, created_ms,
-                         expires_ms, dead_ms, tokens, sender, channel)
+                         expires_ms, dead_ms, tokens, sender, channel, return_to, return_slips)
      VALUES (:peer, :lane, :seq, :kind, :mid, :tag, :rids, :payload, :size, :chain, :createdMs,
-             :expiresMs, :deadMs, :tokens, :sender, :channel)`,
+             :expiresMs, :deadMs, :tokens, :sender, :channel, :returnTo, :returnSlips)`,
   );
   const rowsAfter = db.prepare<[number, number, number, number], ReadRow>(
     `SELECT seq, kind, mid, rids, payload, size, chain, created_ms, expires_ms, tokens, channel,
@@ -168,7 +173,7 @@ export function outboxQueries(
   }
 
   function append(nowMs: number, domain: string, row: NewOutboxRow): number | undefined {
-    const { rids, kind, mid, tag, payload, ttlMs, tokens, sender, channel } = row;
+    const { rids, kind, mid, tag, payload, ttlMs, tokens, sender, channel, returns } = row;
     const known = receivedMs(domain, tag, rids, nowMs - storeBounds.repeatMs);
     if (known !== undefined) return known;
     const size = payload.bytes.length;
@@ -191,6 +196,8 @@ export function outboxQueries(
       tokens: tokens ?? null,
       sender: sender ?? null,
       channel: channel ?? null,
+      returnTo: returns?.to ?? null,
+      returnSlips: returns?.slips ?? null,
     });
     peers.count(peer, 1, size);
     if (sender !== undefined) notices.waits(nowMs, domain, sender);
@@ -211,6 +218,7 @@ export function outboxQueries(
     receivedMs,
     refusal,
     append,
+    reports,
 
     enqueueRemote(nowMs, domain, { rid, kind, mid, payload, ttlMs, sender, token }) {
       needBytes(rid, storeBounds.ridBytes, 'rid');

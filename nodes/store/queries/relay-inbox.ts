@@ -18,7 +18,7 @@ import type { ChannelQueries } from './channels.ts';
 import type { Delivered, InboxQueries } from './inbox.ts';
 import { IncomingPayload } from './payloads.ts';
 import { laneNumbers, type PeerQueries } from './peers.ts';
-import type { ExpiryReports } from './return-slips.ts';
+import type { ReturnReports } from './return-slips.ts';
 
 interface CursorRow {
   readonly lane: number;
@@ -45,7 +45,7 @@ export function relayInboxQueries(
   { db, needRoom }: QueryContext,
   inbox: InboxQueries,
   channels: ChannelQueries,
-  reports: Pick<ExpiryReports, 'take'>,
+  reports: Pick<ReturnReports, 'take'>,
   peers: PeerQueries,
 ): Pick<Operations, 'inboundStreams' | 'applyRelay'> {
   const cursorsOfPeer = db.prepare<[number], CursorRow>(
