@@ -1,72 +1,31 @@
 /**
  * What the members make of a commit that not all of them can judge (docs/protocol/group-log.md, "What cannot
- * be judged alone"): each device signs whether it applied the entry or will not, and passes on what others
- * signed. What more than half of those who stay will not apply is no part of the log.
+ * be judged alone"): what each device signed of an entry, that it applied it or will not, and what follows.
+ * What more than half of those who stay will not apply is no part of the log. standing-teller.ts says it to others.
  */
-import {
-  hex,
-  QpcError,
-  sameBytes,
-  signingKeyFromSeed,
-  signStatement,
-  verifyStatement,
-  type Runtime,
-  type SigningKey,
-} from '@quicprochat/proto';
-import {
-  create,
-  fromBinary,
-  GroupStandingSchema,
-  toBinary,
-  type GroupStanding,
-} from '@quicprochat/proto/messages';
-import type { Contacts } from '../contacts/contacts.ts';
-import { envelopeKeyOf } from '../sending/envelope-key.ts';
+import { hex, sameBytes, verifyStatement } from '@quicprochat/proto';
+import { fromBinary, GroupStandingSchema, type GroupStanding } from '@quicprochat/proto/messages';
 import type { ClientEvent, EventBus } from '../events.ts';
-import { channelCopies, hybridCopies } from '../sending/fan-out.ts';
-import type { Doubt, LogView, Standing, Walk } from './group-log.ts';
-import type { Caller } from '../dial.ts';
-import type { Member, Mls, MlsGroup, SignatureKey } from '../mls/index.ts';
-import { withPrekeys } from '../account/prekeys.ts';
+import type { Member, MlsGroup } from '../mls/index.ts';
 import { never, Unopened } from '../receiving/row-verdict.ts';
-import { recipientsOf } from '../sending/sealing.ts';
+import type { DoubtRow, VoteRow } from '../store/standing-rows.ts';
+import type { Batch } from '../writer.ts';
+import type { Doubt, LogView, Standing, Walk } from './group-log.ts';
 import {
-  asked,
-  askedOf,
   decisionOf,
   dueOf,
   isOwnRemoval,
   isReturn,
-  later,
   nameOf,
-  nextLookMs,
   standingLimits,
   statementOf,
   stayingUsers,
   votersOf,
 } from './standing-rules.ts';
-import { ToldVotes } from './told-votes.ts';
-import type { DoubtRow, VoteRow } from '../store/standing-rows.ts';
-import type { ClientStore } from '../store/store.ts';
-import type { Batch, Writer } from '../writer.ts';
+import { StandingTeller, type StandingTellerParts } from './standing-teller.ts';
 
-export interface StandingsParts {
-  readonly store: ClientStore;
-  readonly runtime: Runtime;
+export interface StandingsParts extends StandingTellerParts {
   readonly events: EventBus;
-  readonly writer: Writer;
-  readonly mls: Mls;
-  readonly contacts: Contacts;
-  readonly caller: Caller;
-  readonly rid: Uint8Array;
-  readonly signatureKey: SignatureKey;
-  readonly userId: string;
-  /** The outbox got rows. */
-  readonly onOutbox: () => void;
-  /** There is more to read in this group's log, or it is to be read with other eyes. */
-  readonly onNews: (groupId: Uint8Array) => void;
-  /** This device's removal from the group is to be looked at. */
-  readonly onRemoval: (groupId: Uint8Array) => void;
 }
 
 /** Which entry, and of which group. */
@@ -76,36 +35,28 @@ interface EntryName extends Pick<Doubt['entry'], 'epoch' | 'hash'> {
 
 export class Standings {
   readonly #parts: StandingsParts;
-  readonly #key: SigningKey;
-  readonly #told = new ToldVotes();
-  readonly #speaking = new Set<Promise<void>>();
-  /** Entries that are being spoken of to all, in hex. */
-  readonly #due = new Set<string>();
-  #timer: { cancel(): void } | undefined;
-  #isStopped = false;
+  readonly #teller: StandingTeller;
 
   constructor(parts: StandingsParts) {
     this.#parts = parts;
-    this.#key = signingKeyFromSeed(parts.signatureKey.seed);
+    this.#teller = new StandingTeller(parts);
   }
 
   start(): void {
-    this.#isStopped = false;
-    this.#wake();
+    this.#teller.start();
   }
 
   async stop(): Promise<void> {
-    this.#isStopped = true;
-    this.#timer?.cancel();
-    await this.idle();
+    await this.#teller.stop();
   }
 
   get isIdle(): boolean {
-    return this.#speaking.size === 0;
+    return this.#teller.isIdle;
   }
+
   /** Resolves when nothing is being said. */
   async idle(): Promise<void> {
-    while (this.#speaking.size > 0) await Promise.all(this.#speaking);
+    await this.#teller.idle();
   }
 
   /** What is known of an entry; undefined when nobody doubted it. `group`: as this device is in it now. */
@@ -136,7 +87,7 @@ export class Standings {
       store.standings.settleReturns(next.groupId);
       if (users.size > 0) store.standings.putDoubt({ ...row, askMs: batch.nowMs });
     });
-    batch.after(() => this.#wake());
+    batch.after(() => this.#teller.wake());
   }
 
   /** Half of the others or more did not come along where this device came back. */
@@ -202,7 +153,7 @@ export class Standings {
     });
     batch.after(() => {
       for (const event of told) events.emit(event);
-      this.#wake();
+      this.#teller.wake();
     });
   }
 
@@ -212,7 +163,7 @@ export class Standings {
     const row = store.standings.doubt(groupId, hash);
     if (row?.cause !== 'OWN' || row.askMs !== undefined || row.round > 0) return;
     batch.write(() => store.standings.putDoubt({ ...row, askMs: batch.nowMs }));
-    batch.after(() => this.#wake());
+    batch.after(() => this.#teller.wake());
   }
 
   #row(
@@ -298,7 +249,7 @@ export class Standings {
     batch.after(() => {
       const { decision } = this.of(group, hash) ?? {};
       if (decision !== before) this.#decided(row, group, decision === 'rejected');
-      if (asks && from !== undefined) this.#say(row, from);
+      if (asks && from !== undefined) this.#teller.say(row, from);
     });
   }
 
@@ -317,10 +268,10 @@ export class Standings {
   ): void {
     const ours = this.#parts.store.groupLog.headAt(groupId, Number(epoch));
     if (ours === undefined || sameBytes(ours.hash, hash)) return;
-    if (!this.#told.mayDeny(to.identityPub, batch.nowMs)) return;
+    if (!this.#teller.mayDeny(to.identityPub, batch.nowMs)) return;
     const entry = { epoch: Number(epoch), hash, entry: { group: groupId } };
     const row = this.#row(batch, entry, 'VOID', undefined, []);
-    batch.after(() => this.#say(row, to));
+    batch.after(() => this.#teller.say(row, to));
   }
 
   #decided(row: DoubtRow, group: MlsGroup, isRejected: boolean): void {
@@ -334,172 +285,6 @@ export class Standings {
     if (isOwnRemoval(row, group)) this.#parts.onRemoval(groupId);
     else onNews(groupId);
     // Where only a few were asked, the others hear of it from these.
-    if (isRejected && group.members().length > standingLimits.devices) this.#say(row);
-  }
-
-  /** Soon: everything that is due. */
-  #wake(): void {
-    const { store, runtime } = this.#parts;
-    this.#timer?.cancel();
-    if (this.#isStopped) return;
-    const nextMs = store.standings.nextDueMs();
-    if (nextMs === undefined) return;
-    const nowMs = runtime.clock.now();
-    if (nextMs > nowMs) {
-      this.#rest(nextMs - nowMs);
-      return;
-    }
-    for (const row of store.standings.due(nowMs)) this.#say(row);
-  }
-
-  /** To one device, or to who is to be asked. */
-  #say(row: DoubtRow, to?: Member): void {
-    const key = to === undefined ? hex(row.hash) : '';
-    if (this.#isStopped || this.#due.has(key)) return;
-    if (to === undefined) this.#due.add(key);
-    let hasFailed = false;
-    let tries = 0;
-    const speaking = withPrekeys(this.#parts, () => {
-      tries += 1;
-      const isAgain = tries > 1;
-      return this.#parts.writer.run((batch) => this.#sayIn(batch, row, to, isAgain));
-    })
-      .catch((error: unknown) => {
-        hasFailed = true;
-        if (to === undefined) this.#putOff(row);
-        const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
-        this.#parts.runtime.log.info('saying where one stands failed', { reason });
-      })
-      .finally(() => {
-        this.#speaking.delete(speaking);
-        if (to !== undefined) return;
-        this.#due.delete(key);
-        if (hasFailed) this.#rest(standingLimits.askMs);
-        else this.#wake();
-      });
-    this.#speaking.add(speaking);
-  }
-
-  #rest(restMs: number): void {
-    this.#timer?.cancel();
-    if (this.#isStopped) return;
-    this.#timer = this.#parts.runtime.clock.timer(restMs, () => this.#wake());
-  }
-
-  /** One whose keys cannot be had does not make this device ask every minute. */
-  #putOff({ groupId, hash }: DoubtRow): void {
-    const { store, runtime } = this.#parts;
-    store.transaction(() => {
-      const row = store.standings.doubt(groupId, hash);
-      if (row?.askMs === undefined) return;
-      const { ended } = store.groups.conversationOfGroup(groupId) ?? {};
-      const isOut = row.cause === 'OWN' && (ended === 'REMOVED' || ended === 'LEFT');
-      const nowMs = runtime.clock.now();
-      if (isReturn(row)) store.standings.putDoubt(asked(row, true, nowMs));
-      // It has nothing to do but this, and may be without a network for days.
-      if (isOut) store.standings.putDoubt({ ...row, askMs: nowMs + standingLimits.lookMs });
-    });
-  }
-
-  /** `isAgain`: prekeys were fetched for it, as far as there are any. */
-  async #sayIn(
-    batch: Batch,
-    said: DoubtRow,
-    to: Member | undefined,
-    isAgain: boolean,
-  ): Promise<void> {
-    const { groupId, hash } = said;
-    const { store, mls, contacts, runtime, rid, onOutbox, onNews, onRemoval } = this.#parts;
-    const { random } = runtime;
-    const group = batch.group(groupId);
-    const known = store.standings.doubt(groupId, hash);
-    // What was never seen here is not kept either.
-    const row = known ?? (to === undefined ? undefined : said);
-    if (row === undefined) return;
-    if (group === undefined) {
-      if (known === undefined) return;
-      batch.write(() => store.standings.putDoubt({ ...row, voteMs: undefined, askMs: undefined }));
-      return;
-    }
-    const isThere = Number(group.epoch) === row.epoch - 1 && group.isActive;
-    const votes = [...store.standings.votes(groupId, hash)];
-    const isOut = isOwnRemoval(row, group) && this.#isBehind(row);
-    const own = group.isActive ? this.#ownVote(row, to !== undefined, batch.nowMs) : undefined;
-    const hasVoted = votes.some(({ device }) => sameBytes(device, rid));
-    if (own !== undefined && !hasVoted) votes.unshift(own);
-    const isBack = isReturn(row) && this.#isBehind(row) && group.isActive;
-    const decision = decisionOf(row, group, votes, batch.nowMs);
-    const isOpen = (isThere || isBack || isOut) && decision === 'open';
-    const asks = to === undefined && isOpen && row.askMs !== undefined && row.askMs <= batch.nowMs;
-    const all = recipientsOf(group);
-    const isToAll = isThere || isBack || (isOut && isOpen);
-    const recipients = to === undefined ? (isToAll ? askedOf(all, row) : []) : [to];
-    const news = recipients.filter(({ identityPub }) => {
-      // One of many that cannot be asked is left out.
-      if (!isThere && isAgain && contacts.prekey(identityPub) === undefined) return false;
-      return asks || this.#told.hasNews(hash, identityPub, votes);
-    });
-    const message = create(GroupStandingSchema, {
-      ...{ group: groupId, epoch: BigInt(row.epoch), entry: hash, from: rid, asks },
-      votes: votes
-        .slice(0, standingLimits.votes)
-        .map(({ device, isApplied: applied, signature }) => ({ device, applied, signature })),
-      id: random.bytes(16),
-    });
-    const content = {
-      kind: 'groupStanding',
-      bytes: toBinary(GroupStandingSchema, message),
-    } as const;
-    const copies =
-      to === undefined && isThere
-        ? channelCopies(content, news, await envelopeKeyOf(mls, group), random)
-        : hybridCopies(content, news, (one) => contacts.prekey(one), random);
-    batch.write(() => {
-      if (own !== undefined && !hasVoted && known !== undefined) {
-        store.standings.addVote(groupId, hash, own);
-      }
-      if (to === undefined) {
-        const isLookDue = isOut && row.voteMs !== undefined && row.voteMs <= batch.nowMs;
-        const lookMs = isLookDue ? nextLookMs(row.seenMs, batch.nowMs) : row.voteMs;
-        const waits = own === undefined && isThere ? later(row.voteMs, batch.nowMs) : undefined;
-        const voteMs = isOut ? lookMs : waits;
-        // It is not done before this device is in again.
-        const undoMs =
-          isOut && decision === 'rejected' ? batch.nowMs + standingLimits.askMs : undefined;
-        const next = { ...row, voteMs, askMs: isOpen ? row.askMs : undoMs };
-        const isBounded = isOut || isReturn(row);
-        store.standings.putDoubt(asks ? asked(next, isBounded, batch.nowMs) : next);
-      }
-      const about = { kind: 'RESEND', groupId, epoch: BigInt(row.epoch) } as const;
-      for (const copy of copies) {
-        store.outbox.add({ ...copy, messageId: undefined, about }, batch.nowMs);
-      }
-    });
-    batch.after(() => {
-      for (const { identityPub } of news) this.#told.remember(hash, identityPub, votes);
-      if (copies.length > 0) onOutbox();
-      // Its own word, or the time, may have decided it; and logs may answer by now.
-      if (isOut) onRemoval(groupId);
-      else if (to === undefined && row.cause !== 'APPLIED') onNews(groupId);
-    });
-  }
-
-  /** Whether this device went on behind the entry. */
-  #isBehind({ groupId, epoch, hash }: DoubtRow): boolean {
-    const head = this.#parts.store.groupLog.headAt(groupId, epoch);
-    return head !== undefined && sameBytes(head.hash, hash);
-  }
-
-  /** What this device says of the entry; undefined: nothing yet. */
-  #ownVote(row: DoubtRow, isAsked: boolean, nowMs: number): VoteRow | undefined {
-    const { rid, userId } = this.#parts;
-    const { groupId, hash, cause } = row;
-    const isApplied = this.#isBehind(row);
-    const isDue = row.voteMs !== undefined && row.voteMs <= nowMs;
-    const isRefused = isDue || (isAsked && cause === 'VOID');
-    if (isApplied ? !isAsked : !isRefused) return undefined;
-    const statement = statementOf(groupId, hash, isApplied);
-    const signature = signStatement('qpc/standing/1', statement, this.#key);
-    return { device: rid, userId, isApplied, signature };
+    if (isRejected && group.members().length > standingLimits.devices) this.#teller.say(row);
   }
 }
