@@ -5,9 +5,7 @@ import {
   parseUserId,
   PayloadTooLargeError,
   signEntry,
-  type ParsedEntry,
   type Random,
-  type SigningKey,
 } from '@quicprochat/proto';
 import {
   create,
@@ -18,25 +16,13 @@ import {
 } from '@quicprochat/proto/messages';
 import { returnRouteOf } from '../channels/channel-commit.ts';
 import { sealChannel } from '../crypto/envelope.ts';
-import { epochJoinKeys, sealJoinState, type JoinKeys } from './group-info.ts';
+import { epochJoinKeys, sealJoinState } from './group-info.ts';
 import { commitKeyOf } from './group-log.ts';
+import type { JoinPlace } from './join-place.ts';
 import { encodeCold, encodeHot, type Mls, type Return } from '../mls/index.ts';
 import { recipientsOf } from '../sending/sealing.ts';
 import type { SentReturn } from '../store/resync-rows.ts';
 import type { ClientStore } from '../store/store.ts';
-
-/** Where a device may come back: the end of a log, and what its hub keeps of it. */
-export interface JoinPlace {
-  /** Domain that showed it. */
-  readonly hub: string;
-  readonly tip: ParsedEntry;
-  readonly groupInfo: Uint8Array;
-  readonly keys: JoinKeys;
-  /** Of the group's channel, if it has one. */
-  readonly writeKey: SigningKey | undefined;
-  /** The group's join key, which stays. */
-  readonly key: Uint8Array;
-}
 
 /** Throws PayloadTooLargeError when no hub takes it. */
 export async function returnRequest(

@@ -11,10 +11,7 @@ import {
   parseEntry,
   QpcError,
   sameBytes,
-  Status,
   TransportError,
-  verifyCertified,
-  type ErrorOptions,
   type ParsedEntry,
   type Runtime,
 } from '@quicprochat/proto';
@@ -22,7 +19,6 @@ import {
   fromBinary,
   GroupControlSchema,
   SubmitCommitRequestSchema,
-  type CertifiedEntry,
   type GroupControl,
 } from '@quicprochat/proto/messages';
 import type { Contacts } from '../contacts/contacts.ts';
@@ -31,15 +27,18 @@ import { envelopeKeyOf } from '../sending/envelope-key.ts';
 import type { EventBus } from '../events.ts';
 import { resolveKeys } from '../account/fresh-keys.ts';
 import { groupEvents } from './group-events.ts';
-import { openJoinState } from './group-info.ts';
 import type { GroupPull } from './group-pull.ts';
-import type { HubRepair } from './hub-repair.ts';
-import { controlOf, headOf, type GroupWalker } from './group-walker.ts';
-import { callGroupInfo, callSubmit, logBehind, type SubmitAnswer } from './hub-calls.ts';
-import type { HubKeys } from './hub-keys.ts';
-import { HubLanes, laneLimits, type Turn } from './hub-lanes.ts';
+import { headOf, type GroupWalker } from './group-walker.ts';
+import { callSubmit, type SubmitAnswer } from './hub-calls.ts';
+import { HubLanes, laneLimits } from './hub-lanes.ts';
+import {
+  findJoinPlace,
+  forged,
+  ResyncError,
+  verifiedEntry,
+  type JoinPlaceParts,
+} from './join-place.ts';
 import { askAgain } from './leave-again.ts';
-import type { Caller } from '../dial.ts';
 import { ClosedError } from '../link.ts';
 import {
   acceptReturn,
@@ -55,10 +54,9 @@ import {
   type SignatureKey,
 } from '../mls/index.ts';
 import { firstRekey } from './rekeys.ts';
-import { returnRequest, type JoinPlace } from './resync-request.ts';
+import { returnRequest } from './resync-request.ts';
 import type { Standings } from './standings.ts';
 import type { ResyncRow, SentReturn } from '../store/resync-rows.ts';
-import type { ClientStore } from '../store/store.ts';
 import type { Writer } from '../writer.ts';
 
 const hourMs = 3_600_000;
@@ -75,32 +73,19 @@ export const resyncLimits = {
   lanes: { ...laneLimits, atOnce: 4, perHub: 1 },
 } as const;
 
-export interface ResyncsParts {
-  readonly store: ClientStore;
+export interface ResyncsParts extends JoinPlaceParts {
   readonly runtime: Runtime;
   readonly events: EventBus;
   readonly writer: Writer;
   readonly mls: Mls;
   readonly contacts: Contacts;
   readonly tokens: Pick<DeliveryTokens, 'grew' | 'wake'>;
-  readonly caller: Caller;
-  readonly hubKeys: HubKeys;
   readonly walker: GroupWalker;
   readonly pull: GroupPull;
-  readonly lanes: HubLanes;
-  readonly repair: Pick<HubRepair, 'want'>;
   readonly standings: Pick<Standings, 'cameBack'>;
   readonly identity: Identity;
   readonly signatureKey: SignatureKey;
   readonly onMoved: (groupId: Uint8Array) => void;
-}
-
-/** It cannot come back now; `reason` says why. */
-export class ResyncError extends QpcError {
-  override name = 'ResyncError';
-  constructor(reason: string, message: string, options?: ErrorOptions) {
-    super(Status.FailedPrecondition, reason, `coming back: ${message}`, options);
-  }
 }
 
 export class Resyncs {
@@ -247,7 +232,7 @@ export class Resyncs {
     }
     if (store.resync.get(groupId) === undefined) return;
     this.#requireNoWelcome(groupId);
-    const place = await this.#place(view.group, view.head);
+    const place = await findJoinPlace(this.#parts, view, signal);
     const back = await this.#comeBack(place.groupInfo, view.group);
     if (back.pending.epoch !== BigInt(place.tip.epoch) + 1n) throw forged('of another epoch');
     const { signer, pending } = back;
@@ -282,69 +267,6 @@ export class Resyncs {
     if (!isInvited) return;
     onMoved(groupId);
     throw new ResyncError('WELCOME_WAITS', 'an invitation is here');
-  }
-
-  /** The end of the log, and what its hub keeps of it. Throws ResyncError, and what the hub answers. */
-  async #place(group: MlsGroup, head: ParsedEntry): Promise<JoinPlace> {
-    const { store, lanes } = this.#parts;
-    const { signal } = this.#stop;
-    const { groupId } = group;
-    const key = store.resync.joinKey(groupId);
-    if (key === undefined) throw new ResyncError('NO_JOIN_KEY', 'nobody told this device the key');
-    let failure: unknown;
-    for (const hub of group.hubs) {
-      try {
-        return await lanes.run(hub, signal, (turn) =>
-          this.#placeAt(hub, group, { head, key }, turn),
-        );
-      } catch (error) {
-        if (!(error instanceof QpcError) || signal.aborted) throw error;
-        failure = error;
-      }
-    }
-    throw failure;
-  }
-
-  async #placeAt(
-    hub: string,
-    group: MlsGroup,
-    { head, key }: { readonly head: ParsedEntry; readonly key: Uint8Array },
-    turn: Turn,
-  ): Promise<JoinPlace> {
-    const { store, caller, repair } = this.#parts;
-    const { signal } = this.#stop;
-    const { groupId, hubs } = group;
-    let last = controlOf(store.groupLog.head(groupId) ?? noControl).entry;
-    for await (const page of logBehind(caller, { hub, groupId, after: head.hash }, signal)) {
-      last = page.at(-1)?.entry ?? last;
-      turn.check();
-    }
-    const tip = await this.#verified(last, group);
-    if (tip.epoch < head.epoch && hubs.length === 1) repair.want({ groupId, hub, head });
-    if (tip.epoch < head.epoch) throw new ResyncError('HUB_BEHIND', `${hub} lost entries`);
-    const info = await callGroupInfo(caller, { hub, groupId, after: tip.hash }, signal);
-    if (info.sealed.length === 0 || info.hasMore || !sameBytes(info.entry, tip.hash)) {
-      throw new ResyncError('NO_GROUP_INFO', `${hub} has none of the newest entry`);
-    }
-    const { groupInfo, keys, writeKey } = open(info.sealed, key);
-    // Only who was in the epoch knows the secret behind the key that its certified entry names.
-    if (!sameBytes(keys.signing.publicKey, tip.entry.joinCommitPub)) {
-      throw forged('of another entry');
-    }
-    return { groupInfo, keys, writeKey, hub, tip, key };
-  }
-
-  /** Throws InvalidArgumentError BAD_SIGNATURE for what the group's hubs did not certify. */
-  async #verified(certified: CertifiedEntry | undefined, group: MlsGroup): Promise<ParsedEntry> {
-    const { hubKeys, caller } = this.#parts;
-    if (certified === undefined) throw new TransportError('protocol', 'an entry is missing');
-    try {
-      return verifyCertified(certified, group.hubs, hubKeys.of);
-    } catch (error) {
-      if (!hasReason(error, 'BAD_SIGNATURE')) throw error;
-      for (const hub of group.hubs) await hubKeys.learn(hub, caller);
-      return verifyCertified(certified, group.hubs, hubKeys.of);
-    }
   }
 
   /** Looks up who is not known here, once. */
@@ -395,7 +317,7 @@ export class Resyncs {
       return;
     }
     const [control] = answer.controls;
-    const entry = await this.#verified(control?.entry, view.group);
+    const entry = await verifiedEntry(this.#parts, control?.entry, view.group);
     const request = fromBinary(SubmitCommitRequestSchema, sent.request);
     if (control === undefined || !sameBytes(entry.hash, parseEntry(request.entry).hash)) {
       throw new TransportError('protocol', 'the certificate is of another entry');
@@ -460,25 +382,6 @@ export class Resyncs {
       });
     });
   }
-}
-
-const noControl = { control: new Uint8Array(0) };
-
-/** Throws ResyncError NO_JOIN_KEY or FORGED_GROUP_INFO. */
-function open(sealed: Uint8Array, key: Uint8Array): ReturnType<typeof openJoinState> {
-  try {
-    return openJoinState(sealed, key);
-  } catch (error) {
-    if (hasReason(error, 'UNKNOWN_KEY')) {
-      throw new ResyncError('NO_JOIN_KEY', 'the key is another one since somebody was removed');
-    }
-    if (hasReason(error, 'BAD_ENVELOPE')) throw forged(error.message);
-    throw error;
-  }
-}
-
-function forged(what: string): ResyncError {
-  return new ResyncError('FORGED_GROUP_INFO', what);
 }
 
 function isWelcome(payload: Uint8Array): boolean {
