@@ -46,7 +46,7 @@ export function chooseSigner(load: () => Sodium): SignerOf {
   try {
     sodium = load();
   } catch {
-    // As for the VRF: no binary for this platform, or addons are forbidden.
+    // No binary for this platform (musl), or the permission model forbids addons.
     return opensslSigner;
   }
   return (seed) => sodiumSigner(sodium, seed);

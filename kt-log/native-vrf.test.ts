@@ -3,8 +3,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { chooseVrf, nativeVrf, nativeVrfProver, nativeVrfVerifier } from './native-vrf.ts';
+import { arithmeticHere } from './edwards/module.ts';
 import { nativeSuite } from './native-suite.ts';
-import { loadSodium } from './sodium-addon.ts';
 import { hex, toHex, vectorTest } from './spec-vectors.ts';
 import { portableVrf } from './vrf.ts';
 
@@ -77,23 +77,23 @@ test('places have the outputs of the proofs, and proofs made from them are the s
   );
 });
 
-const isGlibcReport = (report: unknown): boolean =>
-  JSON.stringify(report).includes('"glibcVersionRuntime"');
-
-test('the engine is libsodium where the package has a binary for the platform', () => {
-  const { platform, arch } = process;
-  const isMusl = platform === 'linux' && !isGlibcReport(process.report.getReport());
-  const hasBinary =
-    ['linux', 'darwin', 'win32'].includes(platform) && ['x64', 'arm64'].includes(arch) && !isMusl;
-  if (hasBinary) assert.equal(nativeVrf.name, 'libsodium');
-  assert.equal(chooseVrf(loadSodium).name, nativeVrf.name);
+test('the engine is the one in WebAssembly wherever there are vectors, and says so', () => {
+  assert.equal(nativeVrf.name, arithmeticHere() === undefined ? 'noble' : 'wasm');
+  assert.equal(chooseVrf('plain').name, 'wasm');
+  assert.equal(chooseVrf(undefined), portableVrf);
 });
 
-test('without the addon the engine is the portable one', () => {
-  const absent = Object.assign(new Error('no addon'), { code: 'ADDON_NOT_FOUND' });
-  const engine = chooseVrf(() => {
-    throw absent;
-  });
-  assert.equal(engine, portableVrf);
-  assert.equal(engine.name, 'noble');
+test('the arithmetic is what the machine has', (context) => {
+  const known: boolean[] = [];
+  context.mock.method(WebAssembly, 'validate', () => known.shift() ?? false);
+  known.push(false, true);
+  assert.equal(arithmeticHere(), 'plain', 'no relaxed instructions');
+  assert.equal(arithmeticHere(), undefined, 'no vectors');
+  const there = globalThis.WebAssembly;
+  try {
+    Reflect.set(globalThis, 'WebAssembly', undefined);
+    assert.equal(arithmeticHere(), undefined, 'as with --jitless');
+  } finally {
+    globalThis.WebAssembly = there;
+  }
 });

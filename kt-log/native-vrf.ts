@@ -1,27 +1,20 @@
 /**
- * The VRF engine of a process on Node: libsodium's where its addon loads, else the portable one, with
- * the same proofs and verdicts. Not reachable from the `./verify` door.
+ * The VRF engine of a process on Node: ours in WebAssembly where the processor has vectors, else the
+ * portable one, with the same proofs and verdicts. Not reachable from the `./verify` door.
  */
-import type { Sodium } from './sodium-addon.ts';
-import { loadSodium } from './sodium-addon.ts';
-import { sodiumVrf } from './sodium-vrf.ts';
+import type { Arithmetic } from './edwards/module.ts';
+import { arithmeticHere } from './edwards/module.ts';
 import type { ImmediateVrfProver, VrfEngine, VrfVerifier } from './vrf.ts';
 import { portableVrf } from './vrf.ts';
+import { wasmVrf } from './wasm-vrf.ts';
 
-/** libsodium's engine if `load` gives the addon. */
-export function chooseVrf(load: () => Sodium): VrfEngine {
-  let sodium: Sodium;
-  try {
-    sodium = load();
-  } catch {
-    // No binary for this platform (musl), or the permission model forbids addons.
-    return portableVrf;
-  }
-  return sodiumVrf(sodium);
+/** The engine for the arithmetic that there is. */
+export function chooseVrf(arithmetic: Arithmetic | undefined): VrfEngine {
+  return arithmetic === undefined ? portableVrf : wasmVrf(arithmetic);
 }
 
 /** `name` says which engine it is: a log that proves with noble's is slow and not constant time. */
-export const nativeVrf: VrfEngine = chooseVrf(loadSodium);
+export const nativeVrf: VrfEngine = chooseVrf(arithmeticHere());
 
 /**
  * The prover for a log on Node. `seed` is an Ed25519 seed (32 bytes) used for nothing else; the caller

@@ -1,6 +1,6 @@
 /**
  * VRF proving in worker threads, so that the thread of the log answers meanwhile. Jobs of one turn
- * travel together; an output that came alone is computed in the calling thread by libsodium, because
+ * travel together; an output that came alone is computed in the calling thread, because
  * the way to another one and back costs as much. A thread that dies fails the jobs it had, and the
  * next job gets a new one.
  */
@@ -45,7 +45,7 @@ export interface VrfReply {
 }
 
 const evaluationBytes = hashBytes + vrfProofBytes;
-const placeBytes = 2 * hashBytes;
+const placeBytes = 3 * hashBytes;
 
 /** Outputs and proofs side by side, in memory that can be handed to another thread. */
 export function packEvaluations(evaluations: readonly VrfEvaluation[]): Uint8Array<ArrayBuffer> {
@@ -68,9 +68,9 @@ function unpackEvaluations(packed: Uint8Array): VrfEvaluation[] {
 
 export function packPlaces(places: readonly VrfPlace[]): Uint8Array<ArrayBuffer> {
   const packed = new Uint8Array(places.length * placeBytes);
-  places.forEach(({ output, point }, i) => {
+  places.forEach(({ output, points }, i) => {
     packed.set(output, i * placeBytes);
-    packed.set(point, i * placeBytes + hashBytes);
+    packed.set(points, i * placeBytes + hashBytes);
   });
   return packed;
 }
@@ -79,7 +79,7 @@ function unpackPlaces(packed: Uint8Array): VrfPlace[] {
     const at = i * placeBytes;
     return {
       output: packed.slice(at, at + hashBytes),
-      point: packed.slice(at + hashBytes, at + placeBytes),
+      points: packed.slice(at + hashBytes, at + placeBytes),
     };
   });
 }
@@ -161,7 +161,7 @@ function evaluationsOf(waiting: readonly Waiting[]): number {
 
 /** Whether the way to another thread would be the larger part. */
 function isShort({ wanted, versions }: VrfJob): boolean {
-  return wanted === 'places' && versions.length === 1 && nativeVrf.name === 'libsodium';
+  return wanted === 'places' && versions.length === 1 && nativeVrf.name === 'wasm';
 }
 
 class VrfPool implements VrfProver, AsyncDisposable {

@@ -30,19 +30,19 @@ export interface VrfEvaluation {
   readonly proof: Uint8Array;
 }
 /**
- * Where the leaf of a version goes, and the point that its input was hashed to: `H` of RFC 9381, 32
- * bytes, from which a proof that is asked for later goes on.
+ * Where the leaf of a version goes, and `H` and `Gamma` of RFC 9381, 64 bytes, from which a proof that is
+ * asked for later goes on.
  */
 export interface VrfPlace {
   readonly output: Hash;
-  readonly point: Uint8Array;
+  readonly points: Uint8Array;
 }
 /** Holds the VRF secret key; on the log's side only. */
 export interface VrfProver {
   readonly publicKey: Uint8Array;
   /**
    * The evaluations of several versions of a label, in the order given; a pool answers later. `places`
-   * in the same order are what this key gave for them: they spare a third of the work.
+   * in the same order are what this key gave for them: they spare half of the work.
    */
   prove(
     label: Uint8Array,
@@ -74,7 +74,7 @@ export interface VrfVerifier {
 
 /** An implementation of the VRF. All have the same proofs, outputs and verdicts. */
 export interface VrfEngine {
-  readonly name: 'libsodium' | 'noble';
+  readonly name: 'wasm' | 'noble';
   /** `seed` is an Ed25519 seed (32 bytes); throws InvalidArgumentError for another length. */
   prover(seed: Uint8Array): ImmediateVrfProver;
   /** Throws VerificationError BAD_VRF for a key that is none. */
@@ -276,8 +276,9 @@ export function portableVrfProver(seed: Uint8Array): ImmediateVrfProver {
       }),
     places: (label, versions) =>
       versions.map((version) => {
-        const { beta, h } = ecvrfProve(secret, vrfInput(label, version));
-        return { output: beta.slice(0, hashBytes), point: h };
+        const { beta, pi, h } = ecvrfProve(secret, vrfInput(label, version));
+        const points = Uint8Array.of(...h, ...pi.subarray(0, pointBytes));
+        return { output: beta.slice(0, hashBytes), points };
       }),
   };
 }
@@ -291,7 +292,7 @@ export function portableVrfVerifier(publicKey: Uint8Array): VrfVerifier {
   };
 }
 
-/** noble's engine: for browsers and machines without libsodium, and the reference for its own. */
+/** noble's engine: for browsers, and the reference for the other. */
 export const portableVrf: VrfEngine = {
   name: 'noble',
   prover: portableVrfProver,

@@ -5,6 +5,7 @@
  */
 import crypto, { type KeyObject } from 'node:crypto';
 import { createRequire, syncBuiltinESMExports } from 'node:module';
+import { nativeVrf, type ImmediateVrfProver, type VrfVerifier } from '@quicprochat/kt-log';
 
 /** Answers that are kept before all are forgotten. */
 const answersMax = 200_000;
@@ -89,34 +90,68 @@ function keepVerdict(name: string, verdict: boolean): boolean {
   return verdict;
 }
 
-type Product = (out: Uint8Array, ...input: readonly Uint8Array[]) => void;
-
-/** The VRF's products: the proofs of a world's labels are checked in every run. Idempotent. */
-export function rememberProducts(): void {
-  if (areProductsKept) return;
-  areProductsKept = true;
-  // The package is CommonJS without types; its functions write into their first argument.
-  const sodium = createRequire(import.meta.url)('sodium-native') as Record<string, Product>;
-  for (const name of productNames) {
-    const multiply = sodium[name];
-    if (multiply === undefined) throw new Error(`sodium-native: no ${name}`);
-    const known = new Map<string, Uint8Array>();
-    sodium[name] = (out, ...input) => {
-      const key = Buffer.concat(input).toString('latin1');
-      const product = known.get(key);
-      if (product !== undefined) return out.set(product);
-      multiply(out, ...input);
-      if (known.size >= answersMax) known.clear();
-      known.set(key, out.slice());
-      return undefined;
+/** The VRF's proofs and verdicts: those of a world's labels are made and checked in every run. Idempotent. */
+export function rememberVrf(): void {
+  if (isVrfKept) return;
+  isVrfKept = true;
+  const engine = { ...nativeVrf };
+  const text = (bytes: Uint8Array): string =>
+    Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('latin1');
+  const provers = new Map<string, ImmediateVrfProver>();
+  const outcomes = new Map<string, unknown>();
+  /** What `make` gave for this name the first time; an error of it is no answer. */
+  const once = <T>(name: string, make: () => T): T => {
+    if (outcomes.size >= answersMax) outcomes.clear();
+    if (!outcomes.has(name)) outcomes.set(name, make());
+    return outcomes.get(name) as T;
+  };
+  const rememberingProver = (seed: Uint8Array): ImmediateVrfProver => {
+    const known = engine.prover(seed);
+    const key = text(known.publicKey);
+    return {
+      publicKey: known.publicKey,
+      // Whatever is known of a place: the proof is the same.
+      prove: (label, versions) =>
+        versions.map((version) =>
+          once(`proof ${version} ${key} ${text(label)}`, () =>
+            single(known.prove(label, [version])),
+          ),
+        ),
+      places: (label, versions) =>
+        versions.map((version) =>
+          once(`place ${version} ${key} ${text(label)}`, () =>
+            single(known.places(label, [version])),
+          ),
+        ),
     };
-  }
+  };
+  Object.assign(nativeVrf, {
+    prover: (seed: Uint8Array): ImmediateVrfProver => {
+      const name = text(seed);
+      const made = provers.get(name) ?? rememberingProver(seed);
+      if (provers.size >= answersMax) provers.clear();
+      provers.set(name, made);
+      return made;
+    },
+    verifier: (publicKey: Uint8Array): VrfVerifier => {
+      const key = text(publicKey);
+      const known = once(`key ${key}`, () => engine.verifier(publicKey));
+      return {
+        verify: (label, version, proof) => {
+          const name = `verdict ${version} ${key} ${text(proof)} ${text(label)}`;
+          return once(name, () => known.verify(label, version, proof));
+        },
+      };
+    },
+  });
 }
-let areProductsKept = false;
-const productNames = [
-  'crypto_scalarmult_ed25519_noclamp',
-  'crypto_scalarmult_ed25519_base_noclamp',
-] as const;
+let isVrfKept = false;
+
+function single<T>(made: readonly T[]): T {
+  const [one] = made;
+  if (one === undefined) throw new TypeError('memo: a prover left out an answer');
+  return one;
+}
 
 /**
  * From now on, for the whole process, databases are written as plain SQLite: what is simulated is when

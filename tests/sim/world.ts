@@ -15,7 +15,7 @@ import { deviceIdOf, formatNodeAddress, type Runtime } from '@quicprochat/proto'
 import { memoryNetwork } from '@quicprochat/proto/transport';
 import { SimClient, type ClientParts } from './client.ts';
 import { Disk, imageOf, type FileImage } from './disk.ts';
-import { cheapenDatabases, rememberCrypto, rememberProducts } from './memo.ts';
+import { cheapenDatabases, rememberCrypto, rememberVrf } from './memo.ts';
 import { noCallFaults } from './network.ts';
 import { nodePort, SimNode, type NodeParts, type Surroundings } from './node.ts';
 import { Process, SimRandom } from './process.ts';
@@ -113,7 +113,7 @@ function addressOf({
 /** Takes some seconds. The same program makes the same world, but for what OPAQUE draws itself. */
 export async function makeWorld(): Promise<World> {
   rememberCrypto();
-  rememberProducts();
+  rememberVrf();
   cheapenDatabases();
   using disk = new Disk();
   const scheduler = new Scheduler();
