@@ -65,6 +65,8 @@ export type CurveExports = Readonly<
     | 'thaw'
     | 'decode'
     | 'encode'
+    | 'cache'
+    | 'add'
     | 'double'
     | 'negate'
     | 'build'

@@ -27,7 +27,7 @@ export const digitCount = 64;
 export interface ScalarRoutines {
   /** `(out, wide, c, x)`: 32 bytes of 64, 16 and 32; out below L. */
   readonly multiplyAdd: Callable;
-  /** `(out, scalar)`: 64 signed bytes of 32: digits from -8 to 7 of a number below 2^255, lowest first. */
+  /** `(out, scalar)`: 64 signed bytes of 32: digits from -8 to 7 of a number below 2^254, lowest first. */
   readonly digits: Callable;
   /** The same for digits of the opposite sign. */
   readonly negativeDigits: Callable;
@@ -111,7 +111,7 @@ export function defineScalars(module: Module): ScalarRoutines {
       for (let word = 0; word < 4; word++) {
         const first = body.let(i64.add(body.load('i64', scalar, 8 * word), over));
         const sum = body.let(i64.add(first, eights));
-        // The carry from below makes no second one: the number is below 2^255, or it was all ones.
+        // Of the two sums one at most carries: a word of ones that takes a carry is 0.
         over = body.let(i64.or(i64.isLess(first, over), i64.isLess(sum, first)));
         for (let digit = 0; digit < 16; digit++) {
           const shifted = i32.and(i32.of(i64.ushr(sum, 4 * digit)), i32.const(15));
