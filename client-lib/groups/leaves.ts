@@ -13,6 +13,7 @@ import type { Caller } from '../dial.ts';
 import type { Mls, Sender } from '../mls/index.ts';
 import { withPrekeys } from '../account/prekeys.ts';
 import { recipientsOf, sealContent } from '../sending/sealing.ts';
+import { sendUncounted } from '../sending/uncounted.ts';
 import type { IntentRow } from '../store/group-log-rows.ts';
 import type { ClientStore } from '../store/store.ts';
 import type { Batch, Writer } from '../writer.ts';
@@ -57,7 +58,7 @@ export class Leaves {
   }
 
   async #askIn(batch: Batch, { id, groupId }: IntentRow): Promise<void> {
-    const { store, mls, contacts, runtime, walker, events, userId, onOutbox } = this.#parts;
+    const { store, mls, contacts, runtime, walker, events, userId } = this.#parts;
     const { random } = runtime;
     const group = batch.group(groupId);
     const conversation = batch.conversationOfGroup(groupId);
@@ -92,17 +93,11 @@ export class Leaves {
       plaintext,
       recipients,
     );
-    batch.useKeys(sealed.next, sealed.epoch, sealed.wipe);
-    batch.write(() => {
-      const { epoch, generation } = sealed;
-      const about = { kind: 'RECEIPT', groupId, epoch, generation } as const;
-      for (const copy of sealed.copies) {
-        store.outbox.add({ ...copy, messageId: undefined, about }, batch.nowMs);
-      }
-      // Done when somebody removed us.
-      store.groupLog.setIntentDue(id, batch.nowMs + leaveLimits.againMs);
-    });
-    batch.after(onOutbox);
+    // Done when somebody removed us.
+    const dueMs = batch.nowMs + leaveLimits.againMs;
+    sendUncounted(this.#parts, batch, groupId, [sealed], () =>
+      store.groupLog.setIntentDue(id, dueMs),
+    );
   }
 
   /** A member wants to leave: it becomes a duty of who may remove it. Part of a batch. */

@@ -12,6 +12,7 @@ import type { Caller } from '../dial.ts';
 import type { Identity, Mls, MlsGroup } from '../mls/index.ts';
 import { withPrekeys } from '../account/prekeys.ts';
 import { recipientsOf, sealContent, type Sealed } from '../sending/sealing.ts';
+import { sendUncounted } from '../sending/uncounted.ts';
 import type { DueReceipt } from '../store/receipt-rows.ts';
 import type { ConversationRecord } from '../store/group-rows.ts';
 import type { ReceiptKind } from '../store/outbox-copies.ts';
@@ -115,7 +116,7 @@ export class Receipts {
 
   /** True when more is due than fits into one receipt. */
   async #sealDue(batch: Batch, conversationId: Uint8Array): Promise<boolean> {
-    const { store, contacts, onOutbox } = this.#parts;
+    const { store, contacts } = this.#parts;
     const due = store.receipts.due(conversationId, contentLimits.receiptIds);
     const conversation = store.groups.conversation(conversationId);
     const group = conversation === undefined ? undefined : batch.group(conversation.groupId);
@@ -135,17 +136,9 @@ export class Receipts {
     }
     contacts.requireUnblocked(recipients.map(({ userId }) => userId));
     const sealed = await this.#sealEach(group, conversation, due);
-    for (const { next, epoch, wipe } of sealed) batch.useKeys(next, epoch, wipe);
-    batch.write(() => {
-      for (const { copies, epoch, generation } of sealed) {
-        const about = { kind: 'RECEIPT', groupId: group.groupId, epoch, generation } as const;
-        for (const copy of copies) {
-          store.outbox.add({ ...copy, messageId: undefined, about }, batch.nowMs);
-        }
-      }
-      store.receipts.sealed(due, batch.nowMs);
-    });
-    batch.after(onOutbox);
+    sendUncounted(this.#parts, batch, group.groupId, sealed, () =>
+      store.receipts.sealed(due, batch.nowMs),
+    );
     return due.length === contentLimits.receiptIds;
   }
 

@@ -10,6 +10,7 @@ import type { Caller } from '../dial.ts';
 import type { Mls } from '../mls/index.ts';
 import { withPrekeys } from '../account/prekeys.ts';
 import { recipientsOf, sealContent } from './sealing.ts';
+import { sendUncounted } from './uncounted.ts';
 import type { ClientStore } from '../store/store.ts';
 import type { Batch, Writer } from '../writer.ts';
 
@@ -109,7 +110,7 @@ export class Extras {
   }
 
   async #seal(batch: Batch, conversationId: Uint8Array): Promise<void> {
-    const { store, runtime, mls, contacts, onOutbox } = this.#parts;
+    const { store, runtime, mls, contacts } = this.#parts;
     const { random, clock } = runtime;
     const conversation = store.groups.conversation(conversationId);
     const group = conversation === undefined ? undefined : batch.group(conversation.groupId);
@@ -132,15 +133,6 @@ export class Extras {
       plaintext,
       recipients,
     );
-    batch.useKeys(sealed.next, sealed.epoch, sealed.wipe);
-    batch.write(() => {
-      const { epoch, generation } = sealed;
-      const about = { kind: 'RECEIPT', groupId: group.groupId, epoch, generation } as const;
-      for (const copy of sealed.copies) {
-        store.outbox.add({ ...copy, messageId: undefined, about }, batch.nowMs);
-      }
-      mark();
-    });
-    batch.after(onOutbox);
+    sendUncounted(this.#parts, batch, group.groupId, [sealed], mark);
   }
 }
