@@ -562,18 +562,22 @@ export async function exchange(...devices: readonly TestDevice[]): Promise<void>
   } while (count > 0);
 }
 
-async function handOver(from: TestDevice, to: TestDevice): Promise<number> {
-  let count = 0;
-  for (const row of from.directory.hub.takeRows(from.rid, to.rid)) {
-    await to.receive(row);
-    count += 1;
-  }
+/** Hands on what a device has for another one; returns how many rows that were. */
+export async function handOver(from: TestDevice, to: TestDevice): Promise<number> {
+  const rows = takeRows(from, to);
+  for (const row of rows) await to.receive(row);
+  return rows.length;
+}
+
+/** What came with a device's commits for another one, then what it sent since the last time; the node has it now. */
+export function takeRows(from: TestDevice, to: TestDevice): readonly TestRow[] {
+  const rows: TestRow[] = [...from.directory.hub.takeRows(from.rid, to.rid)];
+  const target = Buffer.from(to.rid).toString('hex');
   for (;;) {
-    const entry = from.store.outbox.next(Buffer.from(to.rid).toString('hex'), 0);
-    if (entry === undefined) return count;
+    const entry = from.store.outbox.next(target, 0);
+    if (entry === undefined) return rows;
     from.store.outbox.markAccepted(entry.id, testStoreId, from.runtime.clock.now());
-    await to.receive({ mid: entry.mid, payload: entry.payload });
-    count += 1;
+    rows.push({ mid: entry.mid, payload: entry.payload });
   }
 }
 

@@ -2,13 +2,17 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { hex, methods, sameBytes, TransportError } from '@quicprochat/proto';
-import { fromBinary, SubmitCommitRequestSchema } from '@quicprochat/proto/messages';
+import {
+  fromBinary,
+  SubmitCommitRequestSchema,
+  type SubmitCommitRequest,
+} from '@quicprochat/proto/messages';
 import { epochJoinKeys, openJoinState, sealJoinState } from './group-info.ts';
 import { sealCommit } from './group-log.ts';
 import { MlsGroup as MlsGroupValue, stateOf } from '../mls/group.ts';
 import { createMls, encodeCold, encodeHot, mandatorySuite } from '../mls/index.ts';
 import { returnRequest } from './resync-request.ts';
-import type { ResyncRow } from '../store/resync-rows.ts';
+import type { ResyncRow, SentReturn } from '../store/resync-rows.ts';
 import { company as companyOf, groupOf, type Company } from '../test-company.ts';
 import {
   assertHas,
@@ -65,6 +69,21 @@ const told = (device: TestDevice, type: 'leftBehind' | 'cameBack' | 'stillBehind
     if (event.type !== type) return [];
     return [event.type === 'stillBehind' ? event.reason : event.cause];
   });
+
+/** Its way back as far as the store: nobody answers when it is sent. */
+async function writtenDown(
+  them: Company,
+  device: TestDevice,
+): Promise<{ readonly sent: SentReturn; readonly submit: SubmitCommitRequest }> {
+  const { hub } = them.directory;
+  hub.beforeSubmit = async () => {
+    throw new TransportError('timeout', 'nobody answers');
+  };
+  const { sent } = (await tryBack(them, device)) ?? {};
+  assert(sent !== undefined);
+  hub.beforeSubmit = undefined;
+  return { sent, submit: fromBinary(SubmitCommitRequestSchema, sent.request) };
+}
 
 describe('a device that the hub keeps no commits for', () => {
   test('says so, writes nothing, comes back, and goes on', async () => {
@@ -237,13 +256,7 @@ describe('the commit of a device that comes back', () => {
     const { directory, alice, bob, carol, id } = them;
     for (const isTaken of [false, true]) {
       await lose(them, alice);
-      directory.hub.beforeSubmit = async () => {
-        throw new TransportError('timeout', 'nobody answers');
-      };
-      const { sent } = (await tryBack(them, bob)) ?? {};
-      assert(sent !== undefined);
-      directory.hub.beforeSubmit = undefined;
-      const submit = fromBinary(SubmitCommitRequestSchema, sent.request);
+      const { sent, submit } = await writtenDown(them, bob);
       if (isTaken) await directory.callerOf(bob.rid).call(methods.submitCommit, submit);
       bob.restart();
       assert.deepEqual(bob.store.resync.get(id)?.sent, sent);
@@ -264,13 +277,7 @@ describe('the commit of a device that comes back', () => {
         bob.store.groups.markStale(them.clock.now());
         bob.store.resync.want(id, cause, them.clock.now());
       }
-      directory.hub.beforeSubmit = async () => {
-        throw new TransportError('timeout', 'nobody answers');
-      };
-      const { sent } = (await tryBack(them, bob)) ?? {};
-      assert(sent !== undefined);
-      directory.hub.beforeSubmit = undefined;
-      const submit = fromBinary(SubmitCommitRequestSchema, sent.request);
+      const { sent, submit } = await writtenDown(them, bob);
       await directory.callerOf(bob.rid).call(methods.submitCommit, submit);
       await exchange(alice, carol);
       for (const row of directory.hub.takeRows(bob.rid, alice.rid)) await alice.receive(row);
@@ -345,14 +352,8 @@ describe('the commit of a device that comes back', () => {
     const them = await company();
     const { directory, alice, bob, carol, id } = them;
     await lose(them, alice);
-    directory.hub.beforeSubmit = async () => {
-      throw new TransportError('timeout', 'nobody answers');
-    };
-    const { sent } = (await tryBack(them, bob)) ?? {};
-    assert(sent !== undefined);
-    directory.hub.beforeSubmit = undefined;
+    const { submit } = await writtenDown(them, bob);
     // It was accepted, and the lost copy may have written with its keys.
-    const submit = fromBinary(SubmitCommitRequestSchema, sent.request);
     await directory.callerOf(bob.rid).call(methods.submitCommit, submit);
     await bob.receiver.passLost(1_000, testStoreId);
     assert.equal((await tryBack(them, bob))?.isDone, true);

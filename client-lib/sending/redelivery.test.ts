@@ -16,6 +16,8 @@ import { Redelivery } from './redelivery.ts';
 import { inboxBounds } from '../store/inbox-rows.ts';
 import {
   assertHas,
+  handOver,
+  takeRows,
   TestDevice,
   TestDirectory,
   testStoreId,
@@ -23,22 +25,7 @@ import {
 } from '../test-devices.ts';
 import { LaterClock } from '../test-later-clock.ts';
 
-type WireRow = TestRow;
 const hourMs = 3_600_000;
-
-function take(from: TestDevice, to: TestDevice): WireRow[] {
-  const rows: WireRow[] = [...from.directory.hub.takeRows(from.rid, to.rid)];
-  const target = Buffer.from(to.rid).toString('hex');
-  for (;;) {
-    const entry = from.store.outbox.next(target, 0);
-    if (entry === undefined) return rows;
-    from.store.outbox.markAccepted(entry.id, testStoreId, from.runtime.clock.now());
-    rows.push({ mid: entry.mid, payload: entry.payload });
-  }
-}
-async function deliver(from: TestDevice, to: TestDevice): Promise<void> {
-  for (const row of take(from, to)) await to.receive(row);
-}
 
 interface Pair {
   readonly clock: LaterClock;
@@ -60,7 +47,7 @@ async function pair(): Promise<Pair> {
   const alice = new TestDevice('alice@red.example', directory, { clock });
   const bob = new TestDevice('bob@blue.example', directory, { clock });
   const id = await alice.conversations.create('again', [bob.userId]);
-  await deliver(alice, bob);
+  await handOver(alice, bob);
   const bus = new EventBus();
   const events: ClientEvent[] = [];
   bus.listen((event) => events.push(event));
@@ -83,12 +70,12 @@ describe('a copy that nobody confirms', () => {
   test('is sent again after 24 and 72 hours, same id and bytes, and then no more', async () => {
     const { clock, alice, bob, id, redelivery } = await pair();
     await alice.conversations.send(id, 'hello');
-    const sent = take(alice, bob);
-    const again: WireRow[][] = [];
+    const sent = takeRows(alice, bob);
+    const again: TestRow[][] = [];
     for (let hour = 0; hour < 200; hour += 1) {
       clock.advance(hourMs);
       await redelivery.sweep();
-      const rows = take(alice, bob).filter(
+      const rows = takeRows(alice, bob).filter(
         ({ mid }) => Buffer.compare(mid, sent[0]?.mid ?? mid) === 0,
       );
       if (rows.length > 0) again.push(rows);
@@ -99,13 +86,13 @@ describe('a copy that nobody confirms', () => {
   test('is not sent again once its device said that it has it', async () => {
     const { clock, alice, bob, id, redelivery } = await pair();
     await alice.conversations.send(id, 'hello');
-    await deliver(alice, bob);
+    await handOver(alice, bob);
     await bob.receipts.flush();
-    await deliver(bob, alice);
+    await handOver(bob, alice);
     clock.advance(100 * hourMs);
     await redelivery.sweep();
     // Not even the invitation: who answers in the group has it.
-    assert.deepEqual(take(alice, bob), []);
+    assert.deepEqual(takeRows(alice, bob), []);
   });
 
   test('is sealed anew when its device has dropped the key, and is shown once', async () => {
@@ -113,13 +100,13 @@ describe('a copy that nobody confirms', () => {
     const texts = Array.from({ length: 259 }, (_, n) => `text ${n}`);
     for (const text of texts) await alice.conversations.send(id, text);
     // The first two and those of the middle are lost; of the rest bob confirms nothing.
-    const rows = take(alice, bob);
+    const rows = takeRows(alice, bob);
     const last = rows.at(-1);
     assert(last !== undefined);
     await bob.receive(last);
     clock.advance(25 * hourMs);
     await redelivery.sweep();
-    await deliver(alice, bob);
+    await handOver(alice, bob);
     assertHas(bob, id, texts);
   });
 
@@ -127,7 +114,7 @@ describe('a copy that nobody confirms', () => {
     const { alice, bob, id, redelivery, outbox, overtaken } = await pair();
     const texts = Array.from({ length: 261 }, (_, n) => `text ${n}`);
     for (const text of texts) await alice.conversations.send(id, text);
-    const rows = take(alice, bob);
+    const rows = takeRows(alice, bob);
     const [first, second, last] = [rows[0], rows[1], rows.at(-1)];
     assert(first !== undefined && second !== undefined && last !== undefined);
     await bob.receive(last);
@@ -136,12 +123,12 @@ describe('a copy that nobody confirms', () => {
       for (const { mid } of [first, second]) alice.store.outbox.returnForToken(mid, bob.rid, nowMs);
       alice.store.tokens.put(bob.rid, new Uint8Array(16), true, 0);
     });
-    const sent: WireRow[] = [];
+    const sent: TestRow[] = [];
     const ended = new AbortController();
     const session = {
       signal: ended.signal,
       hello: { capabilities: [] },
-      async call(_method: unknown, row: WireRow) {
+      async call(_method: unknown, row: TestRow) {
         sent.push(row);
         return { outcome: Outcome.STORED, receivedMs: 1n, proof: new Uint8Array(64) };
       },
@@ -162,21 +149,21 @@ describe('a copy that nobody confirms', () => {
   test('is sealed anew when the group has moved on, and is shown once whichever comes', async () => {
     const { clock, alice, bob, id, redelivery } = await pair();
     await alice.conversations.send(id, 'hello');
-    const lost = take(alice, bob);
+    const lost = takeRows(alice, bob);
     for (let n = 0; n < 5; n += 1) {
       const joiner = new TestDevice(`joiner${n}@red.example`, alice.directory, { clock });
       await alice.conversations.addMembers(id, [joiner.userId]);
     }
-    await deliver(alice, bob);
+    await handOver(alice, bob);
     clock.advance(25 * hourMs);
     await redelivery.sweep();
-    const rows = take(alice, bob);
+    const rows = takeRows(alice, bob);
     assert(rows.every(({ mid }) => Buffer.compare(mid, lost[0]?.mid ?? mid) !== 0));
     for (const row of [...rows, ...lost]) await bob.receive(row);
     assertHas(bob, id, ['hello']);
     assert.equal(alice.history(id)[0]?.sendState, 'accepted');
     await bob.receipts.flush();
-    await deliver(bob, alice);
+    await handOver(bob, alice);
     const own = alice.history(id)[0];
     assert.equal(
       own !== undefined && alice.store.outbox.usersWithout(own.id, 'DELIVERED').length,
@@ -196,7 +183,7 @@ describe('the node’s answer about a copy', () => {
       const { alice, bob, id, redelivery, events } = await pair();
       await alice.conversations.send(id, 'hello');
       const rid = state === RelayState.UNSPECIFIED ? new Uint8Array(0) : bob.rid;
-      const [{ mid } = { mid: rid }] = take(alice, bob);
+      const [{ mid } = { mid: rid }] = takeRows(alice, bob);
       const asked: unknown[] = [];
       await redelivery.poll({
         signal: new AbortController().signal,
@@ -223,7 +210,7 @@ describe('with age', () => {
     const keeping = new Housekeeping({ store, runtime, writer });
     await alice.conversations.send(id, 'one');
     await alice.conversations.send(id, 'two');
-    const [first, second] = take(alice, bob);
+    const [first, second] = takeRows(alice, bob);
     assert(first !== undefined && second !== undefined);
     await bob.receive(second);
     const count = (): Promise<number> =>
@@ -252,9 +239,9 @@ describe('with age', () => {
     assertHas(bob, id, ['two']);
     for (let times = 0; times < 2; times += 1) {
       await bob.holes.askDue();
-      await deliver(bob, alice);
+      await handOver(bob, alice);
       await alice.resender.answerDue();
-      await deliver(alice, bob);
+      await handOver(alice, bob);
       clock.advance(hourMs);
     }
     assertHas(bob, id, ['one', 'two']);
@@ -269,7 +256,7 @@ describe('with age', () => {
       writer.run(async (batch) => batch.group(id)?.pastEpochs());
     for (let times = 0; times < 12; times += 1) {
       await alice.groups.committer.ended(await alice.groups.committer.add(id, { kind: 'rekey' }));
-      await deliver(alice, bob);
+      await handOver(alice, bob);
     }
     const before = past();
     assert(before.length >= 12);
@@ -285,7 +272,7 @@ describe('with age', () => {
     await keeping.round();
     assert.deepEqual(past(), []);
     await alice.conversations.send(id, 'now');
-    await deliver(alice, bob);
+    await handOver(alice, bob);
     assertHas(bob, id, ['now']);
   });
 

@@ -14,14 +14,13 @@ import { receiptLimits } from '../receiving/receipts.ts';
 import { mandatorySuite } from '../mls/index.ts';
 import {
   assertHas,
+  handOver,
+  takeRows,
   TestDevice,
   TestDirectory,
-  testStoreId,
   type TestRow,
 } from '../test-devices.ts';
 import { LaterClock } from '../test-later-clock.ts';
-
-type WireRow = TestRow;
 
 interface Company {
   readonly clock: LaterClock;
@@ -29,24 +28,6 @@ interface Company {
   readonly bob: TestDevice;
   readonly carol: TestDevice;
   readonly id: Uint8Array;
-}
-
-/** What a device sent to another one since the last time; the node has it now. */
-function take(from: TestDevice, to: TestDevice): WireRow[] {
-  const rows: WireRow[] = [...from.directory.hub.takeRows(from.rid, to.rid)];
-  const target = Buffer.from(to.rid).toString('hex');
-  for (;;) {
-    const entry = from.store.outbox.next(target, 0);
-    if (entry === undefined) return rows;
-    from.store.outbox.markAccepted(entry.id, testStoreId, from.runtime.clock.now());
-    rows.push({ mid: entry.mid, payload: entry.payload });
-  }
-}
-
-async function deliver(from: TestDevice, to: TestDevice): Promise<number> {
-  const rows = take(from, to);
-  for (const row of rows) await to.receive(row);
-  return rows.length;
 }
 
 /** Lets the devices do what is due and delivers all that comes of it. */
@@ -60,7 +41,7 @@ async function exchange(...devices: readonly TestDevice[]): Promise<void> {
       await device.settle();
     }
     for (const from of devices) {
-      for (const to of devices) if (to !== from) moved += await deliver(from, to);
+      for (const to of devices) if (to !== from) moved += await handOver(from, to);
     }
     if (moved === 0) return;
   }
@@ -95,11 +76,11 @@ describe('receipts', () => {
   test('make a message delivered when a device of each other member has it, and read likewise', async () => {
     const { alice, bob, carol, id } = await company();
     await say(alice, id, 'hello');
-    await deliver(alice, bob);
+    await handOver(alice, bob);
     await bob.receipts.flush();
     assert.equal(stateOf(alice, id, 0), 'sealed');
-    const toCarol = take(alice, carol);
-    await deliver(bob, alice);
+    const toCarol = takeRows(alice, carol);
+    await handOver(bob, alice);
     // All that is not at its device lies at the own node.
     assert.equal(stateOf(alice, id, 0), 'relayed');
     for (const row of toCarol) await carol.receive(row);
@@ -122,21 +103,21 @@ describe('receipts', () => {
   test('survive a crash, wherever it is, and a receipt that is lost is given again', async () => {
     const { clock, alice, bob, carol, id } = await company();
     await say(alice, id, 'hello');
-    const [row] = take(alice, bob);
+    const [row] = takeRows(alice, bob);
     assert(row !== undefined);
     await bob.receive(row);
     bob.restart();
     await bob.receipts.flush();
     bob.restart();
-    assert.equal(take(bob, alice).length, 1);
+    assert.equal(takeRows(bob, alice).length, 1);
     // Lost on the way; the same row comes again, too soon and then later.
     await bob.receive(row);
     await bob.receipts.flush();
-    assert.equal(take(bob, alice).length, 0);
+    assert.equal(takeRows(bob, alice).length, 0);
     clock.advance(receiptLimits.repeatMs + 1);
     await bob.receive(row);
     await bob.receipts.flush();
-    assert.equal(await deliver(bob, alice), 1);
+    assert.equal(await handOver(bob, alice), 1);
     await exchange(alice, bob, carol);
     assert.equal(stateOf(alice, id, 0), 'delivered');
     assertHas(bob, id, ['hello']);
@@ -145,10 +126,10 @@ describe('receipts', () => {
   test('go together, and drop the bytes that nobody needs any more', async () => {
     const { alice, bob, carol, id } = await company();
     await say(alice, id, 'one', 'two', 'three');
-    await deliver(alice, bob);
-    await deliver(alice, carol);
+    await handOver(alice, bob);
+    await handOver(alice, carol);
     await bob.receipts.flush();
-    assert.equal(take(bob, carol).length, 1);
+    assert.equal(takeRows(bob, carol).length, 1);
     await exchange(alice, bob, carol);
     assert.deepEqual(
       [0, 1, 2].map((n) => stateOf(alice, id, n)),
@@ -165,7 +146,7 @@ describe('a hole', () => {
         suites === undefined ? {} : { suites },
       );
       await say(alice, id, 'one', 'two', 'three', 'four');
-      const [first, , , last] = take(alice, bob);
+      const [first, , , last] = takeRows(alice, bob);
       assert(first !== undefined && last !== undefined);
       await bob.receive(first);
       await bob.receive(last);
@@ -186,19 +167,19 @@ describe('a hole', () => {
   test('closes by itself when the message was only late', async () => {
     const { clock, alice, bob, carol, id } = await company();
     await say(alice, id, 'one', 'two', 'three');
-    const rows = take(alice, bob);
-    for (const row of rows.reverse()) await bob.receive(row);
+    const rows = takeRows(alice, bob);
+    for (const row of rows.toReversed()) await bob.receive(row);
     clock.advance(holeLimits.patienceMs);
     await bob.holes.askDue();
-    assert.equal(take(bob, alice).length + take(bob, carol).length, 0);
+    assert.equal(takeRows(bob, alice).length + takeRows(bob, carol).length, 0);
     assertHas(bob, id, ['one', 'two', 'three']);
   });
 
   test('is filled by another member while the sender is away', async () => {
     const { clock, alice, bob, carol, id } = await company();
     await say(alice, id, 'one', 'two', 'three');
-    await deliver(alice, carol);
-    const [first, , third] = take(alice, bob);
+    await handOver(alice, carol);
+    const [first, , third] = takeRows(alice, bob);
     assert(first !== undefined && third !== undefined);
     await bob.receive(first);
     await bob.receive(third);
@@ -216,12 +197,12 @@ describe('a hole', () => {
   test('is sealed anew when the original cannot be opened any more', async () => {
     const { clock, alice, bob, carol, id } = await company();
     await say(alice, id, 'one', 'two');
-    const [, second] = take(alice, bob);
+    const [, second] = takeRows(alice, bob);
     assert(second !== undefined);
     await bob.receive(second);
     clock.advance(holeLimits.patienceMs);
     await bob.holes.askDue();
-    const [request] = take(bob, alice);
+    const [request] = takeRows(bob, alice);
     assert(request !== undefined, 'asked once');
     clock.advance(askLimits.againAfterMs[0]);
     await bob.holes.askDue();
@@ -238,7 +219,7 @@ describe('a hole', () => {
     const texts = Array.from({ length: 260 }, (_, n) => `text ${n}`);
     await say(alice, id, ...texts);
     // Of everything between the first and the last one bob keeps the newest 256 keys.
-    const rows = take(alice, bob);
+    const rows = takeRows(alice, bob);
     const [first, last] = [rows[0], rows.at(-1)];
     assert(first !== undefined && last !== undefined);
     await bob.receive(first);
@@ -257,12 +238,12 @@ describe('a hole', () => {
   test('ends with the word of the sender that it is gone, which is told', async () => {
     const { clock, alice, bob, carol, id } = await company();
     await say(alice, id, 'one');
-    take(alice, bob);
+    takeRows(alice, bob);
     // A copy of alice's store from before: it knows nothing of the message, and counts on.
     alice.store.groups.advance(id, 2, 2);
     alice.restart();
     await say(alice, id, 'three');
-    await deliver(alice, bob);
+    await handOver(alice, bob);
     clock.advance(holeLimits.patienceMs);
     await exchange(alice, bob, carol);
     assertHas(bob, id, ['one', 'three']);
@@ -290,7 +271,7 @@ describe('a hole', () => {
     await alice.conversations.updateMetadata(id, { expirySeconds: 30 });
     await exchange(alice, bob, carol);
     await say(alice, id, 'one', 'two', 'three');
-    const [first, , third] = take(alice, bob);
+    const [first, , third] = takeRows(alice, bob);
     assert(first !== undefined && third !== undefined);
     await bob.receive(first);
     await bob.receive(third);
@@ -333,19 +314,19 @@ describe('a hole', () => {
       await alice.conversations.removeMembers(id, [carol.userId]);
       await exchange(alice, bob);
     };
-    const invited = async (): Promise<WireRow[]> => {
+    const invited = async (): Promise<readonly TestRow[]> => {
       await alice.conversations.addMembers(id, [carol.userId]);
-      const rows = take(alice, carol);
+      const rows = takeRows(alice, carol);
       await exchange(alice, bob);
       return rows;
     };
     await out();
     await exchange(alice, bob, carol);
-    const early = await invited();
+    const early = [...(await invited())];
     await say(bob, id, 'between');
-    early.push(...take(bob, carol));
+    early.push(...takeRows(bob, carol));
     await out();
-    early.push(...take(alice, carol));
+    early.push(...takeRows(alice, carol));
     // What stood before it comes last: the device was never in the epochs between.
     const late = await invited();
     await say(bob, id, 'after');
@@ -372,7 +353,7 @@ describe('a hole', () => {
   test('that nobody fills is told after 30 days', async () => {
     const { clock, alice, bob, id } = await company();
     await say(alice, id, 'one', 'two');
-    const [, second] = take(alice, bob);
+    const [, second] = takeRows(alice, bob);
     assert(second !== undefined);
     await bob.receive(second);
     for (let days = 0; days < 33; days += 1) {
@@ -396,8 +377,8 @@ describe('rows that a node lost', () => {
     await exchange(alice, bob, carol);
     await say(alice, id, 'lost', 'lost too');
     await say(carol, id, 'lost as well');
-    take(alice, bob);
-    take(carol, bob);
+    takeRows(alice, bob);
+    takeRows(carol, bob);
     await exchange(alice, carol);
     await bob.holes.catchUp();
     clock.advance(2 * askLimits.catchUpDelayMs);
@@ -406,7 +387,7 @@ describe('rows that a node lost', () => {
     assert.deepEqual(bob.store.resend.holes(), []);
     clock.advance(24 * 3600 * 1000);
     await bob.holes.askDue();
-    assert.equal(take(bob, alice).length, 0);
+    assert.equal(takeRows(bob, alice).length, 0);
   });
 });
 
@@ -447,7 +428,7 @@ describe('a hostile request', () => {
     });
   }
   const nothing = (from: TestDevice, to: TestDevice): void => {
-    assert.equal(take(from, to).length, 0);
+    assert.equal(takeRows(from, to).length, 0);
   };
 
   test('of somebody else, for somebody else, or with a bad signature gets nothing', async () => {
@@ -475,7 +456,7 @@ describe('a hostile request', () => {
     await exchange(alice, bob, carol);
     const bytes = await ask(alice, bob, {});
     await alice.resender.answerDue();
-    assert.equal(take(alice, bob).length, 1);
+    assert.equal(takeRows(alice, bob).length, 1);
     await put(alice, 'resendRequest', bytes);
     await alice.resender.answerDue();
     nothing(alice, bob);
@@ -483,19 +464,19 @@ describe('a hostile request', () => {
     for (let n = 0; n < answerLimits.requestsPerHour + 20; n += 1) {
       await ask(alice, bob, { sealAnew: true });
       await alice.resender.answerDue();
-      answers += take(alice, bob).length;
+      answers += takeRows(alice, bob).length;
     }
     // One was spent before; the first of these also lets all members hear of the keys in use.
     assert.equal(answers, answerLimits.requestsPerHour - 1 + 1);
     // Nobody else pays for it, and an hour later the member may ask again.
-    assert.equal(take(alice, carol).length, 1);
+    assert.equal(takeRows(alice, carol).length, 1);
     await ask(alice, carol, {});
     await alice.resender.answerDue();
-    assert.equal(take(alice, carol).length, 1);
+    assert.equal(takeRows(alice, carol).length, 1);
     clock.advance(3_600_000);
     await ask(alice, bob, {});
     await alice.resender.answerDue();
-    assert.equal(take(alice, bob).length, 1);
+    assert.equal(takeRows(alice, bob).length, 1);
   });
 
   test('that uses up keys lets the other members hear of it, so that they can follow', async () => {
@@ -506,7 +487,7 @@ describe('a hostile request', () => {
     for (let keys = 0; keys < answerLimits.keysPerTick + 64; keys += 32) {
       await ask(alice, bob, { sealAnew: true });
       await alice.resender.answerDue();
-      heard.push(await deliver(alice, carol));
+      heard.push(await handOver(alice, carol));
     }
     // At the first, as nobody knows what was before the start, and then when many were used.
     assert.deepEqual(heard, [1, ...Array.from({ length: 15 }, () => 0), 1, 0]);
@@ -524,7 +505,7 @@ describe('a hostile request', () => {
     await ask(alice, bob, { ranges: [{ from: 1, to: openEnd - 1 }] });
     await alice.resender.answerDue();
     // The message, and that the others are gone.
-    assert.equal(take(alice, bob).length, 2);
+    assert.equal(takeRows(alice, bob).length, 2);
   });
 
   test('of a member that was none then does not get what was said before', async () => {
@@ -546,7 +527,7 @@ describe('a hostile request', () => {
   test('cannot end a hole of others, nor one that nobody asked for', async () => {
     const { alice, bob, carol, id, clock } = await company();
     await say(alice, id, 'one', 'two');
-    const [, second] = take(alice, bob);
+    const [, second] = takeRows(alice, bob);
     assert(second !== undefined);
     await bob.receive(second);
     const gone = {
