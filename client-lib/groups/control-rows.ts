@@ -36,6 +36,7 @@ import {
   type MlsGroup,
   type SignatureKey,
 } from '../mls/index.ts';
+import { isOvertaken, letGo } from './overtaken-welcome.ts';
 import { firstRekey } from './rekeys.ts';
 import type { RemovalWatch } from './removal-watch.ts';
 import { markOf, never, park, Unopened } from '../receiving/row-verdict.ts';
@@ -167,9 +168,20 @@ export class ControlRows {
           : 'NO_KEY_PACKAGE',
       );
     }
-    const joined = await mls.joinFromWelcome(bytes, rows, signatureKey);
-    if (!isStorable(joined)) throw never('INVALID_WELCOME');
-    await this.#requireCertified(joined, entry);
+    const open = async (): Promise<Joined> => {
+      const opened = await mls.joinFromWelcome(bytes, rows, signatureKey);
+      if (!isStorable(opened)) throw never('INVALID_WELCOME');
+      await this.#requireCertified(opened, entry);
+      return opened;
+    };
+    if (isOvertaken(entry, batch)) {
+      const settle = await letGo(this.#parts, batch, open);
+      return () => {
+        batch.addSeen(mark);
+        settle();
+      };
+    }
+    const joined = await open();
     const { group } = joined;
     const before = batch.group(group.groupId);
     if (before?.isActive === true) {

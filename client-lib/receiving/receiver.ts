@@ -15,6 +15,7 @@ import {
 } from '@quicprochat/proto';
 import { Contents, type ContentsParts } from './contents.ts';
 import type { ControlRows } from '../groups/control-rows.ts';
+import { isOfPast } from '../groups/overtaken-welcome.ts';
 import {
   openChannel,
   openHybrid,
@@ -426,13 +427,14 @@ export class Receiver {
   /** After a change of epoch: any row of that group, or with a key unknown until now, may open. */
   retryGroup(groupId: Uint8Array): void {
     const group = Buffer.from(groupId).toString('hex');
-    const { groups } = this.#parts.store;
+    const { groups, groupLog } = this.#parts.store;
+    const at = groupLog.head(groupId)?.epoch ?? 0;
     const isKnown = (keyId: Uint8Array): boolean =>
       groups.envelopeKeys(keyId).length > 0 || groups.isPassedKey(keyId);
     void this.retryParked((row) =>
       row.reason === 'UNKNOWN_KEY'
         ? isKnown(Buffer.from(row.waitsFor, 'hex'))
-        : row.waitsFor === group,
+        : row.waitsFor === group || isOfPast(row, groupId, at),
     ).catch((error: unknown) => {
       // They stay parked, and the next start or change of state tries them again.
       this.#parts.runtime.log.error('parked rows', { error: String(error) });

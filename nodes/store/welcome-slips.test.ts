@@ -100,7 +100,7 @@ test('one for a device of the hub: told once, however often and by whatever copy
   await commit({ welcomes: [welcome, await welcomeFor(await addDevice(hub, 'dave'))] });
   const reports = await waiting(hub, blue);
   assert.deepEqual(
-    reports.map(({ kind, payload }) => [kind, Buffer.from(payload).includes(bob)]),
+    reports.map(({ kind, payload }) => [kind, Buffer.from(payload).includes(Buffer.from(bob))]),
     [[RowKind.ExpiredReport, false]],
   );
   const told = [[NoticeType.BOUNCE, [hex(welcome.mid)], hex(carol), 'QUEUE_FULL', red]];
