@@ -57,6 +57,8 @@ export interface KtLogOptions {
    * older than what was signed holds writes back, or refuses them by throwing.
    */
   readonly mayWrite?: () => Promise<void>;
+  /** Told what kept a batch from being written: those who waited for it hear less. */
+  readonly onFault?: (error: unknown) => void;
   /** What counts as a recent distinguished entry; clients have to use the same. */
   readonly recency?: Recency;
 }

@@ -57,6 +57,8 @@ export interface UpdateOptions {
 
 export interface SequencerOptions extends Omit<EntryWriterOptions, 'clockBackMs'> {
   readonly limits: SequencerLimits;
+  /** Told what kept a batch from being written: those who waited for it hear less. */
+  readonly onFault?: (error: unknown) => void;
 }
 
 /** An update that waits for its entry. */
@@ -193,8 +195,12 @@ export class Sequencer {
       await this.#write(await this.#placed(batch));
     } catch (error) {
       await this.#reload();
+      this.#options.onFault?.(error);
       const message = 'key log: the batch may not have been committed';
-      const failure = new UnavailableError('STORE_FULL', message, { cause: error });
+      const failure =
+        error instanceof UnavailableError
+          ? error
+          : new UnavailableError('STORE_FULL', message, { cause: error });
       // For those that have their answer already this changes nothing.
       for (const one of batch) one.reject(failure);
     }

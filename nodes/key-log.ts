@@ -7,6 +7,7 @@ import {
   cipherSuiteEd25519,
   configuration,
   decode,
+  defaultSequencerLimits,
   DeploymentMode,
   encode,
   formatVkey,
@@ -49,6 +50,8 @@ import type { NodeStore } from './store/store.ts';
 const valueBytesMax = 20 * 1024;
 /** A failed heartbeat is tried again after so long (ms). */
 const retryMs = 1_000;
+/** How often it is said that the clock stands behind the log (ms). */
+const behindLookMs = 60_000;
 
 export interface KeyLogOptions {
   readonly domain: string;
@@ -193,7 +196,14 @@ export class KeyLog implements AsyncDisposable {
     const { store, runtime, domain, heartbeat } = this.#options;
     const { size } = this.log;
     const [newest] = await store.keyLog.entries(size - 1, size);
-    const leftMs = (newest?.timestampMs ?? 0) + this.#quietMs - runtime.clock.now();
+    const behindMs = (newest?.timestampMs ?? 0) - runtime.clock.now();
+    if (behindMs > defaultSequencerLimits.clockBackMs) {
+      // Of now or of then, one clock was wrong. Entries cannot be taken back: it waits until now is later.
+      runtime.log.error('clock stands behind the own key log', { behindMs });
+      this.#arm(Math.min(behindLookMs, this.#quietMs));
+      return;
+    }
+    const leftMs = behindMs + this.#quietMs;
     if (leftMs <= 0) await writeOwn(this.log, store, headsLabel(domain), await heartbeat());
     this.#arm(leftMs > 0 ? leftMs : this.#quietMs);
   }
@@ -273,6 +283,7 @@ export async function openLog(
     },
     ...(cosigners === undefined ? {} : { cosigners }),
     ...(mayWrite === undefined ? {} : { mayWrite }),
+    onFault: (error) => runtime.log.error('key log entry not written', { error: String(error) }),
   });
   return { log, vrf, config: made, identity };
 }

@@ -38,6 +38,7 @@ import { KeyLog, originOf } from './key-log.ts';
 import type { HttpDoor } from './http.ts';
 import { openNodeDoor } from './http/node-door.ts';
 import { PeerAudits } from './peer-audits.ts';
+import { PeerClocks } from './peer-clocks.ts';
 import { PushHub } from './push.ts';
 import type { NodeSecrets } from './secrets.ts';
 import { capabilities, protocolVersion } from './services/core.ts';
@@ -119,6 +120,7 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
     secrets: secrets.keyLog,
     runtime,
   });
+  federation.attach(new PeerClocks(runtime));
   onStep('key log');
   // What is open already when a later step fails is closed again, the newest first.
   await using opened = new AsyncDisposableStack();
@@ -263,7 +265,8 @@ async function joinSwarm(
     return await NodeInSwarm.start(given, startSwarm);
   } catch (cause) {
     const where = formatEndpoint(p2p.listen);
-    throw new SetupError(`[p2p] listen: ${where}: the swarm does not start there`, cause);
+    const [why] = (cause instanceof Error ? cause.message : String(cause)).split('\n');
+    throw new SetupError(`[p2p] listen: ${where}: the swarm does not start there (${why})`, cause);
   }
 }
 
