@@ -17,7 +17,7 @@ import {
 } from '@quicprochat/proto/transport';
 import { issueLine, tomlLine } from './config-issue.ts';
 import type { SendLimits } from './send-quota.ts';
-import { SetupError } from './setup-error.ts';
+import { codeOf, SetupError } from './setup-error.ts';
 import type { StoreLimits } from './store/store.ts';
 
 const hourMs = 3_600_000;
@@ -291,7 +291,8 @@ export function loadConfig(file: string): NodeConfig {
   try {
     text = readFileSync(file, 'utf8');
   } catch (cause) {
-    throw new SetupError(`${file}: cannot be read; make one with qpcd init`, cause);
+    const advice = 'name another with --config, or make a node with qpcd init';
+    throw new SetupError(`${file}: cannot be read (${codeOf(cause)}); ${advice}`, cause);
   }
   return parseConfig(text, file);
 }

@@ -4,7 +4,7 @@
  */
 import { constants, openSync, closeSync, fstatSync, fsyncSync, readSync, writeSync } from 'node:fs';
 import type { Random } from '@quicprochat/proto';
-import { SetupError } from './setup-error.ts';
+import { codeOf, SetupError } from './setup-error.ts';
 
 /** Size of the raw database key (bytes). */
 export const databaseKeyBytes = 32;
@@ -28,7 +28,8 @@ export function readKeyFile(path: string): Uint8Array {
   try {
     file = openSync(path, constants.O_RDONLY);
   } catch (cause) {
-    throw new SetupError(`${path}: cannot be read; it holds the database key`, cause);
+    const what = 'it holds the database key: correct database_key_file, or put back a copy';
+    throw new SetupError(`${path}: cannot be read (${codeOf(cause)}); ${what}`, cause);
   }
   try {
     // The mode of what was opened, not of the name, which may point elsewhere by now.

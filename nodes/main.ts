@@ -31,7 +31,7 @@ import { dropDeadLetters, outboxLines, retryDeadLetters } from './outbox-command
 import { peerLines, signalReload, writePidFile } from './peers-commands.ts';
 import { loadSecrets } from './secrets.ts';
 import { httpsSite } from './services/fed-site.ts';
-import { SetupError } from './setup-error.ts';
+import { codeOf, SetupError } from './setup-error.ts';
 import { StartWatch } from './start-watch.ts';
 import { copyDatabase } from './store/backup.ts';
 import { openNodeStore } from './store/open.ts';
@@ -379,7 +379,7 @@ function readPeers(config: NodeConfig): PeersFile {
     text = readFileSync(config.peersPath, 'utf8');
   } catch (cause) {
     throw new SetupError(
-      `${config.peersPath}: cannot be read; it lists the peers, or remove peers_file`,
+      `${config.peersPath}: cannot be read (${codeOf(cause)}); it lists the peers, or remove peers_file`,
       cause,
     );
   }
@@ -396,7 +396,10 @@ function siteOf({ federation: { site } }: NodeConfig): RecordSite {
   try {
     return httpsSite({ allowsPrivate, ca: readFileSync(caPath, 'utf8') });
   } catch (cause) {
-    throw new SetupError(`${caPath}: cannot be read; correct [federation] site_ca_file`, cause);
+    throw new SetupError(
+      `${caPath}: cannot be read (${codeOf(cause)}); correct [federation] site_ca_file`,
+      cause,
+    );
   }
 }
 
@@ -436,6 +439,13 @@ function fail(log: Log, what: string, error: unknown): never {
   process.exit(exitFailed);
 }
 
+/** By what the system says of an address to listen on. */
+const bindAdvice: Readonly<Record<string, string>> = {
+  EADDRINUSE: 'another process uses that port: stop it or change "listen"',
+  EADDRNOTAVAIL: 'this machine has no such address: correct "listen"',
+  EACCES: 'this user may not take that port: choose one above 1023 in "listen"',
+};
+
 try {
   await program.parseAsync();
   process.exit();
@@ -447,13 +457,10 @@ try {
 
 /** One line for a person; what was no expected error shows its stack. */
 function startError(error: unknown): string {
-  if (error instanceof TransportError && isAddressInUse(error.cause)) {
-    return `${error.message}; another process uses that port: stop it or change "listen"`;
+  if (error instanceof TransportError) {
+    const advice = bindAdvice[codeOf(error.cause)];
+    if (advice !== undefined) return `${error.message}; ${advice}`;
   }
   if (error instanceof QpcError) return error.message.replaceAll('\n', ' ');
   return error instanceof Error ? (error.stack ?? error.message) : String(error);
-}
-
-function isAddressInUse(cause: unknown): boolean {
-  return cause instanceof Error && 'code' in cause && cause.code === 'EADDRINUSE';
 }

@@ -8,3 +8,8 @@ export class SetupError extends QpcError {
     super(Status.FailedPrecondition, 'SETUP', message, { cause });
   }
 }
+
+/** What the system says, like ENOENT; empty where it is none of its errors. */
+export function codeOf(cause: unknown): string {
+  return cause instanceof Error && 'code' in cause ? String(cause.code) : '';
+}

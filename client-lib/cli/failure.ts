@@ -54,6 +54,10 @@ export function failureOf(error: unknown): Failure | undefined {
     const exitCode = isSetup(error) ? exitSetup : exitFailed;
     return { exitCode, reason: error.reason, message: visible(adviceOf(error)) };
   }
+  if (isOfThisDisk(error)) {
+    const message = `this device cannot read or write its files (${error.message}); is its disk full?`;
+    return { exitCode: exitSetup, reason: 'FILE_UNUSABLE', message: visible(message) };
+  }
   // Not one of ours: a bug, whose stack is worth more than a nice line.
   const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
   return { exitCode: exitFailed, reason: 'BUG', message: text };
@@ -73,6 +77,14 @@ const setupReasons: ReadonlySet<string> = new Set([
   'NO_ACCOUNT',
   'OTHER_ACCOUNT',
 ]);
+
+/** What SQLite and the system say of a disk that is full, read-only or broken. */
+function isOfThisDisk(error: unknown): error is Error {
+  const code = error instanceof Error && 'code' in error ? String(error.code) : '';
+  return /^(?:SQLITE_(?:FULL|IOERR|READONLY|CANTOPEN)|ENOSPC|EDQUOT|EROFS|EIO|EACCES|EPERM)/.test(
+    code,
+  );
+}
 
 function isSetup(error: QpcError): boolean {
   return setupReasons.has(error.reason) || error.reason === 'BAD_FIELD';
@@ -102,6 +114,8 @@ function adviceOf(error: QpcError): string {
       const seconds = Math.ceil((error.retryAfterMs ?? 60_000) / 1000);
       return `the node allows no more tries now; wait ${seconds} s`;
     }
+    case 'STORE_FULL':
+      return `the node takes nothing new now (${error.message}); try again later, or tell its operator`;
     case 'PEER_UNREACHABLE':
       return 'the other node cannot be reached now; try again later';
     case 'INTERNAL':

@@ -39,7 +39,10 @@ export interface DatabaseLimits {
 /** Throws StoreOpenError STORE_MISSING unless there is a file. */
 export function needDatabase(path: string): void {
   if (existsSync(path)) return;
-  throw new StoreOpenError('STORE_MISSING', `${path}: no such database; make it with qpcd init`);
+  throw new StoreOpenError(
+    'STORE_MISSING',
+    `${path}: no such database; correct "database" or restore a backup (a new node: qpcd init)`,
+  );
 }
 
 /**
