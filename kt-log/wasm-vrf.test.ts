@@ -51,7 +51,7 @@ vectorTest<RfcCase>('rfc9381-ecvrf-edwards25519-tai.json', (cases) => {
   for (const { name, sk, pk, alpha, pi, beta } of cases) {
     const prover = new WasmProver(curve, hex(sk));
     assert.equal(toHex(prover.publicKey), pk, name);
-    const { proof, output } = prover.evaluate(hex(alpha));
+    const [{ proof, output } = assert.fail('no proof')] = prover.evaluate([hex(alpha)]);
     assert.equal(toHex(proof), pi, name);
     assert.equal(toHex(output), beta.slice(0, 64), name);
     const verified = new WasmPublicKey(curve, hex(pk)).verifyInput(hex(alpha), hex(pi));

@@ -98,6 +98,8 @@ export const i64 = {
   shr: (a: I64, bits: number): I64 => after('i64', [a, i64.const(BigInt(bits))], [0x87]),
   /** Logical. */
   ushr: (a: I64, bits: number): I64 => after('i64', [a, i64.const(BigInt(bits))], [0x88]),
+  /** Turned to the right. */
+  rotr: (a: I64, bits: number): I64 => after('i64', [a, i64.const(BigInt(bits))], [0x8a]),
   /** 1 if a < b as unsigned numbers, else 0. */
   isLess: (a: I64, b: I64): I64 => after('i64', [a, b], [0x54, 0xad]),
   extend: (a: I32): I64 => after('i64', [a], [0xad]),
@@ -112,6 +114,10 @@ function shuffle(first: number, second: number): (a: V128, b: V128) => V128 {
   return binary('v128', ...simd(0x0d), ...bytes);
 }
 
+const reversedLanes = [
+  ...simd(0x0d),
+  ...Array.from({ length: 16 }, (_, i) => (i < 8 ? 7 - i : 23 - i)),
+];
 const opcodes = {
   shl: simd(0xcb),
   ushr: simd(0xcd),
@@ -143,6 +149,8 @@ export const v128 = {
   cross: shuffle(1, 2),
   /** (a0, b1). */
   outer: shuffle(0, 3),
+  /** The bytes of each lane the other way around. */
+  reversed: (a: V128): V128 => after('v128', [a, a], reversedLanes),
   /** What stands in memory at a constant address and never changes; read where it is used. */
   at: (address: number): V128 =>
     after('v128', [i32.const(0)], [...simd(0x00), 0, ...unsigned(address)]),

@@ -4,12 +4,15 @@
  * itself until it returns; what it put there of secrets it wipes (`wipe`).
  */
 import type { Arithmetic, CurveExports } from './module.ts';
-import { at, baseTables, curveModule, memoryEnd, splitWindows } from './module.ts';
+import { at, baseTables, curveModule, memoryEnd, messageBytes, splitWindows } from './module.ts';
 import { pairBytes } from './field.ts';
 import { pointBytes, tableBytes } from './point.ts';
 import { digitCount } from './scalar.ts';
+import { blockBytes } from './sha512.ts';
 
 const encodedBytes = 32;
+/** Of the length at the end of a message. */
+const lengthBytes = 16;
 /** RFC 8032 section 5.1: y = 4/5, x even. */
 const basePoint = new Uint8Array(encodedBytes).fill(0x66).fill(0x58, 0, 1);
 
@@ -38,10 +41,28 @@ export class Curve {
     return this.run.decode(slot(0), at.strings);
   }
 
-  /** The encodings of several slots, for one inversion. */
-  encode<Slots extends readonly number[]>(
-    ...slots: Slots
-  ): { -readonly [Place in keyof Slots]: Uint8Array } {
+  /** SHA-512 of all parts behind each other, 64 bytes, to an address; `messageBytes` less 17 at most. */
+  hash(to: number, parts: readonly Uint8Array[]): void {
+    const { memory } = this;
+    let end = at.message;
+    const room = at.message + messageBytes - lengthBytes - 1;
+    for (const part of parts) {
+      if (end + part.length > room) throw new TypeError('curve: a message that is too long');
+      memory.set(part, end);
+      end += part.length;
+    }
+    const bits = 8 * (end - at.message);
+    const blocks = Math.ceil((end - at.message + 1 + lengthBytes) / blockBytes);
+    const padded = at.message + blocks * blockBytes;
+    memory.fill(0, end, padded);
+    memory[end] = 0x80;
+    memory[padded - 2] = bits >> 8;
+    memory[padded - 1] = bits & 0xff;
+    this.run.sha512(to, at.message, blocks);
+  }
+
+  /** Encodes the points of these slots, for one inversion; see `encoding`. */
+  encode(slots: readonly number[]): void {
     const { run } = this;
     // Products of the first z, of the first two ... and back from the inverse of all (Montgomery 1987).
     const denominators = slots.map((number) => slot(number) + pairBytes);
@@ -51,17 +72,16 @@ export class Curve {
     }
     const [rest, inverse] = [pair(0), pair(slots.length)];
     run.invert(rest, product(slots.length - 1));
-    for (let i = slots.length - 1; i > 0; i--) {
-      run.multiply(inverse, rest, product(i - 1));
-      run.encode(at.encoded + i * encodedBytes, slot(slots[i] ?? 0), inverse);
-      run.multiply(rest, rest, denominators[i] ?? 0);
+    for (let i = slots.length - 1; i >= 0; i--) {
+      const number = slots[i] ?? 0;
+      if (i > 0) run.multiply(inverse, rest, product(i - 1));
+      run.encode(encoded(number), slot(number), i > 0 ? inverse : rest);
+      if (i > 0) run.multiply(rest, rest, denominators[i] ?? 0);
     }
-    run.encode(at.encoded, slot(slots[0] ?? 0), rest);
-    const encoded = slots.map((_, i) =>
-      this.memory.slice(at.encoded + i * encodedBytes, at.encoded + (i + 1) * encodedBytes),
-    );
-    // One for each.
-    return encoded as { -readonly [Place in keyof Slots]: Uint8Array };
+  }
+  /** The 32 bytes that `encode` made of a slot; in memory, so good until the next ones are made. */
+  encoding(number: number): Uint8Array {
+    return this.memory.subarray(encoded(number), encoded(number) + encodedBytes);
   }
 
   copy(to: number, from: number): void {
@@ -70,8 +90,8 @@ export class Curve {
 
   /** Whether the point is of order 1 or 2: x = 0. */
   hasZeroX(number: number): boolean {
-    this.run.freeze(at.encoded, slot(number));
-    return this.memory.subarray(at.encoded, at.encoded + encodedBytes).every((byte) => byte === 0);
+    this.run.freeze(at.strings, slot(number));
+    return this.memory.subarray(at.strings, at.strings + encodedBytes).every((byte) => byte === 0);
   }
 
   /** Everything that depended on a secret: scalars, digits, points that were computed from them. */
@@ -86,4 +106,7 @@ export const slot = (number: number): number => at.points + number * pointBytes;
 export const table = (number: number): number => at.tables + number * tableBytes;
 /** Address of the digits of scalar `number`. */
 export const digits = (number: number): number => at.digits + number * digitCount;
+/** Address of the nonce of input `number`. */
+export const nonce = (number: number): number => at.nonces + number * 32;
 const pair = (number: number): number => at.pairs + number * pairBytes;
+const encoded = (number: number): number => at.encoded + number * encodedBytes;

@@ -4,6 +4,7 @@ import { Constants, pairBytes } from './field.ts';
 import { defineField } from './field-routines.ts';
 import { definePoints, pointBytes, tableBytes } from './point.ts';
 import { defineScalars, digitCount } from './scalar.ts';
+import { blockBytes, defineSha512, roundConstants } from './sha512.ts';
 
 const bytesPerPage = 65_536;
 const constantBytes = 4096;
@@ -27,12 +28,20 @@ export const splitWindows = 2;
 /** Tables of 256^i B for any scalar, and of 256^i Y for a challenge: 32 digits and a carry. */
 export const baseTables = digitCount / splitWindows;
 export const keyTables = 17;
-/** Points that are at hand at once, and that one inversion encodes. */
-export const pointSlots = 8;
+/** Inputs of the VRF that are worked on together, and the points of each. */
+export const batchMax = 8;
+export const pointsPerInput = 5;
+/** With two that are decoded. */
+const pointSlots = 2 + batchMax * pointsPerInput;
+
+/** The longest message that is hashed, with its padding: a label of 255 bytes, and what comes with it. */
+export const messageBytes = 4 * blockBytes;
 
 const layout = layOut([
   ['constants', constantBytes],
-  ['strings', 64],
+  ['rounds', 8 * 80],
+  // Two strings, or two digests of which the first half is one.
+  ['strings', 96],
   // The key's behind the base's: one walk goes through both.
   ['base', baseTables * tableBytes],
   ['key', keyTables * tableBytes],
@@ -40,6 +49,7 @@ const layout = layOut([
   ['encoded', pointSlots * 32],
   // All from here on depends on secrets.
   ['secret', 0],
+  ['message', messageBytes],
   ['fieldScratch', 5 * pairBytes],
   ['pointScratch', 3 * pointBytes + 7 * pairBytes],
   ['points', pointSlots * pointBytes],
@@ -47,7 +57,7 @@ const layout = layOut([
   ['wide', 64],
   ['challenge', 32],
   ['scalar', 32],
-  ['nonce', 32],
+  ['nonces', batchMax * 32],
   ['digits', 2 * digitCount],
 ] as const);
 export const { at } = layout;
@@ -74,7 +84,8 @@ export type CurveExports = Readonly<
     | 'walkPublic'
     | 'multiplyAdd'
     | 'digits'
-    | 'negativeDigits',
+    | 'negativeDigits'
+    | 'sha512',
     Routine
   >
 > & { readonly memory: WebAssembly.Memory };
@@ -89,6 +100,8 @@ export function curveModule(arithmetic: Arithmetic): Uint8Array<ArrayBuffer> {
   const routines = defineField(module, constants, isFused, at.fieldScratch);
   definePoints(module, constants, isFused, routines, at.pointScratch);
   defineScalars(module);
+  defineSha512(module, at.rounds);
+  module.place(at.rounds, roundConstants());
   const { bytes } = constants;
   if (bytes.length > constantBytes) throw new TypeError('curve: no room for the constants');
   module.place(at.constants, bytes);

@@ -37,8 +37,8 @@ test('wide + c x modulo the order, at every edge', () => {
       put(at.wide, wide, 64);
       put(at.challenge, c, 16);
       put(at.scalar, x, 32);
-      run.multiplyAdd(at.nonce, at.wide, at.challenge, at.scalar);
-      assert.equal(get(at.nonce), (wide + c * x) % order);
+      run.multiplyAdd(at.nonces, at.wide, at.challenge, at.scalar);
+      assert.equal(get(at.nonces), (wide + c * x) % order);
     }),
     { numRuns: 2000 },
   );

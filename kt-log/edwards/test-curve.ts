@@ -41,3 +41,8 @@ export function getLimbs(memory: Uint8Array, at: number, lane: number): number[]
   const doubles = doublesAt(memory, at);
   return Array.from({ length: 5 }, (_, i) => doubles[2 * i + lane] ?? Number.NaN);
 }
+
+export function encodingsOf(curve: Curve, ...slots: readonly number[]): Uint8Array[] {
+  curve.encode(slots);
+  return slots.map((number) => curve.encoding(number).slice());
+}
