@@ -13,7 +13,6 @@ import {
   sameBytes,
   verifyCertified,
   type Random,
-  type Runtime,
 } from '@quicprochat/proto';
 import {
   CertifiedEntrySchema,
@@ -24,18 +23,16 @@ import {
   type CertifiedEntry,
   type GroupHead,
 } from '@quicprochat/proto/messages';
-import type { Contacts } from '../contacts/contacts.ts';
 import type { EventBus } from '../events.ts';
 import { hybridCopies, type Recipient } from '../sending/fan-out.ts';
 import { controlOf } from './group-walker.ts';
 import { UnknownHubError, type HubKeys } from './hub-keys.ts';
-import type { Caller } from '../dial.ts';
 import type { MlsGroup } from '../mls/index.ts';
 import { withPrekeys } from '../account/prekeys.ts';
 import { never } from '../receiving/row-verdict.ts';
 import { headMarkBytes, recipientsOf } from '../sending/sealing.ts';
-import type { ClientStore } from '../store/store.ts';
-import type { Batch, Writer } from '../writer.ts';
+import type { SendingParts } from '../sending/sending-parts.ts';
+import type { Batch } from '../writer.ts';
 
 const hourMs = 3_600_000;
 
@@ -50,17 +47,10 @@ export const forkLimits = {
   told: 4_096,
 } as const;
 
-export interface ForkWatchParts {
-  readonly store: ClientStore;
-  readonly runtime: Runtime;
+export interface ForkWatchParts extends Omit<SendingParts, 'mls'> {
   readonly events: EventBus;
-  readonly writer: Writer;
-  readonly contacts: Contacts;
-  readonly caller: Caller;
   readonly hubKeys: Pick<HubKeys, 'of' | 'isFresh'>;
   readonly rid: Uint8Array;
-  /** The outbox got rows. */
-  readonly onOutbox: () => void;
   /** Somebody is further on in this group's log. */
   readonly onBehind: (groupId: Uint8Array) => void;
   /** Somebody stands at an entry behind which this device has others. */

@@ -2,21 +2,19 @@
  * Leaving a group (docs/protocol/group-log.md, "At a member"): nobody can take out its own leaf, so who
  * leaves says so, and members that may remove it do. The first one wins, the others find it done.
  */
-import { jitter, type Runtime } from '@quicprochat/proto';
-import type { Contacts } from '../contacts/contacts.ts';
+import { jitter } from '@quicprochat/proto';
 import { contentLimits, encodeLeave } from '../content.ts';
 import type { EventBus } from '../events.ts';
 import { encodeIntent, GroupChangeError } from './group-intents.ts';
 import { removing, whyNot } from './group-roles.ts';
 import type { GroupWalker } from './group-walker.ts';
-import type { Caller } from '../dial.ts';
-import type { Mls, Sender } from '../mls/index.ts';
+import type { Sender } from '../mls/index.ts';
 import { withPrekeys } from '../account/prekeys.ts';
 import { recipientsOf, sealContent } from '../sending/sealing.ts';
 import { sendUncounted } from '../sending/uncounted.ts';
 import type { IntentRow } from '../store/group-log-rows.ts';
-import type { ClientStore } from '../store/store.ts';
-import type { Batch, Writer } from '../writer.ts';
+import type { Batch } from '../writer.ts';
+import type { SendingParts } from '../sending/sending-parts.ts';
 
 export const leaveLimits = {
   /** Who is still in asks again after this (ms). */
@@ -25,18 +23,10 @@ export const leaveLimits = {
   spreadMs: 4_000,
 } as const;
 
-export interface LeavesParts {
-  readonly store: ClientStore;
-  readonly runtime: Runtime;
+export interface LeavesParts extends SendingParts {
   readonly events: EventBus;
-  readonly writer: Writer;
-  readonly mls: Mls;
-  readonly contacts: Contacts;
-  readonly caller: Caller;
   readonly walker: Pick<GroupWalker, 'end'>;
   readonly userId: string;
-  /** The outbox got rows. */
-  readonly onOutbox: () => void;
   /** A group has new intents. */
   readonly onIntents: () => void;
 }

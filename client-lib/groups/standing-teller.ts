@@ -9,20 +9,16 @@ import {
   sameBytes,
   signingKeyFromSeed,
   signStatement,
-  type Runtime,
   type SigningKey,
 } from '@quicprochat/proto';
 import { create, GroupStandingSchema, toBinary } from '@quicprochat/proto/messages';
 import { withPrekeys } from '../account/prekeys.ts';
-import type { Contacts } from '../contacts/contacts.ts';
-import type { Caller } from '../dial.ts';
-import type { Member, Mls, SignatureKey } from '../mls/index.ts';
+import type { Member, SignatureKey } from '../mls/index.ts';
 import { envelopeKeyOf } from '../sending/envelope-key.ts';
 import { channelCopies, hybridCopies } from '../sending/fan-out.ts';
 import { recipientsOf } from '../sending/sealing.ts';
 import type { DoubtRow, VoteRow } from '../store/standing-rows.ts';
-import type { ClientStore } from '../store/store.ts';
-import type { Batch, Writer } from '../writer.ts';
+import type { Batch } from '../writer.ts';
 import {
   asked,
   askedOf,
@@ -35,19 +31,12 @@ import {
   statementOf,
 } from './standing-rules.ts';
 import { ToldVotes } from './told-votes.ts';
+import type { SendingParts } from '../sending/sending-parts.ts';
 
-export interface StandingTellerParts {
-  readonly store: ClientStore;
-  readonly runtime: Runtime;
-  readonly writer: Writer;
-  readonly mls: Mls;
-  readonly contacts: Contacts;
-  readonly caller: Caller;
+export interface StandingTellerParts extends SendingParts {
   readonly rid: Uint8Array;
   readonly signatureKey: SignatureKey;
   readonly userId: string;
-  /** The outbox got rows. */
-  readonly onOutbox: () => void;
   /** There is more to read in this group's log, or it is to be read with other eyes. */
   readonly onNews: (groupId: Uint8Array) => void;
   /** This device's removal from the group is to be looked at. */

@@ -3,19 +3,9 @@
  * sending device, and everything after the newest one when a node may have lost rows. The sending
  * device is asked first, then other members too, less and less often; what nobody gives is told.
  */
-import {
-  deviceIdOf,
-  jitter,
-  QpcError,
-  type Runtime,
-  type SigningKey,
-  hex,
-  sameBytes,
-} from '@quicprochat/proto';
-import type { Contacts } from '../contacts/contacts.ts';
+import { deviceIdOf, jitter, QpcError, type SigningKey, hex, sameBytes } from '@quicprochat/proto';
 import type { EventBus } from '../events.ts';
 import { hybridCopies, PrekeyError, type Recipient } from '../sending/fan-out.ts';
-import type { Caller } from '../dial.ts';
 import type { MlsGroup } from '../mls/index.ts';
 import { takeOut } from './number-ranges.ts';
 import { fetchPrekeys } from '../account/prekeys.ts';
@@ -32,7 +22,8 @@ import { recipientsOf } from '../sending/sealing.ts';
 import type { Hole } from '../store/resend-rows.ts';
 import type { ConversationRecord } from '../store/group-rows.ts';
 import type { ClientStore } from '../store/store.ts';
-import type { Batch, Writer } from '../writer.ts';
+import type { SendingParts } from '../sending/sending-parts.ts';
+import type { Batch } from '../writer.ts';
 
 const minuteMs = 60_000;
 const hourMs = 60 * minuteMs;
@@ -58,17 +49,10 @@ export const askLimits = {
   catchUpHeardMs: 7 * dayMs,
 } as const;
 
-export interface HolesParts {
-  readonly store: ClientStore;
-  readonly runtime: Runtime;
+export interface HolesParts extends Omit<SendingParts, 'mls'> {
   readonly events: EventBus;
-  readonly writer: Writer;
-  readonly contacts: Contacts;
-  readonly caller: Caller;
   /** Signs requests. */
   readonly identityKey: SigningKey;
-  /** The outbox got rows. */
-  readonly onOutbox: () => void;
 }
 
 export class Holes {

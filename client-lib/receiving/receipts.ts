@@ -4,12 +4,10 @@
  * second of it together. A receipt is a content like any other, but has no number, is not shown and
  * is not receipted itself.
  */
-import { QpcError, type Runtime, hex } from '@quicprochat/proto';
-import type { Contacts } from '../contacts/contacts.ts';
+import { QpcError, hex } from '@quicprochat/proto';
 import { contentLimits, encodeReceipt, type ReceiptMessage } from '../content.ts';
 import type { ClientEvent } from '../events.ts';
-import type { Caller } from '../dial.ts';
-import type { Identity, Mls, MlsGroup } from '../mls/index.ts';
+import type { Identity, MlsGroup } from '../mls/index.ts';
 import { withPrekeys } from '../account/prekeys.ts';
 import { recipientsOf, sealContent, type Sealed } from '../sending/sealing.ts';
 import { sendUncounted } from '../sending/uncounted.ts';
@@ -17,7 +15,8 @@ import type { DueReceipt } from '../store/receipt-rows.ts';
 import type { ConversationRecord } from '../store/group-rows.ts';
 import type { ReceiptKind } from '../store/outbox-copies.ts';
 import type { ClientStore } from '../store/store.ts';
-import type { Batch, Writer } from '../writer.ts';
+import type { Batch } from '../writer.ts';
+import type { SendingParts } from '../sending/sending-parts.ts';
 
 export const receiptLimits = {
   /** Devices of a group, beyond which nobody sends receipts: each would go to all the others. */
@@ -30,25 +29,14 @@ export const receiptLimits = {
   repeatMs: 3600 * 1000,
 } as const;
 
-export interface ReceiptsParts {
-  readonly store: ClientStore;
-  readonly runtime: Runtime;
-  readonly writer: Writer;
-  readonly mls: Mls;
-  readonly contacts: Contacts;
-  readonly caller: Caller;
-  /** The outbox got rows. */
-  readonly onOutbox: () => void;
-}
-
 export class Receipts {
-  readonly #parts: ReceiptsParts;
+  readonly #parts: SendingParts;
   /** Conversations with a timer, by id in hex. */
   readonly #timed = new Set<string>();
   readonly #sealing = new Map<string, Promise<void>>();
   #isStopped = false;
 
-  constructor(parts: ReceiptsParts) {
+  constructor(parts: SendingParts) {
     this.#parts = parts;
   }
 

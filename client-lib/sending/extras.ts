@@ -3,16 +3,13 @@
  * records. It travels with the next text, or soon by itself. What is due, and to whom, is said by whoever
  * has it.
  */
-import { QpcError, type Runtime, hex } from '@quicprochat/proto';
-import type { Contacts } from '../contacts/contacts.ts';
+import { QpcError, hex } from '@quicprochat/proto';
 import { contentLimits, encodeExtras, type ContentExtras } from '../content.ts';
-import type { Caller } from '../dial.ts';
-import type { Mls } from '../mls/index.ts';
 import { withPrekeys } from '../account/prekeys.ts';
 import { recipientsOf, sealContent } from './sealing.ts';
 import { sendUncounted } from './uncounted.ts';
-import type { ClientStore } from '../store/store.ts';
-import type { Batch, Writer } from '../writer.ts';
+import type { Batch } from '../writer.ts';
+import type { SendingParts } from './sending-parts.ts';
 
 export const extraLimits = {
   /** Devices of a group, beyond which they wait for the next text: each would go to all others. */
@@ -33,17 +30,6 @@ export interface Extra {
   due(): readonly Uint8Array[];
 }
 
-export interface ExtrasParts {
-  readonly store: ClientStore;
-  readonly runtime: Runtime;
-  readonly writer: Writer;
-  readonly mls: Mls;
-  readonly contacts: Contacts;
-  readonly caller: Caller;
-  /** The outbox got rows. */
-  readonly onOutbox: () => void;
-}
-
 /** What one message takes along. */
 export interface TakenExtras {
   readonly content: ContentExtras;
@@ -52,13 +38,13 @@ export interface TakenExtras {
 }
 
 export class Extras {
-  readonly #parts: ExtrasParts;
+  readonly #parts: SendingParts;
   readonly #all: readonly Extra[];
   #isTimed = false;
   #isStopped = false;
   #working: Promise<void> = Promise.resolve();
 
-  constructor(parts: ExtrasParts, all: readonly Extra[]) {
+  constructor(parts: SendingParts, all: readonly Extra[]) {
     this.#parts = parts;
     this.#all = all;
   }

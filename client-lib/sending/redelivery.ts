@@ -3,29 +3,20 @@
  * sent again after 24 and 72 hours without a receipt, sealed anew when the group's epoch has moved on,
  * and the own node is asked, sparsely, whether it passed them on.
  */
-import {
-  jitter,
-  methods,
-  parseUserId,
-  QpcError,
-  type Runtime,
-  sameBytes,
-} from '@quicprochat/proto';
+import { jitter, methods, parseUserId, QpcError, sameBytes } from '@quicprochat/proto';
 import { RelayState, type MessageStatus } from '@quicprochat/proto/messages';
 import { fullReason, takeBounce } from './bounces.ts';
-import type { Contacts } from '../contacts/contacts.ts';
 import { encodeContent } from '../content.ts';
 import type { ClientEvent, EventBus } from '../events.ts';
-import type { Caller } from '../dial.ts';
 import type { Session } from '../session.ts';
-import type { Identity, Mls } from '../mls/index.ts';
+import type { Identity } from '../mls/index.ts';
 import type { Outbox } from './outbox.ts';
 import { withPrekeys } from '../account/prekeys.ts';
 import { isOvertaken, recipientsOf, sealContent } from './sealing.ts';
 import { outboxBounds } from '../store/outbox-bounds.ts';
 import type { OutboxRow } from '../store/outbox-copies.ts';
-import type { ClientStore } from '../store/store.ts';
-import type { Batch, Writer } from '../writer.ts';
+import type { Batch } from '../writer.ts';
+import type { SendingParts } from './sending-parts.ts';
 
 const minuteMs = 60_000;
 const hourMs = 60 * minuteMs;
@@ -51,14 +42,8 @@ export const redeliveryLimits = {
   knownMs: 71 * hourMs,
 } as const;
 
-export interface RedeliveryParts {
-  readonly store: ClientStore;
-  readonly runtime: Runtime;
+export interface RedeliveryParts extends Omit<SendingParts, 'onOutbox'> {
   readonly events: EventBus;
-  readonly writer: Writer;
-  readonly mls: Mls;
-  readonly contacts: Contacts;
-  readonly caller: Caller;
   readonly identity: Identity;
   readonly outbox: Pick<Outbox, 'reopen' | 'kick' | 'writeMarks'>;
   /** The own node has not reached a domain since then, by its clock (ms); 0: it does. */

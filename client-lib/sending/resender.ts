@@ -8,15 +8,12 @@ import {
   jitter,
   QpcError,
   TransportError,
-  type Runtime,
   type SigningKey,
   sameBytes,
 } from '@quicprochat/proto';
-import type { Contacts } from '../contacts/contacts.ts';
 import { contentLimits, encodeContent, encodeReceipt } from '../content.ts';
 import { hybridCopies, type Recipient, type SealedCopy } from './fan-out.ts';
-import type { Caller } from '../dial.ts';
-import type { Identity, Member, Mls, MlsGroup } from '../mls/index.ts';
+import type { Identity, Member, MlsGroup } from '../mls/index.ts';
 import { rangesOf, without } from '../receiving/number-ranges.ts';
 import { withPrekeys } from '../account/prekeys.ts';
 import {
@@ -33,7 +30,8 @@ import { outboxBounds } from '../store/outbox-bounds.ts';
 import type { ResendDuty } from '../store/resend-rows.ts';
 import type { MessageRecord } from '../store/message-rows.ts';
 import type { ClientStore } from '../store/store.ts';
-import type { Batch, Writer } from '../writer.ts';
+import type { Batch } from '../writer.ts';
+import type { SendingParts } from './sending-parts.ts';
 
 const hourMs = 3_600_000;
 
@@ -59,18 +57,10 @@ export const answerLimits = {
   retryMs: 5 * 60_000,
 } as const;
 
-export interface ResenderParts {
-  readonly store: ClientStore;
-  readonly runtime: Runtime;
-  readonly writer: Writer;
-  readonly mls: Mls;
-  readonly contacts: Contacts;
-  readonly caller: Caller;
+export interface ResenderParts extends SendingParts {
   readonly identity: Identity;
   /** Signs gone notices. */
   readonly identityKey: SigningKey;
-  /** The outbox got rows. */
-  readonly onOutbox: () => void;
 }
 
 /** What an answer consists of, before it is written down. */

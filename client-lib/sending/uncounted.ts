@@ -2,19 +2,13 @@
  * Sealed contents that are no messages of the history and have no number in it (receipts, leaves, what
  * members are told besides), put on their way.
  */
-import type { ClientStore } from '../store/store.ts';
 import type { Batch } from '../writer.ts';
 import type { Sealed } from './sealing.ts';
-
-export interface UncountedParts {
-  readonly store: Pick<ClientStore, 'outbox'>;
-  /** The outbox got rows. */
-  readonly onOutbox: () => void;
-}
+import type { SendingParts } from './sending-parts.ts';
 
 /** Part of a batch: keys are used up and copies in the outbox, with what `also` writes. */
 export function sendUncounted(
-  { store, onOutbox }: UncountedParts,
+  { store, onOutbox }: Pick<SendingParts, 'store' | 'onOutbox'>,
   batch: Batch,
   groupId: Uint8Array,
   contents: readonly Sealed[],
