@@ -131,33 +131,39 @@ export function checkText(text: string): void {
 }
 
 export function encodeContent(message: TextMessage): Uint8Array {
-  return toBinary(
-    ContentSchema,
-    create(ContentSchema, {
-      id: message.innerId,
-      n: BigInt(message.n),
-      lamport: BigInt(message.lamport),
-      sentMs: BigInt(message.sentMs),
-      body: { case: 'text', value: { utf8: message.text } },
-      expirySeconds: message.expirySeconds ?? 0,
-      ...(message.evidence === undefined ? {} : { evidence: evidenceMessage(message.evidence) }),
-      ...extrasMessage(message),
-    }),
-  );
+  return encode(message, {
+    n: BigInt(message.n),
+    body: { case: 'text', value: { utf8: message.text } },
+    expirySeconds: message.expirySeconds ?? 0,
+    ...(message.evidence === undefined ? {} : { evidence: evidenceMessage(message.evidence) }),
+    ...extrasMessage(message),
+  });
 }
 
 /** Extras alone; not counted, like a receipt. */
 export function encodeExtras(header: Omit<ContentHeader, 'n'>): Uint8Array {
-  const { innerId, lamport, sentMs } = header;
-  return toBinary(
-    ContentSchema,
-    create(ContentSchema, {
-      id: innerId,
-      lamport: BigInt(lamport),
-      sentMs: BigInt(sentMs),
-      ...extrasMessage(header),
-    }),
-  );
+  return encode(header, extrasMessage(header));
+}
+
+/** The own user wants to leave; not counted, like a receipt. */
+export function encodeLeave(header: Omit<ContentHeader, 'n'>): Uint8Array {
+  return encode(header, { body: { case: 'leave', value: {} } });
+}
+
+/** A receipt for at most 256 messages; not counted, so its loss is no hole. */
+export function encodeReceipt({ kind, ids, ...header }: Omit<ReceiptMessage, 'n'>): Uint8Array {
+  const wireKind = kind === 'READ' ? WireReceiptKind.READ : WireReceiptKind.DELIVERED;
+  return encode(header, {
+    body: { case: 'receipt', value: { kind: wireKind, ids: [...ids] } },
+  });
+}
+
+function encode(
+  { innerId, lamport, sentMs }: Omit<ContentHeader, 'n'>,
+  rest: MessageInitShape<typeof ContentSchema>,
+): Uint8Array {
+  const header = { id: innerId, lamport: BigInt(lamport), sentMs: BigInt(sentMs) };
+  return toBinary(ContentSchema, create(ContentSchema, { ...header, ...rest }));
 }
 
 function extrasMessage({
@@ -173,40 +179,6 @@ function extrasMessage({
     ...(endpoint === undefined ? {} : { endpoint }),
     ...(convictions === undefined ? {} : { convictions: [...convictions] }),
   };
-}
-
-/** The own user wants to leave; not counted, like a receipt. */
-export function encodeLeave(header: Omit<ContentHeader, 'n'>): Uint8Array {
-  const { innerId, lamport, sentMs } = header;
-  return toBinary(
-    ContentSchema,
-    create(ContentSchema, {
-      id: innerId,
-      lamport: BigInt(lamport),
-      sentMs: BigInt(sentMs),
-      body: { case: 'leave', value: {} },
-    }),
-  );
-}
-
-/** A receipt for at most 256 messages; not counted, so its loss is no hole. */
-export function encodeReceipt(receipt: Omit<ReceiptMessage, 'n'>): Uint8Array {
-  const { innerId, lamport, sentMs, kind, ids } = receipt;
-  return toBinary(
-    ContentSchema,
-    create(ContentSchema, {
-      id: innerId,
-      lamport: BigInt(lamport),
-      sentMs: BigInt(sentMs),
-      body: {
-        case: 'receipt',
-        value: {
-          kind: kind === 'READ' ? WireReceiptKind.READ : WireReceiptKind.DELIVERED,
-          ids: [...ids],
-        },
-      },
-    }),
-  );
 }
 
 /** Throws ContentError; bounds are checked before anything is decoded or kept. */
