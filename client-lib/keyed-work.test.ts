@@ -2,8 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { KeyedWork } from './keyed-work.ts';
-import { LaterClock } from './test-later-clock.ts';
-import { testRuntime } from './test-devices.ts';
+import { LaterClock, testRuntime } from './test-runtime.ts';
 
 interface Run {
   readonly key: string;

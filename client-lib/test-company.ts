@@ -2,8 +2,9 @@
 import assert from 'node:assert/strict';
 import type { Timer } from '@quicprochat/proto';
 import type { MlsGroup, MlsSuite } from './mls/index.ts';
-import { exchange, TestDevice, TestDirectory } from './test-devices.ts';
-import { LaterClock } from './test-later-clock.ts';
+import { exchange, TestDevice } from './test-devices.ts';
+import { TestDirectory } from './test-directory.ts';
+import { LaterClock } from './test-runtime.ts';
 
 /** Waits take no time, and count all the same. */
 export class HastyClock extends LaterClock {

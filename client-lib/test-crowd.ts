@@ -9,7 +9,7 @@ import {
 } from '@quicprochat/proto';
 import { xwingGenerateKeyPair } from './crypto/xwing.ts';
 import { createMls, type MlsSuite } from './mls/index.ts';
-import type { TestDirectory } from './test-devices.ts';
+import type { TestDirectory } from './test-directory.ts';
 
 const weekMs = 7 * 24 * 3600 * 1000;
 

@@ -1,47 +1,31 @@
 /**
- * Test support: devices with real keys, stores, MLS and the parts that receive and converse, and a
- * directory that answers what nodes would about their public keys, with a real key-transparency log
- * for each domain. Nothing in it stands in for a part of the client.
+ * Test support: devices with real keys, stores, MLS and the parts that receive and converse, and how rows go
+ * from one to another. Nothing in it stands in for a part of the client.
  */
 import assert from 'node:assert/strict';
 import {
   checkPrekey,
   deviceIdOf,
   firstManifest,
-  methods,
   nextManifest,
-  NotFoundError,
-  parseUserId,
   RowKind,
   signingKeyFromSeed,
   signPrekey,
-  silentLog,
-  systemClock,
-  systemRandom,
-  TransportError,
-  UnimplementedError,
   type Clock,
-  type Method,
   type Runtime,
   type SigningKey,
 } from '@quicprochat/proto';
-import {
-  create,
-  type DeviceKeyPackage,
-  type MessageInitShape,
-  type MessageShape,
-  type SignedManifest,
-  type SignedPrekey,
-} from '@quicprochat/proto/messages';
+import type { SignedManifest } from '@quicprochat/proto/messages';
 import type { Cards } from './cards/cards.ts';
-import { Contacts } from './contacts/contacts.ts';
-import { Conversations } from './groups/conversation.ts';
+import type { Contacts } from './contacts/contacts.ts';
 import { hybridKeyId } from './crypto/envelope.ts';
 import { xwingGenerateKeyPair } from './crypto/xwing.ts';
 import { EventBus, type ClientEvent } from './events.ts';
-import type { Caller } from './dial.ts';
+import type { Conversations } from './groups/conversation.ts';
+import type { Groups } from './groups/groups.ts';
+import type { EvidenceExchange } from './kt/evidence-exchange.ts';
+import type { Logs } from './kt/logs.ts';
 import {
-  createMls,
   isMlsSuite,
   mandatorySuite,
   xwingSuite,
@@ -49,151 +33,21 @@ import {
   type MlsSuite,
   type SignatureKey,
 } from './mls/index.ts';
-import { Groups } from './groups/groups.ts';
-import { Holes } from './receiving/holes.ts';
-import { DeliveryTokens } from './sending/delivery-tokens.ts';
-import { Extras } from './sending/extras.ts';
-import { EvidenceExchange } from './kt/evidence-exchange.ts';
-import { Logs } from './kt/logs.ts';
-import { TestLog, type TestLogOptions } from './test-logs.ts';
-import { Receipts } from './receiving/receipts.ts';
-import { Receiver } from './receiving/receiver.ts';
-import { Resender } from './sending/resender.ts';
-import { openMemoryStore } from './store/sqlite-store.ts';
+import type { Holes } from './receiving/holes.ts';
+import type { Receipts } from './receiving/receipts.ts';
+import type { Receiver } from './receiving/receiver.ts';
+import type { Resender } from './sending/resender.ts';
 import { inboxLog, type InboxRow } from './store/inbox-rows.ts';
 import type { MessageRecord } from './store/message-rows.ts';
+import { openMemoryStore } from './store/sqlite-store.ts';
 import type { ClientStore } from './store/store.ts';
-import { TestHub } from './test-hub.ts';
-import { UserLookup } from './contacts/user-lookup.ts';
-import { Writer } from './writer.ts';
+import { buildParts, type DeviceTestParts } from './test-device-parts.ts';
+import type { Published, TestDirectory } from './test-directory.ts';
+import { testRuntime } from './test-runtime.ts';
+import type { Writer } from './writer.ts';
 
-export const testRuntime: Runtime = { clock: systemClock, random: systemRandom, log: silentLog };
 export const testStoreId = new Uint8Array(8).fill(1);
 const weekMs = 7 * 24 * 3600 * 1000;
-
-type AnyMethod = Method;
-
-/** The public half of a device, as its node would serve it. */
-interface Published {
-  readonly userId: string;
-  readonly identityPub: Uint8Array;
-  readonly manifest: SignedManifest;
-  readonly prekey: SignedPrekey;
-  takeKeyPackage(suites: readonly number[]): Promise<DeviceKeyPackage | undefined>;
-}
-
-/** Answers look-ups about published devices; every package is handed out once. */
-export class TestDirectory implements Caller {
-  readonly #published = new Map<string, Published>();
-  /** Names of the methods called, in order. */
-  readonly calls: string[] = [];
-  /** Serves every package again and again, as a bad node would. */
-  isRepeating = false;
-  /** No node answers. */
-  isDown = false;
-  readonly #served = new Map<string, DeviceKeyPackage | undefined>();
-  readonly #logs = new Map<string, Promise<TestLog>>();
-  readonly #times: NonNullable<TestLogOptions['times']>;
-  readonly hub = new TestHub((domain) =>
-    signingKeyFromSeed(new Uint8Array(32).fill(seedOfDomain(domain) + 4)),
-  );
-  /** What is on its way into the logs, in order. */
-  #logged: Promise<void> = Promise.resolve();
-
-  constructor(times: NonNullable<TestLogOptions['times']> = {}) {
-    this.#times = times;
-  }
-
-  publish(device: Published): void {
-    this.#published.set(device.userId, device);
-    this.logVersion(device.userId, device.manifest);
-  }
-
-  /** Makes a manifest the next version of its user's label. */
-  logVersion(userId: string, manifest: SignedManifest): void {
-    const { domain } = parseUserId(userId);
-    this.#logged = this.#logged.then(async () => {
-      const log = await this.log(domain);
-      await log.publish(userId, manifest);
-    });
-  }
-
-  /** The log of a domain; every domain has one. */
-  log(domain: string): Promise<TestLog> {
-    const known = this.#logs.get(domain);
-    if (known !== undefined) return known;
-    const seed = seedOfDomain(domain);
-    const made = TestLog.make(domain, { runtime: testRuntime, seed, times: this.#times });
-    this.#logs.set(domain, made);
-    return made;
-  }
-
-  /** Calls of one device: a hub has to know whose they are. */
-  callerOf(rid: Uint8Array): Caller {
-    return {
-      call: async (method, request) => {
-        if (this.isDown) throw new TransportError('unreachable', 'the nodes are down');
-        const message = create(method.request, request);
-        const answer = await this.hub.answer(rid, method.id, message);
-        return answer === undefined
-          ? this.call(method, request)
-          : create(method.response, answer as MessageInitShape<typeof method.response>);
-      },
-    };
-  }
-
-  async call<I extends AnyMethod['request'], O extends AnyMethod['response']>(
-    method: Method<I, O>,
-    request: MessageInitShape<I>,
-  ): Promise<MessageShape<O>> {
-    this.calls.push(method.name);
-    const answer = await this.#answer(method.id, request);
-    return create(method.response, answer as MessageInitShape<O>);
-  }
-
-  #prekeysOf(userId: string): readonly unknown[] {
-    const found = this.#published.get(userId);
-    if (found === undefined) return [];
-    const { manifest, identityPub, prekey } = found;
-    return [{ userId, keys: { manifest, prekeys: [{ identityPub, prekey }] } }];
-  }
-
-  async #answer(methodId: number, request: unknown): Promise<unknown> {
-    await this.#logged;
-    const asked = request as {
-      userId?: string;
-      userIds?: string[];
-      suites?: number[];
-      domain?: string;
-    };
-    const { userId = '', userIds = [], suites = [], domain } = asked;
-    if (methodId === methods.fetchHybridKeys.id) {
-      return { users: userIds.flatMap((one) => this.#prekeysOf(one)) };
-    }
-    if (domain !== undefined) {
-      const log = await this.log(domain === '' ? ownDomain : domain);
-      return log.answer(methodId, request);
-    }
-    const found = this.#published.get(userId);
-    if (found === undefined) throw new NotFoundError('UNKNOWN_USER', 'no such user');
-    const { manifest } = found;
-    switch (methodId) {
-      case methods.fetchKeyPackage.id: {
-        const isServed = this.isRepeating && this.#served.has(userId);
-        const one = isServed ? this.#served.get(userId) : await found.takeKeyPackage(suites);
-        this.#served.set(userId, one);
-        return { manifest, packages: one === undefined ? [] : [one] };
-      }
-      default:
-        throw new UnimplementedError(`method ${methodId}`);
-    }
-  }
-}
-
-/** All test devices are of this domain's node; those of others are asked through it. */
-const ownDomain = 'red.example';
-/** Keys of the logs, the same in every directory: a second one is another face of the same log. */
-const seedOfDomain = (domain: string): number => domain.length * 8;
 
 /** As it is in an inbox; of kind 1 unless told. */
 export type TestRow = Pick<InboxRow, 'mid' | 'payload'> & { readonly kind?: number };
@@ -221,7 +75,7 @@ export class TestDevice {
   /** People whose card this device has. */
   cards: Cards | undefined;
   #store: ClientStore;
-  #parts: Parts;
+  #parts: DeviceTestParts;
   #seq = 0;
 
   constructor(userId: string, directory: TestDirectory, options: TestDeviceOptions = {}) {
@@ -356,7 +210,7 @@ export class TestDevice {
     return this.#store.messages.history(conversationId, 10_000);
   }
 
-  #build(): Parts {
+  #build(): DeviceTestParts {
     const bus = new EventBus();
     bus.listen((event) => this.events.push(event));
     return buildParts(this, bus);
@@ -402,153 +256,6 @@ export class TestDevice {
       },
     };
   }
-}
-
-interface Parts {
-  readonly groups: Groups;
-  readonly logs: Logs;
-  readonly evidence: EvidenceExchange;
-  readonly contacts: Contacts;
-  readonly mls: Mls;
-  readonly writer: Writer;
-  readonly receipts: Receipts;
-  readonly holes: Holes;
-  readonly resender: Resender;
-  readonly receiver: Receiver;
-  readonly lookup: UserLookup;
-  readonly conversations: Conversations;
-}
-
-function buildParts(device: TestDevice, events: EventBus): Parts {
-  const { store, directory, signatureKey, userId, deviceId } = device;
-  const { runtime } = device;
-  const logs = new Logs({
-    store,
-    runtime,
-    own: { domain: ownDomain, pin: new Uint8Array(32).fill(seedOfDomain(ownDomain) + 3) },
-    onRefused: () => undefined,
-  });
-  const contacts = new Contacts({
-    store,
-    runtime,
-    events,
-    logs,
-    ownUserId: userId,
-    onLie: (_domain, error) => device.lies.push(error.reason),
-    checkOwn: () => undefined,
-    onOwnRefused: () => undefined,
-  });
-  const evidence = new EvidenceExchange({
-    store,
-    runtime,
-    logs,
-    contacts,
-    userId,
-    onFork: (_domain, error) => device.lies.push(error.reason),
-    onKnown: () => undefined,
-  });
-  const mls = createMls({ ...runtime, manifests: contacts.lookup });
-  const writer = new Writer(store, runtime);
-  const identity = { userId, deviceId };
-  const caller = directory.callerOf(device.rid);
-  const sending = {
-    store,
-    runtime,
-    writer,
-    mls,
-    contacts,
-    caller,
-    onOutbox: () => undefined,
-    cards: {
-      invitees: async (...asked: Parameters<Cards['invitees']>) =>
-        (await device.cards?.invitees(...asked)) ?? [],
-      holder: (of: string) => device.cards?.holder(of),
-    },
-  };
-  const { identityKey } = device;
-  const receipts = new Receipts(sending);
-  const tokens = new DeliveryTokens({ ...sending, rid: device.rid, onDue: () => undefined });
-  const extras = new Extras(sending, [tokens]);
-  const holes = new Holes({ ...sending, events, identityKey });
-  const resender = new Resender({ ...sending, identity, identityKey });
-  const groups: Groups = new Groups({
-    ...{ ...sending, events, logs, evidence, tokens, rid: device.rid, signatureKey, userId },
-    onEvidence: (taken) => evidence.take(taken),
-    onMoved: (groupId) => receiver.retryGroup(groupId),
-    onMendable: (reason, waitsFor) =>
-      receiver.retryParked((row) => row.reason === reason && row.waitsFor === waitsFor),
-  });
-  // The schedule of keys is a test's to run.
-  groups.committer.start();
-  const receiver: Receiver = new Receiver({
-    store,
-    runtime,
-    events,
-    writer,
-    mls,
-    identity,
-    rid: device.rid,
-    tokens,
-    controls: groups.rows,
-    leaves: groups.leaves,
-    forks: groups.forks,
-    standings: groups.standings,
-    onWaits: (reason, waitsFor) => {
-      if (reason === 'UNKNOWN_USER') lookup.want(waitsFor.split(' '));
-      else groups.waits(reason, waitsFor);
-    },
-    onEvidence: (taken) => evidence.take(taken),
-    onEndpoint: () => undefined,
-    onConvictions: () => undefined,
-    onMessages: () => undefined,
-    holes,
-    resender,
-    onReceiptsDue: () => undefined,
-    onReposts: () => undefined,
-  });
-  const lookup: UserLookup = new UserLookup({
-    runtime,
-    contacts,
-    caller,
-    onFound: () =>
-      receiver.retryParked(
-        (row) => row.reason === 'UNKNOWN_USER' && lookup.isThrough(row.waitsFor),
-      ),
-    onRefused: (userIds, reason) => receiver.refuseUsers(userIds, reason),
-  });
-  const conversations = new Conversations({
-    store,
-    runtime,
-    contacts,
-    evidence,
-    committer: groups.committer,
-    rekeys: groups.rekeys,
-    extras,
-    tokens,
-    cards: sending.cards,
-    isDark: async () => directory.isDown,
-    writer,
-    mls,
-    caller,
-    identity,
-    signatureKey,
-    onOutbox: () => undefined,
-    onTimed: () => undefined,
-  });
-  return {
-    groups,
-    logs,
-    evidence,
-    contacts,
-    mls,
-    writer,
-    receipts,
-    holes,
-    resender,
-    receiver,
-    lookup,
-    conversations,
-  };
 }
 
 /** Hands on what these devices have for each other, until nobody has anything to say any more. */

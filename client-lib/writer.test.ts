@@ -5,7 +5,9 @@ import { hasReason } from '@quicprochat/proto';
 import { openChannel, parseEnvelope } from './crypto/envelope.ts';
 import { openMemoryStore } from './store/sqlite-store.ts';
 import type { ClientStore } from './store/store.ts';
-import { TestDevice, TestDirectory, testRuntime } from './test-devices.ts';
+import { TestDevice } from './test-devices.ts';
+import { TestDirectory } from './test-directory.ts';
+import { testRuntime } from './test-runtime.ts';
 import { Writer, writerLimits } from './writer.ts';
 
 const mark = (fill: number): Uint8Array => new Uint8Array(16).fill(fill);

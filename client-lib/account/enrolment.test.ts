@@ -23,7 +23,7 @@ import { Logs } from '../kt/logs.ts';
 import type { Caller } from '../dial.ts';
 import { sealBundle } from './recovery-bundle.ts';
 import { openMemoryStore } from '../store/sqlite-store.ts';
-import { testRuntime } from '../test-devices.ts';
+import { testRuntime } from '../test-runtime.ts';
 import { TestLog } from '../test-logs.ts';
 
 test('a change that follows at once does not make the enrolment look lost', async () => {

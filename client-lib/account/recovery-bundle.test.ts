@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { hasReason } from '@quicprochat/proto';
 import { openBundle, sealBundle } from './recovery-bundle.ts';
-import { testRuntime } from '../test-devices.ts';
+import { testRuntime } from '../test-runtime.ts';
 
 const { random } = testRuntime;
 const userId = 'alice@red.example';

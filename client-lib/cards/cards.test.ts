@@ -5,8 +5,9 @@ import { hasReason, hex, QpcError, TransportError } from '@quicprochat/proto';
 import { fetchInvitees } from '../contacts/invitation.ts';
 import type { Session } from '../session.ts';
 import { mandatorySuite, xwingSuite } from '../mls/index.ts';
-import { TestDevice, TestDirectory, testRuntime } from '../test-devices.ts';
-import { LaterClock } from '../test-later-clock.ts';
+import { TestDevice } from '../test-devices.ts';
+import { TestDirectory } from '../test-directory.ts';
+import { LaterClock, testRuntime } from '../test-runtime.ts';
 import { cardLimits, makeCard, openCard } from './card.ts';
 import { cardsOf, cardTimes, follow, pass, ready } from './test-cards.ts';
 

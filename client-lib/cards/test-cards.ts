@@ -4,7 +4,9 @@ import type { SignedEndpointRecord } from '@quicprochat/proto/messages';
 import { makeSwarmKey, signEndpointRecord } from '@quicprochat/p2p';
 import { labelOf } from '../kt/logs.ts';
 import { mandatorySuite, xwingSuite } from '../mls/index.ts';
-import { testRuntime, type TestDevice, type TestDirectory } from '../test-devices.ts';
+import type { TestDevice } from '../test-devices.ts';
+import type { TestDirectory } from '../test-directory.ts';
+import { testRuntime } from '../test-runtime.ts';
 import { Cards } from './cards.ts';
 
 const dayMs = 24 * 3_600_000;

@@ -8,7 +8,7 @@ import { envelopeKeyOf } from '../sending/envelope-key.ts';
 import { acceptCommit, mandatorySuite, type Change, type MlsGroup } from '../mls/index.ts';
 import { groupOf, TestWorld } from '../mls/test-members.ts';
 import { openMemoryStore } from '../store/sqlite-store.ts';
-import { LaterClock } from '../test-later-clock.ts';
+import { LaterClock } from '../test-runtime.ts';
 import { Writer } from '../writer.ts';
 
 const { stuckMs, stuckMaxMs } = channelDutyLimits;

@@ -6,7 +6,7 @@ import { acceptCommit, mandatorySuite, type Wipe } from '../mls/index.ts';
 import { groupOf, TestWorld } from '../mls/test-members.ts';
 import { envelopeKeyOf } from '../sending/envelope-key.ts';
 import { openMemoryStore } from '../store/sqlite-store.ts';
-import { LaterClock } from '../test-later-clock.ts';
+import { LaterClock } from '../test-runtime.ts';
 import { Writer } from '../writer.ts';
 import { channelOf } from './channel.ts';
 

@@ -21,7 +21,9 @@ import { contactLimits, type Contact } from './contact.ts';
 import { fetchInvitees } from './invitation.ts';
 import type { Caller } from '../dial.ts';
 import { mandatorySuite } from '../mls/index.ts';
-import { TestDevice, TestDirectory, testRuntime } from '../test-devices.ts';
+import { TestDevice } from '../test-devices.ts';
+import { TestDirectory } from '../test-directory.ts';
+import { testRuntime } from '../test-runtime.ts';
 
 const userId = 'bob@blue.example';
 const refused =

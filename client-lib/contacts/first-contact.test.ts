@@ -25,7 +25,9 @@ import { sealHybrid } from '../crypto/envelope.ts';
 import { isUncertified, mayFollow } from './first-contact.ts';
 import { controlOf } from '../groups/group-walker.ts';
 import { inspectWelcome } from '../mls/index.ts';
-import { TestDevice, TestDirectory, testRuntime, type TestRow } from '../test-devices.ts';
+import { TestDevice, type TestRow } from '../test-devices.ts';
+import { TestDirectory } from '../test-directory.ts';
+import { testRuntime } from '../test-runtime.ts';
 
 const { random } = testRuntime;
 const red = 'red.example';

@@ -3,7 +3,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { mandatorySuite } from '../mls/index.ts';
 import { publishCrowd } from '../test-crowd.ts';
-import { TestDevice, TestDirectory } from '../test-devices.ts';
+import { TestDevice } from '../test-devices.ts';
+import { TestDirectory } from '../test-directory.ts';
 
 test('a Welcome that waits for many people is tried again when the last one is found', async (context) => {
   const directory = new TestDirectory();

@@ -9,7 +9,9 @@ import { create, NoticeSchema, NoticeType, toBinary } from '@quicprochat/proto/m
 import { mandatorySuite } from '../mls/index.ts';
 import { outboxBounds } from '../store/outbox-bounds.ts';
 import { takeNotice } from '../sending/notices.ts';
-import { TestDevice, TestDirectory, testRuntime, testStoreId } from '../test-devices.ts';
+import { TestDevice, testStoreId } from '../test-devices.ts';
+import { TestDirectory } from '../test-directory.ts';
+import { testRuntime } from '../test-runtime.ts';
 
 function bounce(mid: Uint8Array, { rid }: TestDevice) {
   const fields = { type: NoticeType.BOUNCE, mids: [mid], rid, domain: 'blue.example' };

@@ -12,7 +12,8 @@ import { rejectingEntry, sealCommit } from './group-log.ts';
 import { mandatorySuite, xwingSuite } from '../mls/index.ts';
 import { rekeyLimits } from './rekeys.ts';
 import { company as companyOf, groupOf, HastyClock, type Company } from '../test-company.ts';
-import { exchange, type TestDevice, testRuntime } from '../test-devices.ts';
+import { exchange, type TestDevice } from '../test-devices.ts';
+import { testRuntime } from '../test-runtime.ts';
 
 /** bob owns the group too. */
 async function company(suites = [xwingSuite, mandatorySuite]): Promise<Company> {

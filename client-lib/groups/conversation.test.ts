@@ -5,7 +5,8 @@ import { hasReason, QpcError, TransportError } from '@quicprochat/proto';
 import { contentLimits, parseContent } from '../content.ts';
 import { parseEnvelope } from '../crypto/envelope.ts';
 import { mandatorySuite, xwingSuite } from '../mls/index.ts';
-import { TestDevice, TestDirectory } from '../test-devices.ts';
+import { TestDevice } from '../test-devices.ts';
+import { TestDirectory } from '../test-directory.ts';
 
 interface People {
   readonly directory: TestDirectory;

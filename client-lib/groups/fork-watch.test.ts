@@ -5,8 +5,9 @@ import { checkEvidence } from '@quicprochat/proto';
 import { CertifiedEntrySchema, fromBinary } from '@quicprochat/proto/messages';
 import { forkLimits } from './fork-watch.ts';
 import { mandatorySuite, xwingSuite } from '../mls/index.ts';
-import { exchange, TestDevice, TestDirectory } from '../test-devices.ts';
-import { LaterClock } from '../test-later-clock.ts';
+import { exchange, TestDevice } from '../test-devices.ts';
+import { TestDirectory } from '../test-directory.ts';
+import { LaterClock } from '../test-runtime.ts';
 
 const hub = 'red.example';
 

@@ -6,7 +6,8 @@ import type { MessageInitShape, MessageShape } from '@quicprochat/proto/messages
 import { mandatorySuite } from '../mls/index.ts';
 import { HastyClock } from '../test-company.ts';
 import { publishCrowd } from '../test-crowd.ts';
-import { TestDevice, TestDirectory } from '../test-devices.ts';
+import { TestDevice } from '../test-devices.ts';
+import { TestDirectory } from '../test-directory.ts';
 
 const served = 3;
 

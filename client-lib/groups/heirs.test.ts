@@ -6,7 +6,8 @@ import { epochJoinKeys } from './group-info.ts';
 import { sealCommit } from './group-log.ts';
 import { createMls, mandatorySuite, roleOf, successionOf } from '../mls/index.ts';
 import { company, groupOf, HastyClock } from '../test-company.ts';
-import { exchange, testRuntime } from '../test-devices.ts';
+import { exchange } from '../test-devices.ts';
+import { testRuntime } from '../test-runtime.ts';
 
 test('members take out the owner that gave up its key, and one of them owns the group', async () => {
   const { alice, bob, carol, id } = await company([mandatorySuite], new HastyClock());

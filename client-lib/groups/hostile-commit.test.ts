@@ -41,8 +41,9 @@ import {
 import { nodeKeyAt, stateOf } from '../mls/group.ts';
 import { returnRequest } from './resync-request.ts';
 import { standingLimits } from './standing-rules.ts';
-import { exchange, TestDevice, TestDirectory, testRuntime } from '../test-devices.ts';
-import { LaterClock } from '../test-later-clock.ts';
+import { exchange, TestDevice } from '../test-devices.ts';
+import { TestDirectory } from '../test-directory.ts';
+import { LaterClock, testRuntime } from '../test-runtime.ts';
 
 const { random } = testRuntime;
 const host = 'red.example';

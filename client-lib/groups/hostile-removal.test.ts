@@ -9,7 +9,8 @@ import { sealCommit } from './group-log.ts';
 import { mandatorySuite } from '../mls/index.ts';
 import { standingLimits } from './standing-rules.ts';
 import { company as companyOf, groupOf, type Company } from '../test-company.ts';
-import { exchange, TestDevice, testRuntime } from '../test-devices.ts';
+import { exchange, TestDevice } from '../test-devices.ts';
+import { testRuntime } from '../test-runtime.ts';
 
 const { random } = testRuntime;
 

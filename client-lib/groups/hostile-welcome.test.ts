@@ -22,7 +22,9 @@ import { mandatorySuite } from '../mls/index.ts';
 import { decodeKeyPackage, decodePrivateKeyPackage } from '../mls/key-package.ts';
 import { createCommit, createGroup, defaultProposalTypes, mlsExporter } from '../mls/library.ts';
 import { clientConfig } from '../mls/suite.ts';
-import { TestDevice, TestDirectory, testRuntime, type TestRow } from '../test-devices.ts';
+import { TestDevice, type TestRow } from '../test-devices.ts';
+import { TestDirectory } from '../test-directory.ts';
+import { testRuntime } from '../test-runtime.ts';
 
 const { random } = testRuntime;
 

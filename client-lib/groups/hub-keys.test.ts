@@ -5,8 +5,9 @@ import { hasReason, Status } from '@quicprochat/proto';
 import { HubKeys, hubKeyLimits } from './hub-keys.ts';
 import { LogError } from '../kt/log-record.ts';
 import type { Caller } from '../dial.ts';
-import { LaterClock } from '../test-later-clock.ts';
-import { TestDevice, TestDirectory, testRuntime } from '../test-devices.ts';
+import { LaterClock, testRuntime } from '../test-runtime.ts';
+import { TestDevice } from '../test-devices.ts';
+import { TestDirectory } from '../test-directory.ts';
 
 /** No call is made: what learns of a record is the `logs` beside it. */
 const nobody: Caller = { call: () => Promise.reject(new Error('no call is expected')) } as never;

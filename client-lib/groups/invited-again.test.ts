@@ -4,7 +4,8 @@ import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { mandatorySuite, xwingSuite, type MlsSuite } from '../mls/index.ts';
 import { company, groupOf, type Company } from '../test-company.ts';
-import { assertHas, exchange, TestDevice, TestDirectory, type TestRow } from '../test-devices.ts';
+import { assertHas, exchange, TestDevice, type TestRow } from '../test-devices.ts';
+import { TestDirectory } from '../test-directory.ts';
 
 /** What `from` has for `to`, which nobody hands over by himself any more. */
 function taken(from: TestDevice, to: TestDevice): readonly TestRow[] {

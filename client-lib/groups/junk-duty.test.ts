@@ -7,7 +7,8 @@ import { commitKeyOf } from './group-log.ts';
 import { junkDutyLimits } from './junk-duty.ts';
 import { mandatorySuite } from '../mls/index.ts';
 import { company as companyOf, groupOf, type Company } from '../test-company.ts';
-import { exchange, testRuntime } from '../test-devices.ts';
+import { exchange } from '../test-devices.ts';
+import { testRuntime } from '../test-runtime.ts';
 
 const { random } = testRuntime;
 

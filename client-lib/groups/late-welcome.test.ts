@@ -6,7 +6,8 @@ import { openHybrid, parseEnvelope, sealChannel } from '../crypto/envelope.ts';
 import { envelopeKeyOf } from '../sending/envelope-key.ts';
 import { mandatorySuite } from '../mls/index.ts';
 import { HastyClock } from '../test-company.ts';
-import { assertHas, TestDevice, TestDirectory } from '../test-devices.ts';
+import { assertHas, TestDevice } from '../test-devices.ts';
+import { TestDirectory } from '../test-directory.ts';
 
 /** The text that alice has for bob, as she sends it to who has been seen in the group: so nothing names the group. */
 async function underGroupKey(alice: TestDevice, bob: TestDevice, id: Uint8Array) {

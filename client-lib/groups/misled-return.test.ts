@@ -14,8 +14,9 @@ import { epochJoinKeys, openCommit, sealJoinState } from './group-info.ts';
 import { commitKeyOf, sealCommit } from './group-log.ts';
 import { mandatorySuite, type MlsGroup } from '../mls/index.ts';
 import { standingLimits } from './standing-rules.ts';
-import { exchange, TestDevice, TestDirectory, testRuntime } from '../test-devices.ts';
-import { LaterClock } from '../test-later-clock.ts';
+import { exchange, TestDevice } from '../test-devices.ts';
+import { TestDirectory } from '../test-directory.ts';
+import { LaterClock, testRuntime } from '../test-runtime.ts';
 
 const { random } = testRuntime;
 const host = 'red.example';

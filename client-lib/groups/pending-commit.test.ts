@@ -3,7 +3,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { hex, parseChannelUpdate, systemRandom } from '@quicprochat/proto';
 import { fromBinary, SubmitCommitRequestSchema } from '@quicprochat/proto/messages';
-import { TestDevice, TestDirectory } from '../test-devices.ts';
+import { TestDevice } from '../test-devices.ts';
+import { TestDirectory } from '../test-directory.ts';
 
 test('the own device is no stranger to its node, once that knows its token', async () => {
   const directory = new TestDirectory();

@@ -5,7 +5,8 @@ import { hex } from '@quicprochat/proto';
 import { restoredHubLimits, RestoredHubs } from './restored-hub.ts';
 import { mandatorySuite } from '../mls/index.ts';
 import { company, groupOf, HastyClock } from '../test-company.ts';
-import { exchange, testRuntime } from '../test-devices.ts';
+import { exchange } from '../test-devices.ts';
+import { testRuntime } from '../test-runtime.ts';
 
 test('a member that fell behind does not fork the group at a restored hub: another one brings back what it lost', async () => {
   const { directory, alice, bob, carol, id } = await company([mandatorySuite], new HastyClock());

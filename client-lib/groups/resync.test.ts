@@ -14,14 +14,9 @@ import { createMls, encodeCold, encodeHot, mandatorySuite } from '../mls/index.t
 import { returnRequest } from './resync-request.ts';
 import type { ResyncRow, SentReturn } from '../store/resync-rows.ts';
 import { company as companyOf, groupOf, type Company } from '../test-company.ts';
-import {
-  assertHas,
-  exchange,
-  TestDevice,
-  TestDirectory,
-  testRuntime,
-  testStoreId,
-} from '../test-devices.ts';
+import { assertHas, exchange, TestDevice, testStoreId } from '../test-devices.ts';
+import { TestDirectory } from '../test-directory.ts';
+import { testRuntime } from '../test-runtime.ts';
 
 const company = (): Promise<Company> => companyOf([mandatorySuite]);
 

@@ -10,7 +10,7 @@ import { acceptCommit, mandatorySuite, type ManifestInfo } from '../mls/index.ts
 import { groupOf, TestWorld, type TestDevice } from '../mls/test-members.ts';
 import { revocationLimits, Revocations } from './revocations.ts';
 import { openMemoryStore } from '../store/sqlite-store.ts';
-import { LaterClock } from '../test-later-clock.ts';
+import { LaterClock } from '../test-runtime.ts';
 import { Writer } from '../writer.ts';
 
 const keyOf = ({ signatureKey }: TestDevice): Uint8Array => signatureKey.publicKey;

@@ -5,9 +5,10 @@ import { entryHash, hex } from '@quicprochat/proto';
 import { hubCallLimits } from './hub-calls.ts';
 import { laneLimits } from './hub-lanes.ts';
 import { mandatorySuite } from '../mls/index.ts';
-import { exchange, TestDevice, TestDirectory, testRuntime } from '../test-devices.ts';
+import { exchange, TestDevice } from '../test-devices.ts';
+import { TestDirectory } from '../test-directory.ts';
+import { LaterClock, testRuntime } from '../test-runtime.ts';
 import { groupOf } from '../test-company.ts';
-import { LaterClock } from '../test-later-clock.ts';
 
 const slowGroups = 20;
 

@@ -5,7 +5,9 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { firstManifest, parseUserId, signingKeyFromSeed, TransportError } from '@quicprochat/proto';
-import { TestDevice, TestDirectory, testRuntime } from '../test-devices.ts';
+import { TestDevice } from '../test-devices.ts';
+import { TestDirectory } from '../test-directory.ts';
+import { testRuntime } from '../test-runtime.ts';
 import { labelOf } from './logs.ts';
 
 /** Every entry is distinguished, so a credential is final as soon as the next entry stands. */

@@ -3,7 +3,9 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { firstManifest, signingKeyFromSeed } from '@quicprochat/proto';
 import { EventBus } from '../events.ts';
-import { TestDevice, TestDirectory, testRuntime } from '../test-devices.ts';
+import { TestDevice } from '../test-devices.ts';
+import { TestDirectory } from '../test-directory.ts';
+import { testRuntime } from '../test-runtime.ts';
 import { Guardian } from './guardian.ts';
 import { labelOf } from './logs.ts';
 

@@ -11,7 +11,9 @@ import {
 } from '@quicprochat/proto';
 import { create } from '@quicprochat/proto/messages';
 import type { Caller } from '../dial.ts';
-import { TestDevice, TestDirectory, testRuntime } from '../test-devices.ts';
+import { TestDevice } from '../test-devices.ts';
+import { TestDirectory } from '../test-directory.ts';
+import { testRuntime } from '../test-runtime.ts';
 import { LogGossip, logGossipLimits } from './log-gossip.ts';
 import { labelOf } from './logs.ts';
 

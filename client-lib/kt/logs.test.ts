@@ -14,7 +14,7 @@ import {
 } from '@quicprochat/proto/messages';
 import type { Caller } from '../dial.ts';
 import { openMemoryStore } from '../store/sqlite-store.ts';
-import { testRuntime } from '../test-devices.ts';
+import { testRuntime } from '../test-runtime.ts';
 import { TestLog, type TestLogOptions } from '../test-logs.ts';
 import { checkRecord, knownRecordOf, policyFor } from './log-record.ts';
 import { Logs } from './logs.ts';

@@ -8,8 +8,7 @@ import { EventBus } from '../events.ts';
 import { endpointBounds } from '../store/endpoint-rows.ts';
 import { openMemoryStore } from '../store/sqlite-store.ts';
 import type { ClientStore } from '../store/store.ts';
-import { testRuntime } from '../test-devices.ts';
-import { LaterClock } from '../test-later-clock.ts';
+import { LaterClock, testRuntime } from '../test-runtime.ts';
 import { endpointRules, Endpoints } from './endpoints.ts';
 
 const { random } = testRuntime;

@@ -5,7 +5,7 @@ import { NotFoundError } from '@quicprochat/proto';
 import { create, SignedEndpointRecordSchema } from '@quicprochat/proto/messages';
 import type { Session } from '../session.ts';
 import { openMemoryStore } from '../store/sqlite-store.ts';
-import { testRuntime } from '../test-devices.ts';
+import { testRuntime } from '../test-runtime.ts';
 import { GuestPlaces } from './guest-places.ts';
 
 function rig() {

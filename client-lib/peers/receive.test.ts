@@ -5,7 +5,9 @@ import { sealChannel } from '../crypto/envelope.ts';
 import { EventBus } from '../events.ts';
 import { receiverLimits } from '../receiving/receiver.ts';
 import { inboxLog } from '../store/inbox-rows.ts';
-import { assertHas, TestDevice, TestDirectory, testRuntime } from '../test-devices.ts';
+import { assertHas, TestDevice } from '../test-devices.ts';
+import { TestDirectory } from '../test-directory.ts';
+import { testRuntime } from '../test-runtime.ts';
 import { Acquaintances } from './acquaintances.ts';
 
 const { random } = testRuntime;

@@ -6,14 +6,9 @@ import { DataLossError, hasReason, RowKind } from '@quicprochat/proto';
 import { openChannel, parseEnvelope, sealChannel } from '../crypto/envelope.ts';
 import { mandatorySuite } from '../mls/index.ts';
 import { parkedLimits } from './parked-room.ts';
-import {
-  assertHas,
-  TestDevice,
-  TestDirectory,
-  testRuntime,
-  testStoreId,
-  type TestRow,
-} from '../test-devices.ts';
+import { assertHas, TestDevice, testStoreId, type TestRow } from '../test-devices.ts';
+import { TestDirectory } from '../test-directory.ts';
+import { testRuntime } from '../test-runtime.ts';
 
 type Sent = TestRow;
 

@@ -8,7 +8,7 @@ import { mandatorySuite } from '../mls/index.ts';
 import { groupOf, TestWorld } from '../mls/test-members.ts';
 import { openMemoryStore } from '../store/sqlite-store.ts';
 import { tokenBounds } from '../store/token-rows.ts';
-import { LaterClock } from '../test-later-clock.ts';
+import { LaterClock } from '../test-runtime.ts';
 
 const bytes = (): Uint8Array => systemRandom.bytes(16);
 

@@ -12,7 +12,9 @@ import { RowKind } from '@quicprochat/proto';
 import type { ClientEvent } from '../events.ts';
 import { fullReason, takeBounce } from './bounces.ts';
 import { outboxBounds } from '../store/outbox-bounds.ts';
-import { TestDevice, TestDirectory, testRuntime, testStoreId } from '../test-devices.ts';
+import { TestDevice, testStoreId } from '../test-devices.ts';
+import { TestDirectory } from '../test-directory.ts';
+import { testRuntime } from '../test-runtime.ts';
 import { inboxLog, type InboxRow } from '../store/inbox-rows.ts';
 import type { SendState } from '../store/message-rows.ts';
 

@@ -19,11 +19,11 @@ import {
   handOver,
   takeRows,
   TestDevice,
-  TestDirectory,
   testStoreId,
   type TestRow,
 } from '../test-devices.ts';
-import { LaterClock } from '../test-later-clock.ts';
+import { TestDirectory } from '../test-directory.ts';
+import { LaterClock } from '../test-runtime.ts';
 
 const hourMs = 3_600_000;
 

@@ -12,15 +12,9 @@ import { encodeGone, encodeRequest, openEnd, type ResendRequest } from './resend
 import { answerLimits } from './resender.ts';
 import { receiptLimits } from '../receiving/receipts.ts';
 import { mandatorySuite } from '../mls/index.ts';
-import {
-  assertHas,
-  handOver,
-  takeRows,
-  TestDevice,
-  TestDirectory,
-  type TestRow,
-} from '../test-devices.ts';
-import { LaterClock } from '../test-later-clock.ts';
+import { assertHas, handOver, takeRows, TestDevice, type TestRow } from '../test-devices.ts';
+import { TestDirectory } from '../test-directory.ts';
+import { LaterClock } from '../test-runtime.ts';
 
 interface Company {
   readonly clock: LaterClock;

@@ -4,8 +4,7 @@
  * are clients too: the first one, who then follows, and the last one; of the others there are keys.
  */
 import { mandatorySuite, type MlsSuite } from '@quicprochat/client-lib/mls';
-import { publishCrowd } from '@quicprochat/client-lib/test-crowd';
-import { TestDevice, TestDirectory } from '@quicprochat/client-lib/test-devices';
+import { publishCrowd, TestDevice, TestDirectory } from '@quicprochat/client-lib/test-support';
 import type { Method } from '@quicprochat/proto';
 import {
   fromBinary,

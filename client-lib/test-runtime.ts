@@ -1,6 +1,16 @@
-/** Test support: the real clock, ahead by what a test added; its timers run in real time. */
-import { systemClock, type Clock, type Timer } from '@quicprochat/proto';
+/** Test support: the real runtime without a log, and a clock that a test moves on. */
+import {
+  silentLog,
+  systemClock,
+  systemRandom,
+  type Clock,
+  type Runtime,
+  type Timer,
+} from '@quicprochat/proto';
 
+export const testRuntime: Runtime = { clock: systemClock, random: systemRandom, log: silentLog };
+
+/** The real clock, ahead by what a test added; its timers run in real time. */
 export class LaterClock implements Clock {
   #aheadMs = 0;
   now(): number {
