@@ -126,10 +126,17 @@ export class Field {
   readonly #constants: Constants;
   readonly #isFused: boolean;
 
+  /** What products begin with; as variables, for registers are quicker than memory. */
+  readonly #high: V128;
+  readonly #both: V128;
+
+  /** Writes two loads. */
   constructor(body: Body, constants: Constants, isFused: boolean) {
     this.#body = body;
     this.#constants = constants;
     this.#isFused = isFused;
+    this.#high = body.let(constants.doubles(highMagic));
+    this.#both = body.let(constants.doubles(highMagic + lowMagic));
   }
 
   load(address: I32, offset = 0): Limbs {
@@ -195,20 +202,18 @@ export class Field {
    * the sums on the way is a multiple of its smallest term's unit and has less than 53 bits above it.
    */
   #product(a: Factor, b: Factor): readonly [V128, V128] {
-    const magic = this.#constants.doubles(highMagic);
-    const both = this.#constants.doubles(highMagic + lowMagic);
     if (this.#isFused) {
-      const hi = this.#body.let(v128.relaxedFma(a.whole, b.whole, magic));
-      return [v128.relaxedFma(a.whole, b.whole, v128.fsub(both, hi)), hi];
+      const hi = this.#body.let(v128.relaxedFma(a.whole, b.whole, this.#high));
+      return [v128.relaxedFma(a.whole, b.whole, v128.fsub(this.#both, hi)), hi];
     }
-    const hi = this.#body.let(v128.fadd(v128.fmul(a.whole, b.whole), magic));
+    const hi = this.#body.let(v128.fadd(v128.fmul(a.whole, b.whole), this.#high));
     const parts = [
       [a.high, b.high],
       [a.high, b.low],
       [a.low, b.high],
       [a.low, b.low],
     ] as const;
-    let lo = v128.fsub(both, hi);
+    let lo = v128.fsub(this.#both, hi);
     for (const [x, y] of parts) lo = v128.fadd(lo, v128.fmul(x, y));
     return [lo, hi];
   }
@@ -255,7 +260,7 @@ export class Field {
   }
   /** Limbs of up to 2^52 to reduced ones. */
   settle(limbs: Limbs): Limbs {
-    const magic = this.#constants.doubles(highMagic);
+    const magic = this.#high;
     const over = limbs.map((limb) => this.#body.let(v128.fsub(v128.fadd(limb, magic), magic)));
     return limbs.map((limb, i) => {
       const carried = over[(i + limbCount - 1) % limbCount] ?? limb;
