@@ -76,7 +76,7 @@ export class Conversations {
   }
 
   /**
-   * Adds every device of these users that is not there yet. Durable at once, done on return: by this
+   * Adds every device of these users that is not there yet; of the own user, its other devices. Durable at once, done on return: by this
    * device, or by somebody else. While the group's hub is away it waits, also over restarts. Throws why it
    * was refused: what fetchInvitees throws, MlsError NOT_ALLOWED (roles), what the hub says, or
    * GroupChangeError; NotFoundError UNKNOWN_GROUP.
@@ -86,8 +86,8 @@ export class Conversations {
     userIds: readonly string[],
     signal?: AbortSignal,
   ): Promise<void> {
-    const others = othersOf(userIds, this.#parts.identity);
-    await this.change(conversationId, { kind: 'add', userIds: others }, signal);
+    const users = [...new Set(userIds.map((userId) => parseUserId(userId).userId))];
+    await this.change(conversationId, { kind: 'add', userIds: users }, signal);
   }
 
   /**

@@ -2,7 +2,7 @@
  * How a conversation begins: with the keys of everybody who is invited and a suite that all of them have, one
  * hub or three, and the wish to add them; or, where no node answers, with one person whose card is here.
  */
-import { InvalidArgumentError, parseUserId } from '@quicprochat/proto';
+import { hasReason, InvalidArgumentError, parseUserId } from '@quicprochat/proto';
 import { create, GroupControlSchema } from '@quicprochat/proto/messages';
 import { refreshKeys } from '../account/fresh-keys.ts';
 import { createInTheDark, type DarkParts } from '../contacts/first-contact.ts';
@@ -25,8 +25,8 @@ export interface CreateParts extends DarkParts {
 }
 
 /**
- * Creates a conversation with every device of these users, among whom the own one is not; returns its id
- * (32 bytes) when its hub, the own node, accepted them. Throws what fetchInvitees and the MLS adapter throw;
+ * Creates a conversation with every device of these users, among whom the own one is not, and with the account's
+ * other devices; returns its id (32 bytes) when its hub, the own node, accepted them. Throws what fetchInvitees and the MLS adapter throw;
  * nothing was made then. Ended by the signal or a crash once it was made, it goes on by itself.
  */
 export async function createConversation(
@@ -41,15 +41,17 @@ export async function createConversation(
   if (dark !== undefined) return dark;
   await refreshKeys(parts, [identity.userId], signal);
   const { suite, invitees } = await findInitial(parts, others, signal);
+  const mine = await ownInvitees(parts, suite, signal);
   const made =
     (await makeWithThree(parts, { suite, name }, invitees, signal)) ??
     (await makeGroup(parts, { suite, name }));
   const { groupId } = made.group;
   const intent = await writer.run(async (batch) => {
     storeGroup(parts, batch, made);
-    if (invitees.length === 0) return undefined;
-    const userIds = [...new Set(invitees.map(({ userId }) => userId))];
-    return committer.addIn(batch, groupId, { kind: 'add', userIds }, invitees);
+    const all = [...invitees, ...mine];
+    if (all.length === 0) return undefined;
+    const userIds = [...new Set(all.map(({ userId }) => userId))];
+    return committer.addIn(batch, groupId, { kind: 'add', userIds }, all);
   });
   if (intent !== undefined) await committer.ended(intent.id(), signal);
   return groupId;
@@ -94,6 +96,25 @@ async function findInitial(
   ]);
   if (found.every((invitee) => invitee.suite === suite)) return { suite, invitees: found };
   return { suite, invitees: await fetchAll(parts, userIds, [suite], signal) };
+}
+
+/** The account's other devices. One that has no key for it is left out: it must not keep others from talking. */
+async function ownInvitees(
+  parts: CreateParts,
+  suite: MlsSuite,
+  signal?: AbortSignal,
+): Promise<readonly Invitee[]> {
+  const { userId, deviceId } = parts.identity;
+  const devices = parts.contacts.get(userId)?.devices ?? [];
+  const skip = devices.filter((one) => one.deviceId === deviceId).map((one) => one.identityPub);
+  if (devices.length === skip.length) return [];
+  const options = { skip, ...(signal === undefined ? {} : { signal }) };
+  try {
+    return await fetchInvitees(parts, parts.caller, userId, [suite], options);
+  } catch (error) {
+    if (!hasReason(error, 'NO_KEY_PACKAGE')) throw error;
+    return [];
+  }
 }
 
 async function fetchAll(
