@@ -11,7 +11,9 @@ import { VerificationError } from './verification-error.ts';
 import { EcvrfPublicKey, hashInput, portableVrf } from './vrf.ts';
 import { Curve } from './edwards/curve.ts';
 import { arithmeticHere, at } from './edwards/module.ts';
-import { WasmProver, WasmPublicKey, wasmVrf } from './wasm-vrf.ts';
+import { WasmProver } from './ecvrf-prover.ts';
+import { WasmPublicKey } from './ecvrf-verifier.ts';
+import { wasmVrf } from './wasm-vrf.ts';
 
 const Point = ed25519.Point;
 type Point = InstanceType<typeof Point>;
