@@ -307,6 +307,25 @@ export const rules: readonly Rule[] = [
     },
   },
   {
+    name: 'a package says where things are',
+    plant: { path: 'p2p/package.json', text: '{ "exports": { "./hidden": "./package.json" } }\n' },
+    check(file, tree) {
+      const [folder = '', name] = file.path.split('/');
+      if (name !== 'package.json') return [];
+      const readme = tree.file(`${folder}/README.md`)?.text ?? '';
+      const doors = matches(file.text, /"\.\/([^"\s]+)": "\.\//g, (door) => `/${door}\``);
+      const folders = new Set(
+        tree.files.flatMap(({ path }) => {
+          const [top, below, inside] = path.split('/');
+          return top === folder && inside !== undefined ? [`\`${below}/`] : [];
+        }),
+      );
+      return [...doors, ...[...folders].map((message) => ({ line: 1, message }))]
+        .filter(({ message }) => !readme.includes(message))
+        .map(({ line, message }) => ({ line, message: `${message}: not in ${folder}/README.md` }));
+    },
+  },
+  {
     name: 'links lead somewhere',
     plant: { path: 'docs/plant.md', text: '# A\n\nSee [b](nowhere.md) and [a](#a).\n' },
     check: (file, tree) => (file.path.endsWith('.md') ? deadLinks(file, tree) : []),
