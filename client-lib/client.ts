@@ -175,7 +175,11 @@ export class QpcClient implements AsyncDisposable {
     await this.#requireDevice().link.session(signal);
   }
 
-  /** See Conversations.create: durable on return, needs the node. Returns the id (32 bytes). */
+  /**
+   * Makes a conversation with every device of these users and the account's other devices; this user owns it.
+   * Returns its id (32 bytes) when its hub has it; needs the node. Throws NotFoundError UNKNOWN_USER, NO_KEY_PACKAGE,
+   * ContactError, VerificationError, LogError, MlsError: nothing was made then. Ended by the signal it may go on.
+   */
   async createConversation(
     options: { readonly name: string; readonly members: readonly string[] },
     signal?: AbortSignal,
@@ -184,7 +188,12 @@ export class QpcClient implements AsyncDisposable {
     return conversations.create(options.name, options.members, signal);
   }
 
-  /** See Conversations.addMembers. */
+  /**
+   * Adds every device of these users that is not there yet; of the own user, the account's other devices. Like all changes
+   * of a conversation it is durable at once, waits while the hub is away, also over restarts, and is done on return;
+   * ended by the signal it goes on. Throws NotFoundError UNKNOWN_GROUP, what `createConversation` throws, MlsError
+   * NOT_ALLOWED (roles), GroupChangeError, ConversationEndedError, and what the hub says.
+   */
   async addMembers(
     conversationId: Uint8Array,
     members: readonly string[],
@@ -193,7 +202,10 @@ export class QpcClient implements AsyncDisposable {
     await this.#requireDevice().conversations.addMembers(conversationId, members, signal);
   }
 
-  /** See Conversations.removeMembers. */
+  /**
+   * Removes users with all their devices, and single devices (`alice@red.example/<device id>`); who is not there is gone
+   * already. Like `addMembers`; InvalidArgumentError BAD_FIELD for the own user and device.
+   */
   async removeMembers(
     conversationId: Uint8Array,
     members: readonly string[],
@@ -202,7 +214,7 @@ export class QpcClient implements AsyncDisposable {
     await this.#requireDevice().conversations.removeMembers(conversationId, members, signal);
   }
 
-  /** Name and timer of a conversation. See Conversations.updateMetadata. */
+  /** Name and timer of a conversation, in one change. Like `addMembers`; InvalidArgumentError BAD_FIELD out of bounds. */
   async updateMetadata(
     conversationId: Uint8Array,
     metadata: GroupMetadata,
@@ -211,7 +223,7 @@ export class QpcClient implements AsyncDisposable {
     await this.#requireDevice().conversations.updateMetadata(conversationId, metadata, signal);
   }
 
-  /** Makes a user owner, admin or member. See Conversations.setRole. */
+  /** Makes a user owner, admin or member. Like `addMembers`; also MlsError UNKNOWN_MEMBER and LAST_OWNER. */
   async setRole(
     conversationId: Uint8Array,
     userId: string,
@@ -221,24 +233,30 @@ export class QpcClient implements AsyncDisposable {
     await this.#requireDevice().conversations.setRole(conversationId, userId, role, signal);
   }
 
-  /** See Conversations.rotateKeys. */
+  /** Fresh keys for this device and the conversation. Like `addMembers`. */
   async rotateKeys(conversationId: Uint8Array, signal?: AbortSignal): Promise<void> {
     await this.#requireDevice().conversations.rotateKeys(conversationId, signal);
   }
 
-  /** See Conversations.leave. */
+  /**
+   * Leaves with every device of the own user: others are asked to remove them, and it is done when one of them did.
+   * Like `addMembers`; GroupChangeError LAST_OWNER when nobody who stays is an owner.
+   */
   async leave(conversationId: Uint8Array, signal?: AbortSignal): Promise<void> {
     await this.#requireDevice().conversations.leave(conversationId, signal);
   }
 
-  /** Sends a text; durable on return, also offline. The id is the message's inner id (16 bytes). */
+  /**
+   * Sends a text (1 to 16 384 bytes of UTF-8); durable on return, also offline. `id` (16 bytes) is the same on all devices, and what
+   * `reached` and `proofs` take; `messageId` is what events of this client say. Throws NotFoundError UNKNOWN_GROUP,
+   * InvalidArgumentError, PayloadTooLargeError, StaleKeysError, ConversationEndedError, MlsError, ContactError IDENTITY_RESET.
+   */
   async send(
     conversationId: Uint8Array,
     text: string,
     signal?: AbortSignal,
-  ): Promise<{ readonly id: Uint8Array }> {
-    const { id } = await this.#requireDevice().conversations.send(conversationId, text, signal);
-    return { id };
+  ): Promise<{ readonly id: Uint8Array; readonly messageId: number }> {
+    return this.#requireDevice().conversations.send(conversationId, text, signal);
   }
 
   /**
@@ -282,7 +300,7 @@ export class QpcClient implements AsyncDisposable {
     return this.#requireDevice().conversations.metadata(conversationId);
   }
 
-  /** See Conversations.groupState. */
+  /** Where this device stands in the group's one history; undefined where nothing can be read any more. Throws UNKNOWN_GROUP. */
   async groupState(conversationId: Uint8Array): Promise<GroupState | undefined> {
     return this.#requireDevice().conversations.groupState(conversationId);
   }
@@ -336,13 +354,19 @@ export class QpcClient implements AsyncDisposable {
     return this.#requireDevice().contacts.get(userId);
   }
 
-  /** Looks a person up in the log of its home, now. See Contacts.resolve. */
+  /**
+   * Looks a person up in the log of its home, now. Throws NotFoundError UNKNOWN_USER, ContactError, VerificationError,
+   * LogError (docs/developer/verification.md), and what the node says.
+   */
   async lookUp(userId: string, signal?: AbortSignal): Promise<Contact> {
     const { contacts, link } = this.#requireDevice();
     return contacts.resolve(parseUserId(userId).userId, link, signal);
   }
 
-  /** People compared this account key (32 bytes) with the person's own. See Contacts.verify. */
+  /**
+   * People compared this account key (32 bytes) with the person's own. Throws NotFoundError UNKNOWN_USER for somebody never
+   * looked up, InvalidArgumentError BAD_FIELD when the log shows another key.
+   */
   verify(userId: string, accountKey: Uint8Array): Contact {
     return this.#requireDevice().contacts.verify(userId, accountKey);
   }
@@ -409,7 +433,8 @@ export class QpcClient implements AsyncDisposable {
 
   /**
    * Takes in somebody's card: known by a credential from then on, and checked in full once the log can
-   * be asked. Throws NoAccountError and as Cards.import.
+   * be asked. Throws NoAccountError, InvalidArgumentError BAD_FIELD, VerificationError, LogError, PermissionDeniedError
+   * BLOCKED (docs/protocol/contact-cards.md says when).
    */
   async importCard(card: Uint8Array): Promise<Contact> {
     return this.#requireDevice().importCard(card);

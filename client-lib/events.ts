@@ -164,7 +164,10 @@ export type ClientEvent =
       readonly to: number;
       readonly reason: 'gone' | 'unanswered';
     }
-  /** The last copy of an own message is with the own node or past it; by these paths. */
+  /**
+   * The last copy of an own message is with the own node or past it; by these paths. `messageId`, here and below: as
+   * `send` returned it, and `id` of `history`.
+   */
   | { readonly type: 'accepted'; readonly messageId: number; readonly via: readonly Path[] }
   /**
    * The own node does not answer for so long that messages go past it, or is back. Told only where ways

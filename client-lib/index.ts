@@ -1,4 +1,6 @@
 /** Door of client-lib: the client, its events and its errors. */
+export { hasReason, QpcError, Status, TransportError } from '@quicprochat/proto';
+export { VerificationError } from '@quicprochat/kt-log';
 export { needsLogin, QpcClient } from './client.ts';
 export {
   NoAccountError,
@@ -19,6 +21,8 @@ export {
   type ContactDevice,
   type Verification,
 } from './contacts/contact.ts';
+export { ConversationEndedError } from './groups/conversation.ts';
+export { GroupChangeError } from './groups/group-intents.ts';
 export { conversationLimits } from './groups/create-conversation.ts';
 export { ContentError, contentLimits } from './content.ts';
 export { eventLimits, type ClientEvent, type LinkState } from './events.ts';

@@ -1,7 +1,7 @@
 /** The other devices of an account in its conversations: in those that it begins, and in those that were there before them. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { QpcClient } from '@quicprochat/client-lib';
+import { QpcClient, type ClientEvent } from '@quicprochat/client-lib';
 import { systemRandom } from '@quicprochat/proto';
 import { testRuntime } from '../cluster/local-node.ts';
 import { inTime, Rig } from './rig.ts';
@@ -35,7 +35,10 @@ test('a second device is in what its account begins, and comes into older conver
     (await alice.client.listMembers(id)).map(({ deviceIds }) => deviceIds.toSorted());
   const mine = [alice.client.whoami().deviceId, second.whoami().deviceId].toSorted();
   assert.deepEqual(await devicesIn(after), [mine, [bob.client.whoami().deviceId]]);
-  await alice.client.send(after, 'one');
+  const { messageId } = await alice.client.send(after, 'one');
+  const isIt = (event: ClientEvent): boolean =>
+    event.type === 'accepted' && event.messageId === messageId;
+  await alice.events.first(isIt, 'word of this message');
   assert.equal(await inTime(textOf(second), 'the first text'), 'one');
 
   await alice.client.addMembers(before, [userId]);
