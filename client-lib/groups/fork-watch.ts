@@ -45,6 +45,8 @@ export const forkLimits = {
   sweepMs: hourMs,
   /** Told entries that are remembered, so that none is told twice to one device. */
   told: 4_096,
+  /** Devices that hear of an end of the log that is of no use to who comes back. */
+  few: 8,
 } as const;
 
 export interface ForkWatchParts extends Omit<SendingParts, 'mls'> {
@@ -130,6 +132,8 @@ export class ForkWatch {
       if (!this.#convict(batch, group, ours, entry)) {
         // They part further back: the entries before these are compared next.
         batch.after(() => this.#tell(groupId, epoch - 1, from));
+        // It may be the end of the log, where nobody looks who is further on by rows alone.
+        batch.after(() => this.#parts.onBehind(groupId));
       }
       batch.after(() => this.#tell(groupId, epoch, from));
     };
@@ -169,14 +173,26 @@ export class ForkWatch {
     this.#tell(groupId, head.epoch, 'some');
   }
 
+  /**
+   * The log ends with an entry by which this device cannot come back. Nobody else need have seen it, for rows of it go to
+   * whom its maker named: a few members, others each time, hear of it and read the log.
+   */
+  tellEnd(groupId: Uint8Array, certified: CertifiedEntry): void {
+    this.#tell(groupId, parseEntry(certified.entry).epoch, 'few', certified);
+  }
+
   #entryAt(groupId: Uint8Array, epoch: number): CertifiedEntry | undefined {
     const kept = this.#parts.store.groupLog.headAt(groupId, epoch);
     return kept === undefined ? undefined : controlOf(kept).entry;
   }
 
   /** Tells one device, some or all of the group, where this one stands in that epoch; each of them once. */
-  #tell(groupId: Uint8Array, epoch: number, to?: Uint8Array | 'some'): void {
-    const entry = this.#entryAt(groupId, epoch);
+  #tell(
+    groupId: Uint8Array,
+    epoch: number,
+    to?: Meant,
+    entry: CertifiedEntry | undefined = this.#entryAt(groupId, epoch),
+  ): void {
     if (this.#isStopped || entry === undefined || entry.signatures.length === 0) return;
     const head = create(GroupHeadSchema, { from: this.#parts.rid, entry });
     const telling = this.#seal(groupId, epoch, head, to)
@@ -192,12 +208,13 @@ export class ForkWatch {
     groupId: Uint8Array,
     epoch: number,
     head: GroupHead,
-    to: Uint8Array | 'some' | undefined,
+    to: Meant | undefined,
   ): Promise<void> {
     const { store, runtime, writer, contacts, onOutbox } = this.#parts;
     const content = { kind: 'groupHead', bytes: toBinary(GroupHeadSchema, head) } as const;
+    const { hash } = parseEntry(head.entry?.entry);
     const keyOf = ({ identityPub }: Recipient): string =>
-      `${hex(groupId)} ${epoch} ${hex(identityPub)}`;
+      `${hex(groupId)} ${epoch} ${hex(hash)} ${hex(identityPub)}`;
     await withPrekeys(this.#parts, () =>
       writer.run(async (batch) => {
         const group = batch.group(groupId);
@@ -251,15 +268,18 @@ export class ForkWatch {
   }
 }
 
-/** Of a large group nobody, or a part that is another one each time. */
+/** One device, or a part of the group that is another one each time; undefined: all of it, if it is not large. */
+type Meant = Uint8Array | 'some' | 'few';
+
+/** Of a large group nobody, or such a part. */
 function meantBy(
-  to: Uint8Array | 'some' | undefined,
+  to: Meant | undefined,
   all: readonly Recipient[],
   random: Random,
 ): readonly Recipient[] {
-  const { devices } = forkLimits;
+  const { devices, few } = forkLimits;
   if (to === undefined) return all.length < devices ? all : [];
-  if (to !== 'some') return all.filter(({ identityPub }) => sameBytes(identityPub, to));
+  if (typeof to !== 'string') return all.filter(({ identityPub }) => sameBytes(identityPub, to));
   const from = Math.floor(jitter(random, all.length));
-  return [...all.slice(from), ...all.slice(0, from)].slice(0, devices - 1);
+  return [...all.slice(from), ...all.slice(0, from)].slice(0, to === 'few' ? few : devices - 1);
 }

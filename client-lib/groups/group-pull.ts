@@ -9,6 +9,8 @@ import {
   hex,
   parseEntry,
   QpcError,
+  sameBytes,
+  type ParsedEntry,
   type Runtime,
 } from '@quicprochat/proto';
 import type { GroupControl } from '@quicprochat/proto/messages';
@@ -170,10 +172,12 @@ export class GroupPull {
     // Which siblings an entry rejects may stand on the page before it.
     let carried: readonly GroupControl[] = [];
     let newest: number | undefined;
+    let end: ParsedEntry | undefined;
     try {
       for await (const page of logBehind(this.#parts.caller, place, signal)) {
         for (const { entry } of page) {
-          newest = Math.max(newest ?? 0, parseEntry(entry?.entry).epoch);
+          end = parseEntry(entry?.entry);
+          newest = Math.max(newest ?? 0, end.epoch);
         }
         const controls = [...carried, ...page];
         walk = await this.take(groupId, controls, signal, turn);
@@ -188,7 +192,22 @@ export class GroupPull {
     if (newest !== undefined && newest < view.head.epoch) this.#giveBack(view, hub);
     // All that is kept was read, and none of it goes on where this device stands.
     if (walk?.isBeyond === true && walk.steps.length === 0) await this.#lose(groupId);
+    else if (end !== undefined) await this.#lookAtEnd(groupId, end);
     return walk;
+  }
+
+  /**
+   * Whoever comes back looks at the last entry of the log, which need not be of the newest epoch: a hub takes children of
+   * old entries too. Where that is none that was applied here, somebody has to commit once more.
+   */
+  #lookAtEnd(groupId: Uint8Array, { epoch, hash }: ParsedEntry): Promise<void> {
+    const { store, writer, walker } = this.#parts;
+    return writer.run(async (batch) => {
+      const ours = store.groupLog.headAt(groupId, epoch);
+      const { group } = walker.view(batch, groupId) ?? {};
+      if (group === undefined || ours === undefined || sameBytes(ours.hash, hash)) return;
+      walker.standOver(batch, group);
+    });
   }
 
   /** Hubs of three have it from each other. */

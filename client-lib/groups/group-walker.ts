@@ -160,14 +160,14 @@ export class GroupWalker {
     }
     if (removal !== undefined) this.#leave(batch, removal);
     const isLeftBehind = walk.isLeftBehind && walk.steps.length === 0;
-    if (walk.invalid.length > 0 && walk.doubts.length === 0) this.#standOver(batch, walk.group);
+    if (walk.invalid.length > 0 && walk.doubts.length === 0) this.standOver(batch, walk.group);
     if (isLeftBehind || this.#parts.standings.isAlone(walk.group)) {
       this.lose(batch, walk.group, 'BEHIND');
     }
   }
 
-  /** Somebody has to commit, so that who comes back finds the group behind that junk. */
-  #standOver(batch: Batch, group: MlsGroup): void {
+  /** Part of a batch: somebody has to commit, so that who comes back finds the group behind that junk. */
+  standOver(batch: Batch, group: MlsGroup): void {
     const { store, runtime, onMoved } = this.#parts;
     const { groupId, epoch } = group;
     if (!group.isActive || batch.conversationOfGroup(groupId)?.ended !== undefined) return;

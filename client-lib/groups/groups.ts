@@ -122,6 +122,7 @@ export class Groups {
       ...{ ...parts, hubKeys, walker, standings, lanes, onMoved, identity },
       pull: this.pull,
       repair,
+      onUselessEnd: (groupId, end) => this.forks.tellEnd(groupId, end),
     });
     this.rekeys = new Rekeys({ ...parts, onIntents });
     const onBehind = (groupId: Uint8Array): void => this.pull.want(groupId);
@@ -190,9 +191,12 @@ export class Groups {
   /** A row waits for something that can be asked for. */
   waits(reason: ParkReason, waitsFor: string): void {
     switch (reason) {
-      case 'FUTURE_EPOCH':
-        this.pull.want(new Uint8Array(Buffer.from(waitsFor, 'hex')));
+      case 'FUTURE_EPOCH': {
+        const groupId = new Uint8Array(Buffer.from(waitsFor, 'hex'));
+        this.pull.want(groupId);
+        this.resyncs.news(groupId);
         break;
+      }
       case 'UNKNOWN_KEY':
         this.pull.wantAll();
         break;

@@ -38,6 +38,7 @@ export interface JoinPlace {
   /** Domain that showed it. */
   readonly hub: string;
   readonly tip: ParsedEntry;
+  readonly certified: CertifiedEntry;
   readonly groupInfo: Uint8Array;
   readonly keys: JoinKeys;
   /** Of the group's channel, if it has one. */
@@ -49,6 +50,8 @@ export interface JoinPlace {
 /** It cannot come back now; `reason` says why. */
 export class ResyncError extends QpcError {
   override name = 'ResyncError';
+  /** The certified end of the log, if that is what is of no use. */
+  end: CertifiedEntry | undefined;
   constructor(reason: string, message: string, options?: ErrorOptions) {
     super(Status.FailedPrecondition, reason, `coming back: ${message}`, options);
   }
@@ -92,19 +95,31 @@ async function placeAt(
     last = page.at(-1)?.entry ?? last;
     turn.check();
   }
-  const tip = await verifiedEntry(parts, last, group);
+  const { entry: tip, certified } = await verifiedEntry(parts, last, group);
   if (tip.epoch < head.epoch && hubs.length === 1) repair.want({ groupId, hub, head });
   if (tip.epoch < head.epoch) throw new ResyncError('HUB_BEHIND', `${hub} lost entries`);
   const info = await callGroupInfo(caller, { hub, groupId, after: tip.hash }, signal);
-  if (info.sealed.length === 0 || info.hasMore || !sameBytes(info.entry, tip.hash)) {
-    throw new ResyncError('NO_GROUP_INFO', `${hub} has none of the newest entry`);
+  return atEnd(certified, () => {
+    if (info.sealed.length === 0 || info.hasMore || !sameBytes(info.entry, tip.hash)) {
+      throw new ResyncError('NO_GROUP_INFO', `${hub} has none of the newest entry`);
+    }
+    const { groupInfo, keys, writeKey } = open(info.sealed, key);
+    // Only who was in the epoch knows the secret behind the key that its certified entry names.
+    if (!sameBytes(keys.signing.publicKey, tip.entry.joinCommitPub)) {
+      throw forged('of another entry');
+    }
+    return { groupInfo, keys, writeKey, hub, tip, certified, key };
+  });
+}
+
+/** What is wrong there is said of this end of the log. */
+export async function atEnd<T>(certified: CertifiedEntry, work: () => T | Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (error instanceof ResyncError) error.end = certified;
+    throw error;
   }
-  const { groupInfo, keys, writeKey } = open(info.sealed, key);
-  // Only who was in the epoch knows the secret behind the key that its certified entry names.
-  if (!sameBytes(keys.signing.publicKey, tip.entry.joinCommitPub)) {
-    throw forged('of another entry');
-  }
-  return { groupInfo, keys, writeKey, hub, tip, key };
 }
 
 /** The entry, by hubs of the group. Throws InvalidArgumentError BAD_SIGNATURE for what the group's hubs did not certify. */
@@ -112,14 +127,15 @@ export async function verifiedEntry(
   { hubKeys, caller }: Pick<JoinPlaceParts, 'hubKeys' | 'caller'>,
   certified: CertifiedEntry | undefined,
   group: MlsGroup,
-): Promise<ParsedEntry> {
+): Promise<{ readonly entry: ParsedEntry; readonly certified: CertifiedEntry }> {
   if (certified === undefined) throw new TransportError('protocol', 'an entry is missing');
+  const verify = (): ParsedEntry => verifyCertified(certified, group.hubs, hubKeys.of);
   try {
-    return verifyCertified(certified, group.hubs, hubKeys.of);
+    return { entry: verify(), certified };
   } catch (error) {
     if (!hasReason(error, 'BAD_SIGNATURE')) throw error;
     for (const hub of group.hubs) await hubKeys.learn(hub, caller);
-    return verifyCertified(certified, group.hubs, hubKeys.of);
+    return { entry: verify(), certified };
   }
 }
 

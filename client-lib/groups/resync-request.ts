@@ -27,7 +27,7 @@ import type { ClientStore } from '../store/store.ts';
 /** Throws PayloadTooLargeError when no hub takes it. */
 export async function returnRequest(
   parts: { readonly store: ClientStore; readonly mls: Mls; readonly random: Random },
-  { hub, tip, keys, key, writeKey }: JoinPlace,
+  { hub, tip, keys, key, writeKey }: Omit<JoinPlace, 'certified'>,
   { commit, pending }: Pick<Return, 'commit' | 'pending'>,
 ): Promise<SentReturn> {
   const { store, mls, random } = parts;

@@ -19,6 +19,7 @@ import {
   fromBinary,
   GroupControlSchema,
   SubmitCommitRequestSchema,
+  type CertifiedEntry,
   type GroupControl,
 } from '@quicprochat/proto/messages';
 import type { Contacts } from '../contacts/contacts.ts';
@@ -32,10 +33,12 @@ import { headOf, type GroupWalker } from './group-walker.ts';
 import { callSubmit, type SubmitAnswer } from './hub-calls.ts';
 import { HubLanes, laneLimits } from './hub-lanes.ts';
 import {
+  atEnd,
   findJoinPlace,
   forged,
   ResyncError,
   verifiedEntry,
+  type JoinPlace,
   type JoinPlaceParts,
 } from './join-place.ts';
 import { askAgain } from './leave-again.ts';
@@ -69,6 +72,8 @@ export const resyncLimits = {
   backOffMaxMs: hourMs,
   /** Longest wait while nobody answers (ms). */
   unreachedMs: 30_000,
+  /** A new entry lets it try again so soon after the last try (ms). */
+  newsMs: 30_000,
   /** Groups that are tried at once, and those whose hub takes long beside them. */
   lanes: { ...laneLimits, atOnce: 4, perHub: 1 },
 } as const;
@@ -86,6 +91,8 @@ export interface ResyncsParts extends JoinPlaceParts {
   readonly identity: Identity;
   readonly signatureKey: SignatureKey;
   readonly onMoved: (groupId: Uint8Array) => void;
+  /** The log ends with what is of no use to this device. */
+  readonly onUselessEnd: (groupId: Uint8Array, end: CertifiedEntry) => void;
 }
 
 export class Resyncs {
@@ -96,6 +103,8 @@ export class Resyncs {
   readonly #tries: HubLanes;
   /** Groups that are being tried, by id in hex. */
   readonly #running = new Map<string, Promise<void>>();
+  /** When such groups were tried last, by id in hex (ms). */
+  readonly #triedMs = new Map<string, number>();
   #stop = new AbortController();
   #isStarted = false;
 
@@ -147,6 +156,21 @@ export class Resyncs {
     });
   }
 
+  /** A row shows an entry that this device cannot follow: the log may end with one that it can use. */
+  news(groupId: Uint8Array): void {
+    const { store, runtime } = this.#parts;
+    const row = store.resync.get(groupId);
+    if (row === undefined || row.isDone || row.sent !== undefined) return;
+    const nowMs = runtime.clock.now();
+    const triedMs = this.#triedMs.get(hex(groupId)) ?? nowMs;
+    const { backOffMinMs, newsMs } = resyncLimits;
+    const restMs = jitter(runtime.random, backOffMinMs);
+    const dueMs = Math.max(nowMs, triedMs + newsMs) + restMs;
+    if (dueMs >= row.dueMs) return;
+    store.transaction(() => store.resync.put({ ...row, dueMs }));
+    this.wake();
+  }
+
   /** Tries with each group that is due, until that came to nothing or is done. */
   async run(): Promise<void> {
     this.#startDue();
@@ -167,6 +191,7 @@ export class Resyncs {
         })
         .finally(() => {
           this.#running.delete(key);
+          if (store.resync.get(groupId)?.isDone !== false) this.#triedMs.delete(key);
           this.wake();
         });
       this.#running.set(key, running);
@@ -188,8 +213,9 @@ export class Resyncs {
   }
 
   async #try(row: ResyncRow): Promise<void> {
-    const { store, events, runtime } = this.#parts;
+    const { store, events, runtime, onUselessEnd } = this.#parts;
     const { groupId } = row;
+    this.#triedMs.set(hex(groupId), runtime.clock.now());
     try {
       await (row.sent === undefined ? this.#make(row) : this.#submit(row, row.sent));
     } catch (error) {
@@ -211,6 +237,8 @@ export class Resyncs {
         const sent = isFinal(error) ? undefined : now.sent;
         store.resync.put({ ...now, sent, reason, tries: now.tries + (isTried ? 1 : 0), dueMs });
       });
+      // Whoever put it there may have told nobody, and those who see it commit over it.
+      if (isTried && error.end !== undefined && row.tries > 0) onUselessEnd(groupId, error.end);
       const isNews = isTried && reason !== row.reason;
       if (!isNews || conversation === undefined) return;
       events.emit({ type: 'stillBehind', conversationId: conversation.id, reason });
@@ -219,9 +247,8 @@ export class Resyncs {
 
   /** The external commit, written down; or the end of it, if this device follows again. */
   async #make({ groupId, tries }: ResyncRow): Promise<void> {
-    const { store, writer, walker, mls, runtime, identity } = this.#parts;
+    const { store, writer, walker, mls, runtime, pull } = this.#parts;
     const { signal } = this.#stop;
-    const { pull } = this.#parts;
     await pull.pull(groupId, signal);
     const view = await pull.view(groupId);
     const conversation = store.groups.conversationOfGroup(groupId);
@@ -233,15 +260,7 @@ export class Resyncs {
     if (store.resync.get(groupId) === undefined) return;
     this.#requireNoWelcome(groupId);
     const place = await findJoinPlace(this.#parts, view, signal);
-    const back = await this.#comeBack(place.groupInfo, view.group);
-    if (back.pending.epoch !== BigInt(place.tip.epoch) + 1n) throw forged('of another epoch');
-    const { signer, pending } = back;
-    const lookup = (userId: string) => this.#parts.contacts.lookup(userId);
-    const broken = continuityBroken(
-      ...([view.group, pending, signer.userId, identity.userId] as const),
-      (member) => notRevoked(lookup, [member]).length === 0,
-    );
-    if (broken !== undefined) throw new ResyncError('UNVOUCHED', `${signer.userId}: ${broken}`);
+    const back = await atEnd(place.certified, () => this.#believed(place, view.group));
     const sent = await returnRequest({ store, mls, random: runtime.random }, place, back);
     await writer.run(async (batch) => {
       const now = walker.view(batch, groupId);
@@ -253,6 +272,21 @@ export class Resyncs {
         store.resync.put({ ...row, sent, tries: tries + 1, dueMs: batch.nowMs });
       });
     });
+  }
+
+  /** Throws ResyncError for what this device does not take the word of its signer for. */
+  async #believed({ groupInfo, tip }: JoinPlace, lost: MlsGroup): Promise<Return> {
+    const { identity, contacts } = this.#parts;
+    const back = await this.#comeBack(groupInfo, lost);
+    if (back.pending.epoch !== BigInt(tip.epoch) + 1n) throw forged('of another epoch');
+    const { signer, pending } = back;
+    const lookup = (userId: string) => contacts.lookup(userId);
+    const broken = continuityBroken(
+      ...([lost, pending, signer.userId, identity.userId] as const),
+      (member) => notRevoked(lookup, [member]).length === 0,
+    );
+    if (broken !== undefined) throw new ResyncError('UNVOUCHED', `${signer.userId}: ${broken}`);
+    return back;
   }
 
   /** Two ways back at once would make two epochs: who was invited anew takes that one. */
@@ -317,7 +351,7 @@ export class Resyncs {
       return;
     }
     const [control] = answer.controls;
-    const entry = await verifiedEntry(this.#parts, control?.entry, view.group);
+    const { entry } = await verifiedEntry(this.#parts, control?.entry, view.group);
     const request = fromBinary(SubmitCommitRequestSchema, sent.request);
     if (control === undefined || !sameBytes(entry.hash, parseEntry(request.entry).hash)) {
       throw new TransportError('protocol', 'the certificate is of another entry');
