@@ -154,6 +154,29 @@ export function policyFor(
   return parsePolicy(nativeSuite.sha256, lines.join('\n'));
 }
 
+/**
+ * `policyFor` of the records' bytes, for a log client, which asks with each answer: parsed when the records
+ * are others than the last time.
+ */
+export function rememberedPolicy(
+  domain: string,
+  isOwn: boolean,
+): (records: readonly Uint8Array[]) => Policy | undefined {
+  let last:
+    | { readonly records: readonly Uint8Array[]; readonly policy: Policy | undefined }
+    | undefined;
+  return (records) => {
+    const known = last?.records;
+    const isSame =
+      known?.length === records.length &&
+      records.every((bytes, i) => Buffer.compare(bytes, known[i] ?? new Uint8Array()) === 0);
+    if (last === undefined || !isSame) {
+      last = { records, policy: policyFor(domain, isOwn, records.map(knownRecordOf)) };
+    }
+    return last.policy;
+  };
+}
+
 /** Key names bind to the domain: a node's record cannot speak for another node's auditor. */
 function isAuditorOf(domain: string, vkey: string): boolean {
   try {

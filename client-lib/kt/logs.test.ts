@@ -16,7 +16,7 @@ import type { Caller } from '../dial.ts';
 import { openMemoryStore } from '../store/sqlite-store.ts';
 import { testRuntime } from '../test-runtime.ts';
 import { TestLog, type TestLogOptions } from '../test-logs.ts';
-import { checkRecord, knownRecordOf, policyFor } from './log-record.ts';
+import { checkRecord, knownRecordOf, policyFor, rememberedPolicy } from './log-record.ts';
 import { Logs } from './logs.ts';
 
 const { random } = testRuntime;
@@ -200,5 +200,24 @@ describe('auditors', () => {
       return quorum?.kind === 'group' ? quorum.threshold : undefined;
     };
     assert.deepEqual([threshold(true), threshold(false)], [2, 1]);
+  });
+
+  test('are parsed again when a node is met or its record is another, and only then', async () => {
+    const bytesOf = async (domain: string) => (await recordWith(domain, `${domain}/auditor`)).bytes;
+    const [red, blue, heir] = [
+      await bytesOf('red.example'),
+      await bytesOf('blue.example'),
+      await bytesOf('blue.example'),
+    ];
+    const policyOf = rememberedPolicy('own.example', false);
+    assert.equal(policyOf([]), undefined);
+    const first = policyOf([red]);
+    assert.equal(policyOf([red.slice()]), first);
+    const both = policyOf([red, blue]);
+    assert.equal(both?.witnesses.length, 2);
+    const changed = policyOf([red, heir]);
+    assert.notDeepEqual(changed, both);
+    assert.deepEqual(changed, policyFor('own.example', false, [red, heir].map(knownRecordOf)));
+    assert.deepEqual(policyOf([red]), first);
   });
 });

@@ -27,7 +27,7 @@ import {
   knownRecordOf,
   LogError,
   logKeysOf,
-  policyFor,
+  rememberedPolicy,
   type KnownRecord,
   type LogKeys,
 } from './log-record.ts';
@@ -252,6 +252,7 @@ export class Logs {
     const keys = logKeysOf(domain, record);
     // By the log and not by the domain: a log that was refused leaves nothing to the next one.
     const name = stateName(domain, keys);
+    const policyOf = rememberedPolicy(domain, isOwn);
     const client = new LogClient({
       ...keys,
       suite: nativeSuite,
@@ -267,11 +268,7 @@ export class Logs {
       // Read at each answer: nodes that are met later vouch for this log too.
       get policy() {
         const others = store.logs.allPinned().filter(({ isInLog }) => isInLog);
-        return policyFor(
-          domain,
-          isOwn,
-          others.map((one) => knownRecordOf(one.record)),
-        );
+        return policyOf(others.map(({ record }) => record));
       },
       checkValue: (value) => checkManifestValue(domain, value),
     });
