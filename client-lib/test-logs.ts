@@ -5,20 +5,15 @@
  */
 import {
   configuration,
-  DeploymentMode,
   encode,
   formatVkey,
   KtLog,
   KtService,
   MemoryTreeStore,
-  nativeSigner,
   nativeSuite,
-  nativeVrfProver,
-  noteKey,
-  SignatureType,
-  type Configuration,
   type KtServed,
 } from '@quicprochat/kt-log';
+import { testLogKeys } from '@quicprochat/kt-log/test-keys';
 import {
   manifestValue,
   methods,
@@ -36,18 +31,12 @@ import {
   type SignedNodeRecord,
 } from '@quicprochat/proto/messages';
 
-/** Limits of the logs: wide enough for tests that stand still, unless a test says otherwise. */
-export const testLogTimes = {
-  maxAheadMs: 300_000,
-  maxBehindMs: 3_600_000,
-  reasonableMonitoringWindowMs: 60_000,
-} as const;
-
 export interface TestLogOptions {
   readonly runtime: Runtime;
   /** The log's own idea of the time. */
   readonly clock?: Clock;
-  readonly times?: Partial<Pick<Configuration, keyof typeof testLogTimes>>;
+  /** Limits of the log, where they are not those of testLogKeys. */
+  readonly times?: Parameters<typeof testLogKeys>[2];
   /** Keys of the log and its node: the same seed gives the same keys. */
   readonly seed?: number;
   /** Cosigner keys that the record names (C2SP verifier keys). */
@@ -85,24 +74,11 @@ export class TestLog {
     const { runtime, clock = runtime.clock, times = {}, seed, cosigners = [] } = options;
     const seedOf = (n: number): Uint8Array =>
       seed === undefined ? runtime.random.bytes(32) : new Uint8Array(32).fill(seed + n);
-    const [treeHead, note] = [nativeSigner(seedOf(0)), nativeSigner(seedOf(1))];
-    const vrf = nativeVrfProver(seedOf(2));
-    const config: Configuration = {
-      cipherSuite: 2,
-      mode: DeploymentMode.contactMonitoring,
-      signaturePublicKey: treeHead.publicKey,
-      vrfPublicKey: vrf.publicKey,
-      ...testLogTimes,
-      maximumLifetimeMs: undefined,
-      ...times,
-    };
-    const origin = `${domain}/kt`;
-    const { sha256 } = nativeSuite;
-    const key = noteKey(sha256, origin, SignatureType.ed25519, note.publicKey);
+    const { keys, config, identity } = testLogKeys(`${domain}/kt`, seedOf, times);
     const log = await KtLog.open({
       config,
-      identity: { origin, key },
-      keys: { treeHead, note, vrf },
+      identity,
+      keys,
       store: new MemoryTreeStore(),
       suite: nativeSuite,
       clock,
@@ -125,7 +101,9 @@ export class TestLog {
       versionMin: 1,
       versionMax: 1,
       capabilities: [],
-      logs: [{ config: encode(configuration, config), vkey: formatVkey(key), fromSize: 1 }],
+      logs: [
+        { config: encode(configuration, config), vkey: formatVkey(identity.key), fromSize: 1 },
+      ],
       cosigners,
     };
     const record = signNodeRecord(facts);

@@ -4,15 +4,11 @@
  */
 import type { Clock, Random } from '@quicprochat/proto';
 import { randomBytes } from 'node:crypto';
-import type { Configuration } from './codec.ts';
-import { DeploymentMode } from './codec.ts';
 import { KtLog } from './log.ts';
 import type { KtLogOptions } from './log.ts';
-import { nativeSigner } from './native-signer.ts';
 import { nativeSuite } from './native-suite.ts';
-import { nativeVrfProver } from './native-vrf.ts';
-import { noteKey, SignatureType } from './note.ts';
 import { MemoryTreeStore } from './store.ts';
+import { testLogKeys } from './test-keys.ts';
 import { logVerifier } from './verify-response.ts';
 
 /** Time that stands still until it is moved; timers without a wait run as soon as they can. */
@@ -56,25 +52,7 @@ export const labelOf = (name: string): Uint8Array => new TextEncoder().encode(na
 
 /** Keys of `seed`: the same seed gives the same log again. */
 export function testKeys(seed: number) {
-  const of = (n: number): Uint8Array => new Uint8Array(32).fill(seed + n);
-  const keys = {
-    treeHead: nativeSigner(of(0)),
-    note: nativeSigner(of(1)),
-    vrf: nativeVrfProver(of(2)),
-  };
-  const config: Configuration = {
-    cipherSuite: 2,
-    mode: DeploymentMode.contactMonitoring,
-    signaturePublicKey: keys.treeHead.publicKey,
-    vrfPublicKey: keys.vrf.publicKey,
-    maxAheadMs: 300_000,
-    maxBehindMs: 3_600_000,
-    reasonableMonitoringWindowMs: 60_000,
-    maximumLifetimeMs: undefined,
-  };
-  const { publicKey } = keys.note;
-  const key = noteKey(nativeSuite.sha256, 'red.example', SignatureType.ed25519, publicKey);
-  return { keys, config, identity: { origin: 'red.example', key } };
+  return testLogKeys('red.example', (n) => new Uint8Array(32).fill(seed + n));
 }
 
 export async function testLog(options: Partial<KtLogOptions> = {}) {

@@ -2,17 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { LinkSession } from '@quicprochat/federation';
-import {
-  DeploymentMode,
-  KtLog,
-  MemoryTreeStore,
-  nativeSigner,
-  nativeSuite,
-  nativeVrfProver,
-  noteKey,
-  SignatureType,
-  type Configuration,
-} from '@quicprochat/kt-log';
+import { KtLog, MemoryTreeStore, nativeSuite } from '@quicprochat/kt-log';
+import { testLogKeys } from '@quicprochat/kt-log/test-keys';
 import { silentLog, systemClock, systemRandom } from '@quicprochat/proto';
 import { create } from '@quicprochat/proto/messages';
 import { HeadPush } from './head-push.ts';
@@ -22,26 +13,13 @@ const runtime = { clock: systemClock, random: systemRandom, log: silentLog };
 const peer = 'blue.example';
 
 test('a peer that answers with an older head is asked again after a pause, not at once', async () => {
-  const [treeHead, note] = [systemRandom.bytes(32), systemRandom.bytes(32)].map(nativeSigner);
-  assert(treeHead !== undefined && note !== undefined);
-  const vrf = nativeVrfProver(systemRandom.bytes(32));
-  const config: Configuration = {
-    cipherSuite: 2,
-    mode: DeploymentMode.contactMonitoring,
-    signaturePublicKey: treeHead.publicKey,
-    vrfPublicKey: vrf.publicKey,
-    maxAheadMs: 300_000,
-    maxBehindMs: 3_600_000,
-    reasonableMonitoringWindowMs: 60_000,
-    maximumLifetimeMs: undefined,
-  };
   const origin = 'red.example/kt';
-  const key = noteKey(nativeSuite.sha256, origin, SignatureType.ed25519, note.publicKey);
+  const { keys, config, identity } = testLogKeys(origin, () => systemRandom.bytes(32));
   const tree = new MemoryTreeStore();
   const log = await KtLog.open({
     config,
-    identity: { origin, key },
-    keys: { treeHead, note, vrf },
+    identity,
+    keys,
     store: tree,
     suite: nativeSuite,
     clock: systemClock,
@@ -54,7 +32,6 @@ test('a peer that answers with an older head is asked again after a pause, not a
   const older = new TextEncoder().encode(await log.checkpoint());
   await append(0);
   using ownHeads = new OwnHeads({ log, config, origin, tree }, [], runtime);
-  const identity = { origin, key };
   using push = new HeadPush({ log, identity, peers: [peer], ownHeads, runtime, notify: () => {} });
   const ended = new AbortController();
   let asked = 0;

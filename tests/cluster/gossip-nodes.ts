@@ -1,22 +1,16 @@
 /** Nodes that follow one log and gossip about it, and a log that may have two faces: for tests and benches. */
-import assert from 'node:assert/strict';
 import {
   auditBundle,
-  DeploymentMode,
   encode,
   Follower,
   isConvicted,
   KtLog,
   MemoryAuditStore,
   MemoryTreeStore,
-  nativeSigner,
   nativeSuite,
-  nativeVrfProver,
-  noteKey,
-  SignatureType,
-  type Configuration,
   type LogSource,
 } from '@quicprochat/kt-log';
+import { testLogKeys } from '@quicprochat/kt-log/test-keys';
 import { EvidenceRelay, GossipNode } from '@quicprochat/nodes/gossip';
 import {
   KtGossip,
@@ -34,22 +28,7 @@ export const origin = 'mallory.example/kt';
 
 /** One log, that a liar may open twice: the same keys, another history. */
 export function logKeys(seed: Uint8Array = systemRandom.bytes(32)) {
-  const of = (n: number) => nativeSuite.sha256(Uint8Array.of(n, ...seed));
-  const [treeHead, note] = [of(0), of(1)].map(nativeSigner);
-  assert(treeHead !== undefined && note !== undefined);
-  const vrf = nativeVrfProver(of(2));
-  const config: Configuration = {
-    cipherSuite: 2,
-    mode: DeploymentMode.contactMonitoring,
-    signaturePublicKey: treeHead.publicKey,
-    vrfPublicKey: vrf.publicKey,
-    maxAheadMs: 300_000,
-    maxBehindMs: 3_600_000,
-    reasonableMonitoringWindowMs: 60_000,
-    maximumLifetimeMs: undefined,
-  };
-  const key = noteKey(nativeSuite.sha256, origin, SignatureType.ed25519, note.publicKey);
-  return { keys: { treeHead, note, vrf }, config, identity: { origin, key } };
+  return testLogKeys(origin, (n) => nativeSuite.sha256(Uint8Array.of(n, ...seed)));
 }
 export type LogKeys = ReturnType<typeof logKeys>;
 

@@ -3,21 +3,17 @@
  * its page stand on.
  */
 import {
-  DeploymentMode,
   encode,
   KtLog,
   KtService,
   MemoryAuditStore,
   MemoryTreeStore,
-  nativeSigner,
   nativeSuite,
-  nativeVrfProver,
-  noteKey,
-  SignatureType,
   updateRequest,
   type Configuration,
   type LogIdentity,
 } from '@quicprochat/kt-log';
+import { testLogKeys } from '@quicprochat/kt-log/test-keys';
 import {
   openHttpDoor,
   Routes,
@@ -82,24 +78,7 @@ export class DoorRig implements AsyncDisposable {
   }
 
   static async open(options: DoorOptions = {}): Promise<DoorRig> {
-    const keys = {
-      treeHead: nativeSigner(systemRandom.bytes(32)),
-      note: nativeSigner(systemRandom.bytes(32)),
-      vrf: nativeVrfProver(systemRandom.bytes(32)),
-    };
-    const config: Configuration = {
-      cipherSuite: 2,
-      mode: DeploymentMode.contactMonitoring,
-      signaturePublicKey: keys.treeHead.publicKey,
-      vrfPublicKey: keys.vrf.publicKey,
-      maxAheadMs: 300_000,
-      maxBehindMs: 3_600_000,
-      reasonableMonitoringWindowMs: 60_000,
-      maximumLifetimeMs: undefined,
-    };
-    const { publicKey } = keys.note;
-    const key = noteKey(nativeSuite.sha256, domain, SignatureType.ed25519, publicKey);
-    const identity = { origin: domain, key };
+    const { keys, config, identity } = testLogKeys(domain, () => systemRandom.bytes(32));
     const store = new MemoryTreeStore();
     const log = await KtLog.open({
       config,

@@ -4,42 +4,19 @@ import {
   applyAuditBundle,
   auditBundle,
   bundleEntriesMax,
-  DeploymentMode,
   emptyAudit,
   encode,
   KtLog,
-  nativeSigner,
   nativeSuite,
-  nativeVrfProver,
-  noteKey,
-  SignatureType,
-  type Configuration,
 } from '@quicprochat/kt-log';
+import { testLogKeys } from '@quicprochat/kt-log/test-keys';
 import type { Runtime } from '@quicprochat/proto';
 import type { AccountEffect, NodeStore } from '../store.ts';
 import { labelOf } from './log-batch.ts';
 
-const seed = (fill: number): Uint8Array => new Uint8Array(32).fill(fill);
-const keys = {
-  treeHead: nativeSigner(seed(1)),
-  note: nativeSigner(seed(2)),
-  vrf: nativeVrfProver(seed(3)),
-};
-const config: Configuration = {
-  cipherSuite: 2,
-  mode: DeploymentMode.contactMonitoring,
-  signaturePublicKey: keys.treeHead.publicKey,
-  vrfPublicKey: keys.vrf.publicKey,
-  maxAheadMs: 300_000,
-  maxBehindMs: 3_600_000,
-  reasonableMonitoringWindowMs: 60_000,
-  maximumLifetimeMs: undefined,
-};
-const origin = 'red.example/kt';
-const identity = {
-  origin,
-  key: noteKey(nativeSuite.sha256, origin, SignatureType.ed25519, keys.note.publicKey),
-};
+const { keys, config, identity } = testLogKeys('red.example/kt', (n) =>
+  new Uint8Array(32).fill(n + 1),
+);
 
 export function openLog(store: NodeStore, { clock, random }: Runtime): Promise<KtLog> {
   const sequencerLimits = { batchMs: 0 };
