@@ -30,6 +30,7 @@ import {
 } from '@quicprochat/proto/transport';
 import { nodeAddressIn } from '../kt/log-record.ts';
 import { dialNode } from '../dial.ts';
+import { inTime } from '../in-time.ts';
 import type { Receiver } from '../receiving/receiver.ts';
 import { mailboxLog } from '../store/mailbox-rows.ts';
 import type { ClientStore } from '../store/store.ts';
@@ -125,7 +126,7 @@ async function atNode(
   const nodeAddress = nodeAddressIn(visited.node, runtime.clock.now());
   if (nodeAddress === undefined) throw new TransportError('unreachable', 'no address of the node');
   const identity = await makeIdentity(runtime.random);
-  const { connection } = await inTime(runtime, signal, (both) =>
+  const { connection } = await inTime(runtime.clock, visitLimits.callMs, signal, (both) =>
     dialNode({ runtime, transport, nodeAddress, identity }, both),
   );
   try {
@@ -252,22 +253,5 @@ class Reading {
 
   #cursor() {
     return this.#parts.store.inbox.cursor(this.#log);
-  }
-}
-
-/** Aborts `work` when it takes longer than a question may. */
-async function inTime<T>(
-  { clock }: Runtime,
-  signal: AbortSignal,
-  work: (signal: AbortSignal) => Promise<T>,
-): Promise<T> {
-  const late = new AbortController();
-  const timer = clock.timer(visitLimits.callMs, () =>
-    late.abort(new TransportError('timeout', 'the node does not answer')),
-  );
-  try {
-    return await work(AbortSignal.any([signal, late.signal]));
-  } finally {
-    timer.cancel();
   }
 }

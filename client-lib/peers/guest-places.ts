@@ -18,9 +18,10 @@ import {
   type Timer,
 } from '@quicprochat/proto';
 import type { NodeRecord, SignedEndpointRecord } from '@quicprochat/proto/messages';
-import { CloseCode, makeIdentity, type Transport } from '@quicprochat/proto/transport';
+import { makeIdentity, type Transport } from '@quicprochat/proto/transport';
 import { knownRecordOf, nodeAddressIn } from '../kt/log-record.ts';
-import { dialNode } from '../dial.ts';
+import { overConnection } from '../dial.ts';
+import { inTime } from '../in-time.ts';
 import type { Session } from '../session.ts';
 import type { RelayPlaceRow } from '../store/endpoint-rows.ts';
 import type { ClientStore } from '../store/store.ts';
@@ -293,16 +294,10 @@ export class GuestPlaces {
   async #renewed(credential: Uint8Array): Promise<Uint8Array | undefined> {
     const { runtime, renewCredential } = this.#parts;
     if (this.#session === undefined || this.#session.signal.aborted) return undefined;
-    const late = new AbortController();
-    const timer = runtime.clock.timer(guestPlaceLimits.callMs, () =>
-      late.abort(new TransportError('timeout', 'the own node does not answer')),
-    );
     try {
-      await renewCredential(AbortSignal.any([this.#ended.signal, late.signal]));
+      await inTime(runtime.clock, guestPlaceLimits.callMs, this.#ended.signal, renewCredential);
     } catch (error) {
       runtime.log.debug('no new credential', { error: String(error) });
-    } finally {
-      timer.cancel();
     }
     const now = this.#parts.credential();
     return now === undefined || sameBytes(now, credential) ? undefined : now;
@@ -328,24 +323,18 @@ export class GuestPlaces {
     const nodeAddress = nodeAddressIn(node, runtime.clock.now());
     if (nodeAddress === undefined)
       throw new TransportError('unreachable', 'no address of the node');
-    const late = new AbortController();
-    const timer = runtime.clock.timer(guestPlaceLimits.callMs, () =>
-      late.abort(new TransportError('timeout', 'the node does not answer')),
-    );
-    const signal = AbortSignal.any([this.#ended.signal, late.signal]);
-    try {
+    const request = { endpoint, credential };
+    return inTime(runtime.clock, guestPlaceLimits.callMs, this.#ended.signal, async (signal) => {
       const identity = await makeIdentity(runtime.random);
-      const { connection } = await dialNode({ runtime, transport, nodeAddress, identity }, signal);
-      try {
-        const request = { endpoint, credential };
-        const { relays } = await call(connection, methods.publishEndpoint, request, { signal });
-        return relays;
-      } finally {
-        await connection.close(CloseCode.Normal, 'done');
-      }
-    } finally {
-      timer.cancel();
-    }
+      return overConnection(
+        { runtime, transport, nodeAddress, identity },
+        async (connection) => {
+          const { relays } = await call(connection, methods.publishEndpoint, request, { signal });
+          return relays;
+        },
+        signal,
+      );
+    });
   }
 
   #drop(domain: string): void {
