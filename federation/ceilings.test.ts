@@ -102,8 +102,10 @@ test('a few rejects of little traffic prove nothing', () => {
 test('peers get half of what the writer was seen to do, measured on large batches only', async () => {
   const time = standing();
   const share = new WriterShare(time.clock, 0.5);
-  const write = (items: number, ms: number): Promise<void> =>
-    share.run(items, async () => void (time.at += ms));
+  const write = (items: number, ms: number): Promise<void> => {
+    share.charge(items);
+    return share.run(items, async () => void (time.at += ms));
+  };
   await write(1, 50);
   assert.equal(share.perSecond, Number.POSITIVE_INFINITY, 'one row is one sync');
   await write(100, 100);
@@ -120,8 +122,20 @@ test('a writer that stood still for a minute does not stop the peers for an hour
   const time = standing();
   const share = new WriterShare(time.clock, 0.5);
   await share.run(256, async () => void (time.at += minuteMs));
+  share.charge(256);
   await share.run(256, async () => undefined);
   assert.ok(share.waitMs() < 5_000, `${share.waitMs()} ms`);
+});
+
+test('a cold start and a pause of the disk are forgotten within a few batches', async () => {
+  const time = standing();
+  const share = new WriterShare(time.clock, 0.5);
+  const write = (ms: number): Promise<void> => share.run(256, async () => void (time.at += ms));
+  await write(640);
+  for (let batch = 0; batch < 6; batch += 1) await write(25.6);
+  assert.ok(share.perSecond > 3_000, `${share.perSecond} after a cold start, of 5 000`);
+  await write(256);
+  assert.ok(share.perSecond > 1_500, `${share.perSecond} after a pause`);
 });
 
 test('batches that the writer takes together are measured together, also when one fails', async () => {
@@ -141,6 +155,9 @@ test('batches that the writer takes together are measured together, also when on
 
 test('a clock that stands, as in a simulation, holds nothing back', async () => {
   const share = new WriterShare(standing().clock, 0.5);
-  for (let batch = 0; batch < 100; batch += 1) await share.run(256, async () => undefined);
+  for (let batch = 0; batch < 100; batch += 1) {
+    share.charge(256);
+    await share.run(256, async () => undefined);
+  }
   assert.equal(share.waitMs(), 0);
 });

@@ -202,7 +202,8 @@ export class PeerCeiling {
 
 /**
  * The part of the writer's capacity that peers get. Capacity is measured where batches are large
- * enough to keep the writer busy; as long as none was, nothing is held back.
+ * enough to keep the writer busy, from the moment the writer has them: how long a batch waited for the
+ * one before it is its sender's doing. As long as none was, nothing is held back.
  */
 export class WriterShare {
   readonly #clock: Clock;
@@ -231,6 +232,12 @@ export class WriterShare {
     return Number.isFinite(this.perSecond) ? this.#budget.waitMs() : 0;
   }
 
+  /** A batch of a peer was taken in. */
+  charge(items: number): void {
+    if (Number.isFinite(this.perSecond)) this.#budget.take(items);
+  }
+
+  /** The writer has a batch. */
   async run<T>(items: number, write: () => Promise<T>): Promise<T> {
     if (this.#running === 0) {
       this.#busySinceMs = this.#clock.monotonic();
@@ -238,7 +245,6 @@ export class WriterShare {
     }
     this.#running += 1;
     this.#busyItems += items;
-    if (Number.isFinite(this.perSecond)) this.#budget.take(items);
     try {
       return await write();
     } finally {
@@ -251,11 +257,17 @@ export class WriterShare {
     // A few rows cost a sync and little else: they say nothing about many.
     if (this.#busyItems < measuredItems) return;
     const ms = busyMs / this.#busyItems;
-    this.#msPerItem = this.#msPerItem === undefined ? ms : this.#msPerItem * 0.8 + ms * 0.2;
+    const before = this.#msPerItem ?? ms;
+    // The first batches after a start find everything cold, and a disk may pause: what the writer can do
+    // is what it does when nothing is in its way, so a better measure counts for more than a worse one.
+    const weight = ms < before ? betterWeight : worseWeight;
+    this.#msPerItem = before + (ms - before) * weight;
     if (Number.isFinite(this.perSecond)) this.#budget.setRate(this.perSecond);
   }
 }
 
 const measuredItems = 64;
+const betterWeight = 0.5;
+const worseWeight = 0.1;
 /** A disk or a process that stood still for a while says nothing about the time after it. */
 const leastPerSecond = 64;

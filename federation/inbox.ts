@@ -87,18 +87,21 @@ export class RelayInbox {
   async relay(peer: string, request: FedRelayRequest): Promise<RelayReply> {
     const batch = parseRelay(request, this.#options.kinds ?? acceptedKinds);
     const ceiling = this.#ceiling(peer);
-    const waitMs = this.#waitMs(peer, batch.lane);
-    if (waitMs > 0) throw overloaded('more than this node takes of a peer in a time', waitMs);
     const lane = this.#lane(peer, batch.lane);
     const items = batch.items.length;
-    const bytes = batch.items.reduce((sum, { payload }) => sum + payload.length, 0);
+    const waitMs = this.#refusalMs(ceiling, lane, batch);
+    if (waitMs > 0) {
+      lane.refused(batch);
+      throw overloaded('more than this node takes of a peer in a time', waitMs);
+    }
     lane.needCredit(items);
     ceiling.charge(
       items,
-      bytes,
+      batch.items.reduce((sum, { payload }) => sum + payload.length, 0),
       batch.items.flatMap(({ rids }) => rids),
     );
-    const applied = await this.#share.run(items, () => this.#apply(lane, batch));
+    this.#share.charge(items);
+    const applied = await this.#apply(lane, batch);
     const lastSeq = batch.firstSeq + items - 1;
     const refused = applied.rejects.filter(
       ({ seq, temporary }) => !temporary && seq >= batch.firstSeq && seq <= lastSeq,
@@ -148,6 +151,17 @@ export class RelayInbox {
     }
   }
 
+  /**
+   * Until a batch that is here now would be taken (ms). What all peers share is used up by others too, while
+   * what this one was granted is under way: that much is taken still, and owed.
+   */
+  #refusalMs(ceiling: PeerCeiling, lane: InboundLane, batch: RelayBatch): number {
+    const ownMs = ceiling.waitMs(batch.lane === 'control');
+    if (ownMs > 0 || batch.lane === 'control') return ownMs;
+    const shareMs = this.#share.waitMs();
+    return lane.mayOverdraw(batch.items.length, shareMs > 0) ? 0 : shareMs;
+  }
+
   /** Until the next batch of the peer is taken (ms). */
   #waitMs(peer: string, lane: LaneName): number {
     const isUrgent = lane === 'control';
@@ -169,7 +183,7 @@ export class RelayInbox {
 
   #lane(peer: string, lane: LaneName): InboundLane {
     const key = `${peer} ${lane}`;
-    const found = this.#lanes.get(key) ?? new InboundLane(peer, lane, this.#options);
+    const found = this.#lanes.get(key) ?? new InboundLane(peer, lane, this.#options, this.#share);
     this.#lanes.set(key, found);
     return found;
   }
@@ -179,6 +193,7 @@ class InboundLane {
   readonly #peer: string;
   readonly #lane: LaneName;
   readonly #options: RelayInboxOptions;
+  readonly #share: WriterShare;
   readonly #waiting: Waiting[] = [];
   /** Where the lane stands on disk, as far as it was read; this worker alone moves it. */
   #stream: InboundStream | undefined;
@@ -192,11 +207,14 @@ class InboundLane {
   #told: number = inboxLimits.firstCreditItems;
   #toldBefore = 0;
   #loweredMs = 0;
+  /** Items that were taken since the share of all peers was used up. */
+  #overdrawn = 0;
 
-  constructor(peer: string, lane: LaneName, options: RelayInboxOptions) {
+  constructor(peer: string, lane: LaneName, options: RelayInboxOptions, share: WriterShare) {
     this.#peer = peer;
     this.#lane = lane;
     this.#options = options;
+    this.#share = share;
   }
 
   /** The peer learns this credit now. */
@@ -214,13 +232,29 @@ class InboundLane {
    * that the peer knows of; its credit begins anew then.
    */
   needCredit(items: number): void {
-    const nowMs = this.#options.runtime.clock.monotonic();
-    const most = Math.max(this.#told, this.#before(nowMs));
+    const most = this.#mostTold();
     // A lone row may always ask.
     if (this.#pending + items <= most || (items === 1 && this.#pending === 0)) return;
     this.creditItems = inboxLimits.firstCreditItems;
     const text = `${this.#pending + items} items unanswered, the credit is ${most}`;
     throw overloaded(text, inboxLimits.overloadedMs);
+  }
+
+  /** Whether this many items more are taken, though nothing of the share of all peers may be left. */
+  mayOverdraw(items: number, isUsedUp: boolean): boolean {
+    if (!isUsedUp) this.#overdrawn = 0;
+    else if (this.#overdrawn + items > this.#mostTold()) return false;
+    else this.#overdrawn += items;
+    return true;
+  }
+
+  /** A batch was refused before it came here: those that wait for it need not. */
+  refused({ streamId, firstSeq }: RelayBatch): void {
+    this.#expireStream(streamId, firstSeq);
+  }
+
+  #mostTold(): number {
+    return Math.max(this.#told, this.#before(this.#options.runtime.clock.monotonic()));
   }
 
   #before(nowMs: number): number {
@@ -273,8 +307,11 @@ class InboundLane {
       const next = this.#takeNext();
       if (next === undefined) return;
       try {
-        const applied = await this.#options.store.applyRelay(this.#peer, next.batch);
-        const { lane, streamId } = next.batch;
+        const { batch } = next;
+        const { lane, streamId } = batch;
+        const write = (): Promise<RelayApplied> =>
+          this.#options.store.applyRelay(this.#peer, batch);
+        const applied = await this.#share.run(batch.items.length, write);
         this.#stream = { lane, streamId, cursor: applied.cursor, chain: applied.chain };
         this.creditItems = Math.min(this.creditItems * 2, inboxLimits.creditItems);
         next.reply.resolve(applied);
@@ -309,8 +346,13 @@ class InboundLane {
   /** A batch was not applied: those behind it in its stream cannot be either. */
   #failed({ batch, reply }: Waiting, error: unknown): void {
     reply.reject(hasReason(error, 'STREAM_GAP') ? this.#gap(batch.streamId) : error);
+    this.#expireStream(batch.streamId, 0);
+  }
+
+  #expireStream(streamId: Uint8Array, afterSeq: number): void {
     for (const waiting of [...this.#waiting]) {
-      if (sameBytes(waiting.batch.streamId, batch.streamId)) this.#expire(waiting);
+      const isBehind = waiting.batch.firstSeq > afterSeq;
+      if (isBehind && sameBytes(waiting.batch.streamId, streamId)) this.#expire(waiting);
     }
   }
 

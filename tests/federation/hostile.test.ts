@@ -164,6 +164,21 @@ test('gaps hold four batches for three seconds, and nobody else', async () => {
   assert.equal(errors.filter((error) => hasReason(error, 'OVERLOADED')).length, 2);
 });
 
+test('what waits behind a gap says nothing of how fast the writer is', async () => {
+  await using scene = await makeScene();
+  const { blue, green, clock } = scene;
+  for (let gap = 0; gap < 4; gap += 1) {
+    const gone = attack(scene, { firstSeq: 1_000, items: 64 });
+    await clock.advance(3_000);
+    assert.equal((await gone).reason, 'STREAM_GAP');
+  }
+  const texts = Array.from({ length: 300 }, (_, index) => `row ${index}`);
+  for (const text of texts) await green.send(blue, text);
+  await clock.advance(1_000);
+  const received = new Set(await blue.received());
+  assert.equal(texts.filter((text) => received.has(text)).length, 300);
+});
+
 test('a walk over a directory costs half the credit, each minute', async () => {
   await using scene = await makeScene();
   const { clock } = scene;
