@@ -40,6 +40,11 @@ export class Outside implements Disposable {
     this.#restore.push(() => {
       Error.stackTraceLimit = stackTraceLimit;
     });
+    const { any } = AbortSignal;
+    AbortSignal.any = joined;
+    this.#restore.push(() => {
+      AbortSignal.any = any;
+    });
     process.on('worker', this.#onWorker);
     process.on('unhandledRejection', this.#onUncaught);
     process.on('uncaughtException', this.#onUncaught);
@@ -106,4 +111,18 @@ export class Outside implements Disposable {
   #end(): void {
     this.#outstanding -= 1;
   }
+}
+
+/**
+ * Node keeps what `AbortSignal.any` made for as long as somebody listens to it, and a process that died here
+ * never stops listening: all that it held would stay for good.
+ */
+function joined(signals: Iterable<AbortSignal>): AbortSignal {
+  const controller = new AbortController();
+  for (const one of signals) {
+    const onAbort = (): void => controller.abort(one.reason);
+    if (one.aborted) onAbort();
+    else one.addEventListener('abort', onAbort, { once: true });
+  }
+  return controller.signal;
 }
