@@ -40,7 +40,7 @@ export class Outside implements Disposable {
     this.#restore.push(() => {
       Error.stackTraceLimit = stackTraceLimit;
     });
-    const { any } = AbortSignal;
+    const any = AbortSignal.any.bind(AbortSignal);
     AbortSignal.any = joined;
     this.#restore.push(() => {
       AbortSignal.any = any;
