@@ -29,10 +29,13 @@ const sharedBases = 4;
 export class WasmProver implements ImmediateVrfProver {
   readonly publicKey: Uint8Array;
   readonly #curve: Curve;
-  /** x of RFC 8032 section 5.1.5, modulo the order: whatever it is multiplied with is of that order. */
-  readonly #scalar: Uint8Array;
-  /** The prefix of RFC 8032, which nonces are hashes of. */
-  readonly #prefix: Uint8Array;
+  /**
+   * x of RFC 8032 section 5.1.5, modulo the order: whatever it is multiplied with is of that order. Behind it the
+   * prefix, which nonces are hashes of. In a buffer of its own, since V8 moves small arrays and leaves copies.
+   */
+  readonly #secret = new Uint8Array(new ArrayBuffer(2 * bytes32));
+  readonly #scalar = this.#secret.subarray(0, bytes32);
+  readonly #prefix = this.#secret.subarray(bytes32);
 
   constructor(curve: Curve, seed: Uint8Array) {
     checkSeed(seed);
@@ -40,12 +43,12 @@ export class WasmProver implements ImmediateVrfProver {
     this.#curve = curve;
     try {
       curve.hash(at.wide, [seed]);
-      this.#prefix = memory.slice(at.wide + bytes32, at.wide + 2 * bytes32);
+      this.#prefix.set(memory.subarray(at.wide + bytes32, at.wide + 2 * bytes32));
       memory.fill(0, at.wide + bytes32, at.wide + 2 * bytes32);
       memory[at.wide] = (memory[at.wide] ?? 0) & 0xf8;
       memory[at.wide + 31] = ((memory[at.wide + 31] ?? 0) & 0x7f) | 0x40;
       run.multiplyAdd(at.scalar, at.wide, at.challenge, at.scalar);
-      this.#scalar = memory.slice(at.scalar, at.scalar + bytes32);
+      this.#scalar.set(memory.subarray(at.scalar, at.scalar + bytes32));
       run.digits(digits(0), at.scalar);
       this.#timesBase(0, 0);
       curve.encode([0]);

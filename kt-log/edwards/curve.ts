@@ -8,7 +8,7 @@ import { at, baseTables, curveModule, memoryEnd, messageBytes, splitWindows } fr
 import { pairBytes } from './field.ts';
 import { pointBytes, tableBytes } from './point.ts';
 import { digitCount } from './scalar.ts';
-import { blockBytes } from './sha512.ts';
+import { blockBytes, digestBytes } from './sha512.ts';
 
 const encodedBytes = 32;
 /** Of the length at the end of a message. */
@@ -41,24 +41,35 @@ export class Curve {
     return this.run.decode(slot(0), at.strings);
   }
 
-  /** SHA-512 of all parts behind each other, 64 bytes, to an address; `messageBytes` less 17 at most. */
+  /** SHA-512 of all parts behind each other, 64 bytes, to an address. */
   hash(to: number, parts: readonly Uint8Array[]): void {
-    const { memory } = this;
-    let end = at.message;
-    const room = at.message + messageBytes - lengthBytes - 1;
+    const { memory, run } = this;
+    memory.copyWithin(to, at.initialDigest, at.initialDigest + digestBytes);
+    const end = at.message + messageBytes;
+    let next = at.message;
+    let length = 0;
     for (const part of parts) {
-      if (end + part.length > room) throw new TypeError('curve: a message that is too long');
-      memory.set(part, end);
-      end += part.length;
+      length += part.length;
+      for (let from = 0; from < part.length;) {
+        const some = part.subarray(from, from + end - next);
+        memory.set(some, next);
+        from += some.length;
+        next += some.length;
+        if (next < end) continue;
+        run.sha512(to, at.message, messageBytes / blockBytes);
+        next = at.message;
+      }
     }
-    const bits = 8 * (end - at.message);
-    const blocks = Math.ceil((end - at.message + 1 + lengthBytes) / blockBytes);
+    memory[next++] = 0x80;
+    const blocks = Math.ceil((next - at.message + lengthBytes) / blockBytes);
     const padded = at.message + blocks * blockBytes;
-    memory.fill(0, end, padded);
-    memory[end] = 0x80;
-    memory[padded - 2] = bits >> 8;
-    memory[padded - 1] = bits & 0xff;
-    this.run.sha512(to, at.message, blocks);
+    memory.fill(0, next, padded);
+    let bits = 8 * length;
+    for (let i = 1; bits > 0; i++) {
+      memory[padded - i] = bits % 256;
+      bits = Math.floor(bits / 256);
+    }
+    run.sha512(to, at.message, blocks);
   }
 
   /** Encodes the points of these slots, for one inversion; see `encoding`. */

@@ -4,7 +4,7 @@ import { Constants, pairBytes } from './field.ts';
 import { defineField } from './field-routines.ts';
 import { definePoints, pointBytes, tableBytes } from './point.ts';
 import { defineScalars, digitCount } from './scalar.ts';
-import { blockBytes, defineSha512, roundConstants } from './sha512.ts';
+import { blockBytes, defineSha512, digestBytes, initialDigest, roundConstants } from './sha512.ts';
 
 const bytesPerPage = 65_536;
 const constantBytes = 4096;
@@ -34,12 +34,13 @@ export const pointsPerInput = 5;
 /** With two that are decoded. */
 const pointSlots = 2 + batchMax * pointsPerInput;
 
-/** The longest message that is hashed, with its padding: a label of 255 bytes, and what comes with it. */
+/** What is hashed at a time: all of a label of 255 bytes, and what comes with it. */
 export const messageBytes = 4 * blockBytes;
 
 const layout = layOut([
   ['constants', constantBytes],
   ['rounds', 8 * 80],
+  ['initialDigest', digestBytes],
   // Two strings, or two digests of which the first half is one.
   ['strings', 96],
   // The key's behind the base's: one walk goes through both.
@@ -49,7 +50,8 @@ const layout = layOut([
   ['encoded', pointSlots * 32],
   // All from here on depends on secrets.
   ['secret', 0],
-  ['message', messageBytes],
+  // And a block for the padding.
+  ['message', messageBytes + blockBytes],
   ['fieldScratch', 5 * pairBytes],
   ['pointScratch', 3 * pointBytes + 7 * pairBytes],
   ['points', pointSlots * pointBytes],
@@ -102,6 +104,7 @@ export function curveModule(arithmetic: Arithmetic): Uint8Array<ArrayBuffer> {
   defineScalars(module);
   defineSha512(module, at.rounds);
   module.place(at.rounds, roundConstants());
+  module.place(at.initialDigest, initialDigest());
   const { bytes } = constants;
   if (bytes.length > constantBytes) throw new TypeError('curve: no room for the constants');
   module.place(at.constants, bytes);

@@ -2,7 +2,7 @@
  * SHA-512 (FIPS 180-4) as WebAssembly. A call of OpenSSL's costs five times what it computes for messages as short
  * as the VRF's, and would take the prefix of a key out of the memory that is wiped.
  */
-import type { Callable, I64, Module } from './assembler.ts';
+import type { Body, Callable, I32, I64, Module } from './assembler.ts';
 import { i32, i64, v128 } from './assembler.ts';
 
 export const blockBytes = 128;
@@ -26,25 +26,30 @@ function rootBits(degree: 2n | 3n, count: number): bigint[] {
     return BigInt.asUintN(64, root);
   });
 }
-export const initialState = rootBits(2n, 8);
 
 /** The constants of the rounds, 640 bytes. */
 export function roundConstants(): Uint8Array {
-  return new Uint8Array(BigUint64Array.from(rootBits(3n, rounds)).buffer);
+  return bytesOf(rootBits(3n, rounds), true);
+}
+/** What a digest is before there is a message, 64 bytes. */
+export function initialDigest(): Uint8Array {
+  return bytesOf(rootBits(2n, 8), false);
+}
+function bytesOf(words: readonly bigint[], isLittleEndian: boolean): Uint8Array {
+  const view = new DataView(new ArrayBuffer(8 * words.length));
+  for (const [i, word] of words.entries()) view.setBigUint64(8 * i, word, isLittleEndian);
+  return new Uint8Array(view.buffer);
 }
 
-/** Defines `(out, message, blocks)`: 64 bytes of a message that is padded. `constants`: where those of the rounds are. */
+/** Defines `(digest, message, blocks)`: takes blocks into a digest. `constants`: where those of the rounds are. */
 export function defineSha512(module: Module, constants: number): Callable {
-  return module.define('sha512', 3, (body, out, message, blocks) => {
-    const state = initialState.map((word) => body.let(i64.const(word)));
+  return module.define('sha512', 3, (body, digest, message, blocks) => {
+    const state = wordsAt(body, digest, 4);
     const last = body.let(i32.sub(blocks, i32.const(1)));
     body.countDown(last, (left) => {
       const index = i32.sub(last, left);
       const block = body.let(i32.add(message, i32.mul(index, i32.const(blockBytes))));
-      const words = Array.from({ length: step / 2 }, (_, i) => {
-        const pair = body.let(v128.reversed(body.load('v128', block, 16 * i)));
-        return [body.let(i64.lane(pair, 0)), body.let(i64.lane(pair, 1))];
-      }).flat();
+      const words = wordsAt(body, block, step / 2);
       const variables = state.map((word) => body.let(word));
       body.countDown(i32.const(rounds / step - 1), (later) => {
         const number = i32.sub(i32.const(rounds / step - 1), later);
@@ -76,11 +81,18 @@ export function defineSha512(module: Module, constants: number): Callable {
     });
     for (let i = 0; i < state.length; i += 2) {
       const [first, second] = [state[i], state[i + 1]];
-      if (first && second) body.store(out, 8 * i, v128.reversed(v128.pair(first, second)));
+      if (first && second) body.store(digest, 8 * i, v128.reversed(v128.pair(first, second)));
     }
   });
 }
 
+/** Pairs of words, whose bytes stand in memory with the highest first. */
+function wordsAt(body: Body, address: I32, pairs: number): I64[] {
+  return Array.from({ length: pairs }, (_, i) => {
+    const pair = body.let(v128.reversed(body.load('v128', address, 16 * i)));
+    return [body.let(i64.lane(pair, 0)), body.let(i64.lane(pair, 1))];
+  }).flat();
+}
 function turned(word: I64, ...bits: readonly [number, number, number]): I64 {
   const [a, b, c] = bits.map((count) => i64.rotr(word, count)) as [I64, I64, I64];
   return i64.xor(i64.xor(a, b), c);
