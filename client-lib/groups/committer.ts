@@ -28,25 +28,25 @@ import {
   decodeIntent,
   encodeIntent,
   GroupChangeError,
-  invitedBy,
   isWish,
   planOf,
   UndecidedError,
   type GroupIntent,
 } from './group-intents.ts';
-import { rejectingEntry, type LogView, type Walk } from './group-log.ts';
+import { rejectingEntry, type Walk } from './group-log.ts';
 import type { GroupPull } from './group-pull.ts';
 import type { GroupWalker } from './group-walker.ts';
-import { callSubmit, type SubmitAnswer } from './hub-calls.ts';
-import { isOfEpoch, isTemporary, ofOneHub } from './commit-refusals.ts';
+import { isOfEpoch, isTemporary } from './commit-refusals.ts';
+import { GatheredInvitees } from './gathered-invitees.ts';
+import { HubChoice } from './hub-choice.ts';
 import { commitLimits, HubLanes } from './hub-lanes.ts';
 import type { HubRepair } from './hub-repair.ts';
-import { fetchInvitees, type InvitationParts, type Invitee } from '../contacts/invitation.ts';
+import type { InvitationParts, Invitee } from '../contacts/invitation.ts';
 import type { EvidenceExchange } from '../kt/evidence-exchange.ts';
 import { refreshKeys } from '../account/fresh-keys.ts';
 import type { Leaves } from './leaves.ts';
 import { ClosedError } from '../link.ts';
-import { isMlsSuite, type Mls } from '../mls/index.ts';
+import type { Mls } from '../mls/index.ts';
 import { pendingCommit } from './pending-commit.ts';
 import { requireFresh } from '../sending/sealing.ts';
 import type { IntentRow, PendingRow } from '../store/group-log-rows.ts';
@@ -56,8 +56,6 @@ export const committerLimits = {
   /** First and longest wait after a failure that may pass (ms). */
   backOffMinMs: 500,
   backOffMaxMs: 60_000,
-  /** None of three hubs did it for so long (ms): the next one is to lead. */
-  takeoverMs: 30_000,
   /** Answers of a hub that decide nothing before it is asked at rest only: honest ones need as many. */
   rounds: 8,
   /** Adds in one commit, before its size is looked at. */
@@ -94,6 +92,8 @@ type Outcome = 'again' | 'idle' | number;
 export class Committer {
   readonly #parts: CommitterParts;
   readonly #places: HubLanes;
+  readonly #invitees: GatheredInvitees;
+  readonly #hubs: HubChoice;
   /** Groups that are worked at, wait for a place, or rest, by id in hex. */
   readonly #working = new Map<string, Promise<void>>();
   readonly #resting = new Map<string, { cancel(): void }>();
@@ -102,14 +102,8 @@ export class Committer {
   readonly #failures = new Map<string, number>();
   /** Answers in a row after which a commit was neither accepted nor lost. */
   readonly #fruitless = new Map<string, number>();
-  /** Of three hubs the one that is asked, and since when none did what it should (monotonic ms). */
-  readonly #asked = new Map<string, { readonly index: number; readonly sinceMs: number }>();
   /** Why an intent ended, for whoever waits for it. */
   readonly #errors = new Map<number, QpcError>();
-  /** KeyPackages that were fetched for an intent: a lost race burns no others. */
-  readonly #fetched = new Map<number, readonly Invitee[]>();
-  /** The same by user while some are missing: a node answers only so many look-ups at once. */
-  readonly #partly = new Map<number, Map<string, readonly Invitee[]>>();
   readonly #waiting = new Set<() => void>();
   #stop = new AbortController();
   #isStarted = false;
@@ -117,6 +111,8 @@ export class Committer {
   constructor(parts: CommitterParts) {
     this.#parts = parts;
     this.#places = new HubLanes(parts.runtime.clock, commitLimits);
+    this.#invitees = new GatheredInvitees(parts);
+    this.#hubs = new HubChoice(parts.caller, parts.runtime.clock);
   }
 
   /** What was left over goes on. */
@@ -174,7 +170,7 @@ export class Committer {
       id = groupLog.addIntent(row, batch.nowMs);
     });
     batch.after(() => {
-      if (fetched !== undefined) this.#fetched.set(id, fetched);
+      if (fetched !== undefined) this.#invitees.put(id, fetched);
       this.#work(groupId);
     });
     return { id: () => id };
@@ -286,9 +282,7 @@ export class Committer {
         ? open.find(({ dueMs }) => dueMs <= nowMs)
         : store.groupLog.intent(pending.intentId);
     if (intent === undefined) {
-      for (const id of this.#fetched.keys()) {
-        if (store.groupLog.intent(id)?.state !== 'OPEN') this.#fetched.delete(id);
-      }
+      this.#invitees.forgetEnded((id) => store.groupLog.intent(id)?.state === 'OPEN');
       if (open.length === 0) return 'idle';
       return Math.max(0, Math.min(...open.map(({ dueMs }) => dueMs)) - nowMs);
     }
@@ -328,8 +322,7 @@ export class Committer {
     // Nobody waits for a duty.
     const isWaitedFor = isWish(decodeIntent(intent));
     if (error instanceof QpcError && isWaitedFor) this.#errors.set(intent.id, error);
-    this.#fetched.delete(intent.id);
-    this.#partly.delete(intent.id);
+    this.#invitees.forget(intent.id);
     await writer.run(async (batch) => {
       if (pending !== undefined) await this.#drop(batch, pending);
       batch.write(() => {
@@ -351,23 +344,24 @@ export class Committer {
     const { leaves, pull } = this.#parts;
     const wanted = decodeIntent(intent);
     const { groupId } = intent;
+    const { signal } = this.#stop;
     if (wanted.kind === 'leave') {
       try {
         await leaves.ask(intent);
       } catch (error) {
         if (!isOfEpoch(error)) throw error;
-        await pull.pull(groupId, this.#stop.signal);
+        await pull.pull(groupId, signal);
         await leaves.ask(intent);
       }
       return 'again';
     }
     const view = await pull.view(groupId);
     if (view === undefined) throw new GroupChangeError('UNKNOWN_GROUP');
-    await registerGroup(this.#parts, groupId, this.#stop.signal);
+    await registerGroup(this.#parts, groupId, signal);
     requireCertified(this.#parts.store, groupId);
-    const invitees = await this.#gather(intent, wanted, view);
+    const invitees = await this.#invitees.of(intent.id, wanted, view.group, signal);
     // MLS judges every leaf that comes, and the own one.
-    await refreshKeys(this.#parts, [this.#parts.userId], this.#stop.signal);
+    await refreshKeys(this.#parts, [this.#parts.userId], signal);
     let addsMax: number = committerLimits.addsPerCommit;
     // What this device knows may be old: that nothing is to be done, or allowed, the whole log says.
     let isCurrent = false;
@@ -381,35 +375,9 @@ export class Committer {
         }
         if (isCurrent || !isOfEpoch(error)) throw error;
       }
-      await pull.pull(groupId, this.#stop.signal);
+      await pull.pull(groupId, signal);
       isCurrent = true;
     }
-  }
-
-  async #gather(
-    { id }: IntentRow,
-    wanted: GroupIntent,
-    { group }: LogView,
-  ): Promise<readonly Invitee[]> {
-    const fetched = this.#fetched.get(id);
-    if (fetched !== undefined) return fetched;
-    const { suite } = group;
-    const members = new Set(group.members().map(({ userId }) => userId));
-    const partly = this.#partly.get(id) ?? new Map<string, readonly Invitee[]>();
-    this.#partly.set(id, partly);
-    for (const userId of invitedBy(wanted)) {
-      if (partly.has(userId)) continue;
-      // Who is here with all devices costs nobody a KeyPackage; the plan finds out.
-      const skip = members.has(userId) ? group.members().map((one) => one.identityPub) : [];
-      const options = { skip, signal: this.#stop.signal };
-      const suites = isMlsSuite(suite) ? [suite] : [];
-      const { caller } = this.#parts;
-      partly.set(userId, await fetchInvitees(this.#parts, caller, userId, suites, options));
-    }
-    this.#partly.delete(id);
-    const invitees = [...partly.values()].flat();
-    this.#fetched.set(id, invitees);
-    return invitees;
   }
 
   /**
@@ -456,7 +424,8 @@ export class Committer {
     const { groupId } = pending;
     const { signal } = this.#stop;
     await registerGroup(this.#parts, groupId, signal);
-    const answer = await this.#ask(pending);
+    const { hubs } = (await pull.view(groupId))?.group ?? { hubs: [] };
+    const answer = await this.#hubs.submit(groupId, hubs, pending.request, signal);
     if (await certifyFirst(this.#parts, pending, answer)) return 'again';
     const key = hex(groupId);
     let walk = await pull.take(groupId, answer.controls, signal);
@@ -495,30 +464,6 @@ export class Committer {
       throw new TransportError('protocol', `the hub decided nothing in ${rounds} answers`);
     }
     return 'again';
-  }
-
-  /** One of several hubs after the other; when none did it for a while, the next one is to take over. */
-  async #ask({ groupId, request }: PendingRow): Promise<SubmitAnswer> {
-    const { caller, pull, runtime } = this.#parts;
-    const { signal } = this.#stop;
-    const { hubs } = (await pull.view(groupId))?.group ?? { hubs: [] };
-    if (hubs.length <= 1) return callSubmit(caller, request, signal);
-    const key = hex(groupId);
-    const nowMs = runtime.clock.monotonic();
-    const { index, sinceMs } = this.#asked.get(key) ?? { index: 0, sinceMs: nowMs };
-    const hub = hubs[index % hubs.length];
-    const takesOver = nowMs - sinceMs >= committerLimits.takeoverMs;
-    try {
-      const answer = await callSubmit(caller, request, signal, { hub, takesOver });
-      this.#asked.set(key, { index, sinceMs: Infinity });
-      return answer;
-    } catch (failure) {
-      const error = ofOneHub(failure);
-      if (!isTemporary(error)) throw error;
-      const since = sinceMs === Infinity ? nowMs : sinceMs;
-      this.#asked.set(key, { index: index + 1, sinceMs: since });
-      throw error;
-    }
   }
 
   /** Entries stand in the way that nobody applies: the same commit, in an entry that says so. */
