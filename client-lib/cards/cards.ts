@@ -160,7 +160,7 @@ export class Cards {
 
   /**
    * Offline, by distinguished heads that are known here, else by auditors of two other operators; undefined where
-   * there are neither.
+   * there are neither, and for a credential that no distinguished head covers yet.
    */
   #openCredential(card: Card, nowMs: number): OpenedCredential | undefined {
     const { logs } = this.#parts;
@@ -182,9 +182,11 @@ export class Cards {
       throw error;
     }
     const isFinal = opened.pending === undefined || log.client.credentials.settle(opened.pending);
-    if (!isFinal || !sameBytes(opened.label, labelOf(userId))) {
-      throw new VerificationError('CHAIN', 'credential of the card', `a final one of ${userId}`);
+    if (!sameBytes(opened.label, labelOf(userId))) {
+      throw new VerificationError('CHAIN', 'credential of the card', `one of ${userId}`);
     }
+    // Of an account that is younger than the log's next distinguished head: it proves nothing yet.
+    if (!isFinal) return undefined;
     if (nowMs - opened.entryTimeMs > recentMs) {
       throw new VerificationError('TOO_OLD', 'credential of the card', 'not older than ten days');
     }

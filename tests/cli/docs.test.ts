@@ -120,6 +120,22 @@ suite('docs/developer', () => {
     assert.match(await run('node hello.ts'), /carol@red\.example: noon\? \(logged\)/);
   });
 
+  test('the program of library.md runs as it stands there, at the same node, and ends by itself', async () => {
+    const [program, ...others] = blocks(page('library.md'), 'ts');
+    assert(program !== undefined && others.length === 0);
+    writeFileSync(join(directory, 'library.ts'), program);
+    const said = (await run('node library.ts')).split('\n').filter((line) => line !== '');
+    assert.deepEqual(said, [
+      ...['ann', 'ben', 'cyd'].map((name) => `${name}@red.example reads ann@red.example: noon?`),
+      'only owners and admins give names',
+      'compared',
+      'ben@red.example',
+      '0 mailboxes',
+      'ann@red.example ben@red.example',
+      'UNKNOWN_USER 4',
+    ]);
+  });
+
   test('qpc-command.md lists the commands and their options', async () => {
     const text = page('qpc-command.md');
     const [usage = ''] = blocks(text, '');
@@ -169,8 +185,8 @@ suite('docs/developer', () => {
   });
 
   test('pages link to pages that exist', () => {
-    for (const name of ['getting-started.md', 'qpc-command.md', 'verification.md']) {
-      for (const [, target = ''] of page(name).matchAll(/\]\(([^)#:]+)\)/g)) {
+    for (const name of ['getting-started.md', 'library.md', 'qpc-command.md', 'verification.md']) {
+      for (const [, target = ''] of page(name).matchAll(/\]\(([^)#:]+)(?:#[^)]*)?\)/g)) {
         assert(existsSync(join(repository, 'docs/developer', target)), `${name}: ${target}`);
       }
     }

@@ -5,7 +5,7 @@
  */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { QpcClient, type Contact } from '@quicprochat/client-lib';
+import { QpcClient, type ClientEvent, type Contact } from '@quicprochat/client-lib';
 import { openStore } from '@quicprochat/client-lib/store';
 import {
   call,
@@ -38,6 +38,15 @@ async function secondDevice(first: RigClient): Promise<QpcClient> {
   return client;
 }
 
+async function textsOf(client: QpcClient, count: number): Promise<readonly string[]> {
+  const texts: string[] = [];
+  for await (const { text } of client.messages()) {
+    texts.push(text);
+    if (texts.length === count) break;
+  }
+  return texts;
+}
+
 /** Looks up until the log shows it: it may answer from a head that auditors have cosigned already. */
 async function shown(
   client: RigClient,
@@ -57,6 +66,8 @@ describe('an account', { timeout: 120_000 }, () => {
     const alice = await rig.client('alice@red.example');
     const bob = await rig.client('bob@blue.example');
     assert.equal((await bob.client.lookUp(alice.userId)).devices.length, 1);
+    const members = [bob.userId];
+    const older = await alice.client.createConversation({ name: 'older', members });
     await using second = await secondDevice(alice);
     const { deviceId } = second.whoami();
     assert.deepEqual(second.whoami().accountKey, alice.client.whoami().accountKey);
@@ -76,6 +87,24 @@ describe('an account', { timeout: 120_000 }, () => {
         [deviceId, false, true],
       ],
     );
+
+    // It is in what the account begins from now on, and comes into what was there when it is added.
+    second.start();
+    const newer = await alice.client.createConversation({ name: 'newer', members });
+    await alice.client.addMembers(older, [alice.userId]);
+    const mine = [alice.client.whoami().deviceId, deviceId].toSorted();
+    for (const id of [newer, older]) {
+      const [me] = await alice.client.listMembers(id);
+      assert.deepEqual(me?.deviceIds.toSorted(), mine);
+      const { messageId } = await alice.client.send(id, 'to myself, too');
+      const isIt = (event: ClientEvent): boolean =>
+        event.type === 'accepted' && event.messageId === messageId;
+      await alice.events.first(isIt, 'word of this message');
+    }
+    const texts = inTime(textsOf(second, 2), 'two texts at the second device');
+    assert.deepEqual(await texts, ['to myself, too', 'to myself, too']);
+    // Nothing is left to add.
+    await alice.client.addMembers(older, [alice.userId]);
 
     await assert.rejects(
       alice.client.revokeDevice(alice.client.whoami().deviceId),
