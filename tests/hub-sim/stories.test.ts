@@ -239,6 +239,56 @@ suite('a hub of three in simulated time', () => {
     assert.equal((await cluster.finish(cluster.readLog(blue))).length, 2);
   });
 
+  test('two that forgot the group do not begin it anew, nor does one of them follow who heard of entry 0 alone', async () => {
+    const { cluster, red, green, blue, first, entry } = await begin();
+    using _ = cluster;
+    cutOff(cluster, blueName);
+    await cluster.finish(setOf(red).submit(cluster.newCommit(first), member));
+    await forgetGroup(cluster, red);
+    await forgetGroup(cluster, green);
+    cluster.wire.healAll();
+    // Blue refuses it; green hears of it for the first time, for all that it knows.
+    await assert.rejects(cluster.finish(setOf(red).create(entry, domains, creator)), unavailable);
+    const brought = takeover(cluster, cluster.newCommit(first));
+    for (const hub of [blue, green]) {
+      await assert.rejects(cluster.finish(setOf(hub).takeover(brought, member)), unavailable);
+    }
+    await cluster.scheduler.run(cluster.scheduler.nowMs + 120_000);
+    assert.deepEqual(cluster.observer.violations, []);
+    assert.equal(cluster.observer.accepted.length, 2);
+  });
+
+  test('a first hub that dies before the others know that entry 0 counts goes on when it is back', async () => {
+    let hasBegun = (): boolean => false;
+    let hasDied = false;
+    const cluster = await startAll({
+      dies: ({ domain }) => {
+        if (domain !== redName || hasDied || !hasBegun()) return false;
+        hasDied = true;
+        return true;
+      },
+    });
+    using _ = cluster;
+    hasBegun = () => cluster.observer.accepted.length > 0;
+    const [red, green, blue] = cluster.hubs;
+    assert.ok(red && green && blue);
+    const entry = cluster.group.sign(undefined);
+    setOf(red)
+      .create(entry, domains, creator)
+      .catch(() => undefined);
+    await cluster.scheduler.run(cluster.scheduler.nowMs + 1_000);
+    const [first] = cluster.observer.accepted;
+    assert.ok(hasDied && first !== undefined && red.life === undefined);
+    const request = cluster.newCommit(first);
+    const brought = takeover(cluster, request);
+    await assert.rejects(cluster.finish(setOf(green).takeover(brought, member)), unavailable);
+    await cluster.finish(red.start());
+    await cluster.finish(setOf(green).submit(request, member));
+    const newest = cluster.observer.accepted.at(-1);
+    assert.ok(newest !== undefined && same(newest.hash, hashOf(request)));
+    await agree(cluster, newest, blue);
+  });
+
   test('a group begins with all three, and begins again with what both others have', async () => {
     const cluster = await startAll();
     using _ = cluster;

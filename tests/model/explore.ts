@@ -4,7 +4,7 @@
  */
 import { breach } from './invariants.ts';
 import type { Mutant } from './rules.ts';
-import { initial, keyOf } from './state.ts';
+import { initial, keyOf, unbegun } from './state.ts';
 import type { State } from './state.ts';
 import { steps } from './steps.ts';
 import type { Bounds, Kind } from './steps.ts';
@@ -38,8 +38,9 @@ export function explore(
   limit = Infinity,
   onState?: (state: State) => void,
 ): Exploration {
-  const seen = new Set<string>([keyOf(initial)]);
-  let level: [State, Past | undefined][] = [[initial, undefined]];
+  const start = startOf(bounds);
+  const seen = new Set<string>([keyOf(start)]);
+  let level: [State, Past | undefined][] = [[start, undefined]];
   let tried = 0;
   let depth = 0;
   let certified = 0;
@@ -70,6 +71,8 @@ export function explore(
   return { states: seen.size, steps: tried, depth, isComplete, certified, breach: found, history };
 }
 
+const startOf = ({ begins }: Bounds): State => (begins === true ? unbegun : initial);
+
 export interface Walk {
   /** Schedules until the first breach, or all. */
   readonly schedules: number;
@@ -82,6 +85,7 @@ export interface Walk {
 
 /** How often a kind of step is taken when it is possible. Calm schedules get far, others have duels. */
 const calm: Readonly<Record<Kind, number>> = {
+  begin: 4,
   crash: 1,
   restart: 4,
   'take over': 1,
@@ -124,7 +128,7 @@ function schedule(
   const random = randomOf(seed);
   const weights = seed % 2 === 0 ? calm : duels;
   const history: string[] = [];
-  let state = initial;
+  let state = startOf(bounds);
   while (history.length < length && breach(state, subject.blindTo) === '') {
     const byKind = new Map<Kind, [string, State][]>();
     steps(state, subject.rules, bounds, (kind, line, next) => {

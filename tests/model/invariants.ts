@@ -22,7 +22,8 @@ export function breach(state: State, blindTo: readonly EarlySign[] = []): string
     if (!blindTo.includes('deposed') && term < promised) {
       return `deposed: hub ${index} acts in term ${term} and promised ${promised}`;
     }
-    if (phase !== 'collecting' && term >= chainTerm && !log.startsWith(chain)) {
+    const leads = phase !== 'collecting' && phase !== 'beginning';
+    if (leads && term >= chainTerm && !log.startsWith(chain)) {
       return `incomplete: leader ${index} of term ${term} has "${log}", certified is "${chain}"`;
     }
   }

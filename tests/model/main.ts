@@ -1,6 +1,6 @@
 /**
  * Explores the model of a hub of three (docs/reference/hub-model.md) and says how far it went:
- *   node tests/model/main.ts [--terms 4] [--commits 2] [--losses 0] [--limit STATES] [--mutants] [--history]
+ *   node tests/model/main.ts [--terms 4] [--commits 2] [--losses 0] [--begins] [--limit STATES] [--mutants] [--history]
  *   node tests/model/main.ts --walk SCHEDULES [--seed 1] [--length 120] [--terms 8] [--commits 6] [--mutants]
  * Exits with 1 when the sound protocol has a breach or a mutant has none.
  */
@@ -14,6 +14,7 @@ const { values } = parseArgs({
     terms: { type: 'string' },
     commits: { type: 'string' },
     losses: { type: 'string', default: '0' },
+    begins: { type: 'boolean', default: false },
     limit: { type: 'string' },
     walk: { type: 'string' },
     seed: { type: 'string', default: '1' },
@@ -27,6 +28,7 @@ const bounds = {
   terms: Number(values.terms ?? (isWalk ? 8 : 4)),
   commits: Number(values.commits ?? (isWalk ? 6 : 2)),
   losses: Number(values.losses),
+  begins: values.begins,
 };
 const limit = values.limit === undefined ? Infinity : Number(values.limit);
 const run = {
@@ -40,7 +42,8 @@ const subjects = values.mutants ? mutants : [{ name: 'the protocol', rules: soun
 for (const subject of subjects) {
   const before = process.cpuUsage();
   const losses = Math.max(bounds.losses, 'losses' in subject ? (subject.losses ?? 0) : 0);
-  const within = { ...bounds, losses };
+  const begins = bounds.begins || ('begins' in subject && subject.begins);
+  const within = { ...bounds, losses, begins };
   const result = isWalk ? walk(subject, within, run) : explore(subject, within, limit);
   const { user, system } = process.cpuUsage(before);
   const size =

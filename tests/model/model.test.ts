@@ -25,6 +25,17 @@ test('no reachable state of three terms and two commits forks or loses an entry'
   assert.equal(result.certified, small.commits);
 });
 
+test('nor does one from before entry 0, with a lost disk and a creator that lies', (context) => {
+  const within = { terms: 2, commits: 1, losses: 1, begins: true };
+  const { history, ...result } = explore({ rules: sound }, within);
+  context.diagnostic(JSON.stringify(result));
+  assert.equal(result.breach, '', history.join('\n'));
+  assert.ok(result.isComplete);
+  assert.equal(result.states, 46_900);
+  // Entry 0 and the commit.
+  assert.equal(result.certified, 2);
+});
+
 for (const losses of [0, 1]) {
   test(`random schedules of eight terms and six commits do not either; lost disks: ${losses}`, (context) => {
     const run = { seed: 1, schedules: 1000, length: 120 };
@@ -38,9 +49,10 @@ for (const losses of [0, 1]) {
 
 for (const mutant of mutants) {
   test(`a bug is found: ${mutant.name}`, (context) => {
-    const { losses = 0, by } = mutant;
+    const { losses = 0, by, begins = false } = mutant;
     if (by !== 'schedules') {
-      const within = losses === 0 ? bounds : { terms: 3, commits: 1, losses };
+      const lossy = { terms: begins ? 2 : 3, commits: 1, losses, begins };
+      const within = losses === 0 ? bounds : lossy;
       const searched = explore(mutant, within, 150_000);
       assert.notEqual(searched.breach, '', 'not found among all states');
       assert.equal(searched.history.length, searched.depth);

@@ -34,6 +34,12 @@ export interface Rules {
   readonly keepsAccepted: boolean;
   /** A hub that lost its disk has no say before both others told it what they have. */
   readonly learns: boolean;
+  /** Entry 0 counts when all three hubs have it. */
+  readonly beginsWithAll: boolean;
+  /** A beginning has a name, and who heard of it under another one refuses it. */
+  readonly namesBeginnings: boolean;
+  /** Nobody has a say before entry 0 counts at it. */
+  readonly waitsForEntry0: boolean;
 }
 
 export const sound: Rules = {
@@ -50,6 +56,9 @@ export const sound: Rules = {
   voidsQuestions: true,
   keepsAccepted: true,
   learns: true,
+  beginsWithAll: true,
+  namesBeginnings: true,
+  waitsForEntry0: true,
 };
 
 /**
@@ -76,6 +85,8 @@ export interface Mutant {
   readonly by?: 'search' | 'schedules';
   /** Disks that have to be lost before it shows. */
   readonly losses?: number;
+  /** It is a rule of how groups begin. */
+  readonly begins?: boolean;
 }
 
 export const mutants: readonly Mutant[] = [
@@ -140,5 +151,29 @@ export const mutants: readonly Mutant[] = [
     rules: { ...sound, learns: false },
     blindTo: ['unsaid'],
     losses: 1,
+  },
+  {
+    name: 'two hubs begin a group',
+    rules: { ...sound, beginsWithAll: false },
+    blindTo: ['unsaid'],
+    by: 'search',
+    losses: 1,
+    begins: true,
+  },
+  {
+    name: 'a beginning has no name',
+    rules: { ...sound, namesBeginnings: false },
+    blindTo: ['unsaid'],
+    by: 'search',
+    losses: 1,
+    begins: true,
+  },
+  {
+    name: 'a promise before entry 0 counts',
+    rules: { ...sound, waitsForEntry0: false },
+    blindTo: ['unsaid'],
+    by: 'search',
+    losses: 1,
+    begins: true,
   },
 ];

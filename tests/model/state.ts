@@ -2,7 +2,7 @@
  * What the model of a hub of three knows in one moment: three disks and memories, all messages that were
  * ever sent, and what an observer of all signatures knows. Values are immutable; `keyOf` names a state.
  */
-export type Phase = 'idle' | 'collecting' | 'replicating' | 'leading';
+export type Phase = 'idle' | 'beginning' | 'collecting' | 'replicating' | 'leading';
 
 export interface Hub {
   /** On disk. `log` has one letter for each commit; the first `accepted` of them have had their effects. */
@@ -18,6 +18,8 @@ export interface Hub {
   readonly synced: number;
   /** Term in which the last entry was first written: 0 unless a mutant looks at it. */
   readonly entryTerm: number;
+  /** Where the beginning of the group is searched too (beginning.ts): under which name it began here; 0: the hub knows of none. */
+  readonly mid: number;
   /** In memory: what the hub does as the owner of `term`. */
   readonly phase: Phase;
   readonly term: number;
@@ -47,6 +49,8 @@ export interface Vote {
   readonly term: number;
   readonly from: number;
   readonly log: string;
+  /** Of entry 0: name of the beginning that it answers; else 0. */
+  readonly mid: number;
 }
 
 export interface State {
@@ -63,6 +67,8 @@ export interface State {
   readonly chainTerm: number;
   /** Disks that were lost. */
   readonly losses: number;
+  /** So often a creator had the first hub begin the group. */
+  readonly begun: number;
   /** Observer: a hub took back what it had signed as a follower. */
   readonly unsaid: string;
   /** Observer: two children of one parent got certificates, or a hub lost what it had accepted. */
@@ -82,6 +88,7 @@ export const freshHub: Hub = {
   isLearner: false,
   synced: 0,
   entryTerm: 0,
+  mid: 0,
   phase: 'idle',
   term: 0,
 };
@@ -93,13 +100,17 @@ export const initial: State = {
   asked: 0,
   replicates: [],
   promises: [],
-  votes: [0, 1, 2].map((from) => ({ key: `0${from}`, term: 0, from, log: '' })),
+  votes: [0, 1, 2].map((from) => ({ key: `0${from}`, term: 0, from, log: '', mid: 0 })),
   chain: '',
   chainTerm: 0,
   losses: 0,
+  begun: 0,
   unsaid: '',
   fault: '',
 };
+
+/** Three hubs that never heard of the group. */
+export const unbegun: State = { ...initial, hubs: [freshHub, freshHub, freshHub], votes: [] };
 
 /** `items` with `item`, ordered by key, or `items` itself when it is there already. */
 export function including<T extends { readonly key: string }>(
@@ -128,12 +139,12 @@ export function withHub(state: State, index: number, change: Partial<Hub>): Stat
 
 /** The same text for the same state, another for every other one. */
 export function keyOf(state: State): string {
-  const { parents, asked, chain, chainTerm, losses, unsaid, fault } = state;
-  let key = `${parents};${asked};${chain}${chainTerm}${losses}${unsaid}${fault}`;
+  const { parents, asked, chain, chainTerm, losses, begun, unsaid, fault } = state;
+  let key = `${parents};${asked};${chain}${chainTerm}${losses}b${begun}${unsaid}${fault}`;
   for (const h of state.hubs) {
     const phase = h.phase === 'idle' ? '-' : `${h.phase[0]}${h.term}`;
     const learner = h.isLearner ? 'l' : '';
-    key += `|${learner}${h.signed},${h.promised}${h.synced}${h.adopted}${h.log}${h.accepted}${h.entryTerm}${phase}`;
+    key += `|${learner}${h.signed},${h.promised}${h.synced}${h.adopted}${h.log}${h.accepted}${h.entryTerm}${phase}m${h.mid}`;
   }
   for (const message of state.replicates) key += `R${message.key}`;
   for (const message of state.promises) key += `P${message.key}`;

@@ -3,6 +3,7 @@
  * A message stays in the network for good, so it may arrive late, twice, in any order or never; an answer
  * that exists may arrive at any moment. So each delivery is one step, and a loss is none.
  */
+import { begin, hasBegun, hasSay, hears, mayAdopt, takes } from './beginning.ts';
 import type { Rules } from './rules.ts';
 import { isMonotone } from './rules.ts';
 import { freshHub, including, letter, ownerOf, withHub } from './state.ts';
@@ -15,11 +16,14 @@ export interface Bounds {
   readonly commits: number;
   /** Disks that get lost; 0 unless told. */
   readonly losses?: number;
+  /** From before entry 0, with a creator that lies; else the group has begun. */
+  readonly begins?: boolean;
   /** Keeps messages that can have no effect any more: the same protocol, many more states. */
   readonly keepsAll?: boolean;
 }
 
 export type Kind =
+  | 'begin'
   | 'crash'
   | 'restart'
   | 'take over'
@@ -37,19 +41,24 @@ export type Visit = (kind: Kind, line: string, next: State) => void;
 /** Calls `visit` for every step that is possible in `state`. */
 export function steps(state: State, rules: Rules, bounds: Bounds, visit: Visit): void {
   const emit: Visit =
-    isMonotone(rules) && bounds.keepsAll !== true && (bounds.losses ?? 0) === 0
+    isMonotone(rules) &&
+    bounds.keepsAll !== true &&
+    bounds.begins !== true &&
+    (bounds.losses ?? 0) === 0
       ? (kind, line, next) => visit(kind, line, forget(next))
       : visit;
+  if (bounds.begins === true) begin(state, rules, bounds, emit);
   for (const [index, hub] of state.hubs.entries()) {
     crash(state, index, hub, emit);
-    restart(state, rules, index, hub, emit);
+    restart(state, rules, bounds, index, hub, emit);
     takeOver(state, bounds, index, hub, emit);
     promise(state, bounds, rules, index, hub, emit);
-    if (hub.phase === 'collecting') choose(state, rules, index, hub, emit);
+    if (hub.phase === 'collecting') choose(state, rules, bounds, index, hub, emit);
     if (hub.phase === 'leading') submit(state, rules, bounds, index, hub, emit);
     if (hub.phase !== 'idle') accept(state, rules, index, hub, emit);
-    adopt(state, rules, index, hub, emit);
-    install(state, index, hub, emit);
+    if (bounds.begins === true) hear(state, rules, index, hub, emit);
+    adopt(state, rules, bounds, index, hub, emit);
+    install(state, bounds, index, hub, emit);
     lose(state, bounds, rules, index, emit);
   }
 }
@@ -61,8 +70,15 @@ function crash(state: State, index: number, hub: Hub, visit: Visit): void {
   visit('crash', `hub ${index} crashes`, withHub(unasked(state, hub), index, change));
 }
 
-function restart(state: State, rules: Rules, index: number, hub: Hub, visit: Visit): void {
-  if (hub.phase !== 'idle' || hub.isLearner) return;
+function restart(
+  state: State,
+  rules: Rules,
+  bounds: Bounds,
+  index: number,
+  hub: Hub,
+  visit: Visit,
+): void {
+  if (hub.phase !== 'idle' || !hasSay(hub, rules, bounds)) return;
   let term = hub.promised;
   if (rules.checksOnRestart) {
     if (hub.adopted !== term || ownerOf(term) !== index) return;
@@ -82,6 +98,7 @@ function unasked(state: State, { phase, term }: Hub): State {
 
 /** It asks first, and promises itself once the others have: see `choose`. */
 function takeOver(state: State, bounds: Bounds, index: number, hub: Hub, visit: Visit): void {
+  if (bounds.begins === true && (hub.mid === 0 || hub.phase === 'beginning')) return;
   for (let term = hub.promised + 1; term < bounds.terms; term++) {
     const isAsked = (state.asked & (1 << term)) !== 0;
     if (ownerOf(term) !== index) continue;
@@ -101,7 +118,7 @@ function promise(
   hub: Hub,
   visit: Visit,
 ): void {
-  if (hub.isLearner) return;
+  if (!hasSay(hub, rules, bounds)) return;
   for (let term = hub.promised + 1; term < bounds.terms; term++) {
     if ((state.asked & (1 << term)) === 0 || ownerOf(term) === index) continue;
     const synced = rules.syncsPromises ? term : hub.synced;
@@ -143,11 +160,19 @@ function compare(rules: Rules, a: Candidate, b: Candidate): number {
 }
 
 /** The owner of a term has the promises of a majority, or of all, and takes a log; ties go either way. */
-function choose(state: State, rules: Rules, index: number, hub: Hub, visit: Visit): void {
+function choose(
+  state: State,
+  rules: Rules,
+  bounds: Bounds,
+  index: number,
+  hub: Hub,
+  visit: Visit,
+): void {
   if (hub.promised >= hub.term) return;
   const answers = state.promises.filter(({ term }) => term === hub.term);
-  const quorums: Candidate[][] = hub.isLearner ? [] : answers.map((answer) => [hub, answer]);
-  const own = hub.isLearner ? [] : [hub];
+  const counts = hasSay(hub, rules, bounds);
+  const quorums: Candidate[][] = counts ? answers.map((answer) => [hub, answer]) : [];
+  const own = counts ? [hub] : [];
   for (const [at, a] of answers.entries()) {
     for (const b of answers.slice(at + 1)) if (a.from !== b.from) quorums.push([...own, a, b]);
   }
@@ -211,6 +236,12 @@ function submit(
 function accept(state: State, rules: Rules, index: number, hub: Hub, visit: Visit): void {
   if (hub.phase === 'collecting') return;
   if (hub.phase === 'leading' && hub.accepted === hub.log.length) return;
+  if (hub.phase === 'beginning') {
+    if (!hasBegun(state, rules, hub)) return;
+    const begun = withHub(state, index, { phase: 'leading', accepted: hub.log.length });
+    visit('accept', `hub ${index} accepts entry 0`, send(vote(begun, index, 0), index));
+    return;
+  }
   const from = new Set<number>();
   for (const signed of state.votes) {
     if (signed.term === hub.term && signed.log.startsWith(hub.log)) from.add(signed.from);
@@ -220,8 +251,24 @@ function accept(state: State, rules: Rules, index: number, hub: Hub, visit: Visi
   visit('accept', `hub ${index} accepts "${hub.log}" in term ${hub.term}`, send(next, index));
 }
 
-function adopt(state: State, rules: Rules, index: number, hub: Hub, visit: Visit): void {
-  if (hub.isLearner) return;
+/** What the first hub asks when it begins the group. */
+function hear(state: State, rules: Rules, index: number, hub: Hub, visit: Visit): void {
+  const change = index === 0 ? undefined : hears(state.hubs, hub, rules);
+  if (change === undefined) return;
+  const { mid } = state.hubs[0];
+  const next = vote(withHub(state, index, change), index, 0, mid);
+  visit('adopt', `hub ${index} hears of beginning ${mid}`, next);
+}
+
+function adopt(
+  state: State,
+  rules: Rules,
+  bounds: Bounds,
+  index: number,
+  hub: Hub,
+  visit: Visit,
+): void {
+  if (!mayAdopt(hub, rules, bounds)) return;
   for (const message of state.replicates) {
     const { term, log, entryTerm } = message;
     if (ownerOf(term) === index) continue;
@@ -246,20 +293,22 @@ function adopt(state: State, rules: Rules, index: number, hub: Hub, visit: Visit
 }
 
 /** Accepted entries prove themselves: a hub takes them from any other, whatever the term. */
-function install(state: State, index: number, hub: Hub, visit: Visit): void {
+function install(state: State, bounds: Bounds, index: number, hub: Hub, visit: Visit): void {
   for (const [from, other] of state.hubs.entries()) {
     const { accepted } = other;
     if (accepted <= hub.accepted) continue;
+    const change = bounds.begins === true ? takes(hub, other, from === 0) : {};
     const log = other.log.slice(0, accepted);
     const line = `hub ${index} gets "${log}" from hub ${from}`;
-    visit('install', line, withLog(state, index, { log, accepted }));
+    visit('install', line, withLog(state, index, { ...change, log, accepted }));
   }
 }
 
 /** The disk is gone; what the hub ever sent is not. */
 function lose(state: State, bounds: Bounds, rules: Rules, index: number, visit: Visit): void {
   if (state.losses >= (bounds.losses ?? 0)) return;
-  const fresh = { ...freshHub, isLearner: rules.learns };
+  // Nothing tells it what it forgot, before others do.
+  const fresh = { ...freshHub, isLearner: rules.learns && bounds.begins !== true };
   const next = withHub(unasked(state, state.hubs[index] ?? freshHub), index, fresh);
   visit('lose', `hub ${index} loses its disk`, { ...next, losses: state.losses + 1 });
 }
@@ -294,7 +343,7 @@ function send(state: State, index: number): State {
 }
 
 /** Signs the log of hub `from` for `term`, and lets the observer see what is certified by that. */
-function vote(state: State, from: number, term: number): State {
+function vote(state: State, from: number, term: number, mid = 0): State {
   const log = state.hubs[from]?.log ?? '';
   let { chain, chainTerm, fault } = state;
   for (const other of state.votes) {
@@ -308,14 +357,16 @@ function vote(state: State, from: number, term: number): State {
     }
   }
   const isKnown = state.votes.some(
-    (known) => known.term === term && known.from === from && known.log.startsWith(log),
+    (known) =>
+      known.term === term && known.from === from && known.mid === mid && known.log.startsWith(log),
   );
   const others = state.votes.filter(
-    (known) => known.term !== term || known.from !== from || !log.startsWith(known.log),
+    (known) =>
+      known.term !== term || known.from !== from || known.mid !== mid || !log.startsWith(known.log),
   );
   const votes = isKnown
     ? state.votes
-    : including(others, { key: `${term}${from}${log}`, term, from, log });
+    : including(others, { key: `${term}${from}${log}${mid}`, term, from, log, mid });
   return { ...state, votes, chain, chainTerm, fault };
 }
 

@@ -211,6 +211,8 @@ export function groupSetContract(open: OpenStore): void {
       reason: 'TERM_FENCED',
     });
     await store.takeLog(asked.rig.id, 3, 0, asked.first);
+    assert.equal((await asked.rig.state()).isLearner, true, 'entry 0 does not count yet');
+    await asked.rig.install([asked.rig.certify(asked.first)], 1);
     assert.equal((await asked.rig.state()).isLearner, false);
   });
 
@@ -231,12 +233,21 @@ export function groupSetContract(open: OpenStore): void {
         await rig.refuses(() => store.adoptLog(anew), contradicts);
       }
       await rig.refuses(() => store.adoptLog(log), badField);
-      // Who leads later has not begun it, and may have heard of another beginning.
-      const anew = rig.beginning(systemRandom.bytes(16), first);
-      assert.ok(await store.adoptLog(await rig.leaderLog(1, { prepared: anew })));
-      assert.deepEqual(await rig.facts(), [1, 1, 0, hex(first.parsed.hash)]);
-      assert.deepEqual((await rig.state()).prepared?.submit, first.submit);
+      // It may be the second beginning, of a group that this hub was in before: it promises and takes nothing.
+      assert.equal((await rig.state()).isLearner, true);
+      const led = await rig.leaderLog(1, { prepared: first });
+      await rig.refuses(() => store.adoptLog(led), unavailable);
+      await rig.refuses(() => store.promiseTerm(rig.id, 1), unavailable);
+      await rig.install([rig.certify(first)], 1, false);
+      assert.equal((await rig.state()).isLearner, false);
+      assert.equal((await store.promiseTerm(rig.id, 1)).promised, 1);
     }
+    // Others lead already, which takes a hub with a say: it was one of them.
+    const late = new Rig(store);
+    const again = late.beginning(systemRandom.bytes(16));
+    await store.adoptLog(await late.leaderLog(0, { prepared: again }));
+    await late.install([late.certify(again)], 1, true, green);
+    assert.equal((await late.state()).isLearner, true);
     const rig = new Rig(store);
     const begins = await rig.leaderLog(0, { prepared: rig.beginning(systemRandom.bytes(16)) });
     await store.adoptLog(begins);

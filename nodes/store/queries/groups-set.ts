@@ -129,7 +129,22 @@ export function groupSetQueries(
     return isFresh && log.end(id).position === 0;
   }
 
-  const hasSay = (row: SetRow): boolean => row.is_learner === 0 && !isBeginning(row);
+  /**
+   * Nobody has one before entry 0 counts here: with a disk that was lost, a beginning of long ago looks like a new one, and
+   * what both others have in common may be less than this hub had with one of them.
+   */
+  const hasSay = (row: SetRow): boolean => row.is_learner === 0 && log.end(row.id).position > 0;
+
+  /** It heard of entry 0 from the first hub, in its term, and may say so as often as it is asked. */
+  const hearsBeginning = (row: SetRow, term: number): boolean =>
+    row.is_learner === 0 && row.made_by !== null && term === 0 && log.end(row.id).position === 0;
+
+  /**
+   * It heard of a beginning, and others show it what counts: they lead already, which takes a hub with a say. So this one
+   * began the group before, and forgot.
+   */
+  const wentOnWithout = (row: SetRow, from: string): boolean =>
+    row.made_by !== null && log.end(row.id).position === 0 && from !== row.hubs.split(' ')[0];
 
   function stateOf(row: SetRow): HubState {
     const { hubs, promised, adopted } = row;
@@ -287,7 +302,7 @@ export function groupSetQueries(
       needNear(row, term);
       const end = log.end(row.id);
       if (end.position < position) return undefined;
-      if (!hasSay(row)) throw learning();
+      if (!hasSay(row) && !hearsBeginning(row, term)) throw learning();
       const next = nextOf(row, leader, end);
       const own = preparedOf.get(row.id);
       const isSame = own !== undefined && next !== undefined && same(own.hash, next.parsed.hash);
@@ -348,8 +363,7 @@ export function groupSetQueries(
       if (first === undefined) return before;
       needLastRoom();
       const row = known ?? begin(installed, group, true);
-      // It began once more what others have.
-      if (isBeginning(row)) setLearner.run(1, row.id);
+      if (isBeginning(row) || wentOnWithout(row, installed.from)) setLearner.run(1, row.id);
       if (first.position > before.position + 1) {
         // It was away for longer than logs are kept: what it said of the entries between is lost.
         log.clear(row.id);
