@@ -169,18 +169,18 @@ kt.command('evidence')
 
 const outbox = program
   .command('outbox')
-  .description('rows for peers, while the node is stopped: what waits, and what was given up');
+  .description('rows for peers: what waits, and what was given up');
 
 outbox
   .command('list')
-  .description('what is kept for each peer, and each dead letter with its number')
+  .description('what is kept for each peer, and each dead letter; also while the node runs')
   .option('--peer <domain>', 'of this peer only')
   .option(...configOption)
-  .action((options: { config: string; peer?: string }) =>
-    onStore(options.config, async (store) => {
-      for await (const text of outboxLines(store, options.peer)) print(text);
-    }),
-  );
+  .action((options: { config: string; peer?: string }) => {
+    const config = loadConfig(options.config);
+    const key = readKeyFile(config.databaseKeyPath);
+    for (const line of outboxLines(config.databasePath, key, options.peer)) print(line);
+  });
 
 interface ChoiceOptions {
   readonly config: string;
@@ -190,7 +190,7 @@ interface ChoiceOptions {
 
 outbox
   .command('retry')
-  .description('send dead letters again, for the rest of their time to live')
+  .description('send dead letters again, for the rest of their time; while the node is stopped')
   .argument('[numbers...]', 'as "qpcd outbox list" prints them')
   .option('--peer <domain>', 'all of this peer')
   .option('--all', 'all of every peer')
@@ -204,7 +204,7 @@ outbox
 
 outbox
   .command('drop')
-  .description('remove dead letters for good; their senders were told when they died')
+  .description('remove dead letters for good, while the node is stopped; senders were told before')
   .argument('[numbers...]', 'as "qpcd outbox list" prints them')
   .option('--peer <domain>', 'all of this peer')
   .option('--all', 'all of every peer')

@@ -1,8 +1,10 @@
 /**
- * `qpcd outbox`: what waits for peers and what was given up, looked at and decided by an operator
- * while the node is stopped.
+ * `qpcd outbox`: what waits for peers and what was given up, looked at beside the running node, and decided
+ * by an operator while it is stopped.
  */
 import { InvalidArgumentError } from '@quicprochat/proto';
+import { needDatabase, openForReading } from './store/database.ts';
+import { deadLetterReads, type DeadLetterReads } from './store/queries/dead-letter-reads.ts';
 import type { DeadLetter, NodeStore } from './store/store.ts';
 
 /** Dead letters that one operation of the store takes. */
@@ -16,9 +18,23 @@ export interface DeadChoice {
   readonly all?: true;
 }
 
-/** Lines for a person: each peer with what is kept for it, then each dead letter. */
-export async function* outboxLines(store: NodeStore, peer?: string): AsyncGenerator<string> {
-  for (const one of await store.outboxPeers()) {
+/** Lines for a person: each peer with what is kept for it, then each dead letter. Throws StoreOpenError. */
+export function* outboxLines(
+  databasePath: string,
+  key: Uint8Array,
+  peer?: string,
+): Generator<string> {
+  needDatabase(databasePath);
+  const db = openForReading(databasePath, key);
+  try {
+    yield* linesOf(deadLetterReads(db), peer);
+  } finally {
+    db.close();
+  }
+}
+
+function* linesOf(reads: DeadLetterReads, peer?: string): Generator<string> {
+  for (const one of reads.outboxPeers()) {
     if (peer !== undefined && one.domain !== peer) continue;
     const away = one.awaySinceMs === 0 ? '' : `, away since ${dateOf(one.awaySinceMs)}`;
     yield (
@@ -26,7 +42,11 @@ export async function* outboxLines(store: NodeStore, peer?: string): AsyncGenera
       `${one.deadRows} dead (${one.deadBytes} bytes)${away}`
     );
   }
-  for await (const letters of pages(store)) {
+  for (let after = 0; ;) {
+    const letters = reads.deadLetters(after, pageRows);
+    const last = letters.at(-1);
+    if (last === undefined) return;
+    after = last.id;
     for (const letter of letters)
       if (peer === undefined || letter.peer === peer) yield line(letter);
   }

@@ -1,4 +1,4 @@
-/** `qpcd outbox` as an operator runs it, on the database of a stopped node. */
+/** `qpcd outbox` as an operator runs it: looking beside the running node, deciding on a stopped one. */
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -89,9 +89,10 @@ suite('qpcd outbox', () => {
     assert.match(left.stdout, /^blue\.example  2 rows wait .* 0 dead \(0 bytes\)\n/u);
   });
 
-  test('is refused while the node runs', async () => {
+  test('while the node runs, list lists and everything else is refused', async () => {
     await node.start();
-    const { code, stderr } = await outbox('list');
+    assert.match((await outbox('list')).stdout, /^blue\.example {2}2 rows wait /u);
+    const { code, stderr } = await outbox('drop', '--all');
     assert.equal(code, 2);
     assert.match(stderr, /^qpcd: [^\n]+\n$/u);
     await node.kill();

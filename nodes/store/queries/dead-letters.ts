@@ -4,6 +4,7 @@
  */
 import { storeBounds } from '../bounds.ts';
 import type { Operations, QueryContext } from '../operations.ts';
+import { deadLetterReads } from './dead-letter-reads.ts';
 import type { StreamQueries } from './outbox-streams.ts';
 import type { PayloadQueries } from './payloads.ts';
 import type { PeerQueries } from './peers.ts';
@@ -77,10 +78,6 @@ export function deadLetterQueries(
   const oldest = db.prepare<[number, number], DeadRow>(
     `SELECT * FROM (SELECT ${columns} FROM dead_letter ORDER BY id LIMIT (? + 0)) WHERE dead_ms <= ?`,
   );
-  const page = db.prepare<[number, number], DeadRow & { readonly domain: string }>(
-    `SELECT dead_letter.*, peer.domain FROM dead_letter JOIN peer ON peer.id = dead_letter.peer
-      WHERE dead_letter.id > ? ORDER BY dead_letter.id LIMIT (? + 0)`,
-  );
   const queued = db
     .prepare<[number, Uint8Array, Uint8Array], number>(
       'SELECT 1 FROM outbox WHERE peer = ? AND tag = ? AND rids = ?',
@@ -92,20 +89,7 @@ export function deadLetterQueries(
      VALUES (:peer, :lane, :seq, :kind, :mid, :tag, :rid, :payload, :size, :chain, :createdMs,
              :expiresMs, :deadMs, :sender, :channel, :token)`,
   );
-  const totals = db.prepare<
-    [],
-    {
-      readonly domain: string;
-      readonly failing_since_ms: number;
-      readonly row_count: number;
-      readonly byte_count: number;
-      readonly dead_rows: number;
-      readonly dead_bytes: number;
-    }
-  >(
-    `SELECT domain, failing_since_ms, row_count, byte_count, dead_rows, dead_bytes
-       FROM peer ORDER BY domain`,
-  );
+  const reads = deadLetterReads(db);
 
   function forget(row: DeadRow): void {
     remove.run(row.id);
@@ -166,29 +150,9 @@ export function deadLetterQueries(
       for (const row of oldest.all(storeBounds.sweepRows, cutoffMs)) drop(row);
     },
 
-    outboxPeers: () =>
-      totals.all().map((row) => ({
-        domain: row.domain,
-        awaySinceMs: row.failing_since_ms,
-        rows: row.row_count,
-        bytes: row.byte_count,
-        deadRows: row.dead_rows,
-        deadBytes: row.dead_bytes,
-      })),
+    outboxPeers: () => reads.outboxPeers(),
 
-    deadLetters: (_nowMs, after, max) =>
-      page.all(after, max).map((row) => ({
-        id: row.id,
-        peer: row.domain,
-        rid: row.rid,
-        mid: row.mid,
-        kind: row.kind,
-        bytes: row.size,
-        reason: row.reason,
-        createdMs: row.created_ms,
-        deadMs: row.dead_ms,
-        expiresMs: row.expires_ms,
-      })),
+    deadLetters: (_nowMs, after, max) => reads.deadLetters(after, max),
 
     retryDead(nowMs, ids) {
       let retried = 0;
