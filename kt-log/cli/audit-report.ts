@@ -185,6 +185,9 @@ function byHand({ baseUrl, key, replayedSize }: AuditFacts): string[] {
   if (baseUrl === undefined) return [`by hand    vkey ${formatVkey(key)}`];
   const isUrl = /^https?:/.test(baseUrl);
   const show = isUrl ? 'curl -s' : 'cat';
+  if (replayedSize === 0) {
+    return [`by hand    vkey ${formatVkey(key)}`, `           ${show} ${baseUrl}/kt/checkpoint`];
+  }
   const width = Math.min(replayedSize, 256);
   const partial = width === 256 ? '' : `.p/${width}`;
   return [

@@ -83,6 +83,10 @@ test('an honest log is followed from a directory and over HTTP, for people and p
     4,
   );
   assert.equal(report['vkey'], vkey);
+  const page = await readFile(new URL('../../docs/auditor/following-a-log.md', import.meta.url));
+  for (const member of Object.keys(report)) {
+    assert.ok(page.includes(`\`${member}\``), `${member} is on no page`);
+  }
 });
 
 test('cosigners of a policy are named, and the quorum is counted', async () => {
