@@ -51,7 +51,11 @@ export const hubMutants: readonly Mutant[] = [
         from: '      if (!hasSay(row) && own === undefined) throw learning();\n',
         to: '',
       },
-      { file: set, from: '      if (!hasSay(row)) throw learning();\n', to: '' },
+      {
+        file: set,
+        from: '      if (!hasSay(row) && !hearsBeginning(row, term)) throw learning();\n',
+        to: '',
+      },
       {
         file: set,
         from: ' || row.is_learner === 1) throw fenced(promised);',
@@ -71,8 +75,8 @@ export const hubMutants: readonly Mutant[] = [
       },
       {
         file: set,
-        from: 'row.is_learner === 0 && !isBeginning(row);',
-        to: 'row.is_learner === 0;',
+        from: 'const hasSay = (row: SetRow): boolean => row.is_learner === 0 && log.end(row.id).position > 0;',
+        to: 'const hasSay = (row: SetRow): boolean => row.is_learner === 0;',
       },
       {
         file: set,
