@@ -206,7 +206,9 @@ export class GroupPull {
       const ours = store.groupLog.headAt(groupId, epoch);
       const { group } = walker.view(batch, groupId) ?? {};
       if (group === undefined || ours === undefined || sameBytes(ours.hash, hash)) return;
-      walker.standOver(batch, group);
+      // No commit mends a hub that has two histories.
+      const isForked = store.groupLog.forks().some((fork) => sameBytes(fork.groupId, groupId));
+      if (!isForked) walker.standOver(batch, group);
     });
   }
 

@@ -107,3 +107,28 @@ for (const back of [0, 1] as const) {
     for (const device of [alice, bob, carol]) await device.groups.stop();
   });
 }
+
+test('a hub that ends its log with another history is told as such, and nobody commits over that', async () => {
+  const { directory, alice, bob, carol, id } = await company([mandatorySuite]);
+  const { hub } = directory;
+  const before = hub.copyOf(id);
+  const key = await commitKeyOf(carol.mls, await groupOf(carol, id));
+  await alice.conversations.rotateKeys(id);
+  await exchange(alice, bob, carol);
+  hub.restore(id, before);
+  const parent = before.at(-1)?.parsed;
+  assert(parent !== undefined);
+  const commit = random.bytes(200);
+  const { publicKey } = signingKeyFromSeed(random.bytes(32));
+  const entry = create(GroupEntrySchema, {
+    ...{ group: id, parent: parent.hash, epoch: BigInt(parent.epoch) + 1n },
+    ...{ commitHash: commitHash(commit), nextCommitPub: publicKey, joinCommitPub: publicKey },
+  });
+  await directory.callerOf(carol.rid).call(methods.submitCommit, {
+    ...{ entry: signEntry(entry, key), commit, mid: random.bytes(16) },
+  });
+  await alice.groups.pull.pull(id);
+  assert.equal(alice.events.filter(({ type }) => type === 'fork').length, 1);
+  assert.deepEqual(alice.store.groupLog.openIntents(id), []);
+  for (const device of [alice, bob, carol]) await device.groups.stop();
+});

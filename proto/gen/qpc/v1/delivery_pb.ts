@@ -497,7 +497,8 @@ export type Notice = Message<"qpc.v1.Notice"> & {
   rid: Uint8Array;
 
   /**
-   * Home of that device, of DELAYED the peer that cannot be reached; empty = the own node.
+   * Home of that device, of DELAYED the peer that cannot be reached; empty = the own node. Of a Welcome that a hub
+   * elsewhere wrote: that hub.
    *
    * @generated from field: string domain = 5;
    */
