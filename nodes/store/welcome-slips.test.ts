@@ -136,6 +136,36 @@ test('one for devices of a third node: who refused it is told of, also when it w
   );
 });
 
+test("one for a device of the committer's own node: the stream that it came back by goes on with the report", async () => {
+  await using stack = new AsyncDisposableStack();
+  const { hub, home, bob, welcomeFor, commit } = await rig(stack);
+  const carol = await crowded(home, 'carol');
+  const welcome = await welcomeFor(carol, blue);
+  await commit({ welcomes: [welcome] });
+  const streamId = bytes(16);
+  const { rejects } = await home.applyRelay(red, {
+    ...{ lane: 'control', acked: 0, firstSeq: 1, streamId },
+    items: await waiting(hub, blue),
+  });
+  assert.deepEqual(
+    rejects.map(({ rid, reason }) => [hex(rid), reason]),
+    [[hex(carol), 'QUEUE_FULL']],
+  );
+  await settle(hub, blue, rejects);
+  const [report, ...more] = await hub.readOutbox(blue, 'control', 1, 9, 9_999);
+  assert.deepEqual([report?.seq, report?.kind, more.length], [2, RowKind.ExpiredReport, 0]);
+  const { acked, nextSeq } = await hub.outboundStream(blue, 'control');
+  assert.deepEqual([acked, nextSeq], [1, 3]);
+  await home.applyRelay(red, {
+    ...{ lane: 'control', acked: 1, firstSeq: 2, streamId },
+    items: await waiting(hub, blue),
+  });
+  const told = [NoticeType.BOUNCE, [hex(welcome.mid)], hex(carol), 'QUEUE_FULL', red];
+  assert.deepEqual(await bounces(home, bob), [told]);
+  await settle(hub, blue, []);
+  assert.deepEqual(await waiting(hub, blue), []);
+});
+
 test('a slip of something else, or a report with another reason, tells nobody', async () => {
   await using stack = new AsyncDisposableStack();
   const { hub, home, bob, welcomeFor, commit } = await rig(stack);
