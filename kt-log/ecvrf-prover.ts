@@ -6,10 +6,10 @@
  * them, and what is computed of them is wiped after each call.
  */
 import { vrfInput } from './codec.ts';
-import type { Curve } from './edwards/curve.ts';
-import { digits, nonce, slot, table } from './edwards/curve.ts';
-import { at, baseTables, batchMax, splitWindows } from './edwards/module.ts';
-import { digitCount } from './edwards/scalar.ts';
+import type { Curve } from './wasm/curve.ts';
+import { digits, nonce, slot, table } from './wasm/curve.ts';
+import { at, baseTables, batchMax, splitWindows } from './wasm/module.ts';
+import { digitCount } from './wasm/scalar.ts';
 import {
   bytes32,
   challengeBytes,

@@ -2,9 +2,9 @@
  * The steps of ECVRF-EDWARDS25519-SHA512-TAI (RFC 9381) that prover and verifier share, over the curve in WebAssembly:
  * the hash to the curve, the challenge and the output.
  */
-import { slot } from './edwards/curve.ts';
-import type { Curve } from './edwards/curve.ts';
-import { at, pointsPerInput } from './edwards/module.ts';
+import { slot } from './wasm/curve.ts';
+import type { Curve } from './wasm/curve.ts';
+import { at, pointsPerInput } from './wasm/module.ts';
 import type { Hash } from './hash.ts';
 import { hashBytes } from './hash.ts';
 import { VerificationError } from './verification-error.ts';

@@ -3,11 +3,11 @@
  * words the error too. Variable time, since all of it is public.
  */
 import { vrfInput } from './codec.ts';
-import type { Curve } from './edwards/curve.ts';
-import { digits, slot, table } from './edwards/curve.ts';
-import { at, baseTables, keyTables, splitWindows } from './edwards/module.ts';
-import { tableBytes } from './edwards/point.ts';
-import { digitCount } from './edwards/scalar.ts';
+import type { Curve } from './wasm/curve.ts';
+import { digits, slot, table } from './wasm/curve.ts';
+import { at, baseTables, keyTables, splitWindows } from './wasm/module.ts';
+import { tableBytes } from './wasm/point.ts';
+import { digitCount } from './wasm/scalar.ts';
 import {
   bytes32,
   challengeBytes,

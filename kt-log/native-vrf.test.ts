@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { chooseVrf, nativeVrf, nativeVrfProver, nativeVrfVerifier } from './native-vrf.ts';
-import { arithmeticHere } from './edwards/module.ts';
+import { arithmeticHere } from './wasm/module.ts';
 import { nativeSuite } from './native-suite.ts';
 import { hex, toHex, vectorTest } from './spec-vectors.ts';
 import { portableVrf } from './vrf.ts';

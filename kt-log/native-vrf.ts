@@ -2,8 +2,8 @@
  * The VRF engine of a process on Node: ours in WebAssembly where the processor has vectors, else the
  * portable one, with the same proofs and verdicts. Not reachable from the `./verify` door.
  */
-import type { Arithmetic } from './edwards/module.ts';
-import { arithmeticHere } from './edwards/module.ts';
+import type { Arithmetic } from './wasm/module.ts';
+import { arithmeticHere } from './wasm/module.ts';
 import type { ImmediateVrfProver, VrfEngine, VrfVerifier } from './vrf.ts';
 import { portableVrf } from './vrf.ts';
 import { wasmVrf } from './wasm-vrf.ts';

@@ -1,11 +1,11 @@
 /**
- * The VRF engine over our own curve arithmetic in WebAssembly (edwards/). Byte for byte the proofs of vrf.ts, and its
+ * The VRF engine over our own curve arithmetic in WebAssembly (wasm/). Byte for byte the proofs of vrf.ts, and its
  * verdicts.
  */
 import { WasmProver } from './ecvrf-prover.ts';
 import { WasmPublicKey } from './ecvrf-verifier.ts';
-import { Curve } from './edwards/curve.ts';
-import type { Arithmetic } from './edwards/module.ts';
+import { Curve } from './wasm/curve.ts';
+import type { Arithmetic } from './wasm/module.ts';
 import type { VrfEngine } from './vrf.ts';
 
 /** The engine with an arithmetic that the machine has. */
