@@ -35,7 +35,9 @@ export const hubLimits = {
   groups: 4_096,
   /** Pages of the log that one repair takes: more than a hub keeps. */
   repairPages: 1_024,
-  /** How often a hub that forgot asks the others (ms). */
+  /** A hub that forgot asks the others after this (ms), then after twice as long each time... */
+  learnSoonMs: 1_000,
+  /** ...up to this. */
   learnMs: 60_000,
   /** Terms that a takeover tries while others promised higher ones. */
   takeoverTerms: 4,

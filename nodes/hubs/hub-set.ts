@@ -305,22 +305,33 @@ export class HubSet implements Disposable {
     return { position: BigInt(end.position), head: end.head };
   }
 
-  /** Groups rest for months: a hub that forgot must not wait for their next commit. */
+  /**
+   * Groups rest for months: a hub that forgot must not wait for their next commit, and as long as it has not learnt, no
+   * second one may forget. So it asks soon, and again at growing intervals.
+   */
   async #learnUntilStopped(): Promise<void> {
     const { store, runtime } = this.#parts;
     const { signal } = this.#stop;
-    let after: Uint8Array = new Uint8Array(0);
+    const { learnSoonMs, learnMs } = hubLimits;
+    let waitMs: number = learnSoonMs;
     while (!signal.aborted) {
+      let forgotten = 0;
       try {
-        const groups = await store.learnerGroups(after);
-        for (const group of groups) await this.#learn(group);
-        after = groups.at(-1) ?? new Uint8Array(0);
-        if (groups.length > 0) continue;
+        let after: Uint8Array = new Uint8Array(0);
+        for (;;) {
+          const groups = await store.learnerGroups(after);
+          const last = groups.at(-1);
+          if (last === undefined || signal.aborted) break;
+          after = last;
+          forgotten += groups.length;
+          for (const group of groups) await this.#learn(group);
+        }
       } catch (error) {
         if (!signal.aborted) runtime.log.error('hub does not learn', { error: String(error) });
       }
+      waitMs = forgotten > 0 ? Math.min(2 * waitMs, learnMs) : learnMs;
       // The only rejection is the own stop.
-      await runtime.clock.sleep(hubLimits.learnMs, signal).catch(() => undefined);
+      await runtime.clock.sleep(waitMs, signal).catch(() => undefined);
     }
   }
 
