@@ -1,6 +1,7 @@
 /** The faults of a mix that come again and again, each in a loop of its own on simulated time. */
 import type { Cluster } from './cluster.ts';
 import { losesDisks, type Events } from './mixes.ts';
+import type { SimNode } from './node.ts';
 
 /** Does one fault; time is over when the loop goes on. */
 type Deed = (cluster: Cluster) => void;
@@ -87,7 +88,7 @@ const deeds: { readonly [K in keyof Events]-?: Deed } = {
   restoreNode: (cluster) => {
     const node = cluster.random.pick(cluster.nodes);
     // Not while it is dead: then the next life is planned already.
-    if (node.isUp) cluster.restore(node);
+    if (node.isUp && isOnlyForgetful(node, cluster)) cluster.restore(node);
   },
   restoreOneNode: (cluster) => {
     // Not two of three hubs: then a group has none. And one that keeps no log alone: what such a hub
@@ -106,7 +107,7 @@ const deeds: { readonly [K in keyof Events]-?: Deed } = {
   },
   restoreNodeApart: (cluster) => {
     const node = cluster.random.pick(cluster.nodes);
-    if (!node.isUp) return;
+    if (!node.isUp || !isOnlyForgetful(node, cluster)) return;
     const others = cluster.nodes.filter((other) => other !== node);
     cut(
       cluster,
@@ -119,6 +120,11 @@ const deeds: { readonly [K in keyof Events]-?: Deed } = {
     cluster.restore(node);
   },
 };
+
+/** Two of three hubs that forgot are a group without one (docs/protocol/group-log.md): disks are lost one after the other. */
+function isOnlyForgetful(node: SimNode, { nodes }: Cluster): boolean {
+  return nodes.every((other) => other === node || !other.isForgetful);
+}
 
 /** Begins the loops; they end when the cluster heals. */
 export function beginFaults(cluster: Cluster): void {

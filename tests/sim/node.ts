@@ -77,6 +77,7 @@ export class SimNode {
   #image: FileImage;
   #lives = 0;
   #life: Life | undefined;
+  #isForgetful = false;
   readonly #dead: Life[] = [];
   /** Runs when it dies by a fault. */
   onDeath: (point: string) => void = () => {};
@@ -112,6 +113,13 @@ export class SimNode {
   get path(): string {
     if (this.#life === undefined) throw new Error(`${this.domain} is down`);
     return this.#life.path;
+  }
+  /**
+   * Whether its disk was an older copy, and there may be groups of three hubs in which it did not hear from both others
+   * since.
+   */
+  get isForgetful(): boolean {
+    return this.#isForgetful;
   }
   /** As it tells its readers. Throws while it is down. */
   get storeIdHex(): string {
@@ -154,6 +162,7 @@ export class SimNode {
       }),
       onCommit: (requests, outcome) => {
         trace.note(domain, 'commit', summary(requests, outcome));
+        if (hasNothingToLearn(requests, outcome)) this.#isForgetful = false;
         this.#observer?.committed(this, requests, outcome, false);
       },
       onReply: (requests, outcome) => this.#observer?.committed(this, requests, outcome, true),
@@ -230,6 +239,7 @@ export class SimNode {
     if (keepsCounter && counter !== undefined) restored.set('-commits', counter);
     else restored.delete('-commits');
     this.#image = restored;
+    this.#isForgetful = true;
   }
 
   /** Frees the files of all lives; nothing may run any more. */
@@ -258,4 +268,14 @@ function summary(requests: readonly OperationRequest[], outcome: BatchOutcome): 
       return one?.isOk === true ? name : `${name}!${one?.error.reason}`;
     })
     .join(' ');
+}
+
+/** It asked its store in which groups it forgot something, from the first on, and there was none. */
+function hasNothingToLearn(requests: readonly OperationRequest[], outcome: BatchOutcome): boolean {
+  return requests.some(({ name, args }, index) => {
+    const one = outcome.outcomes[index];
+    if (name !== 'learnerGroups' || one?.isOk !== true) return false;
+    const [after] = args;
+    return after.length === 0 && Array.isArray(one.value) && one.value.length === 0;
+  });
 }
