@@ -3,7 +3,7 @@
  * that no password, passphrase or text ever stands in a log or an error.
  */
 import assert from 'node:assert/strict';
-import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
@@ -236,6 +236,27 @@ suite('qpc', () => {
         ['red.example', []],
       ],
     );
+  });
+
+  test('cards are files: written for their reader alone, taken in, and refused in one line', async () => {
+    const file = join(directory, 'alice.card');
+    const [card] = await json('alice', ['card', 'export', file]);
+    assert.deepEqual(card, { type: 'card', file, hasAddress: false });
+    assert.equal(statSync(file).mode & 0o077, 0);
+    const [imported] = await json('carol', ['card', 'import', file]);
+    assert.deepEqual(Object.keys(imported ?? {}), [
+      ...['type', 'userId', 'devices', 'verifiedMs', 'verification'],
+    ]);
+    assert.equal(imported?.['userId'], 'alice@red.example');
+    for (const [path, line] of [
+      [join(directory, 'nothing'), /nothing: does not exist/],
+      [file, /card: it is the own one/],
+    ] as const) {
+      const result = await qpc('alice', ['card', 'import', path]);
+      assert.equal(result.code, 2, result.stderr);
+      assert.match(result.stderr, /^qpc: [^\n]+\n$/);
+      assert.match(result.stderr, line);
+    }
   });
 
   test('an account is deleted only when it is really meant, and then for everybody', async () => {
