@@ -2,8 +2,8 @@
  * Proving with the curve in WebAssembly: byte for byte what vrf.ts proves.
  *
  * Secrets are the scalar x, the nonce k and the prefix that k is derived from. They are bytes in arrays of ours and
- * numbers in the module's memory, never JavaScript numbers; instructions and addresses there do not depend on
- * them, and what is computed of them is wiped after each call.
+ * numbers in the module's memory, never JavaScript numbers but for the five bits of x that RFC 8032 sets; instructions and
+ * addresses there do not depend on them, and what is computed of them is wiped after each call.
  */
 import { vrfInput } from './codec.ts';
 import type { Curve } from './wasm/curve.ts';
@@ -47,6 +47,7 @@ export class WasmProver implements ImmediateVrfProver {
       memory.fill(0, at.wide + bytes32, at.wide + 2 * bytes32);
       memory[at.wide] = (memory[at.wide] ?? 0) & 0xf8;
       memory[at.wide + 31] = ((memory[at.wide + 31] ?? 0) & 0x7f) | 0x40;
+      memory.fill(0, at.challenge, at.challenge + challengeBytes);
       run.multiplyAdd(at.scalar, at.wide, at.challenge, at.scalar);
       this.#scalar.set(memory.subarray(at.scalar, at.scalar + bytes32));
       run.digits(digits(0), at.scalar);

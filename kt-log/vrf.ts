@@ -112,9 +112,14 @@ function toLittleEndian(value: bigint, length: number): Uint8Array {
   return bytes;
 }
 
-/** True for a number below the group order, as `s` of a proof has to be. */
+const orderBytes = toLittleEndian(order, 32);
+/** True for 32 bytes of a number below the group order, as `s` of a proof has to be. */
 export function isScalar(bytes: Uint8Array): boolean {
-  return littleEndian(bytes) < order;
+  for (let i = orderBytes.length - 1; i >= 0; i--) {
+    const difference = (bytes[i] ?? 0) - (orderBytes[i] ?? 0);
+    if (difference !== 0) return difference < 0;
+  }
+  return false;
 }
 
 /** A point, or undefined where RFC 8032 section 5.1.3 finds none. */

@@ -108,6 +108,40 @@ test('mutated proofs have the same verdict', () => {
   );
 });
 
+test('batches of any length are what each input gives alone, from places or not', () => {
+  const many = Array.from({ length: 19 }, (_, i) => 3 * i);
+  const alone = many.map((version) => prover.prove(label, [version])[0]);
+  assert.deepEqual(prover.prove(label, many), alone);
+  const places = prover.places(label, many);
+  assert.deepEqual(
+    places,
+    many.map((version) => prover.places(label, [version])[0]),
+  );
+  for (const part of [2, 3]) {
+    const some = places.map((place, i) => (i % part === 0 ? place : undefined));
+    assert.deepEqual(prover.prove(label, many, some), alone);
+  }
+  const verifier = fast.verifier(prover.publicKey);
+  for (const [i, version] of many.entries()) {
+    const { output, proof } = alone[i] ?? assert.fail('no proof');
+    assert.deepEqual(verifier.verify(label, version, proof), output);
+  }
+  assert.deepEqual([prover.prove(label, []), prover.places(label, [])], [[], []]);
+  assert.throws(
+    () => prover.prove(label, [0], [{ output: honest, points: new Uint8Array(64).fill(2) }]),
+    {
+      name: 'TypeError',
+    },
+  );
+});
+
+test('a label of any length is hashed', () => {
+  const long = new Uint8Array(5000).fill(5);
+  const [{ output, proof } = assert.fail('no proof')] = prover.prove(long, [1]);
+  assert.deepEqual(portableVrf.prover(seed).prove(long, [1]), [{ output, proof }]);
+  assert.equal(judge(prover.publicKey, long, 1, proof), toHex(output));
+});
+
 test('noble is not asked about honest proofs', (context) => {
   const asked = context.mock.method(EcvrfPublicKey.prototype, 'verify');
   const verifier = fast.verifier(prover.publicKey);
