@@ -208,22 +208,17 @@ export class HubLeader {
     state: HubState,
     patience: AbortSignal,
   ): Promise<HubSignature> {
-    const { clock, random, log } = this.#parts.runtime;
-    for (let tries = 0; ; tries += 1) {
+    const { log } = this.#parts.runtime;
+    return this.#again(async () => {
       try {
         return await this.#askOnce(hub, group, state);
       } catch (error) {
         if (isRefusal(error) && fencedBy(error) === undefined) {
           log.warn('hub refuses', { hub, reason: error.reason, error: error.message });
         }
-        if (isRefusal(error) || !(error instanceof QpcError)) throw error;
-        const boundMs = Math.min(
-          hubLimits.retryMaxMs,
-          hubLimits.retryMs * 2 ** Math.min(tries, 10),
-        );
-        await clock.sleep(boundMs / 2 + jitter(random, boundMs / 2), patience);
+        throw error;
       }
-    }
+    }, patience);
   }
 
   /** One question, with the entries that the other hub lacks if need be. */
@@ -249,17 +244,41 @@ export class HubLeader {
     return signature;
   }
 
-  /** A hub that has the entry learns that it was accepted; else it does by the next commit. */
+  /**
+   * A hub that has the entry learns that it was accepted; else it does by the next commit. Of entry 0 it is told again for
+   * a while: before that it has no say, and this hub may be gone by then.
+   */
   #tell(
     hub: string,
     answer: Promise<HubSignature>,
     group: Uint8Array,
-    { hubs, position }: HubState,
+    { hubs, position, isBeginning }: HubState,
     control: Uint8Array,
   ): void {
     const { peers } = this.#parts;
     const entries = [fromBinary(GroupControlSchema, control)];
     const request = { group, hubs: [...hubs], position: BigInt(position + 1), entries };
-    answer.then(() => peers.install(hub, request)).catch(() => undefined);
+    const patience = isBeginning ? this.#lingering.get(keyOf(group))?.signal : undefined;
+    const tell = (): Promise<unknown> => peers.install(hub, request);
+    answer
+      .then(() => (patience === undefined ? tell() : this.#again(tell, patience)))
+      .catch(() => undefined);
+  }
+
+  /** Until it is done, refused or `patience` is over. */
+  async #again<T>(work: () => Promise<T>, patience: AbortSignal): Promise<T> {
+    const { clock, random } = this.#parts.runtime;
+    for (let tries = 0; ; tries += 1) {
+      try {
+        return await work();
+      } catch (error) {
+        if (isRefusal(error) || !(error instanceof QpcError)) throw error;
+        const boundMs = Math.min(
+          hubLimits.retryMaxMs,
+          hubLimits.retryMs * 2 ** Math.min(tries, 10),
+        );
+        await clock.sleep(boundMs / 2 + jitter(random, boundMs / 2), patience);
+      }
+    }
   }
 }

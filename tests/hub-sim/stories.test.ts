@@ -289,6 +289,37 @@ suite('a hub of three in simulated time', () => {
     await agree(cluster, newest, blue);
   });
 
+  test('who did not hear at once that entry 0 counts hears it a little later, and the first hub may go', async () => {
+    let hasBegun = (): boolean => false;
+    let isCut = false;
+    const cluster = await startAll({
+      dies: () => {
+        if (isCut || !hasBegun()) return false;
+        isCut = true;
+        cutOff(cluster, redName);
+        return false;
+      },
+    });
+    using _ = cluster;
+    hasBegun = () => cluster.observer.accepted.length > 0;
+    const [red, green] = cluster.hubs;
+    assert.ok(red && green);
+    const entry = cluster.group.sign(undefined);
+    await cluster.finish(setOf(red).create(entry, domains, creator));
+    const [first] = cluster.observer.accepted;
+    assert.ok(isCut && first !== undefined);
+    await cluster.scheduler.run(cluster.scheduler.nowMs + 5_000);
+    cluster.wire.healAll();
+    await cluster.scheduler.run(cluster.scheduler.nowMs + 10_000);
+    red.kill();
+    const brought = takeover(cluster, cluster.newCommit(first));
+    await cluster.finish(setOf(green).takeover(brought, member));
+    const newest = cluster.observer.accepted.at(-1);
+    assert.ok(newest !== undefined && newest.epoch === 1);
+    await cluster.finish(red.start());
+    await agree(cluster, newest, green);
+  });
+
   test('a group begins with all three, and begins again with what both others have', async () => {
     const cluster = await startAll();
     using _ = cluster;
