@@ -143,7 +143,7 @@ export async function withOnlineClient<T>(
  * Starts the connection and waits until it stands. What no waiting mends (another key than the
  * pinned one, another version) fails at once; the client itself would try for ever.
  */
-async function goOnline(client: QpcClient, limit: TimeLimit): Promise<void> {
+export async function goOnline(client: QpcClient, limit: TimeLimit): Promise<void> {
   const watching = new AbortController();
   const events = client.events(watching.signal);
   let reason: string | undefined;

@@ -13,11 +13,11 @@ import {
 } from '../index.ts';
 import {
   countOf,
+  goOnline,
   secondsOf,
   TimeLimit,
   withClient,
   withCommonOptions,
-  withOnlineClient,
   withTimedOptions,
   type Cli,
   type CommonOptions,
@@ -74,12 +74,24 @@ async function send(cli: Cli, to: string, text: string, options: SendOptions): P
   // Not before the passphrase, which may be the first line of the same input.
   const textOf = async (): Promise<string> =>
     text === '-' ? (await cli.secrets.remaining(contentLimits.textBytes)).replace(/\n$/, '') : text;
-  await withOnlineClient(cli, options, async (client, signal) => {
+  await withClient(cli, options, async (client) => {
+    using limit = new TimeLimit(cli.interrupted, options.timeout);
+    const { signal } = limit;
     const body = await textOf();
-    const conversationId = await conversationFor(client, to, signal);
-    const { id } = await client.send(conversationId, body, signal);
-    await accepted(client, signal, () => liesInMailboxes(client, conversationId, id));
-    const state = await reached(client, conversationId, id, options.wait, signal);
+    const known = await knownConversation(client, to);
+    const online = connected(client, limit, options);
+    // Where there is something to write to, the message is kept whatever becomes of the connection.
+    if (known === undefined) await online;
+    const conversationId = known ?? (await limit.guard(begun(client, to, signal)));
+    const { id } = await limit.guard(client.send(conversationId, body, signal));
+    await kept(online);
+    limit.waitsFor(() => 'the node did not answer in time');
+    const state = await limit.guard(
+      (async () => {
+        await accepted(client, signal, () => liesInMailboxes(client, conversationId, id));
+        return reached(client, conversationId, id, options.wait, signal);
+      })(),
+    );
     if (lossStates.has(state)) {
       throw new CommandError(
         exitFailed,
@@ -96,15 +108,33 @@ async function send(cli: Cli, to: string, text: string, options: SendOptions): P
   });
 }
 
-/** The conversation of an argument; one of two is made when there is none. */
-async function conversationFor(
-  client: QpcClient,
-  to: string,
-  signal: AbortSignal,
-): Promise<Uint8Array> {
-  if (!to.includes('@')) return findConversation(client, to).id;
-  const direct = await findDirect(client, to);
-  return direct?.id ?? client.createConversation({ name: '', members: [to] }, signal);
+/** Connects; with ways past the node, it is not waited for. Rejects when nobody answers in time. */
+function connected(client: QpcClient, limit: TimeLimit, { p2p }: SendOptions): Promise<void> {
+  if (p2p === true) client.start();
+  const online = p2p === true ? Promise.resolve() : goOnline(client, limit);
+  // It may fail while the message is being sealed; it is awaited in any case.
+  online.catch(() => undefined);
+  return online;
+}
+
+/** The message is in the store: whoever hears that there is no connection hears that, too. */
+async function kept(online: Promise<void>): Promise<void> {
+  try {
+    await online;
+  } catch (cause) {
+    if (!(cause instanceof CommandError)) throw cause;
+    const message = `${cause.message}. The message is stored here and goes out with the next qpc command`;
+    throw new CommandError(exitFailed, cause.reason, message, { cause });
+  }
+}
+
+/** The conversation of an argument; undefined where one with this user is to be made. */
+async function knownConversation(client: QpcClient, to: string): Promise<Uint8Array | undefined> {
+  return to.includes('@') ? (await findDirect(client, to))?.id : findConversation(client, to).id;
+}
+
+function begun(client: QpcClient, userId: string, signal: AbortSignal): Promise<Uint8Array> {
+  return client.createConversation({ name: '', members: [userId] }, signal);
 }
 
 /** Copies lie at other nodes, that do not answer for them: their devices may get them by that. */

@@ -316,9 +316,18 @@ suite('qpc', () => {
 
   test('a node that is down is said, and all goes on when it is back', async () => {
     await red.kill();
-    await refused('alice', ['send', 'crew', 'x', '--timeout', '1'], /does not answer/);
+    await refused('alice', ['send', 'crew', 'x', '--timeout', '1'], /does not answer.*stored here/);
     await red.start();
     await json('alice', ['send', 'crew', 'after the break']);
+    const said = await json('alice', ['history', 'crew', '--count', '2']);
+    assert.deepEqual(
+      said.map(({ text }) => text),
+      ['x', 'after the break'],
+    );
+    assert.ok(
+      said.every(({ state }) => state !== 'sealed'),
+      'both went out',
+    );
   });
 
   test('no password, passphrase or text stands in a log or an error, in any form', () => {
