@@ -35,7 +35,8 @@ import {
 import { userLabel } from './key-log.ts';
 import type { PushHub } from './push.ts';
 import type { Sessions } from './sessions.ts';
-import type { AccountEffect, NewAccount, NodeStore } from './store/store.ts';
+import type { AccountEffect, NewAccount } from './store/account-store.ts';
+import type { NodeStore } from './store/store.ts';
 import type { LogWaiters } from './waiters.ts';
 
 export interface AccountsOptions {

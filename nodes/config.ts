@@ -18,7 +18,7 @@ import {
 import { issueLine, tomlLine } from './config-issue.ts';
 import type { SendLimits } from './send-quota.ts';
 import { codeOf, SetupError } from './setup-error.ts';
-import type { StoreLimits } from './store/store.ts';
+import type { StoreLimits } from './store/store-limits.ts';
 
 const hourMs = 3_600_000;
 const dayMs = 24 * hourMs;

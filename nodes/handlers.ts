@@ -29,7 +29,8 @@ import { ktHeardHandlers } from './services/kt-heard.ts';
 import { ktHandlers } from './services/kt.ts';
 import { withMailboxes } from './services/mailboxes.ts';
 import type { Sessions } from './sessions.ts';
-import type { DiskState, NodeStore } from './store/store.ts';
+import type { NodeStore } from './store/store.ts';
+import type { DiskState } from './store/store-limits.ts';
 import type { Reservers } from './swarm/reservers.ts';
 import type { LogWaiters } from './waiters.ts';
 

@@ -6,4 +6,5 @@ export { startNode, type NodeOptions, type QpcNode } from './node.ts';
 export { createSecrets, loadSecrets, type NodeSecrets } from './secrets.ts';
 export { openForReading } from './store/database.ts';
 export { createNodeStore, openNodeStore, openNodeStoreInThread } from './store/open.ts';
-export type * from './store/store.ts';
+export type { Enqueued, Fetched, InboxRow, TargetOutcome } from './store/message-store.ts';
+export type { NodeStore } from './store/store.ts';

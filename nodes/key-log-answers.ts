@@ -40,7 +40,8 @@ import type {
 } from '@quicprochat/proto/messages';
 import { userLabel } from './key-log.ts';
 import type { KeyLog } from './key-log.ts';
-import type { AccountEffect, NodeStore } from './store/store.ts';
+import type { AccountEffect } from './store/account-store.ts';
+import type { NodeStore } from './store/store.ts';
 
 /** What an answer about entries may take of a response; the rest is its frame (bytes). */
 const auditBytesMax = defaultMaxPayloadBytes - 16 * 1024;

@@ -1,6 +1,7 @@
 /** The logs that one device may read, by one set of calls: its inbox, and channels that it subscribes to. */
 import type { LogPosition } from './store/channel-store.ts';
-import type { Fetched, NodeStore, Peeked } from './store/store.ts';
+import type { Fetched, Peeked } from './store/message-store.ts';
+import type { NodeStore } from './store/store.ts';
 
 /** Its methods throw what the store throws for the inbox or for the channel. */
 export class LogReader {

@@ -5,7 +5,8 @@
 import { InvalidArgumentError } from '@quicprochat/proto';
 import { needDatabase, openForReading } from './store/database.ts';
 import { deadLetterReads, type DeadLetterReads } from './store/queries/dead-letter-reads.ts';
-import type { DeadLetter, NodeStore } from './store/store.ts';
+import type { DeadLetter } from './store/outbox-control.ts';
+import type { NodeStore } from './store/store.ts';
 
 /** Dead letters that one operation of the store takes. */
 const pageRows = 500;

@@ -21,7 +21,8 @@ import {
 import { EphemeralLane, streamStart } from './ephemeral-lane.ts';
 import { LogReader, wakeKey } from './log-reader.ts';
 import type { LogPosition } from './store/channel-store.ts';
-import type { Fetched, InboxRow, NodeStore } from './store/store.ts';
+import type { Fetched, InboxRow } from './store/message-store.ts';
+import type { NodeStore } from './store/store.ts';
 
 /** Unacked rows and bytes after which the store is not read for that device. */
 export const pushWindow = { rows: 256, bytes: 1024 * 1024 } as const;

@@ -14,7 +14,8 @@ import {
   type Handlers,
 } from '@quicprochat/proto';
 import type { ChannelPost } from '@quicprochat/proto/messages';
-import type { Enqueued, NodeStore } from '../store/store.ts';
+import type { Enqueued } from '../store/message-store.ts';
+import type { NodeStore } from '../store/store.ts';
 import { deviceOf } from './caller.ts';
 import { DomainLists } from './domain-lists.ts';
 

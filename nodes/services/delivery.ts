@@ -25,7 +25,8 @@ import { LogReader, wakeKey } from '../log-reader.ts';
 import type { PushHub } from '../push.ts';
 import type { Sessions } from '../sessions.ts';
 import type { LogPosition, ReadLog } from '../store/channel-store.ts';
-import type { Fetched, MessageStatus, NodeStore, Peeked } from '../store/store.ts';
+import type { Fetched, MessageStatus, Peeked } from '../store/message-store.ts';
+import type { NodeStore } from '../store/store.ts';
 import type { LogWaiters } from '../waiters.ts';
 import { deviceOf } from './caller.ts';
 

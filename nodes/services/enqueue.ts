@@ -25,7 +25,8 @@ import {
   type TargetStatusSchema,
 } from '@quicprochat/proto/messages';
 import { laneOfKind, type LaneName } from '@quicprochat/federation';
-import type { Enqueued, NodeStore, TargetOutcome } from '../store/store.ts';
+import type { Enqueued, TargetOutcome } from '../store/message-store.ts';
+import type { NodeStore } from '../store/store.ts';
 import { senderKey, type SendQuota } from '../send-quota.ts';
 import type { ChannelPosts } from './channels.ts';
 

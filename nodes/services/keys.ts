@@ -32,7 +32,8 @@ import type { Federation } from '@quicprochat/federation';
 import type { KeyLogAnswers } from '../key-log-answers.ts';
 import { parseKeyPackage } from '../key-package.ts';
 import type { PushHub } from '../push.ts';
-import type { NewKeyPackage, NodeStore } from '../store/store.ts';
+import type { NewKeyPackage } from '../store/key-store.ts';
+import type { NodeStore } from '../store/store.ts';
 import { deviceOf, peerOf, requesterOf } from './caller.ts';
 
 /** Longest total lifetime of a KeyPackage (93 days), and the skew granted to its start (ms). */

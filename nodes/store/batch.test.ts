@@ -7,7 +7,7 @@ import { logBatch } from './contract/log-batch.ts';
 import { StoreCore } from './core.ts';
 import { openNodeStore } from './open.ts';
 import type { OperationRequest } from './operations.ts';
-import type { EnqueueRow } from './store.ts';
+import type { EnqueueRow } from './message-store.ts';
 import { channelLimits } from './worker-channel.ts';
 
 /** A row that passes every check of ours and breaks a constraint of the table half way. */

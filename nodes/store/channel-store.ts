@@ -3,7 +3,7 @@
  * of this node share, write keys by epoch, and a cursor for each subscriber (docs:
  * protocol/channels). `NodeStore` has these methods too.
  */
-import type { Enqueued, Fetched, Peeked } from './store.ts';
+import type { Enqueued, Fetched, Peeked } from './message-store.ts';
 
 export interface NewChannel {
   /** 32 bytes. */

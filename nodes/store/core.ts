@@ -43,7 +43,7 @@ import { storeReads, type StoreReads } from './reads.ts';
 import { RewindGuard } from './rewind-guard.ts';
 import { SpaceWatch } from './space.ts';
 import { sqliteCode, type SqlDatabase } from './sqlite.ts';
-import type { StoreLimits } from './store.ts';
+import type { StoreLimits } from './store-limits.ts';
 
 /** WAL pages that are left to the next checkpoint. */
 const walPagesMax = 1_000;

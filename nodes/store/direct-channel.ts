@@ -15,7 +15,7 @@ import type {
 import type { StoreReads } from './reads.ts';
 import { RowListeners } from './row-listeners.ts';
 import type { StoreChannel } from './store-client.ts';
-import type { StoreLimits } from './store.ts';
+import type { StoreLimits } from './store-limits.ts';
 
 export class DirectChannel implements StoreChannel {
   readonly failed: Promise<Error>;

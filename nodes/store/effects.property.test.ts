@@ -10,7 +10,7 @@ import { CrashableStore } from './contract/crashable.ts';
 import { bigLimits, newManifest, newRow, StoreFixture } from './contract/fixture.ts';
 import { labelOf, logBatch } from './contract/log-batch.ts';
 import { openDatabase } from './database.ts';
-import type { AccountEffect } from './store.ts';
+import type { AccountEffect } from './account-store.ts';
 
 const users = ['alice@red.example', 'bob@red.example', 'carol@red.example'] as const;
 const keyCount = 5;

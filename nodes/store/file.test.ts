@@ -27,7 +27,7 @@ import { registerAccount } from './contract/log-batch.ts';
 import { openDatabase } from './database.ts';
 import { createNodeStore, openNodeStore, openNodeStoreInThread } from './open.ts';
 import { Database, type SqlDatabase } from './sqlite.ts';
-import type { NewKeyPackage } from './store.ts';
+import type { NewKeyPackage } from './key-store.ts';
 
 function newKeyPackage(fixture: StoreFixture, lastResort: boolean): NewKeyPackage {
   const [notBeforeMs, notAfterMs] = [fixture.nowMs - 1_000, fixture.nowMs + 1e9];

@@ -5,7 +5,7 @@ import * as fc from 'fast-check';
 import { hasReason, systemRandom } from '@quicprochat/proto';
 import { CrashableStore } from './contract/crashable.ts';
 import { addDevice, bigLimits, hex, minuteMs, newRow, StoreFixture } from './contract/fixture.ts';
-import type { EnqueueRow } from './store.ts';
+import type { EnqueueRow } from './message-store.ts';
 
 const inboxRows = 6;
 

@@ -3,7 +3,7 @@
  * protocol/p2p, "Mailboxes"). `NodeStore` has these methods too; rows come in by `enqueue` and
  * `enqueueBatch`, and from no peer.
  */
-import type { Fetched, Peeked } from './store.ts';
+import type { Fetched, Peeked } from './message-store.ts';
 
 /** How many there are, and what one holds. */
 export interface MailboxLimits {

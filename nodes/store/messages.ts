@@ -19,7 +19,7 @@ import {
 import { StoreFailedError } from './failure.ts';
 import { StoreOpenError } from './open-error.ts';
 import type { OperationRequest } from './operations.ts';
-import type { StoreLimits } from './store.ts';
+import type { StoreLimits } from './store-limits.ts';
 
 /** What the thread starts with. */
 export interface WorkerStart {

@@ -4,7 +4,8 @@ import { test } from 'node:test';
 import { systemRandom } from '@quicprochat/proto';
 import { addDevice, hex, minuteMs, newRow, storeFixture } from './contract/fixture.ts';
 import { openNodeStoreInThread } from './open.ts';
-import type { EnqueueRow, NodeStore } from './store.ts';
+import type { EnqueueRow } from './message-store.ts';
+import type { NodeStore } from './store.ts';
 
 const blue = 'blue.example';
 

@@ -4,7 +4,8 @@ import { needBytes, storeBounds } from './bounds.ts';
 import { createDatabase } from './database.ts';
 import { DirectChannel } from './direct-channel.ts';
 import { StoreClient } from './store-client.ts';
-import type { NodeStore, StoreLimits } from './store.ts';
+import type { NodeStore } from './store.ts';
+import type { StoreLimits } from './store-limits.ts';
 import { WorkerChannel } from './worker-channel.ts';
 
 export interface OpenOptions {

@@ -5,7 +5,8 @@
 import type { AuditStore, TreeStore } from '@quicprochat/kt-log';
 import type { Random } from '@quicprochat/proto';
 import type { SqlDatabase } from './sqlite.ts';
-import type { DiskState, NodeStore, StoreLimits } from './store.ts';
+import type { NodeStore } from './store.ts';
+import type { DiskState, StoreLimits } from './store-limits.ts';
 
 /** Methods of the store that are one operation each. */
 type NodeMethods = Omit<

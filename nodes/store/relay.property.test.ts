@@ -10,7 +10,7 @@ import type { LaneName, OutboundStream, RelayApplied, RelayBatch } from '@quicpr
 import { CrashableStore } from './contract/crashable.ts';
 import { addDevice, bigLimits, hex, minuteMs, newRow, StoreFixture } from './contract/fixture.ts';
 import { openDatabase } from './database.ts';
-import type { EnqueueRow } from './store.ts';
+import type { EnqueueRow } from './message-store.ts';
 
 const red = 'red.example';
 const blue = 'blue.example';

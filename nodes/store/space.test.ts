@@ -11,7 +11,8 @@ import {
 import { TestGroup } from './contract/channel-group.ts';
 import { TestCommitter } from './contract/group-committer.ts';
 import { openNodeStoreInThread } from './open.ts';
-import type { DiskLimits, NodeStore } from './store.ts';
+import type { NodeStore } from './store.ts';
+import type { DiskLimits } from './store-limits.ts';
 
 const never = 2;
 const noStep: DiskLimits = {

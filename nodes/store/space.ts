@@ -7,7 +7,7 @@ import { dirname } from 'node:path';
 import { UnavailableError } from '@quicprochat/proto';
 import { pageBytes } from './database.ts';
 import type { SqlDatabase } from './sqlite.ts';
-import type { DiskLimits, DiskState } from './store.ts';
+import type { DiskLimits, DiskState } from './store-limits.ts';
 
 export const spaceReserve = {
   /** Free bytes, of the file system and inside the file, below which nothing new is taken. */

@@ -22,14 +22,9 @@ import type { WantedMailbox } from './mailbox-store.ts';
 import { KeyLogStore, NodeAuditStore } from './log-stores.ts';
 import type { OperationArgs, OperationName, OperationResult } from './operations.ts';
 import type { StoreReads } from './reads.ts';
-import type {
-  ClaimKeyPackages,
-  EnqueueBatch,
-  EnqueueRow,
-  NewKeyPackage,
-  NodeStore,
-  StoredPrekey,
-} from './store.ts';
+import type { ClaimKeyPackages, NewKeyPackage, StoredPrekey } from './key-store.ts';
+import type { EnqueueBatch, EnqueueRow } from './message-store.ts';
+import type { NodeStore } from './store.ts';
 
 /** Runs operations somewhere. */
 export interface StoreChannel {

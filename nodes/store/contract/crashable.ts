@@ -2,7 +2,8 @@
 import { copyFileSync, existsSync, mkdirSync, rmSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { openNodeStoreInThread } from '../open.ts';
-import type { NodeStore, StoreLimits } from '../store.ts';
+import type { NodeStore } from '../store.ts';
+import type { StoreLimits } from '../store-limits.ts';
 import type { StoreFixture } from './fixture.ts';
 
 export class CrashableStore implements AsyncDisposable {

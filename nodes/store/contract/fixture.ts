@@ -4,14 +4,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { silentLog, systemClock, systemRandom, type Clock, type Runtime } from '@quicprochat/proto';
 import { createNodeStore, type OpenOptions } from '../open.ts';
-import type {
-  EnqueueRow,
-  NewAccount,
-  NewDevice,
-  NodeStore,
-  StoredManifest,
-  StoreLimits,
-} from '../store.ts';
+import type { NewAccount, NewDevice, StoredManifest } from '../account-store.ts';
+import type { EnqueueRow } from '../message-store.ts';
+import type { NodeStore } from '../store.ts';
+import type { StoreLimits } from '../store-limits.ts';
 import { registerAccount } from './log-batch.ts';
 
 export const minuteMs = 60_000;

@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { messageTag, systemRandom } from '@quicprochat/proto';
-import type { Fetched, NodeStore } from '../store.ts';
+import type { Fetched } from '../message-store.ts';
+import type { NodeStore } from '../store.ts';
 import {
   addDevice,
   bigLimits,

@@ -8,7 +8,8 @@ import { auditStoreContract } from '@quicprochat/kt-log/audit-store/contract';
 import { treeStoreContract } from '@quicprochat/kt-log/store/contract';
 import { systemRandom } from '@quicprochat/proto';
 import type { TreeStore } from '@quicprochat/kt-log';
-import type { AccountEffect, NodeStore } from '../store.ts';
+import type { AccountEffect } from '../account-store.ts';
+import type { NodeStore } from '../store.ts';
 import {
   addDevice,
   newAccount,

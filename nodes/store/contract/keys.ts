@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { systemRandom } from '@quicprochat/proto';
-import type { ClaimKeyPackages, NewKeyPackage, NodeStore } from '../store.ts';
+import type { ClaimKeyPackages, NewKeyPackage } from '../key-store.ts';
+import type { NodeStore } from '../store.ts';
 import {
   addDevice,
   dayMs,

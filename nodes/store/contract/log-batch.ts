@@ -3,7 +3,8 @@
  * roots and signatures that nobody checks. A real log over a real store: key-log.test.ts.
  */
 import type { LogBatch } from '@quicprochat/kt-log';
-import type { AccountEffect, NewAccount, NodeStore } from '../store.ts';
+import type { AccountEffect, NewAccount } from '../account-store.ts';
+import type { NodeStore } from '../store.ts';
 
 const filled = (length: number, fill: number): Uint8Array => new Uint8Array(length).fill(fill);
 

@@ -4,7 +4,8 @@ import { test } from 'node:test';
 import { messageTag, RowKind, systemRandom } from '@quicprochat/proto';
 import { fromBinary, NoticeSchema, NoticeType, type Notice } from '@quicprochat/proto/messages';
 import { storeBounds } from '../bounds.ts';
-import type { EnqueueRow, NodeStore } from '../store.ts';
+import type { EnqueueRow } from '../message-store.ts';
+import type { NodeStore } from '../store.ts';
 import {
   addDevice,
   bigLimits,

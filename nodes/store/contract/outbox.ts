@@ -4,7 +4,8 @@ import { createHash } from 'node:crypto';
 import { test } from 'node:test';
 import { messageTag, systemRandom } from '@quicprochat/proto';
 import type { OutboxRow, Reject } from '@quicprochat/federation';
-import type { EnqueueRow, NodeStore } from '../store.ts';
+import type { EnqueueRow } from '../message-store.ts';
+import type { NodeStore } from '../store.ts';
 import {
   bigLimits,
   dayMs,

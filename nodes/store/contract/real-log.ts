@@ -11,7 +11,8 @@ import {
 } from '@quicprochat/kt-log';
 import { testLogKeys } from '@quicprochat/kt-log/test-keys';
 import type { Runtime } from '@quicprochat/proto';
-import type { AccountEffect, NodeStore } from '../store.ts';
+import type { AccountEffect } from '../account-store.ts';
+import type { NodeStore } from '../store.ts';
 import { labelOf } from './log-batch.ts';
 
 const { keys, config, identity } = testLogKeys('red.example/kt', (n) =>

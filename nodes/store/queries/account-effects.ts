@@ -7,7 +7,7 @@ import { ConflictError, InvalidArgumentError, NotFoundError } from '@quicprochat
 import type { NewVersion } from '@quicprochat/kt-log';
 import { needBytes, storeBounds } from '../bounds.ts';
 import type { QueryContext } from '../operations.ts';
-import type { AccountEffect, NewAccount, NewDevice } from '../store.ts';
+import type { AccountEffect, NewAccount, NewDevice } from '../account-store.ts';
 import { devicePurgeQueries } from './device-purge.ts';
 import { manifestColumns, toColumns } from './manifests.ts';
 

@@ -10,7 +10,7 @@ import {
   verifyChannelPost,
 } from '@quicprochat/proto';
 import { fromBinary, GroupControlSchema } from '@quicprochat/proto/messages';
-import type { Fetched, Peeked } from '../store.ts';
+import type { Fetched, Peeked } from '../message-store.ts';
 import { needSeq, storeBounds } from '../bounds.ts';
 import type { QueryContext } from '../operations.ts';
 import {

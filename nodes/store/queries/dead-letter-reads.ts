@@ -1,6 +1,6 @@
 /** What is read of outboxes and dead letters: by the node's store, and by an operator beside it. */
 import type { SqlDatabase } from '../sqlite.ts';
-import type { DeadLetter, OutboxPeer } from '../store.ts';
+import type { DeadLetter, OutboxPeer } from '../outbox-control.ts';
 
 export interface DeadLetterReads {
   outboxPeers(): readonly OutboxPeer[];

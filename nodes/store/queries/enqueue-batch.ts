@@ -6,7 +6,7 @@
 import { messageTag, PayloadTooLargeError, Status } from '@quicprochat/proto';
 import { needBytes, storeBounds } from '../bounds.ts';
 import type { Operations, QueryContext } from '../operations.ts';
-import type { BatchTarget, TargetOutcome } from '../store.ts';
+import type { BatchTarget, TargetOutcome } from '../message-store.ts';
 import type { TokenQueries } from './delivery-tokens.ts';
 import type { InboxQueries } from './inbox.ts';
 import type { LogAppend } from './log-append.ts';

@@ -13,7 +13,7 @@ import {
 } from '@quicprochat/proto';
 import { needBytes, needSeq, storeBounds } from '../bounds.ts';
 import type { Operations, QueryContext } from '../operations.ts';
-import type { TargetOutcome } from '../store.ts';
+import type { TargetOutcome } from '../message-store.ts';
 import type { TokenQueries } from './delivery-tokens.ts';
 import type { Delivery, LogAppend, LogRow } from './log-append.ts';
 import { logReadQueries } from './log-read.ts';

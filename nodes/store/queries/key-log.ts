@@ -5,7 +5,7 @@
 import { ConflictError, InvalidArgumentError } from '@quicprochat/proto';
 import type { LogBatch } from '@quicprochat/kt-log';
 import type { Operations, QueryContext } from '../operations.ts';
-import type { AccountEffect } from '../store.ts';
+import type { AccountEffect } from '../account-store.ts';
 import { accountEffects } from './account-effects.ts';
 import { decodeDeltas, encodeDeltas } from './deltas.ts';
 import { treeNumbers } from './key-log-reads.ts';

@@ -5,7 +5,7 @@
 import { NotFoundError, ResourceExhaustedError } from '@quicprochat/proto';
 import { needBytes, storeBounds } from '../bounds.ts';
 import type { Operations, QueryContext } from '../operations.ts';
-import type { ClaimKeyPackages, ClaimedKeyPackage, StoredPrekey } from '../store.ts';
+import type { ClaimKeyPackages, ClaimedKeyPackage, StoredPrekey } from '../key-store.ts';
 import { fromColumns, manifestColumns, type ManifestColumns } from './manifests.ts';
 
 interface AccountRow extends ManifestColumns {

@@ -2,7 +2,7 @@
 import { FailedPreconditionError, InvalidArgumentError } from '@quicprochat/proto';
 import { needSeq } from '../bounds.ts';
 import type { SqlDatabase } from '../sqlite.ts';
-import type { Fetched, Peeked } from '../store.ts';
+import type { Fetched, Peeked } from '../message-store.ts';
 import type { LogRow } from './log-append.ts';
 
 interface EntryRow {

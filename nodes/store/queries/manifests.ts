@@ -1,5 +1,5 @@
 /** A signed manifest as four columns of its account. */
-import type { StoredManifest } from '../store.ts';
+import type { StoredManifest } from '../account-store.ts';
 
 export interface ManifestColumns {
   readonly manifest: Uint8Array;

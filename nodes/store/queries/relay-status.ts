@@ -1,7 +1,7 @@
 /** What became of a device's own messages to another node, as far as this node remembers. */
 import { storeBounds } from '../bounds.ts';
 import type { Operations, QueryContext } from '../operations.ts';
-import type { MessageStatus } from '../store.ts';
+import type { MessageStatus } from '../message-store.ts';
 import type { LogAppend } from './log-append.ts';
 import { splitRids } from './outbox-exits.ts';
 import type { PeerQueries } from './peers.ts';
