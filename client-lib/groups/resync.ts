@@ -1,7 +1,7 @@
 /**
  * Coming back into groups (docs/protocol/group-log.md, "Coming back"): a device that lost its place finds where
- * it may come back (join-place.ts) and commits itself in again in place of its old leaf. The commit is on disk before its first byte leaves, and is
- * sent as the same bytes until the hub said what became of it.
+ * it may come back (join-place.ts) and commits itself in again in place of its old leaf. The commit is on disk
+ * before its first byte leaves, and is sent as the same bytes until the hub said what became of it.
  */
 import {
   hasReason,
