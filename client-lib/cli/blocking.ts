@@ -13,10 +13,12 @@ import {
 
 export function addBlockingCommands(program: Command, cli: Cli): void {
   withTimedOptions(program.command('block <user@domain>'), cli)
-    .description('take the delivery token of this device away from somebody')
+    .description(
+      'show nothing of somebody, and have the node take few of their messages (a new delivery token)',
+    )
     .action((user: string, options: TimedOptions) => block(cli, user, options));
   withCommonOptions(program.command('unblock <user@domain>'), cli)
-    .description('let somebody have the delivery token again')
+    .description('show what somebody writes again, also what was hidden')
     .action((user: string, options: CommonOptions) => unblock(cli, user, options));
 }
 

@@ -1,6 +1,7 @@
 /** Options of `qpc send` and `qpc listen` that let messages go past nodes that do not answer. */
 import { InvalidArgumentError as InvalidOption, Option, type Command } from 'commander';
 import type { FallbackOptions } from '../index.ts';
+import { usage } from './failure.ts';
 
 export interface FallbackFlags {
   readonly p2p?: boolean;
@@ -31,7 +32,22 @@ export function withFallbackOptions(command: Command): Command {
     )
     .addOption(
       new Option('--p2p-lan', 'with --p2p: find devices of the local network, and be found there'),
-    );
+    )
+    .hook('preAction', (_parent, action) => needP2p(action.opts<FallbackFlags>()));
+}
+
+/** Without `--p2p` the others would do nothing, and nobody would notice. */
+function needP2p({ p2p, p2pPort, p2pRelays, p2pLan, p2pMailboxes }: FallbackFlags): void {
+  if (p2p === true) return;
+  const given = {
+    '--p2p-port': p2pPort !== undefined,
+    '--p2p-relays': p2pRelays === true,
+    '--p2p-lan': p2pLan === true,
+    '--no-p2p-mailboxes': p2pMailboxes === false,
+  };
+  for (const [name, isGiven] of Object.entries(given)) {
+    if (isGiven) throw usage(`${name} goes with --p2p only`);
+  }
 }
 
 /** What the client is opened with; loads the swarm only where it is wanted. */

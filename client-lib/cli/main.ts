@@ -22,6 +22,11 @@ import { addMessageCommands } from './messages.ts';
 import { Output } from './output.ts';
 import { SecretInput } from './secret-input.ts';
 
+/** A variable that is empty is as good as none. */
+function homeOf(named = ''): string {
+  return named === '' ? join(homedir(), '.qpc') : named;
+}
+
 const output = new Output(process.stdout, process.stderr);
 const interrupted = new AbortController();
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {
@@ -35,7 +40,7 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
 process.stdout.on('error', () => process.exit(0));
 
 const cli: Cli = {
-  defaultHome: process.env['QPC_HOME'] ?? join(homedir(), '.qpc'),
+  defaultHome: homeOf(process.env['QPC_HOME']),
   output,
   secrets: new SecretInput(process.stdin, process.stderr, interrupted.signal),
   runtime: { clock: systemClock, random: systemRandom, log: silentLog },

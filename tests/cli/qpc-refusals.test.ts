@@ -59,6 +59,7 @@ suite('qpc refuses', { concurrency: 2 }, () => {
     ['a count of half a message', ['listen', '--count', '1.5'], /--count/],
     ['a user id in capitals', ['register', 'Alice@red.example', '--node', node], /user id/],
     ['a role that there is not', ['role', 'x', 'a@red.example', 'king'], /owner, admin, member/],
+    ['a port of a swarm that is off', ['send', 'a', 'b', '--p2p-port', '5'], /goes with --p2p/],
     ['a timer without a unit', ['timer', 'x', '5'], /30s, 5m, 8h or 7d/],
     ['a node address without a pin', ['register', 'a@red.example', '--node', 'qpc://h:1'], /pin/],
     [
