@@ -308,20 +308,18 @@ export class Field {
         i64.add(i64.lane(v128.fadd(one, magic), lane), i64.const(twice - lowMagicBits)),
       );
     });
-    // Twice around: the first leaves at most 2^51 + 76 in the lowest limb.
-    for (let round = 0; round < 2; round++) {
-      let carried = i64.const(0n);
-      limb = limb.map((one) => {
-        const sum = body.let(i64.add(one, carried));
-        carried = body.let(i64.shr(sum, 51));
-        return body.let(i64.and(sum, mask));
-      });
-      limb[0] = body.let(i64.add(limb[0] ?? carried, i64.mul(carried, i64.const(19n))));
-    }
+    // Around once, which leaves a number below 2^255 + 57, and so below 2 p.
+    let carried = i64.const(0n);
+    limb = limb.map((one) => {
+      const sum = body.let(i64.add(one, carried));
+      carried = body.let(i64.shr(sum, 51));
+      return body.let(i64.and(sum, mask));
+    });
+    limb[0] = body.let(i64.add(limb[0] ?? carried, i64.mul(carried, i64.const(19n))));
     // 1 if the number is p or more, which adding 19 carries to 2^255.
     let over = i64.const(19n);
     for (const one of limb) over = body.let(i64.shr(i64.add(one, over), 51));
-    let carried: I64 = i64.mul(over, i64.const(19n));
+    carried = i64.mul(over, i64.const(19n));
     limb = limb.map((one) => {
       const sum = body.let(i64.add(one, carried));
       carried = body.let(i64.shr(sum, 51));
