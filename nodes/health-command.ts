@@ -63,17 +63,23 @@ async function dial(
   { engines }: NodeConfig,
   runtime: Runtime,
 ): Promise<Connection> {
+  const late = new AbortController();
+  const timer = runtime.clock.timer(dialMs, () =>
+    late.abort(new TransportError('timeout', `dial: not done in ${dialMs} ms`)),
+  );
   try {
     return await transportOf(runtime, engines).dial(endpoint, {
       identity: await makeIdentity(runtime.random),
       limits: defaultLimits,
       // It serves nothing.
       maxRequestBytes: () => 0,
-      signal: AbortSignal.timeout(dialMs),
+      signal: late.signal,
     });
   } catch (cause) {
     if (!(cause instanceof TransportError)) throw cause;
     throw new DeadlineExceededError('no node answers there; does "qpcd run" run?', { cause });
+  } finally {
+    timer.cancel();
   }
 }
 
