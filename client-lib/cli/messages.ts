@@ -27,7 +27,7 @@ import { withFallbackOptions } from './fallback.ts';
 import { groupNoticeOf } from './groups.ts';
 import { keyNoticeOf } from './keys.ts';
 import { findConversation, findDirect, shortId, shownName } from './conversations.ts';
-import { CommandError, exitFailed } from './failure.ts';
+import { CommandError, exitFailed, failureOf } from './failure.ts';
 import { hexOf, visible, type JsonRecord } from './output.ts';
 
 const progressStates = ['accepted', 'relayed', 'delivered', 'read'] as const;
@@ -122,9 +122,10 @@ async function kept(online: Promise<void>): Promise<void> {
   try {
     await online;
   } catch (cause) {
-    if (!(cause instanceof CommandError)) throw cause;
-    const message = `${cause.message}. The message is stored here and goes out with the next qpc command`;
-    throw new CommandError(exitFailed, cause.reason, message, { cause });
+    const failure = failureOf(cause);
+    if (failure === undefined || failure.reason === 'BUG') throw cause;
+    const message = `${failure.message}. The message is stored here and goes out with the next qpc command`;
+    throw new CommandError(exitFailed, failure.reason, message, { cause });
   }
 }
 
