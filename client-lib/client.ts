@@ -378,7 +378,7 @@ export class QpcClient implements AsyncDisposable {
 
   /**
    * Somebody's messages are not wanted: the delivery token of this device is replaced, and goes to
-   * everybody but the conversations that this person is in. Of those without it the node takes 50
+   * everybody else, also in conversations with this person. Of those without it the node takes 50
    * messages at a time. What the person wrote and `messages` has not shown is hidden, from now on. Done
    * when the node has the new token. Throws as any call of the node.
    */

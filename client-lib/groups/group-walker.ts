@@ -191,9 +191,8 @@ export class GroupWalker {
     const last = steps.at(-1);
     if (last === undefined) return;
     const { groupId, info } = last.next;
-    const hasGrown = steps.some(
-      ({ next, isOwn }, index) => !isOwn && addsTo(steps[index - 1]?.next ?? before, next),
-    );
+    const grown = steps.filter(({ next }, index) => addsTo(steps[index - 1]?.next ?? before, next));
+    const isOnlyOwn = grown.every(({ isOwn }) => isOwn);
     const told: ClientEvent[] = steps.flatMap(({ next, by }, index) =>
       groupEvents(steps[index - 1]?.next ?? before, next, by),
     );
@@ -202,7 +201,7 @@ export class GroupWalker {
       for (const { entry, control } of steps) {
         store.groupLog.putHead(groupId, headOf(entry, control));
       }
-      if (hasGrown) tokens.grew(info.conversationId);
+      if (grown.length > 0) tokens.grew(info.conversationId, isOnlyOwn);
       if (before.info.name !== info.name) store.groups.setName(info.conversationId, info.name);
       this.#regain(batch, last.next);
       if (isToAskAgain(before, last.next)) askAgain(store, groupId, batch.nowMs);
@@ -217,7 +216,7 @@ export class GroupWalker {
     });
     batch.after(() => {
       for (const event of told) events.emit(event);
-      if (hasGrown) tokens.wake();
+      if (grown.length > 0) tokens.wake();
       if (told.some(({ type }) => type === 'waitsForToken')) tokens.changed();
       onMoved(groupId);
     });

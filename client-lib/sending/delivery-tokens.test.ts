@@ -88,6 +88,41 @@ test('who blocked somebody keeps its token back, so that nobody passes it on to 
   assert.deepEqual(openChannel(sealed, () => key).tokens, kept);
 });
 
+test('a conversation with somebody blocked is told without them, once, until that is over or it grows', async () => {
+  const { tokens, store } = await rig();
+  using open = store;
+  const [bob, carol] = ['bob@red.example', 'carol@red.example'];
+  const id = new Uint8Array(32).fill(6);
+  open.groups.addConversation({
+    ...{ id, groupId: id, suite: 1, name: '', creator: 'alice@red.example' },
+    ...{ joinedMs: 1, sentCount: 0, lamport: 0 },
+  });
+  const caller = { call: async () => ({}) as never };
+  assert.deepEqual(tokens.leavesOut(id, [bob, carol]), []);
+  await tokens.block(bob, caller);
+  const leavesOut = (): readonly string[] => tokens.leavesOut(id, [bob, carol]);
+  const isForAll = (): boolean => tokens.next(id, [bob, carol]) !== undefined;
+  assert.deepEqual([leavesOut(), isForAll()], [[bob], false]);
+  assert.equal(tokens.next(id, [carol])?.tokens[0]?.isKeptBack, true);
+  tokens.mark(id, true);
+  assert.deepEqual([leavesOut(), isForAll()], [[], false]);
+  // Nobody gave it to who came, whoever invited them.
+  for (const isOwn of [true, false]) {
+    tokens.grew(id, isOwn);
+    assert.deepEqual(leavesOut(), [bob]);
+    tokens.mark(id, true);
+  }
+  // Another one is blocked: a new token, for neither of them.
+  await tokens.block(carol, caller);
+  assert.deepEqual(leavesOut(), [bob, carol]);
+  tokens.mark(id, true);
+  tokens.unblock(bob);
+  assert.deepEqual([leavesOut(), isForAll()], [[carol], false]);
+  tokens.mark(id, true);
+  tokens.unblock(carol);
+  assert.deepEqual([leavesOut(), isForAll()], [[], true]);
+});
+
 test('a token that is passed on replaces none that is known, but one that is old or was refused', async () => {
   const { store, runtime, tokens, group, b, c } = await rig();
   using open = store;

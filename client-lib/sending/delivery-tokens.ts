@@ -2,7 +2,7 @@
  * Delivery tokens of this device (docs/protocol/delivery.md, "Delivery tokens"): one at a time, told to
  * the own node, and handed to the members of conversations inside MLS: with a Welcome, with a text,
  * or by themselves soon after something changed (extras.ts). Blocking somebody makes a new one that goes to
- * everybody else. Whose tokens go on which copy is the outbox's business.
+ * everybody else, in a conversation with them to the others there. Whose tokens go on which copy is the outbox's business.
  */
 import {
   deliveryTokenBytes,
@@ -23,6 +23,8 @@ import type { ClientStore } from '../store/store.ts';
 
 /** Id of no token. */
 const nobody = 0;
+/** In place of a token's id: all members of a conversation have it but those who are blocked. */
+const toldToOthers = (id: number): number => -id;
 
 export interface DeliveryTokensParts {
   readonly store: ClientStore;
@@ -60,8 +62,8 @@ export class DeliveryTokens implements Extra {
   }
 
   /**
-   * Somebody's messages are not wanted: the own token is replaced, and the new one goes to no
-   * conversation that this person is in. Done when the own node has it. Safe to repeat.
+   * Somebody's messages are not wanted: the own token is replaced, and the new one goes to no device of this
+   * person. Done when the own node has it. Safe to repeat.
    */
   async block(userId: string, caller: Caller): Promise<void> {
     const { store, runtime } = this.#parts;
@@ -91,11 +93,21 @@ export class DeliveryTokens implements Extra {
     return isDue && this.#mayHave(members) ? { tokens: this.#own() } : undefined;
   }
 
-  /** The members have the own token, in the transaction that stores what brings it. */
-  mark(conversationId: Uint8Array): void {
+  /** Blocked members, while the others of a conversation are to get the own token without them. */
+  leavesOut(conversationId: Uint8Array, members: readonly string[]): readonly string[] {
     const { tokens } = this.#parts.store;
     const own = tokens.own();
-    if (own !== undefined) tokens.markTold(conversationId, own.id);
+    if (own?.isTold !== true || tokens.isTold(conversationId, toldToOthers(own.id))) return [];
+    const blocked = tokens.blocked();
+    return members.filter((userId) => blocked.includes(userId));
+  }
+
+  /** The members have the own token, in the transaction that stores what brings it. */
+  mark(conversationId: Uint8Array, isForSome = false): void {
+    const { tokens } = this.#parts.store;
+    const own = tokens.own();
+    if (own === undefined) return;
+    tokens.markTold(conversationId, isForSome ? toldToOthers(own.id) : own.id);
   }
 
   due(): readonly Uint8Array[] {
@@ -145,12 +157,15 @@ export class DeliveryTokens implements Extra {
   }
 
   /**
-   * Somebody else added members to a conversation, in the transaction that stores it: a token that is kept
-   * back nobody gave them.
+   * Members were added to a conversation, in the transaction that stores it: a token that is kept back nobody
+   * gave them, unless this device invited them, and then only where nobody is who is blocked.
    */
-  grew(conversationId: Uint8Array): void {
+  grew(conversationId: Uint8Array, byThisDevice = false): void {
     const { tokens } = this.#parts.store;
-    if (tokens.blocked().length > 0) tokens.markTold(conversationId, nobody);
+    const own = tokens.own();
+    const isForSome = own !== undefined && tokens.isTold(conversationId, toldToOthers(own.id));
+    const isMissing = byThisDevice ? isForSome : tokens.blocked().length > 0;
+    if (isMissing) tokens.markTold(conversationId, nobody);
   }
 
   /** Conversations that do not have the own token get it soon. */

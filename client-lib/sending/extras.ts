@@ -24,8 +24,10 @@ export const extraLimits = {
 export interface Extra {
   /** For a message to these members: what is new to the conversation. */
   next(conversationId: Uint8Array, members: readonly string[]): ContentExtras | undefined;
-  /** They have it, in the transaction that stores what brings it. */
-  mark(conversationId: Uint8Array): void;
+  /** They have it, in the transaction that stores what brings it; or those of them whom `leavesOut` names have not. */
+  mark(conversationId: Uint8Array, isForSome?: boolean): void;
+  /** Members who are not to have it; the others are told by themselves, once. */
+  leavesOut?(conversationId: Uint8Array, members: readonly string[]): readonly string[];
   /** Conversations that are told by themselves. */
   due(): readonly Uint8Array[];
 }
@@ -84,9 +86,11 @@ export class Extras {
     const due = new Map(this.#all.flatMap((extra) => extra.due()).map((id) => [hex(id), id]));
     for (const conversationId of due.values()) {
       try {
-        await withPrekeys(this.#parts, () =>
-          writer.run((batch) => this.#seal(batch, conversationId)),
-        );
+        for (const only of [undefined, ...this.#all.filter((extra) => 'leavesOut' in extra)]) {
+          await withPrekeys(this.#parts, () =>
+            writer.run((batch) => this.#seal(batch, conversationId, only)),
+          );
+        }
       } catch (error) {
         const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
         runtime.log.info('what members are to be told waits', { reason, error: String(error) });
@@ -95,15 +99,26 @@ export class Extras {
     }
   }
 
-  async #seal(batch: Batch, conversationId: Uint8Array): Promise<void> {
+  /** What is for all members; or `only` that which some of them are not to have. */
+  async #seal(batch: Batch, conversationId: Uint8Array, only: Extra | undefined): Promise<void> {
     const { store, runtime, mls, contacts } = this.#parts;
     const { random, clock } = runtime;
     const conversation = store.groups.conversation(conversationId);
     const group = conversation === undefined ? undefined : batch.group(conversation.groupId);
     if (conversation === undefined || group?.isActive !== true) return;
-    const recipients = recipientsOf(group);
-    const members = recipients.map(({ userId }) => userId);
-    const { content, mark } = this.next(conversationId, members);
+    const all = recipientsOf(group);
+    const usersOf = (some: typeof all): string[] => some.map(({ userId }) => userId);
+    const without = only?.leavesOut?.(conversationId, usersOf(all)) ?? [];
+    if (only !== undefined && without.length === 0) return;
+    const recipients = all.filter(({ userId }) => !without.includes(userId));
+    const members = usersOf(recipients);
+    const { content, mark } =
+      only === undefined
+        ? this.next(conversationId, members)
+        : {
+            content: only.next(conversationId, members) ?? {},
+            mark: () => only.mark(conversationId, true),
+          };
     const isWanted = recipients.length > 0 && recipients.length < extraLimits.devices;
     if (Object.keys(content).length === 0 || !isWanted) return;
     contacts.requireUnblocked(members);

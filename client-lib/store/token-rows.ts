@@ -36,6 +36,7 @@ export interface TokenRows {
   putPassed(rid: Uint8Array, token: Uint8Array, nowMs: number): void;
   /** Conversations whose members do not have the own token with this id. */
   untold(id: number): readonly Uint8Array[];
+  /** The same id that `markTold` was given; a negative one: told to some, until somebody is unblocked. */
   isTold(conversationId: Uint8Array, id: number): boolean;
   markTold(conversationId: Uint8Array, id: number): void;
   /** User ids, sorted. */
@@ -119,7 +120,10 @@ export function tokenRows(db: Database): TokenRows {
       );
     },
     unblock(userId) {
-      db.run('DELETE FROM blocked_user WHERE user_id = ?', userId);
+      db.transaction(() => {
+        db.run('DELETE FROM blocked_user WHERE user_id = ?', userId);
+        db.run('UPDATE conversation SET told_token = 0 WHERE told_token < 0');
+      });
     },
   };
 }
