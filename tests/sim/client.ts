@@ -112,6 +112,7 @@ export class SimClient {
       ...(onAnswer && { onAnswer }),
     });
     const storeRandom = new SimRandom(seed, name, this.#lives, 'store');
+    const sealing = new SimRandom(seed, name, this.#lives, 'sealed');
     const path = disk.place(name.replace('/', '-'), this.#image);
     let store: ClientStore | undefined;
     const client = await QpcClient.open({
@@ -120,6 +121,7 @@ export class SimClient {
       runtime: process.runtime,
       transport,
       fallback: this.#around.swarms?.fallbackOf(name, process),
+      sealedSender: sealing.chance(this.#around.sealed ?? 0),
       openStore: (file, key) => {
         store = watchedStore({
           inner: openStore(file, key),

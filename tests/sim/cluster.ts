@@ -114,6 +114,7 @@ export class Cluster implements Disposable {
           ? random.between(commitMs.slowLow, commitMs.slowHigh)
           : random.between(commitMs.low, commitMs.high),
       ttlMs: mix.ttlMs,
+      sealed: mix.sealed,
       crashShare: (point) => (this.#isHealed ? 0 : (mix.crashes[point] ?? 0)),
       onAnswer: (far, request, response) => this.proofs.answered(far, request, response),
     };

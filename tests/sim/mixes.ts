@@ -71,6 +71,8 @@ export interface Mix {
   readonly movers: number;
   /** Share of blocks, their ends and typing among all operations. */
   readonly people: number;
+  /** Share of the lives of a client in which it seals its senders. */
+  readonly sealed: number;
   /** Messages of clients live so long at nodes (ms), drawn for each; undefined: 30 days. */
   readonly ttlMs?: readonly [number, number];
   /** Limits of all nodes, as lines of their configuration. */
@@ -105,6 +107,7 @@ const base: Omit<Mix, 'name' | 'what'> = {
   channels: 0,
   movers: 0,
   people: 0,
+  sealed: 0,
   limits: '',
   bursts: 0.05,
   chunkBytes: Number.POSITIVE_INFINITY,
@@ -324,6 +327,15 @@ export const mixes: readonly Mix[] = [
     events: { cutClient: 4_000, killClient: 8_000 },
     downMs: [500, 30_000],
   }),
+  mix(
+    'sealed',
+    'senders are sealed in two of three lives; clients and nodes die, connections break',
+    {
+      sealed: 0.67,
+      events: { killClient: 8_000, killNode: 12_000, breakConnections: 5_000, cutClient: 10_000 },
+      downMs: [200, 15_000],
+    },
+  ),
   mix('short-lived', 'messages live for a minute; nodes lose each other, clients their node', {
     ttlMs: [20_000, 120_000],
     events: { cutNodes: 10_000, cutClient: 2_000, killClient: 20_000 },

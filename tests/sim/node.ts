@@ -49,6 +49,8 @@ export interface Surroundings {
   readonly swarms?: SimSwarms;
   /** See Mix. */
   readonly ttlMs?: readonly [number, number] | undefined;
+  /** See Mix. */
+  readonly sealed?: number;
 }
 
 export interface NodeObserver {
