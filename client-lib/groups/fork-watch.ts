@@ -40,9 +40,9 @@ export const forkLimits = {
   /** Devices of a group, beyond which nobody tells all the others where it stands. */
   devices: 64,
   /** Rows without a key that are this old (ms) make this device tell where it stands. */
-  unknownKeyMs: hourMs / 6,
+  unknownKeyMs: hourMs / 12,
   /** How often that is looked at (ms), and half as much at random. */
-  sweepMs: hourMs,
+  sweepMs: hourMs / 6,
   /** Told entries that are remembered, so that none is told twice to one device. */
   told: 4_096,
   /** Devices that hear of an end of the log that is of no use to who comes back. */
