@@ -131,7 +131,7 @@ describe('opening', () => {
     await using _ = fixture;
     await assert.rejects(fixture.open(openNodeStore), {
       reason: 'STORE_MISSING',
-      message: /make it with qpcd init/,
+      message: /restore a backup .*qpcd init/,
     });
     assert.deepEqual(readdirSync(fixture.folder), []);
   });
