@@ -41,6 +41,10 @@ export const forkLimits = {
   devices: 64,
   /** Rows without a key that are this old (ms) make this device tell where it stands. */
   unknownKeyMs: hourMs / 12,
+  /** So long (ms) such a row makes it read its groups' logs: whoever heard where it stands may have mended a hub. */
+  readForMs: 2 * hourMs,
+  /** From telling to reading (ms). */
+  readMs: hourMs / 60,
   /** How often that is looked at (ms), and half as much at random. */
   sweepMs: hourMs / 6,
   /** Told entries that are remembered, so that none is told twice to one device. */
@@ -57,6 +61,8 @@ export interface ForkWatchParts extends Omit<SendingParts, 'mls'> {
   readonly onBehind: (groupId: Uint8Array) => void;
   /** Somebody stands at an entry behind which this device has others. */
   readonly onAhead: (groupId: Uint8Array) => void;
+  /** The logs of all groups are to be read. */
+  readonly onStuck: () => void;
 }
 
 export class ForkWatch {
@@ -64,6 +70,7 @@ export class ForkWatch {
   readonly #told = new Set<string>();
   readonly #telling = new Set<Promise<void>>();
   #timer: { cancel(): void } | undefined;
+  #readTimer: { cancel(): void } | undefined;
   #isStopped = true;
 
   constructor(parts: ForkWatchParts) {
@@ -78,6 +85,7 @@ export class ForkWatch {
   async stop(): Promise<void> {
     this.#isStopped = true;
     this.#timer?.cancel();
+    this.#readTimer?.cancel();
     await this.idle();
   }
 
@@ -256,11 +264,17 @@ export class ForkWatch {
    */
   sweep(): void {
     const { store, runtime } = this.#parts;
-    const sinceMs = runtime.clock.now() - forkLimits.unknownKeyMs;
-    const isStuck = store.inbox
+    const nowMs = runtime.clock.now();
+    const { unknownKeyMs, readForMs, readMs } = forkLimits;
+    const stuckMs = store.inbox
       .parked()
-      .some(({ reason, parkedMs }) => reason === 'UNKNOWN_KEY' && parkedMs < sinceMs);
-    if (!isStuck) return;
+      .flatMap(({ reason, parkedMs }) => (reason === 'UNKNOWN_KEY' ? [parkedMs] : []))
+      .filter((parkedMs) => parkedMs < nowMs - unknownKeyMs);
+    if (stuckMs.length === 0) return;
+    if (stuckMs.some((parkedMs) => parkedMs > nowMs - readForMs)) {
+      this.#readTimer?.cancel();
+      this.#readTimer = runtime.clock.timer(readMs, this.#parts.onStuck);
+    }
     for (const { groupId, ended } of store.groups.conversations()) {
       const head = ended === undefined ? store.groupLog.head(groupId) : undefined;
       if (head !== undefined) this.#tell(groupId, head.epoch);

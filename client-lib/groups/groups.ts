@@ -111,6 +111,7 @@ export class Groups {
       hubKeys,
       onBehind: (groupId) => this.pull.want(groupId),
       onAhead: (groupId) => this.restored.isBehind(groupId),
+      onStuck: () => this.pull.wantAll(),
     });
     this.restored = new RestoredHubs({
       clock: parts.runtime.clock,

@@ -1,12 +1,14 @@
 /** Who hears from a hub that it is an older copy makes the others bring back what that lost, before it forks the group. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { hex } from '@quicprochat/proto';
+import { hex, type Timer } from '@quicprochat/proto';
 import { restoredHubLimits, RestoredHubs } from './restored-hub.ts';
-import { mandatorySuite } from '../mls/index.ts';
+import { forkLimits } from './fork-watch.ts';
+import { pullLimits } from './group-pull.ts';
+import { mandatorySuite, xwingSuite } from '../mls/index.ts';
 import { company, groupOf, HastyClock } from '../test-company.ts';
-import { exchange } from '../test-devices.ts';
-import { testRuntime } from '../test-runtime.ts';
+import { exchange, type TestDevice } from '../test-devices.ts';
+import { LaterClock, testRuntime } from '../test-runtime.ts';
 
 test('a member that fell behind does not fork the group at a restored hub: another one brings back what it lost', async () => {
   const { directory, alice, bob, carol, id } = await company([mandatorySuite], new HastyClock());
@@ -40,6 +42,41 @@ test('a member that fell behind does not fork the group at a restored hub: anoth
   assert.ok(parents.length >= old.length + 2, 'what was lost, and the change');
   assert.equal(new Set(parents).size, parents.length, 'one child of each entry');
   for (const one of [alice, bob, carol]) await one.groups.stop();
+});
+
+test('who missed an entry that its hub forgot gets it, though nobody wants anything changed', async () => {
+  class Clock extends LaterClock {
+    override timer(ms: number, callback: () => void): Timer {
+      // What is looked at once after a Welcome is not what this is about.
+      if (ms === pullLimits.joinedMs) return { cancel: () => undefined };
+      return super.timer(ms === forkLimits.readMs ? 1 : ms, callback);
+    }
+  }
+  const clock = new Clock();
+  const { directory, alice, bob, carol, id } = await company([xwingSuite], clock);
+  const all = [alice, bob, carol];
+  const old = directory.hub.copyOf(id);
+  await alice.conversations.rotateKeys(id);
+  directory.hub.takeRows(alice.rid, bob.rid);
+  await exchange(alice, carol);
+  directory.hub.restore(id, old);
+  await carol.conversations.send(id, 'of an epoch that the hub knows no more');
+  await exchange(carol, bob);
+  clock.advance(2 * forkLimits.unknownKeyMs);
+  for (const one of all) one.groups.forks.start();
+  while (bob.history(id).length === 0) {
+    // As every ten minutes: it tells where it stands, and reads a minute later.
+    bob.groups.forks.sweep();
+    clock.advance(forkLimits.readMs);
+    await bob.settle();
+    await exchange(...all);
+    for (const one of all) await one.settle();
+    await testRuntime.clock.sleep(2);
+  }
+  const texts = bob.history(id).map(({ text }) => text);
+  assert.deepEqual(texts, ['of an epoch that the hub knows no more']);
+  assert.equal(directory.hub.copyOf(id).length, old.length + 1);
+  for (const one of all) await one.groups.stop();
 });
 
 test('a hub that says so again and again, and members that do, cost little', () => {
