@@ -7,7 +7,7 @@ import { forkLimits } from './fork-watch.ts';
 import { pullLimits } from './group-pull.ts';
 import { mandatorySuite, xwingSuite } from '../mls/index.ts';
 import { company, groupOf, HastyClock } from '../test-company.ts';
-import { exchange, type TestDevice } from '../test-devices.ts';
+import { exchange } from '../test-devices.ts';
 import { LaterClock, testRuntime } from '../test-runtime.ts';
 
 test('a member that fell behind does not fork the group at a restored hub: another one brings back what it lost', async () => {
