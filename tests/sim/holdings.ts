@@ -2,7 +2,6 @@
  * What nodes and clients of a run hold, read from their files: queues, rows that wait, marks, and what
  * counters say of them. The bounds are those of docs/protocol, not the program's own constants.
  */
-import { openForReading } from '@quicprochat/nodes/store/simulation';
 import type { Cluster } from './cluster.ts';
 import { numberIn } from './memo.ts';
 import type { SimNode } from './node.ts';
@@ -160,13 +159,8 @@ export class Holdings {
     const { nodes, clients } = this.#cluster;
     for (const node of nodes) {
       if (!node.isUp) continue;
-      const db = openForReading(node.path, node.parts.key);
-      const read = (sql: string): number => db.prepare<[], number>(sql).pluck().get() ?? 0;
-      try {
-        for (const one of ofNode(node)) this.#tell(node.domain, one, read, isAtRest);
-      } finally {
-        db.close();
-      }
+      const read = (sql: string): number => numberIn(node.path, sql);
+      for (const one of ofNode(node)) this.#tell(node.domain, one, read, isAtRest);
     }
     for (const client of clients) {
       if (!client.isUp) continue;

@@ -8,6 +8,7 @@ import { openForReading } from '@quicprochat/nodes/store/simulation';
 import type { Fetched, TargetOutcome } from '@quicprochat/nodes';
 import { messageTag } from '@quicprochat/proto';
 import type { Violation } from '../checkers/index.ts';
+import { numberIn } from './memo.ts';
 import type { NodeObserver, SimNode } from './node.ts';
 import { wronglyMarked } from './strangers.ts';
 
@@ -160,15 +161,8 @@ export class NodeLedger implements NodeObserver {
 
   /** Whether nobody waits for anything at this node: inboxes acked, outboxes empty. */
   isIdle(node: SimNode): boolean {
-    const db = openForReading(node.path, node.parts.key);
-    try {
-      const rows = db
-        .prepare<[], number>('SELECT (SELECT count(*) FROM entry) + (SELECT count(*) FROM outbox)')
-        .pluck();
-      return rows.get() === 0;
-    } finally {
-      db.close();
-    }
+    const rows = 'SELECT (SELECT count(*) FROM entry) + (SELECT count(*) FROM outbox)';
+    return numberIn(node.path, rows) === 0;
   }
 
   /** Reads the files of all these nodes and compares them with what was said. */

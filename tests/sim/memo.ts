@@ -174,7 +174,7 @@ export function cheapenDatabases(): void {
   };
   prototype.key = () => undefined;
   prototype.pragma = function plain(this: OpenDatabase, text, options) {
-    opened.set(this.name, new WeakRef(this));
+    remember(this);
     if (/^(cipher|legacy|key) *=/.test(text)) return undefined;
     return Reflect.apply(pragma, this, options === undefined ? [text] : [text, options]);
   };
@@ -187,16 +187,31 @@ interface OpenDatabase {
   readonly open: boolean;
   prepare(sql: string): Statement;
 }
-/** By path; a client's file can be read through its own connection only. */
+/** By path, the first that is open: the connection of whoever owns the file. A client's file has no other. */
 const opened = new Map<string, WeakRef<OpenDatabase>>();
+const questions = new WeakMap<OpenDatabase, Map<string, Statement>>();
 
-/** One number out of a database that this process has open. Throws when it is closed. */
-export function numberIn(path: string, sql: string): number {
+function remember(db: OpenDatabase): void {
+  if (opened.get(db.name)?.deref()?.open === true) return;
+  opened.set(db.name, new WeakRef(db));
+}
+
+/**
+ * One number out of a database that this process has open, 0 where there is none. It is asked through the owner's own
+ * connection: to open another one costs more than the question. Throws when it is closed.
+ */
+export function numberIn(path: string, sql: string, ...parameters: readonly unknown[]): number {
   const db = opened.get(path)?.deref();
   if (db?.open !== true) throw new Error(`${path}: not open`);
-  const statement = db.prepare(sql);
-  statement.pluck();
-  return Number(statement.get());
+  const known = questions.get(db) ?? new Map<string, Statement>();
+  questions.set(db, known);
+  let statement = known.get(sql);
+  if (statement === undefined) {
+    statement = db.prepare(sql);
+    statement.pluck();
+    known.set(sql, statement);
+  }
+  return Number(statement.get(...parameters) ?? 0);
 }
 
 interface Statement {

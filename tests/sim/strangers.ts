@@ -2,13 +2,10 @@
  * Whether a node counts a row as a stranger's exactly when its sender showed none of the delivery tokens that are
  * in force at the inbox (docs/protocol/delivery.md). Looked at in the database right after the transaction.
  */
-import {
-  openForReading,
-  type BatchOutcome,
-  type OperationRequest,
-} from '@quicprochat/nodes/store/simulation';
+import type { BatchOutcome, OperationRequest } from '@quicprochat/nodes/store/simulation';
 import type { Enqueued, TargetOutcome } from '@quicprochat/nodes';
 import { deliveryTokenHash, hex } from '@quicprochat/proto';
+import { numberIn } from './memo.ts';
 import type { SimNode } from './node.ts';
 
 const none = new Uint8Array(0);
@@ -31,18 +28,12 @@ export function wronglyMarked(
     const one = outcome.outcomes[index];
     return one?.isOk === true ? takenOf(request, one.value) : [];
   });
-  if (taken.length === 0) return [];
-  const db = openForReading(node.path, node.parts.key);
-  try {
-    return taken
-      .filter((row) => db.prepare<[], number>(wrongSql(row)).pluck().get() === 1)
-      .map(({ rid, token = none }) => {
-        const shown = token.length === 0 ? 'without a token' : 'with a token';
-        return `a row ${shown} in ${hex(rid).slice(0, 8)} is not marked as it should be`;
-      });
-  } finally {
-    db.close();
-  }
+  return taken
+    .filter((row) => isWronglyMarked(node.path, row))
+    .map(({ rid, token = none }) => {
+      const shown = token.length === 0 ? 'without a token' : 'with a token';
+      return `a row ${shown} in ${hex(rid).slice(0, 8)} is not marked as it should be`;
+    });
 }
 
 /** Rows that are new with this request; the operations of these names returned the outcomes. */
@@ -61,11 +52,14 @@ function takenOf(request: OperationRequest, value: unknown): Taken[] {
   });
 }
 
-/** 1 for a wrong mark. An inbox without tokens knows no strangers; a row that is gone again is not judged. */
-function wrongSql({ rid, tag, token = none }: Taken): string {
-  const isUnknown =
-    token.length === 0 ? '1' : `instr(token_set.hashes, x'${hex(deliveryTokenHash(token))}') = 0`;
-  return `SELECT stranger <> (token_set.hashes IS NOT NULL AND ${isUnknown})
-    FROM entry JOIN log ON log.id = entry.log LEFT JOIN token_set ON token_set.log = log.id
-    WHERE log.key = x'${hex(rid)}' AND entry.tag = x'${hex(tag)}'`;
+/** An inbox without tokens knows no strangers; a row that is gone again is not judged. */
+function isWronglyMarked(path: string, { rid, tag, token = none }: Taken): boolean {
+  const shown = token.length === 0 ? null : deliveryTokenHash(token);
+  return numberIn(path, wrongSql, shown, rid, tag) === 1;
 }
+
+/** 1 for a wrong mark. */
+const wrongSql = `SELECT stranger <>
+      (token_set.hashes IS NOT NULL AND ifnull(instr(token_set.hashes, ?) = 0, 1))
+    FROM entry JOIN log ON log.id = entry.log LEFT JOIN token_set ON token_set.log = log.id
+    WHERE log.key = ? AND entry.tag = ?`;
