@@ -87,6 +87,7 @@ export const submitRules: FieldRules<m.SubmitCommitRequest> = {
   groupInfo: bytesBetween(0, maxGroupInfoBytes),
   channelNonce: emptyOrBytes(channelLimits.nonceBytes),
   returnTo: domainOrOwn,
+  term: safeSeq,
 };
 
 const hashOrNone = emptyOrBytes(groupLogLimits.hashBytes);

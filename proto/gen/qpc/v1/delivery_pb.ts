@@ -16,7 +16,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file qpc/v1/delivery.proto.
  */
 export const file_qpc_v1_delivery: GenFile = /*@__PURE__*/
-  fileDesc("ChVxcGMvdjEvZGVsaXZlcnkucHJvdG8SBnFwYy52MSKVAQoORW5xdWV1ZVJlcXVlc3QSCwoDcmlkGAEgASgMEg4KBmRvbWFpbhgCIAEoCRILCgNtaWQYAyABKAwSDwoHcGF5bG9hZBgEIAEoDBINCgV0dGxfcxgFIAEoDRINCgV0b2tlbhgGIAEoDBIkCgdjaGFubmVsGAcgASgLMhMucXBjLnYxLkNoYW5uZWxQb3N0SgQICBANImQKD0VucXVldWVSZXNwb25zZRIgCgdvdXRjb21lGAEgASgOMg8ucXBjLnYxLk91dGNvbWUSCwoDdGFnGAIgASgMEhMKC3JlY2VpdmVkX21zGAMgASgEEg0KBXByb29mGAQgASgMInIKE0JhdGNoRW5xdWV1ZVJlcXVlc3QSJgoIcGF5bG9hZHMYASADKAsyFC5xcGMudjEuQmF0Y2hQYXlsb2FkEiQKB3RhcmdldHMYAiADKAsyEy5xcGMudjEuQmF0Y2hUYXJnZXQSDQoFdHRsX3MYAyABKA0iLAoMQmF0Y2hQYXlsb2FkEgsKA21pZBgBIAEoDBIPCgdwYXlsb2FkGAIgASgMIkoKC0JhdGNoVGFyZ2V0Eg8KB3BheWxvYWQYASABKA0SCwoDcmlkGAIgASgMEg4KBmRvbWFpbhgDIAEoCRINCgV0b2tlbhgEIAEoDCI+ChRCYXRjaEVucXVldWVSZXNwb25zZRImCghzdGF0dXNlcxgBIAMoCzIULnFwYy52MS5UYXJnZXRTdGF0dXMijAEKDFRhcmdldFN0YXR1cxIgCgdvdXRjb21lGAEgASgOMg8ucXBjLnYxLk91dGNvbWUSEwoLcmVjZWl2ZWRfbXMYAiABKAQSDQoFcHJvb2YYAyABKAwSDgoGcmVhc29uGAQgASgJEg4KBnN0YXR1cxgFIAEoDRIWCg5yZXRyeV9hZnRlcl9tcxgGIAEoBCIqChhTZXREZWxpdmVyeVRva2Vuc1JlcXVlc3QSDgoGaGFzaGVzGAEgAygMIhsKGVNldERlbGl2ZXJ5VG9rZW5zUmVzcG9uc2UiUQoUU2VuZEVwaGVtZXJhbFJlcXVlc3QSKAoHdGFyZ2V0cxgBIAMoCzIXLnFwYy52MS5FcGhlbWVyYWxUYXJnZXQSDwoHcGF5bG9hZBgCIAEoDCIuCg9FcGhlbWVyYWxUYXJnZXQSCwoDcmlkGAEgASgMEg4KBmRvbWFpbhgCIAEoCSIXChVTZW5kRXBoZW1lcmFsUmVzcG9uc2UiHgoLVHlwaW5nRXZlbnQSDwoHcGF5bG9hZBgBIAEoDCI+ChBTdHJlYW1TdGFydEV2ZW50EhQKDHN1YnNjcmlwdGlvbhgBIAEoDRIUCgxpc19lcGhlbWVyYWwYAiABKAgiUwoDUm93EgsKA3NlcRgBIAEoBBILCgNtaWQYAiABKAwSDAoEa2luZBgDIAEoDRIPCgdwYXlsb2FkGAQgASgMEhMKC3JlY2VpdmVkX21zGAUgASgEIoQBCgZOb3RpY2USIAoEdHlwZRgBIAEoDjISLnFwYy52MS5Ob3RpY2VUeXBlEgwKBG1pZHMYAiADKAwSCwoDdGFnGAMgASgMEgsKA3JpZBgEIAEoDBIOCgZkb21haW4YBSABKAkSDgoGcmVhc29uGAYgASgJEhAKCHNpbmNlX21zGAcgASgEIh8KA0dhcBIMCgRmcm9tGAEgASgEEgoKAnRvGAIgASgEIl8KDEZldGNoUmVxdWVzdBIbCgNsb2cYASABKAsyDi5xcGMudjEuTG9nUmVmEg0KBWFmdGVyGAIgASgEEhAKCG1heF9yb3dzGAMgASgNEhEKCW1heF9ieXRlcxgEIAEoDSKCAQoNRmV0Y2hSZXNwb25zZRIQCghzdG9yZV9pZBgBIAEoDBINCgVmbG9vchgCIAEoBBIMCgRoZWFkGAMgASgEEhkKBHJvd3MYBCADKAsyCy5xcGMudjEuUm93EhgKA2dhcBgFIAEoCzILLnFwYy52MS5HYXASDQoFYWNrZWQYBiABKAQiSwoLUGVla1JlcXVlc3QSGwoDbG9nGAEgASgLMg4ucXBjLnYxLkxvZ1JlZhINCgVhZnRlchgCIAEoBBIQCghtYXhfcm93cxgDIAEoDSJ4CgxQZWVrUmVzcG9uc2USEAoIc3RvcmVfaWQYASABKAwSDQoFZmxvb3IYAiABKAQSDAoEaGVhZBgDIAEoBBIfCgRyb3dzGAQgAygLMhEucXBjLnYxLlJvd0hlYWRlchIYCgNnYXAYBSABKAsyCy5xcGMudjEuR2FwIlEKCVJvd0hlYWRlchILCgNzZXEYASABKAQSCwoDbWlkGAIgASgMEgwKBGtpbmQYAyABKA0SDAoEc2l6ZRgEIAEoDRIOCgZhZ2VfbXMYBSABKAQiSQoJTG9nQ3Vyc29yEhsKA2xvZxgBIAEoCzIOLnFwYy52MS5Mb2dSZWYSDQoFYWZ0ZXIYAiABKAQSEAoIc3RvcmVfaWQYAyABKAwiRwoQRmV0Y2hXYWl0UmVxdWVzdBIiCgdjdXJzb3JzGAEgAygLMhEucXBjLnYxLkxvZ0N1cnNvchIPCgd3YWl0X21zGAIgASgNIjIKEUZldGNoV2FpdFJlc3BvbnNlEh0KBGxvZ3MYASADKAsyDy5xcGMudjEuTG9nUm93cyJOCgdMb2dSb3dzEhsKA2xvZxgBIAEoCzIOLnFwYy52MS5Mb2dSZWYSJgoHZmV0Y2hlZBgCIAEoCzIVLnFwYy52MS5GZXRjaFJlc3BvbnNlIkoKCkFja1JlcXVlc3QSGwoDbG9nGAEgASgLMg4ucXBjLnYxLkxvZ1JlZhIQCghzdG9yZV9pZBgCIAEoDBINCgV1cF90bxgDIAEoBCINCgtBY2tSZXNwb25zZSIyChJSZWxheVN0YXR1c1JlcXVlc3QSDgoGZG9tYWluGAEgASgJEgwKBG1pZHMYAiADKAwiVQoTUmVsYXlTdGF0dXNSZXNwb25zZRInCghzdGF0dXNlcxgBIAMoCzIVLnFwYy52MS5NZXNzYWdlU3RhdHVzEhUKDWF3YXlfc2luY2VfbXMYAiABKAQiXAoNTWVzc2FnZVN0YXR1cxILCgNtaWQYASABKAwSCwoDcmlkGAIgASgMEiEKBXN0YXRlGAMgASgOMhIucXBjLnYxLlJlbGF5U3RhdGUSDgoGcmVhc29uGAQgASgJImQKEFN1YnNjcmliZVJlcXVlc3QSIgoHY3Vyc29ycxgBIAMoCzIRLnFwYy52MS5Mb2dDdXJzb3ISFgoOZXBoZW1lcmFsX2xhbmUYAiABKAgSFAoMc3Vic2NyaXB0aW9uGAMgASgNIiUKEVN1YnNjcmliZVJlc3BvbnNlEhAKCHN0b3JlX2lkGAEgASgMIlcKDE1lc3NhZ2VFdmVudBIbCgNsb2cYASABKAsyDi5xcGMudjEuTG9nUmVmEhAKCHN0b3JlX2lkGAIgASgMEhgKA3JvdxgDIAEoCzILLnFwYy52MS5Sb3ciUwoIR2FwRXZlbnQSGwoDbG9nGAEgASgLMg4ucXBjLnYxLkxvZ1JlZhIQCghzdG9yZV9pZBgCIAEoDBIYCgNnYXAYAyABKAsyCy5xcGMudjEuR2FwIhEKD1N1cGVyc2VkZWRFdmVudCIhCg5LZXlDaGFuZ2VFdmVudBIPCgd1c2VyX2lkGAEgASgJIhMKEURldmljZUNoYW5nZUV2ZW50IjgKE0tleVBhY2thZ2VzTG93RXZlbnQSDQoFc3VpdGUYASABKA0SEgoKc2luZ2xlX3VzZRgCIAEoDSIVChNTZXJ2ZXJEcmFpbmluZ0V2ZW50IiUKEVN0b3JlQ2hhbmdlZEV2ZW50EhAKCHN0b3JlX2lkGAEgASgMKk0KB091dGNvbWUSFwoTT1VUQ09NRV9VTlNQRUNJRklFRBAAEhIKDk9VVENPTUVfU1RPUkVEEAESFQoRT1VUQ09NRV9EVVBMSUNBVEUQAipzCgpOb3RpY2VUeXBlEhsKF05PVElDRV9UWVBFX1VOU1BFQ0lGSUVEEAASFgoSTk9USUNFX1RZUEVfQk9VTkNFEAMSFwoTTk9USUNFX1RZUEVfRVhQSVJFRBAEEhcKE05PVElDRV9UWVBFX0RFTEFZRUQQBSqNAQoKUmVsYXlTdGF0ZRIbChdSRUxBWV9TVEFURV9VTlNQRUNJRklFRBAAEhYKElJFTEFZX1NUQVRFX1FVRVVFRBABEhgKFFJFTEFZX1NUQVRFX0RFRkVSUkVEEAISFwoTUkVMQVlfU1RBVEVfUkVMQVlFRBADEhcKE1JFTEFZX1NUQVRFX0JPVU5DRUQQBGIGcHJvdG8z", [file_qpc_v1_channel, file_qpc_v1_common]);
+  fileDesc("ChVxcGMvdjEvZGVsaXZlcnkucHJvdG8SBnFwYy52MSKVAQoORW5xdWV1ZVJlcXVlc3QSCwoDcmlkGAEgASgMEg4KBmRvbWFpbhgCIAEoCRILCgNtaWQYAyABKAwSDwoHcGF5bG9hZBgEIAEoDBINCgV0dGxfcxgFIAEoDRINCgV0b2tlbhgGIAEoDBIkCgdjaGFubmVsGAcgASgLMhMucXBjLnYxLkNoYW5uZWxQb3N0SgQICBANImQKD0VucXVldWVSZXNwb25zZRIgCgdvdXRjb21lGAEgASgOMg8ucXBjLnYxLk91dGNvbWUSCwoDdGFnGAIgASgMEhMKC3JlY2VpdmVkX21zGAMgASgEEg0KBXByb29mGAQgASgMInIKE0JhdGNoRW5xdWV1ZVJlcXVlc3QSJgoIcGF5bG9hZHMYASADKAsyFC5xcGMudjEuQmF0Y2hQYXlsb2FkEiQKB3RhcmdldHMYAiADKAsyEy5xcGMudjEuQmF0Y2hUYXJnZXQSDQoFdHRsX3MYAyABKA0iLAoMQmF0Y2hQYXlsb2FkEgsKA21pZBgBIAEoDBIPCgdwYXlsb2FkGAIgASgMIkoKC0JhdGNoVGFyZ2V0Eg8KB3BheWxvYWQYASABKA0SCwoDcmlkGAIgASgMEg4KBmRvbWFpbhgDIAEoCRINCgV0b2tlbhgEIAEoDCI+ChRCYXRjaEVucXVldWVSZXNwb25zZRImCghzdGF0dXNlcxgBIAMoCzIULnFwYy52MS5UYXJnZXRTdGF0dXMijAEKDFRhcmdldFN0YXR1cxIgCgdvdXRjb21lGAEgASgOMg8ucXBjLnYxLk91dGNvbWUSEwoLcmVjZWl2ZWRfbXMYAiABKAQSDQoFcHJvb2YYAyABKAwSDgoGcmVhc29uGAQgASgJEg4KBnN0YXR1cxgFIAEoDRIWCg5yZXRyeV9hZnRlcl9tcxgGIAEoBCI8ChhTZXREZWxpdmVyeVRva2Vuc1JlcXVlc3QSDgoGaGFzaGVzGAEgAygMEhAKCHJlbmV3YWxzGAIgASgMIjMKGVNldERlbGl2ZXJ5VG9rZW5zUmVzcG9uc2USFgoOd2FudHNfcmVuZXdhbHMYASABKAgiNgoYUmVhZFRva2VuUmVuZXdhbHNSZXF1ZXN0EgsKA3JpZBgBIAEoDBINCgV0b2tlbhgCIAEoDCI7ChlSZWFkVG9rZW5SZW5ld2Fsc1Jlc3BvbnNlEgwKBGhhc2gYASABKAwSEAoIcmVuZXdhbHMYAiABKAwiUQoUU2VuZEVwaGVtZXJhbFJlcXVlc3QSKAoHdGFyZ2V0cxgBIAMoCzIXLnFwYy52MS5FcGhlbWVyYWxUYXJnZXQSDwoHcGF5bG9hZBgCIAEoDCIuCg9FcGhlbWVyYWxUYXJnZXQSCwoDcmlkGAEgASgMEg4KBmRvbWFpbhgCIAEoCSIXChVTZW5kRXBoZW1lcmFsUmVzcG9uc2UiHgoLVHlwaW5nRXZlbnQSDwoHcGF5bG9hZBgBIAEoDCI+ChBTdHJlYW1TdGFydEV2ZW50EhQKDHN1YnNjcmlwdGlvbhgBIAEoDRIUCgxpc19lcGhlbWVyYWwYAiABKAgiUwoDUm93EgsKA3NlcRgBIAEoBBILCgNtaWQYAiABKAwSDAoEa2luZBgDIAEoDRIPCgdwYXlsb2FkGAQgASgMEhMKC3JlY2VpdmVkX21zGAUgASgEIoQBCgZOb3RpY2USIAoEdHlwZRgBIAEoDjISLnFwYy52MS5Ob3RpY2VUeXBlEgwKBG1pZHMYAiADKAwSCwoDdGFnGAMgASgMEgsKA3JpZBgEIAEoDBIOCgZkb21haW4YBSABKAkSDgoGcmVhc29uGAYgASgJEhAKCHNpbmNlX21zGAcgASgEIh8KA0dhcBIMCgRmcm9tGAEgASgEEgoKAnRvGAIgASgEIl8KDEZldGNoUmVxdWVzdBIbCgNsb2cYASABKAsyDi5xcGMudjEuTG9nUmVmEg0KBWFmdGVyGAIgASgEEhAKCG1heF9yb3dzGAMgASgNEhEKCW1heF9ieXRlcxgEIAEoDSKCAQoNRmV0Y2hSZXNwb25zZRIQCghzdG9yZV9pZBgBIAEoDBINCgVmbG9vchgCIAEoBBIMCgRoZWFkGAMgASgEEhkKBHJvd3MYBCADKAsyCy5xcGMudjEuUm93EhgKA2dhcBgFIAEoCzILLnFwYy52MS5HYXASDQoFYWNrZWQYBiABKAQiSwoLUGVla1JlcXVlc3QSGwoDbG9nGAEgASgLMg4ucXBjLnYxLkxvZ1JlZhINCgVhZnRlchgCIAEoBBIQCghtYXhfcm93cxgDIAEoDSJ4CgxQZWVrUmVzcG9uc2USEAoIc3RvcmVfaWQYASABKAwSDQoFZmxvb3IYAiABKAQSDAoEaGVhZBgDIAEoBBIfCgRyb3dzGAQgAygLMhEucXBjLnYxLlJvd0hlYWRlchIYCgNnYXAYBSABKAsyCy5xcGMudjEuR2FwIlEKCVJvd0hlYWRlchILCgNzZXEYASABKAQSCwoDbWlkGAIgASgMEgwKBGtpbmQYAyABKA0SDAoEc2l6ZRgEIAEoDRIOCgZhZ2VfbXMYBSABKAQiSQoJTG9nQ3Vyc29yEhsKA2xvZxgBIAEoCzIOLnFwYy52MS5Mb2dSZWYSDQoFYWZ0ZXIYAiABKAQSEAoIc3RvcmVfaWQYAyABKAwiRwoQRmV0Y2hXYWl0UmVxdWVzdBIiCgdjdXJzb3JzGAEgAygLMhEucXBjLnYxLkxvZ0N1cnNvchIPCgd3YWl0X21zGAIgASgNIjIKEUZldGNoV2FpdFJlc3BvbnNlEh0KBGxvZ3MYASADKAsyDy5xcGMudjEuTG9nUm93cyJOCgdMb2dSb3dzEhsKA2xvZxgBIAEoCzIOLnFwYy52MS5Mb2dSZWYSJgoHZmV0Y2hlZBgCIAEoCzIVLnFwYy52MS5GZXRjaFJlc3BvbnNlIkoKCkFja1JlcXVlc3QSGwoDbG9nGAEgASgLMg4ucXBjLnYxLkxvZ1JlZhIQCghzdG9yZV9pZBgCIAEoDBINCgV1cF90bxgDIAEoBCINCgtBY2tSZXNwb25zZSIyChJSZWxheVN0YXR1c1JlcXVlc3QSDgoGZG9tYWluGAEgASgJEgwKBG1pZHMYAiADKAwiVQoTUmVsYXlTdGF0dXNSZXNwb25zZRInCghzdGF0dXNlcxgBIAMoCzIVLnFwYy52MS5NZXNzYWdlU3RhdHVzEhUKDWF3YXlfc2luY2VfbXMYAiABKAQiXAoNTWVzc2FnZVN0YXR1cxILCgNtaWQYASABKAwSCwoDcmlkGAIgASgMEiEKBXN0YXRlGAMgASgOMhIucXBjLnYxLlJlbGF5U3RhdGUSDgoGcmVhc29uGAQgASgJImQKEFN1YnNjcmliZVJlcXVlc3QSIgoHY3Vyc29ycxgBIAMoCzIRLnFwYy52MS5Mb2dDdXJzb3ISFgoOZXBoZW1lcmFsX2xhbmUYAiABKAgSFAoMc3Vic2NyaXB0aW9uGAMgASgNIiUKEVN1YnNjcmliZVJlc3BvbnNlEhAKCHN0b3JlX2lkGAEgASgMIlcKDE1lc3NhZ2VFdmVudBIbCgNsb2cYASABKAsyDi5xcGMudjEuTG9nUmVmEhAKCHN0b3JlX2lkGAIgASgMEhgKA3JvdxgDIAEoCzILLnFwYy52MS5Sb3ciUwoIR2FwRXZlbnQSGwoDbG9nGAEgASgLMg4ucXBjLnYxLkxvZ1JlZhIQCghzdG9yZV9pZBgCIAEoDBIYCgNnYXAYAyABKAsyCy5xcGMudjEuR2FwIhEKD1N1cGVyc2VkZWRFdmVudCIhCg5LZXlDaGFuZ2VFdmVudBIPCgd1c2VyX2lkGAEgASgJIhMKEURldmljZUNoYW5nZUV2ZW50IjgKE0tleVBhY2thZ2VzTG93RXZlbnQSDQoFc3VpdGUYASABKA0SEgoKc2luZ2xlX3VzZRgCIAEoDSIVChNTZXJ2ZXJEcmFpbmluZ0V2ZW50IiUKEVN0b3JlQ2hhbmdlZEV2ZW50EhAKCHN0b3JlX2lkGAEgASgMKk0KB091dGNvbWUSFwoTT1VUQ09NRV9VTlNQRUNJRklFRBAAEhIKDk9VVENPTUVfU1RPUkVEEAESFQoRT1VUQ09NRV9EVVBMSUNBVEUQAipzCgpOb3RpY2VUeXBlEhsKF05PVElDRV9UWVBFX1VOU1BFQ0lGSUVEEAASFgoSTk9USUNFX1RZUEVfQk9VTkNFEAMSFwoTTk9USUNFX1RZUEVfRVhQSVJFRBAEEhcKE05PVElDRV9UWVBFX0RFTEFZRUQQBSqNAQoKUmVsYXlTdGF0ZRIbChdSRUxBWV9TVEFURV9VTlNQRUNJRklFRBAAEhYKElJFTEFZX1NUQVRFX1FVRVVFRBABEhgKFFJFTEFZX1NUQVRFX0RFRkVSUkVEEAISFwoTUkVMQVlfU1RBVEVfUkVMQVlFRBADEhcKE1JFTEFZX1NUQVRFX0JPVU5DRUQQBGIGcHJvdG8z", [file_qpc_v1_channel, file_qpc_v1_common]);
 
 /**
  * @generated from message qpc.v1.EnqueueRequest
@@ -289,6 +289,14 @@ export type SetDeliveryTokensRequest = Message<"qpc.v1.SetDeliveryTokensRequest"
    * @generated from field: repeated bytes hashes = 1;
    */
   hashes: Uint8Array[];
+
+  /**
+   * The token in force, sealed for each device that may have it: 48 bytes for each, in no order that says anything,
+   * filled up; at most 48 KiB. Kept as it is, for who shows a token that was in force before (212); empty: none.
+   *
+   * @generated from field: bytes renewals = 2;
+   */
+  renewals: Uint8Array;
 };
 
 /**
@@ -302,6 +310,12 @@ export const SetDeliveryTokensRequestSchema: GenMessage<SetDeliveryTokensRequest
  * @generated from message qpc.v1.SetDeliveryTokensResponse
  */
 export type SetDeliveryTokensResponse = Message<"qpc.v1.SetDeliveryTokensResponse"> & {
+  /**
+   * Tokens of this inbox have been replaced, and no renewals are kept.
+   *
+   * @generated from field: bool wants_renewals = 1;
+   */
+  wantsRenewals: boolean;
 };
 
 /**
@@ -310,6 +324,56 @@ export type SetDeliveryTokensResponse = Message<"qpc.v1.SetDeliveryTokensRespons
  */
 export const SetDeliveryTokensResponseSchema: GenMessage<SetDeliveryTokensResponse> = /*@__PURE__*/
   messageDesc(file_qpc_v1_delivery, 8);
+
+/**
+ * A sender's token was refused: has its device another one for it?
+ *
+ * @generated from message qpc.v1.ReadTokenRenewalsRequest
+ */
+export type ReadTokenRenewalsRequest = Message<"qpc.v1.ReadTokenRenewalsRequest"> & {
+  /**
+   * Device (32 bytes), and its token (16 bytes) that was in force before.
+   *
+   * @generated from field: bytes rid = 1;
+   */
+  rid: Uint8Array;
+
+  /**
+   * @generated from field: bytes token = 2;
+   */
+  token: Uint8Array;
+};
+
+/**
+ * Describes the message qpc.v1.ReadTokenRenewalsRequest.
+ * Use `create(ReadTokenRenewalsRequestSchema)` to create a new message.
+ */
+export const ReadTokenRenewalsRequestSchema: GenMessage<ReadTokenRenewalsRequest> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_delivery, 9);
+
+/**
+ * @generated from message qpc.v1.ReadTokenRenewalsResponse
+ */
+export type ReadTokenRenewalsResponse = Message<"qpc.v1.ReadTokenRenewalsResponse"> & {
+  /**
+   * Of the token in force, as in SetDeliveryTokensRequest.
+   *
+   * @generated from field: bytes hash = 1;
+   */
+  hash: Uint8Array;
+
+  /**
+   * @generated from field: bytes renewals = 2;
+   */
+  renewals: Uint8Array;
+};
+
+/**
+ * Describes the message qpc.v1.ReadTokenRenewalsResponse.
+ * Use `create(ReadTokenRenewalsResponseSchema)` to create a new message.
+ */
+export const ReadTokenRenewalsResponseSchema: GenMessage<ReadTokenRenewalsResponse> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_delivery, 10);
 
 /**
  * What is not stored, not repeated and dropped first: typing.
@@ -337,7 +401,7 @@ export type SendEphemeralRequest = Message<"qpc.v1.SendEphemeralRequest"> & {
  * Use `create(SendEphemeralRequestSchema)` to create a new message.
  */
 export const SendEphemeralRequestSchema: GenMessage<SendEphemeralRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 9);
+  messageDesc(file_qpc_v1_delivery, 11);
 
 /**
  * @generated from message qpc.v1.EphemeralTarget
@@ -359,7 +423,7 @@ export type EphemeralTarget = Message<"qpc.v1.EphemeralTarget"> & {
  * Use `create(EphemeralTargetSchema)` to create a new message.
  */
 export const EphemeralTargetSchema: GenMessage<EphemeralTarget> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 10);
+  messageDesc(file_qpc_v1_delivery, 12);
 
 /**
  * @generated from message qpc.v1.SendEphemeralResponse
@@ -372,7 +436,7 @@ export type SendEphemeralResponse = Message<"qpc.v1.SendEphemeralResponse"> & {
  * Use `create(SendEphemeralResponseSchema)` to create a new message.
  */
 export const SendEphemeralResponseSchema: GenMessage<SendEphemeralResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 11);
+  messageDesc(file_qpc_v1_delivery, 13);
 
 /**
  * Push event 10, on the ephemeral lane.
@@ -391,7 +455,7 @@ export type TypingEvent = Message<"qpc.v1.TypingEvent"> & {
  * Use `create(TypingEventSchema)` to create a new message.
  */
 export const TypingEventSchema: GenMessage<TypingEvent> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 12);
+  messageDesc(file_qpc_v1_delivery, 14);
 
 /**
  * Push event 7: the first frame of a stream, where Subscribe asked for a lane of hints.
@@ -419,7 +483,7 @@ export type StreamStartEvent = Message<"qpc.v1.StreamStartEvent"> & {
  * Use `create(StreamStartEventSchema)` to create a new message.
  */
 export const StreamStartEventSchema: GenMessage<StreamStartEvent> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 13);
+  messageDesc(file_qpc_v1_delivery, 15);
 
 /**
  * @generated from message qpc.v1.Row
@@ -461,7 +525,7 @@ export type Row = Message<"qpc.v1.Row"> & {
  * Use `create(RowSchema)` to create a new message.
  */
 export const RowSchema: GenMessage<Row> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 14);
+  messageDesc(file_qpc_v1_delivery, 16);
 
 /**
  * Payload of a row of kind 4, written by the own node into the inbox of the device that sent the
@@ -524,7 +588,7 @@ export type Notice = Message<"qpc.v1.Notice"> & {
  * Use `create(NoticeSchema)` to create a new message.
  */
 export const NoticeSchema: GenMessage<Notice> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 15);
+  messageDesc(file_qpc_v1_delivery, 17);
 
 /**
  * Rows [from, to] are gone.
@@ -548,7 +612,7 @@ export type Gap = Message<"qpc.v1.Gap"> & {
  * Use `create(GapSchema)` to create a new message.
  */
 export const GapSchema: GenMessage<Gap> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 16);
+  messageDesc(file_qpc_v1_delivery, 18);
 
 /**
  * @generated from message qpc.v1.FetchRequest
@@ -584,7 +648,7 @@ export type FetchRequest = Message<"qpc.v1.FetchRequest"> & {
  * Use `create(FetchRequestSchema)` to create a new message.
  */
 export const FetchRequestSchema: GenMessage<FetchRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 17);
+  messageDesc(file_qpc_v1_delivery, 19);
 
 /**
  * @generated from message qpc.v1.FetchResponse
@@ -634,7 +698,7 @@ export type FetchResponse = Message<"qpc.v1.FetchResponse"> & {
  * Use `create(FetchResponseSchema)` to create a new message.
  */
 export const FetchResponseSchema: GenMessage<FetchResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 18);
+  messageDesc(file_qpc_v1_delivery, 20);
 
 /**
  * @generated from message qpc.v1.PeekRequest
@@ -665,7 +729,7 @@ export type PeekRequest = Message<"qpc.v1.PeekRequest"> & {
  * Use `create(PeekRequestSchema)` to create a new message.
  */
 export const PeekRequestSchema: GenMessage<PeekRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 19);
+  messageDesc(file_qpc_v1_delivery, 21);
 
 /**
  * As FetchResponse, without payloads: for badges and push extensions. A pure read.
@@ -704,7 +768,7 @@ export type PeekResponse = Message<"qpc.v1.PeekResponse"> & {
  * Use `create(PeekResponseSchema)` to create a new message.
  */
 export const PeekResponseSchema: GenMessage<PeekResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 20);
+  messageDesc(file_qpc_v1_delivery, 22);
 
 /**
  * @generated from message qpc.v1.RowHeader
@@ -747,7 +811,7 @@ export type RowHeader = Message<"qpc.v1.RowHeader"> & {
  * Use `create(RowHeaderSchema)` to create a new message.
  */
 export const RowHeaderSchema: GenMessage<RowHeader> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 21);
+  messageDesc(file_qpc_v1_delivery, 23);
 
 /**
  * @generated from message qpc.v1.LogCursor
@@ -776,7 +840,7 @@ export type LogCursor = Message<"qpc.v1.LogCursor"> & {
  * Use `create(LogCursorSchema)` to create a new message.
  */
 export const LogCursorSchema: GenMessage<LogCursor> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 22);
+  messageDesc(file_qpc_v1_delivery, 24);
 
 /**
  * @generated from message qpc.v1.FetchWaitRequest
@@ -802,7 +866,7 @@ export type FetchWaitRequest = Message<"qpc.v1.FetchWaitRequest"> & {
  * Use `create(FetchWaitRequestSchema)` to create a new message.
  */
 export const FetchWaitRequestSchema: GenMessage<FetchWaitRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 23);
+  messageDesc(file_qpc_v1_delivery, 25);
 
 /**
  * @generated from message qpc.v1.FetchWaitResponse
@@ -819,7 +883,7 @@ export type FetchWaitResponse = Message<"qpc.v1.FetchWaitResponse"> & {
  * Use `create(FetchWaitResponseSchema)` to create a new message.
  */
 export const FetchWaitResponseSchema: GenMessage<FetchWaitResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 24);
+  messageDesc(file_qpc_v1_delivery, 26);
 
 /**
  * @generated from message qpc.v1.LogRows
@@ -841,7 +905,7 @@ export type LogRows = Message<"qpc.v1.LogRows"> & {
  * Use `create(LogRowsSchema)` to create a new message.
  */
 export const LogRowsSchema: GenMessage<LogRows> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 25);
+  messageDesc(file_qpc_v1_delivery, 27);
 
 /**
  * @generated from message qpc.v1.AckRequest
@@ -870,7 +934,7 @@ export type AckRequest = Message<"qpc.v1.AckRequest"> & {
  * Use `create(AckRequestSchema)` to create a new message.
  */
 export const AckRequestSchema: GenMessage<AckRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 26);
+  messageDesc(file_qpc_v1_delivery, 28);
 
 /**
  * @generated from message qpc.v1.AckResponse
@@ -883,7 +947,7 @@ export type AckResponse = Message<"qpc.v1.AckResponse"> & {
  * Use `create(AckResponseSchema)` to create a new message.
  */
 export const AckResponseSchema: GenMessage<AckResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 27);
+  messageDesc(file_qpc_v1_delivery, 29);
 
 /**
  * What became of messages that the calling device sent to another node.
@@ -909,7 +973,7 @@ export type RelayStatusRequest = Message<"qpc.v1.RelayStatusRequest"> & {
  * Use `create(RelayStatusRequestSchema)` to create a new message.
  */
 export const RelayStatusRequestSchema: GenMessage<RelayStatusRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 28);
+  messageDesc(file_qpc_v1_delivery, 30);
 
 /**
  * @generated from message qpc.v1.RelayStatusResponse
@@ -936,7 +1000,7 @@ export type RelayStatusResponse = Message<"qpc.v1.RelayStatusResponse"> & {
  * Use `create(RelayStatusResponseSchema)` to create a new message.
  */
 export const RelayStatusResponseSchema: GenMessage<RelayStatusResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 29);
+  messageDesc(file_qpc_v1_delivery, 31);
 
 /**
  * @generated from message qpc.v1.MessageStatus
@@ -972,7 +1036,7 @@ export type MessageStatus = Message<"qpc.v1.MessageStatus"> & {
  * Use `create(MessageStatusSchema)` to create a new message.
  */
 export const MessageStatusSchema: GenMessage<MessageStatus> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 30);
+  messageDesc(file_qpc_v1_delivery, 32);
 
 /**
  * @generated from message qpc.v1.SubscribeRequest
@@ -1003,7 +1067,7 @@ export type SubscribeRequest = Message<"qpc.v1.SubscribeRequest"> & {
  * Use `create(SubscribeRequestSchema)` to create a new message.
  */
 export const SubscribeRequestSchema: GenMessage<SubscribeRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 31);
+  messageDesc(file_qpc_v1_delivery, 33);
 
 /**
  * @generated from message qpc.v1.SubscribeResponse
@@ -1020,7 +1084,7 @@ export type SubscribeResponse = Message<"qpc.v1.SubscribeResponse"> & {
  * Use `create(SubscribeResponseSchema)` to create a new message.
  */
 export const SubscribeResponseSchema: GenMessage<SubscribeResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 32);
+  messageDesc(file_qpc_v1_delivery, 34);
 
 /**
  * Push event 1, and for rows of kind 4 by their type: 3 bounce, 4 expired, 5 delayed.
@@ -1049,7 +1113,7 @@ export type MessageEvent = Message<"qpc.v1.MessageEvent"> & {
  * Use `create(MessageEventSchema)` to create a new message.
  */
 export const MessageEventSchema: GenMessage<MessageEvent> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 33);
+  messageDesc(file_qpc_v1_delivery, 35);
 
 /**
  * Push event 2.
@@ -1078,7 +1142,7 @@ export type GapEvent = Message<"qpc.v1.GapEvent"> & {
  * Use `create(GapEventSchema)` to create a new message.
  */
 export const GapEventSchema: GenMessage<GapEvent> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 34);
+  messageDesc(file_qpc_v1_delivery, 36);
 
 /**
  * Push event 6: a newer Subscribe of the same device took over.
@@ -1093,7 +1157,7 @@ export type SupersededEvent = Message<"qpc.v1.SupersededEvent"> & {
  * Use `create(SupersededEventSchema)` to create a new message.
  */
 export const SupersededEventSchema: GenMessage<SupersededEvent> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 35);
+  messageDesc(file_qpc_v1_delivery, 37);
 
 /**
  * Push event 13: somebody's keys may have changed. A hint: the client asks the log.
@@ -1112,7 +1176,7 @@ export type KeyChangeEvent = Message<"qpc.v1.KeyChangeEvent"> & {
  * Use `create(KeyChangeEventSchema)` to create a new message.
  */
 export const KeyChangeEventSchema: GenMessage<KeyChangeEvent> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 36);
+  messageDesc(file_qpc_v1_delivery, 38);
 
 /**
  * Push event 14: the own account has another set of devices. A hint like 13.
@@ -1127,7 +1191,7 @@ export type DeviceChangeEvent = Message<"qpc.v1.DeviceChangeEvent"> & {
  * Use `create(DeviceChangeEventSchema)` to create a new message.
  */
 export const DeviceChangeEventSchema: GenMessage<DeviceChangeEvent> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 37);
+  messageDesc(file_qpc_v1_delivery, 39);
 
 /**
  * Push event 15: fewer single-use KeyPackages than wanted.
@@ -1151,7 +1215,7 @@ export type KeyPackagesLowEvent = Message<"qpc.v1.KeyPackagesLowEvent"> & {
  * Use `create(KeyPackagesLowEventSchema)` to create a new message.
  */
 export const KeyPackagesLowEventSchema: GenMessage<KeyPackagesLowEvent> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 38);
+  messageDesc(file_qpc_v1_delivery, 40);
 
 /**
  * Push event 20: the node stops; reconnect later.
@@ -1166,7 +1230,7 @@ export type ServerDrainingEvent = Message<"qpc.v1.ServerDrainingEvent"> & {
  * Use `create(ServerDrainingEventSchema)` to create a new message.
  */
 export const ServerDrainingEventSchema: GenMessage<ServerDrainingEvent> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 39);
+  messageDesc(file_qpc_v1_delivery, 41);
 
 /**
  * Push event 21: cursors of another store are void; start at 0.
@@ -1185,7 +1249,7 @@ export type StoreChangedEvent = Message<"qpc.v1.StoreChangedEvent"> & {
  * Use `create(StoreChangedEventSchema)` to create a new message.
  */
 export const StoreChangedEventSchema: GenMessage<StoreChangedEvent> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_delivery, 40);
+  messageDesc(file_qpc_v1_delivery, 42);
 
 /**
  * @generated from enum qpc.v1.Outcome
