@@ -171,6 +171,7 @@ export class Device {
     const sealed = this.#sealed;
     this.outbox = new Outbox({
       ...{ store, runtime, events, proofs, userId, sealed },
+      renew: (...asked) => this.tokens.renew(...asked),
       onOvertaken: () => this.#redelivery.wake(),
       onStuckPost: (groupId, cid) => this.groups.channels.stuck(groupId, cid),
       onUnreachable: (away) => this.#fallback?.unreachable(away),
@@ -237,10 +238,8 @@ export class Device {
     this.#housekeeping = new Housekeeping(sending);
     this.#resender = new Resender({ ...sending, identity, identityKey: keys.identityKey });
     this.tokens = new DeliveryTokens({
-      store,
-      runtime,
-      rid: publicKey,
-      onOutbox,
+      ...{ ...sending, rid: publicKey, identityKey: keys.identityKey },
+      session: () => this.link.current,
       onDue: () => this.#extras.wake(),
     });
     const fallback = this.#fallback;

@@ -99,7 +99,11 @@ export function buildParts(device: PartsOwner, events: EventBus): DeviceTestPart
     },
   };
   const receipts = new Receipts(sending);
-  const tokens = new DeliveryTokens({ ...sending, rid: device.rid, onDue: () => undefined });
+  const tokens = new DeliveryTokens({
+    ...{ ...sending, rid: device.rid, identityKey },
+    session: () => undefined,
+    onDue: () => undefined,
+  });
   const extras = new Extras(sending, [tokens]);
   const holes = new Holes({ ...sending, events, identityKey });
   const resender = new Resender({ ...sending, identity, identityKey });

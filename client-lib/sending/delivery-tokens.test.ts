@@ -1,7 +1,7 @@
 /** Whose delivery tokens an inviter passes on, and which of those that were passed on count. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { hex, silentLog, systemRandom } from '@quicprochat/proto';
+import { hex, signingKeyFromSeed, silentLog, systemRandom } from '@quicprochat/proto';
 import { openChannel, parseEnvelope, sealChannel } from '../crypto/envelope.ts';
 import { DeliveryTokens } from './delivery-tokens.ts';
 import { mandatorySuite } from '../mls/index.ts';
@@ -9,6 +9,7 @@ import { groupOf, TestWorld } from '../mls/test-members.ts';
 import { openMemoryStore } from '../store/sqlite-store.ts';
 import { tokenBounds } from '../store/token-rows.ts';
 import { LaterClock } from '../test-runtime.ts';
+import { Writer } from '../writer.ts';
 
 const bytes = (): Uint8Array => systemRandom.bytes(16);
 
@@ -23,7 +24,10 @@ async function rig() {
   const tokens = new DeliveryTokens({
     store,
     runtime,
+    writer: new Writer(store, runtime),
     rid: ridOf(alice),
+    identityKey: signingKeyFromSeed(alice.signatureKey.seed),
+    session: () => undefined,
     onOutbox: () => undefined,
     onDue: () => undefined,
   });

@@ -2,7 +2,8 @@
  * Delivery tokens of this device (docs/protocol/delivery.md, "Delivery tokens"): one at a time, told to
  * the own node, and handed to the members of conversations inside MLS: with a Welcome, with a text,
  * or by themselves soon after something changed (extras.ts). Blocking somebody makes a new one that goes to
- * everybody else, in a conversation with them to the others there. Whose tokens go on which copy is the outbox's business.
+ * everybody else, in a conversation with them to the others there; until it has reached them, they find it at the own
+ * node (token-renewals.ts). Whose tokens go on which copy is the outbox's business.
  */
 import {
   deliveryTokenBytes,
@@ -11,7 +12,9 @@ import {
   parseUserId,
   QpcError,
   Status,
+  sameBytes,
   type Runtime,
+  type SigningKey,
   hex,
 } from '@quicprochat/proto';
 import { contentLimits, type HandedToken } from '../content.ts';
@@ -19,7 +22,16 @@ import type { Extra } from './extras.ts';
 import type { Caller } from '../dial.ts';
 import type { MlsGroup } from '../mls/index.ts';
 import { recipientsOf } from './sealing.ts';
+import { renewalLimits, TokenRenewals } from './token-renewals.ts';
+import type { Recipient } from './fan-out.ts';
 import type { ClientStore } from '../store/store.ts';
+import type { OwnToken } from '../store/token-rows.ts';
+import type { Writer } from '../writer.ts';
+
+export const deliveryTokenLimits = {
+  /** Who may have the token has changed: the own node is told after so long (ms). */
+  tellDelayMs: 2_000,
+} as const;
 
 /** Id of no token. */
 const nobody = 0;
@@ -29,7 +41,12 @@ const toldToOthers = (id: number): number => -id;
 export interface DeliveryTokensParts {
   readonly store: ClientStore;
   readonly runtime: Runtime;
+  readonly writer: Writer;
   readonly rid: Uint8Array;
+  /** Its public half is `rid`. */
+  readonly identityKey: SigningKey;
+  /** The session of now, if there is one. */
+  readonly session: () => Caller | undefined;
   /** The outbox got rows. */
   readonly onOutbox: () => void;
   /** Conversations are to get the own token soon. */
@@ -38,19 +55,41 @@ export interface DeliveryTokensParts {
 
 export class DeliveryTokens implements Extra {
   readonly #parts: DeliveryTokensParts;
+  readonly #renewals: TokenRenewals;
+  /** One at a time: an older token must not come to the node behind a newer one. */
+  #telling: Promise<void> = Promise.resolve();
+  #isTimed = false;
 
   constructor(parts: DeliveryTokensParts) {
     this.#parts = parts;
+    this.#renewals = new TokenRenewals(parts.identityKey, parts.rid);
   }
 
   /** Tells the own node which token is in force, again and again: it may have been restored. */
-  async tellNode(caller: Caller): Promise<void> {
+  tellNode(caller: Caller): Promise<void> {
+    const told = this.#telling.then(() => this.#tell(caller));
+    this.#telling = told.catch(() => undefined);
+    return told;
+  }
+
+  async #tell(caller: Caller): Promise<void> {
     const { store, runtime } = this.#parts;
     if (store.tokens.own() === undefined) this.#make();
-    const own = store.tokens.own();
+    let own = store.tokens.own();
     if (own === undefined) return;
     try {
-      await caller.call(methods.setDeliveryTokens, { hashes: [deliveryTokenHash(own.token)] });
+      // The first one replaced none, unless this store is an older copy of itself: the node knows.
+      let isSealed = own.id > 1;
+      for (;;) {
+        const sealed = isSealed ? await this.#sealed() : undefined;
+        own = sealed?.own ?? own;
+        const { wantsRenewals } = await caller.call(methods.setDeliveryTokens, {
+          hashes: [deliveryTokenHash(own.token)],
+          renewals: sealed?.renewals ?? new Uint8Array(0),
+        });
+        if (!wantsRenewals || isSealed) break;
+        isSealed = true;
+      }
     } catch (error) {
       // A node without tokens knows no strangers.
       if (error instanceof QpcError && error.status === Status.Unimplemented) return;
@@ -80,6 +119,26 @@ export class DeliveryTokens implements Extra {
     const { store } = this.#parts;
     store.transaction(() => store.tokens.unblock(parseUserId(userId).userId));
     this.wake();
+    this.#tellSoon();
+  }
+
+  /**
+   * A copy with this token of a device was refused: has it another one for this device? `caller` calls the
+   * device's node. True when another token of it is known now. Throws what the call throws: PermissionDenied BLOCKED
+   * where the node keeps nothing for who has this token.
+   */
+  async renew(caller: Caller, rid: Uint8Array, token: Uint8Array): Promise<boolean> {
+    const { store, runtime } = this.#parts;
+    const isKnown = (): boolean => !sameBytes(store.tokens.of(rid) ?? token, token);
+    if (isKnown()) return true;
+    const { hash, renewals } = await caller.call(methods.readTokenRenewals, { rid, token });
+    const renewed = this.#renewals.open(rid, hash, renewals);
+    if (isKnown()) return true;
+    if (renewed === undefined || sameBytes(renewed, token)) return false;
+    // Its device says itself who gets it.
+    store.transaction(() => store.tokens.put(rid, renewed, false, runtime.clock.now()));
+    runtime.log.debug('delivery token renewed');
+    return true;
   }
 
   /** The own token, if it is new to this conversation. */
@@ -166,11 +225,48 @@ export class DeliveryTokens implements Extra {
     const isForSome = own !== undefined && tokens.isTold(conversationId, toldToOthers(own.id));
     const isMissing = byThisDevice ? isForSome : tokens.blocked().length > 0;
     if (isMissing) tokens.markTold(conversationId, nobody);
+    if (own !== undefined && own.id > 1) this.#tellSoon();
   }
 
   /** Conversations that do not have the own token get it soon. */
   wake(): void {
     this.#parts.onDue();
+  }
+
+  /** The own token for every device that may have it: members of a conversation whom nobody blocked. */
+  async #sealed(): Promise<{ readonly own: OwnToken; readonly renewals: Uint8Array } | undefined> {
+    const { store, writer } = this.#parts;
+    const readers = new Map<string, Recipient>();
+    for (const { groupId, ended } of store.groups.conversations()) {
+      if (ended !== undefined || readers.size >= renewalLimits.devices) continue;
+      const group = await writer.run(async (batch) => batch.group(groupId));
+      for (const one of group?.isActive === true ? recipientsOf(group) : []) {
+        readers.set(hex(one.identityPub), one);
+      }
+    }
+    // Both of one moment: who was blocked while groups were read must not get the token that is newer.
+    const own = store.tokens.own();
+    if (own === undefined) return undefined;
+    const rids = [...readers.values()]
+      .filter(({ userId }) => !store.tokens.isBlocked(userId))
+      .map(({ identityPub }) => identityPub);
+    return { own, renewals: this.#renewals.seal(own.token, rids) };
+  }
+
+  #tellSoon(): void {
+    const { clock, log } = this.#parts.runtime;
+    if (this.#isTimed) return;
+    this.#isTimed = true;
+    clock.timer(deliveryTokenLimits.tellDelayMs, () => {
+      this.#isTimed = false;
+      const caller = this.#parts.session();
+      // The next session begins with it.
+      if (caller === undefined) return;
+      this.tellNode(caller).catch((error: unknown) => {
+        const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
+        log.info('telling the delivery token failed', { reason, error: String(error) });
+      });
+    });
   }
 
   #make(): void {

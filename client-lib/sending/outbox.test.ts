@@ -50,6 +50,7 @@ test('the node of one recipient does not stop what goes to others', async () => 
   });
   const sent = new Map<string, number>();
   const sealed = {
+    caller: () => Promise.reject(new Error('nobody asks')),
     async send({ rid }: OutboxEntry): Promise<SealedReceipt> {
       const key = String(rid[0]);
       sent.set(key, (sent.get(key) ?? 0) + 1);

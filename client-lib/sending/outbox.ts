@@ -17,6 +17,7 @@ import { Outcome } from '@quicprochat/proto/messages';
 import type { DeliveryProofs } from './delivery-proofs.ts';
 import type { EventBus } from '../events.ts';
 import { Courier } from './courier.ts';
+import type { Caller } from '../dial.ts';
 import { ClosedError } from '../link.ts';
 import type { Session } from '../session.ts';
 import { OutboxMarks } from './outbox-marks.ts';
@@ -24,6 +25,7 @@ import { ProvenOk } from './proven-ok.ts';
 import type { SealedReceipt, SealedSender } from './sealed-sender.ts';
 import {
   isFullForStrangers,
+  isStaleToken,
   sealedVerdict,
   sendVerdict,
   type SendVerdict,
@@ -43,6 +45,8 @@ export const outboxLimits = {
   backOffMaxMs: 30_000,
   /** Internal errors of the node on one row before it counts as refused. */
   internalErrors: 8,
+  /** Other tokens that a copy goes with in a row: a node may name one after the other. */
+  renewals: 2,
 } as const;
 
 export interface OutboxParts {
@@ -50,7 +54,9 @@ export interface OutboxParts {
   readonly userId: string;
   readonly proofs: Pick<DeliveryProofs, 'isProven'>;
   /** Where senders are sealed: the way to the recipient's node without a login. */
-  readonly sealed?: Pick<SealedSender, 'send'> | undefined;
+  readonly sealed?: Pick<SealedSender, 'send' | 'caller'> | undefined;
+  /** A token of a device was refused: whether another one is known now, asked for at this node if need be. */
+  readonly renew?: (at: Caller, rid: Uint8Array, token: Uint8Array) => Promise<boolean>;
   readonly store: ClientStore;
   readonly runtime: Runtime;
   readonly events: EventBus;
@@ -261,6 +267,7 @@ export class Outbox {
 
   async #sendAll(target: string, session: Session, courier: Courier): Promise<void> {
     let bareTries = 0;
+    let renewals = 0;
     for (;;) {
       await this.#pause(session);
       if (session.signal.aborted) return;
@@ -280,7 +287,13 @@ export class Outbox {
         case 'waits':
           // Held now, unless its token came meanwhile.
           break;
+        case 'renewed':
+          renewals += 1;
+          if (renewals <= outboxLimits.renewals) break;
+          this.#rest(target, session);
+          return;
         case 'done':
+          renewals = 0;
           if (reopenings === this.#reopenings) this.#sentUpTo.set(target, entry.id);
           // An older row wants to be sent: only the store tells which ones still do.
           else this.writeMarks();
@@ -302,7 +315,7 @@ export class Outbox {
     entry: OutboxRow,
     session: Session,
     courier: Courier,
-  ): Promise<'done' | 'waits' | Exclude<SendVerdict, 'permanent'>> {
+  ): Promise<'done' | 'waits' | 'renewed' | Exclude<SendVerdict, 'permanent'>> {
     const { clock, log } = this.#parts.runtime;
     const storeId = this.#storeId;
     const token = this.#tokenOf(entry);
@@ -335,6 +348,13 @@ export class Outbox {
       if (entry.post !== undefined && isDeadPost(error)) return this.#deadPost(entry, reason);
       if (reason === 'PEER_UNREACHABLE') this.#parts.onUnreachable?.(entry.domain);
       if (isFullForStrangers(error) && this.#waits.wait(entry, token)) return 'waits';
+      if (
+        sealed !== undefined &&
+        isStaleToken(error) &&
+        (await this.#renew(sealed, entry, token))
+      ) {
+        return 'renewed';
+      }
       if (verdict === 'permanent' || this.#isPoison(entry, error)) {
         this.#fail(entry, reason);
         return 'done';
@@ -362,6 +382,24 @@ export class Outbox {
 
   #tokenOf({ rid }: OutboxEntry): Uint8Array {
     return this.#parts.store.tokens.of(rid) ?? new Uint8Array(0);
+  }
+
+  /** Never fails: there may be one the next time. */
+  async #renew(
+    sealed: Pick<SealedSender, 'caller'>,
+    { domain, rid }: OutboxEntry,
+    token: Uint8Array,
+  ): Promise<boolean> {
+    const { renew, runtime } = this.#parts;
+    if (renew === undefined || this.#isClosed) return false;
+    try {
+      if (await renew(await sealed.caller(domain), rid, token)) return true;
+      runtime.log.debug('no new delivery token', { reason: 'NOT_FOUND' });
+    } catch (error) {
+      const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
+      runtime.log.debug('no new delivery token', { reason });
+    }
+    return false;
   }
 
   #isPoison(entry: OutboxEntry, error: unknown): boolean {

@@ -12,6 +12,11 @@ export function isFullForStrangers(error: unknown): boolean {
   return hasReason(error, fullReason) && error.retryAfterMs === undefined;
 }
 
+/** The node takes the token of a copy that went without a login for none; one of before sealed senders wants a login. */
+export function isStaleToken(error: unknown): boolean {
+  return hasReason(error, 'BLOCKED', 'NOT_LOGGED_IN');
+}
+
 /** Pure: the verdict on an error of Enqueue. */
 export function sendVerdict(error: unknown): SendVerdict {
   if (error instanceof TransportError) {
@@ -39,7 +44,7 @@ export function sendVerdict(error: unknown): SendVerdict {
  * another one of its device; the copy does not go with the sender's name instead.
  */
 export function sealedVerdict(error: unknown, ageMs: number): SendVerdict {
-  if (hasReason(error, 'BLOCKED', 'NOT_LOGGED_IN')) {
+  if (isStaleToken(error)) {
     return ageMs < sealedTokenWaitMs ? 'temporary' : 'permanent';
   }
   return sendVerdict(error);

@@ -8,6 +8,7 @@ import {
   maxFetchBytes,
   maxFetchRows,
   maxPeekRows,
+  PermissionDeniedError,
   UnauthenticatedError,
   type CallContext,
   type Clock,
@@ -42,7 +43,14 @@ export function deliveryHandlers(
   parts: DeliveryParts,
 ): Pick<
   Handlers,
-  'setDeliveryTokens' | 'fetch' | 'peek' | 'fetchWait' | 'ack' | 'subscribe' | 'relayStatus'
+  | 'setDeliveryTokens'
+  | 'readTokenRenewals'
+  | 'fetch'
+  | 'peek'
+  | 'fetchWait'
+  | 'ack'
+  | 'subscribe'
+  | 'relayStatus'
 > {
   const { store, push, waiters } = parts;
   const logs = new LogReader(store);
@@ -147,9 +155,16 @@ export function deliveryHandlers(
       return { storeId: store.storeId };
     },
 
-    async setDeliveryTokens({ hashes }, context) {
-      await store.setDeliveryTokens(deviceOf(context).identityPub, hashes);
-      return {};
+    async setDeliveryTokens({ hashes, renewals }, context) {
+      const { identityPub } = deviceOf(context);
+      return { wantsRenewals: await store.setDeliveryTokens(identityPub, hashes, renewals) };
+    },
+
+    async readTokenRenewals({ rid, token }) {
+      const found = await store.tokenRenewals(rid, token);
+      if (found !== undefined) return found;
+      // One answer for a wrong token, no such device and nothing that is kept.
+      throw new PermissionDeniedError('BLOCKED', 'token: nothing is kept for it');
     },
 
     async relayStatus(request, context) {

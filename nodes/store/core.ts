@@ -317,6 +317,7 @@ function makeOperations(context: QueryContext): Operations {
     ...outbox,
     ...enqueueBatchQueries(context, inbox, outbox, logs, tokens, { logOf }),
     setDeliveryTokens: tokens.setDeliveryTokens,
+    tokenRenewals: tokens.tokenRenewals,
     opensInbox: tokens.opensInbox,
     ...relayStatusQueries(context, logs, peers),
     ...channels,

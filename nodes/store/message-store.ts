@@ -109,9 +109,20 @@ export interface MessageStore {
   enqueueBatch(batch: EnqueueBatch): Promise<readonly TargetOutcome[]>;
   /**
    * Hashes (32 bytes each, at most 8) of the tokens by which senders are no strangers to this inbox;
-   * from the first call on, rows without one are bounded (`strangerRows`).
+   * from the first call on, rows without one are bounded (`strangerRows`). `renewals`: the first one, sealed for
+   * those that may have it (48 bytes each, at most 48 KiB). Resolves with true when there were others before, and no
+   * renewals are kept.
    */
-  setDeliveryTokens(rid: Uint8Array, hashes: readonly Uint8Array[]): Promise<void>;
+  setDeliveryTokens(
+    rid: Uint8Array,
+    hashes: readonly Uint8Array[],
+    renewals?: Uint8Array,
+  ): Promise<boolean>;
+  /** What is kept for who shows one of the last 64 tokens that were in force before, and the hash of the one that is. */
+  tokenRenewals(
+    rid: Uint8Array,
+    token: Uint8Array,
+  ): Promise<{ readonly hash: Uint8Array; readonly renewals: Uint8Array } | undefined>;
   /** Whether the token is one of those in force for the inbox; one without tokens is open to nobody. */
   opensInbox(rid: Uint8Array, token: Uint8Array): Promise<boolean>;
   /**

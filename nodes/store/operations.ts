@@ -62,6 +62,7 @@ export const readOperations: ReadonlySet<OperationName> = new Set<OperationName>
   'keyPackageCounts',
   'diskState',
   'welcomeSlips',
+  'tokenRenewals',
 ]);
 
 /** One call, by name. */

@@ -139,8 +139,11 @@ export class StoreClient implements NodeStore {
   enqueueBatch(batch: EnqueueBatch) {
     return this.#channel.call('enqueueBatch', batch);
   }
-  setDeliveryTokens(rid: Uint8Array, hashes: readonly Uint8Array[]) {
-    return this.#channel.call('setDeliveryTokens', rid, hashes);
+  setDeliveryTokens(rid: Uint8Array, hashes: readonly Uint8Array[], renewals?: Uint8Array) {
+    return this.#channel.call('setDeliveryTokens', rid, hashes, renewals);
+  }
+  tokenRenewals(rid: Uint8Array, token: Uint8Array) {
+    return this.#channel.call('tokenRenewals', rid, token);
   }
   opensInbox(rid: Uint8Array, token: Uint8Array) {
     return this.#channel.call('opensInbox', rid, token);
@@ -229,8 +232,13 @@ export class StoreClient implements NodeStore {
   adoptLog(log: LeaderLog) {
     return this.#channel.call('adoptLog', log);
   }
-  promiseTerm(group: Uint8Array, term: number, own?: { readonly since?: number }) {
-    return this.#channel.call('promiseTerm', group, term, own);
+  promiseTerm(
+    group: Uint8Array,
+    term: number,
+    own?: { readonly since?: number },
+    recovers?: boolean,
+  ) {
+    return this.#channel.call('promiseTerm', group, term, own, recovers);
   }
   takeLog(
     group: Uint8Array,

@@ -1,6 +1,6 @@
 /** Rows of the Delivery Service: logs of rows, and hints that no disk sees. */
 import * as m from '../messages.ts';
-import { deliveryTokenBytes, maxDeliveryTokens } from '../delivery-token.ts';
+import { deliveryTokenBytes, maxDeliveryTokens, maxRenewalsBytes } from '../delivery-token.ts';
 import {
   atMost,
   bytesBetween,
@@ -113,7 +113,22 @@ export const deliveryMethods = {
     {
       callers: device,
       rate: 'keys',
-      rules: { hashes: itemsBetween(0, maxDeliveryTokens, exactBytes(32)) },
+      maxRequestBytes: smallBytes + maxRenewalsBytes,
+      rules: {
+        hashes: itemsBetween(0, maxDeliveryTokens, exactBytes(32)),
+        renewals: bytesBetween(0, maxRenewalsBytes),
+      },
+    },
+  ),
+  readTokenRenewals: method(
+    212,
+    m.ReadTokenRenewalsRequestSchema,
+    m.ReadTokenRenewalsResponseSchema,
+    {
+      // The token that was replaced is the right to ask; who asks is nobody's business.
+      callers: sender,
+      rate: 'lookup',
+      rules: { rid: exactBytes(32), token: exactBytes(deliveryTokenBytes) },
     },
   ),
   peek: method(203, m.PeekRequestSchema, m.PeekResponseSchema, {
