@@ -29,8 +29,15 @@ const rejectMinutes = 10;
 /** Fewer rejects than this prove nothing (people who left are written to once). */
 const rejectsMin = 10;
 const halvingsMax = 10;
+/** Devices that one item may be for at the price of one; it costs as much again for as many more. */
+const devicesPerItem = 8;
 /** The control lane may go into debt by this much of a second's worth: a bulk flood never stops it. */
 const urgentShare = 0.25;
+
+/** What items cost: one each, and more where they are for many devices, each of which is a row to write. */
+export function weightOf(items: readonly { readonly rids: readonly unknown[] }[]): number {
+  return items.reduce((sum, { rids }) => sum + Math.ceil(rids.length / devicesPerItem), 0);
+}
 
 /** A bucket that holds a second's worth and may be overdrawn. */
 class Allowance {
@@ -209,11 +216,11 @@ export class WriterShare {
   readonly #clock: Clock;
   readonly #share: number;
   readonly #budget: Allowance;
-  #msPerItem: number | undefined;
-  /** Batches in the store now, since when, and the items that came since then. */
+  #msPerRow: number | undefined;
+  /** Batches in the store now, since when, and the rows that came since then. */
   #running = 0;
   #busySinceMs = 0;
-  #busyItems = 0;
+  #busyRows = 0;
 
   constructor(clock: Clock, share: number) {
     this.#clock = clock;
@@ -221,9 +228,9 @@ export class WriterShare {
     this.#budget = new Allowance(clock, 0);
   }
 
-  /** Items per second that peers get; infinite as long as nothing was measured. */
+  /** Rows per second that peers get; infinite as long as nothing was measured. */
   get perSecond(): number {
-    const ms = this.#msPerItem;
+    const ms = this.#msPerRow;
     if (ms === undefined || ms <= 0) return Number.POSITIVE_INFINITY;
     return Math.max(leastPerSecond, (1000 * this.#share) / ms);
   }
@@ -233,18 +240,18 @@ export class WriterShare {
   }
 
   /** A batch of a peer was taken in. */
-  charge(items: number): void {
-    if (Number.isFinite(this.perSecond)) this.#budget.take(items);
+  charge(rows: number): void {
+    if (Number.isFinite(this.perSecond)) this.#budget.take(rows);
   }
 
   /** The writer has a batch. */
-  async run<T>(items: number, write: () => Promise<T>): Promise<T> {
+  async run<T>(rows: number, write: () => Promise<T>): Promise<T> {
     if (this.#running === 0) {
       this.#busySinceMs = this.#clock.monotonic();
-      this.#busyItems = 0;
+      this.#busyRows = 0;
     }
     this.#running += 1;
-    this.#busyItems += items;
+    this.#busyRows += rows;
     try {
       return await write();
     } finally {
@@ -255,18 +262,18 @@ export class WriterShare {
 
   #measure(busyMs: number): void {
     // A few rows cost a sync and little else: they say nothing about many.
-    if (this.#busyItems < measuredItems) return;
-    const ms = busyMs / this.#busyItems;
-    const before = this.#msPerItem ?? ms;
+    if (this.#busyRows < measuredRows) return;
+    const ms = busyMs / this.#busyRows;
+    const before = this.#msPerRow ?? ms;
     // The first batches after a start find everything cold, and a disk may pause: what the writer can do
     // is what it does when nothing is in its way, so a better measure counts for more than a worse one.
     const weight = ms < before ? betterWeight : worseWeight;
-    this.#msPerItem = before + (ms - before) * weight;
+    this.#msPerRow = before + (ms - before) * weight;
     if (Number.isFinite(this.perSecond)) this.#budget.setRate(this.perSecond);
   }
 }
 
-const measuredItems = 64;
+const measuredRows = 64;
 const betterWeight = 0.5;
 const worseWeight = 0.1;
 /** A disk or a process that stood still for a while says nothing about the time after it. */

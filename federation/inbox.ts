@@ -18,9 +18,9 @@ import type {
   FedRelayResponseSchema,
   MessageInitShape,
 } from '@quicprochat/proto/messages';
-import { defaultCeilings, PeerCeiling, WriterShare, type Ceilings } from './ceilings.ts';
+import { defaultCeilings, PeerCeiling, weightOf, WriterShare, type Ceilings } from './ceilings.ts';
 import { chainBytes, laneNames, streamGap } from './lane.ts';
-import { acceptedKinds, parseRelay } from './relay-batch.ts';
+import { acceptedKinds, copiesOf, parseRelay, ridWireBytes } from './relay-batch.ts';
 import type {
   InboundStream,
   LaneName,
@@ -95,18 +95,16 @@ export class RelayInbox {
       throw overloaded('more than this node takes of a peer in a time', waitMs);
     }
     lane.needCredit(items);
-    ceiling.charge(
-      items,
-      batch.items.reduce((sum, { payload }) => sum + payload.length, 0),
-      batch.items.flatMap(({ rids }) => rids),
-    );
-    this.#share.charge(items);
+    const rids = batch.items.flatMap((item) => item.rids);
+    const bytes = batch.items.reduce((sum, { payload }) => sum + payload.length, 0);
+    ceiling.charge(weightOf(batch.items), bytes + rids.length * ridWireBytes, rids);
+    this.#share.charge(rids.length);
     const applied = await this.#apply(lane, batch);
     const lastSeq = batch.firstSeq + items - 1;
     const refused = applied.rejects.filter(
       ({ seq, temporary }) => !temporary && seq >= batch.firstSeq && seq <= lastSeq,
     );
-    if (ceiling.judged(items, refused.length)) {
+    if (ceiling.judged(rids.length, refused.length)) {
       const { log } = this.#options.runtime;
       log.warn('credit halved', { peer, why: 'too much of it is refused for good' });
     }
@@ -159,7 +157,7 @@ export class RelayInbox {
     const ownMs = ceiling.waitMs(batch.lane === 'control');
     if (ownMs > 0 || batch.lane === 'control') return ownMs;
     const shareMs = this.#share.waitMs();
-    return lane.mayOverdraw(batch.items.length, shareMs > 0) ? 0 : shareMs;
+    return lane.mayOverdraw(weightOf(batch.items), shareMs > 0) ? 0 : shareMs;
   }
 
   /** Until the next batch of the peer is taken (ms). */
@@ -207,7 +205,7 @@ class InboundLane {
   #told: number = inboxLimits.firstCreditItems;
   #toldBefore = 0;
   #loweredMs = 0;
-  /** Items that were taken since the share of all peers was used up. */
+  /** Weight of what was taken since the share of all peers was used up. */
   #overdrawn = 0;
 
   constructor(peer: string, lane: LaneName, options: RelayInboxOptions, share: WriterShare) {
@@ -240,11 +238,11 @@ class InboundLane {
     throw overloaded(text, inboxLimits.overloadedMs);
   }
 
-  /** Whether this many items more are taken, though nothing of the share of all peers may be left. */
-  mayOverdraw(items: number, isUsedUp: boolean): boolean {
+  /** Whether items of this weight are taken, though nothing of the share of all peers may be left. */
+  mayOverdraw(weight: number, isUsedUp: boolean): boolean {
     if (!isUsedUp) this.#overdrawn = 0;
-    else if (this.#overdrawn + items > this.#mostTold()) return false;
-    else this.#overdrawn += items;
+    else if (this.#overdrawn + weight > this.#mostTold()) return false;
+    else this.#overdrawn += weight;
     return true;
   }
 
@@ -311,7 +309,7 @@ class InboundLane {
         const { lane, streamId } = batch;
         const write = (): Promise<RelayApplied> =>
           this.#options.store.applyRelay(this.#peer, batch);
-        const applied = await this.#share.run(batch.items.length, write);
+        const applied = await this.#share.run(copiesOf(batch.items), write);
         this.#stream = { lane, streamId, cursor: applied.cursor, chain: applied.chain };
         this.creditItems = Math.min(this.creditItems * 2, inboxLimits.creditItems);
         next.reply.resolve(applied);

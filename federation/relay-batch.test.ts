@@ -79,6 +79,13 @@ test('a lone row may exceed the room that is left, but never a batch', () => {
   assert.equal(takeBatch([row(1, 750_000, 2_048)], 0, maxRelayBytes, true), undefined);
 });
 
+test('a batch is for no more devices than one reply has room for', () => {
+  const rows = Array.from({ length: 40 }, (_, index) => row(index + 1, 1, 256));
+  assert.equal(takeBatch(rows, 0, maxRelayBytes, true)?.rows.length, 32);
+  assert.equal(takeBatch(rows, 32, maxRelayBytes, true)?.rows.length, undefined);
+  assert.equal(takeBatch(rows.slice(32), 32, maxRelayBytes, true)?.rows.length, 8);
+});
+
 test('what is counted for a batch bounds what its request weighs', () => {
   const rows = fc.array(fc.tuple(fc.nat(40_000), fc.integer({ min: 1, max: 50 })), {
     minLength: 1,

@@ -28,6 +28,8 @@ export const relayItemLimits = {
   ridBytes: 32,
   /** Devices that one item may be for. */
   rids: 2_048,
+  /** ...and all items of a batch together: as many verdicts must fit into its reply, twice. */
+  copies: 8_192,
   payloadBytes: maxControlBytes,
   reasonBytes: 64,
   slipBytes: 64,
@@ -38,7 +40,7 @@ const itemOverheadBytes = 48;
 /** What an item for a channel adds: epoch, signature, and the cid in a message of its own. */
 const channelWireBytes = 96;
 /** One rid, and one token, each with its tag and length. */
-const ridWireBytes = relayItemLimits.ridBytes + 2;
+export const ridWireBytes = relayItemLimits.ridBytes + 2;
 const tokenWireBytes = deliveryTokenBytes + 2;
 
 /** Rows that travel together. */
@@ -62,6 +64,7 @@ export function takeBatch(
 ): OutBatch | undefined {
   const taken: OutboxRow[] = [];
   let bytes = 0;
+  let copies = 0;
   for (const row of rows) {
     const channelBytes = row.channel === undefined ? 0 : channelWireBytes;
     const tokenBytes = (row.tokens?.length ?? 0) * tokenWireBytes;
@@ -71,6 +74,8 @@ export function takeBatch(
     const boundBytes = taken.length === 0 && isAlone ? maxRelayBytes : roomBytes;
     if (row.seq !== after + 1 + taken.length || withRow > Math.min(boundBytes, maxRelayBytes))
       break;
+    copies += row.rids.length;
+    if (copies > relayItemLimits.copies) break;
     bytes = withRow;
     taken.push(row);
   }
@@ -133,8 +138,17 @@ export function parseRelay(request: FedRelayRequest, kinds: ReadonlySet<number>)
   if (payloadBytes > maxRelayBytes) {
     throw bad(`items: ${payloadBytes} payload bytes, at most ${maxRelayBytes}`);
   }
+  const copies = copiesOf(items);
+  if (copies > relayItemLimits.copies) {
+    throw bad(`items: for ${copies} devices, at most ${relayItemLimits.copies}`);
+  }
   const parsed = items.map((item, index) => parseItem(item, index, lane, kinds));
   return { lane, streamId, acked, firstSeq, items: parsed };
+}
+
+/** Devices of some items, each as often as an item names it. */
+export function copiesOf(items: readonly { readonly rids: readonly unknown[] }[]): number {
+  return items.reduce((sum, { rids }) => sum + rids.length, 0);
 }
 
 function parseItem(

@@ -39,7 +39,7 @@ export const storeBounds = {
    * below the 24 hours after which clients send again what nobody confirmed, as it may be lost there.
    */
   repeatMs: 12 * hourMs,
-  /** Verdicts kept for one incoming lane until its sender settles them. */
+  /** Verdicts kept for one incoming lane until its sender settles them: at 61 bytes each they fit into a reply. */
   rejectsPerLane: 16_384,
   /** Devices of one row of an outbox. */
   ridsPerRow: 256,

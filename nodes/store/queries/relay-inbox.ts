@@ -134,11 +134,10 @@ export function relayInboxQueries(
         throw new DataLossError('STREAM_GAP', `firstSeq: ${firstSeq}, the cursor is ${start}`);
       }
       const fresh = items.slice(start + 1 - firstSeq);
-      const isCrowded =
-        known !== undefined &&
-        isCurrent &&
-        fresh.length > 0 &&
-        (openRejectCount.get(known.id, lane, acked) ?? 0) >= storeBounds.rejectsPerLane;
+      // Each of its devices may be refused, and every verdict that is not settled goes with every reply.
+      const copies = fresh.reduce((sum, { rids }) => sum + rids.length, 0);
+      const open = isCurrent && known ? (openRejectCount.get(known.id, lane, acked) ?? 0) : 0;
+      const isCrowded = open > 0 && copies > 0 && open + copies > storeBounds.rejectsPerLane;
       if (fresh.length > 0) needRoom();
       if (isCrowded) {
         throw new ResourceExhaustedError('OVERLOADED', 'too many rejects are not settled yet');
