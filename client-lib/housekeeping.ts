@@ -61,6 +61,7 @@ export class Housekeeping {
       store.inbox.expire(nowMs);
       store.outbox.expire(nowMs);
       store.channels.expire(nowMs);
+      store.closed.expire(nowMs);
       store.resend.expire(nowMs);
       store.endpoints.expire(nowMs);
       store.groupLog.expireIntents(nowMs - housekeepingLimits.intentsKeptMs);

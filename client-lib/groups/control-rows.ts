@@ -36,6 +36,7 @@ import {
   type MlsGroup,
   type SignatureKey,
 } from '../mls/index.ts';
+import { passBy } from './closed-epochs.ts';
 import { isOvertaken, letGo } from './overtaken-welcome.ts';
 import { firstRekey } from './rekeys.ts';
 import type { RemovalWatch } from './removal-watch.ts';
@@ -274,7 +275,9 @@ export class ControlRows {
       } else {
         store.groups.rejoin({ id, suite, name });
       }
-      store.groupLog.putHead(groupId, headOf(parseEntry(control.entry?.entry), control));
+      const entry = parseEntry(control.entry?.entry);
+      if (!hasNoWord(control.entry)) passBy(store, groupId, entry.hash, nowMs);
+      store.groupLog.putHead(groupId, headOf(entry, control));
       store.groupLog.deletePendings(groupId);
       const sentCount = known?.sentCount ?? 0;
       store.groupLog.putRekey(firstRekey(groupId, sentCount, nowMs, runtime.random));

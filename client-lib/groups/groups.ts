@@ -4,6 +4,7 @@
  */
 import { deviceIdOf, parseUserId, QpcError } from '@quicprochat/proto';
 import { ChannelDuty } from '../channels/channel-duty.ts';
+import { ClosedEpochs } from './closed-epochs.ts';
 import { Committer } from './committer.ts';
 import { ControlRows, type ControlRowsParts } from './control-rows.ts';
 import type { FirstContactRules } from '../contacts/first-contact.ts';
@@ -50,6 +51,7 @@ export class Groups {
   readonly committer: Committer;
   readonly leaves: Leaves;
   readonly pull: GroupPull;
+  readonly closed: ClosedEpochs;
   readonly repair: HubRepair;
   readonly rekeys: Rekeys;
   readonly resyncs: Resyncs;
@@ -91,7 +93,14 @@ export class Groups {
     this.repair = new HubRepair({ ...parts, domain, lanes });
     const { repair } = this;
     this.pull = new GroupPull({ ...parts, hubKeys, walker, repair, lanes });
-    const onJoined = (groupId: Uint8Array): void => this.pull.joined(groupId);
+    this.closed = new ClosedEpochs({
+      ...{ ...parts, lanes, pull: this.pull },
+      onClosed: parts.onMoved,
+    });
+    const onJoined = (groupId: Uint8Array): void => {
+      this.pull.joined(groupId);
+      this.closed.wake();
+    };
     const onJunk = (groupId: Uint8Array): void => this.pull.want(groupId);
     this.removals = new RemovalWatch({
       ...{ ...parts, hubKeys, standings, lanes, pull: this.pull },
@@ -154,6 +163,7 @@ export class Groups {
     this.revocations.start();
     this.forks.start();
     this.standings.start();
+    this.closed.wake();
   }
 
   async stop(): Promise<void> {
@@ -167,20 +177,23 @@ export class Groups {
     await this.standings.stop();
     await this.removals.stop();
     await this.committer.stop();
+    await this.closed.stop();
     await this.pull.stop();
     await this.repair.stop();
     await Promise.all(this.#asking.values());
   }
 
   get isIdle(): boolean {
-    const { pull, repair, committer, revocations, removals, standings } = this;
-    const isQuiet = pull.isIdle && repair.isIdle && removals.isIdle && revocations.isIdle;
+    const { pull, closed, repair, committer, revocations, removals, standings } = this;
+    const isRead = pull.isIdle && closed.isIdle;
+    const isQuiet = isRead && repair.isIdle && removals.isIdle && revocations.isIdle;
     return isQuiet && standings.isIdle && committer.isIdle && this.#asking.size === 0;
   }
   /** Resolves when nothing is read, asked for or committed; intents may rest. */
   async idle(): Promise<void> {
     await this.revocations.idle();
     await this.pull.idle();
+    await this.closed.idle();
     await this.repair.idle();
     await this.committer.idle();
     await this.forks.idle();
@@ -200,6 +213,7 @@ export class Groups {
       }
       case 'UNKNOWN_KEY':
         this.pull.wantAll();
+        this.closed.wake();
         break;
       case 'UNKNOWN_HUB':
         this.#learn(waitsFor);

@@ -26,6 +26,7 @@ import type { DeliveryTokens } from '../sending/delivery-tokens.ts';
 import { envelopeKeyOf } from '../sending/envelope-key.ts';
 import type { EventBus } from '../events.ts';
 import { resolveKeys } from '../account/fresh-keys.ts';
+import { passBy } from './closed-epochs.ts';
 import { groupEvents } from './group-events.ts';
 import type { GroupPull } from './group-pull.ts';
 import { headOf, type GroupWalker } from './group-walker.ts';
@@ -397,6 +398,7 @@ export class Resyncs {
       standings.cameBack(batch, next, entry);
       batch.write(() => {
         store.groups.rejoin({ id: conversationId, suite: next.suite, name });
+        passBy(store, groupId, entry.hash, batch.nowMs);
         store.groupLog.putHead(groupId, headOf(entry, control));
         // Made on an epoch that is over: their intents are looked at again.
         store.groupLog.deletePendings(groupId);

@@ -314,8 +314,8 @@ export class Receiver {
         if (index === keys.length - 1) throw error;
       }
     }
-    // Of an epoch that this device was in and keeps no keys of: nothing brings them back.
-    if (store.groups.isPassedKey(envelope.keyId)) throw never('EPOCH_GONE');
+    // Of an epoch that this device keeps no keys of, or was not in: nothing brings them.
+    if (isGone(store, envelope.keyId)) throw never('EPOCH_GONE');
     throw park('UNKNOWN_KEY', envelope.keyId);
   }
 
@@ -427,10 +427,11 @@ export class Receiver {
   /** After a change of epoch: any row of that group, or with a key unknown until now, may open. */
   retryGroup(groupId: Uint8Array): void {
     const group = Buffer.from(groupId).toString('hex');
-    const { groups, groupLog } = this.#parts.store;
+    const { store } = this.#parts;
+    const { groups, groupLog } = store;
     const at = groupLog.head(groupId)?.epoch ?? 0;
     const isKnown = (keyId: Uint8Array): boolean =>
-      groups.envelopeKeys(keyId).length > 0 || groups.isPassedKey(keyId);
+      groups.envelopeKeys(keyId).length > 0 || isGone(store, keyId);
     void this.retryParked((row) =>
       row.reason === 'UNKNOWN_KEY'
         ? isKnown(Buffer.from(row.waitsFor, 'hex'))
@@ -444,6 +445,10 @@ export class Receiver {
   #emit(event: ClientEvent): void {
     this.#parts.events.emit(event);
   }
+}
+
+function isGone({ groups, closed }: ReceiverParts['store'], keyId: Uint8Array): boolean {
+  return groups.isPassedKey(keyId) || closed.isClosedKey(keyId);
 }
 
 function isOver({ parkedMs }: ParkedRow, nowMs: number): boolean {

@@ -4,6 +4,7 @@
  */
 import { accountRows } from './account-rows.ts';
 import { channelRows } from './channel-rows.ts';
+import { closedRows } from './closed-rows.ts';
 import { contactRows } from './contact-rows.ts';
 import { openDatabase } from './database.ts';
 import { groupLogRows } from './group-log-rows.ts';
@@ -50,6 +51,7 @@ export function openStore(path: string, key: Uint8Array): ClientStore {
     mailboxes: mailboxRows(db),
     cards: cardRows(db),
     resync: resyncRows(db),
+    closed: closedRows(db),
     transaction: (work) => db.transaction(work),
     checkpoint: () => db.checkpoint(),
     close: () => db.close(),

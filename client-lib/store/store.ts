@@ -7,6 +7,7 @@
 import type { AccountRows } from './account-rows.ts';
 import type { CardRows } from './card-rows.ts';
 import type { ChannelRows } from './channel-rows.ts';
+import type { ClosedRows } from './closed-rows.ts';
 import type { ContactRows } from './contact-rows.ts';
 import type { EndpointRows } from './endpoint-rows.ts';
 import type { GroupLogRows } from './group-log-rows.ts';
@@ -54,4 +55,5 @@ export interface ClientStore extends Disposable {
   readonly mailboxes: MailboxRows;
   readonly cards: CardRows;
   readonly resync: ResyncRows;
+  readonly closed: ClosedRows;
 }
