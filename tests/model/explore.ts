@@ -4,7 +4,7 @@
  */
 import { breach } from './invariants.ts';
 import type { Mutant } from './rules.ts';
-import { initial, keyOf, unbegun } from './state.ts';
+import { initial, keyOf, recovering, unbegun } from './state.ts';
 import type { State } from './state.ts';
 import { steps } from './steps.ts';
 import type { Bounds, Kind } from './steps.ts';
@@ -71,7 +71,10 @@ export function explore(
   return { states: seen.size, steps: tried, depth, isComplete, certified, breach: found, history };
 }
 
-const startOf = ({ begins }: Bounds): State => (begins === true ? unbegun : initial);
+function startOf({ begins, recovers }: Bounds): State {
+  if (begins === true) return unbegun;
+  return recovers === true ? recovering : initial;
+}
 
 export interface Walk {
   /** Schedules until the first breach, or all. */
@@ -95,6 +98,8 @@ const calm: Readonly<Record<Kind, number>> = {
   adopt: 8,
   accept: 5,
   install: 1,
+  'give back': 8,
+  'back up': 1,
   lose: 1,
 };
 const duels: typeof calm = { ...calm, 'take over': 2, adopt: 1, submit: 12, choose: 12 };

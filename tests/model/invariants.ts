@@ -33,6 +33,8 @@ export function breach(state: State, blindTo: readonly EarlySign[] = []): string
       if (a.log.slice(0, shared) !== b.log.slice(0, shared)) {
         return `fork: two hubs accepted "${a.log}" and "${b.log}"`;
       }
+      // What a hub that forgot got back came without the term's log.
+      if (a.isLearner || b.isLearner) continue;
       if (a.adopted !== b.adopted || a.log.startsWith(b.log) || b.log.startsWith(a.log)) continue;
       return `split: two hubs adopted "${a.log}" and "${b.log}" in term ${a.adopted}`;
     }

@@ -1,6 +1,6 @@
 /**
  * Explores the model of a hub of three (docs/reference/hub-model.md) and says how far it went:
- *   node tests/model/main.ts [--terms 4] [--commits 2] [--losses 0] [--begins] [--limit STATES] [--mutants] [--history]
+ *   node tests/model/main.ts [--terms 4] [--commits 2] [--losses 0] [--begins | --recovers [--backups]] [--limit STATES] [--mutants] [--history]
  *   node tests/model/main.ts --walk SCHEDULES [--seed 1] [--length 120] [--terms 8] [--commits 6] [--mutants]
  * Exits with 1 when the sound protocol has a breach or a mutant has none.
  */
@@ -15,6 +15,8 @@ const { values } = parseArgs({
     commits: { type: 'string' },
     losses: { type: 'string', default: '0' },
     begins: { type: 'boolean', default: false },
+    recovers: { type: 'boolean', default: false },
+    backups: { type: 'boolean', default: false },
     limit: { type: 'string' },
     walk: { type: 'string' },
     seed: { type: 'string', default: '1' },
@@ -29,6 +31,8 @@ const bounds = {
   commits: Number(values.commits ?? (isWalk ? 6 : 2)),
   losses: Number(values.losses),
   begins: values.begins,
+  recovers: values.recovers,
+  backups: values.backups,
 };
 const limit = values.limit === undefined ? Infinity : Number(values.limit);
 const run = {
@@ -43,7 +47,8 @@ for (const subject of subjects) {
   const before = process.cpuUsage();
   const losses = Math.max(bounds.losses, 'losses' in subject ? (subject.losses ?? 0) : 0);
   const begins = bounds.begins || ('begins' in subject && subject.begins);
-  const within = { ...bounds, losses, begins };
+  const recovers = bounds.recovers || ('recovers' in subject && subject.recovers);
+  const within = { ...bounds, losses, begins, recovers };
   const result = isWalk ? walk(subject, within, run) : explore(subject, within, limit);
   const { user, system } = process.cpuUsage(before);
   const size =

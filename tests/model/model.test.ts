@@ -36,6 +36,23 @@ test('nor does one from before entry 0, with a lost disk and a creator that lies
   assert.equal(result.certified, 2);
 });
 
+test('nor does one where two hubs forget, and recover with what is left', (context) => {
+  const within = { terms: 2, commits: 1, losses: 2, recovers: true };
+  const { history, ...result } = explore({ rules: sound }, within);
+  context.diagnostic(JSON.stringify(result));
+  assert.equal(result.breach, '', history.join('\n'));
+  assert.ok(result.isComplete);
+  assert.equal(result.states, 85_659);
+});
+
+test('random schedules in which three disks are replaced by backups do not either', (context) => {
+  const run = { seed: 1, schedules: 500, length: 120 };
+  const within = { ...wide, losses: 3, recovers: true, backups: true };
+  const { history, ...result } = walk({ rules: sound }, within, run);
+  context.diagnostic(JSON.stringify({ ...run, ...result }));
+  assert.equal(result.breach, '', `seed ${result.seed}\n${history.join('\n')}`);
+});
+
 for (const losses of [0, 1]) {
   test(`random schedules of eight terms and six commits do not either; lost disks: ${losses}`, (context) => {
     const run = { seed: 1, schedules: 1000, length: 120 };
@@ -47,9 +64,10 @@ for (const losses of [0, 1]) {
   });
 }
 
-for (const mutant of mutants) {
+// Of some the first breach lies behind more states than a test has time for: the page has their numbers.
+for (const mutant of mutants.filter(({ by }) => by !== 'main.ts')) {
   test(`a bug is found: ${mutant.name}`, (context) => {
-    const { losses = 0, by, begins = false } = mutant;
+    const { losses = 0, by, begins = false, recovers = false } = mutant;
     if (by !== 'schedules') {
       const lossy = { terms: begins ? 2 : 3, commits: 1, losses, begins };
       const within = losses === 0 ? bounds : lossy;
@@ -60,7 +78,7 @@ for (const mutant of mutants) {
     }
     if (by === 'search') return;
     const run = { seed: 1, schedules: 1000, length: 120 };
-    const walked = walk(mutant, { ...wide, losses }, run);
+    const walked = walk(mutant, { ...wide, losses, recovers }, run);
     assert.notEqual(walked.breach, '', 'not found by random schedules');
     context.diagnostic(`${walked.schedules} schedules: ${walked.breach}`);
   });

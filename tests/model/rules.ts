@@ -40,6 +40,18 @@ export interface Rules {
   readonly namesBeginnings: boolean;
   /** Nobody has a say before entry 0 counts at it. */
   readonly waitsForEntry0: boolean;
+  /** Where two forgot, a hub that did has its say again with what all three have, and with no less. */
+  readonly recoversWithAll: boolean;
+  /** Who forgot asks once who else did, and only then for what counts: what others said before that may be old. */
+  readonly asksTwice: boolean;
+  /** The word of a hub that forgot counts for others that forgot, and for nobody who has a say. */
+  readonly wordsAreForForgetful: boolean;
+  /** A recovery takes a term above all that may have been asked for before. */
+  readonly leapsTerms: boolean;
+  /** A hub that forgot gives its word when members gave back what they have. */
+  readonly holds: boolean;
+  /** A recovery takes what is PREPARED anywhere, and not only what counted for sure. */
+  readonly recoversPrepared: boolean;
 }
 
 export const sound: Rules = {
@@ -59,6 +71,12 @@ export const sound: Rules = {
   beginsWithAll: true,
   namesBeginnings: true,
   waitsForEntry0: true,
+  recoversWithAll: true,
+  asksTwice: true,
+  wordsAreForForgetful: true,
+  leapsTerms: true,
+  holds: true,
+  recoversPrepared: true,
 };
 
 /**
@@ -82,11 +100,19 @@ export interface Mutant {
   /** Breaks these invariants at once, and has to show a loss or a fork as well. */
   readonly blindTo: readonly EarlySign[];
   /** How `npm test` finds it, where the other way takes long. */
-  readonly by?: 'search' | 'schedules';
+  readonly by?: 'search' | 'schedules' | 'main.ts';
   /** Disks that have to be lost before it shows. */
   readonly losses?: number;
   /** It is a rule of how groups begin. */
   readonly begins?: boolean;
+  /** It is a rule of how hubs recover where two forgot. */
+  readonly recovers?: boolean;
+}
+
+/** A rule of recovery that is changed. */
+function unrecovered(name: string, rule: Partial<Rules>, by: NonNullable<Mutant['by']>): Mutant {
+  const rules = { ...sound, ...rule };
+  return { name, rules, blindTo: ['unsaid'], losses: 2, recovers: true, by };
 }
 
 export const mutants: readonly Mutant[] = [
@@ -176,4 +202,14 @@ export const mutants: readonly Mutant[] = [
     losses: 1,
     begins: true,
   },
+  unrecovered('two that forgot recover without the third', { recoversWithAll: false }, 'schedules'),
+  unrecovered('a recovery that asks once', { asksTwice: false }, 'main.ts'),
+  unrecovered(
+    'the word of one that forgot counts for all',
+    { wordsAreForForgetful: false },
+    'schedules',
+  ),
+  unrecovered('a recovery in the next term', { leapsTerms: false }, 'main.ts'),
+  unrecovered('a recovery that waits for no member', { holds: false }, 'schedules'),
+  unrecovered('a recovery without what is PREPARED', { recoversPrepared: false }, 'schedules'),
 ];

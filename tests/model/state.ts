@@ -14,6 +14,10 @@ export interface Hub {
   readonly signed: number;
   /** Its disk was lost: it may not remember promises and signatures, and has no say. */
   readonly isLearner: boolean;
+  /** It forgot, and gave another one that forgot its word (recovery.ts). */
+  readonly said: boolean;
+  /** What a backup of the disk holds; undefined: there is none. */
+  readonly saved: Saved | undefined;
   /** The promise that survives a crash: `promised`, unless a mutant does not sync. */
   readonly synced: number;
   /** Term in which the last entry was first written: 0 unless a mutant looks at it. */
@@ -24,6 +28,12 @@ export interface Hub {
   readonly phase: Phase;
   readonly term: number;
 }
+
+/** The part of a disk that a backup brings back. */
+export type Saved = Pick<
+  Hub,
+  'promised' | 'synced' | 'adopted' | 'log' | 'accepted' | 'signed' | 'entryTerm' | 'mid'
+>;
 
 /** Sent to both other hubs; one that never gets it is a loss. */
 export interface Replicate {
@@ -38,6 +48,8 @@ export interface Promised {
   readonly key: string;
   readonly term: number;
   readonly from: number;
+  /** It had no say when it answered. */
+  readonly forgot: boolean;
   readonly adopted: number;
   readonly log: string;
   readonly accepted: number;
@@ -59,14 +71,20 @@ export interface State {
   readonly parents: string;
   /** Bit t: promises were requested for term t. */
   readonly asked: number;
+  /** Three bits for each term: hubs that forgot and had said so before a third one asked for it, which forgot as well. */
+  readonly recoveries: number;
   readonly replicates: readonly Replicate[];
   readonly promises: readonly Promised[];
   readonly votes: readonly Vote[];
   /** Observer: the longest certified log, and the term that certified its last entry first. */
   readonly chain: string;
   readonly chainTerm: number;
+  /** Where two disks may be lost at once: the term that certified each entry of it first. */
+  readonly chainTerms: readonly number[] | undefined;
   /** Disks that were lost. */
   readonly losses: number;
+  /** Where two disks may be lost at once: the longest log that a hub ever accepted, for members hold it. */
+  readonly told: string;
   /** So often a creator had the first hub begin the group. */
   readonly begun: number;
   /** Observer: a hub took back what it had signed as a follower. */
@@ -86,6 +104,8 @@ export const freshHub: Hub = {
   accepted: 0,
   signed: 0,
   isLearner: false,
+  said: false,
+  saved: undefined,
   synced: 0,
   entryTerm: 0,
   mid: 0,
@@ -98,12 +118,15 @@ export const initial: State = {
   hubs: [{ ...freshHub, phase: 'leading' }, freshHub, freshHub],
   parents: '',
   asked: 0,
+  recoveries: 0,
   replicates: [],
   promises: [],
   votes: [0, 1, 2].map((from) => ({ key: `0${from}`, term: 0, from, log: '', mid: 0 })),
   chain: '',
   chainTerm: 0,
+  chainTerms: undefined,
   losses: 0,
+  told: '',
   begun: 0,
   unsaid: '',
   fault: '',
@@ -137,13 +160,18 @@ export function withHub(state: State, index: number, change: Partial<Hub>): Stat
   return { ...state, hubs };
 }
 
+/** The group has begun, and disks may be lost two at once. */
+export const recovering: State = { ...initial, chainTerms: [] };
+
 /** The same text for the same state, another for every other one. */
 export function keyOf(state: State): string {
-  const { parents, asked, chain, chainTerm, losses, begun, unsaid, fault } = state;
-  let key = `${parents};${asked};${chain}${chainTerm}${losses}b${begun}${unsaid}${fault}`;
+  const { parents, asked, recoveries, chain, chainTerm, losses, told, begun, unsaid, fault } =
+    state;
+  const terms = state.chainTerms === undefined ? '' : `c${state.chainTerms.join('.')}`;
+  let key = `${terms}${parents};${asked},${recoveries};${told};${chain}${chainTerm}${losses}b${begun}${unsaid}${fault}`;
   for (const h of state.hubs) {
     const phase = h.phase === 'idle' ? '-' : `${h.phase[0]}${h.term}`;
-    const learner = h.isLearner ? 'l' : '';
+    const learner = `${h.isLearner ? 'l' : ''}${h.said ? 'w' : ''}${h.saved === undefined ? '' : JSON.stringify(h.saved)}`;
     key += `|${learner}${h.signed},${h.promised}${h.synced}${h.adopted}${h.log}${h.accepted}${h.entryTerm}${phase}m${h.mid}`;
   }
   for (const message of state.replicates) key += `R${message.key}`;

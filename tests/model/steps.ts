@@ -4,6 +4,7 @@
  * that exists may arrive at any moment. So each delivery is one step, and a loss is none.
  */
 import { begin, hasBegun, hasSay, hears, mayAdopt, takes } from './beginning.ts';
+import { backUp, giveWord, heardWords, isHeard, isWhole, restored, told } from './recovery.ts';
 import type { Rules } from './rules.ts';
 import { isMonotone } from './rules.ts';
 import { freshHub, including, letter, ownerOf, withHub } from './state.ts';
@@ -16,6 +17,10 @@ export interface Bounds {
   readonly commits: number;
   /** Disks that get lost; 0 unless told. */
   readonly losses?: number;
+  /** Hubs that forgot recover together, and members give back what was accepted. */
+  readonly recovers?: boolean;
+  /** Lost disks are replaced by backups, which are made at any time. */
+  readonly backups?: boolean;
   /** From before entry 0, with a creator that lies; else the group has begun. */
   readonly begins?: boolean;
   /** Keeps messages that can have no effect any more: the same protocol, many more states. */
@@ -33,6 +38,8 @@ export type Kind =
   | 'adopt'
   | 'accept'
   | 'install'
+  | 'give back'
+  | 'back up'
   | 'lose';
 
 /** Gets each possible step: its kind, a line for a person, the state after it. */
@@ -44,6 +51,7 @@ export function steps(state: State, rules: Rules, bounds: Bounds, visit: Visit):
     isMonotone(rules) &&
     bounds.keepsAll !== true &&
     bounds.begins !== true &&
+    bounds.recovers !== true &&
     (bounds.losses ?? 0) === 0
       ? (kind, line, next) => visit(kind, line, forget(next))
       : visit;
@@ -51,14 +59,17 @@ export function steps(state: State, rules: Rules, bounds: Bounds, visit: Visit):
   for (const [index, hub] of state.hubs.entries()) {
     crash(state, index, hub, emit);
     restart(state, rules, bounds, index, hub, emit);
-    takeOver(state, bounds, index, hub, emit);
+    takeOver(state, rules, bounds, index, hub, emit);
     promise(state, bounds, rules, index, hub, emit);
     if (hub.phase === 'collecting') choose(state, rules, bounds, index, hub, emit);
     if (hub.phase === 'leading') submit(state, rules, bounds, index, hub, emit);
-    if (hub.phase !== 'idle') accept(state, rules, index, hub, emit);
+    if (hub.phase !== 'idle') accept(state, rules, bounds, index, hub, emit);
     if (bounds.begins === true) hear(state, rules, index, hub, emit);
     adopt(state, rules, bounds, index, hub, emit);
     install(state, bounds, index, hub, emit);
+    giveBack(state, index, hub, emit);
+    if (bounds.recovers === true) giveWord(state, rules, index, hub, emit);
+    if (bounds.backups === true) backUp(state, index, hub, emit);
     lose(state, bounds, rules, index, emit);
   }
 }
@@ -97,7 +108,14 @@ function unasked(state: State, { phase, term }: Hub): State {
 }
 
 /** It asks first, and promises itself once the others have: see `choose`. */
-function takeOver(state: State, bounds: Bounds, index: number, hub: Hub, visit: Visit): void {
+function takeOver(
+  state: State,
+  rules: Rules,
+  bounds: Bounds,
+  index: number,
+  hub: Hub,
+  visit: Visit,
+): void {
   if (bounds.begins === true && (hub.mid === 0 || hub.phase === 'beginning')) return;
   for (let term = hub.promised + 1; term < bounds.terms; term++) {
     const isAsked = (state.asked & (1 << term)) !== 0;
@@ -106,7 +124,30 @@ function takeOver(state: State, bounds: Bounds, index: number, hub: Hub, visit: 
     const line = `hub ${index} asks for term ${term}`;
     visit('take over', line, { ...next, asked: state.asked | (1 << term) });
     // A higher one is tried when others refuse this one: not before anybody was asked.
-    if (!isAsked) return;
+    if (!isAsked) break;
+  }
+  if (bounds.recovers === true && hub.isLearner) recover(state, rules, bounds, index, hub, visit);
+}
+
+/** It forgot, and asks for the word of others that did as well, in a term above all that it may have forgotten. */
+function recover(
+  state: State,
+  rules: Rules,
+  bounds: Bounds,
+  index: number,
+  hub: Hub,
+  visit: Visit,
+): void {
+  for (let term = hub.promised + 1; term < bounds.terms; term++) {
+    if (ownerOf(term) !== index || (rules.leapsTerms && state.asked >> term !== 0)) continue;
+    const next = withHub(unasked(state, hub), index, { phase: 'collecting', term });
+    const asked = state.asked | (1 << term);
+    const words = heardWords(state, index);
+    if (words === 0 && rules.asksTwice) return;
+    const recoveries = state.recoveries | (words << (3 * term));
+    const line = `hub ${index} asks for term ${term}, to recover`;
+    visit('take over', line, { ...next, asked, recoveries });
+    return;
   }
 }
 
@@ -118,17 +159,20 @@ function promise(
   hub: Hub,
   visit: Visit,
 ): void {
-  if (!hasSay(hub, rules, bounds)) return;
+  const forgot = !hasSay(hub, rules, bounds);
+  if (forgot && !(bounds.recovers === true && hub.said)) return;
   for (let term = hub.promised + 1; term < bounds.terms; term++) {
     if ((state.asked & (1 << term)) === 0 || ownerOf(term) === index) continue;
+    if (forgot && !isHeard(state, rules, term, index)) continue;
     const synced = rules.syncsPromises ? term : hub.synced;
     // Its own question is void too: what it says now must not be overtaken by a promise to itself.
     const end = gaveUp(hub, rules);
     const before = end.phase === 'idle' ? unasked(state, hub) : state;
     const next = withHub(before, index, { promised: term, synced, ...end });
     const { adopted, log, accepted, entryTerm } = hub;
-    const key = `${term}${index}${adopted}${log}${accepted}${entryTerm}`;
-    const answer: Promised = { key, term, from: index, adopted, log, accepted, entryTerm };
+    const mark = forgot ? 'f' : '';
+    const key = `${term}${index}${adopted}${log}${accepted}${entryTerm}${mark}`;
+    const answer: Promised = { key, term, from: index, forgot, adopted, log, accepted, entryTerm };
     const owner = state.hubs[ownerOf(term)];
     const isAwaited = owner?.phase === 'collecting' && owner.term === term;
     const promises = isAwaited ? including(next.promises, answer) : next.promises;
@@ -169,18 +213,29 @@ function choose(
   visit: Visit,
 ): void {
   if (hub.promised >= hub.term) return;
-  const answers = state.promises.filter(({ term }) => term === hub.term);
   const counts = hasSay(hub, rules, bounds);
+  const answers = state.promises.filter(
+    ({ term, forgot }) => term === hub.term && !(forgot && counts && rules.wordsAreForForgetful),
+  );
   const quorums: Candidate[][] = counts ? answers.map((answer) => [hub, answer]) : [];
-  const own = counts ? [hub] : [];
   for (const [at, a] of answers.entries()) {
-    for (const b of answers.slice(at + 1)) if (a.from !== b.from) quorums.push([...own, a, b]);
+    for (const b of answers.slice(at + 1)) {
+      if (a.from === b.from) continue;
+      const isRecovery = a.forgot || b.forgot;
+      if (!counts && isRecovery && !isWhole(state, hub, rules)) continue;
+      const all = counts || isRecovery ? [hub, a, b] : [a, b];
+      quorums.push(all);
+    }
+  }
+  if (!counts && !rules.recoversWithAll) {
+    for (const a of answers) if (a.forgot && isWhole(state, hub, rules)) quorums.push([hub, a]);
   }
   if (rules.promises === 1) quorums.push([hub]);
   for (const quorum of quorums) {
     for (const best of quorum) {
       if (quorum.some((other) => compare(rules, other, best) > 0)) continue;
-      const taken = rules.takesPrepared ? best.log : best.log.slice(0, best.accepted);
+      const drops = !counts && !rules.recoversPrepared && quorum.length === 3;
+      const taken = rules.takesPrepared && !drops ? best.log : best.log.slice(0, best.accepted);
       const base = rules.keepsAccepted ? longestAccepted([hub, ...quorum]) : '';
       const log = taken.startsWith(base) ? taken : base;
       const known = Math.max(hub.accepted, best.accepted, base.length);
@@ -189,7 +244,7 @@ function choose(
       const phase = rules.replicatesFirst ? 'replicating' : 'leading';
       const isLearner = false;
       const synced = rules.syncsPromises ? hub.term : hub.synced;
-      const promised = { promised: hub.term, synced, adopted: hub.term };
+      const promised = { promised: hub.term, synced, adopted: hub.term, said: false };
       const change = { ...promised, log, accepted, entryTerm, phase, isLearner } as const;
       const next = withLog(unasked(state, hub), index, change);
       const line = `hub ${index} takes "${log}" into term ${hub.term}`;
@@ -233,7 +288,14 @@ function submit(
 }
 
 /** Enough signatures for the whole log in this term: it is accepted, with everything that follows. */
-function accept(state: State, rules: Rules, index: number, hub: Hub, visit: Visit): void {
+function accept(
+  state: State,
+  rules: Rules,
+  bounds: Bounds,
+  index: number,
+  hub: Hub,
+  visit: Visit,
+): void {
   if (hub.phase === 'collecting') return;
   if (hub.phase === 'leading' && hub.accepted === hub.log.length) return;
   if (hub.phase === 'beginning') {
@@ -247,7 +309,8 @@ function accept(state: State, rules: Rules, index: number, hub: Hub, visit: Visi
     if (signed.term === hub.term && signed.log.startsWith(hub.log)) from.add(signed.from);
   }
   if (from.size < rules.majority) return;
-  const next = withHub(state, index, { phase: 'leading', accepted: hub.log.length });
+  const leading = withHub(state, index, { phase: 'leading', accepted: hub.log.length });
+  const next = bounds.recovers === true ? told(leading, hub.log) : leading;
   visit('accept', `hub ${index} accepts "${hub.log}" in term ${hub.term}`, send(next, index));
 }
 
@@ -304,13 +367,24 @@ function install(state: State, bounds: Bounds, index: number, hub: Hub, visit: V
   }
 }
 
+/** Members hold what was accepted, and bring it to a hub that forgot until that has given its word. */
+function giveBack(state: State, index: number, hub: Hub, visit: Visit): void {
+  const log = state.told;
+  if (!hub.isLearner || hub.said || log.length <= hub.accepted) return;
+  const next = withLog(state, index, { log, accepted: log.length });
+  visit('give back', `members bring hub ${index} "${log}"`, next);
+}
+
 /** The disk is gone; what the hub ever sent is not. */
 function lose(state: State, bounds: Bounds, rules: Rules, index: number, visit: Visit): void {
   if (state.losses >= (bounds.losses ?? 0)) return;
   // Nothing tells it what it forgot, before others do.
-  const fresh = { ...freshHub, isLearner: rules.learns && bounds.begins !== true };
-  const next = withHub(unasked(state, state.hubs[index] ?? freshHub), index, fresh);
-  visit('lose', `hub ${index} loses its disk`, { ...next, losses: state.losses + 1 });
+  const hub = state.hubs[index] ?? freshHub;
+  const isLearner = rules.learns && bounds.begins !== true;
+  const fresh = { ...freshHub, ...hub.saved, saved: hub.saved, isLearner };
+  const next = withHub(unasked(state, hub), index, fresh);
+  const after = { ...next, losses: state.losses + 1 };
+  visit('lose', `hub ${index} loses its disk`, bounds.recovers === true ? restored(after) : after);
 }
 
 /** Hub `index` replaces its log; the observer sees whether accepted or signed entries went. */
@@ -345,12 +419,13 @@ function send(state: State, index: number): State {
 /** Signs the log of hub `from` for `term`, and lets the observer see what is certified by that. */
 function vote(state: State, from: number, term: number, mid = 0): State {
   const log = state.hubs[from]?.log ?? '';
-  let { chain, chainTerm, fault } = state;
+  let { chain, chainTerm, chainTerms, fault } = state;
   for (const other of state.votes) {
     if (other.term !== term || other.from === from) continue;
     const certified = commonPrefix(other.log, log);
     if (certified.startsWith(chain)) {
       if (certified.length > chain.length) chainTerm = term;
+      chainTerms &&= [...certified].map((_, at) => chainTerms?.[at] ?? term);
       chain = certified;
     } else if (!chain.startsWith(certified)) {
       fault = `fork: "${chain}" and "${certified}" both have certificates`;
@@ -367,7 +442,7 @@ function vote(state: State, from: number, term: number, mid = 0): State {
   const votes = isKnown
     ? state.votes
     : including(others, { key: `${term}${from}${log}${mid}`, term, from, log, mid });
-  return { ...state, votes, chain, chainTerm, fault };
+  return { ...state, votes, chain, chainTerm, chainTerms, fault };
 }
 
 function commonPrefix(a: string, b: string): string {
