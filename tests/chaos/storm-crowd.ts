@@ -6,11 +6,12 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { restoreGroup } from '@quicprochat/client-lib/mls';
 import type { ChangeEnd, GroupChange, GroupView, Ledger } from '../cluster/client-process.ts';
 import type { Dice } from '../cluster/dice.ts';
 import { NodeProcess } from '../cluster/node-process.ts';
 import { readyMs, unhurried } from './company.ts';
-import { overtakenCount, parkedText } from './left-over.ts';
+import { parkedText } from './left-over.ts';
 import { Recorder } from './recorder.ts';
 import type { Stage } from './scenario.ts';
 import { Talker, type Room } from './talker.ts';
@@ -47,6 +48,8 @@ export class StormCrowd implements AsyncDisposable {
   readonly unexpectedEnds: string[] = [];
   /** What still waits at people that are in at the end, and for what; since `testify`. */
   readonly leftOver: string[] = [];
+  /** Hubs that the group has, as the core sees it; since `testify`. */
+  hubs = 0;
   readonly #dice: Dice;
   readonly #directory: string;
   readonly #stop = new AbortController();
@@ -189,38 +192,38 @@ export class StormCrowd implements AsyncDisposable {
       devices: new Map(this.people.map((talker) => [talker.deviceHex(), talker.userId])),
       rooms: new Map([[this.room.idHex, this.room]]),
     };
-    const overtaken = this.#lookAtLeftOver(present);
+    this.hubs = this.#hubsOf(this.core[0]);
+    this.#lookAtLeftOver(present);
     for (const talker of this.people) {
       for (const line of talker.testimony(directory)) {
         if (line.kind !== 'rest') this.recorder.write(line);
         // Who was taken out keeps what it could not open for a while; nobody owes it the keys.
-        else if (present.has(talker)) {
-          this.recorder.write({ ...line, parked: line.parked - (overtaken.get(talker) ?? 0) });
-        }
+        else if (present.has(talker)) this.recorder.write(line);
       }
     }
     await Promise.all(this.nodes.map((node) => node.kill()));
   }
 
-  /** Of movers that are in: how many of their rows are of epochs that they were not in. */
-  #lookAtLeftOver(present: ReadonlySet<Talker>): ReadonlyMap<Talker, number> {
+  #hubsOf(talker: Talker | undefined): number {
+    if (talker === undefined) return 0;
+    using store = talker.store();
+    const state = store.groups.state(new Uint8Array(Buffer.from(this.room.idHex, 'hex')));
+    return state === undefined ? 0 : restoreGroup({ ...state, past: [] }).hubs.length;
+  }
+
+  #lookAtLeftOver(present: ReadonlySet<Talker>): void {
     const stores = new Map(this.people.map((talker) => [talker, talker.store()]));
     const all = [...stores.values()];
-    const counts = new Map<Talker, number>();
     try {
       for (const [talker, store] of stores) {
-        const count = this.movers.includes(talker) ? overtakenCount(store, all) : 0;
-        counts.set(talker, count);
         const holes = store.resend.holes().filter(({ state }) => state === 'OPEN').length;
         if (store.inbox.parkedSize('all').rows + holes === 0) continue;
-        const where = present.has(talker) ? 'in' : 'out';
-        const name = `${talker.userId} (${where}, ${count} of epochs without it, ${holes} holes)`;
+        const name = `${talker.userId} (${present.has(talker) ? 'in' : 'out'}, ${holes} holes)`;
         this.leftOver.push(`${name}: ${parkedText(store, all)}`);
       }
     } finally {
       for (const store of all) store.close();
     }
-    return counts;
   }
 
   #moversIn(view: GroupView | null | undefined): readonly Talker[] {
