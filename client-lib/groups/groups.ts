@@ -17,10 +17,12 @@ import type { InvitationParts } from '../contacts/invitation.ts';
 import { HubRepair } from './hub-repair.ts';
 import type { EvidenceExchange } from '../kt/evidence-exchange.ts';
 import type { Logs } from '../kt/logs.ts';
+import { JoinKeyAnswers } from './join-key-answers.ts';
 import { Leaves } from './leaves.ts';
 import type { Caller } from '../dial.ts';
 import { RemovalWatch } from './removal-watch.ts';
 import { RestoredHubs } from './restored-hub.ts';
+import { RestoredHubSets } from './restored-hub-set.ts';
 import { Rekeys } from './rekeys.ts';
 import { Resyncs } from './resync.ts';
 import { Revocations } from './revocations.ts';
@@ -57,7 +59,9 @@ export class Groups {
   readonly resyncs: Resyncs;
   readonly revocations: Revocations;
   readonly forks: ForkWatch;
+  readonly joinKeys: JoinKeyAnswers;
   readonly restored: RestoredHubs;
+  readonly restoredSets: RestoredHubSets;
   readonly standings: Standings;
   readonly removals: RemovalWatch;
   readonly channels: ChannelDuty;
@@ -115,9 +119,12 @@ export class Groups {
     });
     const onIntents = (): void => this.committer.kick();
     this.leaves = new Leaves({ ...parts, walker, onIntents });
+    const joinKeys = new JoinKeyAnswers({ ...parts, onKey: onLost });
+    this.joinKeys = joinKeys;
     this.forks = new ForkWatch({
       ...parts,
       hubKeys,
+      joinKeys,
       onBehind: (groupId) => this.pull.want(groupId),
       onAhead: (groupId) => this.restored.isBehind(groupId),
       onStuck: () => this.pull.wantAll(),
@@ -125,11 +132,15 @@ export class Groups {
     this.restored = new RestoredHubs({
       clock: parts.runtime.clock,
       tell: (groupId) => this.forks.tellNewest(groupId),
-      look: (groupId) => this.pull.want(groupId),
+      look: (groupId) => {
+        this.pull.want(groupId);
+        this.restoredSets.look(groupId);
+      },
     });
+    this.restoredSets = new RestoredHubSets({ view: (groupId) => this.pull.view(groupId), repair });
     const identity = { userId: parts.userId, deviceId: deviceIdOf(parts.rid) };
     this.resyncs = new Resyncs({
-      ...{ ...parts, hubKeys, walker, standings, lanes, onMoved, identity },
+      ...{ ...parts, hubKeys, walker, standings, lanes, onMoved, identity, joinKeys },
       pull: this.pull,
       repair,
       onUselessEnd: (groupId, end) => this.forks.tellEnd(groupId, end),
@@ -154,7 +165,12 @@ export class Groups {
     this.#listening?.[Symbol.dispose]();
     this.#listening = this.#parts.events.listen(({ type }) => {
       // The own node is an older copy: what it lost as a hub may be here.
-      if (type === 'storeChanged') this.pull.wantAll();
+      if (type !== 'storeChanged') return;
+      this.pull.wantAll();
+      const { domain } = parseUserId(this.#parts.userId);
+      for (const { groupId, ended } of this.#parts.store.groups.conversations()) {
+        if (ended === undefined) this.restoredSets.look(groupId, domain);
+      }
     });
     this.committer.start();
     this.rekeys.start();
@@ -174,18 +190,20 @@ export class Groups {
     await this.resyncs.stop();
     await this.revocations.stop();
     await this.forks.stop();
+    await this.joinKeys.idle();
     await this.standings.stop();
     await this.removals.stop();
     await this.committer.stop();
     await this.closed.stop();
     await this.pull.stop();
+    await this.restoredSets.idle();
     await this.repair.stop();
     await Promise.all(this.#asking.values());
   }
 
   get isIdle(): boolean {
     const { pull, closed, repair, committer, revocations, removals, standings } = this;
-    const isRead = pull.isIdle && closed.isIdle;
+    const isRead = pull.isIdle && closed.isIdle && this.restoredSets.isIdle;
     const isQuiet = isRead && repair.isIdle && removals.isIdle && revocations.isIdle;
     return isQuiet && standings.isIdle && committer.isIdle && this.#asking.size === 0;
   }
@@ -194,9 +212,11 @@ export class Groups {
     await this.revocations.idle();
     await this.pull.idle();
     await this.closed.idle();
+    await this.restoredSets.idle();
     await this.repair.idle();
     await this.committer.idle();
     await this.forks.idle();
+    await this.joinKeys.idle();
     await this.standings.idle();
     await this.removals.idle();
     await Promise.all(this.#asking.values());

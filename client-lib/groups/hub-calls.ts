@@ -141,6 +141,16 @@ export async function* logBehind(
   }
 }
 
+/** Whether one hub of three forgot a part of the log, and takes it back. Throws what the hub answers. */
+export async function callWantsEntries(
+  caller: Caller,
+  { hub, groupId: group, after }: LogPlace,
+  signal?: AbortSignal,
+): Promise<boolean> {
+  const request = { hub, group, after, maxEntries: 1 };
+  return (await caller.call(methods.groupLog, request, pageOptions(signal))).wantsEntries;
+}
+
 /** What a hub keeps for members that lost their place, and whether the log goes on behind `after`. */
 export async function callGroupInfo(
   caller: Caller,

@@ -1,7 +1,8 @@
 /**
  * What a hub of one that was restored from an older copy of its disk gets back from a member: the entries that
  * it certified once, so that it certifies the same ones again. Any member that reads a log which ends before the
- * place where it stands brings them; nobody has to want a change first.
+ * place where it stands brings them; nobody has to want a change first. One hub of three gets entries with the word of two
+ * where it says that it forgot (restored-hub-set.ts).
  */
 import {
   hasReason,
@@ -21,7 +22,7 @@ import {
 } from '@quicprochat/proto/messages';
 import { sealJoinState } from './group-info.ts';
 import { controlOf } from './group-walker.ts';
-import { callCreateGroup, callSubmit, logBehind } from './hub-calls.ts';
+import { callCreateGroup, callSubmit, callWantsEntries, logBehind } from './hub-calls.ts';
 import type { HubLanes, Turn } from './hub-lanes.ts';
 import { KeyedWork } from '../keyed-work.ts';
 import type { Caller } from '../dial.ts';
@@ -76,13 +77,13 @@ export class HubRepair {
 
   /** The log of a hub of one ends before where this device stands, or is not there. */
   want(lost: LostPlace): void {
-    const key = hex(lost.groupId);
+    const key = keyOf(lost);
     if (!this.#isSoon(key)) this.#work.want(key, lost);
   }
 
   /** At once, for who wants a change; does nothing where that was done just now. Throws like `giveBack`. */
   async giveBack(lost: LostPlace, signal: AbortSignal): Promise<void> {
-    const key = hex(lost.groupId);
+    const key = keyOf(lost);
     if (this.#isSoon(key)) return;
     await giveBack(this.#parts, lost, signal);
     this.#mark(key);
@@ -118,9 +119,13 @@ export class HubRepair {
   async #run(lost: LostPlace, signal: AbortSignal): Promise<boolean> {
     const { runtime, lanes } = this.#parts;
     let isDone = true;
+    // A hub of three that wants nothing, or not yet, is asked again when somebody hears of it.
+    let isAsked = false;
     try {
       await runtime.clock.sleep(jitter(runtime.random, repairLimits.spreadMs), signal);
-      await lanes.run(lost.hub, signal, (turn) => giveBack(this.#parts, lost, signal, turn));
+      await lanes.run(lost.hub, signal, async (turn) => {
+        isAsked = await giveBack(this.#parts, lost, signal, turn);
+      });
     } catch (error) {
       if (signal.aborted) return true;
       const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
@@ -128,11 +133,16 @@ export class HubRepair {
       // What it lost and this device lacks too, only another member can bring.
       const isUnreached = error instanceof TransportError && error.failure !== 'protocol';
       isDone = !isUnreached && !hasReason(error, ...temporary);
+      isAsked = true;
     }
-    if (isDone) this.#mark(hex(lost.groupId));
+    if (isDone && isAsked) this.#mark(keyOf(lost));
     return isDone;
   }
 }
+
+/** Each of three hubs may have lost something else. */
+const keyOf = ({ groupId, hub, isOfThree }: LostPlace): string =>
+  isOfThree === true ? `${hex(groupId)} ${hub}` : hex(groupId);
 
 export interface LostPlace {
   readonly groupId: Uint8Array;
@@ -140,23 +150,28 @@ export interface LostPlace {
   readonly hub: string;
   /** The newest entry here, which the hub does not know. */
   readonly head: ParsedEntry;
+  /** There are two more, and it may have nothing to ask for. */
+  readonly isOfThree?: boolean;
 }
 
 /**
  * The hub gets back what is kept here, oldest first, and the state of the newest epoch for members that lost
- * their place. Does nothing where it is not behind. Throws what it answers, TransportError where it lost more
+ * their place. Does nothing where it is not behind; false: one of three that wants nothing. Throws what it answers, TransportError where it lost more
  * than is kept here.
  */
 async function giveBack(
   parts: HubRepairParts,
-  { groupId, hub, head }: LostPlace,
+  lost: LostPlace,
   signal: AbortSignal,
   turn?: Turn,
-): Promise<void> {
+): Promise<boolean> {
+  const { groupId, hub, head, isOfThree = false } = lost;
   const { store, caller, runtime } = parts;
-  const known = await newestOf(parts, { groupId, hub, head }, signal);
+  const place = { hub, groupId, after: head.hash };
+  if (isOfThree && !(await callWantsEntries(caller, place, signal))) return false;
+  const known = await newestOf(parts, lost, signal);
   // It went on meanwhile: then its next answer is a conflict like any other.
-  if (known >= head.epoch) return;
+  if (known >= head.epoch) return true;
   for (let epoch = known + 1; epoch <= head.epoch; epoch += 1) {
     const kept = store.groupLog.headAt(groupId, epoch);
     const control = kept && controlOf(kept);
@@ -164,23 +179,24 @@ async function giveBack(
       throw new TransportError('protocol', `the hub lost entry ${epoch}, which is not here either`);
     }
     // Its own word for it: one that was restored takes nothing else for a while.
-    const { entry, signatures } = control.entry;
+    const { entry, signatures, term } = control.entry;
     const { commit } = control;
     const groupInfo = epoch === head.epoch ? await stateAt(parts, head) : new Uint8Array(0);
     const mid = runtime.random.bytes(16);
-    const request = { hub, entry, commit, groupInfo, mid, signatures };
+    const request = { hub, entry, commit, groupInfo, mid, signatures, term };
     const bytes = toBinary(SubmitCommitRequestSchema, create(SubmitCommitRequestSchema, request));
     const { isAccepted } = await callSubmit(caller, bytes, signal);
-    if (!isAccepted) return;
+    if (!isAccepted) return true;
     turn?.check();
   }
   runtime.log.warn('a hub got entries back', { hub, from: known + 1, to: head.epoch });
+  return true;
 }
 
 /** Epoch of the newest entry that the hub has; it gets the first one back where it does not know the group. */
 async function newestOf(
   { store, caller, domain }: HubRepairParts,
-  { groupId, hub, head }: LostPlace,
+  { groupId, hub, head, isOfThree = false }: LostPlace,
   signal: AbortSignal,
 ): Promise<number> {
   let known = -1;
@@ -195,7 +211,7 @@ async function newestOf(
   } catch (error) {
     const first = store.groupLog.headAt(groupId, 0);
     const control = first && controlOf(first);
-    const isOurs = hub === domain && control !== undefined && isCertified(control);
+    const isOurs = !isOfThree && hub === domain && control !== undefined && isCertified(control);
     if (!hasReason(error, 'UNKNOWN_GROUP') || !isOurs) throw error;
     await callCreateGroup(caller, control.entry ?? {}, [hub], signal);
     return 0;

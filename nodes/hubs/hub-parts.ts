@@ -39,6 +39,13 @@ export const hubLimits = {
   learnSoonMs: 1_000,
   /** ...up to this. */
   learnMs: 60_000,
+  /** Where two hubs forgot, one recovers so long after the other (ms). */
+  recoverApartMs: 3_000,
+  /**
+   * So far above all terms that are known does a recovery lie: no hub was asked for so many since a backup of a month ago,
+   * at one takeover in two minutes.
+   */
+  recoveryLeap: 65_536,
   /** Terms that a takeover tries while others promised higher ones. */
   takeoverTerms: 4,
 } as const;

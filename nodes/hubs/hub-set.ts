@@ -42,6 +42,7 @@ import {
   type HubParts,
 } from './hub-parts.ts';
 import { HubLeader } from './leader.ts';
+import { HubRecovery } from './recovery.ts';
 import { verified } from './repair.ts';
 import { takeOver } from './takeover.ts';
 
@@ -57,15 +58,16 @@ export interface Submission {
 export class HubSet implements Disposable {
   readonly #parts: HubParts;
   readonly #leader: HubLeader;
+  readonly #recovery: HubRecovery;
   readonly #locks = new GroupLocks(hubLimits.waitersPerGroup);
   readonly #takeovers = new Map<string, Promise<number>>();
   readonly #stop = new AbortController();
 
   constructor(parts: HubParts) {
     this.#parts = parts;
-    this.#leader = new HubLeader(parts, (group) => {
-      void this.#learn(group).catch(() => undefined);
-    });
+    const learn = (group: Uint8Array): void => void this.#learn(group).catch(() => undefined);
+    this.#leader = new HubLeader(parts, learn);
+    this.#recovery = new HubRecovery(parts, learn);
   }
 
   /** Goes on with what was PREPARED here before, and learns what was forgotten. Throws what the store throws. */
@@ -77,6 +79,7 @@ export class HubSet implements Disposable {
   [Symbol.dispose](): void {
     this.#stop.abort();
     this.#leader.stop();
+    this.#recovery[Symbol.dispose]();
   }
 
   /** True when this hub leads the group in a term that a majority confirmed: nothing need be looked up. */
@@ -118,6 +121,8 @@ export class HubSet implements Disposable {
   ): Promise<CertifiedEntry | undefined> {
     const offered = this.#parts.offers.submitted(request, submission.sender);
     const { group } = offered.parsed.entry;
+    const back = await this.#recovery.takeBack(request);
+    if (back !== undefined) return back;
     const here = await this.#locks.run(keyOf(group), () => this.#submitHere(group, offered));
     return here === undefined ? this.#passOn(group, request, submission) : certifiedIn(here);
   }
@@ -182,7 +187,7 @@ export class HubSet implements Disposable {
     if (!leads(state, domain)) {
       const answer = await this.#askLeader(group, state, submit, submission);
       if (answer !== undefined) return answer;
-      await this.#takeOver(group);
+      await this.#takeOver(group, true);
     }
     await this.#inTime(this.#leader.drive(group));
     const { promised } = await this.#needState(group);
@@ -221,13 +226,18 @@ export class HubSet implements Disposable {
   }
 
   /** One at a time for each group; whoever asks meanwhile gets the same one. */
-  #takeOver(group: Uint8Array): Promise<number> {
+  #takeOver(group: Uint8Array, isWanted = false): Promise<number> {
     const key = keyOf(group);
     const known = this.#takeovers.get(key);
     if (known !== undefined) return known;
     if (this.#takeovers.size >= hubLimits.groups) throw unavailable('too many takeovers at once');
     this.#leader.stepDown(group);
-    const running = takeOver(this.#parts, group).finally(() => this.#takeovers.delete(key));
+    const running = takeOver(this.#parts, group, isWanted)
+      .catch(async (error: unknown) => {
+        if (!isWanted || !hasReason(error, 'HUB_RESTORED')) throw error;
+        throw await this.#recovery.wait(group, error.retryAfterMs ?? 0);
+      })
+      .finally(() => this.#takeovers.delete(key));
     this.#takeovers.set(key, running);
     return running;
   }
@@ -278,10 +288,17 @@ export class HubSet implements Disposable {
     const { hubs } = await this.#needState(group);
     this.#needMembers(hubs, from);
     if (ownerOf(hubs, term) !== from) throw denied(`term ${term} is another hub's`);
-    const state = await this.#parts.store.promiseTerm(group, term);
+    let state;
+    try {
+      state = await this.#parts.store.promiseTerm(group, term, undefined, request.recovers);
+    } catch (error) {
+      if (!request.isWanted || !hasReason(error, 'HUB_RESTORED')) throw error;
+      throw await this.#recovery.wait(group, 0);
+    }
     this.#leader.stepDown(group);
-    const { adopted, position, head, prepared } = state;
+    const { adopted, position, head, prepared, forgot } = state;
     return {
+      forgot: forgot !== undefined,
       adopted: BigInt(adopted),
       position: BigInt(position),
       head,

@@ -94,12 +94,8 @@ export function groupHandlers(parts: GroupParts): Pick<Handlers, GroupMethods> {
   ): Promise<T> => {
     const parsed = parseEntry(submit.entry);
     // Who brings a hub back what it lost, brings all of it.
-    const { wasCertified = false } = restored.certified(
-      submit.entry,
-      submit.signatures,
-      submit.hub,
-    );
-    const bring = wasCertified ? run : () => epochs.within(parsed, submitter, run);
+    const isBroughtBack = restored.isBroughtBack(submit);
+    const bring = isBroughtBack ? run : () => epochs.within(parsed, submitter, run);
     return siblings.within(parsed, submitter, bring);
   };
 
@@ -138,6 +134,7 @@ export function groupHandlers(parts: GroupParts): Pick<Handlers, GroupMethods> {
       position: BigInt(page.position),
       hasMore: page.hasMore,
       ...(page.prepared && { prepared: page.prepared }),
+      wantsEntries: page.wantsEntries ?? false,
       ...(info && { groupInfo: info.bytes, groupInfoEntry: info.entry }),
     };
   }

@@ -79,6 +79,8 @@ export interface GroupLogPage {
   readonly hasMore: boolean;
   /** Hash of the entry that is written down and not decided yet. */
   readonly prepared?: Uint8Array;
+  /** This hub forgot, and takes certified entries from members. */
+  readonly wantsEntries?: true;
 }
 
 export interface GroupInfo {
@@ -111,10 +113,20 @@ export interface HubState {
   readonly isLearner: boolean;
   /** It began the group, and entry 0 is not accepted yet: that takes both others, and nothing else is led by it. */
   readonly isBeginning: boolean;
+  /** It does not remember, and knows that: what it has counts for others that forgot as well. */
+  readonly forgot?: ForgetfulHub;
   /** Of the newest accepted entry; 0 and empty: none is. */
   readonly position: number;
   readonly head: Uint8Array;
   readonly prepared?: PreparedEntry;
+}
+
+/** One hub of three that forgot what it promised. */
+export interface ForgetfulHub {
+  /** A member wants a change, and waits for so long (ms) while others bring back what was lost; undefined: nobody does. */
+  readonly restMs?: number;
+  /** Others that forgot count on what it said: it takes no more from members. */
+  readonly gaveWord: boolean;
 }
 
 /** A commit whose outcome is not known yet. */
@@ -163,6 +175,8 @@ export interface InstalledEntries {
   readonly groupInfoEntry: Uint8Array;
   /** This hub asked for them: without it, only entries that are next here are taken. */
   readonly isRepair: boolean;
+  /** A member brings them: only a hub that forgot takes them, and until it gave its word. */
+  readonly isBrought?: true;
 }
 export interface CertifiedCommit extends OfferedEntry {
   /** Of entry 0 empty. */
@@ -207,12 +221,14 @@ export interface HubSetStore {
   /**
    * Promises a term above all before it. `own`: not asked by another hub, so a learner may; `since`: what
    * this hub had promised when it began to ask others, and must not have changed. Throws TERM_FENCED,
-   * HUB_UNAVAILABLE (a learner), UNKNOWN_GROUP.
+   * UNKNOWN_GROUP; of a learner HUB_UNAVAILABLE, or HUB_RESTORED where it knows that it forgot. `recovers`: who asks
+   * forgot as well, so a learner whose time is over (`holdGroup`) gives its word.
    */
   promiseTerm(
     group: Uint8Array,
     term: number,
     own?: { readonly since?: number },
+    recovers?: boolean,
   ): Promise<HubState>;
   /**
    * The owner of a promised term takes a log into it: of at least `position` accepted entries, with
@@ -247,7 +263,8 @@ export interface GroupStore extends HubSetStore {
   submitCommit(commit: OfferedCommit): Promise<AcceptedCommit>;
   /**
    * The store is an older copy of itself: only what this hub certified before is taken in the group, for so
-   * long (ms) after the first call of this; 0: everything is. Throws NotFoundError UNKNOWN_GROUP.
+   * long (ms) after the first call of this; 0: everything is. One hub of three that forgot waits as long before it
+   * gives its word. Throws NotFoundError UNKNOWN_GROUP.
    */
   holdGroup(group: Uint8Array): Promise<number>;
   /** How many groups are held, or would be. */

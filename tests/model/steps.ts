@@ -425,7 +425,7 @@ function vote(state: State, from: number, term: number, mid = 0): State {
     const certified = commonPrefix(other.log, log);
     if (certified.startsWith(chain)) {
       if (certified.length > chain.length) chainTerm = term;
-      chainTerms &&= [...certified].map((_, at) => chainTerms?.[at] ?? term);
+      chainTerms &&= Array.from(certified, (_, at) => chainTerms?.[at] ?? term);
       chain = certified;
     } else if (!chain.startsWith(certified)) {
       fault = `fork: "${chain}" and "${certified}" both have certificates`;

@@ -38,6 +38,7 @@ const none = new Uint8Array(0);
 const badField = { name: 'InvalidArgumentError', reason: 'BAD_FIELD' };
 const badSignature = { name: 'InvalidArgumentError', reason: 'BAD_SIGNATURE' };
 const contradicts = { name: 'ConflictError', reason: 'SEQ_CONFLICT' };
+const forgot = { name: 'UnavailableError', reason: 'HUB_RESTORED' };
 const unavailable = { name: 'UnavailableError', reason: 'HUB_UNAVAILABLE' };
 
 /** The members and the other two hubs in one hand. */
@@ -399,7 +400,7 @@ export function groupSetContract(open: OpenStore): void {
     assert.deepEqual(await store.learnerGroups(none), [rig.id]);
     assert.deepEqual(await store.learnerGroups(rig.id), []);
     await rig.refuses(async () => store.adoptLog(await rig.leaderLog(3)), unavailable);
-    await rig.refuses(() => store.promiseTerm(rig.id, 4), unavailable);
+    await rig.refuses(() => store.promiseTerm(rig.id, 4), forgot);
     await rig.refuses(() => store.prepareCommit(0, log[2] ?? rig.prepared(), true), {
       reason: 'TERM_FENCED',
     });
@@ -423,5 +424,60 @@ export function groupSetContract(open: OpenStore): void {
     assert.equal((await rig.state()).isLearner, true);
     const { controls, position } = await store.groupLog(rig.id, none, 9);
     assert.deepEqual([controls.length, position], [2, 6]);
+  });
+
+  test('a hub that forgot takes entries back from members, until its time is over and it gave its word', async () => {
+    const { fixture, store } = await storeFixture(open, bigLimits);
+    await using _ = fixture;
+    const rig = new Rig(store);
+    const log = [rig.prepared()];
+    for (let index = 0; index < 4; index += 1) log.push(rig.prepared(log.at(-1)?.parsed));
+    const [first, second, third, fourth] = log.map((one) => rig.certify(one));
+    assert.ok(first && second && third && fourth);
+    const bring = (entry: CertifiedCommit, position: number) =>
+      store.installEntries({
+        ...{ group: rig.id, hubs, from: red, position, entries: [entry] },
+        ...{ groupInfo: none, groupInfoEntry: none, isRepair: false, isBrought: true },
+      });
+    assert.equal((await bring(first, 1)).position, 0, 'a group that it does not know');
+    await rig.install([first], 1);
+    const wants = async () => (await store.groupLog(rig.id, none, 1)).wantsEntries;
+    assert.equal(await wants(), true);
+    assert.deepEqual((await rig.state()).forgot, { gaveWord: false });
+    assert.equal((await bring(third, 3)).position, 1, 'not the next one');
+    assert.equal((await bring(second, 2)).position, 2);
+    assert.equal((await bring(second, 2)).position, 2, 'twice');
+    const rival = rig.certify(rig.prepared(first.parsed));
+    await rig.refuses(() => bring(rival, 2), contradicts);
+
+    // Nobody wants a change, the time is not over, or who asks remembers: it gives no word.
+    const late = { ...forgot, retryAfterMs: 120_000 };
+    await rig.refuses(() => store.promiseTerm(rig.id, 4, undefined, true), late);
+    assert.equal(await store.holdGroup(rig.id), 120_000);
+    fixture.nowMs += 119_999;
+    assert.equal(await store.holdGroup(rig.id), 1);
+    await rig.refuses(() => store.promiseTerm(rig.id, 4, undefined, true), {
+      ...forgot,
+      retryAfterMs: 1,
+    });
+    fixture.nowMs += 1;
+    await rig.refuses(() => store.promiseTerm(rig.id, 4), { ...forgot, retryAfterMs: 0 });
+    assert.equal(await wants(), true);
+    const word = await store.promiseTerm(rig.id, 2 ** 30, undefined, true);
+    assert.deepEqual(word.forgot, { gaveWord: true, restMs: 0 });
+    assert.deepEqual([word.promised, word.position], [2 ** 30, 2]);
+    assert.equal(await wants(), undefined);
+    assert.equal((await bring(third, 3)).position, 2, 'others count on what it said');
+    await rig.refuses(async () => store.adoptLog(await rig.leaderLog(2 ** 30)), unavailable);
+    assert.equal((await rig.install([third], 3)).position, 3, 'hubs bring more');
+
+    // It takes over once, and is as any other.
+    await store.promiseTerm(rig.id, 2 ** 31, {});
+    await store.takeLog(rig.id, 2 ** 31, 3, undefined);
+    const { forgot: left, isLearner } = await rig.state();
+    assert.deepEqual([left, isLearner], [undefined, false]);
+    assert.equal((await bring(fourth, 4)).position, 3);
+    assert.equal(await store.holdGroup(rig.id), 0);
+    assert.equal((await store.promiseTerm(rig.id, 2 ** 31 + 1)).forgot, undefined);
   });
 }

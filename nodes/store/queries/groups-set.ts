@@ -35,6 +35,7 @@ import type { GroupDelivery } from './groups-delivery.ts';
 import { encodeControl, groupBounds, type GroupLogQueries } from './groups-log.ts';
 import type { GroupQueries } from './groups.ts';
 import { IncomingPayload } from './payloads.ts';
+import { restoredHubQueries } from './restored-hub.ts';
 
 /** Groups with a PREPARED entry that one answer names. */
 const preparedGroupsMax = 4_096;
@@ -42,6 +43,8 @@ const preparedGroupsMax = 4_096;
 const learnerGroupsMax = 256;
 /** What one caller may raise a term by: it owns every third one. */
 const termStepMax = 2 ** 20;
+/** The same at a hub that forgot, for what others promised since its copy was made it cannot know. */
+const forgetfulStepMax = 2 ** 40;
 
 interface SetRow {
   readonly id: number;
@@ -49,6 +52,7 @@ interface SetRow {
   readonly promised: number;
   readonly adopted: number;
   readonly is_learner: number;
+  readonly gave_word: number;
   readonly made_by: string | null;
 }
 interface PreparedRow {
@@ -65,7 +69,8 @@ export function groupSetQueries(
   delivery: GroupDelivery,
 ): Pick<Operations, keyof HubSetStore> {
   const byGroup = db.prepare<[Uint8Array], SetRow>(
-    'SELECT id, hubs, promised, adopted, is_learner, made_by FROM hub_group WHERE group_id = ?',
+    `SELECT id, hubs, promised, adopted, is_learner, gave_word, made_by FROM hub_group
+      WHERE group_id = ?`,
   );
   const insertGroup = db.prepare<[Uint8Array, string, string, number]>(
     'INSERT INTO hub_group (group_id, hubs, made_by, is_learner) VALUES (?, ?, ?, ?)',
@@ -79,6 +84,11 @@ export function groupSetQueries(
   const setLearner = db.prepare<[number, number]>(
     'UPDATE hub_group SET is_learner = ? WHERE id = ?',
   );
+  const setWord = db.prepare<[number]>('UPDATE hub_group SET gave_word = 1 WHERE id = ?');
+  const endLearning = db.prepare<[number]>(
+    'UPDATE hub_group SET is_learner = 0, gave_word = 0, held_since_ms = NULL WHERE id = ?',
+  );
+  const held = restoredHubQueries({ db });
   const preparedOf = db.prepare<[number], PreparedRow>(
     'SELECT hash, submit, is_signed, sender FROM hub_prepared WHERE hub_group = ?',
   );
@@ -146,12 +156,18 @@ export function groupSetQueries(
   const wentOnWithout = (row: SetRow, from: string): boolean =>
     row.made_by !== null && log.end(row.id).position === 0 && from !== row.hubs.split(' ')[0];
 
-  function stateOf(row: SetRow): HubState {
+  /** It had a part of the log that counts, and knows that it may have forgotten more: only then its word is worth anything. */
+  const forgot = (row: SetRow): boolean => row.is_learner === 1 && log.end(row.id).position > 0;
+
+  function stateOf(nowMs: number, row: SetRow): HubState {
     const { hubs, promised, adopted } = row;
     const prepared = preparedOf.get(row.id);
+    const restMs = held.rest(nowMs, row.id);
+    const gaveWord = row.gave_word === 1;
     return {
       ...{ hubs: hubs.split(' '), promised, adopted },
       ...{ isLearner: !hasSay(row), isBeginning: isBeginning(row) },
+      ...(forgot(row) && { forgot: { gaveWord, ...(restMs !== undefined && { restMs }) } }),
       ...log.end(row.id),
       ...(prepared && { prepared: entryOf(prepared) }),
     };
@@ -197,8 +213,9 @@ export function groupSetQueries(
     return need(group);
   }
 
-  function needNear({ promised }: SetRow, term: number): void {
-    if (term > promised + termStepMax) throw bad(`term: ${term} is far above ${promised}`);
+  function needNear({ promised, is_learner: learner }: SetRow, term: number): void {
+    const stepMax = learner === 1 ? forgetfulStepMax : termStepMax;
+    if (term > promised + stepMax) throw bad(`term: ${term} is far above ${promised}`);
   }
 
   function needHubs(row: SetRow, hubs: readonly string[]): void {
@@ -229,10 +246,10 @@ export function groupSetQueries(
   }
 
   return {
-    hubState(_nowMs, group) {
+    hubState(nowMs, group) {
       needBytes(group, groupLogLimits.groupIdBytes, 'group');
       const row = byGroup.get(group);
-      return row?.hubs.includes(' ') === true ? stateOf(row) : undefined;
+      return row?.hubs.includes(' ') === true ? stateOf(nowMs, row) : undefined;
     },
 
     learnerGroups: (_nowMs, after) => learners.all(after, learnerGroupsMax),
@@ -314,9 +331,14 @@ export function groupSetQueries(
       return end;
     },
 
-    promiseTerm(_nowMs, group, term, own) {
+    promiseTerm(nowMs, group, term, own, recovers = false) {
       const row = need(group);
-      if (!hasSay(row) && own === undefined) throw learning();
+      const isAsked = own === undefined;
+      const isForgetful = forgot(row);
+      if (isAsked && isForgetful) {
+        const restMs = held.rest(nowMs, row.id);
+        if (!recovers || restMs !== 0) throw forgotten(restMs ?? groupBounds.heldMs);
+      } else if (isAsked && !hasSay(row)) throw learning();
       if (term <= row.promised) throw fenced(row.promised);
       // Whom it promised something meanwhile counts on what it said then.
       if (own?.since !== undefined && own.since !== row.promised) throw fenced(row.promised);
@@ -325,7 +347,10 @@ export function groupSetQueries(
       const learner = isBeginning(row) ? 1 : row.is_learner;
       if (learner !== row.is_learner) setLearner.run(learner, row.id);
       setTerms.run(term, row.adopted, row.id);
-      return stateOf({ ...row, promised: term, is_learner: learner });
+      const givesWord = isAsked && isForgetful;
+      if (givesWord) setWord.run(row.id);
+      const word = givesWord ? 1 : row.gave_word;
+      return stateOf(nowMs, { ...row, promised: term, is_learner: learner, gave_word: word });
     },
 
     takeLog(nowMs, group, term, position, prepared) {
@@ -346,7 +371,7 @@ export function groupSetQueries(
         if (next !== undefined) checkTaken(nowMs, row, next);
       }
       setTerms.run(term, term, row.id);
-      if (row.is_learner === 1) setLearner.run(0, row.id);
+      if (row.is_learner === 1) endLearning.run(row.id);
       if (isSame) return;
       if (next === undefined) dropPrepared.run(row.id);
       else prepare(row.id, next, false);
@@ -357,6 +382,8 @@ export function groupSetQueries(
       const known = byGroup.get(group) && need(group);
       if (known !== undefined) needHubs(known, installed.hubs);
       const before = known === undefined ? nothing : log.end(known.id);
+      const isTaken = known !== undefined && forgot(known) && known.gave_word === 0;
+      if (installed.isBrought === true && !isTaken) return before;
       const isNext = known !== undefined && installed.position <= before.position + 1;
       const fresh = isNext || installed.isRepair ? newEntries(known, installed) : [];
       const [first] = fresh;
@@ -448,6 +475,11 @@ function fenced(promised: number): FailedPreconditionError {
 
 function contradicts(what: string): ConflictError {
   return new ConflictError('SEQ_CONFLICT', `the log of a hub: ${what}`);
+}
+
+function forgotten(retryAfterMs: number): UnavailableError {
+  const what = 'this hub does not remember what it promised, and waits for what it lost';
+  return new UnavailableError('HUB_RESTORED', what, { retryAfterMs });
 }
 
 function learning(): UnavailableError {

@@ -56,6 +56,11 @@ export function groupQueries(
     .pluck();
 
   const restored = restoredHubQueries({ db });
+  const wantsEntries = db
+    .prepare<[number], number>(
+      `SELECT is_learner = 1 AND gave_word = 0 AND hubs LIKE '% %' FROM hub_group WHERE id = ?`,
+    )
+    .pluck();
 
   function begin({ parsed, hubs, creator }: Omit<NewGroup, 'certified'>): {
     readonly id: number;
@@ -129,8 +134,11 @@ export function groupQueries(
       const group = log.need(groupId);
       const position = log.byHash(group, afterHash)?.position ?? 0;
       const prepared = preparedOf.get(group);
-      const page = log.page(group, position, maxEntries);
-      return prepared === undefined ? page : { ...page, prepared };
+      return {
+        ...log.page(group, position, maxEntries),
+        ...(prepared !== undefined && { prepared }),
+        ...(wantsEntries.get(group) === 1 && { wantsEntries: true as const }),
+      };
     },
 
     groupInfo(_nowMs, groupId) {

@@ -26,7 +26,10 @@ export function metaQueries(db: SqlDatabase): MetaQueries {
   const dropSingleUse = db.prepare(
     'UPDATE key_package SET gone_ms = not_before_ms WHERE gone_ms IS NULL AND last_resort = 0',
   );
-  const forgetPromises = db.prepare("UPDATE hub_group SET is_learner = 1 WHERE hubs LIKE '% %'");
+  const forgetPromises = db.prepare(
+    `UPDATE hub_group SET is_learner = 1, gave_word = 0, held_since_ms = NULL
+      WHERE hubs LIKE '% %'`,
+  );
   const holdGroups = db.prepare(
     `UPDATE hub_group SET is_restored = 1, held_since_ms = NULL WHERE hubs NOT LIKE '% %'`,
   );

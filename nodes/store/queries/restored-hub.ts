@@ -1,14 +1,14 @@
 /**
- * Groups whose only hub this node is, in a store that was found to be an older copy of itself (docs:
+ * Groups that this node keeps the log of, in a store that was found to be an older copy of itself (docs:
  * protocol/group-log): nothing new is accepted there until members, who are told by the first refusal, had
- * time to bring back what this hub certified and forgot.
+ * time to bring back what this hub certified and forgot. One hub of three waits where another one forgot as well (groups-set.ts).
  */
 import { UnavailableError } from '@quicprochat/proto';
 import type { Operations, QueryContext } from '../operations.ts';
 import { groupBounds } from './groups-log.ts';
 
 interface HeldRow {
-  readonly is_restored: number;
+  readonly isForgetful: number;
   readonly held_since_ms: number | null;
 }
 
@@ -17,6 +17,8 @@ export interface RestoredHubQueries extends Pick<Operations, 'restoredGroups'> {
   needWhole(nowMs: number, group: number): void;
   /** Counts from the first who asks: how long the group takes no change (ms). */
   hold(nowMs: number, group: number): number;
+  /** The same without beginning to count; undefined: nobody asked yet. */
+  rest(nowMs: number, group: number): number | undefined;
   /** A group that was begun anew: what came behind that is not known. */
   restored(group: number): void;
   /** Its time is over, and a change is accepted. */
@@ -25,7 +27,7 @@ export interface RestoredHubQueries extends Pick<Operations, 'restoredGroups'> {
 
 export function restoredHubQueries({ db }: Pick<QueryContext, 'db'>): RestoredHubQueries {
   const held = db.prepare<[number], HeldRow>(
-    'SELECT is_restored, held_since_ms FROM hub_group WHERE id = ?',
+    `SELECT max(is_restored, is_learner) AS isForgetful, held_since_ms FROM hub_group WHERE id = ?`,
   );
   const count = db
     .prepare<[], number>('SELECT count(*) FROM hub_group WHERE is_restored = 1')
@@ -41,8 +43,8 @@ export function restoredHubQueries({ db }: Pick<QueryContext, 'db'>): RestoredHu
   );
 
   function restMs(nowMs: number, group: number): number {
-    const { is_restored: isRestored, held_since_ms: sinceMs } = held.get(group) ?? {};
-    if (isRestored !== 1) return 0;
+    const { isForgetful, held_since_ms: sinceMs } = held.get(group) ?? {};
+    if (isForgetful !== 1) return 0;
     const { heldMs } = groupBounds;
     // A clock that went back makes nobody wait longer than the whole time.
     return sinceMs === null || sinceMs === undefined
@@ -61,6 +63,10 @@ export function restoredHubQueries({ db }: Pick<QueryContext, 'db'>): RestoredHu
     hold(nowMs, group) {
       if (restMs(nowMs, group) > 0) begin.run(nowMs, group);
       return restMs(nowMs, group);
+    },
+    rest(nowMs, group) {
+      const sinceMs = held.get(group)?.held_since_ms ?? undefined;
+      return sinceMs === undefined ? undefined : restMs(nowMs, group);
     },
     restored: (group) => void set.run(group),
     whole: (group) => void clear.run(group),
