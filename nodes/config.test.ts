@@ -120,6 +120,7 @@ send = { per_second = 33, burst = 34 }
 send_anonymous = { per_second = 35, burst = 36 }
 lookup = { per_second = 37, burst = 38 }
 relay = { per_second = 39, burst = 40 }
+peer_users = { per_second = 47, burst = 48 }
 [federation]
 items_per_second = 41
 mib_per_second = 42
@@ -157,6 +158,7 @@ lost_key_hours = 46
   assert.equal(Math.round(sendingAnonymous.bytesPerMinute), Math.round(2.4 * mib));
   assert.deepEqual(rates.lookup, { perSecond: 37, burst: 38 });
   assert.deepEqual(rates.relay, { perSecond: 39, burst: 40 });
+  assert.deepEqual(rates.peerUsers, { perSecond: 47, burst: 48 });
   assert.deepEqual(federation.ceilings, {
     ...{ itemsPerSecond: 41, bytesPerSecond: 42 * mib, recipientsPerMinute: 43 },
     ...{ rejectPercent: 44, writerShare: 0.45 },

@@ -124,6 +124,8 @@ const schema = v.strictObject({
       lookup: rate(5, 100),
       audit: rate(2, 20),
       relay: rate(200, 1_000),
+      /** Look-ups and calls to hubs here, of all users of one peer. */
+      peer_users: rate(200, 1_000),
     }),
     {},
   ),
@@ -411,6 +413,7 @@ function resolveConfig(raw: v.InferOutput<typeof schema>, base: string): NodeCon
       lookup: bucket(rates.lookup),
       audit: bucket(rates.audit),
       relay: bucket(rates.relay),
+      peerUsers: bucket(rates.peer_users),
     },
     ratePerUser: bucket(rates.auth_per_user),
     sending: sendLimits(bucket(rates.send), limits, 1),

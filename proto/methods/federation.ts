@@ -63,7 +63,7 @@ export const federationMethods = {
     m.ProxyFetchKeyPackageResponseSchema,
     {
       callers: peer,
-      rate: 'lookup',
+      rate: 'peerUsers',
       rules: { fetch: every(present, nested(fetchKeyPackage)), requester },
     },
   ),
@@ -73,7 +73,7 @@ export const federationMethods = {
     m.ProxyFetchHybridKeyResponseSchema,
     {
       callers: peer,
-      rate: 'lookup',
+      rate: 'peerUsers',
       rules: {
         fetch: every(present, nested<m.FetchHybridKeyRequest>({ userId: userIdText })),
         requester,
@@ -82,7 +82,7 @@ export const federationMethods = {
   ),
   proxyResolveUser: method(904, m.ProxyResolveUserRequestSchema, m.ProxyResolveUserResponseSchema, {
     callers: peer,
-    rate: 'lookup',
+    rate: 'peerUsers',
     rules: {
       resolve: every(present, nested<m.ResolveUserRequest>({ userId: userIdText })),
       requester,
@@ -130,7 +130,7 @@ export const federationMethods = {
   }),
   fedHubSubmit: method(911, m.FedHubSubmitRequestSchema, m.FedHubSubmitResponseSchema, {
     callers: peer,
-    rate: 'relay',
+    rate: 'peerUsers',
     maxRequestBytes: maxCommitRequestBytes + 2 * smallBytes,
     rules: { submit: nested(submitRules), takeover: nested(takeoverRules) },
   }),
@@ -149,7 +149,7 @@ export const federationMethods = {
   }),
   fedHubLog: method(914, m.FedHubLogRequestSchema, m.FedHubLogResponseSchema, {
     callers: peer,
-    rate: 'relay',
+    rate: 'peerUsers',
     rules: { log: every(present, nested(groupLogRules)) },
   }),
   fedHubInstall: method(915, m.FedHubInstallRequestSchema, m.FedHubInstallResponseSchema, {
@@ -160,7 +160,7 @@ export const federationMethods = {
   }),
   fedKt: method(916, m.FedKtRequestSchema, m.FedKtResponseSchema, {
     callers: peer,
-    rate: 'relay',
+    rate: 'peerUsers',
     maxRequestBytes: defaultMaxPayloadBytes,
     rules: {
       requester: emptyOrBytes(16),

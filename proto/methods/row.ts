@@ -21,7 +21,9 @@ export type RateClass =
   | 'keys'
   | 'lookup'
   | 'audit'
-  | 'relay';
+  | 'relay'
+  /** What a peer asks for its users: however much they ask, its messages are not held up. */
+  | 'peerUsers';
 
 export interface Method<I extends DescMessage = DescMessage, O extends DescMessage = DescMessage> {
   readonly id: number;

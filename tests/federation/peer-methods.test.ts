@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
 import { call, hasReason, methods, systemRandom } from '@quicprochat/proto';
+import { Lane } from '@quicprochat/proto/messages';
 import { makeIdentity, memoryNetwork, type Connection } from '@quicprochat/proto/transport';
 import { LocalNode, TestDevice, testRuntime } from '../cluster/local-node.ts';
 import { makePair } from './pair.ts';
@@ -86,6 +87,31 @@ suite('what a peer may ask', () => {
     await assert.rejects(asked, refused('CALLER_CLASS'));
     await stranger.close(0, 'done');
   });
+});
+
+test('what users of a peer ask is held back by itself: its messages pass', async () => {
+  const network = memoryNetwork(testRuntime);
+  const bound = '[rates.peer_users]\nper_second = 0.01\nburst = 4\n';
+  await using red = await LocalNode.create(network, 'red.example', config);
+  await using blue = await LocalNode.create(network, 'blue.example', `${config}${bound}`);
+  await blue.start([red]);
+  const peer = await blue.dial(red.identity, 'red.example');
+  await call(peer, methods.fedHello, { domain: 'red.example', versionMin: 1, versionMax: 1 });
+  const log = { group: new Uint8Array(32) };
+  for (let asked = 0; asked < 3; asked += 1) {
+    await assert.rejects(call(peer, methods.fedHubLog, { log }), refused('UNKNOWN_GROUP'));
+  }
+  const resolve = { userId: 'nobody@blue.example' };
+  const asking = { resolve, requester: requester(1) };
+  await assert.rejects(call(peer, methods.proxyResolveUser, asking), refused('UNKNOWN_USER'));
+  const isLimited = (error: unknown): boolean =>
+    hasReason(error, 'RATE_LIMITED') && (error.retryAfterMs ?? 0) > 0;
+  await assert.rejects(call(peer, methods.proxyResolveUser, asking), isLimited);
+  await assert.rejects(call(peer, methods.fedHubLog, { log }), isLimited);
+  const item = { kind: 1, mid: requester(3), payload: requester(3), rids: [log.group], ttlS: 60 };
+  const batch = { lane: Lane.BULK, streamId: requester(2), firstSeq: 1n, items: [item] };
+  assert.equal((await call(peer, methods.fedRelay, batch)).cursor, 1n);
+  await peer.close(0, 'done');
 });
 
 test('typing travels in batches over a link that is up, and is lost without one', async () => {
