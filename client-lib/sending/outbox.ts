@@ -347,14 +347,11 @@ export class Outbox {
       log.debug('enqueue failed', { reason, verdict });
       if (entry.post !== undefined && isDeadPost(error)) return this.#deadPost(entry, reason);
       if (reason === 'PEER_UNREACHABLE') this.#parts.onUnreachable?.(entry.domain);
-      if (isFullForStrangers(error) && this.#waits.wait(entry, token)) return 'waits';
-      if (
-        sealed !== undefined &&
-        isStaleToken(error) &&
-        (await this.#renew(sealed, entry, token))
-      ) {
+      const isRefusedToken = isStaleToken(error) || isFullForStrangers(error);
+      if (sealed !== undefined && isRefusedToken && (await this.#renew(sealed, entry, token))) {
         return 'renewed';
       }
+      if (isFullForStrangers(error) && this.#waits.wait(entry, token)) return 'waits';
       if (verdict === 'permanent' || this.#isPoison(entry, error)) {
         this.#fail(entry, reason);
         return 'done';

@@ -336,6 +336,17 @@ export const mixes: readonly Mix[] = [
       downMs: [200, 15_000],
     },
   ),
+  mix(
+    'sealed-blocked',
+    'the same; people block each other, and inboxes take eight rows of strangers',
+    {
+      sealed: 0.8,
+      people: 0.15,
+      limits: '[limits]\ninbox_stranger_rows = 8',
+      events: { killClient: 8_000, killNode: 15_000, breakConnections: 8_000, cutClient: 8_000 },
+      downMs: [200, 20_000],
+    },
+  ),
   mix('short-lived', 'messages live for a minute; nodes lose each other, clients their node', {
     ttlMs: [20_000, 120_000],
     events: { cutNodes: 10_000, cutClient: 2_000, killClient: 20_000 },

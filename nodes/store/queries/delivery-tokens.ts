@@ -34,6 +34,8 @@ export interface TokenQueries extends Pick<
   isStranger(log: number, token: Uint8Array | undefined): boolean;
   /** Whether the token is one of those in force; an inbox without tokens has none. */
   isValid(log: number, token: Uint8Array): boolean;
+  /** Whether it is one of those that were in force before. */
+  isPast(log: number, token: Uint8Array): boolean;
   /** The set in force from now on. Throws InvalidArgumentError BAD_FIELD for what is none. */
   put(log: number, hashes: readonly Uint8Array[], renewals?: Uint8Array): void;
   /** Rows of strangers in the inbox, counted up to `max`. */
@@ -79,6 +81,10 @@ export function tokenQueries({ db }: QueryContext, logs: LogAppend): TokenQuerie
     isValid(log, token) {
       const hashes = hashesOf.get(log);
       return hashes !== undefined && has(hashes, token);
+    },
+    isPast(log, token) {
+      const set = setOf.get(log);
+      return set !== undefined && has(set.past, token);
     },
     opensInbox(_nowMs, rid, token) {
       const log = logs.byKey(rid);

@@ -45,11 +45,17 @@ export function enqueueBatchQueries(
   tokens: TokenQueries,
   mailboxes: Pick<MailboxQueries, 'logOf'>,
 ): Pick<Operations, 'enqueueBatch'> {
-  /** A device that is not there looks like one that gave no token. */
+  /**
+   * A device that is not there looks like one that gave no token. Who has one of before is a stranger, as with a
+   * login, and does not hear that it was replaced.
+   */
   function hasToken(nowMs: number, { rid, peer, token }: BatchTarget): boolean {
     if (peer !== undefined || token === undefined) return false;
-    const log = logs.byKey(rid) ?? mailboxes.logOf(nowMs, rid);
-    return log !== undefined && tokens.isValid(log.id, token);
+    const inbox = logs.byKey(rid);
+    if (inbox !== undefined)
+      return tokens.isValid(inbox.id, token) || tokens.isPast(inbox.id, token);
+    const mailbox = mailboxes.logOf(nowMs, rid);
+    return mailbox !== undefined && tokens.isValid(mailbox.id, token);
   }
 
   return {
