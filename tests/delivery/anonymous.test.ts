@@ -5,8 +5,10 @@ import {
   call,
   deliveryTokenHash,
   maxAnonymousBatchBytes,
+  maxRenewalsBytes,
   messageTag,
   methods,
+  renewalBytes,
   systemRandom,
   verifyDeliveryProof,
 } from '@quicprochat/proto';
@@ -108,6 +110,40 @@ suite('an anonymous Enqueue', () => {
         [0, 'CALLER_CLASS'],
       ],
     );
+  });
+
+  test('may ask with a token of before for what its device left; the answer is one for all who have none', async () => {
+    await using carol = await TestDevice.register(red, 'carol@red.example');
+    const [old, next] = [bytes(16), bytes(16)];
+    const renewals = bytes(64 * renewalBytes);
+    const tell = (one: Uint8Array, left: Uint8Array = bytes(0)) =>
+      call(carol.connection, methods.setDeliveryTokens, {
+        hashes: [deliveryTokenHash(one)],
+        renewals: left,
+      });
+    const ask = (rid: Uint8Array, token: Uint8Array) =>
+      call(stranger.connection, methods.readTokenRenewals, { rid, token });
+    assert.equal((await tell(old)).wantsRenewals, false);
+    assert.equal((await tell(next)).wantsRenewals, true);
+    const messages = new Set<string>();
+    const refusedAll = async (...asked: [Uint8Array, Uint8Array][]): Promise<void> => {
+      for (const one of asked) messages.add((await refused(ask(...one), 'BLOCKED')).message);
+    };
+    await refusedAll([carol.rid, old]);
+    assert.equal((await tell(next, renewals)).wantsRenewals, false);
+    await refusedAll([carol.rid, next], [carol.rid, bytes(16)], [bytes(32), old], [bob.rid, old]);
+    assert.equal(messages.size, 1);
+    const found = await ask(carol.rid, old);
+    assert.deepEqual([found.hash, found.renewals], [deliveryTokenHash(next), renewals]);
+    for (const [rid, token] of [
+      [bytes(31), old],
+      [carol.rid, bytes(0)],
+    ] as const) {
+      await refused(ask(rid, token), 'BAD_FIELD');
+    }
+    await refused(tell(old, bytes(renewalBytes + 1)), 'BAD_FIELD');
+    await refused(tell(old, bytes(maxRenewalsBytes + renewalBytes)), 'BAD_FIELD');
+    assert.deepEqual((await ask(carol.rid, old)).renewals, renewals, 'and nothing was set');
   });
 
   test('is bounded in bytes before it is decoded, and by address', async () => {
