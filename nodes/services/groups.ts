@@ -193,9 +193,10 @@ export function groupHandlers(parts: GroupParts): Pick<Handlers, GroupMethods> {
     },
 
     async groupLog(request, context) {
-      return isHere(request.hub)
-        ? logHere(request)
-        : federation.hubs.log(request.hub, request, context.signal);
+      if (isHere(request.hub)) return logHere(request);
+      // The peer counts what all users of this node ask: one of them leaves room for the others.
+      parts.quota.take(senderKey(context.caller, context.connection), 1, 0);
+      return federation.hubs.log(request.hub, request, context.signal);
     },
 
     async groupTakeover(request, context) {

@@ -20,7 +20,8 @@ suite('what a peer may ask', () => {
   let peer: Connection;
   before(async () => {
     red = await LocalNode.create(network, 'red.example', config);
-    const limits = '[limits]\nlookups_per_peer_user_per_minute = 3\n';
+    const limits =
+      '[limits]\nlookups_per_peer_user_per_minute = 3\n[rates.send]\nper_second = 0.01\nburst = 3\n';
     blue = await LocalNode.create(network, 'blue.example', `${config}${limits}`);
     await blue.start([red]);
     await red.start([blue]);
@@ -53,6 +54,16 @@ suite('what a peer may ask', () => {
     await assert.rejects(prekeys, refused('RATE_LIMITED'));
     await resolve('bob@blue.example', requester(2));
     await assert.rejects(resolve('eve@red.example', requester(2)), refused('PEER_DENIED'));
+  });
+
+  test('one user does not use up what a node may ask of the hubs of a peer', async () => {
+    const ask = (hub: string) =>
+      call(bob.connection, methods.groupLog, { hub, group: new Uint8Array(32) });
+    for (let asked = 0; asked < 3; asked += 1) {
+      await assert.rejects(ask('red.example'), refused('UNKNOWN_GROUP'));
+    }
+    await assert.rejects(ask('red.example'), refused('RATE_LIMITED'));
+    await assert.rejects(ask(''), refused('UNKNOWN_GROUP'));
   });
 
   test('a blob is refused by a reason of its own, after its fields were checked', async () => {
