@@ -1,0 +1,124 @@
+/** All three nodes of a conversation are put back to backups: members bring their hubs back what these forgot. */
+import assert from 'node:assert/strict';
+import { copyFileSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { hex, parseEntry, silentLog } from '@quicprochat/proto';
+import { fromBinary, GroupControlSchema } from '@quicprochat/proto/messages';
+import { memoryNetwork } from '@quicprochat/proto/transport';
+import { openNodeStoreInThread } from '@quicprochat/nodes';
+import { LocalNode, testRuntime } from '../cluster/local-node.ts';
+import { JumpClock } from '../resend/jump-clock.ts';
+import { inTime, RigClient } from './rig.ts';
+
+const domains = ['red.example', 'blue.example', 'green.example'];
+
+test('three nodes that were all restored go on with what members of their groups hold', async () => {
+  await using stack = new AsyncDisposableStack();
+  const network = memoryNetwork(testRuntime);
+  const directory = mkdtempSync(join(tmpdir(), 'qpc-hubs-'));
+  stack.defer(() => rmSync(directory, { recursive: true, force: true }));
+  const clock = new JumpClock();
+  const runtime = { ...testRuntime, clock };
+  const warnings: string[] = [];
+  const nodes: LocalNode[] = [];
+  for (const domain of domains) {
+    nodes.push(stack.use(await LocalNode.create(network, domain, '', runtime)));
+  }
+  const stopAll = async (): Promise<void> => {
+    for (const node of nodes) {
+      await node.node?.stop();
+      node.node = undefined;
+      await node.store?.[Symbol.asyncDispose]();
+      node.store = undefined;
+    }
+  };
+  const startAll = async (): Promise<void> => {
+    for (const node of nodes) {
+      const { databasePath: path, store: limits } = node.config;
+      // Its transactions have the node's clock, unlike those of a worker.
+      node.store = openNodeStoreInThread({ path, key: node.key, limits, runtime });
+      await node.start(nodes.filter((one) => one !== node));
+    }
+  };
+  for (const node of nodes) await node.store?.[Symbol.asyncDispose]();
+  await startAll();
+  const people: RigClient[] = [];
+  for (const [index, name] of ['alice', 'bob', 'carol'].entries()) {
+    const node = nodes[index];
+    assert(node !== undefined);
+    const one = new RigClient(`${name}@${node.domain}`, node, directory, clock);
+    stack.defer(() => one.close());
+    await one.open();
+    await one.register();
+    await one.start();
+    people.push(one);
+  }
+  const [alice, bob, carol] = people;
+  assert(alice !== undefined && bob !== undefined && carol !== undefined);
+  const members = [bob.userId, carol.userId];
+  const id = await alice.client.createConversation({ name: 'three', members });
+  await bob.joined();
+  await carol.joined();
+  await alice.client.setRole(id, bob.userId, 'owner');
+  await bob.events.first(({ type }) => type === 'roleChanged', 'bob to be an owner');
+  await carol.events.first(({ type }) => type === 'roleChanged', 'carol to hear it');
+
+  await stopAll();
+  for (const { config } of nodes) copyFileSync(config.databasePath, `${config.databasePath}.old`);
+  await startAll();
+  const during = async <T>(work: Promise<T>, what: string): Promise<T> => {
+    let isDone = false;
+    const done = (): void => void (isDone = true);
+    work.then(done, done);
+    for (let count = 0; !isDone && count < 400; count += 1) {
+      clock.jump(2_000);
+      await testRuntime.clock.sleep(20);
+    }
+    return inTime(work, what);
+  };
+  const renamed = (one: RigClient) =>
+    one.events.first(({ type }) => type === 'renamed', `${one.userId} to hear of the name`);
+  await during(alice.client.updateMetadata(id, { name: 'after the backups' }), 'the new name');
+  // carol alone hears of it.
+  await during(renamed(carol), 'carol');
+  const logOf = async ({ store }: LocalNode): Promise<string[]> => {
+    const { controls = [] } = (await store?.groupLog(id, new Uint8Array(0), 64)) ?? {};
+    return controls.map((bytes) => {
+      const { entry } = fromBinary(GroupControlSchema, bytes);
+      return hex(parseEntry(entry?.entry).hash);
+    });
+  };
+  const [red] = nodes;
+  assert(red !== undefined);
+  const lost = await logOf(red);
+  await stopAll();
+  for (const node of nodes) {
+    const { databasePath: path } = node.config;
+    copyFileSync(`${path}.old`, path);
+    for (const end of ['-wal', '-shm']) rmSync(`${path}${end}`, { force: true });
+    node.log = { ...silentLog, warn: (event) => void warnings.push(event) };
+  }
+  await startAll();
+  const changed = bob.client.rotateKeys(id);
+  await during(changed, 'bob to change something');
+  await bob.client.send(id, 'still here');
+  assert.deepEqual(await during(carol.texts(1), 'carol to read'), ['still here']);
+  assert.ok(
+    warnings.some((event) => event.includes('what its three hubs have left')),
+    warnings.join(),
+  );
+  // What was made after the backups is in the log of all, and what came behind it.
+  const shown = (log: readonly string[]): readonly string[] => log.slice(0, lost.length);
+  const isBack = async (): Promise<boolean> => {
+    const logs = await Promise.all(nodes.map(logOf));
+    return logs.every((log) => log.length > lost.length);
+  };
+  for (let count = 0; count < 400 && !(await isBack()); count += 1) {
+    clock.jump(2_000);
+    await testRuntime.clock.sleep(20);
+  }
+  for (const node of nodes) assert.deepEqual(shown(await logOf(node)), lost, node.domain);
+  assert.ok(await isBack());
+});
