@@ -70,8 +70,10 @@ test('three nodes that were all restored go on with what members of their groups
   await startAll();
   const during = async <T>(work: Promise<T>, what: string): Promise<T> => {
     let isDone = false;
-    const done = (): void => void (isDone = true);
-    work.then(done, done);
+    work.then(
+      () => (isDone = true),
+      () => (isDone = true),
+    );
     for (let count = 0; !isDone && count < 400; count += 1) {
       clock.jump(2_000);
       await testRuntime.clock.sleep(20);
