@@ -77,6 +77,18 @@ export const safeSeq: FieldRule = (value) =>
     ? undefined
     : 'above 2^53 - 1';
 
+/**
+ * Of a message that is kept as it came: fields that this version does not know are kept with it, and nobody has
+ * signed them. A later version may need a few bytes.
+ */
+export const unknownAtMost =
+  (maxBytes: number): FieldRule =>
+  (value) => {
+    const unknown = (value as { $unknown?: readonly { readonly data: Uint8Array }[] }).$unknown;
+    const size = (unknown ?? []).reduce((sum, { data }) => sum + data.length, 0);
+    return size <= maxBytes ? undefined : `${size} bytes of unknown fields, at most ${maxBytes}`;
+  };
+
 /** All rules must hold. */
 export const every =
   (...rules: readonly FieldRule[]): FieldRule =>

@@ -11,6 +11,7 @@ import {
   nested,
   present,
   safeSeq,
+  unknownAtMost,
   type FieldRule,
   type FieldRules,
 } from './field-rules.ts';
@@ -32,12 +33,30 @@ const domainOrOwn: FieldRule = (value) => (value === '' ? undefined : domainName
 export const hubSet: FieldRule = (value) =>
   Array.isArray(value) ? hubsViolation(value.map(String)) : 'is missing';
 
+/** Beside what is signed: in the log it would stand for ever, and in a row of each member. */
+const fewUnknown = unknownAtMost(256);
+
 export const signedEntry = every(
   present,
+  fewUnknown,
   nested<m.SignedGroupEntry>({
     entry: bytesBetween(1, groupLogLimits.entryBytes),
     signature: exactBytes(64),
   }),
+);
+
+/** The words of hubs for an entry. */
+export const certificate = itemsBetween(
+  0,
+  groupLogLimits.hubs,
+  every(
+    fewUnknown,
+    nested<m.HubSignature>({
+      domain: domainName,
+      signPub: exactBytes(32),
+      signature: exactBytes(64),
+    }),
+  ),
 );
 
 const postFields: FieldRules<m.ChannelPost> = {
@@ -58,6 +77,7 @@ const commitTarget = nested<m.CommitTarget>({ rid: exactBytes(32), domain: domai
 export const submitRules: FieldRules<m.SubmitCommitRequest> = {
   hub: domainOrOwn,
   entry: signedEntry,
+  signatures: certificate,
   commit: envelope,
   mid: exactBytes(16),
   channel: nested<m.ChannelPost>({
@@ -125,7 +145,11 @@ export const installRules: FieldRules<m.FedHubInstallRequest> = {
     1,
     groupLogLimits.pageEntries,
     nested<m.GroupControl>({
-      entry: every(present, nested<m.CertifiedEntry>({ entry: signedEntry })),
+      entry: every(
+        present,
+        fewUnknown,
+        nested<m.CertifiedEntry>({ entry: signedEntry, signatures: certificate }),
+      ),
       commit: bytesBetween(0, groupLogLimits.envelopeBytes),
       welcome: bytesBetween(0, 0),
       welcomeKeys: itemsBetween(0, 0, present),

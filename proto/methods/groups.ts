@@ -3,6 +3,7 @@ import * as m from '../messages.ts';
 import { exactBytes, safeSeq } from '../field-rules.ts';
 import { channelLimits } from '../channel.ts';
 import {
+  certificate,
   groupLogRules,
   hubSet,
   maxCommitRequestBytes,
@@ -27,7 +28,7 @@ export const groupsMethods = {
   createGroup: method(220, m.CreateGroupRequestSchema, m.CreateGroupResponseSchema, {
     callers: device,
     rate: 'keys',
-    rules: { entry: signedEntry, hubs: hubSet },
+    rules: { entry: signedEntry, hubs: hubSet, signatures: certificate },
   }),
   submitCommit: method(221, m.SubmitCommitRequestSchema, m.SubmitCommitResponseSchema, submitting),
   groupLog: method(222, m.GroupLogRequestSchema, m.GroupLogResponseSchema, {
