@@ -123,7 +123,10 @@ export class ClosedEpochs {
       }
     }
     if (failure === undefined) return true;
-    runtime.log.info('reading passed epochs failed', { reason: failure.reason, error: failure.message });
+    runtime.log.info('reading passed epochs failed', {
+      reason: failure.reason,
+      error: failure.message,
+    });
     // A hub that has none of it, or lies, is asked again when another row waits.
     return hasReason(failure, 'UNKNOWN_GROUP', 'BAD_FIELD', 'PEER_DENIED');
   }

@@ -26,6 +26,7 @@ import {
 import type { EventBus } from '../events.ts';
 import { hybridCopies, type Recipient } from '../sending/fan-out.ts';
 import { controlOf } from './group-walker.ts';
+import type { JoinKeyAnswers } from './join-key-answers.ts';
 import { UnknownHubError, type HubKeys } from './hub-keys.ts';
 import type { MlsGroup } from '../mls/index.ts';
 import { withPrekeys } from '../account/prekeys.ts';
@@ -57,6 +58,7 @@ export interface ForkWatchParts extends Omit<SendingParts, 'mls'> {
   readonly events: EventBus;
   readonly hubKeys: Pick<HubKeys, 'of' | 'isFresh'>;
   readonly rid: Uint8Array;
+  readonly joinKeys: Pick<JoinKeyAnswers, 'asked' | 'take'>;
   /** Somebody is further on in this group's log. */
   readonly onBehind: (groupId: Uint8Array) => void;
   /** Somebody stands at an entry behind which this device has others. */
@@ -108,7 +110,7 @@ export class ForkWatch {
   /** A device says where it stands. The result makes the changes. Throws a verdict on what is nothing. */
   take(bytes: Uint8Array, batch: Batch): () => void {
     const { hubKeys } = this.#parts;
-    const { from, entry } = fromBinary(GroupHeadSchema, bytes);
+    const { from, entry, joinKeyId, joinKey } = fromBinary(GroupHeadSchema, bytes);
     if (entry === undefined) throw never('MALFORMED');
     const { entry: fields, epoch, hash } = parseEntry(entry.entry);
     const groupId = fields.group;
@@ -128,6 +130,9 @@ export class ForkWatch {
       throw unknown === undefined ? never('UNCERTIFIED') : new UnknownHubError(unknown);
     }
     return () => {
+      const { joinKeys } = this.#parts;
+      if (joinKey.length > 0) joinKeys.take(groupId, joinKey, batch);
+      if (joinKeyId.length > 0) batch.after(() => joinKeys.asked(groupId, from, joinKeyId));
       const ours = this.#entryAt(groupId, epoch);
       if (ours === undefined) {
         if (BigInt(epoch) > group.epoch) batch.after(() => this.#parts.onBehind(groupId));
@@ -202,7 +207,10 @@ export class ForkWatch {
     entry: CertifiedEntry | undefined = this.#entryAt(groupId, epoch),
   ): void {
     if (this.#isStopped || entry === undefined || entry.signatures.length === 0) return;
-    const head = create(GroupHeadSchema, { from: this.#parts.rid, entry });
+    const { rid, store } = this.#parts;
+    const joinKeyId = store.resync.lackedKey(groupId);
+    const fields = { from: rid, entry, ...(joinKeyId && { joinKeyId }) };
+    const head = create(GroupHeadSchema, fields);
     const telling = this.#seal(groupId, epoch, head, to)
       .catch((error: unknown) => {
         const reason = error instanceof QpcError ? error.reason : 'INTERNAL';

@@ -129,7 +129,9 @@ export class GroupWalker {
       before = next;
     }
     const apply = (): void => {
-      batch.write(() => store.resync.putJoinKey(groupId, joinKey));
+      if (walk.steps.length > 0) {
+        batch.write(() => store.resync.putJoinKey(groupId, joinKey));
+      }
       this.#apply(batch, view, walk, keys);
     };
     return { walk, apply };

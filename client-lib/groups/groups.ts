@@ -140,7 +140,7 @@ export class Groups {
     this.restoredSets = new RestoredHubSets({ view: (groupId) => this.pull.view(groupId), repair });
     const identity = { userId: parts.userId, deviceId: deviceIdOf(parts.rid) };
     this.resyncs = new Resyncs({
-      ...{ ...parts, hubKeys, walker, standings, lanes, onMoved, identity, joinKeys },
+      ...{ ...parts, hubKeys, walker, standings, lanes, onMoved, identity },
       pull: this.pull,
       repair,
       onUselessEnd: (groupId, end) => this.forks.tellEnd(groupId, end),

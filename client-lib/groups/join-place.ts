@@ -14,6 +14,7 @@ import {
   type SigningKey,
 } from '@quicprochat/proto';
 import type { CertifiedEntry } from '@quicprochat/proto/messages';
+import { parseEnvelope } from '../crypto/envelope.ts';
 import type { Caller } from '../dial.ts';
 import type { MlsGroup } from '../mls/index.ts';
 import type { ClientStore } from '../store/store.ts';
@@ -52,6 +53,8 @@ export class ResyncError extends QpcError {
   override name = 'ResyncError';
   /** The certified end of the log, if that is what is of no use. */
   end: CertifiedEntry | undefined;
+  /** Id (8 bytes) of the join key that opens what the hub keeps, where this device has another one. */
+  keyId: Uint8Array | undefined;
   constructor(reason: string, message: string, options?: ErrorOptions) {
     super(Status.FailedPrecondition, reason, `coming back: ${message}`, options);
   }
@@ -147,7 +150,10 @@ function open(sealed: Uint8Array, key: Uint8Array): ReturnType<typeof openJoinSt
     return openJoinState(sealed, key);
   } catch (error) {
     if (hasReason(error, 'UNKNOWN_KEY')) {
-      throw new ResyncError('NO_JOIN_KEY', 'the key is another one since somebody was removed');
+      const text = 'the key is another one since somebody was removed';
+      const lacking = new ResyncError('NO_JOIN_KEY', text);
+      lacking.keyId = parseEnvelope(sealed).keyId;
+      throw lacking;
     }
     if (hasReason(error, 'BAD_ENVELOPE')) throw forged(error.message);
     throw error;

@@ -233,6 +233,7 @@ export class Resyncs {
       store.transaction(() => {
         const now = store.resync.get(groupId);
         if (now === undefined || now.isDone) return;
+        if (isTried && error.keyId !== undefined) store.resync.putLackedKey(groupId, error.keyId);
         // The outcome of what was sent stays open until the hub knows it.
         const sent = isFinal(error) ? undefined : now.sent;
         store.resync.put({ ...now, sent, reason, tries: now.tries + (isTried ? 1 : 0), dueMs });

@@ -1,6 +1,6 @@
 /**
- * Tables `group_join_key` and `group_resync` of the device store: what opens the state of a group at its hubs,
- * and groups in which this device lost its place.
+ * Tables `group_join_key`, `lacked_join_key` and `group_resync` of the device store: what opens the state of a group at its
+ * hubs, and groups in which this device lost its place.
  */
 import type { Database, Row } from './database.ts';
 
@@ -33,6 +33,9 @@ export interface ResyncRows {
   joinKey(groupId: Uint8Array): Uint8Array | undefined;
   /** Undefined: none is known. */
   putJoinKey(groupId: Uint8Array, key: Uint8Array | undefined): void;
+  /** Id (8 bytes) of the join key that this device lacks to come back; undefined: none that it knows of. */
+  lackedKey(groupId: Uint8Array): Uint8Array | undefined;
+  putLackedKey(groupId: Uint8Array, keyId: Uint8Array): void;
   /** The group's row, DONE or not. */
   get(groupId: Uint8Array): ResyncRow | undefined;
   /** Not DONE, by the time they are due. */
@@ -84,8 +87,15 @@ export function resyncRows(db: Database): ResyncRows {
     joinKey: (groupId) =>
       db.get('SELECT key FROM group_join_key WHERE group_id = ?', groupId)?.bytes('key'),
     putJoinKey(groupId, key) {
+      // Another key was lacked, or is lacked no more.
+      db.run('DELETE FROM lacked_join_key WHERE group_id = ?', groupId);
       if (key === undefined) db.run('DELETE FROM group_join_key WHERE group_id = ?', groupId);
       else db.run('INSERT OR REPLACE INTO group_join_key VALUES (?, ?)', groupId, key);
+    },
+    lackedKey: (groupId) =>
+      db.get('SELECT key_id FROM lacked_join_key WHERE group_id = ?', groupId)?.bytes('key_id'),
+    putLackedKey(groupId, keyId) {
+      db.run('INSERT OR REPLACE INTO lacked_join_key VALUES (?, ?)', groupId, keyId);
     },
     get,
     open: () =>

@@ -1,5 +1,5 @@
 -- Device store, version 21: epochs of a group that this device was not in and gets no keys of (docs/protocol/delivery.md,
--- "Rows that nothing opens any more").
+-- "Rows that nothing opens any more"), and join keys that it lacks (docs/protocol/group-log.md, "Coming back").
 
 -- What of a group's log was passed by when this device came in: behind `after` (empty: from its beginning) up to `entry`.
 -- It goes when it was read.
@@ -14,4 +14,10 @@ CREATE TABLE log_span (
 CREATE TABLE closed_key (
   id     INTEGER PRIMARY KEY AUTOINCREMENT,
   key_id BLOB NOT NULL UNIQUE CHECK (length(key_id) = 8)
+) STRICT;
+
+-- Id of the join key that opens what a group's hub keeps, where this device has another one; told by members.
+CREATE TABLE lacked_join_key (
+  group_id BLOB PRIMARY KEY,
+  key_id   BLOB NOT NULL CHECK (length(key_id) = 8)
 ) STRICT;
