@@ -41,7 +41,8 @@ export const groupBounds = {
   perPeer: 65_536,
   /** Entries and bytes of one page, and of a conflict's details. */
   pageEntries: groupLogLimits.pageEntries,
-  pageBytes: 512 * 1024,
+  /** Of a page: it fits into one answer with a GroupInfo of 512 KiB, and so does a single entry that is larger. */
+  pageBytes: 496 * 1024,
 } as const;
 
 export interface EntryRow {
