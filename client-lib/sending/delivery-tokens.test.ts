@@ -1,9 +1,18 @@
 /** Whose delivery tokens an inviter passes on, and which of those that were passed on count. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { hex, signingKeyFromSeed, silentLog, systemRandom } from '@quicprochat/proto';
+import {
+  deliveryTokenHash,
+  hex,
+  renewalBytes,
+  signingKeyFromSeed,
+  silentLog,
+  systemRandom,
+} from '@quicprochat/proto';
 import { openChannel, parseEnvelope, sealChannel } from '../crypto/envelope.ts';
+import type { Caller } from '../dial.ts';
 import { DeliveryTokens } from './delivery-tokens.ts';
+import { renewalLimits, TokenRenewals } from './token-renewals.ts';
 import { mandatorySuite } from '../mls/index.ts';
 import { groupOf, TestWorld } from '../mls/test-members.ts';
 import { openMemoryStore } from '../store/sqlite-store.ts';
@@ -34,7 +43,9 @@ async function rig() {
   await tokens.tellNode({ call: async () => ({}) as never });
   const passed = (...invited: string[]): Uint8Array[] =>
     tokens.forInvitees(group, invited).map(({ rid }) => rid);
-  return { store, runtime, tokens, group, passed, a: ridOf(alice), b: ridOf(bob), c: ridOf(carol) };
+  const bobKey = signingKeyFromSeed(bob.signatureKey.seed);
+  const [a, b, c] = [ridOf(alice), ridOf(bob), ridOf(carol)];
+  return { store, runtime, tokens, group, passed, a, b, c, bobKey };
 }
 
 test('an inviter passes on tokens of members, and none that its device keeps back', async () => {
@@ -178,4 +189,66 @@ test('a token that is passed on replaces none that is known, but one that is old
     assert.deepEqual([open.tokens.of(c), open.tokens.hasGood(c)], [token, isGood]);
     assert.deepEqual([open.tokens.of(b), open.tokens.hasGood(b)], [own, false], 'of b itself');
   }
+});
+
+test('the node has the new token sealed together with its hash, once there are tokens of before', async () => {
+  const { tokens, store } = await rig();
+  using open = store;
+  const told: { readonly hash: string; readonly renewals: number }[] = [];
+  let wants = false;
+  const caller: Caller = {
+    async call(_method, request) {
+      const { hashes, renewals } = request as { hashes: Uint8Array[]; renewals: Uint8Array };
+      told.push({ hash: hex(hashes[0] ?? new Uint8Array(0)), renewals: renewals.length });
+      return { wantsRenewals: wants && renewals.length === 0 } as never;
+    },
+  };
+  const inForce = (): string =>
+    hex(deliveryTokenHash(open.tokens.own()?.token ?? new Uint8Array(0)));
+  await tokens.tellNode(caller);
+  assert.deepEqual(told.splice(0), [{ hash: inForce(), renewals: 0 }]);
+  // A store that is an older copy of itself: its node had others.
+  wants = true;
+  await tokens.tellNode(caller);
+  const filled = renewalLimits.devicesShown * renewalBytes;
+  const hash = inForce();
+  assert.deepEqual(told.splice(0), [
+    { hash, renewals: 0 },
+    { hash, renewals: filled },
+  ]);
+  wants = false;
+  // What is told of before a block does not come to the node behind it.
+  const before = tokens.tellNode(caller);
+  await Promise.all([before, tokens.block('eve@blue.example', caller)]);
+  assert.notEqual(inForce(), hash);
+  assert.deepEqual(told.at(-1), { hash: inForce(), renewals: filled });
+});
+
+test('a renewal counts for the token that was asked with, and not over a newer one', async () => {
+  const { tokens, store, a, runtime, bobKey } = await rig();
+  using open = store;
+  const b = bobKey.publicKey;
+  const [old, next, newer] = [bytes(), bytes(), bytes()];
+  const renewals = new TokenRenewals(bobKey, b).seal(next, [a]);
+  let meanwhile = (): void => undefined;
+  const asked: unknown[] = [];
+  const caller: Caller = {
+    async call(_method, request) {
+      asked.push(request);
+      meanwhile();
+      return { hash: deliveryTokenHash(next), renewals } as never;
+    },
+  };
+  tokens.take([{ rid: b, token: old }], b, runtime.clock.now());
+  assert.ok(await tokens.renew(caller, b, old));
+  assert.deepEqual([open.tokens.of(b), open.tokens.toPass(b)], [next, undefined]);
+  assert.ok(await tokens.renew(caller, b, old), 'known already');
+  assert.equal(asked.length, 1);
+  assert.equal(await tokens.renew(caller, b, next), false, 'the same again is no news');
+  meanwhile = () => tokens.take([{ rid: b, token: newer }], b, runtime.clock.now());
+  assert.ok(await tokens.renew(caller, b, next));
+  assert.deepEqual(open.tokens.of(b), newer);
+  // What a node shows of somebody else's, or makes up, is nothing.
+  meanwhile = () => undefined;
+  assert.equal(await tokens.renew(caller, a, old), false);
 });

@@ -29,8 +29,11 @@ import type { OwnToken } from '../store/token-rows.ts';
 import type { Writer } from '../writer.ts';
 
 export const deliveryTokenLimits = {
-  /** Who may have the token has changed: the own node is told after so long (ms). */
-  tellDelayMs: 2_000,
+  /**
+   * More devices may have the token: the own node is told after so long (ms). They have none of before, and get this one
+   * with the next text or by itself.
+   */
+  grownDelayMs: 60_000,
 } as const;
 
 /** Id of no token. */
@@ -119,7 +122,7 @@ export class DeliveryTokens implements Extra {
     const { store } = this.#parts;
     store.transaction(() => store.tokens.unblock(parseUserId(userId).userId));
     this.wake();
-    this.#tellSoon();
+    this.#tellNow();
   }
 
   /**
@@ -254,17 +257,23 @@ export class DeliveryTokens implements Extra {
   }
 
   #tellSoon(): void {
-    const { clock, log } = this.#parts.runtime;
     if (this.#isTimed) return;
     this.#isTimed = true;
-    clock.timer(deliveryTokenLimits.tellDelayMs, () => {
+    this.#parts.runtime.clock.timer(deliveryTokenLimits.grownDelayMs, () => {
       this.#isTimed = false;
-      const caller = this.#parts.session();
-      // The next session begins with it.
-      if (caller === undefined) return;
-      this.tellNode(caller).catch((error: unknown) => {
-        const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
-        log.info('telling the delivery token failed', { reason, error: String(error) });
+      this.#tellNow();
+    });
+  }
+
+  /** Never fails: each session begins with it. */
+  #tellNow(): void {
+    const caller = this.#parts.session();
+    if (caller === undefined) return;
+    this.tellNode(caller).catch((error: unknown) => {
+      const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
+      this.#parts.runtime.log.info('telling the delivery token failed', {
+        reason,
+        error: String(error),
       });
     });
   }
