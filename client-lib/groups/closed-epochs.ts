@@ -23,7 +23,7 @@ import type { LogSpan } from '../store/closed-rows.ts';
 import type { ClientStore } from '../store/store.ts';
 import type { GroupPull } from './group-pull.ts';
 import { logBehind } from './hub-calls.ts';
-import type { HubLanes } from './hub-lanes.ts';
+import type { HubLanes, Turn } from './hub-lanes.ts';
 
 export const closedLimits = {
   /** Groups that are read at once. */
@@ -99,42 +99,50 @@ export class ClosedEpochs {
 
   /** False: the same question may have another answer later. */
   async #read(span: LogSpan, signal: AbortSignal): Promise<boolean> {
-    const { store, pull, lanes, runtime, onClosed } = this.#parts;
+    try {
+      await this.#close(span, signal);
+      return true;
+    } catch (error) {
+      if (signal.aborted) return true;
+      const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
+      const { log } = this.#parts.runtime;
+      log.info('reading passed epochs failed', { reason, error: String(error) });
+      // A hub that has none of it, or lies, is asked again when another row waits.
+      return hasReason(error, 'UNKNOWN_GROUP', 'BAD_FIELD', 'PEER_DENIED');
+    }
+  }
+
+  /** Throws what the last of the hubs answers. */
+  async #close(span: LogSpan, signal: AbortSignal): Promise<void> {
+    const { store, pull, lanes, onClosed } = this.#parts;
     const { groupId } = span;
     // Whoever was taken out since knows its hubs still.
-    const { group } = (await pull.view(groupId)) ?? {};
-    let failure: QpcError | undefined;
-    for (const hub of group?.hubs ?? []) {
+    const { hubs = [] } = (await pull.view(groupId))?.group ?? {};
+    for (const hub of hubs) {
+      let keyIds: readonly Uint8Array[];
       try {
-        const work = (): Promise<readonly Uint8Array[]> => this.#keysAt(hub, span, signal);
-        const keyIds = await lanes.run(hub, signal, work);
-        const isOurs = (keyId: Uint8Array): boolean =>
-          store.groups.envelopeKeys(keyId).length > 0 || store.groups.isPassedKey(keyId);
-        store.transaction(() => {
-          store.closed.addKeys(keyIds.filter((keyId) => !isOurs(keyId)));
-          store.closed.dropSpan(span);
-        });
-        onClosed(groupId);
-        return true;
+        const work = (turn: Turn) => this.#keysAt(hub, span, turn, signal);
+        keyIds = await lanes.run(hub, signal, work);
       } catch (error) {
-        if (signal.aborted) return true;
-        if (!(error instanceof QpcError)) throw error;
-        failure = error;
+        if (hub === hubs.at(-1) || !(error instanceof QpcError)) throw error;
+        continue;
       }
+      const isOurs = (keyId: Uint8Array): boolean =>
+        store.groups.envelopeKeys(keyId).length > 0 || store.groups.isPassedKey(keyId);
+      store.transaction(() => {
+        store.closed.addKeys(keyIds.filter((keyId) => !isOurs(keyId)));
+        store.closed.dropSpan(span);
+      });
+      onClosed(groupId);
+      return;
     }
-    if (failure === undefined) return true;
-    runtime.log.info('reading passed epochs failed', {
-      reason: failure.reason,
-      error: failure.message,
-    });
-    // A hub that has none of it, or lies, is asked again when another row waits.
-    return hasReason(failure, 'UNKNOWN_GROUP', 'BAD_FIELD', 'PEER_DENIED');
   }
 
   /** Key ids of epochs that end on the way to the span's entry. Throws what the hub answers, NotFoundError without that. */
   async #keysAt(
     hub: string,
     { groupId, after, entry }: LogSpan,
+    turn: Turn,
     signal: AbortSignal,
   ): Promise<readonly Uint8Array[]> {
     const passed = new Map<string, Passed>();
@@ -146,6 +154,7 @@ export class ClosedEpochs {
         passed.set(hex(hash), { parent, keyId: keyIdIn(control, named.commitHash) });
       }
       if (passed.has(hex(entry))) break;
+      turn.check();
     }
     if (!passed.has(hex(entry))) throw new NotFoundError('UNKNOWN_GROUP', `${hub} lost an entry`);
     const keyIds: Uint8Array[] = [];
