@@ -37,6 +37,7 @@ import { rejectingEntry, type Walk } from './group-log.ts';
 import type { GroupPull } from './group-pull.ts';
 import type { GroupWalker } from './group-walker.ts';
 import { isOfEpoch, isTemporary } from './commit-refusals.ts';
+import { ForgottenHubs } from './forgotten-hubs.ts';
 import { GatheredInvitees } from './gathered-invitees.ts';
 import { HubChoice } from './hub-choice.ts';
 import { commitLimits, HubLanes } from './hub-lanes.ts';
@@ -94,6 +95,7 @@ export class Committer {
   readonly #places: HubLanes;
   readonly #invitees: GatheredInvitees;
   readonly #hubs: HubChoice;
+  readonly #forgotten: ForgottenHubs;
   /** Groups that are worked at, wait for a place, or rest, by id in hex. */
   readonly #working = new Map<string, Promise<void>>();
   readonly #resting = new Map<string, { cancel(): void }>();
@@ -113,6 +115,7 @@ export class Committer {
     this.#places = new HubLanes(parts.runtime.clock, commitLimits);
     this.#invitees = new GatheredInvitees(parts);
     this.#hubs = new HubChoice(parts.caller, parts.runtime.clock);
+    this.#forgotten = new ForgottenHubs(parts.runtime.clock);
   }
 
   /** What was left over goes on. */
@@ -290,13 +293,15 @@ export class Committer {
       const outcome =
         pending === undefined ? await this.#begin(intent) : await this.#submit(pending);
       this.#failures.delete(key);
+      this.#forgotten.isBack(key);
       return outcome;
     } catch (error) {
       if (!this.#isStarted) return 'idle';
       const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
       runtime.log.info('a change of a group waits', { reason, error: String(error) });
-      if (!isTemporary(error)) return this.#refuse(intent, pending, error);
-      if (reason === 'HUB_RESTORED') this.#parts.onRestored(intent.groupId);
+      const mayComeBack = this.#forgotten.mayComeBack(key, error);
+      if (!mayComeBack && !isTemporary(error)) return this.#refuse(intent, pending, error);
+      if (mayComeBack || reason === 'HUB_RESTORED') this.#parts.onRestored(intent.groupId);
       return this.#rest(key, error);
     }
   }

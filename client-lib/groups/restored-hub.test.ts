@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import { hex, type Timer } from '@quicprochat/proto';
 import { restoredHubLimits, RestoredHubs } from './restored-hub.ts';
 import { forkLimits } from './fork-watch.ts';
+import { forgottenHubLimits } from './forgotten-hubs.ts';
 import { pullLimits } from './group-pull.ts';
 import { mandatorySuite, xwingSuite } from '../mls/index.ts';
 import { company, groupOf, HastyClock } from '../test-company.ts';
@@ -41,6 +42,55 @@ test('a member that fell behind does not fork the group at a restored hub: anoth
   const parents = directory.hub.copyOf(id).map(({ parsed }) => hex(parsed.entry.parent));
   assert.ok(parents.length >= old.length + 2, 'what was lost, and the change');
   assert.equal(new Set(parents).size, parents.length, 'one child of each entry');
+  for (const one of [alice, bob, carol]) await one.groups.stop();
+});
+
+/** Waits take no time, and time stands still. */
+class StillClock extends LaterClock {
+  override timer(ms: number, callback: () => void): Timer {
+    return super.timer(Math.min(ms, 1), callback);
+  }
+}
+
+test('a change waits until who has the first entry brought a forgotten group back to its hub', async () => {
+  const { directory, alice, bob, carol, id } = await company([mandatorySuite], new StillClock());
+  const whole = directory.hub.copyOf(id).map(({ parsed }) => hex(parsed.hash));
+  directory.hub.forget(id);
+  // Until bob has asked again and again.
+  const asked = Promise.withResolvers<void>();
+  let questions = 0;
+  directory.hub.beforeLog = async () => {
+    questions += 1;
+    if (questions === 3) asked.resolve();
+  };
+  bob.groups.start();
+  // bob came with a later entry, so he cannot bring it back himself.
+  const changed = bob.conversations.rotateKeys(id);
+  await asked.promise;
+  // alice made the group, and sees that her node has another store.
+  await assert.rejects(alice.groups.pull.pull(id), { reason: 'UNKNOWN_GROUP' });
+  await alice.groups.idle();
+  await changed;
+  const now = directory.hub.copyOf(id).map(({ parsed }) => hex(parsed.hash));
+  assert.deepEqual(now.slice(0, whole.length), whole, 'the history that it had');
+  assert.equal(now.length, whole.length + 1);
+  for (const one of [alice, bob, carol]) await one.groups.stop();
+});
+
+test('a change of a group that nobody brings back is refused after a while', async () => {
+  const clock = new StillClock();
+  const { directory, alice, bob, carol, id } = await company([mandatorySuite], clock);
+  directory.hub.forget(id);
+  bob.groups.start();
+  const changed = bob.conversations.rotateKeys(id);
+  const refused = assert.rejects(changed, { reason: 'UNKNOWN_GROUP' });
+  let isDone = false;
+  void refused.finally(() => (isDone = true));
+  await testRuntime.clock.sleep(20);
+  assert.equal(isDone, false, 'alice may bring it back');
+  clock.advance(forgottenHubLimits.waitMs);
+  bob.groups.committer.kick();
+  await refused;
   for (const one of [alice, bob, carol]) await one.groups.stop();
 });
 
