@@ -12,7 +12,7 @@ import { StormCrowd, type Wish } from '../storm-crowd.ts';
 /** A node lives up to this long between two kills, and stays away up to this long (ms, random below). */
 const lifeMs = 20_000;
 const awayMs = 3_000;
-/** So many of the kills hit whoever leads the group's hubs; the others any node. */
+/** The first kill, and so many of the others, hit whoever leads the group's hubs; the rest any node. */
 const leaderShare = 0.5;
 const settleMs = 300_000;
 /** Then rows of epochs that somebody was not in have been told: a device looks for their keys after 15 s. */
@@ -74,7 +74,7 @@ async function killHubs(
     await sleep(dice.int(lifeMs));
     const leader = watch.look();
     const any = crowd.nodes[dice.int(crowd.nodes.length)];
-    const node = dice.chance(leaderShare) ? leader : any;
+    const node = kills === 0 || dice.chance(leaderShare) ? leader : any;
     if (node === undefined) break;
     crowd.recorder.fault('kill', node.domain);
     await node.kill();
