@@ -32,6 +32,23 @@ export const workMutants: readonly Mutant[] = [
     ],
   },
   {
+    name: 'renewal-for-nobody',
+    what: 'a device leaves its new token at its node for nobody, and a node knows no token of before',
+    mixes: ['sealed-blocked'],
+    edits: [
+      {
+        file: 'client-lib/sending/delivery-tokens.ts',
+        from: '      .filter(({ userId }) => !store.tokens.isBlocked(userId))',
+        to: "      .filter(({ userId }) => userId === '')",
+      },
+      {
+        file: 'nodes/store/queries/enqueue-batch.ts',
+        from: ' || tokens.isPast(inbox.id, token)',
+        to: '',
+      },
+    ],
+  },
+  {
     name: 'strangers-unbounded',
     what: 'a node takes from strangers as many messages as from others',
     mixes: ['blocked-full'],
