@@ -42,10 +42,10 @@ export const hubLimits = {
   /** Where two hubs forgot, one recovers so long after the other (ms). */
   recoverApartMs: 3_000,
   /**
-   * So far above all terms that are known does a recovery lie: no hub was asked for so many since a backup of a month ago,
-   * at one takeover in two minutes.
+   * So far above all terms that are known does a recovery lie: hubs do not ask for so many while a message of one that
+   * forgot them can be on its way; and one call may raise a term by 64 times as much.
    */
-  recoveryLeap: 65_536,
+  recoveryLeap: 16_384,
   /** Terms that a takeover tries while others promised higher ones. */
   takeoverTerms: 4,
 } as const;

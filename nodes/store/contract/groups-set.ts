@@ -463,21 +463,21 @@ export function groupSetContract(open: OpenStore): void {
     fixture.nowMs += 1;
     await rig.refuses(() => store.promiseTerm(rig.id, 4), { ...forgot, retryAfterMs: 0 });
     assert.equal(await wants(), true);
-    const word = await store.promiseTerm(rig.id, 2 ** 30, undefined, true);
+    const word = await store.promiseTerm(rig.id, 1_000_000, undefined, true);
     assert.deepEqual(word.forgot, { gaveWord: true, restMs: 0 });
-    assert.deepEqual([word.promised, word.position], [2 ** 30, 2]);
+    assert.deepEqual([word.promised, word.position], [1_000_000, 2]);
     assert.equal(await wants(), undefined);
     assert.equal((await bring(third, 3)).position, 2, 'others count on what it said');
-    await rig.refuses(async () => store.adoptLog(await rig.leaderLog(2 ** 30)), unavailable);
+    await rig.refuses(async () => store.adoptLog(await rig.leaderLog(1_000_000)), unavailable);
     assert.equal((await rig.install([third], 3)).position, 3, 'hubs bring more');
 
     // It takes over once, and is as any other.
-    await store.promiseTerm(rig.id, 2 ** 31, {});
-    await store.takeLog(rig.id, 2 ** 31, 3, undefined);
+    await store.promiseTerm(rig.id, 1_800_000, {});
+    await store.takeLog(rig.id, 1_800_000, 3, undefined);
     const { forgot: left, isLearner } = await rig.state();
     assert.deepEqual([left, isLearner], [undefined, false]);
     assert.equal((await bring(fourth, 4)).position, 3);
     assert.equal(await store.holdGroup(rig.id), 0);
-    assert.equal((await store.promiseTerm(rig.id, 2 ** 31 + 1)).forgot, undefined);
+    assert.equal((await store.promiseTerm(rig.id, 1_900_000)).forgot, undefined);
   });
 }

@@ -43,8 +43,6 @@ const preparedGroupsMax = 4_096;
 const learnerGroupsMax = 256;
 /** What one caller may raise a term by: it owns every third one. */
 const termStepMax = 2 ** 20;
-/** The same at a hub that forgot, for what others promised since its copy was made it cannot know. */
-const forgetfulStepMax = 2 ** 40;
 
 interface SetRow {
   readonly id: number;
@@ -213,9 +211,8 @@ export function groupSetQueries(
     return need(group);
   }
 
-  function needNear({ promised, is_learner: learner }: SetRow, term: number): void {
-    const stepMax = learner === 1 ? forgetfulStepMax : termStepMax;
-    if (term > promised + stepMax) throw bad(`term: ${term} is far above ${promised}`);
+  function needNear({ promised }: SetRow, term: number): void {
+    if (term > promised + termStepMax) throw bad(`term: ${term} is far above ${promised}`);
   }
 
   function needHubs(row: SetRow, hubs: readonly string[]): void {
