@@ -9,6 +9,7 @@ import {
   systemRandom,
   TransportError,
   UnauthenticatedError,
+  type Clock,
 } from '@quicprochat/proto';
 import { EventBus } from '../events.ts';
 import type { Session } from '../session.ts';
@@ -81,5 +82,52 @@ test('the node of one recipient does not stop what goes to others', async () => 
   } finally {
     outbox.close();
     ended.abort();
+  }
+});
+
+test('a node that refuses every token and names another one each time makes a copy rest all the same', async () => {
+  using store = openMemoryStore();
+  const rid = new Uint8Array(32).fill(1);
+  const tokenOf = (index: number): Uint8Array => new Uint8Array(16).fill(index);
+  store.transaction(() => {
+    const targets = [{ rid, domain: 'blue.example' }];
+    const [mid, payload] = [new Uint8Array(16), Uint8Array.of(1)];
+    store.outbox.add({ mid, payload, targets, messageId: undefined }, systemClock.now());
+    store.tokens.put(rid, tokenOf(0), true, 0);
+  });
+  const tried: number[] = [];
+  const rests = Promise.withResolvers<void>();
+  const clock: Clock = {
+    ...systemClock,
+    // It rests for ever.
+    sleep: () => {
+      rests.resolve();
+      return new Promise<void>(() => undefined);
+    },
+  };
+  const outbox = new Outbox({
+    ...{ userId: 'a@red.example', store, events: new EventBus() },
+    runtime: { clock, random: systemRandom, log: silentLog },
+    proofs: { isProven: async () => false },
+    sealed: {
+      caller: async () => ({ call: () => Promise.reject(new Error('nobody asks')) }),
+      async send(_entry: OutboxEntry, token: Uint8Array): Promise<SealedReceipt> {
+        tried.push(token[0] ?? 0);
+        throw new PermissionDeniedError('BLOCKED', 'not this one');
+      },
+    },
+    renew: async (_at, of, token) => {
+      store.transaction(() => store.tokens.put(of, tokenOf((token[0] ?? 0) + 1), false, 0));
+      return true;
+    },
+    onOvertaken: () => undefined,
+  });
+  const session = { signal: new AbortController().signal, hello: { capabilities: [] } };
+  outbox.open(session as unknown as Session, new Uint8Array(8));
+  try {
+    await rests.promise;
+    assert.deepEqual(tried, [0, 1, 2]);
+  } finally {
+    outbox.close();
   }
 });
