@@ -142,7 +142,7 @@ export type ClientEvent =
     }
   /**
    * It cannot come back just now, and tries again; somebody may remove and invite it instead. `NO_JOIN_KEY`:
-   * somebody was removed since, and nobody told it the new key; `UNVOUCHED`: nobody with the right to has
+   * somebody was removed since, and no member has told it the new key yet; `UNVOUCHED`: nobody with the right to has
    * committed since what changed; and what hubs answer.
    */
   | { readonly type: 'stillBehind'; readonly conversationId: Uint8Array; readonly reason: string }
