@@ -82,6 +82,11 @@ export class HubSet implements Disposable {
     this.#recovery[Symbol.dispose]();
   }
 
+  /** As HubRecovery's. Throws InvalidArgumentError BAD_FIELD. */
+  isBroughtBack(request: SubmitCommitRequest): Promise<boolean> {
+    return this.#recovery.isBroughtBack(request);
+  }
+
   /** True when this hub leads the group in a term that a majority confirmed: nothing need be looked up. */
   isLeading(group: Uint8Array): boolean {
     return this.#leader.confirmedTerm(group) !== undefined;

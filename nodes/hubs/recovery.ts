@@ -73,6 +73,19 @@ export class HubRecovery implements Disposable {
   }
 
   /**
+   * Whether a member brings one of three hubs back what it lost, so that no quota of new commits is for it. A node on the
+   * way does not know the hubs; the one that is meant does, and whether it wants anything.
+   */
+  async isBroughtBack(request: SubmitCommitRequest): Promise<boolean> {
+    const { store, domain, keysOf } = this.#parts;
+    if (request.signatures.length < 2) return false;
+    const state = await store.hubState(parseEntry(request.entry).entry.group);
+    const isMeant = request.hub === '' || request.hub === domain;
+    if (isMeant && state?.forgot?.gaveWord !== false) return false;
+    return isOfTwo(keysOf, request, state?.hubs);
+  }
+
+  /**
    * An entry with the word of two hubs that a member brings; undefined: none came along, or this hub does not want it.
    * Throws InvalidArgumentError, ConflictError SEQ_CONFLICT, as the store's `installEntries`.
    */
@@ -98,9 +111,9 @@ export class HubRecovery implements Disposable {
   }
 }
 
-/** Whether two of the signing hubs, at least, gave their word for the entry in its term: then a member brings it back. */
-export function isOfTwo(keysOf: HubKeys, request: SubmitCommitRequest): boolean {
-  const hubs = [...new Set(request.signatures.map(({ domain }) => domain))];
+/** Whether two of the hubs gave their word for the entry in its term; `of` undefined: of those that signed. */
+function isOfTwo(keysOf: HubKeys, request: SubmitCommitRequest, of?: readonly string[]): boolean {
+  const hubs = of ?? [...new Set(request.signatures.map(({ domain }) => domain))];
   if (hubs.length < 2 || hubs.length > 3) return false;
   try {
     verifyCertified(certifiedOf(request), hubs, keysOf);

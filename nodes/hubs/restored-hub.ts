@@ -8,12 +8,10 @@ import {
   create,
   type HubSignature,
   type SignedGroupEntry,
-  type SubmitCommitRequest,
 } from '@quicprochat/proto/messages';
 import type { AcceptedCommit, OfferedCommit } from '../store/group-store.ts';
 import type { NodeStore } from '../store/store.ts';
 import type { HubParts } from './hub-parts.ts';
-import { isOfTwo } from './recovery.ts';
 
 /** Groups whose time is logged once; more are forgotten, and logged again. */
 const loggedMax = 4_096;
@@ -55,13 +53,6 @@ export class RestoredHub {
       if (hasReason(error, 'BAD_SIGNATURE')) return {};
       throw error;
     }
-  }
-
-  /** Whether a member brings a hub back what it lost: with its own word, or that of two of three. */
-  isBroughtBack(request: SubmitCommitRequest): boolean {
-    const { entry, signatures, hub } = request;
-    const { wasCertified = false } = this.certified(entry, signatures, hub);
-    return wasCertified || isOfTwo(this.#parts.keysOf, request);
   }
 
   /** As the store's `submitCommit`; HUB_RESTORED says when to try again. */

@@ -87,14 +87,19 @@ export function groupHandlers(parts: GroupParts): Pick<Handlers, GroupMethods> {
   const siblings = new SiblingQuota();
 
   /** One member has no more than a few tries at one place of a log, and makes no more epochs than others can follow. */
-  const within = <T>(
+  const within = async <T>(
     submit: SubmitCommitRequest,
     submitter: Submitter,
     run: () => Promise<T>,
   ): Promise<T> => {
     const parsed = parseEntry(submit.entry);
     // Who brings a hub back what it lost, brings all of it.
-    const isBroughtBack = restored.isBroughtBack(submit);
+    const { wasCertified = false } = restored.certified(
+      submit.entry,
+      submit.signatures,
+      submit.hub,
+    );
+    const isBroughtBack = wasCertified || (await hubSet.isBroughtBack(submit));
     const bring = isBroughtBack ? run : () => epochs.within(parsed, submitter, run);
     return siblings.within(parsed, submitter, bring);
   };
