@@ -246,11 +246,12 @@ export class Cluster implements Disposable {
     if (images.length > backupsKept) images.splice(1, 1);
   }
 
-  /** A node dies, and when it comes back its disk is one of its backups. */
-  restore(node: SimNode): void {
+  /** A node dies, and when it comes back its disk is one of its backups, or the newest of them. */
+  restore(node: SimNode, which: 'any' | 'newest' = 'any'): void {
     node.kill('restore');
     const images = this.backups.get(node.domain) ?? [];
-    const image = this.random.pick(images);
+    const image = which === 'any' ? this.random.pick(images) : images.at(-1);
+    if (image === undefined) throw new Error('a node without backups');
     node.restore(image, this.random.chance(0.5));
     this.ledger.restored(node);
     // A backup that is newer than the disk is none any more.

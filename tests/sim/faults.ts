@@ -91,10 +91,25 @@ const deeds: { readonly [K in keyof Events]-?: Deed } = {
     if (node.isUp && isOnlyForgetful(node, cluster)) cluster.restore(node);
   },
   restoreOneNode: (cluster) => {
-    // Not two of three hubs: then a group has none. And one that keeps no log alone: what such a hub
+    // Not two of three hubs: that is `restoreAllNodes`. And one that keeps no log alone: what such a hub
     // forgets it hears of with the next commit only.
     const [node] = cluster.nodes;
     if (node?.isUp === true) cluster.restore(node);
+  },
+  restoreAllNodes: (cluster) => {
+    const { nodes, random, trace } = cluster;
+    const groups = trace.history.filter((line) => line.kind === 'entry' && line.epoch === 0).length;
+    const night = nights.get(cluster);
+    if (night !== undefined && !isHeldByMembers(cluster)) return;
+    if (night === groups && nodes.every(({ isUp }) => isUp)) {
+      const spared = random.chance(0.5) ? random.pick(nodes) : undefined;
+      for (const node of nodes) if (node !== spared) cluster.restore(node, 'newest');
+      nights.delete(cluster);
+      return;
+    }
+    if (nodes.some(({ isUp, isForgetful }) => !isUp || isForgetful)) return;
+    for (const node of nodes) cluster.backUp(node);
+    nights.set(cluster, groups);
   },
   darken: ({ nodes, trace }) => {
     trace.fault('dark', nodes.map(({ domain }) => domain).join(' '));
@@ -121,9 +136,20 @@ const deeds: { readonly [K in keyof Events]-?: Deed } = {
   },
 };
 
-/** Two of three hubs that forgot are a group without one (docs/protocol/group-log.md): disks are lost one after the other. */
+/** Two of three hubs that forgot need what members hold (`restoreAllNodes`): here disks are lost one after the other. */
 function isOnlyForgetful(node: SimNode, { nodes }: Cluster): boolean {
   return nodes.every((other) => other === node || !other.isForgetful);
+}
+
+/** How many groups there were when all nodes were backed up at once: a younger one no backup knows. */
+const nights = new WeakMap<Cluster, number>();
+
+/** What no disk has any more members have to give back: so there is one that applied each entry that a hub accepted. */
+function isHeldByMembers({ trace }: Cluster): boolean {
+  const applied = new Set(
+    trace.history.flatMap((line) => (line.kind === 'epoch' ? [line.hash] : [])),
+  );
+  return trace.history.every((line) => line.kind !== 'entry' || applied.has(line.hash));
 }
 
 /** Begins the loops; they end when the cluster heals. */

@@ -33,6 +33,8 @@ export interface Events {
   readonly restoreNode?: number;
   /** The same, and it is always the first node. */
   readonly restoreOneNode?: number;
+  /** All nodes are backed up, and the next time all, or all but one, die and go on with that backup. */
+  readonly restoreAllNodes?: number;
   /** The same, and for a while no other node hears of it: it takes new rows before it is told. */
   readonly restoreNodeApart?: number;
   /** All nodes die at once; each comes back by itself. */
@@ -128,8 +130,9 @@ function mix(
 
 /** Whether a node may lose what it had said OK to: clients bring that back, a night later. */
 export function losesDisks({ events }: Mix): boolean {
-  const { restoreNode, restoreOneNode, restoreNodeApart } = events;
-  return [restoreNode, restoreOneNode, restoreNodeApart].some((meanMs) => meanMs !== undefined);
+  const { restoreNode, restoreOneNode, restoreAllNodes, restoreNodeApart } = events;
+  const all = [restoreNode, restoreOneNode, restoreAllNodes, restoreNodeApart];
+  return all.some((meanMs) => meanMs !== undefined);
 }
 
 export const mixes: readonly Mix[] = [
@@ -292,6 +295,11 @@ export const mixes: readonly Mix[] = [
   mix('groups-lost-disk', 'changes of groups; one node goes on with a backup of its disk', {
     groups: 0.06,
     events: { restoreOneNode: 20_000, cutNodes: 20_000, killClient: 10_000 },
+    nights: 1,
+  }),
+  mix('groups-lost-disks', 'changes of groups; two or all nodes go on with backups of one night', {
+    groups: 0.06,
+    events: { restoreAllNodes: 8_000, cutNodes: 25_000 },
     nights: 1,
   }),
   mix('movers', 'people are taken out and put in again and again; nodes and clients are killed', {
