@@ -218,7 +218,7 @@ async function sleep(cluster: Cluster): Promise<void> {
   cluster.start();
 }
 
-/** Nothing is on its way: no copies unsent, no rows unacked or in outboxes of nodes, no intents open. */
+/** Nothing is on its way: no copies unsent, no receipts due, no rows unacked or in outboxes of nodes, no intents open. */
 function isDrained(cluster: Cluster): boolean {
   const { clients, nodes, ledger } = cluster;
   const areClientsDone = clients.every(
@@ -226,6 +226,7 @@ function isDrained(cluster: Cluster): boolean {
       one.isUp &&
       one.store.outbox.openCount() === 0 &&
       leftOver(one, cluster) === 0 &&
+      one.store.receipts.conversations().length === 0 &&
       one.store.groupLog.busyGroups().length === 0,
   );
   return areClientsDone && nodes.every((node) => node.running !== undefined && ledger.isIdle(node));
