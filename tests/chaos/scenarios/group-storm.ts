@@ -12,6 +12,9 @@ import { StormCrowd, type Wish } from '../storm-crowd.ts';
 /** A node lives up to this long between two kills, and stays away up to this long (ms, random below). */
 const lifeMs = 20_000;
 const awayMs = 3_000;
+/** The leader stays away this long, and up to so much longer: members wait 30 s before another hub is to take over. */
+const leaderAwayMs = 35_000;
+const leaderLongerMs = 20_000;
 /** The first kill, and so many of the others, hit whoever leads the group's hubs; the rest any node. */
 const leaderShare = 0.5;
 const settleMs = 300_000;
@@ -80,7 +83,7 @@ async function killHubs(
     await node.kill();
     kills += 1;
     if (node === leader) leaders += 1;
-    await sleep(dice.int(awayMs));
+    await sleep(node === leader ? leaderAwayMs + dice.int(leaderLongerMs) : dice.int(awayMs));
     crowd.recorder.fault('start', node.domain);
     await node.start();
   }
