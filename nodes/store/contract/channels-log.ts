@@ -142,7 +142,7 @@ export function channelLogContract(open: OpenStore): void {
     const { group, rids } = await channelOf(store, 1);
     const [alice] = rids;
     for (let index = 0; index < smallLimits.outboxRowsPerPeer; index += 1) {
-      await store.postToChannel(group.post({ peers: [blue], sender: alice }));
+      await store.postToChannel(group.post({ peers: [blue] }));
     }
     const post = group.post({ peers: [blue, 'green.example'], sender: alice });
     await store.postToChannel(post);

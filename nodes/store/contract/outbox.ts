@@ -7,6 +7,7 @@ import type { OutboxRow, Reject } from '@quicprochat/federation';
 import type { EnqueueRow } from '../message-store.ts';
 import type { NodeStore } from '../store.ts';
 import {
+  addDevice,
   bigLimits,
   dayMs,
   hex,
@@ -235,6 +236,40 @@ export function outboxContract(open: OpenStore): void {
     for (let index = 0; index < 8; index += 1) {
       await send(store, [newRow(rid, { payload: new Uint8Array(250) })]);
     }
+  });
+
+  test('one device holds no more of an outbox than is free for the others, and gets its room back', async () => {
+    const { fixture, store } = await storeFixture(open);
+    await using _ = fixture;
+    const rid = systemRandom.bytes(32);
+    const [alice, bob] = [await addDevice(store, 'alice'), await addDevice(store, 'bob')];
+    const from = (sender: Uint8Array | undefined, bytes = 100) =>
+      store.enqueueRemote(
+        blue,
+        newRow(rid, { payload: systemRandom.bytes(bytes), ...(sender && { sender }) }),
+      );
+    const unreachable = { name: 'UnavailableError', reason: 'PEER_UNREACHABLE' };
+    // Eight rows in all.
+    for (let count = 0; count < 4; count += 1) await from(alice);
+    await assert.rejects(from(alice), unreachable);
+    assert.equal((await from(bob)).outcome, 'stored');
+    assert.equal((await from(bob)).outcome, 'stored');
+    await assert.rejects(from(bob), unreachable, 'two more are free');
+    assert.equal((await from(undefined)).outcome, 'stored', "what is nobody's has no share");
+    const batch = { payloads: [{ mid: systemRandom.bytes(16), payload: new Uint8Array(1) }] };
+    const target = { rid, peer: blue, payload: 0 };
+    const [refused] = await store.enqueueBatch({
+      ...{ ...batch, targets: [target], kind: 1, ttlMs: dayMs, sender: alice },
+    });
+    assert.equal(refused?.outcome, 'refused');
+    await settle(store, 2, [reject(1, rid, false)]);
+    await settle(store, 7);
+    for (let count = 0; count < 4; count += 1) await from(alice, 200);
+    // Of 2 000 bytes, also when there are rows left.
+    await settle(store, 11);
+    await from(alice, 900);
+    await assert.rejects(from(alice, 300), unreachable);
+    assert.equal((await from(bob, 300)).outcome, 'stored');
   });
 
   test('dial state is kept; a peer that fails for a week gets no new rows', async () => {

@@ -107,7 +107,7 @@ export function channelQueries(
         notices.bounced(nowMs, lost, reason);
       };
       for (const domain of peers) {
-        const isFull = outbox.refusal(nowMs, domain, payload.length) !== undefined;
+        const isFull = outbox.refusal(nowMs, domain, payload.length, sender) !== undefined;
         if (!isFull) {
           const channel = encodeChannel(epoch, signature);
           outbox.append(nowMs, domain, { ...delivery, rids: cid, sender, channel });

@@ -98,7 +98,7 @@ export function enqueueBatchQueries(
       for (const { peer, payload, rids, tokens, indexes } of groups.all) {
         const { mid, tag, incoming } = payload;
         context.needRoom();
-        const refused = outbox.refusal(nowMs, peer, incoming.bytes.length);
+        const refused = outbox.refusal(nowMs, peer, incoming.bytes.length, senderLog);
         if (refused === undefined) {
           outbox.append(nowMs, peer, {
             ...{ kind, mid, tag, payload: incoming, ttlMs, sender: senderLog },

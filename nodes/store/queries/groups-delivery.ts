@@ -150,7 +150,7 @@ export function groupDeliveryQueries({
         rids: readonly Uint8Array[],
         extra: Pick<NewOutboxRow, 'tokens' | 'channel' | 'returns'>,
       ): void {
-        if (outbox.refusal(nowMs, peer, sent.payload.bytes.length) === undefined) {
+        if (outbox.refusal(nowMs, peer, sent.payload.bytes.length, senderLog) === undefined) {
           outbox.append(nowMs, peer, { ...sent, rids: Buffer.concat(rids), ...extra });
           return;
         }

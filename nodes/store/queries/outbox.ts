@@ -18,6 +18,7 @@ import { deadLetterQueries } from './dead-letters.ts';
 import type { LogAppend } from './log-append.ts';
 import type { NoticeQueries } from './notices.ts';
 import { outboxExitQueries, splitRids } from './outbox-exits.ts';
+import { outboxShares } from './outbox-shares.ts';
 import { returnReports, type ReturnReports, type ReturnSlips } from './return-slips.ts';
 import { joinTokens, splitTokens } from './row-tokens.ts';
 import { streamQueries, type StreamRow } from './outbox-streams.ts';
@@ -72,8 +73,11 @@ export interface OutboxAppend {
     rid: Uint8Array,
     passedOnSinceMs?: number,
   ): number | undefined;
-  /** Why a new row of `size` payload bytes is not taken for the peer now; undefined: it is. */
-  refusal(nowMs: number, domain: string, size: number): string | undefined;
+  /**
+   * Why a new row of `size` payload bytes is not taken for the peer now; undefined: it is. `sender`: the log of the
+   * device of this node that it comes from.
+   */
+  refusal(nowMs: number, domain: string, size: number, sender?: number): string | undefined;
   /** Writes the row, unless one with the same tag and rids is here or was: when that came. */
   append(nowMs: number, domain: string, row: NewOutboxRow): number | undefined;
 }
@@ -105,6 +109,7 @@ export function outboxQueries(
 ): OutboxOperations & OutboxAppend & { sweep(nowMs: number): void; reports: ReturnReports } {
   const { db, limits } = context;
   const streams = streamQueries(context);
+  const shares = outboxShares(context);
   const deadLetters = deadLetterQueries(context, payloads, peers, streams);
   const reports = returnReports(slips, { append, refusal }, notices);
   const exits = outboxExitQueries(context, payloads, peers, streams, deadLetters, notices, reports);
@@ -144,13 +149,21 @@ export function outboxQueries(
     )
     .pluck();
 
-  function refusal(nowMs: number, domain: string, size: number): string | undefined {
+  function refusal(
+    nowMs: number,
+    domain: string,
+    size: number,
+    sender?: number,
+  ): string | undefined {
     const peer = peers.peer(domain);
     if (peer === undefined) return undefined;
-    const isFull =
-      peer.row_count >= limits.outboxRowsPerPeer ||
-      peer.byte_count + size > limits.outboxBytesPerPeer;
-    if (isFull) return 'the outbox of that domain is full';
+    const free = {
+      rows: limits.outboxRowsPerPeer - peer.row_count,
+      bytes: limits.outboxBytesPerPeer - peer.byte_count,
+    };
+    if (free.rows <= 0 || size > free.bytes) return 'the outbox of that domain is full';
+    if (sender !== undefined && shares.isBeyond(peer.id, sender, free, size))
+      return 'too much of this device waits for that domain';
     const isLost = peer.failing_since_ms > 0 && nowMs - peer.failing_since_ms >= limits.outboxAgeMs;
     return isLost ? 'that domain is unreachable for too long' : undefined;
   }
@@ -232,7 +245,8 @@ export function outboxQueries(
       const known = receivedMs(domain, tag, rid, nowMs - storeBounds.repeatMs);
       if (known !== undefined) return { outcome: 'duplicate', tag, receivedMs: known };
       context.needRoom();
-      const refused = refusal(nowMs, domain, payload.length);
+      const senderLog = sender && logs.byKey(sender)?.id;
+      const refused = refusal(nowMs, domain, payload.length, senderLog);
       if (refused !== undefined) throw new UnavailableError('PEER_UNREACHABLE', refused);
       append(nowMs, domain, {
         rids: rid,
@@ -242,7 +256,7 @@ export function outboxQueries(
         payload: new IncomingPayload(payload),
         ttlMs,
         tokens: joinTokens([token]),
-        sender: sender && logs.byKey(sender)?.id,
+        sender: senderLog,
       });
       return { outcome: 'stored', tag, receivedMs: nowMs };
     },
