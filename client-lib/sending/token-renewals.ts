@@ -4,7 +4,8 @@
  * there. Sealed under what two devices have in common anyway: X25519 of their identity keys, the Ed25519 keys of
  * RFC 8032 taken to curve25519 (RFC 7748, section 4.1). Nobody else can tell whom an entry is for.
  */
-import { createHash, type KeyObject } from 'node:crypto';
+import type { KeyObject } from 'node:crypto';
+import { ed25519 } from '@noble/curves/ed25519.js';
 import {
   deliveryTokenHash,
   hex,
@@ -43,10 +44,8 @@ export class TokenRenewals {
   constructor(identityKey: SigningKey, rid: Uint8Array) {
     this.#rid = rid;
     this.#seed = seedOf(identityKey);
-    // RFC 8032, section 5.1.5: its scalar; X25519 clamps it as Ed25519 does.
-    const hashed = createHash('sha512').update(this.#seed).digest();
-    this.#privateKey = x25519PrivateKey(Uint8Array.from(hashed.subarray(0, 32)));
-    hashed.fill(0);
+    // RFC 8032, section 5.1.5: its scalar.
+    this.#privateKey = x25519PrivateKey(ed25519.utils.toMontgomerySecret(this.#seed));
   }
 
   /** The own token (16 bytes) for these devices (32 bytes each), those beyond the limit left out; the same for the same. */
@@ -123,23 +122,11 @@ export class TokenRenewals {
   }
 }
 
-const prime = 2n ** 255n - 19n;
-
-/** RFC 7748, section 4.1: u = (1 + y) / (1 - y), of public keys only, so time tells nothing. Undefined for y = 1. */
+/** Of public keys only, so time tells nothing. Undefined for what is no point of the curve, or has no u. */
 function montgomeryOf(publicKey: Uint8Array): Uint8Array | undefined {
-  const y = BigInt(`0x${hex(publicKey.toReversed())}`) % 2n ** 255n;
-  const below = (((1n - y) % prime) + prime) % prime;
-  if (below === 0n) return undefined;
-  const u = ((1n + y) * power(below, prime - 2n)) % prime;
-  return Uint8Array.from(Buffer.from(u.toString(16).padStart(64, '0'), 'hex').toReversed());
-}
-
-function power(base: bigint, exponent: bigint): bigint {
-  let result = 1n;
-  let square = base;
-  for (let rest = exponent; rest > 0n; rest >>= 1n) {
-    if ((rest & 1n) === 1n) result = (result * square) % prime;
-    square = (square * square) % prime;
+  try {
+    return ed25519.utils.toMontgomery(publicKey);
+  } catch {
+    return undefined;
   }
-  return result;
 }
