@@ -31,6 +31,7 @@ import {
 } from './peer-parts.ts';
 import { PeerProxy } from './proxy.ts';
 import { PeerRecords } from './records.ts';
+import { Requeue } from './requeue.ts';
 import { Rewinds } from './rewinds.ts';
 import type {
   OutboxStore,
@@ -43,7 +44,7 @@ import type {
 import { PeerTrust, trustLimits, type RecordSite } from './trust.ts';
 
 export const federationLimits = {
-  /** Due deferred rows and rows past their age are looked for this often (ms). */
+  /** New keys of peers, and domains that never proved one, are looked after this often (ms). */
   sweepMs: 30_000,
   /** "I am back" hellos of a start: this many at once, all within this time (ms). */
   announceAtOnce: 16,
@@ -112,6 +113,7 @@ export class Federation implements AsyncDisposable {
   readonly #services: LinkService[] = [];
   readonly #options: FederationOptions;
   readonly #inbox: RelayInbox;
+  readonly #requeue: Requeue;
   readonly #rewinds: Rewinds;
   readonly #hellos: Hellos;
   readonly #trust: PeerTrust;
@@ -120,7 +122,7 @@ export class Federation implements AsyncDisposable {
   readonly #notes: PeerNotes;
   #policy: PeerPolicy;
   #isStarted = false;
-  #sweeping: Promise<void> | undefined;
+  #sweeping: Promise<unknown> | undefined;
 
   constructor(options: FederationOptions) {
     const { store, runtime, kinds, ceilings, site } = options;
@@ -132,6 +134,7 @@ export class Federation implements AsyncDisposable {
       ...(kinds === undefined ? {} : { kinds }),
       ...(ceilings === undefined ? {} : { ceilings }),
     });
+    this.#requeue = new Requeue({ store, runtime, notify: (peer) => this.notify(peer) });
     const { markKey, onRewound = () => {} } = options;
     this.#rewinds = new Rewinds({ store, markKey, runtime, onRewound });
     this.#hellos = new Hellos({ domain: options.domain, store, rewinds: this.#rewinds });
@@ -191,7 +194,7 @@ export class Federation implements AsyncDisposable {
       if (!inTurn.includes(one)) one.asked.resolve();
       this.#run(one);
     }
-    this.#sweeping = this.#sweepUntilStopped();
+    this.#sweeping = Promise.all([this.#sweepUntilStopped(), this.#requeue.run(this.#stop.signal)]);
   }
 
   /** Ends calls in flight, closes the links and waits for running transactions. Idempotent. */
@@ -421,6 +424,7 @@ export class Federation implements AsyncDisposable {
       notes: this.#notes,
       services: this.#services,
       wake: (domain) => this.wake(domain),
+      noteDeferred: () => this.#requeue.noteDeferred(),
     };
   }
 
@@ -465,18 +469,15 @@ export class Federation implements AsyncDisposable {
   }
 
   async #sweepUntilStopped(): Promise<void> {
-    const { store, runtime } = this.#options;
+    const { runtime } = this.#options;
     const { signal } = this.#stop;
     while (!signal.aborted) {
       try {
-        const { requeuedPeers, deadRows } = await store.requeueDue();
-        for (const peer of requeuedPeers) this.notify(peer);
-        if (deadRows > 0) runtime.log.warn('outbox rows expired', { rows: deadRows });
         await this.#trust.watchCandidates();
         await this.#forgetUnproven();
       } catch (error) {
         const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
-        runtime.log.error('outbox sweep failed', { reason, error: String(error) });
+        runtime.log.error('peer sweep failed', { reason, error: String(error) });
       }
       // The only rejection is our own stop.
       await runtime.clock.sleep(federationLimits.sweepMs, signal).catch(() => undefined);

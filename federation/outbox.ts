@@ -65,6 +65,8 @@ export interface LaneSenderOptions {
   readonly runtime: Runtime;
   /** What the peer says of its store with a reply. */
   readonly onMark?: (mark: WireMark) => Promise<void>;
+  /** Rows were refused for now: the store has when they are due. */
+  readonly onDeferred?: () => void;
 }
 
 type Outcome =
@@ -359,6 +361,7 @@ export class LaneSender {
     await this.#options.onMark?.(response);
     const rejects = rejectsFromWire(response.rejects, acked, told.cursor);
     await store.settleOutbox(peer, lane, streamId, told.cursor, rejects);
+    if (rejects.some(({ temporary }) => temporary)) this.#options.onDeferred?.();
     this.#stream = { ...this.#stream, acked: told.cursor, chain: told.chain };
     this.#sent = Math.max(this.#sent, told.cursor);
     this.#isProven = true;

@@ -57,11 +57,13 @@ export interface PeerPartsOptions {
   readonly notes: PeerNotes;
   readonly services: readonly LinkService[];
   readonly wake: (domain: string) => void;
+  /** The peer refused rows for now. */
+  readonly noteDeferred: () => void;
 }
 
 export function makePeerParts(domain: string, options: PeerPartsOptions): PeerParts {
   const { store, runtime, transport, identity, site } = options;
-  const { trust, rewinds, hellos, notes, services } = options;
+  const { trust, rewinds, hellos, notes, services, noteDeferred } = options;
   const { transportLimits = defaultLimits } = options;
   const asked = Promise.withResolvers<void>();
   const lanes = laneNames.map(
@@ -72,6 +74,7 @@ export function makePeerParts(domain: string, options: PeerPartsOptions): PeerPa
         store,
         runtime,
         onMark: (mark) => rewinds.hearReply(domain, mark),
+        onDeferred: noteDeferred,
       }),
   );
   const ephemeral = new EphemeralQueue(runtime);

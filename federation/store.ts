@@ -92,8 +92,15 @@ export interface OutboxStore {
   restartOutbound(peer: string, lane: LaneName): Promise<OutboundStream>;
   /** Peers with rows to send. */
   peersWithRows(): Promise<string[]>;
-  /** Deferred rows that are due go to the tail of their lane; rows past their age become dead. */
-  requeueDue(): Promise<{ readonly requeuedPeers: readonly string[]; readonly deadRows: number }>;
+  /**
+   * Deferred rows that are due go to the tail of their lane; rows past their age become dead. `dueInMs`: how long no
+   * other one is due; undefined: none is deferred.
+   */
+  requeueDue(): Promise<{
+    readonly requeuedPeers: readonly string[];
+    readonly deadRows: number;
+    readonly dueInMs: number | undefined;
+  }>;
   peerState(peer: string): Promise<PeerState>;
   setPeerState(peer: string, state: PeerState): Promise<void>;
 }

@@ -34,6 +34,8 @@ export const storeBounds = {
   midsPerNotice: 256,
   /** A kind that the peer does not know is tried this long: it may be upgrading. */
   unknownKindMs: dayMs,
+  /** First wait of a post for a channel, or a key, that the peer does not know: its update is on its way. */
+  unknownChannelRetryMs: 1_000,
   /**
    * A message that was passed on so long ago goes to the peer once more when its sender repeats it:
    * below the 24 hours after which clients send again what nobody confirmed, as it may be lost there.

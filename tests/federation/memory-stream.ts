@@ -145,8 +145,8 @@ export class MemoryStream implements OutboxStore, RelayInboxStore {
   async peersWithRows(): Promise<string[]> {
     return [];
   }
-  async requeueDue(): Promise<{ requeuedPeers: string[]; deadRows: number }> {
-    return { requeuedPeers: [], deadRows: 0 };
+  async requeueDue(): ReturnType<OutboxStore['requeueDue']> {
+    return { requeuedPeers: [], deadRows: 0, dueInMs: undefined };
   }
   async peerState(): Promise<{ failures: number; nextTryMs: number; failingSinceMs: number }> {
     return { failures: 0, nextTryMs: 0, failingSinceMs: 0 };

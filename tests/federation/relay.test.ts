@@ -11,6 +11,7 @@ import {
   type FedRelayRequest,
 } from '@quicprochat/proto/messages';
 import { hasReason, InternalError, ResourceExhaustedError } from '@quicprochat/proto';
+import { TestGroup } from '../../nodes/store/contract/channel-group.ts';
 import { makePair } from './pair.ts';
 
 const names = (count: number, prefix = 'm'): string[] =>
@@ -104,6 +105,31 @@ test('a row of a kind that the peer does not know comes back later, under a new 
   assert.deepEqual(await red.held('blue.example'), [], 'deferred rows are in no stream');
   await clock.advance(120_000);
   assert.ok(seen.filter((text) => text === 'new kind').length >= 2, 'it was tried again');
+});
+
+test('a post that overtook the update of its channel is there seconds after that', async () => {
+  await using pair = await makePair();
+  const { red, blue, clock } = pair;
+  const group = new TestGroup();
+  await red.store.createChannel(red.rid, group.asNew());
+  const post = group.post({ peers: [blue.domain], sender: red.rid });
+  await red.store.postToChannel(post);
+  red.federation.notify(blue.domain);
+  const heard = async (): Promise<number> => {
+    const { rows } = await blue.store.fetchChannel(
+      blue.rid,
+      { cid: group.cid, after: 0 },
+      9,
+      9_999,
+    );
+    return rows.length;
+  };
+  await clock.advance(5_000);
+  await assert.rejects(heard(), { reason: 'UNKNOWN_CHANNEL' });
+  await blue.store.createChannel(blue.rid, group.asNew());
+  await clock.advance(7_000);
+  assert.equal(await heard(), 1);
+  assert.deepEqual(await red.notices(), []);
 });
 
 test('a verdict whose reply was lost is not', async () => {

@@ -20,6 +20,7 @@ import {
 } from './fixture.ts';
 
 const blue = 'blue.example';
+const nothing = { requeuedPeers: [], deadRows: 0, dueInMs: undefined };
 
 export function outboxContract(open: OpenStore): void {
   test('rows are numbered by lane and carry the hash chain', async () => {
@@ -122,9 +123,9 @@ export function outboxContract(open: OpenStore): void {
     assert.deepEqual(await store.peersWithRows(), []);
     assert.equal((await store.enqueueRemote(blue, late)).outcome, 'duplicate');
     fixture.nowMs += 5 * minuteMs - 1;
-    assert.deepEqual(await store.requeueDue(), { requeuedPeers: [], deadRows: 0 });
+    assert.deepEqual(await store.requeueDue(), { ...nothing, dueInMs: 1 });
     fixture.nowMs += 1;
-    assert.deepEqual(await store.requeueDue(), { requeuedPeers: [blue], deadRows: 0 });
+    assert.deepEqual(await store.requeueDue(), { ...nothing, requeuedPeers: [blue] });
     assert.deepEqual(
       (await read(store)).map(({ seq, mid }) => [seq, mid]),
       [[3, late.mid]],
@@ -140,7 +141,7 @@ export function outboxContract(open: OpenStore): void {
     await send(store, [row]);
     await settle(store, 1, [reject(1, row.rid, false)]);
     fixture.nowMs += dayMs;
-    assert.deepEqual(await store.requeueDue(), { requeuedPeers: [], deadRows: 0 });
+    assert.deepEqual(await store.requeueDue(), nothing);
     assert.equal((await store.enqueueRemote(blue, row)).outcome, 'stored');
     assert.equal((await read(store))[0]?.seq, 2);
   });
@@ -198,14 +199,14 @@ export function outboxContract(open: OpenStore): void {
     const rid = systemRandom.bytes(32);
     await send(store, [newRow(rid), newRow(rid, { ttlMs: hourMs }), newRow(rid)]);
     fixture.nowMs += hourMs;
-    assert.deepEqual(await store.requeueDue(), { requeuedPeers: [], deadRows: 1 });
+    assert.deepEqual(await store.requeueDue(), { ...nothing, deadRows: 1 });
     assert.deepEqual(
       (await read(store)).map(({ seq }) => seq),
       [1, 3],
     );
     await settle(store, 1, [reject(1, rid, true)]);
     fixture.nowMs += 7 * dayMs - hourMs;
-    assert.deepEqual(await store.requeueDue(), { requeuedPeers: [], deadRows: 2 });
+    assert.deepEqual(await store.requeueDue(), { ...nothing, deadRows: 2 });
     assert.deepEqual(await read(store), []);
     await send(store, [newRow(rid)]);
     assert.deepEqual(

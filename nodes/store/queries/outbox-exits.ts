@@ -14,8 +14,9 @@ import type { PeerQueries } from './peers.ts';
 import { slipOf, type ReturnReports } from './return-slips.ts';
 import { joinTokens, splitTokens } from './row-tokens.ts';
 
+const unknownChannelReason = 'UNKNOWN_CHANNEL';
 /** Of a receiver that does not know a row's kind, or not its channel, yet. */
-const briefReasons: readonly string[] = ['UNIMPLEMENTED', 'UNKNOWN_CHANNEL'];
+const briefReasons: readonly string[] = ['UNIMPLEMENTED', unknownChannelReason];
 /** Of a row whose own time to live is over. */
 const expiredReason = 'TIMEOUT';
 
@@ -27,6 +28,7 @@ export interface OutboxExits {
   requeueDue(nowMs: number): {
     readonly requeuedPeers: readonly string[];
     readonly deadRows: number;
+    readonly dueInMs: number | undefined;
   };
   /** Gives up what waits for a peer that is denied; bounded work. Returns the number of rows. */
   bouncePeer(nowMs: number, domain: string): number;
@@ -92,6 +94,11 @@ export function outboxExitQueries(
        FROM outbox JOIN peer ON peer.id = outbox.peer
       WHERE due_ms <= ? ORDER BY due_ms, outbox.id LIMIT (? + 0)`,
   );
+  const nextDue = db
+    .prepare<[], number>(
+      'SELECT due_ms FROM outbox WHERE due_ms IS NOT NULL ORDER BY due_ms LIMIT 1',
+    )
+    .pluck();
   const requeue = db.prepare<[number, Uint8Array, number]>(
     'UPDATE outbox SET seq = ?, chain = ?, due_ms = NULL WHERE id = ?',
   );
@@ -128,10 +135,16 @@ export function outboxExitQueries(
     else notices.bounced(nowMs, lost, reason);
   }
 
-  /** As long as the row has been waiting already, between one and ten times the shortest wait. */
-  function deferredForMs(nowMs: number, { created_ms: createdMs }: HeldRow): number {
+  /** As long as the row has been waiting already, between the shortest wait and ten times that of a full inbox. */
+  function deferredForMs(
+    nowMs: number,
+    { created_ms: createdMs }: HeldRow,
+    reason: string,
+  ): number {
     const { deferredRetryMs } = limits;
-    return Math.max(deferredRetryMs, Math.min(nowMs - createdMs, 10 * deferredRetryMs));
+    const isBrief = reason === unknownChannelReason;
+    const shortestMs = isBrief ? storeBounds.unknownChannelRetryMs : deferredRetryMs;
+    return Math.max(shortestMs, Math.min(nowMs - createdMs, 10 * deferredRetryMs));
   }
 
   function remove(row: HeldRow): void {
@@ -151,6 +164,7 @@ export function outboxExitQueries(
   function refuseRow(nowMs: number, row: HeldRow, rejects: readonly Reject[]): void {
     const deferred: Uint8Array[] = [];
     const deferredTokens: (Uint8Array | undefined)[] = [];
+    let deferredMs = 0;
     const taken: Uint8Array[] = [];
     const tokens = row.tokens === null ? [] : splitTokens(row.tokens);
     for (const [index, rid] of splitRids(row.rids).entries()) {
@@ -160,6 +174,7 @@ export function outboxExitQueries(
       } else if (isWorthRetry(nowMs, row, reject)) {
         deferred.push(rid);
         deferredTokens.push(tokens[index]);
+        deferredMs = Math.max(deferredMs, deferredForMs(nowMs, row, reject.reason));
       } else {
         die(nowMs, row, rid, reject.reason, tokens[index]);
       }
@@ -169,9 +184,8 @@ export function outboxExitQueries(
     const rids = Buffer.concat(deferred);
     // Another row may carry the same bytes for just these devices already.
     const isDone = rids.length === 0 || twin.get(row.peer, row.tag, rids, row.id) !== undefined;
-    const dueMs = nowMs + deferredForMs(nowMs, row);
     if (isDone) remove(row);
-    else defer.run(rids, joinTokens(deferredTokens) ?? null, dueMs, row.id);
+    else defer.run(rids, joinTokens(deferredTokens) ?? null, nowMs + deferredMs, row.id);
   }
 
   return {
@@ -207,7 +221,9 @@ export function outboxExitQueries(
         requeuedPeers.add(row.domain);
       }
       notices.tellWaiting(nowMs);
-      return { requeuedPeers: [...requeuedPeers], deadRows: past.length };
+      const dueMs = nextDue.get();
+      const dueInMs = dueMs === undefined ? undefined : Math.max(dueMs - nowMs, 0);
+      return { requeuedPeers: [...requeuedPeers], deadRows: past.length, dueInMs };
     },
 
     bouncePeer(nowMs, domain) {
