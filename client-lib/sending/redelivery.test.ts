@@ -172,6 +172,32 @@ describe('a copy that nobody confirms', () => {
   });
 });
 
+test('a post that came back to who has left the group is told as lost, once, with the reason', async () => {
+  const { alice, bob, id, redelivery, events } = await pair();
+  const { store } = alice;
+  const { messageId } = await alice.conversations.send(id, 'hello');
+  takeRows(alice, bob);
+  const [cid, mid, gone] = [1, 16, 32].map((length) => new Uint8Array(32).fill(length));
+  assert(cid !== undefined && mid !== undefined && gone !== undefined);
+  const nowMs = alice.runtime.clock.now();
+  // Of a group that is no more: its state went with it.
+  const about = { kind: 'MESSAGE', groupId: gone, epoch: 1n } as const;
+  const targets = [{ rid: cid, domain: '' }];
+  const post = { bytes: new Uint8Array(1), readers: [bob.rid] };
+  const payload = new Uint8Array(9);
+  store.transaction(() => {
+    const conversation = store.groups.conversation(id);
+    assert(conversation !== undefined);
+    store.groups.addConversation({ ...conversation, id: gone, groupId: gone, ended: undefined });
+    store.groups.setEnded(gone, 'LEFT');
+    store.outbox.add({ mid: mid.subarray(0, 16), payload, targets, messageId, about, post }, nowMs);
+    assert.equal(store.outbox.returnPosts(mid.subarray(0, 16), cid, nowMs), 1);
+  });
+  await redelivery.sweep();
+  await redelivery.sweep();
+  assert.deepEqual(events, [{ type: 'sendFailed', messageId, rid: cid, reason: 'LEFT' }]);
+});
+
 describe('the node’s answer about a copy', () => {
   for (const [state, expected] of [
     [RelayState.RELAYED, 'relayed'],

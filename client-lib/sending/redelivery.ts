@@ -271,11 +271,6 @@ export class Redelivery {
 
   async #sealAnewIn(batch: Batch, copies: readonly OutboxRow[]): Promise<void> {
     const { store, mls, contacts, runtime } = this.#parts;
-    // Nothing takes its place; one that was never with the node is over.
-    const leave = (id: number): void => {
-      store.outbox.setResend(id, undefined);
-      store.outbox.markFailed(id, fullReason);
-    };
     const [
       { messageId, groupId, resends } = { messageId: undefined, groupId: undefined, resends: 0 },
     ] = copies;
@@ -288,9 +283,17 @@ export class Redelivery {
           )
         : [];
     const hasText = message !== undefined && message.goneMs === undefined;
+    // Nothing takes its place; one that no node has is over: a post that its channel took no more, or a copy
+    // for which an inbox was full.
+    const leave = ({ id, rid, post }: OutboxRow): void => {
+      store.outbox.setResend(id, undefined);
+      const reason = post === undefined ? fullReason : this.#whyOver(groupId, hasText);
+      if (!store.outbox.markFailed(id, reason)) return;
+      batch.after(() => this.#parts.events.emit({ type: 'sendFailed', messageId, rid, reason }));
+    };
     if (group === undefined || !hasText || recipients.length === 0) {
       batch.write(() => {
-        for (const { id } of copies) leave(id);
+        for (const copy of copies) leave(copy);
       });
       return;
     }
@@ -318,12 +321,20 @@ export class Redelivery {
           recipients.some(({ identityPub }) => sameBytes(identityPub, copy.rid));
         // Who has left gets nothing anew.
         if (isReplaced) store.outbox.replaced(copy.id);
-        else leave(copy.id);
+        else leave(copy);
       }
       for (const copy of sealed.copies) {
         store.outbox.add({ ...copy, messageId, about }, batch.nowMs);
       }
     });
+  }
+
+  /** Why a post is not sealed anew: its text has disappeared, this device is out of the group, or nobody else is in it. */
+  #whyOver(groupId: Uint8Array | undefined, hasText: boolean): string {
+    if (!hasText) return 'TIMEOUT';
+    const { groups } = this.#parts.store;
+    const conversation = groupId === undefined ? undefined : groups.conversationOfGroup(groupId);
+    return conversation?.ended ?? 'UNKNOWN_DEVICE';
   }
 }
 

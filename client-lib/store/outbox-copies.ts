@@ -133,7 +133,8 @@ export interface OutboxRows extends TokenWaitRows {
     at: 'node' | 'device',
     mailbox?: string,
   ): OutboxRow | undefined;
-  markFailed(id: number, failure: string): void;
+  /** A SEALED copy is given up. True if it was one. */
+  markFailed(id: number, failure: string): boolean;
   /** A post that its channel takes no more is due to be sealed anew; false: it was too often. */
   sealPostAnew(id: number, nowMs: number): boolean;
   /** The same for posts that came back. Returns how many are due, also since before: each node refuses one by itself. */

@@ -216,14 +216,13 @@ export function outboxRows(db: Database): OutboxRows {
           epoch,
         )
         ?.maybeNumber('newest'),
-    markFailed(id, failure) {
+    markFailed: (id, failure) =>
       db.run(
         `UPDATE outbox SET state = 'FAILED', failure = ?, resend_ms = NULL, token_wait_ms = NULL
          WHERE id = ? AND state = 'SEALED'`,
         failure,
         id,
-      );
-    },
+      ) > 0,
     sealPostAnew: (id, nowMs) => sealPostAnew(id, nowMs),
     returnPosts(mid, cid, nowMs) {
       const found = db.all(

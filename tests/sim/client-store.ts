@@ -149,8 +149,9 @@ export function watchedStore(parts: WatchedParts): ClientStore {
         if (entry.about !== undefined) message.epoch = Number(entry.about.epoch);
       },
       markFailed(id, failure) {
-        inner.outbox.markFailed(id, failure);
-        failed.push(id);
+        const wasSealed = inner.outbox.markFailed(id, failure);
+        if (wasSealed) failed.push(id);
+        return wasSealed;
       },
       markLost(mid, rid, notice, failure) {
         const messageIds = inner.outbox.markLost(mid, rid, notice, failure);

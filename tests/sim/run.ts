@@ -245,7 +245,7 @@ function leftOver({ parkedRows, store }: SimClient, { clients }: Cluster): numbe
 /**
  * No fault of these mixes makes a row unreadable, and none is a reason to refuse a message. But where groups
  * change a copy can be so late that its epoch's keys are gone, and where messages live shortly they expire.
- * What that loses, `no-loss` judges. What an inbox that is full for strangers refuses waits, for longer than any
+ * Who has left a group cannot seal a post anew that came back, and is told so. What that loses, `no-loss` judges. What an inbox that is full for strangers refuses waits, for longer than any
  * run.
  */
 function unexplained(history: History, { groups, channels, movers, ttlMs }: Mix): Violation[] {
@@ -258,6 +258,7 @@ function unexplained(history: History, { groups, channels, movers, ttlMs }: Mix)
     if (line.kind !== 'gaveUp') return [];
     const { device, recipient, innerId, reason } = line;
     if (ttlMs !== undefined && reason === 'expired TIMEOUT') return [];
+    if (channels > 0 && (reason === 'LEFT' || reason === 'REMOVED')) return [];
     const text = `${device} was told that ${recipient} does not get ${innerId}: ${reason}`;
     return [{ checker: 'taken', text }];
   });

@@ -56,4 +56,10 @@ export const keptSeeds: readonly KeptSeed[] = [
     found:
       'a Welcome that its hub could not bring to an inbox full of strangers was brought again a day later only',
   },
+  {
+    seed: 350_138,
+    mix: 'channels-groups',
+    found:
+      'a post that overtook the update of its channel came again a minute later, when its key was gone',
+  },
 ];
