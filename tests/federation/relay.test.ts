@@ -11,7 +11,7 @@ import {
   type FedRelayRequest,
 } from '@quicprochat/proto/messages';
 import { hasReason, InternalError, ResourceExhaustedError } from '@quicprochat/proto';
-import { TestGroup } from '../../nodes/store/contract/channel-group.ts';
+import { TestGroup } from '@quicprochat/nodes/store/channel-group';
 import { makePair } from './pair.ts';
 
 const names = (count: number, prefix = 'm'): string[] =>
