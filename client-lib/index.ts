@@ -22,7 +22,7 @@ export {
   type Verification,
 } from './contacts/contact.ts';
 export { ConversationEndedError } from './groups/conversation.ts';
-export { GroupChangeError } from './groups/group-intents.ts';
+export { GroupChangeError } from './groups/intents/group-intents.ts';
 export { conversationLimits } from './groups/create-conversation.ts';
 export { ContentError, contentLimits } from './content.ts';
 export { eventLimits, type ClientEvent, type LinkState } from './events.ts';

@@ -15,8 +15,8 @@ import {
 } from '@quicprochat/proto';
 import { channelOf } from './channel.ts';
 import { isDeadPost } from './dead-posts.ts';
-import { encodeIntent } from '../groups/group-intents.ts';
-import { controlOf } from '../groups/group-walker.ts';
+import { encodeIntent } from '../groups/intents/group-intents.ts';
+import { controlOf } from '../groups/log/group-walker.ts';
 import { dueMode, type MlsGroup } from '../mls/index.ts';
 import type { IntentRow, StoredHead } from '../store/group-log-rows.ts';
 import type { ClientStore } from '../store/store.ts';

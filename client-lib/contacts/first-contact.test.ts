@@ -23,7 +23,7 @@ import {
 import { cardsOf, cardTimes, follow, ready } from '../cards/test-cards.ts';
 import { sealHybrid } from '../crypto/envelope.ts';
 import { isUncertified, mayFollow } from './first-contact.ts';
-import { controlOf } from '../groups/group-walker.ts';
+import { controlOf } from '../groups/log/group-walker.ts';
 import { inspectWelcome } from '../mls/index.ts';
 import { TestDevice, type TestRow } from '../test-devices.ts';
 import { TestDirectory } from '../test-directory.ts';

@@ -29,20 +29,20 @@ import {
 import type { Cards } from '../cards/cards.ts';
 import { envelopeKeyOf } from '../sending/envelope-key.ts';
 import type { EventBus } from '../events.ts';
-import { encodeIntent, type GroupIntent } from '../groups/group-intents.ts';
-import { commitKeyOf } from '../groups/group-log.ts';
-import { controlOf, headOf, type GroupWalker } from '../groups/group-walker.ts';
-import type { GroupPull } from '../groups/group-pull.ts';
-import { callCreateGroup, type SubmitAnswer } from '../groups/hub-calls.ts';
-import { UnknownHubError, type HubKeys } from '../groups/hub-keys.ts';
+import { encodeIntent, type GroupIntent } from '../groups/intents/group-intents.ts';
+import { commitKeyOf } from '../groups/log/group-log.ts';
+import { controlOf, headOf, type GroupWalker } from '../groups/log/group-walker.ts';
+import type { GroupPull } from '../groups/log/group-pull.ts';
+import { callCreateGroup, type SubmitAnswer } from '../groups/log/hub-calls.ts';
+import { UnknownHubError, type HubKeys } from '../groups/log/hub-keys.ts';
 import type { Invitee } from './invitation.ts';
 import type { Caller } from '../dial.ts';
 import { acceptCommit, mandatorySuite, xwingSuite, type Joined, type Mls } from '../mls/index.ts';
 import { makeGroup, storeGroup, type NewGroupParts } from '../groups/new-group.ts';
-import { pendingCommit, type PendingCommitParts } from '../groups/pending-commit.ts';
+import { pendingCommit, type PendingCommitParts } from '../groups/intents/pending-commit.ts';
 import type { PendingRow } from '../store/group-log-rows.ts';
 import type { ClientStore } from '../store/store.ts';
-import { welcomeCopies } from '../groups/welcome-copies.ts';
+import { welcomeCopies } from '../groups/welcomes/welcome-copies.ts';
 import type { Batch, Writer } from '../writer.ts';
 
 /** The hub of a conversation that began without it will not have it: nothing of the group changes any more. */

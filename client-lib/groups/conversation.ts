@@ -20,9 +20,9 @@ import { recipientsOf, sealContent } from '../sending/sealing.ts';
 import type { ConversationEnd, ConversationRecord } from '../store/group-rows.ts';
 import { outboxBounds } from '../store/outbox-bounds.ts';
 import type { Batch } from '../writer.ts';
-import type { Committer } from './committer.ts';
+import type { Committer } from './intents/committer.ts';
 import { createConversation, type CreateParts } from './create-conversation.ts';
-import type { GroupIntent } from './group-intents.ts';
+import type { GroupIntent } from './intents/group-intents.ts';
 import {
   checkMetadata,
   checkTarget,
@@ -31,7 +31,7 @@ import {
   type GroupMember,
   type GroupMetadata,
 } from './group-roles.ts';
-import type { Rekeys } from './rekeys.ts';
+import type { Rekeys } from './intents/rekeys.ts';
 
 /** As if sent again often enough: in groups without receipts nobody says that a copy arrived. */
 const resendTimes = outboxBounds.resendAfterMs.length;

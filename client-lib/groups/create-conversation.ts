@@ -9,9 +9,9 @@ import { createInTheDark, type DarkParts } from '../contacts/first-contact.ts';
 import { fetchInvitees, type Invitee } from '../contacts/invitation.ts';
 import type { Caller } from '../dial.ts';
 import { chooseSuite, mandatorySuite, xwingSuite, type MlsSuite } from '../mls/index.ts';
-import type { Committer } from './committer.ts';
+import type { Committer } from './intents/committer.ts';
 import { checkMetadata } from './group-roles.ts';
-import { callCreateGroup } from './hub-calls.ts';
+import { callCreateGroup } from './log/hub-calls.ts';
 import { makeGroup, storeGroup, type NewGroup } from './new-group.ts';
 
 export const conversationLimits = {

@@ -6,10 +6,10 @@ import { envelopeKeyOf } from '../sending/envelope-key.ts';
 import type { EnvelopeKey } from '../store/group-rows.ts';
 import type { ClientStore } from '../store/store.ts';
 import type { Batch } from '../writer.ts';
-import { epochJoinKeys, newJoinKey } from './group-info.ts';
-import { firstEntry } from './group-log.ts';
-import { headOf } from './group-walker.ts';
-import { firstRekey } from './rekeys.ts';
+import { epochJoinKeys, newJoinKey } from './returning/group-info.ts';
+import { firstEntry } from './log/group-log.ts';
+import { headOf } from './log/group-walker.ts';
+import { firstRekey } from './intents/rekeys.ts';
 
 export interface NewGroupParts {
   readonly store: ClientStore;

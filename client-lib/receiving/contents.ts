@@ -14,9 +14,9 @@ import {
 } from '../content.ts';
 import type { DeliveryTokens } from '../sending/delivery-tokens.ts';
 import type { ClientEvent, EventBus } from '../events.ts';
-import type { ForkWatch } from '../groups/fork-watch.ts';
+import type { ForkWatch } from '../groups/hubs/fork-watch.ts';
 import type { Holes } from './holes.ts';
-import type { Leaves } from '../groups/leaves.ts';
+import type { Leaves } from '../groups/intents/leaves.ts';
 import type { Identity, Processed } from '../mls/index.ts';
 import { noteNumber } from './number-ranges.ts';
 import { receiptLimits, takeReceipt } from './receipts.ts';

@@ -14,8 +14,8 @@ import {
   sameBytes,
 } from '@quicprochat/proto';
 import { Contents, type ContentsParts } from './contents.ts';
-import type { ControlRows } from '../groups/control-rows.ts';
-import { isOfPast } from '../groups/overtaken-welcome.ts';
+import type { ControlRows } from '../groups/log/control-rows.ts';
+import { isOfPast } from '../groups/welcomes/overtaken-welcome.ts';
 import {
   openChannel,
   openHybrid,
@@ -23,8 +23,8 @@ import {
   type SealedContent,
   type SealedEnvelope,
 } from '../crypto/envelope.ts';
-import type { Standings } from '../groups/standings.ts';
-import type { ForkWatch } from '../groups/fork-watch.ts';
+import type { Standings } from '../groups/standings/standings.ts';
+import type { ForkWatch } from '../groups/hubs/fork-watch.ts';
 import type { Holes } from './holes.ts';
 import type { ClientEvent } from '../events.ts';
 import { inspectMessage, MlsError, type Mls, type Processed } from '../mls/index.ts';

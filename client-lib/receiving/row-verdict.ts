@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import { QpcError } from '@quicprochat/proto';
 import { EnvelopeError } from '../crypto/envelope.ts';
-import { UnknownHubError } from '../groups/hub-keys.ts';
+import { UnknownHubError } from '../groups/log/hub-keys.ts';
 import { CredentialError, MlsError } from '../mls/index.ts';
 import { ResendError } from '../sending/resend-request.ts';
 import type { ParkReason } from '../store/inbox-rows.ts';

@@ -1,7 +1,7 @@
 /**
  * One run of a hub of one under faults from a seed: members submit what meets, ask again with the same bytes when an
  * answer got lost, the hub dies between any two steps, its disk is an older one and gets back what it lacks from a
- * member, as client-lib/groups/hub-repair.ts does, while others submit, also on what is not the newest entry any more.
+ * member, as client-lib/groups/hubs/hub-repair.ts does, while others submit, also on what is not the newest entry any more.
  */
 import { commitHash, hasReason, hex, parseEntry, type ParsedEntry } from '@quicprochat/proto';
 import {

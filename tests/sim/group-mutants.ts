@@ -132,12 +132,12 @@ export const groupMutants: readonly Mutant[] = [
     mixes: ['groups-fast', 'groups'],
     edits: [
       {
-        file: 'client-lib/groups/group-walker.ts',
+        file: 'client-lib/groups/log/group-walker.ts',
         from: 'pendings.find(({ commitHash }) => Buffer.compare(commitHash, hash) === 0);',
         to: 'pendings.find(({ commitHash }) => commitHash.length === hash.length);',
       },
       {
-        file: 'client-lib/groups/group-log.ts',
+        file: 'client-lib/groups/log/group-log.ts',
         from: 'if (!(await leadsTo(mls, entry, pending))) return unsigned;',
         to: 'if (entry.epoch < 0) return unsigned;',
       },
@@ -149,7 +149,7 @@ export const groupMutants: readonly Mutant[] = [
     mixes: ['groups-fast', 'groups'],
     edits: [
       {
-        file: 'client-lib/groups/group-walker.ts',
+        file: 'client-lib/groups/log/group-walker.ts',
         from: 'groupLog.addLost(intentId, nowMs + jitter(random, boundMs));',
         to: 'groupLog.addLost(intentId, nowMs + 1e9 + jitter(random, boundMs));',
       },
@@ -161,7 +161,7 @@ export const groupMutants: readonly Mutant[] = [
     mixes: ['groups-fast', 'groups'],
     edits: [
       {
-        file: 'client-lib/groups/group-walker.ts',
+        file: 'client-lib/groups/log/group-walker.ts',
         from: "          ended.push(...this.end(intentId, 'REFUSED', 'EPOCH_CONFLICT', nowMs));\n        }",
         to: "          ended.push(...this.end(intentId, 'REFUSED', 'EPOCH_CONFLICT', nowMs));\n        }\n        ended.push(...this.end(intentId, 'DONE', undefined, nowMs));",
       },
@@ -185,7 +185,7 @@ export const groupMutants: readonly Mutant[] = [
     mixes: ['groups-crash-points', 'groups-kills'],
     edits: [
       {
-        file: 'client-lib/groups/group-walker.ts',
+        file: 'client-lib/groups/log/group-walker.ts',
         from: '    const told: ClientEvent[] = steps.flatMap',
         to: '    store.transaction(() => {\n      for (const { entry, control } of steps) {\n        store.groupLog.putHead(groupId, headOf(entry, control));\n      }\n    });\n    const told: ClientEvent[] = steps.flatMap',
       },

@@ -1,0 +1,30 @@
+/** What an error on the way to an accepted commit means for the wish that it is for. */
+import { hasReason, QpcError, Status, TransportError, UnavailableError } from '@quicprochat/proto';
+import { ClosedError } from '../../link.ts';
+import { StaleKeysError } from '../../sending/sealing.ts';
+
+/** A refusal by the roles of an epoch, which may be over: others can have given the right meanwhile. */
+export const isOfEpoch = (error: unknown): boolean =>
+  hasReason(error, 'NOT_ALLOWED', 'UNKNOWN_MEMBER', 'LAST_OWNER');
+
+/** Whether the same step may succeed later, without anybody's doing. */
+export function isTemporary(error: unknown): boolean {
+  if (error instanceof ClosedError || error instanceof StaleKeysError) return true;
+  if (error instanceof TransportError) return true;
+  if (!(error instanceof QpcError)) return true;
+  const { status } = error;
+  if (hasReason(error, 'UNKNOWN_HUB', 'UNKNOWN_CREDENTIAL', 'BAD_STATE')) return true;
+  return [
+    Status.Unavailable,
+    Status.DeadlineExceeded,
+    Status.ResourceExhausted,
+    Status.Internal,
+    Status.Unauthenticated,
+  ].some((passing) => passing === status);
+}
+
+/** As one of several hubs said it: one that lost its disk and knows the group no more has no say, and the next is asked. */
+export function ofOneHub(error: unknown): unknown {
+  if (!hasReason(error, 'UNKNOWN_GROUP')) return error;
+  return new UnavailableError('HUB_UNAVAILABLE', 'one hub forgot the group', { cause: error });
+}

@@ -1,0 +1,100 @@
+/** Who waits to be taken out of a group says so again when what it said may have been missed. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { leaveLimits } from './leaves.ts';
+import { mandatorySuite } from '../../mls/index.ts';
+import type { IntentRow } from '../../store/group-log-rows.ts';
+import { company, type Company } from '../../test-company.ts';
+import { exchange, type TestDevice, testStoreId } from '../../test-devices.ts';
+
+/** Wants to leave and says so: how that ends, or undefined while it is open. */
+async function leave(device: TestDevice, id: Uint8Array): Promise<() => IntentRow | undefined> {
+  const { committer } = device.groups;
+  const intentId = await committer.add(id, { kind: 'leave' });
+  await device.settle();
+  return () => device.store.groupLog.intent(intentId);
+}
+
+/** Who may remove somebody waits no longer; until nobody has anything to say. */
+async function carryOut({ clock, alice, bob, carol, id }: Company): Promise<void> {
+  const devices = [alice, bob, carol];
+  await exchange(...devices);
+  clock.advance(leaveLimits.spreadMs);
+  for (const device of devices) {
+    device.groups.committer.wake(id);
+    await device.settle();
+    await exchange(...devices);
+  }
+}
+
+/** Its copies are gone. */
+function loseOutbox(device: TestDevice, ...others: readonly TestDevice[]): number {
+  let count = 0;
+  const { outbox } = device.store;
+  for (const { rid } of others) {
+    for (;;) {
+      const entry = outbox.next(Buffer.from(rid).toString('hex'), 0);
+      if (entry === undefined) break;
+      outbox.markAccepted(entry.id, testStoreId, device.runtime.clock.now());
+      count += 1;
+    }
+  }
+  return count;
+}
+
+test('it is asked again before nobody can read any more what was said', async () => {
+  const all = await company([mandatorySuite]);
+  const { alice, bob, carol, id } = all;
+  const leaving = await leave(carol, id);
+  assert.equal(loseOutbox(carol, alice, bob), 2);
+  for (let epochs = 0; epochs < 4; epochs += 1) {
+    await alice.conversations.rotateKeys(id);
+    await exchange(alice, bob, carol);
+  }
+  await carryOut(all);
+  assert.equal(leaving()?.state, 'DONE');
+  assert.deepEqual(await alice.conversations.members(id), [alice.userId, bob.userId]);
+});
+
+test('of two owners that leave at once the second one is told that it is the last', async () => {
+  const all = await company([mandatorySuite]);
+  const { alice, bob, carol, id } = all;
+  await alice.conversations.setRole(id, carol.userId, 'owner');
+  await exchange(alice, bob, carol);
+  const leaving = [await leave(alice, id), await leave(carol, id)];
+  await carryOut(all);
+  const ends = leaving.map((end) => `${end()?.state} ${end()?.reason}`);
+  assert.deepEqual(ends.toSorted(), ['DONE undefined', 'REFUSED LAST_OWNER']);
+});
+
+test('who may remove members since then is asked too', async () => {
+  const all = await company([mandatorySuite]);
+  const { alice, bob, carol, id } = all;
+  const leaving = await leave(carol, id);
+  // Its owner does not hear of it, bob has no right to do it yet.
+  assert.equal(loseOutbox(carol, alice), 1);
+  await exchange(bob, carol);
+  await alice.conversations.setRole(id, bob.userId, 'admin');
+  await exchange(alice, bob, carol);
+  await carryOut(all);
+  assert.equal(leaving()?.state, 'DONE');
+});
+
+test('who comes back into a group that it wanted to leave says so again', async () => {
+  const all = await company([mandatorySuite]);
+  const { directory, clock, alice, bob, carol, id } = all;
+  const leaving = await leave(carol, id);
+  assert.equal(loseOutbox(carol, alice, bob), 2);
+  // Commits that carol never hears of, and that the hub keeps no entry of any more.
+  await alice.conversations.rotateKeys(id);
+  await alice.conversations.rotateKeys(id);
+  directory.hub.takeRows(alice.rid, carol.rid);
+  directory.hub.restore(id, directory.hub.copyOf(id).slice(-1));
+  await carol.groups.pull.pull(id);
+  assert.equal(carol.store.groups.conversation(id)?.ended, 'BEHIND');
+  clock.advance(3_600_000);
+  await carol.groups.resyncs.run();
+  assert.equal(carol.store.resync.get(id)?.isDone, true);
+  await carryOut(all);
+  assert.equal(leaving()?.state, 'DONE');
+});
