@@ -88,6 +88,14 @@ export interface PeerStatus extends LinkStatus {
   readonly lanes: readonly LaneStatus[];
 }
 
+/** Of a connection that says hello. */
+export interface HelloContext {
+  /** It did before, as the same domain. */
+  readonly isRepeated?: boolean;
+  /** Where it comes from, as far as addresses are told apart (an IPv4 address, an IPv6 /64). */
+  readonly address?: string;
+}
+
 /** What a new peers file changed. */
 export interface ReloadReport {
   readonly added: readonly string[];
@@ -306,11 +314,11 @@ export class Federation implements AsyncDisposable {
   async acceptHello(
     spkiSha256: Uint8Array,
     request: FedHelloRequest,
-    isRepeated = false,
+    { isRepeated = false, address = '' }: HelloContext = {},
   ): Promise<MessageInitShape<typeof FedHelloResponseSchema>> {
     const { log } = this.#options.runtime;
     const { domain } = request;
-    await this.#learn(domain, spkiSha256);
+    await this.#learn(domain, spkiSha256, address);
     if (!this.isPinned(domain, spkiSha256)) {
       const pin = Buffer.from(spkiSha256).toString('base64url');
       log.warn('hello refused', { peer: domain, pin, reason: 'PEER_DENIED' });
@@ -455,13 +463,13 @@ export class Federation implements AsyncDisposable {
   }
 
   /** An unknown key claims a domain: does the domain's own site know it? */
-  async #learn(domain: string, spkiSha256: Uint8Array): Promise<void> {
+  async #learn(domain: string, spkiSha256: Uint8Array, address: string): Promise<void> {
     const { site } = this.#options;
     if (site === undefined || this.isPinned(domain, spkiSha256)) return;
     if (!this.#policy.allows(domain) || this.#policy.isDeniedKey(spkiSha256)) return;
     const isKnown = this.#trust.peer(domain).pins.length > 0;
     try {
-      await this.#trust.discover(domain);
+      await this.#trust.discover(domain, address);
     } catch (error) {
       // Of a domain with known keys this one is refused for good, not for now.
       if (!isKnown) throw error;

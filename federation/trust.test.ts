@@ -1,6 +1,7 @@
 /** How many domains may be found by their sites: the rest of trust is in tests/federation. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 import { hasReason, silentLog, systemClock, systemRandom } from '@quicprochat/proto';
 import { PeerPolicy } from './policy.ts';
 import { PeerRecords } from './records.ts';
@@ -10,7 +11,11 @@ import { PeerTrust, trustLimits } from './trust.ts';
 const runtime = { clock: systemClock, random: systemRandom, log: silentLog };
 
 /** A node in mode `open` that has found so many domains. */
-async function trustOf(found: number, heardMs = (_domain: string): number => systemClock.now()) {
+async function trustOf(
+  found: number,
+  heardMs = (_domain: string): number => systemClock.now(),
+  answer = async (_domain: string): Promise<Uint8Array> => new Uint8Array(0),
+) {
   const held = Array.from({ length: found }, (_, index): HeldPeerRecord => ({
     domain: `found${index}.example`,
     record: undefined,
@@ -31,7 +36,7 @@ async function trustOf(found: number, heardMs = (_domain: string): number => sys
   const site = {
     fetch: async (domain: string) => {
       asked.push(domain);
-      return new Uint8Array(0);
+      return answer(domain);
     },
   };
   const trust = new PeerTrust({
@@ -57,6 +62,30 @@ test('names below a domain of a stranger do not fill the store: sites are not as
   const other = await trustOf(trustLimits.foundMax - 1);
   await assert.rejects(other.trust.discover('one-more.example'), unreachable);
   assert.deepEqual(other.asked, ['one-more.example']);
+});
+
+test('names that strangers make up hold up neither each other for long, nor who is waited for', async () => {
+  const isUnreachable = (error: unknown): boolean => hasReason(error, 'PEER_UNREACHABLE');
+  const slow = Promise.withResolvers<Uint8Array>();
+  const { trust, asked } = await trustOf(0, undefined, () => slow.promise);
+  const refused: Promise<void>[] = [];
+  const look = async (domain: string, address?: string): Promise<void> => {
+    refused.push(assert.rejects(trust.discover(domain, address), isUnreachable));
+    await setImmediate();
+  };
+  for (let n = 0; n < 20; n += 1) await look(`one${n}.example`, '192.0.2.1');
+  assert.deepEqual(asked, ['one0.example'], 'one address has one look at a time');
+  for (let n = 0; n < 20; n += 1) await look(`other${n}.example`, `192.0.2.${n + 2}`);
+  assert.equal(asked.length, trustLimits.strangersSitesAtOnce);
+  await look('waited-for.example');
+  assert.equal(asked.at(-1), 'waited-for.example');
+  // Who claims what is being asked for anyway shares that look.
+  await look('waited-for.example', '192.0.2.1');
+  slow.resolve(new Uint8Array(0));
+  await Promise.all(refused);
+  const before = asked.length;
+  await assert.rejects(trust.discover('later.example', '192.0.2.1'), isUnreachable);
+  assert.equal(asked.length, before + 1, 'its place is free again');
 });
 
 test('a domain that was not heard for long makes room for a new one', async () => {

@@ -32,8 +32,9 @@ export const trustLimits = {
   siteMs: 4_000,
   /** Between two looks at one site (ms). */
   siteEveryMs: 60_000,
-  /** Looks at once. */
+  /** Looks at once, and of them for callers that nobody knows: one for each address. */
   sitesAtOnce: 8,
+  strangersSitesAtOnce: 4,
   /** Sites whose last look is remembered; the oldest go first. */
   sitesRemembered: 10_000,
   /** Domains whose records came by their sites. */
@@ -69,6 +70,8 @@ export class PeerTrust {
   /** Domains whose site is being asked, and when others were asked (monotonic ms). */
   readonly #asking = new Map<string, Promise<void>>();
   readonly #askedMs = new Map<string, number>();
+  /** Addresses of strangers for whom a site is being asked. */
+  readonly #strangers = new Set<string>();
 
   constructor(options: PeerTrustOptions) {
     this.#options = options;
@@ -127,10 +130,11 @@ export class PeerTrust {
 
   /**
    * Looks at the domain's site when something about its keys is not known here: at most once a
-   * minute, and several callers share one look. What comes of it shows in `peer`. Throws
+   * minute, and several callers share one look. What comes of it shows in `peer`. `stranger`: the address of who
+   * claims the domain; names are free to make up, so such looks have places of their own. Throws
    * UnavailableError PEER_UNREACHABLE when the site does not show a record that can be believed.
    */
-  async discover(domain: string): Promise<void> {
+  async discover(domain: string, stranger?: string): Promise<void> {
     const { policy, site, runtime } = this.#options;
     if (!policy().allows(domain)) {
       throw new PermissionDeniedError('PEER_DENIED', `this node does not federate with ${domain}`);
@@ -143,15 +147,23 @@ export class PeerTrust {
     if (running !== undefined) return running;
     const askedMs = this.#askedMs.get(domain) ?? Number.NEGATIVE_INFINITY;
     const waitMs = askedMs + trustLimits.siteEveryMs - runtime.clock.monotonic();
-    const isBusy = this.#asking.size >= trustLimits.sitesAtOnce;
+    const { sitesAtOnce, strangersSitesAtOnce } = trustLimits;
+    const isCrowded =
+      stranger !== undefined &&
+      (this.#strangers.has(stranger) || this.#strangers.size >= strangersSitesAtOnce);
+    const isBusy = isCrowded || this.#asking.size >= sitesAtOnce;
     if (site === undefined || waitMs > 0 || isBusy) {
       const retryAfterMs = Math.ceil(Math.max(waitMs, 1_000));
       throw new UnavailableError('PEER_UNREACHABLE', `no record of ${domain} is known yet`, {
         retryAfterMs,
       });
     }
-    const asking = this.#ask(domain, site).finally(() => this.#asking.delete(domain));
+    const asking = this.#ask(domain, site).finally(() => {
+      this.#asking.delete(domain);
+      if (stranger !== undefined) this.#strangers.delete(stranger);
+    });
     this.#asking.set(domain, asking);
+    if (stranger !== undefined) this.#strangers.add(stranger);
     return asking;
   }
 

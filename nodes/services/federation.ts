@@ -3,6 +3,7 @@
  * is not worth a stream. Blobs are not built yet: 917 says so.
  */
 import { FailedPreconditionError, type Handlers } from '@quicprochat/proto';
+import { limitKey } from '@quicprochat/proto/transport';
 import type { Federation } from '@quicprochat/federation';
 import type { TypingOfPeer } from '../peer-typing.ts';
 import type { Sessions } from '../sessions.ts';
@@ -23,7 +24,8 @@ export function federationHandlers(
     async fedHello(request, { connection, caller }) {
       const { spkiSha256 } = connection.peer;
       const isRepeated = caller.class === 'peer' && caller.domain === request.domain;
-      const response = await parts.federation.acceptHello(spkiSha256, request, isRepeated);
+      const from = { isRepeated, address: limitKey(connection.peer.host) };
+      const response = await parts.federation.acceptHello(spkiSha256, request, from);
       parts.sessions.bindPeer(connection, request.domain);
       return response;
     },

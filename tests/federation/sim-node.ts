@@ -403,7 +403,7 @@ export class SimNode implements AsyncDisposable {
       fedHello: async (request, { connection }) => {
         const isRepeated = peers.get(connection) === request.domain;
         const { spkiSha256 } = connection.peer;
-        const response = await federation.acceptHello(spkiSha256, request, isRepeated);
+        const response = await federation.acceptHello(spkiSha256, request, { isRepeated });
         peers.set(connection, request.domain);
         return response;
       },
