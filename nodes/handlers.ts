@@ -12,6 +12,7 @@ import { typingOfPeers } from './peer-typing.ts';
 import type { PushHub } from './push.ts';
 import type { NodeSecrets } from './secrets.ts';
 import { SendQuota } from './send-quota.ts';
+import { adminHandlers } from './services/admin.ts';
 import { authHandlers, type AuthExchange } from './services/auth.ts';
 import { channelHandlers, ChannelPosts } from './services/channels.ts';
 import { coreHandlers, type NodeHealth } from './services/core.ts';
@@ -141,6 +142,7 @@ export async function buildHandlers(parts: HandlerParts): Promise<Handlers> {
     }),
     ...ktHandlers({ domain, answers, accounts, pseudonymKey, peers: federation.kt }),
     ...deviceHandlers({ clock, store, accounts, sessions, sessionTtlMs }),
+    ...adminHandlers({ store, federation, log: runtime.log }),
     ...ktHeardHandlers(audits),
     ...fedKtHandlers({ domain, clock, answers, audits, lookups: config.rates.lookup }),
   };

@@ -14,6 +14,7 @@ import {
   validate,
   type Middleware,
   type Runtime,
+  type ServerOptions,
 } from '@quicprochat/proto';
 import {
   CloseCode,
@@ -84,6 +85,8 @@ export interface QpcNode extends AsyncDisposable {
   readonly listener: Listener;
   /** Undefined where the configuration has no HTTP door. */
   readonly door: HttpDoor | undefined;
+  /** Serves the operator, and nobody else, on a connection of the admin door. */
+  serveAdmin(connection: Connection): void;
   /** Takes a new peers file, and dials every peer that is waited for. Errors are Federation.reload's. */
   reloadPeers(file: PeersFile): Promise<ReloadReport>;
   /** Stops accepting, tells subscribers, lets calls in flight end (10 s), closes. Idempotent. */
@@ -149,7 +152,7 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
     if (disk.state !== before) log.warn('disk', { state: disk.state, before });
   };
   await lookAtDisk();
-  const server = createServer({
+  const serves: Omit<ServerOptions, 'identify'> = {
     handlers,
     middleware: [
       drain.counted(),
@@ -164,6 +167,11 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
       },
       validate,
     ],
+    runtime,
+    onCall: (report) => logCall(log, report),
+  };
+  const server = createServer({
+    ...serves,
     identify: async (connection) => {
       const caller = await sessions.identify(connection);
       // A key that spoke for the domain when it said hello may have been given up since.
@@ -171,9 +179,8 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
       const isVoid = caller.class === 'peer' && !federation.isPinned(caller.domain, spkiSha256);
       return isVoid ? { class: 'anyone' } : caller;
     },
-    runtime,
-    onCall: (report) => logCall(log, report),
   });
+  const adminServer = createServer({ ...serves, identify: async () => ({ class: 'admin' }) });
 
   const rowsAdded = store.onRows((ridHex) => {
     push.rowsAdded(ridHex);
@@ -250,7 +257,8 @@ export async function startNode(options: NodeOptions): Promise<QpcNode> {
     federation.wakeAll();
     return report;
   };
-  return { listener, door, reloadPeers, stop, [Symbol.asyncDispose]: stop };
+  const serveAdmin = (connection: Connection): void => adminServer.serve(connection);
+  return { listener, door, serveAdmin, reloadPeers, stop, [Symbol.asyncDispose]: stop };
 }
 
 /** The node's swarm, if it is to have one. Throws SetupError when its port cannot be bound. */

@@ -25,6 +25,8 @@ export const maxBatchTargets = 2_048;
 export const maxBatchBytes = 2 * 1024 * 1024;
 /** Of a caller that nobody knows (bytes): a tenth. */
 export const maxAnonymousBatchBytes = 204 * 1024;
+/** Dead letters, or peers, of one AdminOutbox. */
+export const maxAdminPage = 500;
 /** Headers of one Peek. */
 export const maxPeekRows = 1_000;
 /** Largest KEYTRANS request (bytes): a monitor map of some thousand labels. */

@@ -1,4 +1,5 @@
 /** Door of the generated messages: schemas and types of every `qpc/v1` file. */
+export * from './gen/qpc/v1/admin_pb.ts';
 export * from './gen/qpc/v1/auth_pb.ts';
 export * from './gen/qpc/v1/card_pb.ts';
 export * from './gen/qpc/v1/channel_pb.ts';

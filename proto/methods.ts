@@ -4,6 +4,7 @@
  */
 import { coreMethods } from './methods/core.ts';
 import { accountsMethods } from './methods/accounts.ts';
+import { adminMethods } from './methods/admin.ts';
 import { deliveryMethods } from './methods/delivery.ts';
 import { groupsMethods } from './methods/groups.ts';
 import { keysMethods } from './methods/keys.ts';
@@ -19,6 +20,7 @@ export const methods = {
   ...keysMethods,
   ...ktMethods,
   ...federationMethods,
+  ...adminMethods,
 } as const;
 
 export type Methods = typeof methods;

@@ -36,7 +36,8 @@ export type Caller =
       readonly sessionExpiresMs: number;
     }
   | { readonly class: 'guest'; readonly userId: string; readonly identityPub: Uint8Array }
-  | { readonly class: 'peer'; readonly domain: string };
+  | { readonly class: 'peer'; readonly domain: string }
+  | { readonly class: 'admin' };
 
 /** One call on its way through the middleware. */
 export interface Call {

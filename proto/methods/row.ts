@@ -2,12 +2,14 @@
 import type { DescMessage, MessageShape } from '@bufbuild/protobuf';
 import { defaultMaxPayloadBytes } from '../frame.ts';
 import type { FieldRules } from '../field-rules.ts';
+import type { Reason } from '../status.ts';
 
 /**
  * Who may call: nobody known yet, a device that has logged in but is not in its account's manifest
- * yet, a logged-in device, a device of another node that has a mailbox here, a federation peer.
+ * yet, a logged-in device, a device of another node that has a mailbox here, a federation peer, the
+ * operator by the admin door.
  */
-export type CallerClass = 'anyone' | 'enrolling' | 'device' | 'guest' | 'peer';
+export type CallerClass = 'anyone' | 'enrolling' | 'device' | 'guest' | 'peer' | 'admin';
 
 /** Token bucket that a call draws from; the node's configuration gives each its numbers. */
 export type RateClass =
@@ -41,6 +43,8 @@ export interface Method<I extends DescMessage = DescMessage, O extends DescMessa
   /** True when a repeat of the same request has the effect of one. */
   readonly isIdempotent: boolean;
   readonly rules: FieldRules<MessageShape<I>>;
+  /** What its handler refuses with, beside what `refusals.ts` derives for every row. */
+  readonly refusals: readonly Reason[];
 }
 
 export interface MethodOptions<I extends DescMessage> {
@@ -54,6 +58,7 @@ export interface MethodOptions<I extends DescMessage> {
   readonly maxResponseBytes?: number;
   readonly isIdempotent?: boolean;
   readonly rules?: FieldRules<MessageShape<I>>;
+  readonly refusals?: readonly Reason[];
 }
 
 /** Bound of a request that says no other (bytes). */
@@ -79,6 +84,7 @@ export function method<I extends DescMessage, O extends DescMessage>(
     maxResponseBytes: options.maxResponseBytes ?? defaultMaxPayloadBytes,
     isIdempotent: options.isIdempotent ?? true,
     rules: options.rules ?? {},
+    refusals: options.refusals ?? [],
   };
 }
 
@@ -93,3 +99,4 @@ export const sender = ['anyone', 'device'] as const;
 /** Reads of the log and what brings a new device in. */
 export const enrolling = ['enrolling', 'device'] as const;
 export const peer = ['peer'] as const;
+export const admin = ['admin'] as const;

@@ -53,6 +53,8 @@ function callerKey({ caller, connection }: Call): string {
       return `device ${Buffer.from(caller.identityPub).toString('latin1')}`;
     case 'peer':
       return `peer ${caller.domain}`;
+    case 'admin':
+      return 'admin';
     case 'anyone':
       return `host ${limitKey(connection.peer.host)}`;
   }
