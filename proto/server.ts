@@ -77,6 +77,8 @@ export interface CallReport {
   readonly method: string;
   readonly callerClass: Caller['class'];
   readonly status: number;
+  /** Of a refusal; undefined where the status is Ok. */
+  readonly reason: string | undefined;
   readonly durationMs: number;
   readonly requestBytes: number;
   readonly responseBytes: number;
@@ -124,6 +126,7 @@ export function createServer(options: ServerOptions): Server {
     let caller: Caller = { class: 'anyone' };
     let status = 0;
     let payload: Uint8Array;
+    let reason: string | undefined;
     try {
       if (found === undefined) {
         throw new UnimplementedError(`method ${frame.methodId} is not built`);
@@ -149,12 +152,14 @@ export function createServer(options: ServerOptions): Server {
         );
       }
     } catch (error) {
-      [status, payload] = errorToWire(error, { log, random, method: found?.row.name ?? 'unknown' });
+      const method = found?.row.name ?? 'unknown';
+      [status, payload, reason] = errorToWire(error, { log, random, method });
     }
     options.onCall?.({
       method: found?.row.name ?? 'unknown',
       callerClass: caller.class,
       status,
+      reason,
       durationMs: clock.monotonic() - startMs,
       requestBytes: frame.payload.length,
       responseBytes: payload.length,
@@ -199,7 +204,7 @@ function decodeRequest(method: Method, payload: Uint8Array): MessageShape<DescMe
 export function errorToWire(
   error: unknown,
   context: { readonly log: Log; readonly random: Random; readonly method: string },
-): [status: number, payload: Uint8Array] {
+): [status: number, payload: Uint8Array, reason: string] {
   const known = error instanceof QpcError && error.status !== Status.Internal ? error : undefined;
   if (known !== undefined) {
     return [
@@ -213,6 +218,7 @@ export function errorToWire(
           details: known.details ?? new Uint8Array(0),
         }),
       ),
+      known.reason,
     ];
   }
   const correlation = Buffer.from(context.random.bytes(8)).toString('hex');
@@ -227,5 +233,6 @@ export function errorToWire(
       ErrorSchema,
       create(ErrorSchema, { reason: 'INTERNAL', message: `internal error ${correlation}` }),
     ),
+    'INTERNAL',
   ];
 }

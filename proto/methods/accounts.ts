@@ -4,7 +4,7 @@ import { bytesBetween, exactBytes, userIdText } from '../field-rules.ts';
 import { opaqueBytes } from '../opaque-parameters.ts';
 import { maxRecoveryBundleBytes } from '../limits.ts';
 import { method, anyone, device, enrolling } from './row.ts';
-import { signedManifest } from './shared-rules.ts';
+import { ofChange, ofKeyLog, signedManifest } from './shared-rules.ts';
 
 export const accountsMethods = {
   opaqueRegisterStart: method(
@@ -18,6 +18,7 @@ export const accountsMethods = {
         userId: userIdText,
         registrationRequest: exactBytes(opaqueBytes.registrationRequest),
       },
+      refusals: ['AUTH_FAILED'],
     },
   ),
   opaqueRegisterFinish: method(
@@ -34,12 +35,14 @@ export const accountsMethods = {
         manifest: signedManifest,
         deviceProof: exactBytes(64),
       },
+      refusals: ['AUTH_FAILED', 'BAD_SIGNATURE', 'NAME_TAKEN', ...ofKeyLog],
     },
   ),
   opaqueLoginStart: method(102, m.OpaqueLoginStartRequestSchema, m.OpaqueLoginStartResponseSchema, {
     callers: anyone,
     rate: 'auth',
     rules: { userId: userIdText, ke1: exactBytes(opaqueBytes.ke1) },
+    refusals: ['AUTH_FAILED'],
   }),
   opaqueLoginFinish: method(
     103,
@@ -56,6 +59,7 @@ export const accountsMethods = {
         deviceProof: exactBytes(64),
         sessionMac: exactBytes(32),
       },
+      refusals: ['AUTH_FAILED', 'BAD_SIGNATURE', 'UNKNOWN_DEVICE'],
     },
   ),
   logout: method(104, m.LogoutRequestSchema, m.LogoutResponseSchema, { callers: device }),
@@ -64,18 +68,21 @@ export const accountsMethods = {
     rate: 'keys',
     isIdempotent: false,
     rules: { manifest: signedManifest },
+    refusals: ofChange,
   }),
   revokeKey: method(510, m.RevokeKeyRequestSchema, m.RevokeKeyResponseSchema, {
     callers: device,
     rate: 'keys',
     isIdempotent: false,
     rules: { manifest: signedManifest },
+    refusals: ofChange,
   }),
   registerDevice: method(700, m.RegisterDeviceRequestSchema, m.RegisterDeviceResponseSchema, {
     callers: ['enrolling'],
     rate: 'keys',
     isIdempotent: false,
     rules: { manifest: signedManifest },
+    refusals: ['NAME_TAKEN', ...ofChange],
   }),
   listDevices: method(701, m.ListDevicesRequestSchema, m.ListDevicesResponseSchema, {
     callers: enrolling,
@@ -86,12 +93,18 @@ export const accountsMethods = {
     rate: 'keys',
     isIdempotent: false,
     rules: { manifest: signedManifest },
+    refusals: ofChange,
   }),
   storeRecoveryBundle: method(
     750,
     m.StoreRecoveryBundleRequestSchema,
     m.StoreRecoveryBundleResponseSchema,
-    { callers: device, rate: 'keys', rules: { bundle: bytesBetween(1, maxRecoveryBundleBytes) } },
+    {
+      callers: device,
+      rate: 'keys',
+      rules: { bundle: bytesBetween(1, maxRecoveryBundleBytes) },
+      refusals: ['STORE_FULL'],
+    },
   ),
   fetchRecoveryBundle: method(
     751,

@@ -29,7 +29,8 @@ import {
   maxCredentialBytes,
 } from '../limits.ts';
 import { smallBytes, method, device, reader, sender } from './row.ts';
-import { domainOrOwn } from './shared-rules.ts';
+import { domainOrOwn, fromPeers } from './shared-rules.ts';
+import type { Reason } from '../status.ts';
 
 const logRules = nested<m.LogRef>({ cid: emptyOrBytes(32) });
 const cursorRules = nested<m.LogCursor>({
@@ -37,6 +38,16 @@ const cursorRules = nested<m.LogCursor>({
   after: safeSeq,
   storeId: emptyOrBytes(8),
 });
+const ofDeviceTarget: readonly Reason[] = [
+  'UNKNOWN_DEVICE',
+  'QUEUE_FULL',
+  'BLOCKED',
+  'CALLER_CLASS',
+  ...fromPeers,
+];
+const ofChannelTarget: readonly Reason[] = ['UNKNOWN_CHANNEL', 'BAD_SIGNATURE', 'DOMAINS_STALE'];
+/** Of a log that is read: a guest may have none any more. */
+const ofRead: readonly Reason[] = ['BAD_CURSOR', 'UNKNOWN_CHANNEL', 'UNKNOWN_DEVICE'];
 const deliveryToken = emptyOrBytes(deliveryTokenBytes);
 
 export const deliveryMethods = {
@@ -54,6 +65,7 @@ export const deliveryMethods = {
       token: deliveryToken,
       channel: channelPost,
     },
+    refusals: [...ofDeviceTarget, ...ofChannelTarget, 'QUOTA', 'STORE_FULL'],
   }),
   fetch: method(201, m.FetchRequestSchema, m.FetchResponseSchema, {
     callers: reader,
@@ -64,12 +76,14 @@ export const deliveryMethods = {
       maxRows: atMost(maxFetchRows),
       maxBytes: atMost(maxFetchBytes),
     },
+    refusals: ofRead,
   }),
   fetchWait: method(202, m.FetchWaitRequestSchema, m.FetchWaitResponseSchema, {
     callers: reader,
     rate: 'read',
     deadlineMs: maxWaitMs + 5_000,
     rules: { cursors: itemsBetween(1, 256, cursorRules), waitMs: atMost(maxWaitMs) },
+    refusals: ['STORE_CHANGED', 'NOT_LOGGED_IN', ...ofRead],
   }),
   batchEnqueue: method(205, m.BatchEnqueueRequestSchema, m.BatchEnqueueResponseSchema, {
     callers: sender,
@@ -92,6 +106,8 @@ export const deliveryMethods = {
       ),
       ttlS: atMost(maxTtlS),
     },
+    // What keeps it from one target stands in that target's status.
+    refusals: ['STORE_FULL'],
   }),
   sendEphemeral: method(209, m.SendEphemeralRequestSchema, m.SendEphemeralResponseSchema, {
     callers: device,
@@ -129,22 +145,26 @@ export const deliveryMethods = {
       callers: sender,
       rate: 'lookup',
       rules: { rid: exactBytes(32), token: exactBytes(deliveryTokenBytes) },
+      refusals: ['BLOCKED'],
     },
   ),
   peek: method(203, m.PeekRequestSchema, m.PeekResponseSchema, {
     callers: reader,
     rate: 'read',
     rules: { log: logRules, after: safeSeq, maxRows: atMost(maxPeekRows) },
+    refusals: ofRead,
   }),
   ack: method(204, m.AckRequestSchema, m.AckResponseSchema, {
     callers: reader,
     rate: 'read',
     rules: { log: logRules, storeId: exactBytes(8), upTo: safeSeq },
+    refusals: ['STORE_CHANGED', ...ofRead],
   }),
   subscribe: method(206, m.SubscribeRequestSchema, m.SubscribeResponseSchema, {
     callers: device,
     rate: 'read',
     rules: { cursors: itemsBetween(1, 256, cursorRules) },
+    refusals: ['STORE_CHANGED', 'UNKNOWN_CHANNEL', 'BAD_CURSOR'],
   }),
   relayStatus: method(207, m.RelayStatusRequestSchema, m.RelayStatusResponseSchema, {
     callers: device,
@@ -163,5 +183,6 @@ export const deliveryMethods = {
       signature: exactBytes(64),
       tokenHashes: itemsBetween(0, maxDeliveryTokens, exactBytes(32)),
     },
+    refusals: ['FEATURE_OFF', 'BAD_CREDENTIAL', 'BLOCKED', 'QUOTA', 'STORE_FULL'],
   }),
 } as const;

@@ -36,10 +36,18 @@ import {
   maxEvidenceBytes,
 } from '../limits.ts';
 import { smallBytes, method, anyone, peer, type MethodOptions } from './row.ts';
-import { fetchKeyPackage } from './shared-rules.ts';
+import type { Reason } from '../status.ts';
+import { fetchKeyPackage, fromPeers, ofRestoredHub, ofSubmit } from './shared-rules.ts';
 
 const checkpointNote = bytesBetween(1, maxCheckpointBytes);
 const requester = exactBytes(16);
+/** Of what a leader's log says that does not fit what this hub has, or remembers. */
+const ofLeadersLog: readonly Reason[] = [
+  'TERM_FENCED',
+  'SEQ_CONFLICT',
+  'EPOCH_CONFLICT',
+  'HUB_UNAVAILABLE',
+];
 /** 900 and 901 are one stream and one handler: 900 is a batch of one. */
 const relayOptions: MethodOptions<typeof m.FedRelayRequestSchema> = {
   callers: peer,
@@ -52,11 +60,15 @@ const relayOptions: MethodOptions<typeof m.FedRelayRequestSchema> = {
     firstSeq: safeSeq,
     items: itemsBetween(1, maxRelayItems),
   },
+  refusals: ['STREAM_GAP', 'STORE_FULL'],
 };
 
 export const federationMethods = {
   fedRelay: method(900, m.FedRelayRequestSchema, m.FedRelayResponseSchema, relayOptions),
-  fedRelayBatch: method(901, m.FedRelayRequestSchema, m.FedRelayResponseSchema, relayOptions),
+  fedRelayBatch: method(901, m.FedRelayRequestSchema, m.FedRelayResponseSchema, {
+    ...relayOptions,
+    name: 'FedRelayBatch',
+  }),
   proxyFetchKeyPackage: method(
     902,
     m.ProxyFetchKeyPackageRequestSchema,
@@ -65,6 +77,7 @@ export const federationMethods = {
       callers: peer,
       rate: 'peerUsers',
       rules: { fetch: every(present, nested(fetchKeyPackage)), requester },
+      refusals: ['UNKNOWN_USER', 'NO_KEY_PACKAGE', 'PEER_DENIED'],
     },
   ),
   proxyFetchHybridKey: method(
@@ -78,6 +91,7 @@ export const federationMethods = {
         fetch: every(present, nested<m.FetchHybridKeyRequest>({ userId: userIdText })),
         requester,
       },
+      refusals: ['UNKNOWN_USER', 'PEER_DENIED'],
     },
   ),
   proxyResolveUser: method(904, m.ProxyResolveUserRequestSchema, m.ProxyResolveUserResponseSchema, {
@@ -87,6 +101,7 @@ export const federationMethods = {
       resolve: every(present, nested<m.ResolveUserRequest>({ userId: userIdText })),
       requester,
     },
+    refusals: ['UNKNOWN_USER', 'PEER_DENIED'],
   }),
   fedHello: method(910, m.FedHelloRequestSchema, m.FedHelloResponseSchema, {
     callers: anyone,
@@ -102,6 +117,7 @@ export const federationMethods = {
       remembersCounter: safeSeq,
       remembersProof: emptyOrBytes(16),
     },
+    refusals: ['VERSION', ...fromPeers],
   }),
   fedBlob: method(917, m.FedBlobRequestSchema, m.FedBlobResponseSchema, {
     callers: peer,
@@ -111,6 +127,8 @@ export const federationMethods = {
       offset: safeSeq,
       length: every(atMost(maxBlobChunkBytes), (value) => (value === 0 ? 'is missing' : undefined)),
     },
+    // Not built yet.
+    refusals: ['FEATURE_OFF'],
   }),
   fedEphemeral: method(918, m.FedEphemeralRequestSchema, m.FedEphemeralResponseSchema, {
     callers: peer,
@@ -133,12 +151,14 @@ export const federationMethods = {
     rate: 'peerUsers',
     maxRequestBytes: maxCommitRequestBytes + 2 * smallBytes,
     rules: { submit: nested(submitRules), takeover: nested(takeoverRules) },
+    refusals: ofSubmit,
   }),
   fedHubReplicate: method(912, m.FedHubReplicateRequestSchema, m.FedHubReplicateResponseSchema, {
     callers: peer,
     rate: 'relay',
     maxRequestBytes: maxHubBytes,
     rules: replicateRules,
+    refusals: ['PEER_DENIED', 'BAD_SIGNATURE', 'QUOTA', 'STORE_FULL', ...ofLeadersLog],
   }),
   fedHubPromise: method(913, m.FedHubPromiseRequestSchema, m.FedHubPromiseResponseSchema, {
     callers: peer,
@@ -146,17 +166,20 @@ export const federationMethods = {
     // What it has PREPARED comes along.
     maxResponseBytes: maxHubBytes,
     rules: promiseRules,
+    refusals: ['UNKNOWN_GROUP', 'PEER_DENIED', 'TERM_FENCED', ...ofRestoredHub],
   }),
   fedHubLog: method(914, m.FedHubLogRequestSchema, m.FedHubLogResponseSchema, {
     callers: peer,
     rate: 'peerUsers',
     rules: { log: every(present, nested(groupLogRules)) },
+    refusals: ['UNKNOWN_GROUP'],
   }),
   fedHubInstall: method(915, m.FedHubInstallRequestSchema, m.FedHubInstallResponseSchema, {
     callers: peer,
     rate: 'relay',
     maxRequestBytes: maxHubBytes,
     rules: installRules,
+    refusals: ['PEER_DENIED', 'BAD_SIGNATURE', 'SEQ_CONFLICT', 'QUOTA', 'STORE_FULL'],
   }),
   fedKt: method(916, m.FedKtRequestSchema, m.FedKtResponseSchema, {
     callers: peer,
@@ -180,5 +203,6 @@ export const federationMethods = {
         }
       },
     },
+    refusals: ['PEER_DENIED', 'BAD_SIGNATURE', 'UNKNOWN_USER', 'BAD_CURSOR'],
   }),
 } as const;

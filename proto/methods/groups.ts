@@ -12,12 +12,17 @@ import {
   takeoverRules,
 } from '../group-rules.ts';
 import { method, device, smallBytes } from './row.ts';
+import { fromPeers, ofSubmit } from './shared-rules.ts';
+import type { Reason } from '../status.ts';
+
+const ofCreation: readonly Reason[] = ['PEER_DENIED', 'NAME_TAKEN', 'QUOTA', 'STORE_FULL'];
 
 const submitting = {
   callers: device,
   rate: 'send',
   maxRequestBytes: maxCommitRequestBytes,
   rules: submitRules,
+  refusals: [...ofSubmit, 'PEER_UNREACHABLE'],
 } as const;
 
 /** SubmitCommit for one purpose, which the node is told, and which the entry must not contradict. */
@@ -29,18 +34,21 @@ export const groupsMethods = {
     callers: device,
     rate: 'keys',
     rules: { entry: signedEntry, hubs: hubSet, signatures: certificate },
+    refusals: [...ofCreation, 'BAD_SIGNATURE', 'HUB_UNAVAILABLE'],
   }),
   submitCommit: method(221, m.SubmitCommitRequestSchema, m.SubmitCommitResponseSchema, submitting),
   groupLog: method(222, m.GroupLogRequestSchema, m.GroupLogResponseSchema, {
     callers: device,
     rate: 'read',
     rules: groupLogRules,
+    refusals: ['UNKNOWN_GROUP', ...fromPeers],
   }),
   groupTakeover: method(223, m.GroupTakeoverRequestSchema, m.GroupTakeoverResponseSchema, {
     callers: device,
     rate: 'send',
     maxRequestBytes: maxCommitRequestBytes + smallBytes,
     rules: takeoverRules,
+    refusals: [...ofSubmit, 'PEER_UNREACHABLE'],
   }),
   createChannel: method(400, m.CreateChannelRequestSchema, m.CreateChannelResponseSchema, {
     callers: device,
@@ -52,6 +60,7 @@ export const groupsMethods = {
       writePub: exactBytes(32),
       nonce: exactBytes(channelLimits.nonceBytes),
     },
+    refusals: ofCreation,
   }),
   removeMember: submittingFor(410, 'RemoveMember'),
   updateGroupMetadata: submittingFor(411, 'UpdateGroupMetadata'),
@@ -60,5 +69,6 @@ export const groupsMethods = {
     callers: device,
     rate: 'read',
     rules: { cid: exactBytes(channelLimits.cidBytes) },
+    refusals: ['UNKNOWN_CHANNEL'],
   }),
 } as const;

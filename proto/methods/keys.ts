@@ -11,7 +11,7 @@ import {
   userIdText,
 } from '../field-rules.ts';
 import { smallBytes, method, device } from './row.ts';
-import { fetchKeyPackage } from './shared-rules.ts';
+import { fetchKeyPackage, fromPeers } from './shared-rules.ts';
 
 export const keysMethods = {
   uploadKeyPackage: method(300, m.UploadKeyPackageRequestSchema, m.UploadKeyPackageResponseSchema, {
@@ -19,11 +19,13 @@ export const keysMethods = {
     rate: 'keys',
     maxRequestBytes: defaultMaxPayloadBytes,
     rules: { keyPackages: itemsBetween(1, 128, bytesBetween(1, smallBytes)) },
+    refusals: ['BAD_SIGNATURE', 'QUOTA', 'STORE_FULL'],
   }),
   fetchKeyPackage: method(301, m.FetchKeyPackageRequestSchema, m.FetchKeyPackageResponseSchema, {
     callers: device,
     rate: 'lookup',
     rules: fetchKeyPackage,
+    refusals: ['UNKNOWN_USER', 'NO_KEY_PACKAGE', ...fromPeers],
   }),
   uploadHybridKey: method(302, m.UploadHybridKeyRequestSchema, m.UploadHybridKeyResponseSchema, {
     callers: device,
@@ -34,16 +36,20 @@ export const keysMethods = {
         nested<m.SignedPrekey>({ prekey: bytesBetween(1, 2048), signature: exactBytes(64) }),
       ),
     },
+    refusals: ['BAD_SIGNATURE'],
   }),
   fetchHybridKey: method(303, m.FetchHybridKeyRequestSchema, m.FetchHybridKeyResponseSchema, {
     callers: device,
     rate: 'lookup',
     rules: { userId: userIdText },
+    refusals: ['UNKNOWN_USER', ...fromPeers],
   }),
   fetchHybridKeys: method(304, m.FetchHybridKeysRequestSchema, m.FetchHybridKeysResponseSchema, {
     callers: device,
     rate: 'lookup',
     rules: { userIds: itemsBetween(1, 16, userIdText) },
+    // A user who is not found has an empty answer.
+    refusals: fromPeers,
   }),
   keyPackageCount: method(305, m.KeyPackageCountRequestSchema, m.KeyPackageCountResponseSchema, {
     callers: device,

@@ -1,4 +1,4 @@
-/** Field rules that rows of several services share. */
+/** Field rules and refusals that rows of several services share. */
 import type * as m from '../messages.ts';
 import {
   atMost,
@@ -15,6 +15,7 @@ import {
   type FieldRules,
 } from '../field-rules.ts';
 import { maxManifestBytes } from '../manifest.ts';
+import type { Reason } from '../status.ts';
 
 export const signedManifest = every(
   present,
@@ -25,6 +26,28 @@ export const signedManifest = every(
     approval: emptyOrBytes(64),
   }),
 );
+/** Of what another node has to answer, or has to have answered before. */
+export const fromPeers = ['PEER_DENIED', 'PEER_UNREACHABLE'] as const satisfies readonly Reason[];
+/** Of what the key log writes: not while peers know heads that it lost, nor more than it can follow. */
+export const ofKeyLog = ['FEATURE_OFF', 'QUEUE_FULL'] as const satisfies readonly Reason[];
+/** Of an account's next manifest. */
+export const ofChange = ['BAD_SIGNATURE', 'SEQ_CONFLICT', ...ofKeyLog] as const;
+/** Of hubs that lost what they accepted, and learn it again from each other or from members. */
+export const ofRestoredHub = [
+  'HUB_UNAVAILABLE',
+  'HUB_RESTORED',
+] as const satisfies readonly Reason[];
+/** Of a commit, at its hub. */
+export const ofSubmit: readonly Reason[] = [
+  'UNKNOWN_GROUP',
+  'EPOCH_CONFLICT',
+  'BAD_SIGNATURE',
+  'UNKNOWN_CHANNEL',
+  'PEER_DENIED',
+  'QUOTA',
+  'STORE_FULL',
+  ...ofRestoredHub,
+];
 export const domainOrOwn: FieldRule = (value) => (value === '' ? undefined : domainName(value));
 export const fetchKeyPackage: FieldRules<m.FetchKeyPackageRequest> = {
   userId: userIdText,
