@@ -1,5 +1,5 @@
 /**
- * Streams over one TLS connection: opening, credit per stream and for all of them, round-robin
+ * Streams over one TLS connection or local socket: opening, credit per stream and for all of them, round-robin
  * sending so that a blob cannot starve a call, keep-alive and idle time-out, close codes.
  */
 import type { Duplex } from 'node:stream';
