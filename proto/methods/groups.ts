@@ -6,19 +6,22 @@ import {
   certificate,
   groupLogRules,
   hubSet,
+  maxAnonymousCommitBytes,
   maxCommitRequestBytes,
   signedEntry,
   submitRules,
   takeoverRules,
 } from '../group-rules.ts';
-import { method, device, smallBytes } from './row.ts';
+import { method, device, member, smallBytes } from './row.ts';
 import { fromPeers, ofSubmit } from './shared-rules.ts';
 import type { Reason } from '../status.ts';
 
 const ofCreation: readonly Reason[] = ['PEER_DENIED', 'NAME_TAKEN', 'QUOTA', 'STORE_FULL'];
 
+/** Of a caller without login: not a member by its proof, or it means another node. */
+const ofStranger: readonly Reason[] = ['BLOCKED', 'CALLER_CLASS'];
+
 const submitting = {
-  callers: device,
   rate: 'send',
   maxRequestBytes: maxCommitRequestBytes,
   rules: submitRules,
@@ -27,7 +30,10 @@ const submitting = {
 
 /** SubmitCommit for one purpose, which the node is told, and which the entry must not contradict. */
 const submittingFor = <Id extends number>(id: Id, name: string) =>
-  method(id, m.SubmitCommitRequestSchema, m.SubmitCommitResponseSchema, { ...submitting, name });
+  method(id, m.SubmitCommitRequestSchema, m.SubmitCommitResponseSchema, {
+    ...submitting,
+    ...{ name, callers: device },
+  });
 
 export const groupsMethods = {
   createGroup: method(220, m.CreateGroupRequestSchema, m.CreateGroupResponseSchema, {
@@ -36,19 +42,25 @@ export const groupsMethods = {
     rules: { entry: signedEntry, hubs: hubSet, signatures: certificate },
     refusals: [...ofCreation, 'BAD_SIGNATURE', 'HUB_UNAVAILABLE'],
   }),
-  submitCommit: method(221, m.SubmitCommitRequestSchema, m.SubmitCommitResponseSchema, submitting),
+  submitCommit: method(221, m.SubmitCommitRequestSchema, m.SubmitCommitResponseSchema, {
+    ...submitting,
+    callers: member,
+    maxAnonymousBytes: maxAnonymousCommitBytes,
+    refusals: [...submitting.refusals, ...ofStranger],
+  }),
   groupLog: method(222, m.GroupLogRequestSchema, m.GroupLogResponseSchema, {
-    callers: device,
+    callers: member,
     rate: 'read',
     rules: groupLogRules,
-    refusals: ['UNKNOWN_GROUP', ...fromPeers],
+    refusals: ['UNKNOWN_GROUP', ...fromPeers, ...ofStranger],
   }),
   groupTakeover: method(223, m.GroupTakeoverRequestSchema, m.GroupTakeoverResponseSchema, {
-    callers: device,
+    callers: member,
     rate: 'send',
     maxRequestBytes: maxCommitRequestBytes + smallBytes,
+    maxAnonymousBytes: maxAnonymousCommitBytes + smallBytes,
     rules: takeoverRules,
-    refusals: [...ofSubmit, 'PEER_UNREACHABLE'],
+    refusals: [...ofSubmit, 'PEER_UNREACHABLE', ...ofStranger],
   }),
   createChannel: method(400, m.CreateChannelRequestSchema, m.CreateChannelResponseSchema, {
     callers: device,

@@ -9,14 +9,15 @@ import type { Reason } from '../status.ts';
  * yet, a logged-in device, a device of another node that has a mailbox here, a federation peer, the
  * operator by the admin door.
  */
-export type CallerClass = 'anyone' | 'enrolling' | 'device' | 'guest' | 'peer' | 'admin';
+export const callerClasses = ['anyone', 'enrolling', 'device', 'guest', 'peer', 'admin'] as const;
+export type CallerClass = (typeof callerClasses)[number];
 
 /** Token bucket that a call draws from; the node's configuration gives each its numbers. */
 export type RateClass =
   | 'cheap'
   | 'auth'
   | 'send'
-  /** Of `send`, for callers that nobody knows. */
+  /** Of `send`, and as many of `read`, for callers that nobody knows. */
   | 'sendAnonymous'
   | 'ephemeral'
   | 'read'
@@ -96,6 +97,8 @@ export const reader = ['device', 'guest'] as const;
 export const everyone = [...anyone, 'guest'] as const;
 /** Nobody needs to be known who has a delivery token for every target. */
 export const sender = ['anyone', 'device'] as const;
+/** Nobody needs to be known who signs with a key of the group. */
+export const member = ['anyone', 'device', 'guest'] as const;
 /** Reads of the log and what brings a new device in. */
 export const enrolling = ['enrolling', 'device'] as const;
 export const peer = ['peer'] as const;

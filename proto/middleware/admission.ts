@@ -8,7 +8,7 @@ export interface AdmissionState {
 }
 
 /** Health and Hello pass while draining, so that callers learn why. */
-const alwaysServed = new Set(['Hello', 'Health']);
+export const alwaysServed: ReadonlySet<string> = new Set(['Hello', 'Health']);
 
 export function admission(state: AdmissionState): Middleware {
   let inFlight = 0;

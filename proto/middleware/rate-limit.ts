@@ -45,7 +45,8 @@ export class TokenBuckets {
   }
 }
 
-function callerKey({ caller, connection }: Call): string {
+/** Undefined: who may stop the node needs no limit. */
+function callerKey({ caller, connection }: Call): string | undefined {
   switch (caller.class) {
     case 'enrolling':
     case 'device':
@@ -54,7 +55,7 @@ function callerKey({ caller, connection }: Call): string {
     case 'peer':
       return `peer ${caller.domain}`;
     case 'admin':
-      return 'admin';
+      return undefined;
     case 'anyone':
       return `host ${limitKey(connection.peer.host)}`;
   }
@@ -64,9 +65,12 @@ function callerKey({ caller, connection }: Call): string {
 export function rateLimit(clock: Clock, rates: Rates): Middleware {
   const buckets = new TokenBuckets(clock);
   return (call, next) => {
-    const isAnonymousSend = call.method.rate === 'send' && call.caller.class === 'anyone';
-    const rate = isAnonymousSend ? 'sendAnonymous' : call.method.rate;
-    const waitMs = buckets.take(`${rate} ${callerKey(call)}`, rates[rate]);
+    const { rate: named } = call.method;
+    const isStranger = call.caller.class === 'anyone' && (named === 'send' || named === 'read');
+    const rate = isStranger ? 'sendAnonymous' : named;
+    // What they read takes nothing from what they send.
+    const key = callerKey(call);
+    const waitMs = key === undefined ? 0 : buckets.take(`${named} ${key}`, rates[rate]);
     if (waitMs > 0) {
       throw new ResourceExhaustedError(
         'RATE_LIMITED',

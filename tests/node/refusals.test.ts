@@ -1,0 +1,164 @@
+/**
+ * What every row of the method table refuses before its handler runs, row by row: whom it is not for, what is no
+ * request, what comes too often, and everything while the node is busy or stops. Strangers are in services.test.ts.
+ */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { makePeer } from '@quicprochat/federation';
+import {
+  call,
+  formatNodeAddress,
+  maxRequestBytes,
+  methods,
+  systemRandom,
+  type CallerClass,
+  type Method,
+  type RateClass,
+} from '@quicprochat/proto';
+import { ErrorSchema, fromBinary } from '@quicprochat/proto/messages';
+import {
+  defaultLimits,
+  makeIdentity,
+  memoryNetwork,
+  type Connection,
+} from '@quicprochat/proto/transport';
+import { LocalNode, testRuntime } from '../cluster/local-node.ts';
+import { Person } from './account-rig.ts';
+
+const rows: readonly Method[] = Object.values(methods);
+const noProtobuf = new Uint8Array(64).fill(0xff);
+
+/** The reason of a refusal; '' of an answer. */
+async function reasonOf(connection: Connection, { id }: Method, payload = noProtobuf) {
+  const response = await connection.call(
+    { methodId: id, requestId: 1, payload },
+    { deadlineMs: 20_000, maxResponseBytes: 64 * 1024 },
+  );
+  return response.status === 0 ? '' : fromBinary(ErrorSchema, response.payload).reason;
+}
+
+/** A node with a caller of every class but guests, who are in mailboxes.test.ts. */
+class Scene implements AsyncDisposable {
+  readonly node: LocalNode;
+  readonly person: Person;
+  readonly callers = new Map<CallerClass, Connection>();
+  readonly #red = makeIdentity(systemRandom);
+
+  constructor(node: LocalNode) {
+    this.node = node;
+    this.person = new Person('alice@blue.example', (identity) => node.dial(identity, 'alice'));
+  }
+
+  async start(): Promise<void> {
+    const { node, callers, person } = this;
+    await node.start();
+    const device = await person.newDevice();
+    await device.register();
+    callers.set('device', device.connection);
+    const second = await person.newDevice();
+    await second.login();
+    callers.set('enrolling', second.connection);
+    callers.set('anyone', await node.dial(await makeIdentity(systemRandom), 'somewhere'));
+    // Not from the start: its log would wait for the heads that a peer knows, and this one is not there.
+    const { spkiSha256: pin } = await this.#red;
+    const address = formatNodeAddress({ host: 'red.example', port: 5001, pin });
+    const peers = [makePeer('red.example', [address])];
+    await node.node?.reloadPeers({ peers, deniedDomains: [], deniedPins: [] });
+    const peer = await node.dial(await this.#red, 'red.example');
+    await call(peer, methods.fedHello, { domain: 'red.example', versionMin: 1, versionMax: 1 });
+    callers.set('peer', peer);
+    callers.set('admin', await this.#dialAdmin());
+  }
+
+  /** The admin door is a socket of its own; here it is one more host of the network. */
+  async #dialAdmin(): Promise<Connection> {
+    const { node } = this;
+    const door = node.network.transport('admin.blue.example');
+    const endpoint = { host: 'admin.blue.example', port: 1 };
+    const limits = defaultLimits;
+    await door.listen({
+      endpoint,
+      identity: node.identity,
+      limits,
+      maxRequestBytes,
+      onConnection: (connection) => node.node?.serveAdmin(connection),
+    });
+    const pins = [node.identity.spkiSha256];
+    const identity = await makeIdentity(systemRandom);
+    return node.network
+      .transport('operator')
+      .dial(endpoint, { identity, limits, maxRequestBytes, pins });
+  }
+
+  /** Somebody who may call it. */
+  callerOf({ name, callers }: Method): Connection {
+    const found = callers.map((one) => this.callers.get(one)).find((one) => one !== undefined);
+    assert.ok(found !== undefined, `nobody may call ${name}`);
+    return found;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const connection of this.callers.values()) await connection.close(0, 'done');
+    await this.node[Symbol.asyncDispose]();
+  }
+}
+
+test('every row refuses callers that it does not name, and what is no request of it', async () => {
+  const network = memoryNetwork(testRuntime);
+  await using scene = new Scene(await LocalNode.create(network, 'blue.example'));
+  await scene.start();
+  for (const row of rows) {
+    for (const [caller, connection] of scene.callers) {
+      if (caller === 'anyone' || row.callers.includes(caller)) continue;
+      assert.equal(await reasonOf(connection, row), 'CALLER_CLASS', `${row.name} by ${caller}`);
+    }
+    assert.equal(await reasonOf(scene.callerOf(row), row), 'BAD_FIELD', row.name);
+  }
+});
+
+test('every row has a rate', async () => {
+  const network = memoryNetwork(testRuntime);
+  const burst = 8;
+  const classes: readonly RateClass[] = rows.map(({ rate }) => rate);
+  // Nothing comes back within a test, however slow the machine.
+  const rates = [...new Set(classes), 'sendAnonymous']
+    .map((name) => name.replace(/[A-Z]/gu, (letter) => `_${letter.toLowerCase()}`))
+    .map((name) => `[rates.${name}]\nper_second = 0.01\nburst = ${burst}\n`);
+  await using scene = new Scene(await LocalNode.create(network, 'blue.example', rates.join('')));
+  await scene.start();
+  for (const row of rows) {
+    const caller = scene.callerOf(row);
+    let reason = '';
+    for (let asked = 0; asked <= burst && reason !== 'RATE_LIMITED'; asked += 1) {
+      reason = await reasonOf(caller, row);
+    }
+    assert.equal(reason, 'RATE_LIMITED', row.name);
+  }
+});
+
+test('a busy node and one that stops refuse every row before they look who asks', async () => {
+  const network = memoryNetwork(testRuntime);
+  // A change of keys waits so long for its entry: the one call in flight.
+  const limits = '[limits]\ncalls_in_flight = 1\n[kt]\nbatch_ms = 1000\nvrf_threads = 0\n';
+  await using node = await LocalNode.create(network, 'blue.example', limits);
+  await node.start();
+  await using person = new Person('alice@blue.example', (identity) => node.dial(identity));
+  const device = await person.newDevice();
+  await device.register();
+  const { revoked } = person.content;
+  const identityPub = systemRandom.bytes(32);
+  const manifest = person.next({
+    revoked: [...revoked, { identityPub, atMs: 1n, reason: 'lost' }],
+  });
+  const held = device.call(methods.revokeKey, { manifest });
+  const connection = await node.dial(await makeIdentity(systemRandom), 'somewhere');
+  while ((await reasonOf(connection, methods.health, new Uint8Array(0))) !== 'OVERLOADED');
+  for (const row of rows) assert.equal(await reasonOf(connection, row), 'OVERLOADED', row.name);
+  const stopped = node.node?.stop();
+  for (const row of rows) {
+    const isServed = row.name === 'Hello' || row.name === 'Health';
+    assert.equal(await reasonOf(connection, row), isServed ? 'OVERLOADED' : 'DRAINING', row.name);
+  }
+  await held;
+  await stopped;
+});
