@@ -87,7 +87,8 @@ async function main(seconds: number, rounds: number): Promise<void> {
         `at most ${percentile(times, 1).toFixed(0)} ms; RSS afterwards ${rss.toFixed(0)} MiB`,
     );
   }
-  for (const [answer, count] of [...answers].toSorted()) console.log(`  ${answer}: ${count}`);
+  for (const answer of [...answers.keys()].toSorted())
+    console.log(`  ${answer}: ${answers.get(answer)}`);
   const internal = [...answers.keys()].filter((answer) => answer.endsWith(' INTERNAL'));
   const more = (grown.at(-1) ?? 0) - (grown[0] ?? 0);
   const isBounded = more < allowedMiB;

@@ -79,10 +79,11 @@ export class RandomMessages {
             list.add(inner);
           }
         }
-        return;
+        break;
       }
       case 'map':
-        return;
+        // The protocol has none.
+        break;
     }
   }
 
