@@ -9,13 +9,14 @@ export const nodeRefusals: readonly Reason[] = ['TIMEOUT', 'STORE_FULL'];
 
 /** What the dispatch and the middleware refuse a call of this row with, before its handler runs. */
 export function commonRefusals(row: Method): readonly Reason[] {
+  const isRated = row.callers.some((caller) => caller !== 'admin');
   const ofClasses = callerClasses.map((caller) => classRefusal(row, caller));
   return [
     ...new Set(ofClasses.filter((reason) => reason !== undefined)),
     ...(alwaysServed.has(row.name) ? [] : (['DRAINING'] as const)),
     ...(row.maxAnonymousBytes < row.maxRequestBytes ? (['TOO_LARGE'] as const) : []),
+    ...(isRated ? (['RATE_LIMITED'] as const) : []),
     'OVERLOADED',
-    'RATE_LIMITED',
     'BAD_FIELD',
   ];
 }

@@ -37,7 +37,7 @@ import {
   type MemoryNetwork,
   type NodeIdentity,
 } from '@quicprochat/proto/transport';
-import { makePeer } from '@quicprochat/federation';
+import { makePeer, type RecordSite } from '@quicprochat/federation';
 import { formatNodeAddress } from '@quicprochat/proto';
 import { login, register } from '@quicprochat/client-lib/account';
 
@@ -53,6 +53,8 @@ export class LocalNode implements AsyncDisposable {
   readonly key = systemRandom.bytes(32);
   config: NodeConfig;
   log: Log = silentLog;
+  /** Where domains say which keys are theirs; nobody is asked without it. */
+  site: RecordSite | undefined;
   secrets: NodeSecrets | undefined;
   store: NodeStore | undefined;
   node: QpcNode | undefined;
@@ -110,6 +112,7 @@ export class LocalNode implements AsyncDisposable {
         deniedDomains: [],
         deniedPins: [],
       },
+      ...(this.site === undefined ? {} : { site: this.site }),
       transport: this.network.transport(this.domain),
       runtime: { ...this.runtime, log: this.log },
       software: 'test',
