@@ -24,6 +24,7 @@ import { ephemeralHandlers } from './services/ephemeral.ts';
 import { fedKtHandlers } from './services/fed-kt.ts';
 import { federationHandlers } from './services/federation.ts';
 import { withPurposes } from './services/group-purposes.ts';
+import { withStrangers } from './services/group-strangers.ts';
 import { groupHandlers, type GroupParts } from './services/groups.ts';
 import { keyHandlers } from './services/keys.ts';
 import { ktHeardHandlers } from './services/kt-heard.ts';
@@ -75,6 +76,7 @@ export async function buildHandlers(parts: HandlerParts): Promise<Handlers> {
     leaves: config.kt.leaves,
   });
   const quota = new SendQuota(clock, config.sending);
+  const anonymousQuota = new SendQuota(clock, config.sendingAnonymous);
   const channels = new ChannelPosts({ domain, store, federation });
   return {
     ...coreHandlers({
@@ -106,7 +108,7 @@ export async function buildHandlers(parts: HandlerParts): Promise<Handlers> {
     }),
     ...enqueueHandlers({
       quota,
-      anonymousQuota: new SendQuota(clock, config.sendingAnonymous),
+      anonymousQuota,
       domain,
       clock,
       store,
@@ -115,7 +117,12 @@ export async function buildHandlers(parts: HandlerParts): Promise<Handlers> {
       federation,
     }),
     ...channelHandlers({ domain, store, federation }),
-    ...withPurposes(groupHandlers({ domain, store, ...hubs, quota, federation })),
+    ...withPurposes(
+      withStrangers(
+        { domain, store, runtime, nodeSpki: secrets.identity.spkiSha256 },
+        groupHandlers({ domain, store, ...hubs, quota, anonymousQuota, federation }),
+      ),
+    ),
     ...withMailboxes(
       {
         ...{ clock, store, waiters, sessions, audits, limits: config.store.mailboxes },

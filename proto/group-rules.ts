@@ -20,6 +20,11 @@ import type * as m from './messages.ts';
 
 /** A commit with its Welcomes, updates and GroupInfo (bytes). */
 export const maxCommitRequestBytes = 2 * 1024 * 1024;
+/**
+ * The same of a caller that nobody knows (bytes): the largest commit with its GroupInfo, and 256 KiB for what
+ * goes with it.
+ */
+export const maxAnonymousCommitBytes = 1_280 * 1024;
 /** What hubs of one group tell each other: such a commit, or a page of the log with its GroupInfo. */
 export const maxHubBytes = 4 * 1024 * 1024;
 const maxTargets = 2_048;
@@ -72,6 +77,12 @@ export const channelPost = nested<m.ChannelPost>({
   domains: itemsBetween(0, channelLimits.domains, domainName),
 });
 
+const memberProof = nested<m.MemberProof>({
+  entry: exactBytes(groupLogLimits.hashBytes),
+  issuedMs: safeSeq,
+  signature: exactBytes(64),
+});
+
 const commitTarget = nested<m.CommitTarget>({ rid: exactBytes(32), domain: domainName, token });
 
 export const submitRules: FieldRules<m.SubmitCommitRequest> = {
@@ -108,6 +119,7 @@ export const submitRules: FieldRules<m.SubmitCommitRequest> = {
   channelNonce: emptyOrBytes(channelLimits.nonceBytes),
   returnTo: domainOrOwn,
   term: safeSeq,
+  proof: memberProof,
 };
 
 const hashOrNone = emptyOrBytes(groupLogLimits.hashBytes);
@@ -124,6 +136,7 @@ export const takeoverRules: FieldRules<m.GroupTakeoverRequest> = {
   hub: domainOrOwn,
   group,
   submit: nested(submitRules),
+  proof: memberProof,
 };
 
 export const replicateRules: FieldRules<m.FedHubReplicateRequest> = {
@@ -164,4 +177,5 @@ export const groupLogRules: FieldRules<m.GroupLogRequest> = {
   group,
   after: hashOrNone,
   maxEntries: atMost(groupLogLimits.pageEntries),
+  proof: memberProof,
 };

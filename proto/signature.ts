@@ -11,6 +11,7 @@ export type SignaturePrefix =
   | 'qpc/hybrid/1'
   | 'qpc/login/1'
   | 'qpc/guest/1'
+  | 'qpc/member/1'
   | 'qpc/node/1'
   | 'qpc/stored/1'
   | 'qpc/endpoint/1'

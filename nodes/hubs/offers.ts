@@ -105,7 +105,7 @@ export class CommitOffers {
       domain === own ? { rid, token } : { rid, token, peer: peerOf(domain) };
     return {
       parsed: parseEntry(request.entry),
-      submit: toBinary(SubmitCommitRequestSchema, { ...request, hub: '' }),
+      submit: toBinary(SubmitCommitRequestSchema, { ...request, hub: '', proof: undefined }),
       ...{ commit, mid, groupInfo, channelNonce, sharedWelcome },
       ttlMs: maxTtlS * 1000,
       domain: own,

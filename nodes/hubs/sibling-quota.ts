@@ -17,6 +17,9 @@ export const siblingLimits = {
 /** Who brings a commit: a device of this node (32 bytes), or the domain of another node. */
 export type Submitter = Uint8Array | string;
 
+/** Members that nobody knows, together: they have as much as one device. */
+export const strangers: Submitter = new Uint8Array(0);
+
 export class SiblingQuota {
   /** Hashes of children, by group, parent and submitter. */
   readonly #children = new Map<string, Set<string>>();

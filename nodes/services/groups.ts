@@ -32,7 +32,7 @@ import type { HubSet, Submission } from '../hubs/hub-set.ts';
 import type { EpochQuota } from '../hubs/epoch-quota.ts';
 import { peersOf, type CommitOffers } from '../hubs/offers.ts';
 import type { RestoredHub } from '../hubs/restored-hub.ts';
-import { SiblingQuota, type Submitter } from '../hubs/sibling-quota.ts';
+import { SiblingQuota, strangers, type Submitter } from '../hubs/sibling-quota.ts';
 import { senderKey, type SendQuota } from '../send-quota.ts';
 import type { NodeStore } from '../store/store.ts';
 import { deviceOf, peerOf } from './caller.ts';
@@ -48,8 +48,9 @@ export interface GroupParts {
   readonly hubSet: HubSet;
   readonly restored: RestoredHub;
   readonly epochs: EpochQuota;
-  /** Of devices. */
+  /** Of devices, and of members that nobody knows. */
   readonly quota: SendQuota;
+  readonly anonymousQuota: SendQuota;
   readonly federation: {
     /** True for a domain that this node relays to. */
     knows(domain: string): boolean;
@@ -122,8 +123,7 @@ export function groupHandlers(parts: GroupParts): Pick<Handlers, GroupMethods> {
       }
     }
     // Whichever of the three leads tells this node what came back.
-    const { sender } = submission;
-    const returned = sender === undefined ? request : await slipped(request, sender);
+    const returned = await slipped(request, submission.sender);
     const entry = await hubSet.submit(returned, submission);
     return entry === undefined ? {} : { entry };
   }
@@ -146,13 +146,14 @@ export function groupHandlers(parts: GroupParts): Pick<Handlers, GroupMethods> {
 
   /** A commit reaches others as messages do, and costs its sender as much. */
   function pay(request: SubmitCommitRequest, { caller, connection }: CallContext): void {
+    const quota = caller.class === 'device' ? parts.quota : parts.anonymousQuota;
     const key = senderKey(caller, connection);
     const { commit, groupInfo, sharedWelcome, targets, welcomes } = request;
     const own = commit.length + groupInfo.length + sharedWelcome.length;
     const bytes = welcomes.reduce((sum, { welcome }) => sum + welcome.length, own);
-    parts.quota.take(key, welcomes.length, bytes);
+    quota.take(key, welcomes.length, bytes);
     for (const target of [...targets, ...welcomes.map((one) => one.target)]) {
-      const retryAfterMs = target === undefined ? 0 : parts.quota.recipient(key, target.rid);
+      const retryAfterMs = target === undefined ? 0 : quota.recipient(key, target.rid);
       if (retryAfterMs === 0) continue;
       throw new ResourceExhaustedError('QUOTA', 'too many recipients in an hour', { retryAfterMs });
     }
@@ -160,8 +161,16 @@ export function groupHandlers(parts: GroupParts): Pick<Handlers, GroupMethods> {
 
   const slipped = (
     request: SubmitCommitRequest,
-    committer: Uint8Array,
-  ): Promise<SubmitCommitRequest> => withSlips({ store, domain: own }, request, committer);
+    committer: Uint8Array | undefined,
+  ): Promise<SubmitCommitRequest> =>
+    // Whom nobody knows, nobody tells what came back.
+    committer === undefined
+      ? Promise.resolve(request)
+      : withSlips({ store, domain: own }, request, committer);
+
+  /** Undefined: a member that nobody knows (group-strangers.ts). */
+  const senderOf = ({ caller }: CallContext): Uint8Array | undefined =>
+    caller.class === 'device' ? caller.identityPub : undefined;
 
   const isHere = (hub: string): boolean => hub === '' || hub === own;
 
@@ -187,10 +196,10 @@ export function groupHandlers(parts: GroupParts): Pick<Handlers, GroupMethods> {
     },
 
     async submitCommit(request, context) {
-      const { identityPub: sender } = deviceOf(context);
+      const sender = senderOf(context);
       const { signal } = context;
       pay(request, context);
-      return within(request, sender, async () =>
+      return within(request, sender ?? strangers, async () =>
         isHere(request.hub)
           ? submitHere(request, { sender, fromHub: false, signal })
           : federation.hubs.submit(request.hub, await slipped(request, sender), { signal }),
@@ -205,7 +214,7 @@ export function groupHandlers(parts: GroupParts): Pick<Handlers, GroupMethods> {
     },
 
     async groupTakeover(request, context) {
-      const { identityPub: sender } = deviceOf(context);
+      const sender = senderOf(context);
       const { signal } = context;
       needOfGroup(request);
       const run = async (
@@ -217,7 +226,7 @@ export function groupHandlers(parts: GroupParts): Pick<Handlers, GroupMethods> {
       const { submit } = request;
       if (submit === undefined) return run(request);
       pay(submit, context);
-      return within(submit, sender, async () =>
+      return within(submit, sender ?? strangers, async () =>
         run({ ...request, submit: await slipped(submit, sender) }),
       );
     },

@@ -83,6 +83,14 @@ export interface GroupLogPage {
   readonly wantsEntries?: true;
 }
 
+/** An entry as those know it who stand behind it. */
+export interface EntryKey {
+  /** Signs its children, and speaks for members of its epoch (32 bytes). */
+  readonly commitPub: Uint8Array;
+  /** Hashes of its children, in the order of their acceptance. */
+  readonly children: readonly Uint8Array[];
+}
+
 export interface GroupInfo {
   /** Hash of the entry that it is of. */
   readonly entry: Uint8Array;
@@ -272,6 +280,18 @@ export interface GroupStore extends HubSetStore {
   /** Entries behind a hash; from the oldest when that is empty or unknown. Throws NotFoundError UNKNOWN_GROUP. */
   groupLog(group: Uint8Array, after: Uint8Array, maxEntries: number): Promise<GroupLogPage>;
   groupInfo(group: Uint8Array): Promise<GroupInfo | undefined>;
+  /** Undefined: the group is not here, or the entry is none of it that is held. */
+  entryKey(group: Uint8Array, entry: Uint8Array): Promise<EntryKey | undefined>;
+  /**
+   * Children of an entry behind one of them, or all when `after` is none of the log; what else the log says is left
+   * out. Throws NotFoundError UNKNOWN_GROUP.
+   */
+  childEntries(
+    group: Uint8Array,
+    parent: Uint8Array,
+    after: Uint8Array,
+    maxEntries: number,
+  ): Promise<Pick<GroupLogPage, 'controls' | 'hasMore'>>;
   /**
    * Slips (52 bytes) by which this node is told that Welcomes of its device's commit came back, which a hub elsewhere
    * writes; none for a device that is not here.

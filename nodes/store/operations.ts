@@ -62,6 +62,8 @@ export const readOperations: ReadonlySet<OperationName> = new Set<OperationName>
   'keyPackageCounts',
   'diskState',
   'welcomeSlips',
+  'entryKey',
+  'childEntries',
   'tokenRenewals',
 ]);
 

@@ -205,6 +205,12 @@ export class StoreClient implements NodeStore {
   groupInfo(group: Uint8Array) {
     return this.#channel.call('groupInfo', group);
   }
+  entryKey(group: Uint8Array, entry: Uint8Array) {
+    return this.#channel.call('entryKey', group, entry);
+  }
+  childEntries(group: Uint8Array, parent: Uint8Array, after: Uint8Array, maxEntries: number) {
+    return this.#channel.call('childEntries', group, parent, after, maxEntries);
+  }
   welcomeSlips(
     committer: Uint8Array,
     welcomes: readonly { readonly mid: Uint8Array; readonly rid: Uint8Array }[],

@@ -130,6 +130,38 @@ export function groupContract(open: OpenStore): void {
     assert.equal((await store.groupLog(group.groupId, none, 9)).controls.length, 6);
   });
 
+  test('who knows the key of an entry is shown its children, and nothing behind them', async () => {
+    const { fixture, store } = await storeFixture(open);
+    await using _ = fixture;
+    const { group, first } = await groupOf(store);
+    const other = await groupOf(store);
+    const { groupId } = group;
+    const bad = group.offer(first);
+    const good = group.offer(first, {}, { rejects: [bad.parsed.hash] });
+    const next = group.offer(good.parsed);
+    for (const offer of [bad, good, next]) await store.submitCommit(offer);
+    const shown = async (parent: Uint8Array, after: Uint8Array, max: number) => {
+      const { controls, hasMore } = await store.childEntries(groupId, parent, after, max);
+      const commits = controls.map((one) => hex(fromBinary(GroupControlSchema, one).commit));
+      return [commits, hasMore] as const;
+    };
+    const [ofBad, ofGood, ofNext] = [bad, good, next].map(({ commit }) => hex(commit));
+    assert.deepEqual(await shown(first.hash, none, 9), [[ofBad, ofGood], false]);
+    assert.deepEqual(await shown(first.hash, none, 1), [[ofBad], true]);
+    assert.deepEqual(await shown(first.hash, bad.parsed.hash, 9), [[ofGood], false]);
+    assert.deepEqual(await shown(bad.parsed.hash, none, 9), [[], false]);
+    assert.deepEqual(await shown(good.parsed.hash, none, 9), [[ofNext], false]);
+    assert.deepEqual(await store.entryKey(groupId, first.hash), {
+      commitPub: group.keys(0).commit.publicKey,
+      children: [bad.parsed.hash, good.parsed.hash],
+    });
+    assert.deepEqual((await store.entryKey(groupId, next.parsed.hash))?.children, []);
+    assert.equal(await store.entryKey(groupId, other.first.hash), undefined);
+    assert.equal(await store.entryKey(systemRandom.bytes(32), first.hash), undefined);
+    const nowhere = store.childEntries(systemRandom.bytes(32), first.hash, none, 9);
+    await assert.rejects(nowhere, { reason: 'UNKNOWN_GROUP' });
+  });
+
   test('rows of the commit, Welcomes, updates and GroupInfo come with the acceptance, or not at all', async () => {
     const { fixture, store } = await storeFixture(open, bigLimits);
     await using _ = fixture;

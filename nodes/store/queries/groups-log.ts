@@ -88,7 +88,10 @@ export interface GroupLogQueries {
     control: IncomingPayload,
     position?: number,
   ): void;
-  page(group: number, position: number, maxEntries: number): GroupLogPage;
+  /** Hashes, in the order of their acceptance. */
+  childrenOf(group: number, parent: Uint8Array): readonly Uint8Array[];
+  /** `parent`: its children alone. */
+  page(group: number, position: number, maxEntries: number, parent?: Uint8Array): GroupLogPage;
   putInfo(group: number, entry: Uint8Array, bytes: Uint8Array): void;
   /** Forgets all entries. */
   clear(group: number): void;
@@ -121,6 +124,10 @@ export function groupLogQueries({ db }: QueryContext, payloads: PayloadQueries):
     .pluck();
   const after = db.prepare<[number, number, number], EntryRow>(
     `SELECT ${columns} FROM hub_entry WHERE hub_group = ? AND position > ?
+      ORDER BY position LIMIT (? + 0)`,
+  );
+  const childrenAfter = db.prepare<[number, Uint8Array, number, number], EntryRow>(
+    `SELECT ${columns} FROM hub_entry WHERE hub_group = ? AND parent = ? AND position > ?
       ORDER BY position LIMIT (? + 0)`,
   );
   const payloadBytes = db
@@ -169,10 +176,19 @@ export function groupLogQueries({ db }: QueryContext, payloads: PayloadQueries):
     return bytes;
   }
 
-  function page(group: number, position: number, maxEntries: number): GroupLogPage {
+  function page(
+    group: number,
+    position: number,
+    maxEntries: number,
+    parent?: Uint8Array,
+  ): GroupLogPage {
     const controls: Uint8Array[] = [];
     let bytes = 0;
-    const rows = after.all(group, position, Math.min(maxEntries, groupBounds.pageEntries) + 1);
+    const limit = Math.min(maxEntries, groupBounds.pageEntries) + 1;
+    const rows =
+      parent === undefined
+        ? after.all(group, position, limit)
+        : childrenAfter.all(group, parent, position, limit);
     const first = rows[0]?.position ?? 0;
     for (const row of rows) {
       const control = controlOf(row);
@@ -283,6 +299,7 @@ export function groupLogQueries({ db }: QueryContext, payloads: PayloadQueries):
     check,
     checkBehind,
     insert,
+    childrenOf: (group, parent) => childrenOf.all(group, parent),
     page,
     putInfo(group, entry, bytes) {
       if (bytes.length > 0) putInfo.run(group, entry, bytes);

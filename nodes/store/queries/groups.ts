@@ -22,7 +22,14 @@ import { restoredHubQueries } from './restored-hub.ts';
 
 type GroupOperations = Pick<
   Operations,
-  'createGroup' | 'submitCommit' | 'holdGroup' | 'restoredGroups' | 'groupLog' | 'groupInfo'
+  | 'createGroup'
+  | 'submitCommit'
+  | 'holdGroup'
+  | 'restoredGroups'
+  | 'groupLog'
+  | 'groupInfo'
+  | 'entryKey'
+  | 'childEntries'
 >;
 
 export interface GroupQueries extends GroupOperations {
@@ -143,6 +150,20 @@ export function groupQueries(
 
     groupInfo(_nowMs, groupId) {
       return infoOf.get(log.need(groupId));
+    },
+
+    entryKey(_nowMs, groupId, hash) {
+      const group = log.find(groupId);
+      const row = group === undefined ? undefined : log.byHash(group, hash);
+      if (group === undefined || row === undefined) return undefined;
+      return { commitPub: row.next_commit_pub, children: log.childrenOf(group, hash) };
+    },
+
+    childEntries(_nowMs, groupId, parent, afterHash, maxEntries) {
+      const group = log.need(groupId);
+      const position = log.byHash(group, afterHash)?.position ?? 0;
+      const { controls, hasMore } = log.page(group, position, maxEntries, parent);
+      return { controls, hasMore };
     },
   };
 }

@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file qpc/v1/group.proto.
  */
 export const file_qpc_v1_group: GenFile = /*@__PURE__*/
-  fileDesc("ChJxcGMvdjEvZ3JvdXAucHJvdG8SBnFwYy52MSKjAQoKR3JvdXBFbnRyeRINCgVncm91cBgBIAEoDBIOCgZwYXJlbnQYAiABKAwSDQoFZXBvY2gYAyABKAQSEwoLY29tbWl0X2hhc2gYBCABKAwSFwoPbmV4dF9jb21taXRfcHViGAUgASgMEhcKD2pvaW5fY29tbWl0X3B1YhgGIAEoDBIPCgdyZW1vdmFsGAcgASgIEg8KB3JlamVjdHMYCCADKAwiNAoQU2lnbmVkR3JvdXBFbnRyeRINCgVlbnRyeRgBIAEoDBIRCglzaWduYXR1cmUYAiABKAwicQoOQ2VydGlmaWVkRW50cnkSJwoFZW50cnkYASABKAsyGC5xcGMudjEuU2lnbmVkR3JvdXBFbnRyeRIMCgR0ZXJtGAIgASgEEigKCnNpZ25hdHVyZXMYAyADKAsyFC5xcGMudjEuSHViU2lnbmF0dXJlIkMKDEh1YlNpZ25hdHVyZRIOCgZkb21haW4YASABKAkSEAoIc2lnbl9wdWIYAiABKAwSEQoJc2lnbmF0dXJlGAMgASgMImwKDEdyb3VwQ29udHJvbBIlCgVlbnRyeRgBIAEoCzIWLnFwYy52MS5DZXJ0aWZpZWRFbnRyeRIOCgZjb21taXQYAiABKAwSDwoHd2VsY29tZRgDIAEoDBIUCgx3ZWxjb21lX2tleXMYBCADKAwidQoSQ3JlYXRlR3JvdXBSZXF1ZXN0EicKBWVudHJ5GAEgASgLMhgucXBjLnYxLlNpZ25lZEdyb3VwRW50cnkSDAoEaHVicxgCIAMoCRIoCgpzaWduYXR1cmVzGAMgAygLMhQucXBjLnYxLkh1YlNpZ25hdHVyZSJNChNDcmVhdGVHcm91cFJlc3BvbnNlEiUKBWVudHJ5GAEgASgLMhYucXBjLnYxLkNlcnRpZmllZEVudHJ5Eg8KB3dhc19uZXcYAiABKAgikwMKE1N1Ym1pdENvbW1pdFJlcXVlc3QSCwoDaHViGAEgASgJEicKBWVudHJ5GAIgASgLMhgucXBjLnYxLlNpZ25lZEdyb3VwRW50cnkSDgoGY29tbWl0GAMgASgMEgsKA21pZBgEIAEoDBIkCgdjaGFubmVsGAUgASgLMhMucXBjLnYxLkNoYW5uZWxQb3N0EiUKB3RhcmdldHMYBiADKAsyFC5xcGMudjEuQ29tbWl0VGFyZ2V0EicKCHdlbGNvbWVzGAcgAygLMhUucXBjLnYxLldlbGNvbWVUYXJnZXQSJQoHdXBkYXRlcxgIIAMoCzIULnFwYy52MS5Eb21haW5VcGRhdGUSEgoKZ3JvdXBfaW5mbxgJIAEoDBIVCg1jaGFubmVsX25vbmNlGAogASgMEhYKDnNoYXJlZF93ZWxjb21lGAsgASgMEigKCnNpZ25hdHVyZXMYDCADKAsyFC5xcGMudjEuSHViU2lnbmF0dXJlEhEKCXJldHVybl90bxgNIAEoCRIMCgR0ZXJtGA4gASgEIjoKDENvbW1pdFRhcmdldBILCgNyaWQYASABKAwSDgoGZG9tYWluGAIgASgJEg0KBXRva2VuGAMgASgMImEKDVdlbGNvbWVUYXJnZXQSJAoGdGFyZ2V0GAEgASgLMhQucXBjLnYxLkNvbW1pdFRhcmdldBILCgNtaWQYAiABKAwSDwoHd2VsY29tZRgDIAEoDBIMCgRzbGlwGAQgASgMIi4KDERvbWFpblVwZGF0ZRIOCgZkb21haW4YASABKAkSDgoGdXBkYXRlGAIgASgMIj0KFFN1Ym1pdENvbW1pdFJlc3BvbnNlEiUKBWVudHJ5GAEgASgLMhYucXBjLnYxLkNlcnRpZmllZEVudHJ5ImoKD0dyb3VwTG9nUmVxdWVzdBILCgNodWIYASABKAkSDQoFZ3JvdXAYAiABKAwSDQoFYWZ0ZXIYAyABKAwSEwoLbWF4X2VudHJpZXMYBCABKA0SFwoPd2l0aF9ncm91cF9pbmZvGAUgASgIIrQBChBHcm91cExvZ1Jlc3BvbnNlEiUKB2VudHJpZXMYASADKAsyFC5xcGMudjEuR3JvdXBDb250cm9sEhAKCGhhc19tb3JlGAIgASgIEhIKCmdyb3VwX2luZm8YAyABKAwSGAoQZ3JvdXBfaW5mb19lbnRyeRgEIAEoDBIQCghwcmVwYXJlZBgFIAEoDBIQCghwb3NpdGlvbhgGIAEoBBIVCg13YW50c19lbnRyaWVzGAcgASgIIl8KFEdyb3VwVGFrZW92ZXJSZXF1ZXN0EgsKA2h1YhgBIAEoCRINCgVncm91cBgCIAEoDBIrCgZzdWJtaXQYAyABKAsyGy5xcGMudjEuU3VibWl0Q29tbWl0UmVxdWVzdCJmChVHcm91cFRha2VvdmVyUmVzcG9uc2USDgoGbGVhZGVyGAEgASgJEgwKBHRlcm0YAiABKAQSLwoJc3VibWl0dGVkGAMgASgLMhwucXBjLnYxLlN1Ym1pdENvbW1pdFJlc3BvbnNlIoQBChNGZWRIdWJTdWJtaXRSZXF1ZXN0EisKBnN1Ym1pdBgBIAEoCzIbLnFwYy52MS5TdWJtaXRDb21taXRSZXF1ZXN0Ei4KCHRha2VvdmVyGAIgASgLMhwucXBjLnYxLkdyb3VwVGFrZW92ZXJSZXF1ZXN0EhAKCGZyb21faHViGAMgASgIInoKFEZlZEh1YlN1Ym1pdFJlc3BvbnNlEi8KCXN1Ym1pdHRlZBgBIAEoCzIcLnFwYy52MS5TdWJtaXRDb21taXRSZXNwb25zZRIxCgp0YWtlbl9vdmVyGAIgASgLMh0ucXBjLnYxLkdyb3VwVGFrZW92ZXJSZXNwb25zZSI4ChBGZWRIdWJMb2dSZXF1ZXN0EiQKA2xvZxgBIAEoCzIXLnFwYy52MS5Hcm91cExvZ1JlcXVlc3QiPAoRRmVkSHViTG9nUmVzcG9uc2USJwoFZm91bmQYASABKAsyGC5xcGMudjEuR3JvdXBMb2dSZXNwb25zZSKSAQoWRmVkSHViUmVwbGljYXRlUmVxdWVzdBINCgVncm91cBgBIAEoDBIMCgRodWJzGAIgAygJEgwKBHRlcm0YAyABKAQSEAoIcG9zaXRpb24YBCABKAQSDAoEaGVhZBgFIAEoDBItCghwcmVwYXJlZBgGIAEoCzIbLnFwYy52MS5TdWJtaXRDb21taXRSZXF1ZXN0InUKF0ZlZEh1YlJlcGxpY2F0ZVJlc3BvbnNlEhEKCWlzX2JlaGluZBgBIAEoCBIQCghwb3NpdGlvbhgCIAEoBBIMCgRoZWFkGAMgASgMEicKCXNpZ25hdHVyZRgEIAEoCzIULnFwYy52MS5IdWJTaWduYXR1cmUiWAoURmVkSHViUHJvbWlzZVJlcXVlc3QSDQoFZ3JvdXAYASABKAwSDAoEdGVybRgCIAEoBBIRCglpc193YW50ZWQYAyABKAgSEAoIcmVjb3ZlcnMYBCABKAgihwEKFUZlZEh1YlByb21pc2VSZXNwb25zZRIPCgdhZG9wdGVkGAEgASgEEhAKCHBvc2l0aW9uGAIgASgEEgwKBGhlYWQYAyABKAwSLQoIcHJlcGFyZWQYBCABKAsyGy5xcGMudjEuU3VibWl0Q29tbWl0UmVxdWVzdBIOCgZmb3Jnb3QYBSABKAgirQEKFEZlZEh1Ykluc3RhbGxSZXF1ZXN0Eg0KBWdyb3VwGAEgASgMEgwKBGh1YnMYAiADKAkSEAoIcG9zaXRpb24YAyABKAQSJQoHZW50cmllcxgEIAMoCzIULnFwYy52MS5Hcm91cENvbnRyb2wSEgoKZ3JvdXBfaW5mbxgFIAEoDBIYChBncm91cF9pbmZvX2VudHJ5GAYgASgMEhEKCWlzX3JlcGFpchgHIAEoCCI3ChVGZWRIdWJJbnN0YWxsUmVzcG9uc2USEAoIcG9zaXRpb24YASABKAQSDAoEaGVhZBgCIAEoDCIcCghIdWJGZW5jZRIQCghwcm9taXNlZBgBIAEoBGIGcHJvdG8z", [file_qpc_v1_channel]);
+  fileDesc("ChJxcGMvdjEvZ3JvdXAucHJvdG8SBnFwYy52MSKjAQoKR3JvdXBFbnRyeRINCgVncm91cBgBIAEoDBIOCgZwYXJlbnQYAiABKAwSDQoFZXBvY2gYAyABKAQSEwoLY29tbWl0X2hhc2gYBCABKAwSFwoPbmV4dF9jb21taXRfcHViGAUgASgMEhcKD2pvaW5fY29tbWl0X3B1YhgGIAEoDBIPCgdyZW1vdmFsGAcgASgIEg8KB3JlamVjdHMYCCADKAwiNAoQU2lnbmVkR3JvdXBFbnRyeRINCgVlbnRyeRgBIAEoDBIRCglzaWduYXR1cmUYAiABKAwicQoOQ2VydGlmaWVkRW50cnkSJwoFZW50cnkYASABKAsyGC5xcGMudjEuU2lnbmVkR3JvdXBFbnRyeRIMCgR0ZXJtGAIgASgEEigKCnNpZ25hdHVyZXMYAyADKAsyFC5xcGMudjEuSHViU2lnbmF0dXJlIkMKDEh1YlNpZ25hdHVyZRIOCgZkb21haW4YASABKAkSEAoIc2lnbl9wdWIYAiABKAwSEQoJc2lnbmF0dXJlGAMgASgMImwKDEdyb3VwQ29udHJvbBIlCgVlbnRyeRgBIAEoCzIWLnFwYy52MS5DZXJ0aWZpZWRFbnRyeRIOCgZjb21taXQYAiABKAwSDwoHd2VsY29tZRgDIAEoDBIUCgx3ZWxjb21lX2tleXMYBCADKAwidQoSQ3JlYXRlR3JvdXBSZXF1ZXN0EicKBWVudHJ5GAEgASgLMhgucXBjLnYxLlNpZ25lZEdyb3VwRW50cnkSDAoEaHVicxgCIAMoCRIoCgpzaWduYXR1cmVzGAMgAygLMhQucXBjLnYxLkh1YlNpZ25hdHVyZSJNChNDcmVhdGVHcm91cFJlc3BvbnNlEiUKBWVudHJ5GAEgASgLMhYucXBjLnYxLkNlcnRpZmllZEVudHJ5Eg8KB3dhc19uZXcYAiABKAgitwMKE1N1Ym1pdENvbW1pdFJlcXVlc3QSCwoDaHViGAEgASgJEicKBWVudHJ5GAIgASgLMhgucXBjLnYxLlNpZ25lZEdyb3VwRW50cnkSDgoGY29tbWl0GAMgASgMEgsKA21pZBgEIAEoDBIkCgdjaGFubmVsGAUgASgLMhMucXBjLnYxLkNoYW5uZWxQb3N0EiUKB3RhcmdldHMYBiADKAsyFC5xcGMudjEuQ29tbWl0VGFyZ2V0EicKCHdlbGNvbWVzGAcgAygLMhUucXBjLnYxLldlbGNvbWVUYXJnZXQSJQoHdXBkYXRlcxgIIAMoCzIULnFwYy52MS5Eb21haW5VcGRhdGUSEgoKZ3JvdXBfaW5mbxgJIAEoDBIVCg1jaGFubmVsX25vbmNlGAogASgMEhYKDnNoYXJlZF93ZWxjb21lGAsgASgMEigKCnNpZ25hdHVyZXMYDCADKAsyFC5xcGMudjEuSHViU2lnbmF0dXJlEhEKCXJldHVybl90bxgNIAEoCRIMCgR0ZXJtGA4gASgEEiIKBXByb29mGA8gASgLMhMucXBjLnYxLk1lbWJlclByb29mIkIKC01lbWJlclByb29mEg0KBWVudHJ5GAEgASgMEhEKCWlzc3VlZF9tcxgCIAEoBBIRCglzaWduYXR1cmUYAyABKAwiOgoMQ29tbWl0VGFyZ2V0EgsKA3JpZBgBIAEoDBIOCgZkb21haW4YAiABKAkSDQoFdG9rZW4YAyABKAwiYQoNV2VsY29tZVRhcmdldBIkCgZ0YXJnZXQYASABKAsyFC5xcGMudjEuQ29tbWl0VGFyZ2V0EgsKA21pZBgCIAEoDBIPCgd3ZWxjb21lGAMgASgMEgwKBHNsaXAYBCABKAwiLgoMRG9tYWluVXBkYXRlEg4KBmRvbWFpbhgBIAEoCRIOCgZ1cGRhdGUYAiABKAwiPQoUU3VibWl0Q29tbWl0UmVzcG9uc2USJQoFZW50cnkYASABKAsyFi5xcGMudjEuQ2VydGlmaWVkRW50cnkijgEKD0dyb3VwTG9nUmVxdWVzdBILCgNodWIYASABKAkSDQoFZ3JvdXAYAiABKAwSDQoFYWZ0ZXIYAyABKAwSEwoLbWF4X2VudHJpZXMYBCABKA0SFwoPd2l0aF9ncm91cF9pbmZvGAUgASgIEiIKBXByb29mGAYgASgLMhMucXBjLnYxLk1lbWJlclByb29mIrQBChBHcm91cExvZ1Jlc3BvbnNlEiUKB2VudHJpZXMYASADKAsyFC5xcGMudjEuR3JvdXBDb250cm9sEhAKCGhhc19tb3JlGAIgASgIEhIKCmdyb3VwX2luZm8YAyABKAwSGAoQZ3JvdXBfaW5mb19lbnRyeRgEIAEoDBIQCghwcmVwYXJlZBgFIAEoDBIQCghwb3NpdGlvbhgGIAEoBBIVCg13YW50c19lbnRyaWVzGAcgASgIIoMBChRHcm91cFRha2VvdmVyUmVxdWVzdBILCgNodWIYASABKAkSDQoFZ3JvdXAYAiABKAwSKwoGc3VibWl0GAMgASgLMhsucXBjLnYxLlN1Ym1pdENvbW1pdFJlcXVlc3QSIgoFcHJvb2YYBCABKAsyEy5xcGMudjEuTWVtYmVyUHJvb2YiZgoVR3JvdXBUYWtlb3ZlclJlc3BvbnNlEg4KBmxlYWRlchgBIAEoCRIMCgR0ZXJtGAIgASgEEi8KCXN1Ym1pdHRlZBgDIAEoCzIcLnFwYy52MS5TdWJtaXRDb21taXRSZXNwb25zZSKEAQoTRmVkSHViU3VibWl0UmVxdWVzdBIrCgZzdWJtaXQYASABKAsyGy5xcGMudjEuU3VibWl0Q29tbWl0UmVxdWVzdBIuCgh0YWtlb3ZlchgCIAEoCzIcLnFwYy52MS5Hcm91cFRha2VvdmVyUmVxdWVzdBIQCghmcm9tX2h1YhgDIAEoCCJ6ChRGZWRIdWJTdWJtaXRSZXNwb25zZRIvCglzdWJtaXR0ZWQYASABKAsyHC5xcGMudjEuU3VibWl0Q29tbWl0UmVzcG9uc2USMQoKdGFrZW5fb3ZlchgCIAEoCzIdLnFwYy52MS5Hcm91cFRha2VvdmVyUmVzcG9uc2UiOAoQRmVkSHViTG9nUmVxdWVzdBIkCgNsb2cYASABKAsyFy5xcGMudjEuR3JvdXBMb2dSZXF1ZXN0IjwKEUZlZEh1YkxvZ1Jlc3BvbnNlEicKBWZvdW5kGAEgASgLMhgucXBjLnYxLkdyb3VwTG9nUmVzcG9uc2UikgEKFkZlZEh1YlJlcGxpY2F0ZVJlcXVlc3QSDQoFZ3JvdXAYASABKAwSDAoEaHVicxgCIAMoCRIMCgR0ZXJtGAMgASgEEhAKCHBvc2l0aW9uGAQgASgEEgwKBGhlYWQYBSABKAwSLQoIcHJlcGFyZWQYBiABKAsyGy5xcGMudjEuU3VibWl0Q29tbWl0UmVxdWVzdCJ1ChdGZWRIdWJSZXBsaWNhdGVSZXNwb25zZRIRCglpc19iZWhpbmQYASABKAgSEAoIcG9zaXRpb24YAiABKAQSDAoEaGVhZBgDIAEoDBInCglzaWduYXR1cmUYBCABKAsyFC5xcGMudjEuSHViU2lnbmF0dXJlIlgKFEZlZEh1YlByb21pc2VSZXF1ZXN0Eg0KBWdyb3VwGAEgASgMEgwKBHRlcm0YAiABKAQSEQoJaXNfd2FudGVkGAMgASgIEhAKCHJlY292ZXJzGAQgASgIIocBChVGZWRIdWJQcm9taXNlUmVzcG9uc2USDwoHYWRvcHRlZBgBIAEoBBIQCghwb3NpdGlvbhgCIAEoBBIMCgRoZWFkGAMgASgMEi0KCHByZXBhcmVkGAQgASgLMhsucXBjLnYxLlN1Ym1pdENvbW1pdFJlcXVlc3QSDgoGZm9yZ290GAUgASgIIq0BChRGZWRIdWJJbnN0YWxsUmVxdWVzdBINCgVncm91cBgBIAEoDBIMCgRodWJzGAIgAygJEhAKCHBvc2l0aW9uGAMgASgEEiUKB2VudHJpZXMYBCADKAsyFC5xcGMudjEuR3JvdXBDb250cm9sEhIKCmdyb3VwX2luZm8YBSABKAwSGAoQZ3JvdXBfaW5mb19lbnRyeRgGIAEoDBIRCglpc19yZXBhaXIYByABKAgiNwoVRmVkSHViSW5zdGFsbFJlc3BvbnNlEhAKCHBvc2l0aW9uGAEgASgEEgwKBGhlYWQYAiABKAwiHAoISHViRmVuY2USEAoIcHJvbWlzZWQYASABKARiBnByb3RvMw", [file_qpc_v1_channel]);
 
 /**
  * One commit of a group, as its committer signs it. Its hash is SHA-256("qpc-entry" || the bytes).
@@ -373,6 +373,13 @@ export type SubmitCommitRequest = Message<"qpc.v1.SubmitCommitRequest"> & {
    * @generated from field: uint64 term = 14;
    */
   term: bigint;
+
+  /**
+   * Of a caller without login: by the entry's parent.
+   *
+   * @generated from field: qpc.v1.MemberProof proof = 15;
+   */
+  proof?: MemberProof | undefined;
 };
 
 /**
@@ -381,6 +388,39 @@ export type SubmitCommitRequest = Message<"qpc.v1.SubmitCommitRequest"> & {
  */
 export const SubmitCommitRequestSchema: GenMessage<SubmitCommitRequest> = /*@__PURE__*/
   messageDesc(file_qpc_v1_group, 7);
+
+/**
+ * A caller whom nobody knows is a member of the group (proto/member-proof.ts).
+ *
+ * @generated from message qpc.v1.MemberProof
+ */
+export type MemberProof = Message<"qpc.v1.MemberProof"> & {
+  /**
+   * Hash of the entry whose children the key signs (32 bytes).
+   *
+   * @generated from field: bytes entry = 1;
+   */
+  entry: Uint8Array;
+
+  /**
+   * Unix ms; the hub takes proofs of a day.
+   *
+   * @generated from field: uint64 issued_ms = 2;
+   */
+  issuedMs: bigint;
+
+  /**
+   * @generated from field: bytes signature = 3;
+   */
+  signature: Uint8Array;
+};
+
+/**
+ * Describes the message qpc.v1.MemberProof.
+ * Use `create(MemberProofSchema)` to create a new message.
+ */
+export const MemberProofSchema: GenMessage<MemberProof> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_group, 8);
 
 /**
  * @generated from message qpc.v1.CommitTarget
@@ -409,7 +449,7 @@ export type CommitTarget = Message<"qpc.v1.CommitTarget"> & {
  * Use `create(CommitTargetSchema)` to create a new message.
  */
 export const CommitTargetSchema: GenMessage<CommitTarget> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 8);
+  messageDesc(file_qpc_v1_group, 9);
 
 /**
  * @generated from message qpc.v1.WelcomeTarget
@@ -445,7 +485,7 @@ export type WelcomeTarget = Message<"qpc.v1.WelcomeTarget"> & {
  * Use `create(WelcomeTargetSchema)` to create a new message.
  */
 export const WelcomeTargetSchema: GenMessage<WelcomeTarget> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 9);
+  messageDesc(file_qpc_v1_group, 10);
 
 /**
  * @generated from message qpc.v1.DomainUpdate
@@ -469,7 +509,7 @@ export type DomainUpdate = Message<"qpc.v1.DomainUpdate"> & {
  * Use `create(DomainUpdateSchema)` to create a new message.
  */
 export const DomainUpdateSchema: GenMessage<DomainUpdate> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 10);
+  messageDesc(file_qpc_v1_group, 11);
 
 /**
  * @generated from message qpc.v1.SubmitCommitResponse
@@ -488,7 +528,7 @@ export type SubmitCommitResponse = Message<"qpc.v1.SubmitCommitResponse"> & {
  * Use `create(SubmitCommitResponseSchema)` to create a new message.
  */
 export const SubmitCommitResponseSchema: GenMessage<SubmitCommitResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 11);
+  messageDesc(file_qpc_v1_group, 12);
 
 /**
  * @generated from message qpc.v1.GroupLogRequest
@@ -525,6 +565,13 @@ export type GroupLogRequest = Message<"qpc.v1.GroupLogRequest"> & {
    * @generated from field: bool with_group_info = 5;
    */
   withGroupInfo: boolean;
+
+  /**
+   * Of a caller without login, who gets children of the entry that it is by, and nothing else of the answer.
+   *
+   * @generated from field: qpc.v1.MemberProof proof = 6;
+   */
+  proof?: MemberProof | undefined;
 };
 
 /**
@@ -532,7 +579,7 @@ export type GroupLogRequest = Message<"qpc.v1.GroupLogRequest"> & {
  * Use `create(GroupLogRequestSchema)` to create a new message.
  */
 export const GroupLogRequestSchema: GenMessage<GroupLogRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 12);
+  messageDesc(file_qpc_v1_group, 13);
 
 /**
  * Also the details of EPOCH_CONFLICT: the entries since the parent of the refused one.
@@ -593,7 +640,7 @@ export type GroupLogResponse = Message<"qpc.v1.GroupLogResponse"> & {
  * Use `create(GroupLogResponseSchema)` to create a new message.
  */
 export const GroupLogResponseSchema: GenMessage<GroupLogResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 13);
+  messageDesc(file_qpc_v1_group, 14);
 
 /**
  * A member reached no leader of the group for 30 s: it asks the next hub to lead.
@@ -619,6 +666,13 @@ export type GroupTakeoverRequest = Message<"qpc.v1.GroupTakeoverRequest"> & {
    * @generated from field: qpc.v1.SubmitCommitRequest submit = 3;
    */
   submit?: SubmitCommitRequest | undefined;
+
+  /**
+   * Of a caller without login, as in SubmitCommitRequest; `submit` has to be there then.
+   *
+   * @generated from field: qpc.v1.MemberProof proof = 4;
+   */
+  proof?: MemberProof | undefined;
 };
 
 /**
@@ -626,7 +680,7 @@ export type GroupTakeoverRequest = Message<"qpc.v1.GroupTakeoverRequest"> & {
  * Use `create(GroupTakeoverRequestSchema)` to create a new message.
  */
 export const GroupTakeoverRequestSchema: GenMessage<GroupTakeoverRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 14);
+  messageDesc(file_qpc_v1_group, 15);
 
 /**
  * @generated from message qpc.v1.GroupTakeoverResponse
@@ -657,7 +711,7 @@ export type GroupTakeoverResponse = Message<"qpc.v1.GroupTakeoverResponse"> & {
  * Use `create(GroupTakeoverResponseSchema)` to create a new message.
  */
 export const GroupTakeoverResponseSchema: GenMessage<GroupTakeoverResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 15);
+  messageDesc(file_qpc_v1_group, 16);
 
 /**
  * Node to node: what a member's client asks of a hub elsewhere; one of the two.
@@ -688,7 +742,7 @@ export type FedHubSubmitRequest = Message<"qpc.v1.FedHubSubmitRequest"> & {
  * Use `create(FedHubSubmitRequestSchema)` to create a new message.
  */
 export const FedHubSubmitRequestSchema: GenMessage<FedHubSubmitRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 16);
+  messageDesc(file_qpc_v1_group, 17);
 
 /**
  * @generated from message qpc.v1.FedHubSubmitResponse
@@ -710,7 +764,7 @@ export type FedHubSubmitResponse = Message<"qpc.v1.FedHubSubmitResponse"> & {
  * Use `create(FedHubSubmitResponseSchema)` to create a new message.
  */
 export const FedHubSubmitResponseSchema: GenMessage<FedHubSubmitResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 17);
+  messageDesc(file_qpc_v1_group, 18);
 
 /**
  * @generated from message qpc.v1.FedHubLogRequest
@@ -727,7 +781,7 @@ export type FedHubLogRequest = Message<"qpc.v1.FedHubLogRequest"> & {
  * Use `create(FedHubLogRequestSchema)` to create a new message.
  */
 export const FedHubLogRequestSchema: GenMessage<FedHubLogRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 18);
+  messageDesc(file_qpc_v1_group, 19);
 
 /**
  * @generated from message qpc.v1.FedHubLogResponse
@@ -744,7 +798,7 @@ export type FedHubLogResponse = Message<"qpc.v1.FedHubLogResponse"> & {
  * Use `create(FedHubLogResponseSchema)` to create a new message.
  */
 export const FedHubLogResponseSchema: GenMessage<FedHubLogResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 19);
+  messageDesc(file_qpc_v1_group, 20);
 
 /**
  * The leader of a term to the other hubs: its log up to `position` is accepted, and one entry may be
@@ -798,7 +852,7 @@ export type FedHubReplicateRequest = Message<"qpc.v1.FedHubReplicateRequest"> & 
  * Use `create(FedHubReplicateRequestSchema)` to create a new message.
  */
 export const FedHubReplicateRequestSchema: GenMessage<FedHubReplicateRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 20);
+  messageDesc(file_qpc_v1_group, 21);
 
 /**
  * @generated from message qpc.v1.FedHubReplicateResponse
@@ -836,7 +890,7 @@ export type FedHubReplicateResponse = Message<"qpc.v1.FedHubReplicateResponse"> 
  * Use `create(FedHubReplicateResponseSchema)` to create a new message.
  */
 export const FedHubReplicateResponseSchema: GenMessage<FedHubReplicateResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 21);
+  messageDesc(file_qpc_v1_group, 22);
 
 /**
  * @generated from message qpc.v1.FedHubPromiseRequest
@@ -874,7 +928,7 @@ export type FedHubPromiseRequest = Message<"qpc.v1.FedHubPromiseRequest"> & {
  * Use `create(FedHubPromiseRequestSchema)` to create a new message.
  */
 export const FedHubPromiseRequestSchema: GenMessage<FedHubPromiseRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 22);
+  messageDesc(file_qpc_v1_group, 23);
 
 /**
  * @generated from message qpc.v1.FedHubPromiseResponse
@@ -915,7 +969,7 @@ export type FedHubPromiseResponse = Message<"qpc.v1.FedHubPromiseResponse"> & {
  * Use `create(FedHubPromiseResponseSchema)` to create a new message.
  */
 export const FedHubPromiseResponseSchema: GenMessage<FedHubPromiseResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 23);
+  messageDesc(file_qpc_v1_group, 24);
 
 /**
  * Accepted entries for a hub that lacks them; their certificates prove themselves.
@@ -971,7 +1025,7 @@ export type FedHubInstallRequest = Message<"qpc.v1.FedHubInstallRequest"> & {
  * Use `create(FedHubInstallRequestSchema)` to create a new message.
  */
 export const FedHubInstallRequestSchema: GenMessage<FedHubInstallRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 24);
+  messageDesc(file_qpc_v1_group, 25);
 
 /**
  * @generated from message qpc.v1.FedHubInstallResponse
@@ -995,7 +1049,7 @@ export type FedHubInstallResponse = Message<"qpc.v1.FedHubInstallResponse"> & {
  * Use `create(FedHubInstallResponseSchema)` to create a new message.
  */
 export const FedHubInstallResponseSchema: GenMessage<FedHubInstallResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 25);
+  messageDesc(file_qpc_v1_group, 26);
 
 /**
  * Details of TERM_FENCED.
@@ -1016,5 +1070,5 @@ export type HubFence = Message<"qpc.v1.HubFence"> & {
  * Use `create(HubFenceSchema)` to create a new message.
  */
 export const HubFenceSchema: GenMessage<HubFence> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 26);
+  messageDesc(file_qpc_v1_group, 27);
 
