@@ -28,9 +28,9 @@ type Submitted = typeof SubmitCommitResponseSchema;
 const hub = 'red.example';
 const bytes = (length: number): Uint8Array => systemRandom.bytes(length);
 
-function commitOn(group: TestCommitter, parent: ParsedEntry) {
+function commitOn(group: TestCommitter, parent: ParsedEntry, removal = false) {
   const commit = bytes(100);
-  const entry = group.sign(parent, { commitHash: commitHash(commit) });
+  const entry = group.sign(parent, { commitHash: commitHash(commit), removal });
   return { hub, entry, commit, mid: bytes(16) };
 }
 
@@ -92,6 +92,11 @@ test('a restored hub takes what it certified, refuses the rest for a while, and 
   const isHeld = (error: unknown): boolean =>
     error instanceof QpcError && error.reason === 'HUB_RESTORED' && (error.retryAfterMs ?? 0) > 0;
   await assert.rejects(submit(late), isHeld);
+  const { connection } = bob;
+  const removal = commitOn(group, parseEntry(first.entry), true);
+  await assert.rejects(call(connection, methods.removeMember, removal), isHeld);
+  await assert.rejects(call(connection, methods.updateGroupMetadata, late), isHeld);
+  await assert.rejects(call(connection, methods.rotateKeys, late), isHeld);
   // Somebody else's word, or its own for another entry, is none.
   const { signatures } = accepted;
   await assert.rejects(submit({ ...late, signatures }), isHeld);
