@@ -243,6 +243,10 @@ export class Device {
       onDue: () => this.#extras.wake(),
     });
     const fallback = this.#fallback;
+    const past = fallback && {
+      isAway: (signal?: AbortSignal) => fallback.isOwnNodeAway(this.link, signal),
+      callerOf: (of: string) => fallback.callerOf(of),
+    };
     this.gossip = new LogGossip({
       ...{ store, runtime, logs },
       onConvicted: (of, error) => this.#guardian.alarm(of, 'fork', error),
@@ -250,7 +254,7 @@ export class Device {
     });
     this.#gossip = new GossipRounds({
       ...{ gossip: this.gossip, runtime, logs, ownDomain: domain },
-      callerOf: fallback && ((of) => fallback.callerOf(of)),
+      callerOf: past?.callerOf,
     });
     this.#extras = new Extras(sending, [
       this.tokens,
@@ -259,7 +263,7 @@ export class Device {
     ]);
     this.groups = new Groups({
       ...{ ...sending, events, logs, evidence, tokens: this.tokens },
-      ...{ rid: publicKey, signatureKey, userId },
+      ...{ rid: publicKey, signatureKey, userId, past },
       onEvidence: (taken) => evidence.take(taken),
       onMoved: (groupId) => {
         this.#receiver.retryGroup(groupId);
@@ -292,7 +296,7 @@ export class Device {
       holes: this.#holes,
       resender: this.#resender,
       onReceiptsDue: (conversationId) => this.receipts.wake(conversationId),
-      onReposts: () => this.#redelivery.wake(),
+      onDue: () => this.#redelivery.wake(),
     });
     this.#lookup = new UserLookup({
       runtime,
@@ -349,7 +353,7 @@ export class Device {
       contacts: this.contacts,
       evidence,
       tokens: this.tokens,
-      isDark: fallback && ((signal) => fallback.isOwnNodeAway(this.link, signal)),
+      isDark: past?.isAway,
       writer: this.#writer,
       mls,
       caller: this.link,
@@ -438,7 +442,7 @@ export class Device {
   #onSession(session: Session): void {
     this.#sync.attach(session);
     this.#logged(this.#channels.follow(session), 'reading channels');
-    this.groups.committer.kick();
+    this.groups.kick();
     this.#logged(this.#receiver.retryDue(), 'parked rows');
     this.#fallback?.follow(session);
     this.#keepPublished(session);

@@ -91,6 +91,12 @@ export interface Caller {
   ): Promise<MessageShape<O>>;
 }
 
+/** A caller over one connection, and what proofs for that connection name (SHA-256, 32 bytes each). */
+export interface LineCaller extends Caller {
+  readonly clientSpki: Uint8Array;
+  readonly nodeSpki: Uint8Array;
+}
+
 /** A caller over one given connection. */
 export function callerOf(connection: Connection): Caller {
   return { call: (method, request, options) => call(connection, method, request, options) };

@@ -27,6 +27,7 @@ export class KeyedWork<T> {
   readonly #options: KeyedWorkOptions<T>;
   readonly #jobs = new Map<string, Job<T>>();
   readonly #stop = new AbortController();
+  #hurry = new AbortController();
   readonly #tasks = new Set<Promise<void>>();
   #running = 0;
 
@@ -45,6 +46,12 @@ export class KeyedWork<T> {
       this.#jobs.set(key, { item, failures: 0, isAgain: false, state: 'ready' });
       this.#startReady();
     } else if (known.state === 'running') known.isAgain = true;
+  }
+
+  /** What waits after a failure runs now. */
+  hurry(): void {
+    this.#hurry.abort();
+    this.#hurry = new AbortController();
   }
 
   get signal(): AbortSignal {
@@ -97,7 +104,8 @@ export class KeyedWork<T> {
     const boundMs = Math.min(backOffMaxMs, backOffMinMs * 2 ** job.failures);
     // Half of the bound at least: without a connection each try fails at once.
     const waitMs = boundMs / 2 + jitter(runtime.random, boundMs / 2);
-    await runtime.clock.sleep(waitMs, signal).catch(() => undefined);
+    const awake = AbortSignal.any([signal, this.#hurry.signal]);
+    await runtime.clock.sleep(waitMs, awake).catch(() => undefined);
     if (signal.aborted) return;
     job.state = 'ready';
     this.#startReady();

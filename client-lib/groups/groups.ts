@@ -13,6 +13,7 @@ import { GroupPull } from './log/group-pull.ts';
 import { GroupWalker } from './log/group-walker.ts';
 import { HubKeys } from './log/hub-keys.ts';
 import { HubLanes } from './log/hub-lanes.ts';
+import { HubWays, type PastOwnNode } from './log/hub-ways.ts';
 import type { InvitationParts } from '../contacts/invitation.ts';
 import { HubRepair } from './hubs/hub-repair.ts';
 import type { EvidenceExchange } from '../kt/evidence-exchange.ts';
@@ -41,6 +42,7 @@ export interface GroupsParts extends Omit<
   readonly evidence: EvidenceExchange;
   readonly tokens: Pick<DeliveryTokens, 'takeAtJoin' | 'changed' | 'wake' | 'forInvitees' | 'grew'>;
   readonly caller: Caller;
+  readonly past?: PastOwnNode | undefined;
   readonly userId: string;
   /** The outbox got rows. */
   readonly onOutbox: () => void;
@@ -96,7 +98,9 @@ export class Groups {
     const lanes = new HubLanes(parts.runtime.clock);
     this.repair = new HubRepair({ ...parts, domain, lanes });
     const { repair } = this;
-    this.pull = new GroupPull({ ...parts, hubKeys, walker, repair, lanes });
+    const ways = new HubWays({ ...parts, domain, view: (groupId) => this.pull.view(groupId) });
+    const { home: caller } = ways;
+    this.pull = new GroupPull({ ...parts, caller, ways, hubKeys, walker, repair, lanes });
     this.closed = new ClosedEpochs({
       ...{ ...parts, lanes, pull: this.pull },
       onClosed: parts.onMoved,
@@ -151,6 +155,7 @@ export class Groups {
     this.revocations = new Revocations({ ...parts, onIntents });
     this.committer = new Committer({
       ...parts,
+      ...{ caller, ways },
       hubKeys,
       walker,
       pull: this.pull,
@@ -199,6 +204,12 @@ export class Groups {
     await this.restoredSets.idle();
     await this.repair.stop();
     await Promise.all(this.#asking.values());
+  }
+
+  /** The own node is back. */
+  kick(): void {
+    this.committer.kick();
+    this.pull.hurry();
   }
 
   get isIdle(): boolean {

@@ -7,7 +7,7 @@ import type { SignedEndpointRecord } from '@quicprochat/proto/messages';
 import type { Transport } from '@quicprochat/proto/transport';
 import type { EventBus } from '../events.ts';
 import type { Extra } from '../sending/extras.ts';
-import type { Caller } from '../dial.ts';
+import type { Caller, LineCaller } from '../dial.ts';
 import type { Link } from '../link.ts';
 import type { Session } from '../session.ts';
 import { MailboxNodes } from '../mailboxes/mailbox-nodes.ts';
@@ -163,7 +163,7 @@ export class Fallback {
   }
 
   /** Calls another domain's node without saying who asks. Errors are those of SealedSender.send. */
-  callerOf(domain: string): Promise<Caller> {
+  callerOf(domain: string): Promise<LineCaller> {
     return this.#guest.caller(domain);
   }
 

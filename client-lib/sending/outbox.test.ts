@@ -110,7 +110,11 @@ test('a node that refuses every token and names another one each time makes a co
     runtime: { clock, random: systemRandom, log: silentLog },
     proofs: { isProven: async () => false },
     sealed: {
-      caller: async () => ({ call: () => Promise.reject(new Error('nobody asks')) }),
+      caller: async () => ({
+        call: () => Promise.reject(new Error('nobody asks')),
+        clientSpki: new Uint8Array(32),
+        nodeSpki: new Uint8Array(32),
+      }),
       async send(_entry: OutboxEntry, token: Uint8Array): Promise<SealedReceipt> {
         tried.push(token[0] ?? 0);
         throw new PermissionDeniedError('BLOCKED', 'not this one');

@@ -14,7 +14,7 @@ import {
 import { Courier, type Receipt } from './courier.ts';
 import { knownRecordOf, nodeAddressIn } from '../kt/log-record.ts';
 import { nodeRecordIn } from '../kt/node-address.ts';
-import { callerOf, dialNode, type Caller } from '../dial.ts';
+import { callerOf, dialNode, type Caller, type LineCaller } from '../dial.ts';
 import type { OutboxEntry } from '../store/outbox-copies.ts';
 import type { ClientStore } from '../store/store.ts';
 
@@ -44,7 +44,7 @@ export interface SealedReceipt extends Receipt {
 interface Line {
   readonly connection: Connection;
   readonly courier: Courier;
-  readonly caller: Caller;
+  readonly caller: LineCaller;
   usedMs: number;
 }
 
@@ -70,7 +70,7 @@ export class SealedSender {
   }
 
   /** Calls a domain's node over such a connection. Errors are those of `send`. */
-  async caller(domain: string): Promise<Caller> {
+  async caller(domain: string): Promise<LineCaller> {
     const line = await this.#line(domain);
     line.usedMs = this.#parts.runtime.clock.monotonic();
     return line.caller;
@@ -104,7 +104,11 @@ export class SealedSender {
     const identity = await makeIdentity(runtime.random);
     const nodeAddress = this.#addressOf(domain);
     const { connection, hello } = await dialNode({ runtime, transport, nodeAddress, identity });
-    const caller = callerOf(connection);
+    const caller = {
+      ...callerOf(connection),
+      clientSpki: identity.spkiSha256,
+      nodeSpki: connection.peer.spkiSha256,
+    };
     const line = {
       connection,
       courier: new Courier({ hello, ...caller }),

@@ -8,6 +8,7 @@ import {
   guestProofMs,
   methods,
   parseEntry,
+  QpcError,
   signMemberProof,
   systemRandom,
   type ParsedEntry,
@@ -113,6 +114,17 @@ suite('a caller that nobody knows', () => {
     const two = { ...commitOn(group, parent), returnTo: blueName, term: 7n };
     await submit({ ...two, proof: proofOf(group, parent) });
     assert.equal(await whole(group), 3);
+    // Two at once: who loses has to read what won.
+    const tip = parseEntry(two.entry);
+    const rivals = [commitOn(group, tip), commitOn(group, tip)];
+    const race = rivals.map((rival) => submit({ ...rival, proof: proofOf(group, tip) }));
+    const [lost] = (await Promise.allSettled(race)).flatMap((end) =>
+      end.status === 'rejected' ? [end.reason as unknown] : [],
+    );
+    assert(lost instanceof QpcError && lost.reason === 'EPOCH_CONFLICT');
+    assert.equal(lost.details, undefined);
+    const { entries } = await read({ group: group.groupId, proof: proofOf(group, tip) });
+    assert.equal(entries.length, 1);
   });
 
   test('reads the children of the entry whose key it knows, and nothing else', async () => {
@@ -286,10 +298,11 @@ test('a flood of members that nobody knows is held up, and no device with it', a
     parent = parseEntry(signed);
   };
   // All of them together have as many epochs as one device has.
-  await using other = await TestDevice.dial(red, `somebody@${redName}`);
-  await commitAs(other);
-  await commitAs(other);
-  const many = await refused(commitAs(other), 'RATE_LIMITED');
+  await using some = await TestDevice.dial(red, `somebody@${redName}`);
+  await using others = await TestDevice.dial(red, `others@${redName}`);
+  await commitAs(some);
+  await commitAs(others);
+  const many = await refused(commitAs(some), 'RATE_LIMITED');
   assert.match(many.message, /in one group/);
   await commitAs(alice);
   await using eve = await TestDevice.dial(red, `nobody@${redName}`);

@@ -40,7 +40,9 @@ import { isOfEpoch, isTemporary } from './commit-refusals.ts';
 import { ForgottenHubs } from '../hubs/forgotten-hubs.ts';
 import { GatheredInvitees } from './gathered-invitees.ts';
 import { HubChoice } from './hub-choice.ts';
+import { IntentEnds } from './intent-ends.ts';
 import { commitLimits, HubLanes } from '../log/hub-lanes.ts';
+import type { HubWays } from '../log/hub-ways.ts';
 import type { HubRepair } from '../hubs/hub-repair.ts';
 import type { InvitationParts, Invitee } from '../../contacts/invitation.ts';
 import type { EvidenceExchange } from '../../kt/evidence-exchange.ts';
@@ -71,6 +73,7 @@ export interface CommitterParts extends FirstCommitParts {
   readonly tokens: Pick<DeliveryTokens, 'forInvitees'>;
   readonly walker: GroupWalker;
   readonly pull: GroupPull;
+  readonly ways: Pick<HubWays, 'submit'>;
   readonly repair: Pick<HubRepair, 'giveBack'>;
   readonly leaves: Leaves;
   readonly userId: string;
@@ -104,9 +107,7 @@ export class Committer {
   readonly #failures = new Map<string, number>();
   /** Answers in a row after which a commit was neither accepted nor lost. */
   readonly #fruitless = new Map<string, number>();
-  /** Why an intent ended, for whoever waits for it. */
-  readonly #errors = new Map<number, QpcError>();
-  readonly #waiting = new Set<() => void>();
+  readonly #ends: IntentEnds;
   #stop = new AbortController();
   #isStarted = false;
 
@@ -114,7 +115,8 @@ export class Committer {
     this.#parts = parts;
     this.#places = new HubLanes(parts.runtime.clock, commitLimits);
     this.#invitees = new GatheredInvitees(parts);
-    this.#hubs = new HubChoice(parts.caller, parts.runtime.clock);
+    this.#hubs = new HubChoice(parts.ways, parts.runtime.clock);
+    this.#ends = new IntentEnds(parts);
     this.#forgotten = new ForgottenHubs(parts.runtime.clock);
   }
 
@@ -155,7 +157,7 @@ export class Committer {
     this.#stop.abort(new ClosedError());
     for (const timer of this.#resting.values()) timer.cancel();
     this.#resting.clear();
-    for (const wake of this.#waiting) wake();
+    this.#ends.stop();
     await this.idle();
   }
 
@@ -190,35 +192,8 @@ export class Committer {
    * Resolves when the intent is done, by this device or another one. Throws why it was refused, the
    * signal's reason, or ClosedError; in the last two cases it goes on, now or at the next start.
    */
-  async ended(id: number, signal?: AbortSignal): Promise<void> {
-    const { store, events } = this.#parts;
-    const change = Promise.withResolvers<void>();
-    let { promise, resolve } = change;
-    const wake = (): void => {
-      resolve();
-      ({ promise, resolve } = Promise.withResolvers<void>());
-    };
-    this.#waiting.add(wake);
-    signal?.addEventListener('abort', wake);
-    using _listening = events.listen(({ type }) => {
-      if (type === 'groupChange') wake();
-    });
-    try {
-      for (;;) {
-        signal?.throwIfAborted();
-        const intent = store.groupLog.intent(id);
-        if (intent?.state === 'DONE' || intent?.state === 'SUPERSEDED') return;
-        if (intent?.state !== 'OPEN') {
-          throw this.#errors.get(id) ?? new GroupChangeError(intent?.reason ?? 'UNKNOWN_GROUP');
-        }
-        if (this.#stop.signal.aborted) throw new ClosedError();
-        await promise;
-      }
-    } finally {
-      this.#waiting.delete(wake);
-      signal?.removeEventListener('abort', wake);
-      this.#errors.delete(id);
-    }
+  ended(id: number, signal?: AbortSignal): Promise<void> {
+    return this.#ends.of(id, () => this.#stop.signal.aborted, signal);
   }
 
   #work(groupId: Uint8Array): void {
@@ -326,7 +301,7 @@ export class Committer {
     const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
     // Nobody waits for a duty.
     const isWaitedFor = isWish(decodeIntent(intent));
-    if (error instanceof QpcError && isWaitedFor) this.#errors.set(intent.id, error);
+    if (error instanceof QpcError && isWaitedFor) this.#ends.refused(intent.id, error);
     this.#invitees.forget(intent.id);
     await writer.run(async (batch) => {
       if (pending !== undefined) await this.#drop(batch, pending);

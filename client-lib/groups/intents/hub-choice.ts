@@ -3,9 +3,9 @@
  * did it for a while, the next one is to take over (docs/protocol/group-log.md).
  */
 import { hex, type Clock } from '@quicprochat/proto';
-import type { Caller } from '../../dial.ts';
 import { isTemporary, ofOneHub } from './commit-refusals.ts';
-import { callSubmit, type SubmitAnswer } from '../log/hub-calls.ts';
+import type { SubmitAnswer } from '../log/hub-calls.ts';
+import type { HubWays } from '../log/hub-ways.ts';
 
 export const hubChoiceLimits = {
   /** None of several hubs did it for so long (ms): the next one is to lead. */
@@ -13,13 +13,13 @@ export const hubChoiceLimits = {
 } as const;
 
 export class HubChoice {
-  readonly #caller: Caller;
+  readonly #ways: Pick<HubWays, 'submit'>;
   readonly #clock: Clock;
   /** By group in hex: the hub that is asked, and since when none did what it should (monotonic ms). */
   readonly #asked = new Map<string, { readonly index: number; readonly sinceMs: number }>();
 
-  constructor(caller: Caller, clock: Clock) {
-    this.#caller = caller;
+  constructor(ways: Pick<HubWays, 'submit'>, clock: Clock) {
+    this.#ways = ways;
     this.#clock = clock;
   }
 
@@ -30,14 +30,16 @@ export class HubChoice {
     request: Uint8Array,
     signal: AbortSignal,
   ): Promise<SubmitAnswer> {
-    if (hubs.length <= 1) return callSubmit(this.#caller, request, signal);
+    if (hubs.length <= 1) {
+      return this.#ways.submit({ hub: hubs[0] ?? '', groupId, request }, signal);
+    }
     const key = hex(groupId);
     const nowMs = this.#clock.monotonic();
     const { index, sinceMs } = this.#asked.get(key) ?? { index: 0, sinceMs: nowMs };
-    const hub = hubs[index % hubs.length];
+    const hub = hubs[index % hubs.length] ?? '';
     const takesOver = nowMs - sinceMs >= hubChoiceLimits.takeoverMs;
     try {
-      const answer = await callSubmit(this.#caller, request, signal, { hub, takesOver });
+      const answer = await this.#ways.submit({ hub, groupId, request, takesOver }, signal);
       this.#asked.set(key, { index, sinceMs: Infinity });
       return answer;
     } catch (failure) {

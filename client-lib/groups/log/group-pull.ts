@@ -18,9 +18,9 @@ import type { Contacts } from '../../contacts/contacts.ts';
 import { resolveKeys } from '../../account/fresh-keys.ts';
 import type { GroupWalker } from './group-walker.ts';
 import type { Freshness, LogView, Walk } from './group-log.ts';
-import { logBehind } from './hub-calls.ts';
 import { UnknownHubError, type HubKeys } from './hub-keys.ts';
 import type { HubLanes, Turn } from './hub-lanes.ts';
+import type { HubWays } from './hub-ways.ts';
 import type { HubRepair } from '../hubs/hub-repair.ts';
 import { KeyedWork } from '../../keyed-work.ts';
 import type { Caller } from '../../dial.ts';
@@ -48,6 +48,7 @@ export interface GroupPullParts {
   readonly contacts: Contacts;
   readonly hubKeys: HubKeys;
   readonly caller: Caller;
+  readonly ways: Pick<HubWays, 'pages'>;
   readonly lanes: HubLanes;
   /** Gives hubs back what they lost. */
   readonly repair: Pick<HubRepair, 'want'>;
@@ -108,6 +109,11 @@ export class GroupPull {
       if (store.inbox.hasParked('UNKNOWN_KEY')) this.want(groupId);
     };
     this.#joined.set(key, runtime.clock.timer(pullLimits.joinedMs, look));
+  }
+
+  /** The own node is back: what failed is read now. */
+  hurry(): void {
+    this.#reads.hurry();
   }
 
   get isIdle(): boolean {
@@ -174,7 +180,7 @@ export class GroupPull {
     let newest: number | undefined;
     let end: ParsedEntry | undefined;
     try {
-      for await (const page of logBehind(this.#parts.caller, place, signal)) {
+      for await (const page of this.#parts.ways.pages(place, signal)) {
         for (const { entry } of page) {
           end = parseEntry(entry?.entry);
           newest = Math.max(newest ?? 0, end.epoch);

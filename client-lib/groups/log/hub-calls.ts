@@ -18,6 +18,7 @@ import {
   SubmitCommitRequestSchema,
   type CertifiedEntry,
   type GroupControl,
+  type MemberProof,
   type SubmitCommitRequest,
   type SubmitCommitResponse,
 } from '@quicprochat/proto/messages';
@@ -69,22 +70,27 @@ export async function callCreateGroup(
 /**
  * Submits encoded SubmitCommitRequest, always the same bytes: the hub knows a commit by its hash. Throws
  * what the hub answers, except for EPOCH_CONFLICT. `hub`: another one of three, which passes it on to the
- * one that leads, or, `takesOver`, leads itself from now on if that one is away.
+ * one that leads, or, `takesOver`, leads itself from now on if that one is away. `proof`: of a caller without login.
  */
 export async function callSubmit(
   caller: Caller,
   requestBytes: Uint8Array,
   signal?: AbortSignal,
-  other: { readonly hub?: string | undefined; readonly takesOver?: boolean } = {},
+  other: {
+    readonly hub?: string | undefined;
+    readonly takesOver?: boolean;
+    readonly proof?: MemberProof;
+  } = {},
 ): Promise<SubmitAnswer> {
   const stored = fromBinary(SubmitCommitRequestSchema, requestBytes);
-  const { hub = stored.hub, takesOver = false } = other;
+  const { hub = stored.hub, takesOver = false, proof } = other;
   const request = { ...stored, hub };
+  const proven = proof === undefined ? {} : { proof };
   try {
     const options = signal === undefined ? {} : { signal };
     const { entry } = takesOver
-      ? await takeOver(caller, request, options)
-      : await caller.call(methods.submitCommit, request, options);
+      ? await takeOver(caller, request, proven, options)
+      : await caller.call(methods.submitCommit, { ...request, ...proven }, options);
     if (entry === undefined) throw new TransportError('protocol', 'no entry in the answer');
     const control = create(GroupControlSchema, { entry, commit: request.commit });
     return { isAccepted: true, controls: [control], hasMore: false };
@@ -98,11 +104,13 @@ export async function callSubmit(
 async function takeOver(
   caller: Caller,
   submit: SubmitCommitRequest,
+  proven: { readonly proof?: MemberProof },
   options: RpcOptions,
 ): Promise<Pick<SubmitCommitResponse, 'entry'>> {
   const { hub } = submit;
   const { group } = parseEntry(submit.entry).entry;
-  const answer = await caller.call(methods.groupTakeover, { hub, group, submit }, options);
+  const request = { hub, group, submit, ...proven };
+  const answer = await caller.call(methods.groupTakeover, request, options);
   return answer.submitted ?? {};
 }
 
@@ -114,7 +122,8 @@ function conflictOf(error: unknown): Pick<SubmitAnswer, 'controls' | 'hasMore'> 
   return { controls: entries, hasMore };
 }
 
-function pageOptions(signal: AbortSignal | undefined): RpcOptions {
+/** Of one page of a log. */
+export function pageOptions(signal: AbortSignal | undefined): RpcOptions {
   const { pageMs: deadlineMs } = hubCallLimits;
   return signal === undefined ? { deadlineMs } : { deadlineMs, signal };
 }

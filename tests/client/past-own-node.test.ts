@@ -1,0 +1,163 @@
+/**
+ * Changes of a group while the own node of who wants them is dead: its hub elsewhere takes them of somebody whom it
+ * does not know, and everybody agrees on them, also those who come back with that node.
+ */
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import type { OpenOptions } from '@quicprochat/client-lib';
+import { memoryNetwork } from '@quicprochat/proto/transport';
+import { LocalNode, testRuntime } from '../cluster/local-node.ts';
+import { JumpClock } from '../resend/jump-clock.ts';
+import { inTime, Rig, RigClient } from './rig.ts';
+
+const past: Pick<OpenOptions, 'fallback'> = { fallback: {} };
+
+const away = (client: RigClient, isAway: boolean): Promise<unknown> =>
+  client.events.first(
+    (event) => event.type === 'ownNode' && event.isAway === isAway,
+    `the node of ${client.userId} to be ${isAway ? 'away' : 'back'}`,
+  );
+const heard = (client: RigClient, type: string, from = 0): Promise<unknown> =>
+  client.events.first((event) => event.type === type, `${client.userId} to hear: ${type}`, from);
+
+/** All are in one epoch, and see the same there. */
+async function agree(id: Uint8Array, clients: readonly RigClient[]): Promise<void> {
+  const look = async (): Promise<Set<string>> => {
+    const states = await Promise.all(clients.map(({ client }) => client.groupState(id)));
+    const seen = states.map((state) => state?.epochAuthenticator ?? new Uint8Array(0));
+    return new Set(seen.map((bytes) => Buffer.from(bytes).toString('hex')));
+  };
+  const settled = (async () => {
+    while ((await look()).size > 1) await testRuntime.clock.sleep(50);
+  })();
+  await inTime(settled, 'everybody to be in one epoch');
+}
+
+test('whose node is dead renames, removes and reads at the hub itself, and all agree when it is back', async () => {
+  await using rig = await Rig.make();
+  const { red } = rig;
+  const bert = await rig.client('bert@blue.example');
+  const carl = await rig.client('carl@blue.example');
+  const dora = await rig.client('dora@blue.example');
+  const anna = await rig.client('anna@red.example', undefined, past);
+  const emil = await rig.client('emil@red.example');
+  const others = [anna, carl, dora, emil];
+  const members = others.map(({ userId }) => userId);
+  const id = await bert.client.createConversation({ name: 'before', members });
+  await Promise.all(others.map((one) => one.joined()));
+  await bert.client.setRole(id, anna.userId, 'owner');
+  await Promise.all([heard(anna, 'roleChanged'), heard(emil, 'roleChanged')]);
+
+  await red.node?.stop();
+  await away(anna, true);
+  await inTime(anna.client.updateMetadata(id, { name: 'after' }), 'anna to rename');
+  await Promise.all([heard(bert, 'renamed'), heard(carl, 'renamed')]);
+  await inTime(anna.client.removeMembers(id, [dora.userId]), 'anna to remove dora');
+  await inTime(anna.client.rotateKeys(id), 'anna to have new keys');
+  await agree(id, [anna, bert, carl]);
+
+  // Of these she hears nothing, for their rows wait for her node.
+  await bert.client.updateMetadata(id, { name: 'and after that' });
+  await carl.client.rotateKeys(id);
+  await bert.client.rotateKeys(id);
+  // So her change loses, she reads what won, one step after the other, and makes it anew.
+  await inTime(anna.client.updateMetadata(id, { name: 'at last' }), 'anna to rename again');
+  await agree(id, [anna, bert, carl]);
+  assert.equal((await bert.client.metadata(id))?.name, 'at last');
+
+  red.node = undefined;
+  await red.start([rig.blue]);
+  await away(anna, false);
+  await agree(id, [anna, bert, carl, emil]);
+  assert.equal((await emil.client.metadata(id))?.name, 'at last');
+  const expected = [anna, bert, carl, emil].map(({ userId }) => userId).sort();
+  for (const one of [anna, bert, carl, emil]) {
+    assert.deepEqual([...(await one.client.members(id))].sort(), expected);
+  }
+  await anna.client.send(id, 'hello again');
+  for (const one of [bert, carl, emil]) assert.deepEqual(await one.texts(1), ['hello again']);
+  await anna.client.rotateKeys(id);
+});
+
+test('one of three hubs takes over for somebody whose own node was the one that led', async () => {
+  await using stack = new AsyncDisposableStack();
+  const network = memoryNetwork(testRuntime);
+  const directory = mkdtempSync(join(tmpdir(), 'qpc-past-'));
+  stack.defer(() => rmSync(directory, { recursive: true, force: true }));
+  const nodes: LocalNode[] = [];
+  for (const domain of ['red.example', 'blue.example', 'green.example']) {
+    nodes.push(stack.use(await LocalNode.create(network, domain)));
+  }
+  const peersOf = (node: LocalNode): readonly LocalNode[] => nodes.filter((one) => one !== node);
+  for (const node of nodes) await node.start(peersOf(node));
+  const clock = new JumpClock();
+  const people: RigClient[] = [];
+  for (const [index, name] of ['alice', 'bob', 'carol'].entries()) {
+    const node = nodes[index];
+    assert(node !== undefined);
+    const one = new RigClient(`${name}@${node.domain}`, node, directory, clock);
+    stack.defer(() => one.close());
+    await one.open(name === 'alice' ? past : {});
+    await one.register();
+    await one.start();
+    people.push(one);
+  }
+  const [alice, bob, carol] = people;
+  const [red] = nodes;
+  assert(alice !== undefined && bob !== undefined && carol !== undefined && red !== undefined);
+  const members = [bob.userId, carol.userId];
+  const id = await alice.client.createConversation({ name: 'three', members });
+  await Promise.all([bob.joined(), carol.joined()]);
+
+  await red.node?.stop();
+  red.node = undefined;
+  /** As time goes by. */
+  const done = async (work: Promise<unknown>, what: string): Promise<void> => {
+    let isDone = false;
+    const watched = work.finally(() => (isDone = true));
+    watched.catch(() => undefined);
+    const jumping = (async () => {
+      while (!isDone) {
+        clock.jump(5_000);
+        await testRuntime.clock.sleep(50);
+      }
+    })();
+    await inTime(watched, what);
+    await jumping;
+  };
+  await done(alice.client.updateMetadata(id, { name: 'two are enough' }), 'blue to take over');
+  await Promise.all([heard(bob, 'renamed'), heard(carol, 'renamed')]);
+  await done(alice.client.removeMembers(id, [carol.userId]), 'carol to be removed');
+  await agree(id, [alice, bob]);
+  await red.start(peersOf(red));
+  await done(away(alice, false), 'red to be back');
+  await done(alice.client.rotateKeys(id), 'red to pass it on');
+  await agree(id, [alice, bob]);
+});
+
+test('nothing goes past the own node where the application does not want that', async () => {
+  await using rig = await Rig.make();
+  const bert = await rig.client('bert@blue.example');
+  const anna = await rig.client('anna@red.example');
+  const id = await bert.client.createConversation({ name: 'before', members: [anna.userId] });
+  await anna.joined();
+  await bert.client.setRole(id, anna.userId, 'owner');
+  await heard(anna, 'roleChanged');
+  await rig.red.node?.stop();
+  rig.red.node = undefined;
+  await anna.events.first(
+    (event) => event.type === 'link' && event.state === 'offline',
+    'the link to fail',
+    anna.events.count,
+  );
+  let isDone = false;
+  const renamed = anna.client.updateMetadata(id, { name: 'after' }).then(() => (isDone = true));
+  await testRuntime.clock.sleep(3_000);
+  assert.equal(isDone, false);
+  assert.equal((await bert.client.metadata(id))?.name, 'before');
+  await rig.red.start([rig.blue]);
+  await inTime(renamed, 'the own node to be back');
+});
