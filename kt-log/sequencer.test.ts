@@ -56,6 +56,16 @@ test('the rows of updates are written with their entry, in order', async () => {
   assert.deepEqual([log.size, names], [1, ['a1', 'a2', 'c']]);
 });
 
+test('no more than a number of versions wait for their entry; the rest is told so at once', async () => {
+  const sequencerLimits = { batchMs: 500, queuedLeaves: 2 };
+  const { log, clock } = await testLog({ sequencerLimits });
+  const names = ['alice', 'bob', 'carol'];
+  const all = await inOneBatch(clock, () => names.map((name) => create(log, name)));
+  assert.deepEqual(all.map(reasonOf), ['done', 'done', 'QUEUE_FULL']);
+  const [again] = await inOneBatch(clock, () => [create(log, 'carol')]);
+  assert.equal(again && reasonOf(again), 'done');
+});
+
 test('a refused row fails its own update with its own error and nothing else', async () => {
   const { names, store, commits } = rows();
   const { log, clock, verifier } = await testLog({ store, sequencerLimits: { batchMs: 500 } });

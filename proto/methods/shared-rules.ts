@@ -28,8 +28,12 @@ export const signedManifest = every(
 );
 /** Of what another node has to answer, or has to have answered before. */
 export const fromPeers = ['PEER_DENIED', 'PEER_UNREACHABLE'] as const satisfies readonly Reason[];
-/** Of what the key log writes: not while peers know heads that it lost, nor more than it can follow. */
-export const ofKeyLog = ['FEATURE_OFF', 'QUEUE_FULL'] as const satisfies readonly Reason[];
+/** Of what the key log writes: not on a full disk, not while peers know heads that it lost, nor faster than it can. */
+export const ofKeyLog = [
+  'STORE_FULL',
+  'FEATURE_OFF',
+  'QUEUE_FULL',
+] as const satisfies readonly Reason[];
 /** Of an account's next manifest. */
 export const ofChange = ['BAD_SIGNATURE', 'SEQ_CONFLICT', ...ofKeyLog] as const;
 /** Of hubs that lost what they accepted, and learn it again from each other or from members. */

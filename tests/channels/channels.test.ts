@@ -120,11 +120,8 @@ suite('channels', () => {
 
   test('CreateChannel is one per cid, and only where this node is a hub', async () => {
     const nonce = bytes(32);
-    const { cid, writePub } = new TestGroup(
-      [redName],
-      0,
-      deviceChannelSeed(alice.rid, nonce),
-    ).asNew();
+    const made = new TestGroup([redName], 0, deviceChannelSeed(alice.rid, nonce));
+    const { cid, writePub } = made.asNew();
     const good = { cid, hubs: [redName], epoch: 0n, writePub, nonce };
     const create = (device: TestDevice, change: object) =>
       call(device.connection, methods.createChannel, { ...good, ...change });
@@ -147,6 +144,9 @@ suite('channels', () => {
     ]) {
       await refused(create(alice, { ...change }), 'BAD_FIELD');
     }
+    // Who was taken out of it does not begin it anew.
+    await red.store?.applyChannelUpdate(redName, made.advance({ remove: [alice.rid] }));
+    await refused(create(alice, {}), 'NAME_TAKEN');
   });
 
   test('a post that may not be stored is refused, and nothing is written', async () => {
@@ -246,6 +246,8 @@ suite('channels', () => {
       call(alice.connection, methods.fetchWait, { cursors: tooMany, waitMs: 0 }),
       'BAD_FIELD',
     );
+    const beyond = { cursors: [{ log: { cid: group.cid }, after: 99n }], waitMs: 0 };
+    await refused(call(alice.connection, methods.fetchWait, beyond), 'BAD_CURSOR');
   });
 
   test('a subscription pushes inbox and channels, gaps too, under one window', async () => {

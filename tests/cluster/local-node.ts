@@ -133,6 +133,19 @@ export class LocalNode implements AsyncDisposable {
     }
   }
 
+  /** Stops it and opens its store again, with other bounds or on a disk that is as full as that; not started. */
+  async reopen(limits: Partial<NodeConfig['store']> = {}): Promise<void> {
+    await this.node?.stop();
+    this.node = undefined;
+    await this.store?.[Symbol.asyncDispose]();
+    const { databasePath: path, store } = this.config;
+    const { key, runtime } = this;
+    this.store = await openNodeStore({
+      ...{ path, key: key.slice(), runtime },
+      limits: { ...store, ...limits },
+    });
+  }
+
   /** A connection from a host of its own, with the given transport key. */
   async dial(identity: NodeIdentity, fromHost = 'client'): Promise<Connection> {
     return this.network

@@ -16,8 +16,7 @@ import { fromBinary, NodeRecordSchema } from '@quicprochat/proto/messages';
 import { makeIdentity, memoryNetwork } from '@quicprochat/proto/transport';
 import { openNodeStore } from '@quicprochat/nodes';
 import { LocalNode, refused, TestDevice, testRuntime } from '../cluster/local-node.ts';
-import { Person, type PersonDevice } from '../node/account-rig.ts';
-import { LogView } from '../node/log-view.ts';
+import { Person, writesOf, type PersonDevice } from '../node/account-rig.ts';
 
 const config =
   '[kt]\nbatch_ms = 5\nvrf_threads = 0\n[rates.auth]\nper_second = 1000\nburst = 1000\n';
@@ -114,22 +113,8 @@ suite('peers as auditors', () => {
     assert.match(error.message, /read-only: blue\.example holds a head of size \d+/);
     // Accounts that it has change as little as new ones come.
     const device = await red.dial(transport);
-    const view = await LogView.of(device);
-    const change = { request: view.update(dora.label, Number(dora.content.seq), dora.next({})) };
-    await refused(call(device, methods.ktUpdate, change), 'FEATURE_OFF');
-    const { devices } = dora.content;
-    const revoked = devices
-      .slice(1)
-      .map(({ identityPub }) => ({ identityPub, atMs: 1n, reason: 'lost' }));
-    const less = dora.next({ devices: devices.slice(0, 1), revoked });
-    await refused(call(device, methods.revokeDevice, { manifest: less }), 'FEATURE_OFF');
-    await refused(call(device, methods.revokeKey, { manifest: less }), 'FEATURE_OFF');
-    const closing = call(device, methods.deleteAccount, { manifest: dora.closed() });
-    await refused(closing, 'FEATURE_OFF');
-    const third = await dora.newDevice();
-    await third.login();
-    const more = third.call(methods.registerDevice, { manifest: dora.withDevice(third) });
-    await refused(more, 'FEATURE_OFF');
+    const writes = await writesOf(dora, device, (key) => red.dial(key));
+    for (const write of writes) await refused(write(), 'FEATURE_OFF');
     await device.close(0, 'done');
     assert.equal((await red.store?.keyLog.newestHead())?.size, size);
     // A smaller log than before is a rollback: visible, not cosigned, and no proof of a lie.
@@ -184,6 +169,15 @@ suite('peers as auditors', () => {
       const checked = checkEvidence(nativeSuite, record.bytes);
       assert.equal(checked.origin, 'red.example/kt');
       assert.equal(await audits.status('red.example/kt'), 'forked', checked.explain);
+      // For whoever asks, byte for byte.
+      const anybody = await node.dial(await makeIdentity(testRuntime.random));
+      const show = (offset: number) =>
+        call(anybody, methods.ktEvidence, { hash: record.hash, offset: BigInt(offset) });
+      const { evidence, total } = await show(0);
+      assert.deepEqual([evidence, Number(total)], [record.bytes, record.bytes.length]);
+      assert.deepEqual((await show(9)).evidence, record.bytes.subarray(9));
+      await refused(show(record.bytes.length + 1), 'BAD_CURSOR');
+      await anybody.close(0, 'done');
     }
     const size = (await red.store?.keyLog.newestHead())?.size ?? 0;
     assert.ok(size >= 3);

@@ -111,6 +111,17 @@ suite('method 916', () => {
     await refused(ask(credential, new Uint8Array(16).fill(1)), 'CALLER_CLASS');
   });
 
+  test('what is not in its log, or not settled yet, is refused as to its own users', async () => {
+    const asker = new Uint8Array(16).fill(4);
+    const unknown = new TextEncoder().encode('nobody@blue.example');
+    const request = encode(searchRequest, { last: undefined, label: unknown, version: undefined });
+    await refused(ask({ case: 'search', value: { domain: '', request } }, asker), 'UNKNOWN_USER');
+    // Where a credential is to be settled in a tree that the log has not grown to.
+    const settle = { label, last: 99n, entry: new Uint8Array(12) };
+    const value = { domain: '', request: { case: 'settle' as const, value: settle } };
+    await refused(ask({ case: 'credential', value }, asker), 'BAD_CURSOR');
+  });
+
   test('one hop, a requester, and a rate for each of them', async () => {
     const op = (domain: string): Op => ({ case: 'search', value: { domain, request: search } });
     await refused(ask(op('green.example')), 'PEER_DENIED');

@@ -56,6 +56,34 @@ suite('what a peer may ask', () => {
     await assert.rejects(resolve('eve@red.example', requester(2)), refused('PEER_DENIED'));
   });
 
+  test('keys of its own users it gives, and of nobody else', async () => {
+    const asking = { requester: requester(3) };
+    const keys = (userId: string) =>
+      call(peer, methods.proxyFetchHybridKey, { ...asking, fetch: { userId } });
+    assert.ok((await keys('bob@blue.example')).fetched?.manifest !== undefined);
+    await assert.rejects(keys('nobody@blue.example'), refused('UNKNOWN_USER'));
+    await assert.rejects(keys('eve@red.example'), refused('PEER_DENIED'));
+    const claim = (userId: string) => {
+      const fetch = { userId, claimId: systemRandom.bytes(16), suites: [1] };
+      return call(peer, methods.proxyFetchKeyPackage, { ...asking, fetch });
+    };
+    await assert.rejects(claim('bob@blue.example'), refused('NO_KEY_PACKAGE'));
+    await assert.rejects(claim('nobody@blue.example'), refused('UNKNOWN_USER'));
+    await assert.rejects(claim('eve@red.example'), refused('PEER_DENIED'));
+  });
+
+  test('a hello without a common version is refused, and so is a batch whose predecessor never comes', async () => {
+    const hello = { domain: 'red.example', versionMin: 2, versionMax: 3 };
+    await assert.rejects(call(peer, methods.fedHello, hello), refused('VERSION'));
+    const item = { kind: 1, mid: requester(4), payload: requester(5), rids: [bob.rid], ttlS: 60 };
+    const batch = { streamId: requester(6), firstSeq: 5n, items: [item] };
+    const gaps = [
+      call(peer, methods.fedRelay, { ...batch, lane: Lane.BULK }),
+      call(peer, methods.fedRelayBatch, { ...batch, lane: Lane.CONTROL }),
+    ];
+    await Promise.all(gaps.map((gap) => assert.rejects(gap, refused('STREAM_GAP'))));
+  });
+
   test('one user does not use up what a node may ask of the hubs of a peer', async () => {
     const ask = (hub: string) =>
       call(bob.connection, methods.groupLog, { hub, group: new Uint8Array(32) });

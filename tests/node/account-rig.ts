@@ -36,6 +36,7 @@ import {
   type Connection,
   type NodeIdentity,
 } from '@quicprochat/proto/transport';
+import { LogView } from './log-view.ts';
 
 /** The node cannot tell how a password was stretched; a test need not spend 64 MiB on it. */
 const keyStretching = {
@@ -225,6 +226,34 @@ export class Person implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.all(this.#devices.map((device) => device[Symbol.asyncDispose]()));
   }
+}
+
+/**
+ * Every call that writes into the key log, each as it would be granted: of a person with two devices, of which
+ * `first` calls, of a third one, and of somebody new.
+ */
+export async function writesOf(
+  person: Person,
+  first: Connection,
+  dial: Dial,
+): Promise<readonly (() => Promise<unknown>)[]> {
+  const view = await LogView.of(first);
+  const { devices, seq } = person.content;
+  const lost = devices.slice(1);
+  const revoked = lost.map(({ identityPub }) => ({ identityPub, atMs: 1n, reason: 'lost' }));
+  const less = person.next({ devices: devices.slice(0, 1), revoked });
+  const request = view.update(person.label, Number(seq), person.next({}));
+  const third = await person.newDevice();
+  await third.login();
+  const domain = person.userId.slice(person.userId.indexOf('@'));
+  return [
+    () => call(first, methods.revokeDevice, { manifest: less }),
+    () => call(first, methods.revokeKey, { manifest: less }),
+    () => call(first, methods.deleteAccount, { manifest: person.closed() }),
+    () => call(first, methods.ktUpdate, { request }),
+    () => third.call(methods.registerDevice, { manifest: person.withDevice(third) }),
+    () => Person.register(`somebody.new${domain}`, dial),
+  ];
 }
 
 /** A device as a manifest lists it. */

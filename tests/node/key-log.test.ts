@@ -167,6 +167,13 @@ suite('the log of a node', () => {
     const own = { request: { case: 'ownerInit' as const, value: init } };
     const { answer: started } = await device.call(methods.ktMonitor, own);
     assert.ok(started !== undefined);
+    const start = Number((await call(peer.connection, methods.ktTreeHead, {})).head?.size) - 1;
+    const early = encode(ownerInitRequest, { last, label, start });
+    // An owner begins where others meet: at an entry that is distinguished.
+    await refused(
+      device.call(methods.ktMonitor, { request: { case: 'ownerInit', value: early } }),
+      'BAD_CURSOR',
+    );
     const request = { label, start: 0 };
     const { state, owner } = verifyOwnerInit(
       view.verifier,

@@ -102,6 +102,18 @@ suite('keys at a node', () => {
     assert.equal(new Set(single).size, 60);
   });
 
+  test('a device keeps so many packages, and not one more', async () => {
+    await using ida = await TestDevice.register(red, 'ida@red.example');
+    const packages = await Promise.all(
+      Array.from({ length: 513 }, () => make(ida, mandatorySuite)),
+    );
+    for (let at = 0; at < 512; at += 128) await upload(ida, packages.slice(at, at + 128));
+    await refused(upload(ida, packages.slice(512)), 'QUOTA');
+    // Nor does a known one find room: what is too much is not looked at.
+    const { counts } = await call(ida.connection, methods.keyPackageCount, {});
+    assert.equal(counts[0]?.singleUse, 512);
+  });
+
   test('packages of another device, suite, or with a flipped byte are refused whole', async () => {
     await using gina = await TestDevice.register(red, 'gina@red.example');
     const good = await make(gina, xwingSuite);
@@ -151,6 +163,8 @@ suite('keys at a node', () => {
       call(alice.connection, methods.resolveUser, { userId: 'nobody@red.example' }),
       'UNKNOWN_USER',
     );
+    const revoked = { userId: 'nobody@red.example', identityPub: henry.rid };
+    await refused(call(alice.connection, methods.checkRevocation, revoked), 'UNKNOWN_USER');
     await refused(
       call(alice.connection, methods.resolveUser, { userId: 'bob@blue.example' }),
       'PEER_DENIED',

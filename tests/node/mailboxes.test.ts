@@ -255,12 +255,32 @@ describe('a mailbox', () => {
     assert.ok(await call(connection, methods.peek, { log: {} }));
     const stale = { credential: systemRandom.bytes(40) };
     assert.equal((await giveBack(guest, stale)).lifetimeMs, 0n);
-    await refused(call(connection, methods.peek, { log: {} }), 'UNKNOWN_DEVICE');
+    const cursor = { log: {}, storeId: new Uint8Array(8) };
+    const gone = [
+      call(connection, methods.peek, { log: {} }),
+      call(connection, methods.fetch, { log: {} }),
+      call(connection, methods.fetchWait, { cursors: [cursor] }),
+      call(connection, methods.ack, cursor),
+    ];
+    for (const one of gone) await refused(one, 'UNKNOWN_DEVICE');
     await refused(send((await dial()).connection, systemRandom.bytes(9)).sent, 'BLOCKED');
     // Again, and by a device that never had one: nothing happens, and nothing is told.
     await giveBack(await dial(), { key: eve });
     await giveBack(guest);
     await ask(guest);
     assert.equal((await call(connection, methods.fetch, { log: {} })).head, 0n);
+  });
+
+  test('is refused where the disk is full, but not to who has one', async () => {
+    await giveBack(await dial());
+    await red.reopen({ disk: { redShare: 0, fullShare: 0, lastShare: 1, freeBytes: Infinity } });
+    await red.start([blue]);
+    await refused(ask(await dial()), 'STORE_FULL');
+    await red.reopen();
+    await red.start([blue]);
+    await ask(await dial());
+    await red.reopen({ disk: { redShare: 0, fullShare: 0, lastShare: 1, freeBytes: Infinity } });
+    await red.start([blue]);
+    await ask(await dial());
   });
 });

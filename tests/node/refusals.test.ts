@@ -113,6 +113,12 @@ test('every row refuses callers that it does not name, and what is no request of
       assert.equal(await reasonOf(connection, row), 'CALLER_CLASS', `${row.name} by ${caller}`);
     }
     assert.equal(await reasonOf(scene.callerOf(row), row), 'BAD_FIELD', row.name);
+    const { maxAnonymousBytes, maxRequestBytes: bytesMax } = row;
+    if (maxAnonymousBytes === bytesMax) continue;
+    const large = new Uint8Array(maxAnonymousBytes + 1);
+    const stranger = scene.callers.get('anyone');
+    assert.ok(stranger !== undefined);
+    assert.equal(await reasonOf(stranger, row, large), 'TOO_LARGE', row.name);
   }
 });
 

@@ -93,7 +93,11 @@ describe('endpoints at a node', () => {
     await refused(ask(systemRandom.bytes(15)), 'BAD_FIELD');
     await call(alice.connection, methods.setDeliveryTokens, { hashes: [] });
     await refused(ask(), 'BLOCKED');
+    const another = endpointOf(signingKeyFromSeed(systemRandom.bytes(32)));
+    const foreign = call(alice.connection, methods.publishEndpoint, { endpoint: another });
+    await refused(foreign, 'BAD_CREDENTIAL');
     const elsewhere = await blue.dial(await makeIdentity(systemRandom), 'somewhere');
+    await refused(call(elsewhere, methods.publishEndpoint, { endpoint }), 'FEATURE_OFF');
     await refused(call(elsewhere, methods.resolveEndpoint, { rid, token }), 'FEATURE_OFF');
   });
 
