@@ -79,6 +79,8 @@ const schema = v.strictObject({
   /** 64 hex digits in a file that only its owner can read. */
   database_key_file: path,
   peers_file: v.optional(path),
+  /** Whether commands of the operator may speak to the running node, over a socket beside the database. */
+  admin_door: v.optional(v.boolean(), true),
   log_level: v.optional(v.picklist(['debug', 'info', 'warn', 'error']), 'info'),
   session_ttl_days: count(90, 3650),
   limits: v.optional(
@@ -251,6 +253,7 @@ export interface NodeConfig {
   readonly databasePath: string;
   readonly databaseKeyPath: string;
   readonly peersPath: string | undefined;
+  readonly hasAdminDoor: boolean;
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error';
   readonly sessionTtlMs: number;
   readonly connections: number;
@@ -347,6 +350,7 @@ function resolveConfig(raw: v.InferOutput<typeof schema>, base: string): NodeCon
     databasePath: resolve(base, raw.database),
     databaseKeyPath: resolve(base, raw.database_key_file),
     peersPath: raw.peers_file === undefined ? undefined : resolve(base, raw.peers_file),
+    hasAdminDoor: raw.admin_door,
     logLevel: raw.log_level,
     sessionTtlMs: raw.session_ttl_days * dayMs,
     connections: limits.connections,

@@ -12,6 +12,7 @@ import {
 } from '@quicprochat/proto';
 import { transportOf } from '@quicprochat/proto/transport';
 import { parsePeersFile, type PeersFile, type RecordSite } from '@quicprochat/federation';
+import { openAdminDoor } from './admin-door.ts';
 import { formatEndpoint, loadConfig, type NodeConfig } from './config.ts';
 import { askHealth } from './health-command.ts';
 import { boundAddress, initNode } from './init.ts';
@@ -27,14 +28,22 @@ import {
   type NodeKeys,
 } from './node-keys.ts';
 import { startNode, type QpcNode } from './node.ts';
-import { dropDeadLetters, outboxLines, retryDeadLetters } from './outbox-commands.ts';
+import {
+  dropDeadLetters,
+  outboxLines,
+  readOutbox,
+  retryDeadLetters,
+  withOutbox,
+} from './outbox-commands.ts';
 import { peerLines, signalReload, writePidFile } from './peers-commands.ts';
 import { loadSecrets } from './secrets.ts';
 import { httpsSite } from './services/fed-site.ts';
 import { codeOf, SetupError } from './setup-error.ts';
+import { Hangups, stopSignal } from './signals.ts';
 import { StartWatch } from './start-watch.ts';
 import { copyDatabase } from './store/backup.ts';
 import { openNodeStore } from './store/open.ts';
+import type { OutboxControl } from './store/outbox-control.ts';
 import type { NodeStore } from './store/store.ts';
 import { createLog } from './telemetry.ts';
 
@@ -65,7 +74,7 @@ program
         listen: options.listen,
         advertise: options.advertise ?? `${options.domain}:${port}`,
       },
-      { clock: systemClock, random: systemRandom, log: createLog('warn') },
+      quietRuntime(),
     );
     process.stdout.write(`config  ${result.configPath}\naddress ${result.address}\n`);
   });
@@ -83,8 +92,7 @@ program
   .description('ask the running node how it is; ends with 0 if it is ready, else with 1')
   .option(...configOption)
   .action(async (options: { config: string }) => {
-    const runtime = { clock: systemClock, random: systemRandom, log: createLog('warn') };
-    const { isReady, line } = await askHealth(loadConfig(options.config), runtime);
+    const { isReady, line } = await askHealth(loadConfig(options.config), quietRuntime());
     print(line);
     if (!isReady) process.exitCode = exitFailed;
   });
@@ -169,17 +177,19 @@ kt.command('evidence')
 
 const outbox = program
   .command('outbox')
-  .description('rows for peers: what waits, and what was given up');
+  .description('rows for peers: what waits, and what was given up; also while the node runs');
 
 outbox
   .command('list')
-  .description('what is kept for each peer, and each dead letter; also while the node runs')
+  .description('what is kept for each peer, and each dead letter')
   .option('--peer <domain>', 'of this peer only')
   .option(...configOption)
-  .action((options: { config: string; peer?: string }) => {
-    const config = loadConfig(options.config);
-    const key = readKeyFile(config.databaseKeyPath);
-    for (const line of outboxLines(config.databasePath, key, options.peer)) print(line);
+  .action(async (options: { config: string; peer?: string }) => {
+    const { databasePath, databaseKeyPath } = loadConfig(options.config);
+    const open = async () => readOutbox(databasePath, readKeyFile(databaseKeyPath));
+    await withOutbox(databasePath, quietRuntime(), open, async (kept) => {
+      for await (const one of outboxLines(kept, options.peer)) print(one);
+    });
   });
 
 interface ChoiceOptions {
@@ -190,28 +200,29 @@ interface ChoiceOptions {
 
 outbox
   .command('retry')
-  .description('send dead letters again, for the rest of their time; while the node is stopped')
+  .description('send dead letters again, for the rest of their time')
   .argument('[numbers...]', 'as "qpcd outbox list" prints them')
   .option('--peer <domain>', 'all of this peer')
   .option('--all', 'all of every peer')
   .option(...configOption)
   .action((ids: string[], { config, ...choice }: ChoiceOptions) =>
-    onStore(config, async (store) => {
-      const { retried, expired } = await retryDeadLetters(store, { ids, ...choice });
-      print(`${retried} are sent again from the next start, ${expired} are past their time`);
+    onOutbox(config, async (kept, isRunning) => {
+      const { retried, expired } = await retryDeadLetters(kept, { ids, ...choice });
+      const when = isRunning ? '' : ' from the next start';
+      print(`${retried} are sent again${when}, ${expired} are past their time`);
     }),
   );
 
 outbox
   .command('drop')
-  .description('remove dead letters for good, while the node is stopped; senders were told before')
+  .description('remove dead letters for good; senders were told before')
   .argument('[numbers...]', 'as "qpcd outbox list" prints them')
   .option('--peer <domain>', 'all of this peer')
   .option('--all', 'all of every peer')
   .option(...configOption)
   .action((ids: string[], { config, ...choice }: ChoiceOptions) =>
-    onStore(config, async (store) => {
-      print(`${await dropDeadLetters(store, { ids, ...choice })} removed`);
+    onOutbox(config, async (kept) => {
+      print(`${await dropDeadLetters(kept, { ids, ...choice })} removed`);
     }),
   );
 
@@ -291,20 +302,35 @@ function print(line: string): void {
   process.stdout.write(`${line}\n`);
 }
 
+/** Of a command that only speaks up when something is wrong. */
+function quietRuntime(): Runtime {
+  return { clock: systemClock, random: systemRandom, log: createLog('warn') };
+}
+
 /** Opens the database of a stopped node for one command. */
 async function onStore(
   file: string,
   work: (store: NodeStore, config: NodeConfig, runtime: Runtime) => Promise<void>,
 ): Promise<void> {
   const config = loadConfig(file);
-  const runtime = { clock: systemClock, random: systemRandom, log: createLog('warn') };
-  await using store = await openNodeStore({
-    path: config.databasePath,
-    key: readKeyFile(config.databaseKeyPath),
-    limits: config.store,
-    runtime,
-  });
+  const runtime = quietRuntime();
+  await using store = await openStore(config, runtime);
   await work(store, config, runtime);
+}
+
+/** The outbox of a node, running or stopped, for one command. */
+async function onOutbox(
+  file: string,
+  work: (outbox: OutboxControl, isRunning: boolean) => Promise<void>,
+): Promise<void> {
+  const config = loadConfig(file);
+  const runtime = quietRuntime();
+  await withOutbox(config.databasePath, runtime, () => openStore(config, runtime), work);
+}
+
+function openStore(config: NodeConfig, runtime: Runtime): Promise<NodeStore> {
+  const { databasePath: path, databaseKeyPath, store: limits } = config;
+  return openNodeStore({ path, key: readKeyFile(databaseKeyPath), limits, runtime });
 }
 
 async function run(config: NodeConfig): Promise<void> {
@@ -315,19 +341,13 @@ async function run(config: NodeConfig): Promise<void> {
   // What the operator wrote, before the database, which may have hours of migrations to do.
   const peers = readPeers(config);
   const site = siteOf(config);
-  const key = readKeyFile(config.databaseKeyPath);
   // Not an exit, which would wait for the threads: one of them may be what hangs.
   using watch = new StartWatch(runtime, () => process.kill(process.pid, 'SIGKILL'));
   watch.begin('database');
-  await using store = await openNodeStore({
-    path: config.databasePath,
-    key,
-    limits: config.store,
-    runtime,
-  });
+  await using store = await openStore(config, runtime);
   watch.begin('secrets');
   const secrets = await loadSecrets(store, runtime.random);
-  const node = await startNode({
+  await using node = await startNode({
     config,
     secrets,
     store,
@@ -339,6 +359,9 @@ async function run(config: NodeConfig): Promise<void> {
     onStep: (step) => watch.begin(step),
   });
   watch[Symbol.dispose]();
+  await using _door = config.hasAdminDoor
+    ? await openAdminDoor(config.databasePath, runtime, (asked) => node.serveAdmin(asked))
+    : undefined;
   const pidFile = writePidFile(config.databasePath);
   hangups.take(() => {
     reload(config, node).catch((error: unknown) => {
@@ -401,31 +424,6 @@ function siteOf({ federation: { site } }: NodeConfig): RecordSite {
       cause,
     );
   }
-}
-
-/** SIGHUP, which may come before there is anything that reads its files again: then it is remembered. */
-class Hangups {
-  #reload: (() => void) | undefined;
-  #isDue = false;
-
-  constructor() {
-    process.on('SIGHUP', () => {
-      if (this.#reload === undefined) this.#isDue = true;
-      else this.#reload();
-    });
-  }
-
-  take(reload: () => void): void {
-    this.#reload = reload;
-    if (this.#isDue) reload();
-  }
-}
-
-function stopSignal(): Promise<void> {
-  return new Promise((resolve) => {
-    process.once('SIGTERM', () => resolve());
-    process.once('SIGINT', () => resolve());
-  });
 }
 
 function logFault(log: Log, what: string, error: unknown): void {

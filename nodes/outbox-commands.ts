@@ -1,15 +1,13 @@
 /**
- * `qpcd outbox`: what waits for peers and what was given up, looked at beside the running node, and decided
- * by an operator while it is stopped.
+ * `qpcd outbox`: what waits for peers and what was given up, looked at and decided by an operator, of the running node
+ * or of one that is stopped.
  */
-import { InvalidArgumentError } from '@quicprochat/proto';
+import { InvalidArgumentError, maxAdminPage, type Runtime } from '@quicprochat/proto';
+import { dialAdminDoor } from './admin-door.ts';
+import { RunningOutbox } from './running-outbox.ts';
 import { needDatabase, openForReading } from './store/database.ts';
-import { deadLetterReads, type DeadLetterReads } from './store/queries/dead-letter-reads.ts';
-import type { DeadLetter } from './store/outbox-control.ts';
-import type { NodeStore } from './store/store.ts';
-
-/** Dead letters that one operation of the store takes. */
-const pageRows = 500;
+import type { DeadLetter, OutboxControl } from './store/outbox-control.ts';
+import { deadLetterReads } from './store/queries/dead-letter-reads.ts';
 
 /** Which dead letters: by their numbers, or all, of one peer or of every one. */
 export interface DeadChoice {
@@ -19,23 +17,44 @@ export interface DeadChoice {
   readonly all?: true;
 }
 
-/** Lines for a person: each peer with what is kept for it, then each dead letter. Throws StoreOpenError. */
-export function* outboxLines(
-  databasePath: string,
-  key: Uint8Array,
-  peer?: string,
-): Generator<string> {
+/** What a command only looks at. */
+type OutboxReads = Pick<OutboxControl, 'outboxPeers' | 'deadLetters'>;
+
+/** The outbox that lies in a database, also beside a node that has it open. Throws StoreOpenError. */
+export function readOutbox(databasePath: string, key: Uint8Array): OutboxReads & AsyncDisposable {
   needDatabase(databasePath);
   const db = openForReading(databasePath, key);
-  try {
-    yield* linesOf(deadLetterReads(db), peer);
-  } finally {
-    db.close();
+  const reads = deadLetterReads(db);
+  return {
+    outboxPeers: async () => reads.outboxPeers(),
+    deadLetters: async (after, max) => reads.deadLetters(after, max),
+    [Symbol.asyncDispose]: async () => void db.close(),
+  };
+}
+
+/**
+ * Runs `work` on the outbox of the node that runs on the database, else on what `open` opens. Throws SetupError when
+ * the node may not be asked.
+ */
+export async function withOutbox<Opened extends OutboxReads & AsyncDisposable>(
+  databasePath: string,
+  runtime: Runtime,
+  open: () => Promise<Opened>,
+  work: (outbox: OutboxControl | Opened, isRunning: boolean) => Promise<void>,
+): Promise<void> {
+  const connection = await dialAdminDoor(databasePath, runtime);
+  if (connection !== undefined) {
+    await using running = new RunningOutbox(connection);
+    await work(running, true);
+  } else {
+    await using opened = await open();
+    await work(opened, false);
   }
 }
 
-function* linesOf(reads: DeadLetterReads, peer?: string): Generator<string> {
-  for (const one of reads.outboxPeers()) {
+/** Lines for a person: each peer with what is kept for it, then each dead letter. */
+export async function* outboxLines(outbox: OutboxReads, peer?: string): AsyncGenerator<string> {
+  for (const one of await outbox.outboxPeers()) {
     if (peer !== undefined && one.domain !== peer) continue;
     const away = one.awaySinceMs === 0 ? '' : `, away since ${dateOf(one.awaySinceMs)}`;
     yield (
@@ -43,24 +62,17 @@ function* linesOf(reads: DeadLetterReads, peer?: string): Generator<string> {
       `${one.deadRows} dead (${one.deadBytes} bytes)${away}`
     );
   }
-  for (let after = 0; ;) {
-    const letters = reads.deadLetters(after, pageRows);
-    const last = letters.at(-1);
-    if (last === undefined) return;
-    after = last.id;
-    for (const letter of letters)
-      if (peer === undefined || letter.peer === peer) yield line(letter);
-  }
+  for await (const letter of lettersIn(outbox, peer)) yield line(letter);
 }
 
 /** Throws InvalidArgumentError BAD_FIELD for a choice that is none. Durable when it resolves. */
 export async function retryDeadLetters(
-  store: NodeStore,
+  outbox: OutboxControl,
   choice: DeadChoice,
 ): Promise<{ readonly retried: number; readonly expired: number }> {
   const sum = { retried: 0, expired: 0 };
-  for await (const ids of chosen(store, choice)) {
-    const { retried, expired } = await store.retryDead(ids);
+  for (const ids of pagesOf(await chosen(outbox, choice))) {
+    const { retried, expired } = await outbox.retryDead(ids);
     sum.retried += retried;
     sum.expired += expired;
   }
@@ -68,37 +80,41 @@ export async function retryDeadLetters(
 }
 
 /** Returns how many there were. Throws like `retryDeadLetters`. */
-export async function dropDeadLetters(store: NodeStore, choice: DeadChoice): Promise<number> {
+export async function dropDeadLetters(outbox: OutboxControl, choice: DeadChoice): Promise<number> {
   let dropped = 0;
-  for await (const ids of chosen(store, choice)) dropped += await store.dropDead(ids);
+  for (const ids of pagesOf(await chosen(outbox, choice))) dropped += await outbox.dropDead(ids);
   return dropped;
 }
 
-async function* chosen(
-  store: NodeStore,
+/** All of them before the first is decided: what a peer refuses anew meanwhile is none of them. */
+async function chosen(
+  outbox: OutboxReads,
   { ids, peer, all }: DeadChoice,
-): AsyncGenerator<readonly number[]> {
+): Promise<readonly number[]> {
   const ways = [ids.length > 0, peer !== undefined, all === true].filter(Boolean).length;
   if (ways !== 1) {
     throw new InvalidArgumentError('BAD_FIELD', 'need numbers of dead letters, --peer or --all');
   }
-  if (ids.length > 0) {
-    yield ids.map(numberOf);
-    return;
-  }
-  for await (const letters of pages(store)) {
-    yield letters.filter((one) => all === true || one.peer === peer).map(({ id }) => id);
+  if (ids.length > 0) return ids.map(numberOf);
+  const found: number[] = [];
+  for await (const { id } of lettersIn(outbox, peer)) found.push(id);
+  return found;
+}
+
+function* pagesOf(ids: readonly number[]): Generator<readonly number[]> {
+  for (let from = 0; from < ids.length; from += maxAdminPage) {
+    yield ids.slice(from, from + maxAdminPage);
   }
 }
 
-/** All dead letters in order; the last number moves on, so each is seen once. */
-async function* pages(store: NodeStore): AsyncGenerator<readonly DeadLetter[]> {
+/** Dead letters in order, of one peer or of all; the last number moves on, so each is seen once. */
+async function* lettersIn(outbox: OutboxReads, peer?: string): AsyncGenerator<DeadLetter> {
   for (let after = 0; ;) {
-    const letters = await store.deadLetters(after, pageRows);
+    const letters = await outbox.deadLetters(after, maxAdminPage);
     const last = letters.at(-1);
     if (last === undefined) return;
     after = last.id;
-    yield letters;
+    yield* letters.filter((one) => peer === undefined || one.peer === peer);
   }
 }
 

@@ -21,9 +21,12 @@ export interface CommandResult {
   readonly stderr: string;
 }
 
-/** Runs `qpcd` to its end. */
-export async function runQpcd(args: readonly string[]): Promise<CommandResult> {
-  const child = spawn(process.execPath, [qpcd, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+/** Runs `qpcd` to its end, as another user if one is named (by number; only root may). */
+export async function runQpcd(args: readonly string[], uid?: number): Promise<CommandResult> {
+  const child = spawn(process.execPath, [qpcd, ...args], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    ...(uid === undefined ? {} : { uid }),
+  });
   let stdout = '';
   let stderr = '';
   child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text));

@@ -1,6 +1,6 @@
-/** `qpcd outbox` as an operator runs it: looking beside the running node, deciding on a stopped one. */
+/** `qpcd outbox` as an operator runs it on a stopped node; on a running one: admin-door.test.ts. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { appendFileSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
@@ -31,7 +31,10 @@ suite('qpcd outbox', () => {
       }
     });
   });
-  after(() => rmSync(directory, { recursive: true, force: true }));
+  after(async () => {
+    await node.kill();
+    rmSync(directory, { recursive: true, force: true });
+  });
 
   const outbox = (...args: string[]): Promise<CommandResult> =>
     runQpcd(['outbox', ...args, '--config', node.configFile]);
@@ -89,12 +92,12 @@ suite('qpcd outbox', () => {
     assert.match(left.stdout, /^blue\.example  2 rows wait .* 0 dead \(0 bytes\)\n/u);
   });
 
-  test('while the node runs, list lists and everything else is refused', async () => {
+  test('beside a node without an admin door, list lists and everything else is refused', async () => {
+    appendFileSync(node.configFile, 'admin_door = false\n');
     await node.start();
     assert.match((await outbox('list')).stdout, /^blue\.example {2}2 rows wait /u);
     const { code, stderr } = await outbox('drop', '--all');
     assert.equal(code, 2);
-    assert.match(stderr, /^qpcd: [^\n]+\n$/u);
-    await node.kill();
+    assert.match(stderr, /^qpcd: [^\n]+stop that qpcd first\n$/u);
   });
 });
