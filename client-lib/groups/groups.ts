@@ -95,14 +95,16 @@ export class Groups {
     const onLost = (): void => this.resyncs.wake();
     const walker = new GroupWalker({ ...parts, hubKeys, standings, onLost, onMoved });
     const { domain } = parseUserId(parts.userId);
-    const lanes = new HubLanes(parts.runtime.clock);
-    this.repair = new HubRepair({ ...parts, domain, lanes });
+    // What waits for the own node, however long, takes no place of what goes past it.
+    const ownLanes = new HubLanes(parts.runtime.clock);
+    const lanes = parts.past === undefined ? ownLanes : new HubLanes(parts.runtime.clock);
+    this.repair = new HubRepair({ ...parts, domain, lanes: ownLanes });
     const { repair } = this;
     const ways = new HubWays({ ...parts, domain, view: (groupId) => this.pull.view(groupId) });
     const { home: caller } = ways;
     this.pull = new GroupPull({ ...parts, caller, ways, hubKeys, walker, repair, lanes });
     this.closed = new ClosedEpochs({
-      ...{ ...parts, lanes, pull: this.pull },
+      ...{ ...parts, lanes: ownLanes, pull: this.pull },
       onClosed: parts.onMoved,
     });
     const onJoined = (groupId: Uint8Array): void => {
@@ -111,7 +113,7 @@ export class Groups {
     };
     const onJunk = (groupId: Uint8Array): void => this.pull.want(groupId);
     this.removals = new RemovalWatch({
-      ...{ ...parts, hubKeys, standings, lanes, pull: this.pull },
+      ...{ ...parts, hubKeys, standings, lanes: ownLanes, pull: this.pull },
       onMoved: (groupId) => {
         this.pull.want(groupId);
         onMoved(groupId);
@@ -144,7 +146,7 @@ export class Groups {
     this.restoredSets = new RestoredHubSets({ view: (groupId) => this.pull.view(groupId), repair });
     const identity = { userId: parts.userId, deviceId: deviceIdOf(parts.rid) };
     this.resyncs = new Resyncs({
-      ...{ ...parts, hubKeys, walker, standings, lanes, onMoved, identity },
+      ...{ ...parts, hubKeys, walker, standings, lanes: ownLanes, onMoved, identity },
       pull: this.pull,
       repair,
       onUselessEnd: (groupId, end) => this.forks.tellEnd(groupId, end),

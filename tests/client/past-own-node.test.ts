@@ -50,6 +50,9 @@ test('whose node is dead renames, removes and reads at the hub itself, and all a
   await Promise.all(others.map((one) => one.joined()));
   await bert.client.setRole(id, anna.userId, 'owner');
   await Promise.all([heard(anna, 'roleChanged'), heard(emil, 'roleChanged')]);
+  // With that comes what lets her write to him past her node.
+  await carl.client.send(id, 'carl');
+  for (const one of [anna, bert, emil]) assert.deepEqual(await one.texts(1), ['carl']);
 
   await red.node?.stop();
   await away(anna, true);
@@ -67,6 +70,13 @@ test('whose node is dead renames, removes and reads at the hub itself, and all a
   await inTime(anna.client.updateMetadata(id, { name: 'at last' }), 'anna to rename again');
   await agree(id, [anna, bert, carl]);
   assert.equal((await bert.client.metadata(id))?.name, 'at last');
+  // Also one that starts while its node is dead.
+  await anna.close();
+  await anna.open(past);
+  anna.client.start();
+  await inTime(anna.client.setRole(id, carl.userId, 'admin'), 'anna to make carl an admin');
+  await anna.client.send(id, 'in the dark');
+  for (const one of [bert, carl]) assert.deepEqual(await one.texts(1), ['in the dark']);
 
   red.node = undefined;
   await red.start([rig.blue]);
@@ -78,7 +88,9 @@ test('whose node is dead renames, removes and reads at the hub itself, and all a
     assert.deepEqual([...(await one.client.members(id))].sort(), expected);
   }
   await anna.client.send(id, 'hello again');
-  for (const one of [bert, carl, emil]) assert.deepEqual(await one.texts(1), ['hello again']);
+  for (const one of [bert, carl]) assert.deepEqual(await one.texts(1), ['hello again']);
+  const missed = [...(await emil.texts(2))].sort();
+  assert.deepEqual(missed, ['hello again', 'in the dark']);
   await anna.client.rotateKeys(id);
 });
 
