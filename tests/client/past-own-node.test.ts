@@ -23,6 +23,18 @@ const away = (client: RigClient, isAway: boolean): Promise<unknown> =>
 const heard = (client: RigClient, type: string, from = 0): Promise<unknown> =>
   client.events.first((event) => event.type === type, `${client.userId} to hear: ${type}`, from);
 
+/** What the client has to fetch first. */
+async function soon<T>(work: () => Promise<T>): Promise<T> {
+  for (let tries = 0; ; tries += 1) {
+    try {
+      return await work();
+    } catch (error) {
+      if (tries === 200) throw error;
+      await testRuntime.clock.sleep(50);
+    }
+  }
+}
+
 /** All are in one epoch, and see the same there. */
 async function agree(id: Uint8Array, clients: readonly RigClient[]): Promise<void> {
   const look = async (): Promise<Set<string>> => {
@@ -44,6 +56,7 @@ test('whose node is dead renames, removes and reads at the hub itself, and all a
   const dora = await rig.client('dora@blue.example');
   const anna = await rig.client('anna@red.example', undefined, past);
   const emil = await rig.client('emil@red.example');
+  const fred = await rig.client('fred@blue.example');
   const others = [anna, carl, dora, emil];
   const members = others.map(({ userId }) => userId);
   const id = await bert.client.createConversation({ name: 'before', members });
@@ -53,6 +66,9 @@ test('whose node is dead renames, removes and reads at the hub itself, and all a
   // With that comes what lets her write to him past her node.
   await carl.client.send(id, 'carl');
   for (const one of [anna, bert, emil]) assert.deepEqual(await one.texts(1), ['carl']);
+
+  const card = await soon(async () => fred.client.exportCard());
+  await soon(() => anna.client.importCard(card));
 
   await red.node?.stop();
   await away(anna, true);
@@ -77,18 +93,26 @@ test('whose node is dead renames, removes and reads at the hub itself, and all a
   await inTime(anna.client.setRole(id, carl.userId, 'admin'), 'anna to make carl an admin');
   await anna.client.send(id, 'in the dark');
   for (const one of [bert, carl]) assert.deepEqual(await one.texts(1), ['in the dark']);
+  // Keys of others come by the own node, but for whom she has a card of.
+  await inTime(anna.client.addMembers(id, [fred.userId]), 'anna to add fred');
+  await agree(id, [anna, bert, carl]);
 
   red.node = undefined;
   await red.start([rig.blue]);
   await away(anna, false);
-  await agree(id, [anna, bert, carl, emil]);
+  // He waited for a word of the log of those whom he has never met.
+  await fred.joined();
+  await agree(id, [anna, bert, carl, emil, fred]);
   assert.equal((await emil.client.metadata(id))?.name, 'at last');
-  const expected = [anna, bert, carl, emil].map(({ userId }) => userId).sort();
-  for (const one of [anna, bert, carl, emil]) {
+  const all = [anna, bert, carl, emil, fred];
+  const expected = all.map(({ userId }) => userId).sort();
+  for (const one of all) {
     assert.deepEqual([...(await one.client.members(id))].sort(), expected);
   }
   await anna.client.send(id, 'hello again');
-  for (const one of [bert, carl]) assert.deepEqual(await one.texts(1), ['hello again']);
+  for (const one of [bert, carl, fred]) {
+    assert.deepEqual(await one.texts(1), ['hello again']);
+  }
   const missed = [...(await emil.texts(2))].sort();
   assert.deepEqual(missed, ['hello again', 'in the dark']);
   await anna.client.rotateKeys(id);
