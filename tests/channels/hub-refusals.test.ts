@@ -4,7 +4,6 @@
  */
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
-import { openNodeStore } from '@quicprochat/nodes';
 import { TestGroup } from '@quicprochat/nodes/store/channel-group';
 import { TestCommitter } from '@quicprochat/nodes/store/group-committer';
 import {
@@ -118,21 +117,11 @@ suite('a commit for a hub of three', () => {
     return { hub: redName, group: group.groupId, submit };
   }
 
-  async function stop(node: LocalNode): Promise<void> {
-    await node.node?.stop();
-    node.node = undefined;
-    await node.store?.[Symbol.asyncDispose]();
-  }
-  async function start(node: LocalNode, disk = node.config.store.disk): Promise<void> {
-    const { databasePath: path, store } = node.config;
-    node.store = await openNodeStore({
-      ...{ path, key: node.key, runtime: testRuntime },
-      limits: { ...store, disk },
-    });
+  async function start(node: LocalNode): Promise<void> {
     await node.start(nodes.filter((one) => one !== node));
     for (const device of [alice, bob]) {
-      if (device.userId.endsWith(node.domain))
-        device.connection = await node.dial(device.transport);
+      if (!device.userId.endsWith(node.domain)) continue;
+      device.connection = await node.dial(device.transport);
     }
   }
 
@@ -183,8 +172,8 @@ suite('a commit for a hub of three', () => {
   test('a hub with a full disk takes no commit, no group and no log', async () => {
     const { group, first } = await createGroup();
     const red = at(redName);
-    await stop(red);
-    await start(red, { redShare: 0, fullShare: 0, lastShare: 0, freeBytes: Infinity });
+    await red.reopen({ disk: { redShare: 0, fullShare: 0, lastShare: 0, freeBytes: Infinity } });
+    await start(red);
     for (const [, removal, bring] of ways) {
       await refused(bring(alice, commitOn(group, first, { removal })), 'STORE_FULL');
     }
@@ -204,7 +193,7 @@ suite('a commit for a hub of three', () => {
     const next = { group: group.groupId, hubs: names, position: 2n, entries: [certified(submit)] };
     await refused(call(asBlue, methods.fedHubInstall, next), 'STORE_FULL');
     await asBlue.close(0, 'done');
-    await stop(red);
+    await red.reopen();
     await start(red);
   });
 
@@ -212,7 +201,7 @@ suite('a commit for a hub of three', () => {
     const groups = await Promise.all(ways.map(createGroup));
     const last = await createGroup();
     const red = at(redName);
-    for (const name of [blueName, greenName]) await stop(at(name));
+    for (const name of [blueName, greenName]) await at(name).node?.stop();
     const asBlue = await peerAt(red, at(blueName));
     const entry = new TestCommitter().sign(undefined);
     // Each waits five seconds for a majority.

@@ -1,19 +1,21 @@
 /**
  * Loaded before every test file (`--import` in `npm test`): where QPC_ANSWERS names a folder, it writes down
- * there which method every node of this process answered with which reason, each pair once. `answers.ts`
- * judges them.
+ * there with which reasons the nodes of this process and of those that it starts answered which methods, each
+ * pair once. `answers.ts` judges them.
  */
 import { subscribe } from 'node:diagnostics_channel';
 import { appendFileSync, mkdirSync } from 'node:fs';
 import { basename, join, relative } from 'node:path';
 import type { CallReport } from '@quicprochat/proto';
 
-const { QPC_ANSWERS: folder } = process.env;
+const { QPC_ANSWERS: folder = '', NODE_OPTIONS: options = '' } = process.env;
 /** What a simulator finds by its dice proves nothing for the next run. */
 const isOfSimulator = /^tests\/(sim|hub-sim|gossip-sim|model)\//u;
 
 const program = relative(process.cwd(), process.argv[1] ?? '');
-if (folder !== undefined && folder !== '' && !isOfSimulator.test(program)) {
+if (folder !== '' && !isOfSimulator.test(program)) {
+  const load = `--import=${import.meta.url}`;
+  if (!options.includes(load)) process.env.NODE_OPTIONS = `${options} ${load}`;
   mkdirSync(folder, { recursive: true });
   const file = join(folder, `${basename(program)}.${process.pid}`);
   const seen = new Set<string>();
