@@ -71,6 +71,24 @@ test('at the last step accounts stop as well, acks and reads do not', async () =
   await store.ack(rid, 1);
 });
 
+test('at the last step an operator still decides over what was given up', async () => {
+  const { fixture, store: before } = await storeFixture(openNodeStoreInThread, bigLimits);
+  await using _ = fixture;
+  const [peer, rid] = ['blue.example', await addDevice(before, 'alice')];
+  for (let row = 0; row < 2; row += 1) await before.enqueueRemote(peer, newRow(rid));
+  const { streamId } = await before.outboundStream(peer, 'bulk');
+  const refused = { rid, reason: 'BLOCKED', temporary: false };
+  const rejects = [1, 2].map((seq) => ({ seq, ...refused }));
+  await before.settleOutbox(peer, 'bulk', streamId, 2, rejects);
+  await before[Symbol.asyncDispose]();
+  const disk = { ...noStep, redShare: 0, fullShare: 0, lastShare: 0 };
+  const store = await fixture.open(openNodeStoreInThread, { ...bigLimits, disk });
+  assert.equal(await store.diskState(), 'last');
+  const [first, second] = await store.deadLetters(0, 9);
+  assert.deepEqual(await store.retryDead([first?.id ?? 0]), { retried: 1, expired: 0 });
+  assert.equal(await store.dropDead([second?.id ?? 0]), 1);
+});
+
 test('on a full disk commits still come to their members, posts to a channel do not', async () => {
   const { fixture, store: before } = await storeFixture(openNodeStoreInThread, bigLimits);
   await using _ = fixture;
