@@ -105,7 +105,7 @@ export class NodeProcess implements AsyncDisposable {
   }
 
   /** Replaces the peers file; takes effect at the next start. */
-  federateWith(peers: readonly NodeProcess[]): void {
+  federateWith(peers: readonly Pick<NodeProcess, 'domain' | 'address'>[]): void {
     const lines = peers.map((peer) => `peer ${peer.domain} ${peer.address}\n`);
     writeFileSync(join(this.directory, 'peers'), lines.join(''), { mode: 0o600 });
   }

@@ -224,6 +224,25 @@ suite('the admin door', () => {
     await peer.start();
     assert.equal(await arrived(4), 4);
   });
+
+  test('a peer that knows this node again is dialed at once, and need not say so itself', async () => {
+    await Promise.all([red.stop(), peer.crash()]);
+    await plant(red, [bob.rid]);
+    peer.process.federateWith([]);
+    await peer.start();
+    red.logLines.length = 0;
+    await red.start();
+    const isSuspended = (): boolean => red.logLines.some((one) => one.includes('peer suspended'));
+    for (let tries = 0; !isSuspended() && tries < 200; tries += 1) await sleep(50);
+    assert.ok(isSuspended());
+    // It is listed with a port where nobody listens: its own hello does not arrive.
+    const address = red.address.replace(/:\d+#/, ':1#');
+    peer.process.federateWith([{ domain: red.domain, address }]);
+    const reload = await runQpcd(['peers', 'reload', '--config', peer.process.configFile]);
+    assert.equal(reload.code, 0, reload.stderr);
+    assert.equal(await ok(red, 'retry', '--all'), '1 are sent again, 0 are past their time\n');
+    assert.equal(await arrived(5), 5);
+  });
 });
 
 test('a name that is too long for a socket is told at the start, and the door can be left out', async (t) => {
