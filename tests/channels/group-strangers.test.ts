@@ -237,6 +237,8 @@ suite('a caller that nobody knows', () => {
     const large = { ...commit, groupInfo: bytes(512 * 1024), sharedWelcome: bytes(508 * 1024) };
     const welcomes = [{ welcome: bytes(400 * 1024) }];
     await refused(submit({ ...large, welcomes, proof }), 'TOO_LARGE');
+    const over = { group: groupId, submit: { ...large, welcomes }, proof };
+    await refused(takeOver(over), 'TOO_LARGE');
     assert.equal(await whole(group), 1);
   });
 
