@@ -13,12 +13,13 @@ import { registerAccount } from '@quicprochat/nodes/store/log-batch';
 import { TestCommitter } from '@quicprochat/nodes/store/group-committer';
 import { Disk, imageOf } from '../sim/disk.ts';
 import { cheapenDatabases, rememberCrypto } from '../sim/memo.ts';
+import { joined } from '../sim/outside.ts';
 import { Process, SimRandom } from '../sim/process.ts';
 import { Scheduler } from '../sim/scheduler.ts';
 import { nodeConfig } from '../sim/world.ts';
 import { SimHub, type HubStart } from './hub.ts';
 import { Observer } from './observer.ts';
-import { Wire } from './wire.ts';
+import { Wire, type WireFaults } from './wire.ts';
 
 export const domains = ['red.example', 'green.example', 'blue.example'];
 /** Device that makes the group, at every hub. */
@@ -28,6 +29,7 @@ export const creator: Uint8Array = new SimRandom('creator').bytes(32);
 export async function makeStarts(): Promise<readonly HubStart[]> {
   rememberCrypto();
   cheapenDatabases();
+  AbortSignal.any = joined;
   using disk = new Disk();
   const scheduler = new Scheduler();
   const starts: HubStart[] = [];
@@ -57,7 +59,7 @@ export async function makeStarts(): Promise<readonly HubStart[]> {
 export interface ClusterOptions {
   readonly starts: readonly HubStart[];
   readonly seed: number;
-  readonly faults: { lost: number; twice: number };
+  readonly faults: WireFaults;
   /** Asked at each point where a hub can die. */
   readonly dies: (hub: SimHub, dice: SimRandom) => boolean;
   readonly onDeath: (hub: SimHub) => void;

@@ -4,6 +4,7 @@ import { randomInt } from 'node:crypto';
 import { test } from 'node:test';
 import { mixOf } from './mixes.ts';
 import { makeStarts } from './cluster.ts';
+import { runForgetful } from './forgetful.ts';
 import { runHubs } from './run.ts';
 import { runSingle } from './single.ts';
 
@@ -22,6 +23,23 @@ test('hubs of three fork nothing and lose nothing while they die, duel and forge
     entries += report.entries;
   }
   assert.ok(entries > 10, `${entries} entries`);
+});
+
+test('hubs of three of which two and more lose their disks go on with what members and the others have', async (context) => {
+  const starts = await makeStarts();
+  const any = randomInt(2 ** 40);
+  const sum = { losses: 0, brought: 0, entries: 0 };
+  // Of the first one it is known that members bring something back.
+  for (const seed of [1, any, any + 1, any + 2]) {
+    const { violations, counts, entries } = await runForgetful(starts, seed, mixOf(seed));
+    const again = `seed ${seed}: node tests/hub-sim/main.ts --forget --seed ${seed} --runs 1`;
+    assert.deepEqual(violations, [], again);
+    sum.losses += counts.learned;
+    sum.brought += counts.brought;
+    sum.entries += entries;
+  }
+  context.diagnostic(JSON.stringify(sum));
+  assert.ok(sum.losses >= 8 && sum.brought > 0 && sum.entries > 8, JSON.stringify(sum));
 });
 
 test('a hub of one forks nothing and loses nothing while it dies, and while it takes back what it forgot', async (context) => {

@@ -6,6 +6,7 @@ import { signingKeyFromSeed, type SigningKey } from '@quicprochat/proto';
 import { fromBinary, GroupControlSchema } from '@quicprochat/proto/messages';
 import { CommitOffers, HubSet } from '@quicprochat/nodes/hubs';
 import {
+  openForReading,
   StoreClient,
   type BatchOutcome,
   type OperationRequest,
@@ -123,9 +124,31 @@ export class SimHub implements Party {
     if (this.#life !== undefined) this.#backup = imageOf(this.#life.path);
   }
 
-  /** It dies, and comes back with an older copy of its disk. */
-  restore(): void {
+  /** From now on no older copy comes back. */
+  renewBackup(): void {
+    this.#backup = this.#life === undefined ? this.#image : imageOf(this.#life.path);
+  }
+
+  /** Reads what is on its disk, also of one that is down. */
+  onDisk<T>(read: (db: ReturnType<typeof openForReading>) => T): T {
+    const { disk } = this.#around;
+    const path = this.#life?.path ?? disk.place(`${this.domain}-read`, this.#image);
+    const db = openForReading(path, this.key);
+    try {
+      return read(db);
+    } finally {
+      db.close();
+      if (path !== this.#life?.path) removeFiles(path);
+    }
+  }
+
+  /** It dies, and comes back with an older copy of its disk, or with a new one. */
+  restore(isNew = false): void {
     this.kill();
+    if (isNew) {
+      this.#image = this.#start.image;
+      return;
+    }
     const older = new Map(this.#backup);
     // The counter beside the database stays, as when somebody copies the database back.
     const counter = this.#image.get('-commits');

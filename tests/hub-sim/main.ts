@@ -1,10 +1,11 @@
 /**
  * Runs three production hubs, or one, under faults and says what broke:
- *   node tests/hub-sim/main.ts [--seed 1] [--runs 100] [--hubs 3] [--minutes N] [--first]
- * Begins no run after so many minutes. Exits with 1 when anything did; `--first` ends with the first run that shows something.
+ *   node tests/hub-sim/main.ts [--seed 1] [--runs 100] [--hubs 3 | --forget] [--minutes N] [--first]
+ * `--forget`: two of three and more lose their disks. Begins no run after so many minutes. Exits with 1 when anything did; `--first` ends with the first run that shows something.
  */
 import { parseArgs } from 'node:util';
 import { makeStarts } from './cluster.ts';
+import { runForgetful } from './forgetful.ts';
 import { runHubs, type HubReport } from './run.ts';
 import { runSingle } from './single.ts';
 import { mixOf } from './mixes.ts';
@@ -14,12 +15,14 @@ const { values } = parseArgs({
     seed: { type: 'string', default: '1' },
     runs: { type: 'string', default: '100' },
     hubs: { type: 'string', default: '3' },
+    forget: { type: 'boolean', default: false },
     minutes: { type: 'string', default: '1e9' },
     first: { type: 'boolean', default: false },
   },
 });
 const starts = await makeStarts();
-const run = values.hubs === '1' ? runSingle : runHubs;
+const ofHubs = values.hubs === '1' ? runSingle : runHubs;
+const run = values.forget ? runForgetful : ofHubs;
 const first = Number(values.seed);
 const sum = {
   entries: 0,
@@ -30,6 +33,8 @@ const sum = {
   installed: 0,
   restores: 0,
   silent: 0,
+  brought: 0,
+  letGo: 0,
 };
 let broken = 0;
 let done = 0;
@@ -43,6 +48,8 @@ const add = (report: HubReport): void => {
   sum.deaths += deaths;
   sum.takeovers += counts.takenOver;
   sum.installed += counts.installed;
+  sum.brought += counts.brought;
+  sum.letGo += counts.letGo;
 };
 for (let seed = first; seed < first + Number(values.runs); seed += 1) {
   if (performance.now() > 60_000 * Number(values.minutes)) break;

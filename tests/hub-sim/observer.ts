@@ -4,6 +4,7 @@
  */
 import {
   entryHash,
+  hasReason,
   isCertifiedBy,
   parseEntry,
   verifyCertified,
@@ -21,9 +22,13 @@ export class Observer {
   /** Accepted somewhere, newest last. */
   readonly accepted: ParsedEntry[] = [];
   readonly acceptedBy = new Map<string, Set<string>>();
-  readonly counts = { signed: 0, accepted: 0, installed: 0, takenOver: 0, learned: 0 };
-  /** Hash -> it has the word of two for one term. */
-  readonly #certified = new Set<string>();
+  readonly counts = {
+    ...{ signed: 0, accepted: 0, installed: 0, takenOver: 0, learned: 0 },
+    /** Brought back by members, and let go as neither they nor a disk had it. */
+    ...{ brought: 0, letGo: 0 },
+  };
+  /** Hash -> the first term in which it has the word of two. */
+  readonly #certified = new Map<string, number>();
   /** Parent -> its certified child. */
   readonly #childOf = new Map<string, string>();
   readonly #signedAsFollower = new Map<string, Map<string, string>>();
@@ -48,7 +53,7 @@ export class Observer {
     if (prepared === undefined) return;
     const entry = parseEntry(prepared.entry);
     // A term has one leader, which has on its disk what it sends: with the follower that makes two.
-    this.#certify(entry);
+    this.#certify(entry, Number(term));
     const said = this.#signedAsFollower.get(by) ?? new Map<string, string>();
     const other = said.get(hex(entry.entry.parent));
     if (other !== undefined && other !== hex(hash)) this.#find(`unsaid: ${by} signed two children`);
@@ -83,6 +88,7 @@ export class Observer {
       if (name === 'takeLog') this.counts.takenOver += 1;
       if (name === 'installEntries') {
         this.counts.installed += args[0].entries.length;
+        if (args[0].isBrought === true) this.counts.brought += 1;
         for (const { certified } of args[0].entries) this.#accept(hub, certified);
       }
     }
@@ -103,15 +109,16 @@ export class Observer {
     this.acceptedBy.delete(hub.domain);
   }
 
-  /** What a hub shows must be what was accepted, in one order. */
-  checkLog(hub: SimHub, controls: readonly Uint8Array[]): void {
+  /** What a hub shows must be what was accepted, in one order. `mayBegin`: later, as a new disk got only the end of it. */
+  checkLog(hub: SimHub, controls: readonly Uint8Array[], mayBegin = false): void {
     const shown = controls.map((bytes) => fromBinary(GroupControlSchema, bytes).entry);
     const hashes = shown.map((entry) => {
       if (entry === undefined) throw new Error('a control without an entry');
-      return hex(verifyCertified(entry, this.#hubs, this.#keysOf).hash);
+      return hex(this.#verified(hub, entry)?.hash ?? new Uint8Array(0));
     });
     const expected = this.accepted.map(({ hash }) => hex(hash));
-    if (hashes.join(' ') !== expected.slice(0, hashes.length).join(' ')) {
+    const begin = mayBegin ? Math.max(0, expected.indexOf(hashes[0] ?? '')) : 0;
+    if (hashes.join(' ') !== expected.slice(begin, begin + hashes.length).join(' ')) {
       this.#find(`order: ${hub.domain} shows another log`);
     }
     const lost = [...(this.acceptedBy.get(hub.domain) ?? [])].filter(
@@ -120,9 +127,34 @@ export class Observer {
     if (lost.length > 0) this.#find(`lost: ${hub.domain} had accepted ${lost.length} more`);
   }
 
+  /**
+   * After a disk was lost: what neither a member nor a disk has may be superseded, and its certificate proves that. A
+   * disk has what it accepted, and what is PREPARED on it since the term in which that counted.
+   */
+  letGo(isHeld: (hash: string, term: number) => boolean): void {
+    const chain: (readonly [parent: string, hash: string])[] = [];
+    const root = [...this.#childOf.keys()].find((one) => !this.#certified.has(one));
+    for (let parent = root; parent !== undefined;) {
+      const hash = this.#childOf.get(parent);
+      if (hash !== undefined) chain.push([parent, hash]);
+      parent = hash;
+    }
+    for (const [parent, hash] of chain.toReversed()) {
+      if (isHeld(hash, this.#certified.get(hash) ?? 0)) return;
+      this.counts.letGo += 1;
+      this.#childOf.delete(parent);
+      this.#certified.delete(hash);
+      for (const said of this.#signedAsFollower.values())
+        if (said.get(parent) === hash) said.delete(parent);
+      const at = this.accepted.findIndex((one) => hex(one.hash) === hash);
+      if (at >= 0) this.accepted.splice(at, 1);
+    }
+  }
+
   #accept(hub: SimHub, certified: CertifiedEntry): void {
-    const entry = verifyCertified(certified, this.#hubs, this.#keysOf);
-    this.#certify(entry);
+    const entry = this.#verified(hub, certified);
+    if (entry === undefined) return;
+    this.#certify(entry, Number(certified.term));
     const hash = hex(entry.hash);
     const own = this.acceptedBy.get(hub.domain) ?? new Set<string>();
     own.add(hash);
@@ -130,9 +162,19 @@ export class Observer {
     if (!this.accepted.some((one) => hex(one.hash) === hash)) this.accepted.push(entry);
   }
 
-  #certify({ entry, hash }: ParsedEntry): void {
+  #verified({ domain }: SimHub, certified: CertifiedEntry): ParsedEntry | undefined {
+    try {
+      return verifyCertified(certified, this.#hubs, this.#keysOf);
+    } catch (error) {
+      if (!hasReason(error, 'BAD_SIGNATURE')) throw error;
+      this.#find(`forged: ${domain} has an entry without the word of two`);
+      return undefined;
+    }
+  }
+
+  #certify({ entry, hash }: ParsedEntry, term: number): void {
     const [parent, child] = [hex(entry.parent), hex(hash)];
-    this.#certified.add(child);
+    if (!this.#certified.has(child)) this.#certified.set(child, term);
     const other = this.#childOf.get(parent);
     if (other !== undefined && other !== child) this.#find(`fork: two children of ${parent}`);
     this.#childOf.set(parent, child);

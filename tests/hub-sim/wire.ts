@@ -27,6 +27,8 @@ type Schema = Method['request'];
 
 /** As federation's proxy waits (ms). */
 const patienceMs = 10_000;
+/** How late a request comes that lay somewhere: longer than hubs that forgot wait (ms). */
+const lateMs = 300_000;
 
 /** One end of calls. */
 export interface Party {
@@ -38,12 +40,18 @@ export interface Party {
 }
 type Log = MessageInitShape<typeof methods.groupLog.response>;
 
+/** Shares of messages that get lost, and of requests that arrive twice, or once more much later. */
+export interface WireFaults {
+  lost: number;
+  twice: number;
+  late?: number;
+}
+
 export interface WireParts {
   readonly scheduler: Scheduler;
   readonly random: SimRandom;
   readonly partyOf: (domain: string) => Party | undefined;
-  /** Share of messages that get lost, of requests that arrive twice. */
-  readonly faults: { lost: number; twice: number };
+  readonly faults: WireFaults;
   readonly onSigned: (signed: {
     readonly by: string;
     readonly request: MessageShape<typeof methods.fedHubReplicate.request>;
@@ -156,6 +164,8 @@ export class Wire {
       if (random.chance(faults.lost)) continue;
       scheduler.after(random.between(0.5, 40) * (1 + copy * 20), () => void arrive());
     }
+    if (faults.late !== undefined && random.chance(faults.late))
+      scheduler.after(random.between(1_000, lateMs), () => void arrive());
     try {
       const answer = await reply.promise;
       return process.isDead ? await never() : answer;

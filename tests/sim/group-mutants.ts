@@ -72,8 +72,8 @@ export const groupMutants: readonly Mutant[] = [
     edits: [
       {
         file: 'nodes/store/queries/groups-set.ts',
-        from: '      setTerms.run(term, row.adopted, row.id);\n      return stateOf',
-        to: '      return stateOf',
+        from: '      setTerms.run(term, row.adopted, row.id);\n      const givesWord',
+        to: '      const givesWord',
       },
       {
         file: 'nodes/store/queries/groups-set.ts',
@@ -109,8 +109,8 @@ export const groupMutants: readonly Mutant[] = [
     edits: [
       {
         file: 'nodes/hubs/takeover.ts',
-        from: '  if (!own.isLearner && !isBetter(best, own)) {',
-        to: '  if (!own.isLearner) {',
+        from: '  if (counts && !isBetter(best, own)) {',
+        to: '  if (counts) {',
       },
     ],
   },

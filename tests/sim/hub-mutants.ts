@@ -24,8 +24,8 @@ export const hubMutants: readonly Mutant[] = [
     edits: [
       {
         file: takeover,
-        from: '  const prepared = best.prepared && offers.taken(best.prepared);',
-        to: '  const prepared = best.prepared && position < 0 ? offers.taken(best.prepared) : undefined;',
+        from: '  const isOpen = best.position === position;',
+        to: '  const isOpen = best.position === position && position < 0;',
       },
     ],
   },
@@ -48,8 +48,13 @@ export const hubMutants: readonly Mutant[] = [
     edits: [
       {
         file: set,
-        from: '      if (!hasSay(row) && own === undefined) throw learning();\n',
-        to: '',
+        from: 'const isForgetful = forgot(row);',
+        to: 'const isForgetful = false;',
+      },
+      {
+        file: set,
+        from: '      } else if (isAsked && !hasSay(row)) throw learning();\n',
+        to: '      }\n',
       },
       {
         file: set,

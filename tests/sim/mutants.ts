@@ -11,12 +11,13 @@ import { parseArgs } from 'node:util';
 import { groupMutants } from './group-mutants.ts';
 import { hubMutants } from './hub-mutants.ts';
 import { applyEdit, copyRepository, type Edit } from './mutant-copy.ts';
+import { recoveryMutants } from './recovery-mutants.ts';
 import { workMutants } from './work-mutants.ts';
 
 export interface Mutant {
   readonly name: string;
   readonly what: string;
-  /** Mixes in which it is looked for, the likeliest first; `hub` and `hubs` are runs of tests/hub-sim. */
+  /** Mixes in which it is looked for, the likeliest first; those of `hubsAlone` are runs of tests/hub-sim. */
   readonly mixes: readonly string[];
   readonly edits: readonly Edit[];
 }
@@ -198,8 +199,20 @@ export const mutants: readonly Mutant[] = [
   },
 ];
 
-/** How many hubs run, in what is no mix of tests/sim. */
-const hubsAlone: Readonly<Record<string, string>> = { hub: '1', hubs: '3' };
+export const allMutants: readonly Mutant[] = [
+  ...mutants,
+  ...groupMutants,
+  ...hubMutants,
+  ...recoveryMutants,
+  ...workMutants,
+];
+
+/** What runs in what is no mix of tests/sim: three hubs, or one, or three of which two and more lose their disks. */
+const hubsAlone: Readonly<Record<string, readonly string[]>> = {
+  hub: ['--hubs', '1'],
+  hubs: ['--hubs', '3'],
+  forgetful: ['--forget'],
+};
 
 interface Hunting {
   readonly seeds: string;
@@ -234,8 +247,13 @@ function hunt(copy: string, mix: string, options: Hunting, only?: string): Found
   return { seed, text: (lines[from + 1] ?? '').trim() };
 }
 
-function huntHubs(copy: string, hubs: string, from: string, runs: string): Found | undefined {
-  const args = ['tests/hub-sim/main.ts', '--hubs', hubs, '--seed', from, '--runs', runs, '--first'];
+function huntHubs(
+  copy: string,
+  which: readonly string[],
+  from: string,
+  runs: string,
+): Found | undefined {
+  const args = ['tests/hub-sim/main.ts', ...which, '--seed', from, '--runs', runs, '--first'];
   const { stdout, stderr } = spawnSync(process.execPath, args, { cwd: copy, encoding: 'utf8' });
   const [, seed, text = ''] = /^seed (\d+): (.*)$/m.exec(stdout) ?? [];
   if (seed !== undefined) return { seed, text };
@@ -256,7 +274,7 @@ function main(): void {
   let missed = 0;
   const clean = copyRepository();
   try {
-    for (const mutant of [...mutants, ...groupMutants, ...hubMutants, ...workMutants]) {
+    for (const mutant of allMutants) {
       if (values.only !== undefined && values.only !== mutant.name) continue;
       const copy = copyRepository();
       try {

@@ -117,7 +117,7 @@ export class Outside implements Disposable {
  * Node keeps what `AbortSignal.any` made for as long as somebody listens to it, and a process that died here
  * never stops listening: all that it held would stay for good.
  */
-function joined(signals: Iterable<AbortSignal>): AbortSignal {
+export function joined(signals: Iterable<AbortSignal>): AbortSignal {
   const controller = new AbortController();
   for (const one of signals) {
     const onAbort = (): void => controller.abort(one.reason);
