@@ -89,9 +89,9 @@ suite('the admin door', () => {
   async function arrived(rows: number): Promise<number> {
     const cursors = [{ log: {}, after: 0n }];
     for (let tries = 0; ; tries += 1) {
-      const { logs } = await bob.tryCall(methods.fetchWait, { cursors, waitMs: 1_000 });
+      const { logs } = await bob.tryCall(methods.fetchWait, { cursors, waitMs: 100 });
       const found = logs[0]?.fetched?.rows.length ?? 0;
-      if (found >= rows || tries === 20) return found;
+      if (found >= rows || tries === 200) return found;
       await sleep(100);
     }
   }
