@@ -56,6 +56,23 @@ test('one that hangs or fails holds up no other', async () => {
   assert.ok(work.isIdle);
 });
 
+test('hurried: what waits after a failure runs at once, and waits as long as ever when it fails again', async () => {
+  const { work, runs, waits, sleeps, started } = rig();
+  work.want('fails', 'fails');
+  await started();
+  runs[0]?.end(false);
+  await started();
+  work.hurry();
+  assert.deepEqual(await started(), ['fails', 'fails']);
+  runs[1]?.end(false);
+  assert.deepEqual(await started(), ['fails', 'fails']);
+  assert.equal(waits.length, 2);
+  sleeps[1]?.();
+  assert.deepEqual(await started(), ['fails', 'fails', 'fails']);
+  runs[2]?.end(true);
+  await work.idle();
+});
+
 test('wanted while it runs: once more, and once only', async () => {
   const { work, runs, started } = rig();
   work.want('a', 'a');

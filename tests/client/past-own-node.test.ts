@@ -174,6 +174,37 @@ test('one of three hubs takes over for somebody whose own node was the one that 
   await agree(id, [alice, bob]);
 });
 
+test('what a hub refuses to somebody it does not know waits for the own node', async () => {
+  await using rig = await Rig.make();
+  const { red } = rig;
+  const clock = new JumpClock();
+  const bert = await rig.client('bert@blue.example');
+  const anna = await rig.client('anna@red.example', clock, past);
+  const id = await bert.client.createConversation({ name: 'before', members: [anna.userId] });
+  await anna.joined();
+  await bert.client.setRole(id, anna.userId, 'owner');
+  await heard(anna, 'roleChanged');
+  await red.node?.stop();
+  red.node = undefined;
+  await away(anna, true);
+  // Her clock is off by more than a hub forgives.
+  clock.jump(2 * 86_400_000);
+  let isDone = false;
+  const renamed = anna.client.updateMetadata(id, { name: 'after' }).then(() => (isDone = true));
+  await anna.logged.first(
+    ({ event, fields }) =>
+      event === 'a change of a group waits' &&
+      fields['reason'] === 'HUB_UNAVAILABLE' &&
+      String(fields['error']).includes('of no member'),
+    'the hub to refuse',
+  );
+  assert.equal(isDone, false);
+  assert.equal((await bert.client.metadata(id))?.name, 'before');
+  await red.start([rig.blue]);
+  await inTime(renamed, 'the own node to bring it in');
+  await heard(bert, 'renamed');
+});
+
 test('nothing goes past the own node where the application does not want that', async () => {
   await using rig = await Rig.make();
   const bert = await rig.client('bert@blue.example');
