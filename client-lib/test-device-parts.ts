@@ -140,7 +140,7 @@ export function buildParts(device: PartsOwner, events: EventBus): DeviceTestPart
     holes,
     resender,
     onReceiptsDue: () => undefined,
-    onReposts: () => undefined,
+    onDue: () => undefined,
   });
   const lookup: UserLookup = new UserLookup({
     runtime,

@@ -339,7 +339,11 @@ export class Federation implements AsyncDisposable {
     // make it look again, for ever.
     if (!isRepeated) this.wake(domain);
     const parts = this.#ensure(domain);
-    if (parts !== undefined) this.#notes.seen(domain, standingOf(parts));
+    if (parts !== undefined) {
+      this.#notes.seen(domain, standingOf(parts));
+      const isBehind = parts.lanes.map((lane) => lane.isReceiverBehind(request.streams));
+      if (!isRepeated && (await Promise.all(isBehind)).includes(true)) parts.link.announce(0);
+    }
     return answer;
   }
 

@@ -13,7 +13,7 @@ import {
   type Runtime,
   sameBytes,
 } from '@quicprochat/proto';
-import type { FedRelayResponse } from '@quicprochat/proto/messages';
+import type { FedRelayResponse, StreamState } from '@quicprochat/proto/messages';
 import { retryCapMs, retryDelayMs } from './back-off.ts';
 import { chainBytes, laneToWire, streamFromGap, streamFromWire, streamGap } from './lane.ts';
 import type { LinkSession } from './link-session.ts';
@@ -45,6 +45,9 @@ export const outboxLimits = {
   restartMaxMs: 5 * 60_000,
   restartMemoryMs: 3_600_000,
 } as const;
+
+/** Why a stream starts anew: the peer was restored from an older copy, or is new. */
+const receiverLost = 'the receiver lost what it had confirmed';
 
 export interface LaneStatus {
   readonly lane: LaneName;
@@ -163,9 +166,7 @@ export class LaneSender {
     this.#toldEarly = undefined;
     this.#credit = { items: hello.creditItems, bytes: hello.creditBytes };
     this.#stream = await store.outboundStream(peer, lane);
-    const wireLane = laneToWire(lane);
-    const told = hello.streams.find((stream) => stream.lane === wireLane);
-    await this.#reconcile(told === undefined ? undefined : streamFromWire(told));
+    await this.#reconcile(streamOfLane(hello.streams, lane));
   }
 
   async #step(session: LinkSession): Promise<void> {
@@ -180,6 +181,18 @@ export class LaneSender {
     if (this.#outcomes.length > 0 || session.signal.aborted) return;
     const pauseMs = this.#pausedUntilMs - this.#nowMs();
     await this.#wakeup.wait(pauseMs > 0 ? pauseMs : Number.POSITIVE_INFINITY);
+  }
+
+  /**
+   * Whether what the receiver says of its streams shows that it does not have any more what it confirmed: worth a link,
+   * also when no row waits. Throws what the store throws.
+   */
+  async isReceiverBehind(streams: readonly StreamState[]): Promise<boolean> {
+    const { store, peer, lane } = this.#options;
+    const { streamId, acked } = await store.outboundStream(peer, lane);
+    const told = streamOfLane(streams, lane);
+    const isKnown = told !== undefined && sameBytes(told.streamId, streamId);
+    return acked > 0 && (!isKnown || told.cursor < acked);
   }
 
   /**
@@ -215,7 +228,7 @@ export class LaneSender {
   async #whyRestart(known: InboundStream | undefined): Promise<string | undefined> {
     const { acked, nextSeq } = this.#stream;
     const cursor = known?.cursor ?? 0;
-    if (cursor < acked) return 'the receiver lost what it had confirmed';
+    if (cursor < acked) return receiverLost;
     if (cursor >= nextSeq) return 'this node lost rows that it had sent';
     if (known === undefined || cursor === 0 || (await this.#isOurChain(cursor, known.chain))) {
       return undefined;
@@ -242,7 +255,7 @@ export class LaneSender {
   async #restart(why: string, cursor: number): Promise<void> {
     const { store, peer, lane, runtime } = this.#options;
     const { acked, nextSeq } = this.#stream;
-    this.#stream = await store.restartOutbound(peer, lane);
+    this.#stream = await store.restartOutbound(peer, lane, why === receiverLost);
     this.#sent = 0;
     if (this.#stream.nextSeq > 1) this.#isDirty = true;
     this.#isProven = false;
@@ -439,4 +452,11 @@ export class LaneSender {
   #nowMs(): number {
     return this.#options.runtime.clock.monotonic();
   }
+}
+
+/** Where the peer stands in a lane, by its hello. */
+function streamOfLane(streams: readonly StreamState[], lane: LaneName): InboundStream | undefined {
+  const wireLane = laneToWire(lane);
+  const told = streams.find((stream) => stream.lane === wireLane);
+  return told === undefined ? undefined : streamFromWire(told);
 }

@@ -88,8 +88,11 @@ export interface OutboxStore {
     cursor: number,
     rejects: readonly Reject[],
   ): Promise<void>;
-  /** New random stream id; all rows still held are renumbered from 1, acked 0, chain recomputed. */
-  restartOutbound(peer: string, lane: LaneName): Promise<OutboundStream>;
+  /**
+   * New random stream id; all rows still held are renumbered from 1, acked 0, chain recomputed. `hasLost`: the peer
+   * does not have any more what it confirmed, so repeats of that are sent again, and its senders are told.
+   */
+  restartOutbound(peer: string, lane: LaneName, hasLost?: boolean): Promise<OutboundStream>;
   /** Peers with rows to send. */
   peersWithRows(): Promise<string[]>;
   /**

@@ -59,6 +59,7 @@ export const PushEvent = {
   KeyPackagesLow: 15,
   KeyLogEvidence: 16,
   ServerDraining: 20,
+  PeerRestored: 22,
   Typing: 10,
   StoreChanged: 21,
 } as const;

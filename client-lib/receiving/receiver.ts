@@ -59,8 +59,8 @@ export interface ReceiverParts extends ContentsParts {
   readonly holes: Pick<Holes, 'wake' | 'takeGone'>;
   /** A row waits for something that can be asked for. */
   readonly onWaits: (reason: ParkReason, waitsFor: string) => void;
-  /** Posts came back and are due to be sealed anew. */
-  readonly onReposts: () => void;
+  /** Copies are due: posts that came back, or what a restored node may have lost. */
+  readonly onDue: () => void;
 }
 
 export class Receiver {
@@ -88,8 +88,8 @@ export class Receiver {
         if (row.kind === RowKind.Notice) {
           const { store, tokens } = this.#parts;
           const emit = (event: ClientEvent): void => this.#emit(event);
-          const { onReposts } = this.#parts;
-          takeNotice({ store, emit, onWaits: () => tokens.changed(), onReposts }, row, batch);
+          const { onDue } = this.#parts;
+          takeNotice({ store, emit, onWaits: () => tokens.changed(), onDue }, row, batch);
           batch.addSeen(tag);
         } else {
           const settle = await this.#attempt(row, batch);

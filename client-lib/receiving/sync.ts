@@ -309,7 +309,8 @@ class SessionSync {
       case PushEvent.Message:
       case PushEvent.Bounce:
       case PushEvent.Expired:
-      case PushEvent.Delayed: {
+      case PushEvent.Delayed:
+      case PushEvent.PeerRestored: {
         const { storeId, row } = fromBinary(MessageEventSchema, frame.payload);
         if (row !== undefined) await this.#take(row, storeId);
         break;

@@ -14,8 +14,8 @@ export const fullReason = 'QUEUE_FULL';
 export interface Bounced {
   /** To be told; a repeat changes nothing and tells nothing. */
   readonly told: readonly ClientEvent[];
-  /** Posts are due to be sealed anew. */
-  readonly hasReposts: boolean;
+  /** Copies are due: to be sealed anew, or sent again. */
+  readonly hasDue: boolean;
 }
 
 /** In the caller's transaction. */
@@ -27,7 +27,7 @@ export function takeBounce(
   nowMs: number,
 ): Bounced {
   if (isDeadReason(reason) && outbox.returnPosts(mid, rid, nowMs) > 0) {
-    return { told: [], hasReposts: true };
+    return { told: [], hasDue: true };
   }
   const waiting = reason === fullReason ? outbox.returnForToken(mid, rid, nowMs) : [];
   // What waits already came back before: this tells of the same once more.
@@ -37,5 +37,5 @@ export function takeBounce(
     ...waiting.map((messageId) => ({ type: 'waitsForToken', messageId, rid }) as const),
     ...lost.map((messageId) => ({ type: 'bounced', messageId, rid, reason }) as const),
   ];
-  return { told, hasReposts: false };
+  return { told, hasDue: false };
 }

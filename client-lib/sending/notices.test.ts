@@ -26,6 +26,17 @@ interface Sent {
   readonly mid: Uint8Array;
 }
 
+/** The node has everything that is for a device. */
+function acceptAll(from: TestDevice, to: TestDevice): void {
+  const target = Buffer.from(to.rid).toString('hex');
+  for (let after = 0; ;) {
+    const entry = from.store.outbox.next(target, after);
+    if (entry === undefined) return;
+    after = entry.id;
+    from.store.outbox.markAccepted(entry.id, testStoreId, testRuntime.clock.now());
+  }
+}
+
 /** alice sent one text to bob, and her node has it. */
 async function sentOne(): Promise<Sent> {
   const directory = new TestDirectory();
@@ -35,13 +46,7 @@ async function sentOne(): Promise<Sent> {
   await alice.conversations.send(conversationId, 'hello');
   const mid = alice.rowsFor(bob).at(-1)?.mid;
   assert(mid !== undefined);
-  const target = Buffer.from(bob.rid).toString('hex');
-  for (let after = 0; ;) {
-    const entry = alice.store.outbox.next(target, after);
-    if (entry === undefined) break;
-    after = entry.id;
-    alice.store.outbox.markAccepted(entry.id, testStoreId, 1);
-  }
+  acceptAll(alice, bob);
   alice.events.length = 0;
   return { alice, bob, conversationId, mid };
 }
@@ -235,6 +240,25 @@ describe('notices', () => {
     assert.deepEqual(toldOf(alice), [
       { type: 'delayed', domain: 'blue.example', sinceMs: 77, messageIds: [message?.id] },
     ]);
+  });
+
+  test('what nobody confirmed goes to a node that was restored once more, at once, and twice in all', async () => {
+    const sent = await sentOne();
+    const { alice, bob, mid } = sent;
+    const { outbox } = alice.store;
+    const restored = { type: NoticeType.RESTORED, domain: 'blue.example', sinceMs: 77n };
+    const due = (): boolean =>
+      outbox.due(testRuntime.clock.now() + 1, 99).some((row) => Buffer.compare(row.mid, mid) === 0);
+    await alice.receive(noticeRow({ ...restored, domain: 'green.example' }), RowKind.Notice);
+    assert.equal(due(), false, 'nothing of ours was for that domain');
+    for (const isDue of [true, true, false]) {
+      await alice.receive(noticeRow(restored), RowKind.Notice);
+      assert.equal(due(), isDue);
+      for (const { id } of outbox.due(testRuntime.clock.now() + 1, 99)) outbox.sendAgain(id);
+      acceptAll(alice, bob);
+    }
+    assert.equal(stateOf(sent), 'accepted');
+    assert.deepEqual(toldOf(alice), []);
   });
 
   test('another device, another message, later kinds and nonsense change nothing, and are acked', async () => {

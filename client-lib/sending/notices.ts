@@ -14,8 +14,8 @@ export interface NoticeParts {
   readonly emit: (event: ClientEvent) => void;
   /** Copies wait for a token, which may be known already. */
   readonly onWaits: () => void;
-  /** Posts are due to be sealed anew. */
-  readonly onReposts: () => void;
+  /** Copies are due: to be sealed anew, or sent again. */
+  readonly onDue: () => void;
 }
 
 /**
@@ -24,21 +24,21 @@ export interface NoticeParts {
  * changes nothing.
  */
 export function takeNotice(
-  { store, emit, onWaits, onReposts }: NoticeParts,
+  { store, emit, onWaits, onDue }: NoticeParts,
   row: InboxRow,
   batch: Batch,
 ): void {
   const notice = parse(row.payload);
   if (notice === undefined) return;
   const events: ClientEvent[] = [];
-  let hasReposts = false;
+  let hasDue = false;
   batch.write(() => {
     const applied = apply(store, notice, row.receivedMs, batch.nowMs);
     events.push(...applied.told);
-    ({ hasReposts } = applied);
+    ({ hasDue } = applied);
   });
   batch.after(() => {
-    if (hasReposts) onReposts();
+    if (hasDue) onDue();
     if (events.some(({ type }) => type === 'waitsForToken')) onWaits();
     for (const event of events) emit(event);
   });
@@ -60,7 +60,7 @@ function apply(
   nowMs: number,
 ): Bounced {
   const { rid, reason, domain, mids } = notice;
-  const none = { told: [], hasReposts: false };
+  const none = { told: [], hasDue: false };
   switch (notice.type) {
     case NoticeType.BOUNCE: {
       // It may be the own node's hub that tells of a Welcome, before it has answered to the commit.
@@ -68,7 +68,7 @@ function apply(
       const bounced = mids.map((mid) => takeBounce(outbox, mid, rid, reason, nowMs));
       return {
         told: bounced.flatMap(({ told }) => told),
-        hasReposts: bounced.some(({ hasReposts }) => hasReposts),
+        hasDue: bounced.some(({ hasDue }) => hasDue),
       };
     }
     case NoticeType.EXPIRED: {
@@ -82,6 +82,8 @@ function apply(
       const messageIds = [...new Set(marked.filter((id) => id !== undefined))];
       return { ...none, told: [{ type: 'delayed', domain, sinceMs, messageIds }] };
     }
+    case NoticeType.RESTORED:
+      return { told: [], hasDue: outbox.resendTo(domain, nowMs) > 0 };
     default:
       return none;
   }

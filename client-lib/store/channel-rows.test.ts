@@ -94,7 +94,7 @@ test('a post is one row that no device gets, and is sealed anew a bounded number
   assert.equal(outbox.returnPosts(mid, cid, 13), 1);
   // Each node of the channel refuses it for itself: what is due already is not lost by that.
   const again = takeBounce(outbox, mid, cid, 'BAD_SIGNATURE', 20);
-  assert.deepEqual(again, { told: [], hasReposts: true });
+  assert.deepEqual(again, { told: [], hasDue: true });
   assert.equal(outbox.next(target, 0), undefined);
   assert.deepEqual(
     outbox.due(13, 9).map(({ id }) => id),

@@ -174,6 +174,11 @@ export interface OutboxRows extends TokenWaitRows {
   ): readonly (number | undefined)[];
   /** Copies for devices of this domain wait at the node. Returns the message of each. */
   markDelayed(mid: Uint8Array, domain: string, atMs: number): readonly (number | undefined)[];
+  /**
+   * Copies for devices of a domain that nobody has confirmed are due to be sent again: its node may have lost them.
+   * Not those that were sent again often enough. Returns how many.
+   */
+  resendTo(domain: string, nowMs: number): number;
   /** ACCEPTED rows of another store become SEALED again, same mid and bytes. Returns how many. */
   reopen(storeId: Uint8Array): number;
   /** Copies that are to be sent again by now, longest due first. */

@@ -363,6 +363,14 @@ export function outboxRows(db: Database): OutboxRows {
           limit,
         )
         .map(rowOf),
+    resendTo: (domain, nowMs) =>
+      db.run(
+        `UPDATE outbox SET resend_ms = ?
+         WHERE domain = ? AND state IN ('ACCEPTED', 'RELAYED') AND resend_ms > ? AND post IS NULL`,
+        nowMs,
+        domain,
+        nowMs,
+      ),
     nextDueMs: () =>
       db
         .get('SELECT min(resend_ms) AS at FROM outbox WHERE resend_ms IS NOT NULL')

@@ -30,6 +30,8 @@ export const storeBounds = {
   noticeTtlMs: 30 * dayMs,
   /** Answers of one RelayStatus: one for each device of each message. */
   statusesPerAnswer: 2_048,
+  /** A peer that is restored again within so long is not told of a second time. */
+  lostAgainMs: 10 * minuteMs,
   /** Messages that one DELAYED names. */
   midsPerNotice: 256,
   /** A kind that the peer does not know is tried this long: it may be upgrading. */

@@ -306,8 +306,8 @@ export class StoreClient implements NodeStore {
   ) {
     return this.#channel.call('settleOutbox', peer, lane, streamId, cursor, rejects);
   }
-  restartOutbound(peer: string, lane: LaneName) {
-    return this.#channel.call('restartOutbound', peer, lane);
+  restartOutbound(peer: string, lane: LaneName, hasLost?: boolean) {
+    return this.#channel.call('restartOutbound', peer, lane, hasLost);
   }
   peersWithRows() {
     return this.#channel.call('peersWithRows');

@@ -45,6 +45,28 @@ test('a sender restored from an older copy bounces again only what it had forgot
   assert.deepEqual(await mids(), before, 'the same notice, by which its device knows it');
 });
 
+test('a peer restored from an older copy: its senders are told once, and what they repeat arrives', async () => {
+  await using pair = await makePair();
+  const { red, blue, clock } = pair;
+  await red.send(blue, 'before');
+  await clock.advance(1_000);
+  const copy = await blue.snapshot();
+  await red.send(blue, 'lost');
+  await red.send(blue, 'lost too', { kind: 2 });
+  await clock.advance(60_000);
+  assert.deepEqual(await red.notices(), []);
+  await blue.restore(copy);
+  await clock.advance(2 * minuteMs);
+  assert.deepEqual(await blue.received(), ['before']);
+  assert.deepEqual(
+    (await red.notices()).map(({ type, domain }) => [type, domain]),
+    [[NoticeType.RESTORED, 'blue.example']],
+  );
+  for (const text of ['before', 'lost']) await red.send(blue, text);
+  await clock.advance(1_000);
+  assert.deepEqual(await blue.received(), ['before', 'lost']);
+});
+
 test('a peer that is away delays after an hour, told once; after a week rows come back', async () => {
   await using pair = await makePair();
   const { red, blue, clock, network } = pair;

@@ -179,6 +179,37 @@ export function noticeContract(open: OpenStore): void {
     assert.equal((await store.enqueue(newRow(alice))).outcome, 'stored');
   });
 
+  test('who sent to a peer that lost what it confirmed is told once, and a repeat goes there again', async () => {
+    const { fixture, store } = await storeFixture(open);
+    await using _ = fixture;
+    const [alice, bob] = [await addDevice(store, 'alice'), await addDevice(store, 'bob')];
+    const rid = systemRandom.bytes(32);
+    const [row, other] = [newRow(rid, { sender: alice }), newRow(rid, { sender: alice })];
+    for (const one of [row, other, newRow(rid)]) await store.enqueueRemote(blue, one);
+    await store.enqueueRemote('green.example', newRow(rid, { sender: bob }));
+    const { streamId } = await store.outboundStream(blue, 'bulk');
+    await store.settleOutbox(blue, 'bulk', streamId, 3, []);
+    assert.equal((await store.enqueueRemote(blue, row)).outcome, 'duplicate');
+    await store.restartOutbound(blue, 'bulk');
+    assert.deepEqual(await notices(store, alice), [], 'its stream alone began anew');
+    await store.restartOutbound(blue, 'bulk', true);
+    await store.restartOutbound(blue, 'control', true);
+    await store.requeueDue();
+    const told = (await notices(store, alice)).map(({ type, domain, sinceMs }) => [
+      type,
+      domain,
+      Number(sinceMs),
+    ]);
+    assert.deepEqual(told, [[NoticeType.RESTORED, blue, fixture.nowMs]]);
+    assert.deepEqual(await notices(store, bob), [], 'another peer');
+    fixture.nowMs += 1;
+    assert.equal((await store.enqueueRemote(blue, row)).outcome, 'stored');
+    assert.equal((await store.enqueueRemote(blue, row)).outcome, 'duplicate', 'once');
+    fixture.nowMs += storeBounds.lostAgainMs;
+    await store.restartOutbound(blue, 'bulk', true);
+    assert.equal((await notices(store, alice)).length, 2);
+  });
+
   test('a peer that is away for an hour delays: told to each device once in an outage', async () => {
     const { fixture, store } = await storeFixture(open);
     await using _ = fixture;

@@ -38,6 +38,15 @@ export interface NoticeQueries {
   waits(nowMs: number, domain: string, sender: number): void;
   /** Tells the devices whose rows wait for peers that are away; bounded work per call. */
   tellWaiting(nowMs: number): void;
+  /** Tells the devices that sent to peers which lost what they had confirmed; bounded work per call. */
+  tellRestored(nowMs: number): void;
+}
+
+interface LostPeer {
+  readonly id: number;
+  readonly domain: string;
+  readonly lost_ms: number;
+  readonly lost_cursor: number;
 }
 
 interface AwayPeer {
@@ -73,6 +82,17 @@ export function noticeQueries(
     )
     .pluck();
   const moveCursor = db.prepare<[number, number]>('UPDATE peer SET delay_cursor = ? WHERE id = ?');
+  const lostPeers = db.prepare<[], LostPeer>(
+    'SELECT id, domain, lost_ms, lost_cursor FROM peer WHERE lost_cursor IS NOT NULL',
+  );
+  const nextPastSender = db
+    .prepare<[number, number], number | null>(
+      'SELECT min(sender) FROM outbox_tomb WHERE peer = ? AND sender > ?',
+    )
+    .pluck();
+  const moveLostCursor = db.prepare<[number | null, number]>(
+    'UPDATE peer SET lost_cursor = ? WHERE id = ?',
+  );
   const waitingMids = db
     .prepare<[number, number, number], Uint8Array>(
       'SELECT mid FROM outbox WHERE peer = ? AND sender = ? ORDER BY id LIMIT (? + 0)',
@@ -117,6 +137,13 @@ export function noticeQueries(
     tell(nowMs, sender, { type, mids, domain, sinceMs: BigInt(sinceMs) }, mid);
   }
 
+  function tellLoss(nowMs: number, { domain, lost_ms: sinceMs }: LostPeer, sender: number): void {
+    const type = NoticeType.RESTORED;
+    const none = new Uint8Array(0);
+    const mid = noticeMid(type, none, none, domain, sinceMs);
+    tell(nowMs, sender, { type, domain, sinceMs: BigInt(sinceMs) }, mid);
+  }
+
   return {
     bounced(nowMs, lost, reason) {
       tellLost(nowMs, lost, NoticeType.BOUNCE, reason);
@@ -142,6 +169,19 @@ export function noticeQueries(
           if (sender === undefined) break;
           tellWait(nowMs, peer, sender);
           moveCursor.run(sender, peer.id);
+          after = sender;
+        }
+      }
+    },
+
+    tellRestored(nowMs) {
+      let left: number = storeBounds.sweepRows;
+      for (const peer of lostPeers.all()) {
+        for (let after = peer.lost_cursor; left > 0; left -= 1) {
+          const sender = nextPastSender.get(peer.id, after) ?? undefined;
+          if (sender !== undefined) tellLoss(nowMs, peer, sender);
+          moveLostCursor.run(sender ?? null, peer.id);
+          if (sender === undefined) break;
           after = sender;
         }
       }

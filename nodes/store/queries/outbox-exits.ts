@@ -221,6 +221,7 @@ export function outboxExitQueries(
         requeuedPeers.add(row.domain);
       }
       notices.tellWaiting(nowMs);
+      notices.tellRestored(nowMs);
       const dueMs = nextDue.get();
       const dueInMs = dueMs === undefined ? undefined : Math.max(dueMs - nowMs, 0);
       return { requeuedPeers: [...requeuedPeers], deadRows: past.length, dueInMs };

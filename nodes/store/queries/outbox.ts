@@ -181,7 +181,7 @@ export function outboxQueries(
       splitRids(rids).some((one) => Buffer.compare(one, rid) === 0);
     return (
       datesOfRows.all(known.id, tag).find(isFor) ??
-      datesOfTombs.all(known.id, tag, passedOnSinceMs).find(isFor)
+      datesOfTombs.all(known.id, tag, Math.max(passedOnSinceMs, known.lost_ms)).find(isFor)
     )?.ms;
   }
 
@@ -322,8 +322,13 @@ export function outboxQueries(
       streams.settle(peer.id, laneNumbers[lane], cursor, chain);
     },
 
-    restartOutbound(_nowMs, domain, lane) {
-      return outbound(streams.restart(peers.ensurePeer(domain), laneNumbers[lane]));
+    restartOutbound(nowMs, domain, lane, hasLost = false) {
+      const peer = peers.ensurePeer(domain);
+      if (hasLost) {
+        peers.noteLost(nowMs, peer);
+        notices.tellRestored(nowMs);
+      }
+      return outbound(streams.restart(peer, laneNumbers[lane]));
     },
 
     peersWithRows: () => domainsWithRows.all(),

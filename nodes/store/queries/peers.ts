@@ -15,6 +15,8 @@ interface PeerRow {
   readonly byte_count: number;
   readonly dead_rows: number;
   readonly dead_bytes: number;
+  /** Since when it is known to have lost what it confirmed; 0: it did not. */
+  readonly lost_ms: number;
 }
 
 interface MarkRow {
@@ -58,12 +60,14 @@ export interface PeerQueries extends Pick<Operations, PeerOperations> {
   count(peer: number, rows: number, bytes: number): void;
   /** The same for the dead letters that are kept. */
   countDead(peer: number, rows: number, bytes: number): void;
+  /** It does not have any more what it confirmed until now. */
+  noteLost(nowMs: number, peer: number): void;
 }
 
 export function peerQueries({ db }: QueryContext): PeerQueries {
   const byDomain = db.prepare<[string], PeerRow>(
     `SELECT id, failures, next_try_ms, failing_since_ms, row_count, byte_count,
-            dead_rows, dead_bytes
+            dead_rows, dead_bytes, lost_ms
        FROM peer WHERE domain = ?`,
   );
   const insert = db.prepare<[string]>('INSERT INTO peer (domain) VALUES (?)');
@@ -76,6 +80,9 @@ export function peerQueries({ db }: QueryContext): PeerQueries {
   );
   const addDead = db.prepare<[number, number, number]>(
     'UPDATE peer SET dead_rows = dead_rows + ?, dead_bytes = dead_bytes + ? WHERE id = ?',
+  );
+  const setLost = db.prepare<[number, number, number]>(
+    'UPDATE peer SET lost_ms = ?, lost_cursor = 0 WHERE id = ? AND (lost_ms = 0 OR lost_ms <= ?)',
   );
   // An outage that ended may begin anew, and is told anew.
   const forgetTold = db.prepare<[number]>('DELETE FROM delay_told WHERE peer = ?');
@@ -117,6 +124,9 @@ export function peerQueries({ db }: QueryContext): PeerQueries {
     },
     countDead(peer, rows, bytes) {
       addDead.run(rows, bytes, peer);
+    },
+    noteLost(nowMs, peer) {
+      setLost.run(nowMs, peer, nowMs - storeBounds.lostAgainMs);
     },
     peerState(_nowMs, domain) {
       const row = byDomain.get(domain);
