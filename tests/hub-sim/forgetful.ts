@@ -85,7 +85,8 @@ class ForgetfulRun implements Disposable {
     );
     this.#plan(10_000, 60_000, () => this.#pick().backUp());
     this.#plan(20_000, 90_000, () => this.#pick().kill());
-    const endMs = this.#planLosses();
+    const isSecret = new SimRandom(this.#seed, 'secret').chance(0.25);
+    const endMs = isSecret ? this.#planSecret() : this.#planLosses();
     await scheduler.run(endMs);
     this.#isFaulty = false;
     this.#faults.lost = 0;
@@ -143,9 +144,47 @@ class ForgetfulRun implements Disposable {
     return lastMs + 260_000;
   }
 
-  #lose(): void {
+  /**
+   * Two disks go with an entry that the third hub and all members but one never heard of, and that one comes back while they
+   * recover. Returns when the last fault is over.
+   */
+  #planSecret(): number {
+    const { scheduler, wire, hubs, observer } = this.#cluster;
+    const random = this.#random;
+    const third = this.#pick();
+    const others = hubs.filter((hub) => hub !== third);
+    const firstMs = scheduler.nowMs + random.between(20_000, 60_000);
+    const lose = (): void => {
+      if (this.#isAway) return;
+      this.#isAway = true;
+      for (const hub of others) scheduler.after(random.between(0, 200), () => this.#lose(hub));
+    };
+    const act = async (): Promise<void> => {
+      this.#isolate(third.domain);
+      await this.#late.read(random.pick(others));
+      await this.#late.commit(random.pick(others), true).finally(lose);
+    };
+    scheduler.after(firstMs - scheduler.nowMs, () => this.#cluster.background(act()));
+    // The hub that it asked may be dead.
+    scheduler.after(firstMs + 12_000 - scheduler.nowMs, lose);
+    const healMs = firstMs + random.between(20_000, 150_000) - scheduler.nowMs;
+    scheduler.after(healMs, () => wire.healAll());
+    observer.onWord = (domain) => {
+      const hub = hubs.find((one) => one.domain === domain);
+      if (hub === undefined || !this.#isAway) return;
+      // It gave its word and hears nothing more for a while, in which the others go on.
+      scheduler.after(random.between(20, 200), () => this.#isolate(domain));
+      scheduler.after(random.between(5_000, 30_000), () => wire.healAll());
+      const back = (): void => this.#cluster.background(this.#late.giveBack(hub, true));
+      scheduler.after(random.between(0, 20_000), back);
+    };
+    const endMs = firstMs + 400_000;
+    scheduler.after(endMs - scheduler.nowMs, () => this.#comeBack());
+    return endMs;
+  }
+
+  #lose(hub = this.#pick()): void {
     const { observer, hubs, group } = this.#cluster;
-    const hub = this.#pick();
     hub.restore(this.#random.chance(0.2));
     observer.forget(hub);
     const disks = hubs.map((one) => diskOf(one, group.groupId));

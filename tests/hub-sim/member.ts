@@ -55,17 +55,17 @@ export class Member {
     }
   }
 
-  /** A commit behind the newest entry, or one of before once more; now and then with the wish for a takeover. */
-  async commit(hub: SimHub): Promise<void> {
+  /** A commit behind the newest entry, or one of before once more; now and then with the wish for a takeover. `isNew`: always with it. */
+  async commit(hub: SimHub, isNew = false): Promise<void> {
     const { random, group } = this.#cluster;
     const parent = this.#log.at(-1)?.parsed;
     const set = hub.life?.set;
     if (parent === undefined || set === undefined) return;
-    const isRepeat = this.#requests.length > 0 && random.chance(0.3);
+    const isRepeat = !isNew && this.#requests.length > 0 && random.chance(0.3);
     const submit = isRepeat ? random.pick(this.#requests) : this.#cluster.newCommit(parent);
     if (!isRepeat) this.#requests.push(submit);
     this.submitted += 1;
-    if (random.chance(0.3)) {
+    if (isNew || random.chance(0.3)) {
       const request = create(GroupTakeoverRequestSchema, { group: group.groupId, submit });
       const { submitted } = await set.takeover(request, own);
       this.#hold(submitted?.entry as CertifiedEntry | undefined, submit);

@@ -11,7 +11,11 @@ import {
   type ParsedEntry,
 } from '@quicprochat/proto';
 import { fromBinary, GroupControlSchema, type CertifiedEntry } from '@quicprochat/proto/messages';
-import type { BatchOutcome, OperationRequest } from '@quicprochat/nodes/store/simulation';
+import type {
+  BatchOutcome,
+  OperationRequest,
+  OperationResult,
+} from '@quicprochat/nodes/store/simulation';
 import type { SimHub } from './hub.ts';
 import type { WireParts } from './wire.ts';
 
@@ -19,6 +23,8 @@ const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');
 
 export class Observer {
   readonly violations: string[] = [];
+  /** Is told of each hub that forgot and gives its word to another one. */
+  onWord: (domain: string) => void = () => {};
   /** Accepted somewhere, newest last. */
   readonly accepted: ParsedEntry[] = [];
   readonly acceptedBy = new Map<string, Set<string>>();
@@ -84,6 +90,12 @@ export class Observer {
           this.counts.accepted += 1;
           this.#accept(hub, entry);
         }
+      }
+      if (name === 'promiseTerm') {
+        const [, , own] = args;
+        // The operation of this name returned a HubState.
+        const { forgot } = one.value as OperationResult<'promiseTerm'>;
+        if (own === undefined && forgot?.gaveWord === true) this.onWord(hub.domain);
       }
       if (name === 'takeLog') this.counts.takenOver += 1;
       if (name === 'installEntries') {

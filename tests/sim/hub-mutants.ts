@@ -44,8 +44,13 @@ export const hubMutants: readonly Mutant[] = [
   {
     name: 'lost-disk-votes',
     what: 'a hub that does not remember what it promised votes as if nothing was',
-    mixes: ['hubs'],
+    mixes: ['forgetful', 'hubs'],
     edits: [
+      {
+        file: takeover,
+        from: 'if (!promise.forgot || request.recovers) answers.push',
+        to: 'answers.push',
+      },
       {
         file: set,
         from: 'const isForgetful = forgot(row);',
