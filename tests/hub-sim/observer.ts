@@ -133,8 +133,10 @@ export class Observer {
     if (hashes.join(' ') !== expected.slice(begin, begin + hashes.length).join(' ')) {
       this.#find(`order: ${hub.domain} shows another log`);
     }
+    // What stood before that went with it.
+    const before = new Set(expected.slice(0, begin));
     const lost = [...(this.acceptedBy.get(hub.domain) ?? [])].filter(
-      (one) => !hashes.includes(one),
+      (one) => !hashes.includes(one) && !before.has(one),
     );
     if (lost.length > 0) this.#find(`lost: ${hub.domain} had accepted ${lost.length} more`);
   }
