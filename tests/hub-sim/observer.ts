@@ -99,9 +99,15 @@ export class Observer {
       }
       if (name === 'takeLog') this.counts.takenOver += 1;
       if (name === 'installEntries') {
-        this.counts.installed += args[0].entries.length;
-        if (args[0].isBrought === true) this.counts.brought += 1;
-        for (const { certified } of args[0].entries) this.#accept(hub, certified);
+        // What it does not want, or cannot place, it leaves out.
+        const { entries, position, isBrought = false } = args[0];
+        const end = one.value as OperationResult<'installEntries'>;
+        const taken = entries.filter((_, index) => position + index <= end.position);
+        const isEnd = hex(taken.at(-1)?.parsed.hash ?? end.head) === hex(end.head);
+        if (isBrought && !isEnd) continue;
+        this.counts.installed += taken.length;
+        if (isBrought) this.counts.brought += taken.length;
+        for (const { certified } of taken) this.#accept(hub, certified);
       }
     }
   }
