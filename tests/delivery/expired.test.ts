@@ -37,9 +37,9 @@ test('EXPIRED comes back over the control lane, for the message that it is about
   const { receivedMs } = await rowOfKind(bob, RowKind.Envelope);
   while (systemClock.now() <= Number(receivedMs) + 1_000) await systemClock.sleep(100);
   await blue.store?.sweep();
-  // Anything for red makes blue look at what else there is for it.
-  const toAlice = { rid: alice.rid, domain: 'red.example', mid: bytes(16), payload: bytes(9) };
-  await call(bob.connection, methods.enqueue, toAlice);
+  // Its own sweep would tell its peers, a minute after its start; a start looks at what there is for them.
+  await blue.reopen();
+  await blue.start([red]);
   const { payload } = await rowOfKind(alice, RowKind.Notice);
   const notice = fromBinary(NoticeSchema, payload);
   assert.equal(notice.type, NoticeType.EXPIRED);

@@ -36,7 +36,7 @@ describe('a simulated cluster', () => {
       thinkMs: 1_500,
     };
     // A seed in which dozens go each way; in a program that changed another one may be needed.
-    const options = { world, mix, operations: 50, seed: 4 };
+    const options = { world, mix, operations: 50, seed: 12 };
     const one = await runSeed(options);
     const again = await runSeed(options);
     assert.equal(again.hash, one.hash);
