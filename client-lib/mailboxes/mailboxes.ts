@@ -169,12 +169,15 @@ export class Mailboxes {
   #plan(): void {
     if (this.#ended.signal.aborted) return;
     const { clock, random } = this.#runtime;
-    const { lookMs } = mailboxLimits;
+    const { lookMs, mailboxes } = mailboxLimits;
     const nowMs = clock.monotonic();
+    const hasRoom = this.#places.size < mailboxes;
+    const asked = hasRoom ? this.#offered.filter((domain) => !this.#places.has(domain)) : [];
     const idle = [...this.#places.values()].filter(({ visit }) => visit === undefined);
     const waits = [
       ...idle.map(({ dueMs }) => dueMs - nowMs),
-      ...[...this.#rests.values()].map(({ untilMs }) => untilMs - nowMs).filter((ms) => ms > 0),
+      // One that is over already became so since the round, and is asked in the next.
+      ...asked.flatMap((domain) => this.#rests.get(domain)?.untilMs ?? []).map((ms) => ms - nowMs),
     ];
     const nextMs = Math.max(1, Math.min(lookMs + jitter(random, lookMs / 2), ...waits));
     this.#timer = clock.timer(nextMs, () => this.look());
