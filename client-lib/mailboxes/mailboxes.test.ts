@@ -18,6 +18,7 @@ import {
   TransportError,
   UnavailableError,
   verifyGuestProof,
+  type Clock,
 } from '@quicprochat/proto';
 import {
   create,
@@ -459,4 +460,48 @@ test('a new token is told at once: whoever was blocked goes on by none', async (
   mailboxes.look();
   await until(() => node.visits === 2 && node.asked?.tokenHashes !== before);
   assert.notDeepEqual(node.asked?.tokenHashes, before);
+});
+
+test('a timer that fires a moment early delays a node’s next question by no round', async () => {
+  const timers: { readonly ms: number; readonly fire: () => void }[] = [];
+  let nowMs = 1_000;
+  const stepping: Clock = {
+    now: () => clock.now(),
+    // Each look at it takes a little, so that a rest ends between two of them.
+    monotonic: () => (nowMs += 0.2),
+    sleep: (ms, signal) => clock.sleep(ms, signal),
+    timer: (ms, fire) => {
+      timers.push({ ms, fire });
+      return { cancel: () => undefined };
+    },
+  };
+  const mailboxes = new Mailboxes({
+    ...{ ...parts(), events: new EventBus(), ownDomain: 'blue.example' },
+    runtime: { ...testRuntime, clock: stepping },
+    credential: () => random.bytes(9),
+    renewCredential: async () => undefined,
+    onChange: () => undefined,
+  });
+  open.push(mailboxes);
+  let asked = 0;
+  const session = {
+    signal: new AbortController().signal,
+    call: async () => {
+      asked += 1;
+      throw new UnavailableError('PEER_UNREACHABLE', 'nobody knows it yet');
+    },
+  } as unknown as Session;
+  mailboxes.offered([green], session);
+  for (let round = 1; round <= 5; round += 1) {
+    await until(() => asked === round && timers.length > 0);
+    // Whatever of the round's own time is left, and less by what timers are early.
+    for (let last = timers.splice(0).at(-1); last !== undefined; last = timers.splice(0).at(-1)) {
+      assert(last.ms <= 1_000 * 2 ** round + 1, `${last.ms} ms until it is asked again`);
+      nowMs += Math.max(0, last.ms - 0.3);
+      const before = asked;
+      last.fire();
+      await clock.sleep(5);
+      if (asked > before) break;
+    }
+  }
 });
