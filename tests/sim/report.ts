@@ -92,6 +92,7 @@ export class Report {
     const faults = total(runs.map((run) => run.faults));
     const actions = total(runs.map((run) => run.actions));
     const mixes = Map.groupBy(runs, ({ mix }) => mix);
+    const slowest = runs.toSorted((one, other) => other.drainMs - one.drainMs).slice(0, 3);
     return [
       `${runs.length} seeds, ${mixes.size} mixes, ${sum((run) => run.operations)} client operations ` +
         `(${listed(actions)})`,
@@ -104,7 +105,8 @@ export class Report {
       `crash points not reached: ${this.unreached.join(', ') || 'none'}`,
       `${sum((run) => run.steps)} events in ${hours(sum((run) => run.simulatedMs))} simulated hours; ` +
         `databases compared ${sum((run) => run.looks)} times`,
-      `longest drain after the last fault: ${Math.round(Math.max(0, ...runs.map((run) => run.drainMs)) / 1000)} s`,
+      // What takes long without being wrong is where people wait.
+      `longest drains after the last fault: ${slowest.map(drained).join(', ')}`,
       `${(sum((run) => run.cpuMs) / 1000 / Math.max(1, runs.length)).toFixed(2)} s of one core for a seed`,
       ...[...mixes].map(([mix, of]) => {
         const failed = of.filter(({ violations }) => violations.length > 0).length;
@@ -131,6 +133,10 @@ function listed(counts: ReadonlyMap<string, number>): string {
     .sort(([one], [other]) => one.localeCompare(other))
     .map(([name, count]) => `${name} ${count}`)
     .join(', ');
+}
+
+function drained({ seed, mix, drainMs }: RunSummary): string {
+  return `${Math.round(drainMs / 1000)} s (${mix} ${seed})`;
 }
 
 function hours(ms: number): string {
