@@ -44,6 +44,11 @@ export const outboxLimits = {
   /** ...up to this (ms), until there was none for so long. */
   restartMaxMs: 5 * 60_000,
   restartMemoryMs: 3_600_000,
+  /**
+   * A hello that says less than what was confirmed may have been answered before that (ms): only later ones show that the
+   * receiver lost anything.
+   */
+  lostAfterMs: 15_000,
 } as const;
 
 /** Why a stream starts anew: the peer was restored from an older copy, or is new. */
@@ -103,6 +108,7 @@ export class LaneSender {
   #stalls = 0;
   /** New streams that the receiver's cursor asked for, and when the last one was. */
   #restarts = 0;
+  #confirmedMs = Number.NEGATIVE_INFINITY;
   #restartedMs = Number.NEGATIVE_INFINITY;
   /** Where the receiver says it is, once it is time for another new stream. */
   #toldEarly: { readonly told: InboundStream | undefined } | undefined;
@@ -255,7 +261,8 @@ export class LaneSender {
   async #restart(why: string, cursor: number): Promise<void> {
     const { store, peer, lane, runtime } = this.#options;
     const { acked, nextSeq } = this.#stream;
-    this.#stream = await store.restartOutbound(peer, lane, why === receiverLost);
+    const isSure = this.#nowMs() - this.#confirmedMs >= outboxLimits.lostAfterMs;
+    this.#stream = await store.restartOutbound(peer, lane, why === receiverLost && isSure);
     this.#sent = 0;
     if (this.#stream.nextSeq > 1) this.#isDirty = true;
     this.#isProven = false;
@@ -376,6 +383,7 @@ export class LaneSender {
     await store.settleOutbox(peer, lane, streamId, told.cursor, rejects);
     if (rejects.some(({ temporary }) => temporary)) this.#options.onDeferred?.();
     this.#stream = { ...this.#stream, acked: told.cursor, chain: told.chain };
+    this.#confirmedMs = this.#nowMs();
     this.#sent = Math.max(this.#sent, told.cursor);
     this.#isProven = true;
     this.#stalls = 0;

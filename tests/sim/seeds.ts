@@ -62,4 +62,10 @@ export const keptSeeds: readonly KeptSeed[] = [
     found:
       'a post that overtook the update of its channel came again a minute later, when its key was gone',
   },
+  {
+    seed: 430_074,
+    mix: 'storm',
+    found:
+      'a hello that was answered before a batch was taken for a lost disk, and a repeat was taken anew, with another time',
+  },
 ];
