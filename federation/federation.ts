@@ -24,6 +24,7 @@ import { KtProxy } from './kt-proxy.ts';
 import { PeerNotes } from './peer-notes.ts';
 import {
   makePeerParts,
+  showsLoss,
   standingOf,
   type LinkService,
   type PeerParts,
@@ -341,8 +342,7 @@ export class Federation implements AsyncDisposable {
     const parts = this.#ensure(domain);
     if (parts !== undefined) {
       this.#notes.seen(domain, standingOf(parts));
-      const isBehind = parts.lanes.map((lane) => lane.isReceiverBehind(request.streams));
-      if (!isRepeated && (await Promise.all(isBehind)).includes(true)) parts.link.announce(0);
+      if (!isRepeated && (await showsLoss(parts, request))) parts.link.announce(0);
     }
     return answer;
   }

@@ -108,8 +108,9 @@ export class LaneSender {
   #stalls = 0;
   /** New streams that the receiver's cursor asked for, and when the last one was. */
   #restarts = 0;
-  #confirmedMs = Number.NEGATIVE_INFINITY;
   #restartedMs = Number.NEGATIVE_INFINITY;
+  /** When the receiver confirmed anything last, in this life. */
+  #confirmedMs = Number.NEGATIVE_INFINITY;
   /** Where the receiver says it is, once it is time for another new stream. */
   #toldEarly: { readonly told: InboundStream | undefined } | undefined;
 
@@ -190,8 +191,8 @@ export class LaneSender {
   }
 
   /**
-   * Whether what the receiver says of its streams shows that it does not have any more what it confirmed: worth a link,
-   * also when no row waits. Throws what the store throws.
+   * Whether what the receiver says of its streams shows that it does not have any more what it confirmed. Throws what the
+   * store throws.
    */
   async isReceiverBehind(streams: readonly StreamState[]): Promise<boolean> {
     const { store, peer, lane } = this.#options;

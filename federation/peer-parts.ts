@@ -3,6 +3,7 @@
  * runs while the link is up. It decides nothing about who is a peer.
  */
 import { hasReason, methods, type Runtime } from '@quicprochat/proto';
+import type { FedHelloRequest } from '@quicprochat/proto/messages';
 import {
   defaultLimits,
   type NodeIdentity,
@@ -119,6 +120,16 @@ export function makePeerParts(domain: string, options: PeerPartsOptions): PeerPa
 
 export function standingOf({ link, lanes }: Pick<PeerParts, 'link' | 'lanes'>): PeerStanding {
   return { link: link.status(), lanes: lanes.map((lane) => lane.status()) };
+}
+
+/** Whether a peer is back with less than it confirmed: worth a link, also when no row waits. Never fails. */
+export async function showsLoss(
+  { lanes }: Pick<PeerParts, 'lanes'>,
+  { streams }: Pick<FedHelloRequest, 'streams'>,
+): Promise<boolean> {
+  // What cannot be read now the next link looks at.
+  const behind = lanes.map((lane) => lane.isReceiverBehind(streams).catch(() => false));
+  return (await Promise.all(behind)).includes(true);
 }
 
 /** The peer shows a key that is not known: maybe its site shows a record that a known key signed. */

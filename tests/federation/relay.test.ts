@@ -238,6 +238,23 @@ test('a hello is believed only with the pinned key, and needs a common version',
   }
 });
 
+test('a hello is answered although the own streams cannot be read just now', async () => {
+  await using pair = await makePair();
+  const { red, blue } = pair;
+  const hello = create(FedHelloRequestSchema, {
+    domain: 'red.example',
+    versionMin: 1,
+    versionMax: 1,
+  });
+  const { spkiSha256 } = red.identity;
+  const failing = (): Promise<never> => Promise.reject(new InternalError('the disk is gone'));
+  Object.assign(blue.store, { outboundStream: failing });
+  for (const isRepeated of [true, false]) {
+    const answer = await blue.federation.acceptHello(spkiSha256, hello, { isRepeated });
+    assert.equal(answer.domain, 'blue.example');
+  }
+});
+
 test('a batch whose predecessor never comes gets STREAM_GAP with the cursor, after a while', async () => {
   await using pair = await makePair();
   const { blue, clock } = pair;
