@@ -4,7 +4,7 @@
  * has to be OK or a typed refusal (INTERNAL is none), the process lives, the others meet no
  * error, and memory stands still from the second round on. Usage: `npm run fuzz:calls -- [seconds a round] [rounds]`.
  */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -15,6 +15,7 @@ import { percentile } from '../bench/measure.ts';
 import { askPeer } from '../bench/peer-process.ts';
 import { Dice } from '../cluster/dice.ts';
 import { NodeProcess } from '../cluster/node-process.ts';
+import { rssMiB } from '../cluster/process-memory.ts';
 import type { Answers, AttackJob } from './random-callers.ts';
 
 const attackers = new URL('./random-callers.ts', import.meta.url);
@@ -23,9 +24,6 @@ const mallory = 'mallory.example';
 const calmMs = 3_000;
 /** What the process may have more after the last round than after the first (MiB). */
 const allowedMiB = 96;
-
-const rssMiB = (pid: number): number =>
-  Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0) / 1024;
 
 /** Does something again and again, with a rest (ms); how long it took each time (ms). Throws at the first error. */
 async function live(

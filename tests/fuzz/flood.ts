@@ -20,6 +20,7 @@ import {
 } from '@quicprochat/proto/transport';
 import { quicheTransport } from '@quicprochat/proto/transport/quiche';
 import { Dice } from '../cluster/dice.ts';
+import { rssMiB } from '../cluster/process-memory.ts';
 
 const runtime = { clock: systemClock, random: systemRandom, log: silentLog };
 const options = { deadlineMs: 20_000, maxResponseBytes: 1024 * 1024 };
@@ -97,9 +98,6 @@ async function attack({ port, pin, seed }: Target): Promise<void> {
   await Promise.all([...Array.from({ length: sessionsEach }, resets), packets()]);
 }
 
-const mebibytesOf = (pid: number): number =>
-  Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0) / 1024;
-
 /** The processes of the listener: children of this one that are no attackers. */
 function childrenOf(parent: number): number[] {
   return readdirSync('/proc')
@@ -138,7 +136,7 @@ async function main(seconds: number): Promise<void> {
   const processes = [process.pid, ...childrenOf(process.pid)];
   const { port } = listener.endpoint;
   const pin = Buffer.from(identity.spkiSha256).toString('base64url');
-  const before = processes.map(mebibytesOf);
+  const before = processes.map(rssMiB);
   const counts = { calls: 0, packets: 0 };
   const children: ChildProcess[] = Array.from({ length: attackers }, () => {
     const child = fork(fileURLToPath(import.meta.url), [], { stdio: 'inherit' });
@@ -153,9 +151,7 @@ async function main(seconds: number): Promise<void> {
   });
   const peaks = before.map(() => 0);
   const measure = (): void =>
-    processes.forEach(
-      (pid, index) => (peaks[index] = Math.max(peaks[index] ?? 0, mebibytesOf(pid))),
-    );
+    processes.forEach((pid, index) => (peaks[index] = Math.max(peaks[index] ?? 0, rssMiB(pid))));
   const endMs = performance.now() + seconds * 1000;
   while (performance.now() < endMs) {
     Atomics.wait(standStill, 0, 0, stallMs);

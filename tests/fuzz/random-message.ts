@@ -59,7 +59,7 @@ export class RandomMessages {
       case 'scalar':
         return message.set(field, this.#scalar(field.scalar));
       case 'enum':
-        return message.set(field, this.#number(BigInt(this.#dice.int(8)), false));
+        return message.set(field, this.#dice.int(8));
       case 'message': {
         if (depth >= depthMax) return;
         const inner = reflect(field.message);
@@ -104,7 +104,7 @@ export class RandomMessages {
       case ScalarType.INT64:
       case ScalarType.SINT64:
       case ScalarType.SFIXED64:
-        return this.#number(this.#one(numbers) ?? 0n, true);
+        return this.#one(numbers);
       case ScalarType.UINT64:
       case ScalarType.FIXED64:
         return this.#one([...numbers, ...numbers, ...worst]);
@@ -112,17 +112,13 @@ export class RandomMessages {
       case ScalarType.FIXED32:
         return Number(this.#one(numbers.filter((one) => one < 2n ** 32n)));
       default:
-        return this.#number(this.#one(numbers.filter((one) => one < 2n ** 31n)) ?? 0n, false);
+        return Number(this.#one(numbers.filter((one) => one < 2n ** 31n)));
     }
   }
 
   #cut(length: number): Uint8Array {
     const start = this.#dice.int(this.#pool.length - length);
     return this.#pool.subarray(start, start + length);
-  }
-
-  #number(value: bigint, isWide: boolean): bigint | number {
-    return isWide ? value : Number(value);
   }
 
   #one<T>(values: readonly T[]): T | undefined {
