@@ -3,15 +3,12 @@
  * does not know, and everybody agrees on them, also those who come back with that node.
  */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { test } from 'node:test';
 import type { OpenOptions } from '@quicprochat/client-lib';
-import { memoryNetwork } from '@quicprochat/proto/transport';
-import { LocalNode, testRuntime } from '../cluster/local-node.ts';
+import { testRuntime } from '../cluster/local-node.ts';
 import { JumpClock } from '../resend/jump-clock.ts';
-import { inTime, Rig, RigClient } from './rig.ts';
+import { inTime, Rig, type RigClient } from './rig.ts';
+import { threeNodes } from './three-nodes.ts';
 
 const past: Pick<OpenOptions, 'fallback'> = { fallback: {} };
 
@@ -120,30 +117,13 @@ test('whose node is dead renames, removes and reads at the hub itself, and all a
 
 test('one of three hubs takes over for somebody whose own node was the one that led', async () => {
   await using stack = new AsyncDisposableStack();
-  const network = memoryNetwork(testRuntime);
-  const directory = mkdtempSync(join(tmpdir(), 'qpc-past-'));
-  stack.defer(() => rmSync(directory, { recursive: true, force: true }));
-  const nodes: LocalNode[] = [];
-  for (const domain of ['red.example', 'blue.example', 'green.example']) {
-    nodes.push(stack.use(await LocalNode.create(network, domain)));
-  }
-  const peersOf = (node: LocalNode): readonly LocalNode[] => nodes.filter((one) => one !== node);
-  for (const node of nodes) await node.start(peersOf(node));
   const clock = new JumpClock();
-  const people: RigClient[] = [];
-  for (const [index, name] of ['alice', 'bob', 'carol'].entries()) {
-    const node = nodes[index];
-    assert(node !== undefined);
-    const one = new RigClient(`${name}@${node.domain}`, node, directory, clock);
-    stack.defer(() => one.close());
-    await one.open(name === 'alice' ? past : {});
-    await one.register();
-    await one.start();
-    people.push(one);
-  }
+  const { nodes, people } = await threeNodes(stack, ['alice', 'bob', 'carol'], {
+    clock,
+    optionsOf: (name) => (name === 'alice' ? past : {}),
+  });
   const [alice, bob, carol] = people;
   const [red] = nodes;
-  assert(alice !== undefined && bob !== undefined && carol !== undefined && red !== undefined);
   const members = [bob.userId, carol.userId];
   const id = await alice.client.createConversation({ name: 'three', members });
   await Promise.all([bob.joined(), carol.joined()]);
@@ -168,7 +148,7 @@ test('one of three hubs takes over for somebody whose own node was the one that 
   await Promise.all([heard(bob, 'renamed'), heard(carol, 'renamed')]);
   await done(alice.client.removeMembers(id, [carol.userId]), 'carol to be removed');
   await agree(id, [alice, bob]);
-  await red.start(peersOf(red));
+  await red.start(nodes.filter((one) => one !== red));
   await done(away(alice, false), 'red to be back');
   await done(alice.client.rotateKeys(id), 'red to pass it on');
   await agree(id, [alice, bob]);

@@ -1,41 +1,20 @@
 /** A conversation over three domains has three hubs: one of them may go, and changes go on. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { test } from 'node:test';
 import { openStore } from '@quicprochat/client-lib/store';
 import { fromBinary, GroupControlSchema } from '@quicprochat/proto/messages';
-import { memoryNetwork } from '@quicprochat/proto/transport';
-import { LocalNode, testRuntime } from '../cluster/local-node.ts';
+import { testRuntime } from '../cluster/local-node.ts';
 import { JumpClock } from '../resend/jump-clock.ts';
-import { inTime, RigClient } from './rig.ts';
-
-const domains = ['red.example', 'blue.example', 'green.example'];
+import { inTime } from './rig.ts';
+import { threeNodes } from './three-nodes.ts';
 
 test('members of three domains go on when the node that orders their commits is gone', async () => {
   await using stack = new AsyncDisposableStack();
-  const network = memoryNetwork(testRuntime);
-  const directory = mkdtempSync(join(tmpdir(), 'qpc-hubs-'));
-  stack.defer(() => rmSync(directory, { recursive: true, force: true }));
-  const nodes: LocalNode[] = [];
-  for (const domain of domains) nodes.push(stack.use(await LocalNode.create(network, domain)));
-  for (const node of nodes) await node.start(nodes.filter((one) => one !== node));
   const clock = new JumpClock();
-  const people: RigClient[] = [];
-  for (const [index, name] of ['alice', 'bob', 'carol'].entries()) {
-    const node = nodes[index];
-    assert(node !== undefined);
-    const one = new RigClient(`${name}@${node.domain}`, node, directory, clock);
-    stack.defer(() => one.close());
-    await one.open();
-    await one.register();
-    await one.start();
-    people.push(one);
-  }
+  const names = ['alice', 'bob', 'carol'] as const;
+  const { nodes, people } = await threeNodes(stack, names, { clock });
   const [alice, bob, carol] = people;
   const [red] = nodes;
-  assert(alice !== undefined && bob !== undefined && carol !== undefined && red !== undefined);
   const id = await alice.client.createConversation({
     name: 'three',
     members: [bob.userId, carol.userId],

@@ -3,15 +3,11 @@
  * who hears the other there first reads the log at the hub itself.
  */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { test } from 'node:test';
 import type { OpenOptions } from '@quicprochat/client-lib';
 import { deviceSwarm } from '@quicprochat/p2p/device';
-import { memoryNetwork } from '@quicprochat/proto/transport';
-import { inTime, RigClient } from '../client/rig.ts';
-import { LocalNode, testRuntime } from '../cluster/local-node.ts';
+import { inTime, type RigClient } from '../client/rig.ts';
+import { threeNodes } from '../client/three-nodes.ts';
 import { loopback } from './devices.ts';
 
 const listen = ['/ip4/127.0.0.1/udp/0/quic-v1', '/ip4/127.0.0.1/tcp/0'];
@@ -21,29 +17,11 @@ const peers: Pick<OpenOptions, 'fallback'> = {
 
 test('with both their nodes dead two go on in an epoch that the hub of a third node gave them', async () => {
   await using stack = new AsyncDisposableStack();
-  const network = memoryNetwork(testRuntime);
-  const directory = mkdtempSync(join(tmpdir(), 'qpc-changes-'));
-  stack.defer(() => rmSync(directory, { recursive: true, force: true }));
-  const nodes: LocalNode[] = [];
-  for (const domain of ['red.example', 'blue.example', 'green.example']) {
-    nodes.push(stack.use(await LocalNode.create(network, domain)));
-  }
-  const peersOf = (node: LocalNode): readonly LocalNode[] => nodes.filter((one) => one !== node);
-  for (const node of nodes) await node.start(peersOf(node));
-  const people: RigClient[] = [];
-  for (const [index, name] of ['anna', 'bert', 'gina'].entries()) {
-    const node = nodes[index];
-    assert(node !== undefined);
-    const one = new RigClient(`${name}@${node.domain}`, node, directory);
-    stack.defer(() => one.close());
-    await one.open(peers);
-    await one.register();
-    await one.start();
-    people.push(one);
-  }
+  const { nodes, people } = await threeNodes(stack, ['anna', 'bert', 'gina'], {
+    optionsOf: () => peers,
+  });
   const [anna, bert, gina] = people;
   const [red, blue] = nodes;
-  assert(anna && bert && gina && red && blue);
 
   // Of two domains: then the group has one hub, which is green.
   const id = await gina.client.createConversation({ name: 'three', members: [anna.userId] });
@@ -96,7 +74,7 @@ test('with both their nodes dead two go on in an epoch that the hub of a third n
     while (!texts.includes('heard')) texts.push(...(await one.texts(1)));
   }
 
-  for (const node of [red, blue]) await node.start(peersOf(node));
+  for (const node of [red, blue]) await node.start(nodes.filter((one) => one !== node));
   for (const one of [anna, bert]) {
     await one.events.first(
       (event) => event.type === 'ownNode' && !event.isAway,
