@@ -133,7 +133,8 @@ export function createServer(options: ServerOptions): Server {
       }
       caller = await options.identify(connection);
       const { maxAnonymousBytes } = found.row;
-      if (caller.class === 'anyone' && frame.payload.length > maxAnonymousBytes) {
+      const hasLogin = caller.class !== 'anyone' && caller.class !== 'guest';
+      if (!hasLogin && frame.payload.length > maxAnonymousBytes) {
         throw new PayloadTooLargeError(
           `${found.row.name}: ${frame.payload.length} bytes, at most ${maxAnonymousBytes} without login`,
         );

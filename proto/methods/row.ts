@@ -17,7 +17,7 @@ export type RateClass =
   | 'cheap'
   | 'auth'
   | 'send'
-  /** Of `send`, and as many of `read`, for callers that nobody knows. */
+  /** Of `send`, and as many of `read`, for callers that nobody knows; of `send`, for guests too. */
   | 'sendAnonymous'
   | 'ephemeral'
   | 'read'
@@ -38,7 +38,7 @@ export interface Method<I extends DescMessage = DescMessage, O extends DescMessa
   /** Handler's time (ms); the caller waits a little longer. */
   readonly deadlineMs: number;
   readonly maxRequestBytes: number;
-  /** The same for a caller that nobody knows: protobuf can decode to 100 times its bytes. */
+  /** The same for a caller without login: protobuf can decode to 100 times its bytes. */
   readonly maxAnonymousBytes: number;
   readonly maxResponseBytes: number;
   /** True when a repeat of the same request has the effect of one. */

@@ -1,6 +1,7 @@
 /**
  * Middleware: token buckets per caller and rate class. A device is limited by its key, a peer by
- * its domain, everybody else by address (IPv6: /64). The table of buckets is bounded.
+ * its domain, everybody else by address (IPv6: /64), and so is what a guest sends. The table of
+ * buckets is bounded.
  */
 import type { Clock } from '../runtime.ts';
 import type { RateClass } from '../methods/row.ts';
@@ -45,19 +46,26 @@ export class TokenBuckets {
   }
 }
 
+/** A guest is known for what it reads, which is its own; who sends without a login is anybody. */
+const isStranger = ({ caller, method }: Call): boolean =>
+  caller.class === 'anyone' || (caller.class === 'guest' && method.rate === 'send');
+
 /** Undefined: who may stop the node needs no limit. */
-function callerKey({ caller, connection }: Call): string | undefined {
+function callerKey(call: Call): string | undefined {
+  const { caller, connection } = call;
+  const host = `host ${limitKey(connection.peer.host)}`;
   switch (caller.class) {
     case 'enrolling':
     case 'device':
     case 'guest':
+      if (isStranger(call)) return host;
       return `device ${Buffer.from(caller.identityPub).toString('latin1')}`;
     case 'peer':
       return `peer ${caller.domain}`;
     case 'admin':
       return undefined;
     case 'anyone':
-      return `host ${limitKey(connection.peer.host)}`;
+      return host;
   }
 }
 
@@ -66,8 +74,8 @@ export function rateLimit(clock: Clock, rates: Rates): Middleware {
   const buckets = new TokenBuckets(clock);
   return (call, next) => {
     const { rate: named } = call.method;
-    const isStranger = call.caller.class === 'anyone' && (named === 'send' || named === 'read');
-    const rate = isStranger ? 'sendAnonymous' : named;
+    const isOfStrangers = named === 'send' || named === 'read';
+    const rate = isOfStrangers && isStranger(call) ? 'sendAnonymous' : named;
     // What they read takes nothing from what they send.
     const key = callerKey(call);
     const waitMs = key === undefined ? 0 : buckets.take(`${named} ${key}`, rates[rate]);

@@ -1,4 +1,7 @@
-/** The group log without a login: who knows the key of an entry, and nobody else; what such a caller gets. */
+/**
+ * The group log without a login: who knows the key of an entry, and nobody else; what such a caller gets. Guests
+ * get the same: that a node knows whose device they are makes them no members.
+ */
 import assert from 'node:assert/strict';
 import { after, before, suite, test } from 'node:test';
 import {
@@ -17,6 +20,7 @@ import {
 import { memoryNetwork } from '@quicprochat/proto/transport';
 import { TestCommitter } from '@quicprochat/nodes/store/group-committer';
 import { LocalNode, refused, TestDevice, testRuntime } from '../cluster/local-node.ts';
+import { credentialFor, guestAt, lineTo, quickLogs, type Line } from '../cluster/mailbox-guests.ts';
 
 const bytes = (length: number): Uint8Array => systemRandom.bytes(length);
 const redName = 'red.example';
@@ -26,11 +30,13 @@ const names = [redName, blueName, greenName];
 const quick = ['auth', 'send', 'send_anonymous', 'read', 'keys', 'relay']
   .map((rate) => `[rates.${rate}]\nper_second = 10000\nburst = 10000\n`)
   .join('');
+/** What guests need. */
+const mailboxes = `[mailboxes]\nplaces = 10\n${quickLogs}`;
 
 interface Wrong {
   readonly key?: SigningKey;
   readonly issuedMs?: number;
-  readonly by?: TestDevice;
+  readonly by?: Line;
   readonly at?: LocalNode;
   readonly group?: Uint8Array;
 }
@@ -38,7 +44,7 @@ interface Wrong {
 /** By the key of an entry, over the connection of a caller to a node, unless told otherwise. */
 function proofOn(
   { identity: { spkiSha256: nodeSpki } }: LocalNode,
-  { transport: { spkiSha256: clientSpki } }: TestDevice,
+  { transport: { spkiSha256: clientSpki } }: Line,
   of: TestCommitter,
   { hash: entry, epoch }: ParsedEntry,
   wrong: Wrong = {},
@@ -48,25 +54,62 @@ function proofOn(
   return { entry, issuedMs: BigInt(issuedMs), signature };
 }
 
-suite('a caller that nobody knows', () => {
+/** A device of a user of `home` gets connections that are a guest's at `node`. */
+async function guestsOf(home: LocalNode, node: LocalNode): Promise<() => Promise<Line>> {
+  const name = `of-${node.domain.replace('.', '-')}@${home.domain}`;
+  await using device = await TestDevice.register(home, name);
+  const credential = await credentialFor(node, device);
+  return () => guestAt(node, device, credential);
+}
+
+interface Kind {
+  readonly title: string;
+  /** What dials a node; `others` are its peers. */
+  readonly callers: (node: LocalNode, others: readonly LocalNode[]) => Promise<() => Promise<Line>>;
+  /** To what is for devices alone. */
+  readonly refusal: 'NOT_LOGGED_IN' | 'CALLER_CLASS';
+}
+const kinds: readonly Kind[] = [
+  {
+    title: 'a caller that nobody knows',
+    callers: async (node) => () => lineTo(node),
+    refusal: 'NOT_LOGGED_IN',
+  },
+  {
+    title: 'a guest',
+    callers: async (node, [home]) => {
+      assert(home !== undefined);
+      return guestsOf(home, node);
+    },
+    refusal: 'CALLER_CLASS',
+  },
+];
+
+for (const kind of kinds) suite(kind.title, () => membersWithoutLogin(kind));
+
+function membersWithoutLogin({ callers, refusal }: Kind): void {
   const network = memoryNetwork(testRuntime);
   let nodes: readonly LocalNode[];
   let red: LocalNode;
   let blue: LocalNode;
   let alice: TestDevice;
-  let eve: TestDevice;
+  let dialRed: () => Promise<Line>;
+  let eve: Line;
+  const peersOf = (node: LocalNode) => nodes.filter((one) => one !== node);
 
   before(async () => {
-    nodes = await Promise.all(names.map((name) => LocalNode.create(network, name, quick)));
-    for (const node of nodes) await node.start(nodes.filter((one) => one !== node));
+    const config = quick + mailboxes;
+    nodes = await Promise.all(names.map((name) => LocalNode.create(network, name, config)));
+    for (const node of nodes) await node.start(peersOf(node));
     const [one, two] = nodes;
     assert(one !== undefined && two !== undefined);
     [red, blue] = [one, two];
     alice = await TestDevice.register(red, `alice@${redName}`);
-    eve = await TestDevice.dial(red, `nobody@${redName}`);
+    dialRed = await callers(red, peersOf(red));
+    eve = await dialRed();
   });
   after(async () => {
-    for (const device of [alice, eve]) await device[Symbol.asyncDispose]();
+    await alice[Symbol.asyncDispose]();
     for (const node of nodes) await node[Symbol.asyncDispose]();
   });
 
@@ -90,12 +133,12 @@ suite('a caller that nobody knows', () => {
     return proofOn(at, by, group, entry, wrong);
   }
 
-  const submit = (request: object, device = eve) =>
-    call(device.connection, methods.submitCommit, request);
-  const read = (request: object, device = eve) =>
-    call(device.connection, methods.groupLog, request);
-  const takeOver = (request: object, device = eve) =>
-    call(device.connection, methods.groupTakeover, request);
+  const submit = (request: object, { connection }: Pick<Line, 'connection'> = eve) =>
+    call(connection, methods.submitCommit, request);
+  const read = (request: object, { connection }: Pick<Line, 'connection'> = eve) =>
+    call(connection, methods.groupLog, request);
+  const takeOver = (request: object, { connection }: Pick<Line, 'connection'> = eve) =>
+    call(connection, methods.groupTakeover, request);
   const commitsOf = ({ entries }: Awaited<ReturnType<typeof read>>) =>
     entries.map(({ commit }) => Buffer.from(commit).toString('hex'));
   const hexOf = (...commits: readonly Commit[]) =>
@@ -181,7 +224,7 @@ suite('a caller that nobody knows', () => {
     const { groupId } = group;
     const unknown = parseEntry(nowhere.sign(undefined));
     const good = proofOf(group, first);
-    await using mallory = await TestDevice.dial(red, `mallory@${redName}`);
+    const mallory = await dialRed();
     const wrong: readonly (readonly [proof: object | undefined, group?: Uint8Array])[] = [
       [undefined],
       [proofOf(nowhere, unknown), nowhere.groupId],
@@ -231,9 +274,9 @@ suite('a caller that nobody knows', () => {
     await refused(read({ group: groupId, proof: bad }), 'BAD_FIELD');
     const entry = new TestCommitter().sign(undefined);
     const begun = call(eve.connection, methods.createGroup, { entry, hubs: [redName] });
-    await refused(begun, 'NOT_LOGGED_IN');
+    await refused(begun, refusal);
     const named = call(eve.connection, methods.rotateKeys, { ...commit, proof });
-    await refused(named, 'NOT_LOGGED_IN');
+    await refused(named, refusal);
     const large = { ...commit, groupInfo: bytes(512 * 1024), sharedWelcome: bytes(508 * 1024) };
     const welcomes = [{ welcome: bytes(400 * 1024) }];
     await refused(submit({ ...large, welcomes, proof }), 'TOO_LARGE');
@@ -245,7 +288,7 @@ suite('a caller that nobody knows', () => {
   test('reaches any of three hubs: one passes its commit on, or takes over', async () => {
     const { group, first } = await createGroup(names);
     const { groupId } = group;
-    await using atBlue = await TestDevice.dial(blue, `nobody@${blueName}`);
+    const atBlue = await (await callers(blue, peersOf(blue)))();
     const proof = (parent: ParsedEntry) => proofOf(group, parent, { by: atBlue, at: blue });
     // Blue hears that entry 0 was accepted a moment after alice.
     const settled = async <T>(work: () => Promise<T>): Promise<T> => {
@@ -276,46 +319,57 @@ suite('a caller that nobody knows', () => {
     assert.deepEqual([taken.leader, taken.term], [blueName, 1n]);
     assert.deepEqual(taken.submitted?.entry?.entry?.entry, two.entry.entry);
   });
-});
+}
 
-test('a flood of members that nobody knows is held up, and no device with it', async () => {
+test('a flood of members without a login is held up, and no device with it', async () => {
   const network = memoryNetwork(testRuntime);
   // A fifth of what a device may send is commits of one group: two.
   const config =
-    '[rates]\nsend = { per_second = 0.01, burst = 10 }\n' +
-    'send_anonymous = { per_second = 0.01, burst = 9 }\n';
+    '[rates]\nsend = { per_second = 0.01, burst = 10 }\nread = { per_second = 0.01, burst = 12 }\n' +
+    `send_anonymous = { per_second = 0.01, burst = 9 }\n${mailboxes}`;
   await using red = await LocalNode.create(network, redName, config);
-  await red.start([]);
+  await using blue = await LocalNode.create(network, blueName, quickLogs);
+  await red.start([blue]);
+  await blue.start([red]);
   await using alice = await TestDevice.register(red, `alice@${redName}`);
   const group = new TestCommitter();
   const entry = group.sign(undefined);
   await call(alice.connection, methods.createGroup, { entry, hubs: [redName] });
   let parent = parseEntry(entry);
-  const commitAs = async (device: TestDevice) => {
+  const commitAs = async (line: Line) => {
     const commit = bytes(100);
     const signed = group.sign(parent, { commitHash: commitHash(commit) });
-    const proof = proofOn(red, device, group, parent);
+    const proof = proofOn(red, line, group, parent);
     const request = { entry: signed, commit, mid: bytes(16), proof };
-    await call(device.connection, methods.submitCommit, request);
+    await call(line.connection, methods.submitCommit, request);
     parent = parseEntry(signed);
   };
   // All of them together have as many epochs as one device has.
-  await using some = await TestDevice.dial(red, `somebody@${redName}`);
-  await using others = await TestDevice.dial(red, `others@${redName}`);
-  await commitAs(some);
-  await commitAs(others);
-  const many = await refused(commitAs(some), 'RATE_LIMITED');
-  assert.match(many.message, /in one group/);
+  const eve = await lineTo(red);
+  const gina = await (await guestsOf(blue, red))();
+  await commitAs(eve);
+  await commitAs(gina);
+  for (const one of [eve, gina]) {
+    const many = await refused(commitAs(one), 'RATE_LIMITED');
+    assert.match(many.message, /in one group/);
+  }
   await commitAs(alice);
-  await using eve = await TestDevice.dial(red, `nobody@${redName}`);
-  const ask = () => call(eve.connection, methods.groupLog, { group: group.groupId });
-  const submit = () => call(eve.connection, methods.submitCommit, {});
-  for (let count = 0; count < 9; count += 1) await refused(ask(), 'BLOCKED');
-  const limited = await refused(ask(), 'RATE_LIMITED');
+  const ask = ({ connection }: Line) =>
+    call(connection, methods.groupLog, { group: group.groupId });
+  const submit = ({ connection }: Line) => call(connection, methods.submitCommit, {});
+  for (let count = 0; count < 9; count += 1) await refused(ask(eve), 'BLOCKED');
+  const limited = await refused(ask(eve), 'RATE_LIMITED');
   assert((limited.retryAfterMs ?? 0) > 0);
-  // What it read took nothing from what its address may send: three commits did.
-  for (let count = 0; count < 6; count += 1) await refused(submit(), 'BAD_FIELD');
-  await refused(submit(), 'RATE_LIMITED');
+  // A guest reads on its own count, as it reads its mailbox.
+  for (let count = 0; count < 12; count += 1) await refused(ask(gina), 'BLOCKED');
+  await refused(ask(gina), 'RATE_LIMITED');
+  // What was read took nothing from what their address may send: four commits did, and who sends them is one.
+  for (let count = 0; count < 5; count += 1) await refused(submit(gina), 'BAD_FIELD');
+  for (const one of [eve, gina]) {
+    await refused(submit(one), 'RATE_LIMITED');
+    const over = call(one.connection, methods.groupTakeover, {});
+    await refused(over, 'RATE_LIMITED');
+  }
   const { entries } = await call(alice.connection, methods.groupLog, { group: group.groupId });
   assert.equal(entries.length, 4);
 });

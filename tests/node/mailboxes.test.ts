@@ -5,39 +5,30 @@
  */
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { wrapCredential } from '@quicprochat/kt-log';
 import {
   call,
   deliveryTokenHash,
   guestProofMs,
-  hasReason,
   messageTag,
   methods,
-  signGuestProof,
   signingKeyFromSeed,
   systemClock,
   systemRandom,
   verifyDeliveryProof,
-  type SigningKey,
 } from '@quicprochat/proto';
-import {
-  makeIdentity,
-  memoryNetwork,
-  type Connection,
-  type NodeIdentity,
-} from '@quicprochat/proto/transport';
+import { memoryNetwork, type Connection } from '@quicprochat/proto/transport';
 import { LocalNode, refused, TestDevice, testRuntime } from '../cluster/local-node.ts';
+import {
+  credentialFor,
+  lineTo,
+  mailboxRequest,
+  quickLogs,
+  type Line,
+  type MailboxProof,
+} from '../cluster/mailbox-guests.ts';
 
-const kt =
-  '[kt]\nbatch_ms = 5\nvrf_threads = 0\nreasonable_monitoring_window_ms = 50\nmax_behind_ms = 600\n';
 const token = systemRandom.bytes(16);
 const empty = new Uint8Array(0);
-
-/** A connection of a device that nobody knows yet. */
-interface Guest {
-  readonly connection: Connection;
-  readonly transport: NodeIdentity;
-}
 
 describe('a mailbox', () => {
   let red: LocalNode;
@@ -47,12 +38,12 @@ describe('a mailbox', () => {
 
   before(async () => {
     const network = memoryNetwork(testRuntime);
-    red = await LocalNode.create(network, 'red.example', `[mailboxes]\nplaces = 1\n${kt}`);
-    blue = await LocalNode.create(network, 'blue.example', kt);
+    red = await LocalNode.create(network, 'red.example', `[mailboxes]\nplaces = 1\n${quickLogs}`);
+    blue = await LocalNode.create(network, 'blue.example', quickLogs);
     await red.start([blue]);
     await blue.start([red]);
     bob = await TestDevice.register(blue, 'bob@blue.example');
-    credential = await credentialOf(bob);
+    credential = await credentialFor(red, bob);
   });
   after(async () => {
     await bob[Symbol.asyncDispose]();
@@ -60,56 +51,22 @@ describe('a mailbox', () => {
     await blue[Symbol.asyncDispose]();
   });
 
-  async function dial(node = red): Promise<Guest> {
-    const transport = await makeIdentity(systemRandom);
-    return { transport, connection: await node.dial(transport, 'somewhere') };
-  }
+  const dial = (node = red): Promise<Line> => lineTo(node);
 
   /** What a device asks for its mailbox with; `changes` are what it does wrong. */
   function asked(
-    { transport }: Guest,
-    changes: {
-      readonly key?: SigningKey;
-      readonly device?: Uint8Array;
-      readonly credential?: Uint8Array;
-      readonly nodeSpki?: Uint8Array;
-      readonly issuedMs?: number;
-    } = {},
+    guest: Line,
+    changes: Partial<MailboxProof> & { readonly nodeSpki?: Uint8Array } = {},
   ) {
-    const { key = bob.identityKey, issuedMs = systemClock.now() } = changes;
-    const nodeSpki = changes.nodeSpki ?? red.identity.spkiSha256;
-    const binding = { clientSpki: transport.spkiSha256, nodeSpki, issuedMs };
-    return {
-      credential: changes.credential ?? credential,
-      device: changes.device ?? key.publicKey,
-      issuedMs: BigInt(issuedMs),
-      signature: signGuestProof(binding, key),
-      tokenHashes: [deliveryTokenHash(token)],
-    };
+    const { nodeSpki = red.identity.spkiSha256, ...wrong } = changes;
+    const proof = { key: bob.identityKey, credential, ...wrong };
+    const tokenHashes = [deliveryTokenHash(token)];
+    return { ...mailboxRequest(nodeSpki, guest, proof), tokenHashes };
   }
-  const giveBack = (guest: Guest, changes: Parameters<typeof asked>[1] = {}) =>
+  const giveBack = (guest: Line, changes: Parameters<typeof asked>[1] = {}) =>
     call(guest.connection, methods.requestMailbox, { ...asked(guest, changes), ends: true });
-  const ask = (guest: Guest, changes: Parameters<typeof asked>[1] = {}) =>
+  const ask = (guest: Line, changes: Parameters<typeof asked>[1] = {}) =>
     call(guest.connection, methods.requestMailbox, asked(guest, changes));
-
-  /** That the log of its home shows for good and red has cosigned: a moment after registering. */
-  async function credentialOf(device: TestDevice): Promise<Uint8Array> {
-    const deadlineMs = performance.now() + 20_000;
-    for (;;) {
-      const request = { case: 'own', value: {} } as const;
-      const made = await call(device.connection, methods.ktCredential, { request });
-      const { credential: response, checkpoint, entry, inclusion } = made;
-      const wrapped = wrapCredential({ response, checkpoint, entry, inclusion });
-      try {
-        await ask(await dial(), { key: device.identityKey, credential: wrapped });
-        return wrapped;
-      } catch (error) {
-        if (hasReason(error, 'QUOTA')) return wrapped;
-        if (!hasReason(error, 'BLOCKED') || performance.now() > deadlineMs) throw error;
-        await systemClock.sleep(20);
-      }
-    }
-  }
 
   /** Without a login. */
   function send(connection: Connection, payload: Uint8Array, by = token) {
@@ -167,7 +124,7 @@ describe('a mailbox', () => {
   test('thousands of mailboxes are not for one stranger: places are few and credentials are people', async () => {
     await using dora = await TestDevice.register(blue, 'dora@blue.example');
     const guest = await dial();
-    const doras = await credentialOf(dora);
+    const doras = await credentialFor(red, dora);
     const error = await refused(ask(guest, { key: dora.identityKey, credential: doras }), 'QUOTA');
     assert((error.retryAfterMs ?? 0) > 0);
     // Who was refused is nobody here.
