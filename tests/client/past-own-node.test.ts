@@ -1,6 +1,7 @@
 /**
  * Changes of a group while the own node of who wants them is dead: its hub elsewhere takes them of somebody whom it
- * does not know, and everybody agrees on them, also those who come back with that node.
+ * does not know, or, of who leaves, of those who stay; and everybody agrees on them, also those who come back with
+ * that node.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -30,6 +31,21 @@ async function soon<T>(work: () => Promise<T>): Promise<T> {
       await testRuntime.clock.sleep(50);
     }
   }
+}
+
+/** While time goes by for all with this clock. */
+async function meanwhile(clock: JumpClock, work: Promise<unknown>, what: string): Promise<void> {
+  let isDone = false;
+  const watched = work.finally(() => (isDone = true));
+  watched.catch(() => undefined);
+  const jumping = (async () => {
+    while (!isDone) {
+      clock.jump(5_000);
+      await testRuntime.clock.sleep(50);
+    }
+  })();
+  await inTime(watched, what);
+  await jumping;
 }
 
 /** All are in one epoch, and see the same there. */
@@ -115,6 +131,103 @@ test('whose node is dead renames, removes and reads at the hub itself, and all a
   await anna.client.rotateKeys(id);
 });
 
+test('whose node is dead leaves: the others let go at once, and nothing of it comes twice', async () => {
+  await using rig = await Rig.make();
+  const { red } = rig;
+  const clock = new JumpClock();
+  const bert = await rig.client('bert@blue.example', clock);
+  const carl = await rig.client('carl@blue.example');
+  const anna = await rig.client('anna@red.example', undefined, past);
+  const emil = await rig.client('emil@red.example');
+  const others = [carl, anna, emil];
+  const members = others.map(({ userId }) => userId);
+  const id = await bert.client.createConversation({ name: 'before', members });
+  await Promise.all(others.map((one) => one.joined()));
+  await carl.client.send(id, 'carl');
+  for (const one of [anna, bert, emil]) assert.deepEqual(await one.texts(1), ['carl']);
+  const epochOf = async (one: RigClient) => (await one.client.groupState(id))?.epoch ?? 0;
+  const before = await epochOf(bert);
+  const stay = [bert, carl, emil];
+  const from = new Map(stay.map((one) => [one, one.events.count]));
+  const changed = (one: RigClient): Promise<unknown> => heard(one, 'membersChanged', from.get(one));
+
+  await red.node?.stop();
+  red.node = undefined;
+  await away(anna, true);
+  const asked = assert.rejects(anna.client.leave(id), { name: 'ClosedError' });
+  await meanwhile(clock, Promise.all([changed(bert), changed(carl)]), 'bert to let her go');
+  await anna.close();
+  await asked;
+  // It was a wish, and is one still: of somebody who does not know that she is out.
+  await anna.open(past);
+  anna.client.start();
+  const left = anna.client.leave(id);
+  await carl.client.send(id, 'without her');
+  assert.deepEqual(await bert.texts(1), ['without her']);
+
+  await red.start([rig.blue]);
+  await inTime(left, 'her node to bring the word');
+  assert.equal(anna.client.conversations()[0]?.ended, 'LEFT');
+  assert.deepEqual(await emil.texts(1), ['without her']);
+  await agree(id, stay);
+  // What she said a second time is taken up by nobody.
+  await emil.client.send(id, 'emil');
+  for (const one of [bert, carl]) assert.deepEqual(await one.texts(1), ['emil']);
+  clock.jump(5_000);
+  await agree(id, stay);
+  const expected = stay.map(({ userId }) => userId).toSorted();
+  for (const one of stay) {
+    assert.equal(await epochOf(one), before + 1);
+    assert.deepEqual([...(await one.client.members(id))].toSorted(), expected);
+    const since = one.events.all().slice(from.get(one));
+    assert.equal(since.filter(({ type }) => type === 'membersChanged').length, 1, one.userId);
+  }
+  await assert.rejects(anna.client.send(id, 'one more'), { reason: 'CONVERSATION_ENDED' });
+  assert.equal(anna.client.history(id).length, 1);
+  const removals = anna.events.all().filter(({ type }) => type === 'removed');
+  assert.equal(removals.length, 1);
+});
+
+test('who leaves while the hub that led is dead with its own node is let go by the other two', async () => {
+  await using stack = new AsyncDisposableStack();
+  const clock = new JumpClock();
+  const { nodes, people } = await threeNodes(stack, ['alice', 'bob', 'carol'], {
+    clock,
+    optionsOf: (name) => (name === 'alice' ? past : {}),
+  });
+  const [alice, bob, carol] = people;
+  const [red] = nodes;
+  const done = (work: Promise<unknown>, what: string) => meanwhile(clock, work, what);
+  const members = [bob.userId, carol.userId];
+  const id = await alice.client.createConversation({ name: 'three', members });
+  await Promise.all([bob.joined(), carol.joined()]);
+  await alice.client.setRole(id, bob.userId, 'owner');
+  await Promise.all([heard(bob, 'roleChanged'), heard(carol, 'roleChanged')]);
+  await bob.client.send(id, 'bob');
+  for (const one of [alice, carol]) assert.deepEqual(await one.texts(1), ['bob']);
+
+  await red.node?.stop();
+  red.node = undefined;
+  await done(away(alice, true), 'red to be away');
+  const left = alice.client.leave(id);
+  const changed = [bob, carol].map((one) => heard(one, 'membersChanged', one.events.count));
+  await done(Promise.all(changed), 'bob to let her go');
+  await agree(id, [bob, carol]);
+  // Nobody tells her, until she asks for something else.
+  const refused = assert.rejects(alice.client.rotateKeys(id), { reason: 'REMOVED' });
+  await done(Promise.all([refused, left]), 'her to read the log');
+  await red.start(nodes.filter((one) => one !== red));
+  await done(away(alice, false), 'red to be back');
+  assert.equal(alice.client.conversations()[0]?.ended, 'LEFT');
+  // Whoever lost its place would be back within an hour.
+  for (let round = 0; round < 3; round += 1) {
+    clock.jump(3_600_000);
+    await done(bob.client.rotateKeys(id), 'red to pass it on');
+  }
+  await agree(id, [bob, carol]);
+  assert.deepEqual([...(await carol.client.members(id))].toSorted(), members);
+});
+
 test('one of three hubs takes over for somebody whose own node was the one that led', async () => {
   await using stack = new AsyncDisposableStack();
   const clock = new JumpClock();
@@ -130,20 +243,7 @@ test('one of three hubs takes over for somebody whose own node was the one that 
 
   await red.node?.stop();
   red.node = undefined;
-  /** As time goes by. */
-  const done = async (work: Promise<unknown>, what: string): Promise<void> => {
-    let isDone = false;
-    const watched = work.finally(() => (isDone = true));
-    watched.catch(() => undefined);
-    const jumping = (async () => {
-      while (!isDone) {
-        clock.jump(5_000);
-        await testRuntime.clock.sleep(50);
-      }
-    })();
-    await inTime(watched, what);
-    await jumping;
-  };
+  const done = (work: Promise<unknown>, what: string) => meanwhile(clock, work, what);
   await done(alice.client.updateMetadata(id, { name: 'two are enough' }), 'blue to take over');
   await Promise.all([heard(bob, 'renamed'), heard(carol, 'renamed')]);
   await done(alice.client.removeMembers(id, [carol.userId]), 'carol to be removed');
