@@ -18,6 +18,8 @@ export interface ThreeNodes {
 export interface ThreeNodesOptions {
   /** Of the clients. Default: the real one. */
   readonly clock?: Clock;
+  /** Of the nodes, but for what stores in their threads do. Default: the real one. */
+  readonly nodeClock?: Clock;
   /** What a client has beside the usual. */
   readonly optionsOf?: (name: string) => Partial<OpenOptions>;
 }
@@ -26,13 +28,18 @@ export interface ThreeNodesOptions {
 export async function threeNodes(
   stack: AsyncDisposableStack,
   names: readonly [string, string, string],
-  { clock = testRuntime.clock, optionsOf = () => ({}) }: ThreeNodesOptions = {},
+  {
+    clock = testRuntime.clock,
+    nodeClock = testRuntime.clock,
+    optionsOf = () => ({}),
+  }: ThreeNodesOptions = {},
 ): Promise<ThreeNodes> {
   const network = memoryNetwork(testRuntime);
   const directory = mkdtempSync(join(tmpdir(), 'qpc-three-'));
   stack.defer(() => rmSync(directory, { recursive: true, force: true }));
+  const runtime = { ...testRuntime, clock: nodeClock };
   const make = async (domain: string): Promise<LocalNode> =>
-    stack.use(await LocalNode.create(network, domain));
+    stack.use(await LocalNode.create(network, domain, '', runtime));
   const nodes = [
     await make('red.example'),
     await make('blue.example'),

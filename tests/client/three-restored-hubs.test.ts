@@ -1,31 +1,25 @@
 /** All three nodes of a conversation are put back to backups: members bring their hubs back what these forgot. */
 import assert from 'node:assert/strict';
-import { copyFileSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { copyFileSync, rmSync } from 'node:fs';
 import { test } from 'node:test';
 import { hex, parseEntry, silentLog } from '@quicprochat/proto';
 import { fromBinary, GroupControlSchema } from '@quicprochat/proto/messages';
-import { memoryNetwork } from '@quicprochat/proto/transport';
 import { openNodeStoreInThread } from '@quicprochat/nodes';
-import { LocalNode, testRuntime } from '../cluster/local-node.ts';
+import { type LocalNode, testRuntime } from '../cluster/local-node.ts';
 import { JumpClock } from '../resend/jump-clock.ts';
-import { inTime, RigClient } from './rig.ts';
-
-const domains = ['red.example', 'blue.example', 'green.example'];
+import { inTime, type RigClient } from './rig.ts';
+import { threeNodes } from './three-nodes.ts';
 
 test('three nodes that were all restored go on with what members of their groups hold', async () => {
   await using stack = new AsyncDisposableStack();
-  const network = memoryNetwork(testRuntime);
-  const directory = mkdtempSync(join(tmpdir(), 'qpc-hubs-'));
-  stack.defer(() => rmSync(directory, { recursive: true, force: true }));
   const clock = new JumpClock();
-  const runtime = { ...testRuntime, clock };
+  const { nodes, people } = await threeNodes(stack, ['alice', 'bob', 'carol'], {
+    clock,
+    nodeClock: clock,
+  });
+  const [alice, bob, carol] = people;
+  const [red] = nodes;
   const warnings: string[] = [];
-  const nodes: LocalNode[] = [];
-  for (const domain of domains) {
-    nodes.push(stack.use(await LocalNode.create(network, domain, '', runtime)));
-  }
   const stopAll = async (): Promise<void> => {
     for (const node of nodes) {
       await node.node?.stop();
@@ -36,27 +30,13 @@ test('three nodes that were all restored go on with what members of their groups
   };
   const startAll = async (): Promise<void> => {
     for (const node of nodes) {
-      const { databasePath: path, store: limits } = node.config;
+      const { config, runtime } = node;
+      const { databasePath: path, store: limits } = config;
       // Its transactions have the node's clock, unlike those of a worker.
       node.store = openNodeStoreInThread({ path, key: node.key, limits, runtime });
       await node.start(nodes.filter((one) => one !== node));
     }
   };
-  for (const node of nodes) await node.store?.[Symbol.asyncDispose]();
-  await startAll();
-  const people: RigClient[] = [];
-  for (const [index, name] of ['alice', 'bob', 'carol'].entries()) {
-    const node = nodes[index];
-    assert(node !== undefined);
-    const one = new RigClient(`${name}@${node.domain}`, node, directory, clock);
-    stack.defer(() => one.close());
-    await one.open();
-    await one.register();
-    await one.start();
-    people.push(one);
-  }
-  const [alice, bob, carol] = people;
-  assert(alice !== undefined && bob !== undefined && carol !== undefined);
   const members = [bob.userId, carol.userId];
   const id = await alice.client.createConversation({ name: 'three', members });
   await bob.joined();
@@ -92,8 +72,6 @@ test('three nodes that were all restored go on with what members of their groups
       return hex(parseEntry(entry?.entry).hash);
     });
   };
-  const [red] = nodes;
-  assert(red !== undefined);
   const lost = await logOf(red);
   await stopAll();
   for (const node of nodes) {
