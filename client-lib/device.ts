@@ -314,9 +314,9 @@ export class Device {
       rid: publicKey,
       session: () => this.link.current,
     });
-    const onRowsLost = async (): Promise<void> => {
+    const onRowsLost = async (groupId?: Uint8Array): Promise<void> => {
       this.groups.pull.wantAll();
-      await this.#holes.catchUp();
+      await this.#holes.catchUp(groupId);
     };
     this.#channels = new ChannelSync({
       ...{ store, runtime, receiver: this.#receiver, onRowsLost },

@@ -201,7 +201,7 @@ class Subscription {
       this.#logs = [...others, log];
       return fetched;
     } catch (error) {
-      if (!hasReason(error, 'UNKNOWN_CHANNEL')) throw error;
+      if (!hasReason(error, 'UNKNOWN_CHANNEL', 'QUOTA')) throw error;
       this.#logs = others;
       for (const { bytes } of log.unacked) {
         this.#unackedRows -= 1;

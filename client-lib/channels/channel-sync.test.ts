@@ -9,6 +9,8 @@ import {
   hex,
   methods,
   NotFoundError,
+  ResourceExhaustedError,
+  sameBytes,
   silentLog,
   systemClock,
   systemRandom,
@@ -235,4 +237,71 @@ test('a channel that the group left before its node heard of it is read when it 
   const unheard = await leftUnseen(Number.POSITIVE_INFINITY);
   assert.deepEqual(unheard.taken, []);
   assert(unheard.askedMs > lateMs && unheard.askedMs <= lateMs + lateRestMs);
+});
+
+test('what is said in a channel that a node has no room to show is asked for, less and less often, until it has', async () => {
+  const store = openMemoryStore();
+  const [groupId, crowded, other] = [32, 32, 32].map((bytes) => systemRandom.bytes(bytes));
+  assert(groupId !== undefined && crowded !== undefined && other !== undefined);
+  store.transaction(() => {
+    store.channels.follow(groupId, crowded, 0);
+    store.channels.follow(systemRandom.bytes(32), other, 0);
+  });
+  const { crowdedMinMs, crowdedMaxMs } = channelSyncLimits;
+  let nowMs = 0;
+  let shown = 0;
+  const asked: number[] = [];
+  const stuck: number[] = [];
+  const clock: Clock = {
+    now: () => nowMs,
+    monotonic: () => nowMs,
+    timer: (ms, callback) => systemClock.timer(ms, callback),
+    sleep: async (ms) => void (nowMs += ms),
+  };
+  const unexpected = () => Promise.reject(new Error('no row came'));
+  const sync = new ChannelSync({
+    store,
+    runtime: { clock, random: systemRandom, log: silentLog },
+    receiver: { receive: unexpected, passGap: unexpected, passLost: unexpected },
+    onRowsLost: async (of) => {
+      assert.deepEqual(of, groupId);
+      asked.push(nowMs);
+    },
+    onStuck: (of) => {
+      assert.deepEqual(of, groupId);
+      stuck.push(nowMs);
+    },
+    isPolling: () => false,
+  });
+  const roomMs = 5 * crowdedMaxMs;
+  const ended = new AbortController();
+  const session = {
+    signal: ended.signal,
+    async call(_: unknown, { cursors = [] }: Asked): Promise<unknown> {
+      assert(shown < 100_000, 'it never ends');
+      const isAsked = cursors.some(({ log }) => sameBytes(log?.cid ?? crowded, crowded));
+      const details = isAsked ? crowded : undefined;
+      if (details !== undefined && nowMs < roomMs) {
+        throw new ResourceExhaustedError('QUOTA', 'too many', { details });
+      }
+      if (details !== undefined) {
+        if (stuck.length === 2) ended.abort();
+        throw new NotFoundError('UNKNOWN_CHANNEL', 'not here', { details });
+      }
+      shown += 1;
+      nowMs += 1_000;
+      return create(FetchWaitResponseSchema, {});
+    },
+  };
+  await sync.follow(session as unknown as Session);
+  const waits = asked.slice(1).map((ms, index) => (ms - (asked[index] ?? 0)) / crowdedMinMs);
+  assert.deepEqual(asked[0], 0);
+  // Each as long as it has to be, and at most a rest of the channel more.
+  for (const [index, wait] of waits.entries()) {
+    const leastMs = Math.min(crowdedMaxMs, crowdedMinMs * 2 ** index);
+    assert(wait * crowdedMinMs >= leastMs && wait * crowdedMinMs < leastMs + 62_000, waits.join());
+  }
+  assert(waits.length >= 9, 'hourly in the end');
+  assert(shown > 1_000, 'the other channel is read all the time');
+  assert(stuck.every((ms) => ms >= roomMs) && stuck.length > 0);
 });

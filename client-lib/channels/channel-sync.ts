@@ -30,14 +30,17 @@ export const channelSyncLimits = {
   /** A channel that the group left before the node showed it is asked for this long, and so often (ms). */
   lateMs: 24 * 3600 * 1000,
   lateRestMs: 600_000,
+  /** How often members are asked for what they said in a channel that the node has no room to show us (ms): at first, and in the end. */
+  crowdedMinMs: 60_000,
+  crowdedMaxMs: 3_600_000,
 } as const;
 
 export interface ChannelSyncParts {
   readonly store: ClientStore;
   readonly runtime: Runtime;
   readonly receiver: Pick<Receiver, 'receive' | 'passGap' | 'passLost'>;
-  /** Rows may have been lost before they came here; done when it is durable what is to be asked for. */
-  readonly onRowsLost: () => Promise<void>;
+  /** Rows may have been lost before they came here, of this group or of any; done when it is durable what is to be asked for. */
+  readonly onRowsLost: (groupId?: Uint8Array) => Promise<void>;
   /** The node shows this device no such channel, although its group has it. */
   readonly onStuck: (groupId: Uint8Array, cid: Uint8Array) => void;
   /** The inbox is polled too: a device has one FetchWait at a time. */
@@ -49,6 +52,9 @@ interface Rest {
   readonly tries: number;
 }
 
+/** Refusals that are about one channel, which stands in their details; the second: of a device that reads too many. */
+const notShown = ['UNKNOWN_CHANNEL', 'QUOTA'] as const;
+
 export class ChannelSync {
   readonly #parts: ChannelSyncParts;
   /** Channels that the node did not show us, by cid in hex. */
@@ -57,6 +63,8 @@ export class ChannelSync {
   readonly #checked = new Set<string>();
   /** Channels whose node may not know how far they are taken in, by cid in hex: an ack came to nothing. */
   readonly #unacked = new Set<string>();
+  /** Channels that the node has no room to show us, and when members are asked again, by cid in hex. */
+  readonly #crowded = new Map<string, Rest>();
   #turn = 0;
   #wake: () => void = () => undefined;
 
@@ -137,7 +145,10 @@ export class ChannelSync {
       for (const { log, fetched } of logs) {
         if (log !== undefined && fetched !== undefined) await this.#take(session, log.cid, fetched);
       }
-      for (const { cid } of some) this.#resting.delete(hex(cid));
+      for (const { cid } of some) {
+        this.#resting.delete(hex(cid));
+        this.#crowded.delete(hex(cid));
+      }
     } catch (error) {
       if (woken.signal.aborted && !session.signal.aborted) return;
       if (!(await this.#mend(error, some))) throw error;
@@ -160,7 +171,7 @@ export class ChannelSync {
       fetched = await session.call(methods.fetch, request, { signal: session.signal });
     } catch (error) {
       // The next question finds out, and what to do.
-      if (hasReason(error, 'BAD_CURSOR', 'UNKNOWN_CHANNEL')) return;
+      if (hasReason(error, 'BAD_CURSOR', ...notShown)) return;
       throw error;
     }
     const acked = seqOf(fetched.acked);
@@ -210,7 +221,7 @@ export class ChannelSync {
       if (cursor !== undefined) await this.#ack(session, cid, cursor.storeId);
     } catch (error) {
       // What a node refuses for good, the next question finds out, and what to do.
-      if (!hasReason(error, 'STORE_CHANGED', 'BAD_CURSOR', 'UNKNOWN_CHANNEL')) throw error;
+      if (!hasReason(error, 'STORE_CHANGED', 'BAD_CURSOR', ...notShown)) throw error;
       this.#unacked.delete(hex(cid));
     }
   }
@@ -228,19 +239,20 @@ export class ChannelSync {
       });
       return true;
     }
-    if (!hasReason(error, 'UNKNOWN_CHANNEL')) return false;
+    if (!hasReason(error, ...notShown)) return false;
     const { details } = error;
     const channel = asked.find(({ cid }) => details !== undefined && sameBytes(cid, details));
     if (channel === undefined) return false;
-    this.#hidden(channel);
+    await this.#hidden(channel, error.reason === 'QUOTA');
     return true;
   }
 
   /**
    * A channel that the group has left, and that was shown here, is read to its end. Of any other one the node has
    * yet to hear: also of one that the group left since, whose posts are still on their way to it.
+   * `isCrowded`: it has heard, or may have, and this device reads too many.
    */
-  #hidden({ cid, groupId }: FollowedChannel): void {
+  async #hidden({ cid, groupId }: FollowedChannel, isCrowded: boolean): Promise<void> {
     const { store, runtime, onStuck } = this.#parts;
     const key = hex(cid);
     const { restMinMs, restMaxMs, lateMs, lateRestMs } = channelSyncLimits;
@@ -248,14 +260,31 @@ export class ChannelSync {
     const isRead = store.inbox.cursor(cid) !== undefined;
     if (leftMs !== undefined && (isRead || runtime.clock.now() - leftMs > lateMs)) {
       store.transaction(() => store.channels.forget(cid));
-      for (const known of [this.#resting, this.#checked, this.#unacked]) known.delete(key);
+      for (const known of [this.#resting, this.#checked, this.#unacked, this.#crowded]) {
+        known.delete(key);
+      }
       return;
     }
     const longestMs = leftMs === undefined ? restMaxMs : lateRestMs;
     const tries = (this.#resting.get(key)?.tries ?? 0) + 1;
     const restMs = Math.min(longestMs, restMinMs * 2 ** Math.min(tries, 16));
     this.#resting.set(key, { untilMs: runtime.clock.monotonic() + restMs, tries });
-    if (leftMs === undefined) onStuck(groupId, cid);
+    if (leftMs !== undefined) return;
+    // Another channel would help nobody.
+    if (isCrowded) await this.#askMembers(key, groupId);
+    else onStuck(groupId, cid);
+  }
+
+  /** Answers come to the inbox, each sealed for this device. */
+  async #askMembers(key: string, groupId: Uint8Array): Promise<void> {
+    const { runtime, onRowsLost } = this.#parts;
+    const { crowdedMinMs, crowdedMaxMs } = channelSyncLimits;
+    const { untilMs, tries } = this.#crowded.get(key) ?? { untilMs: 0, tries: 0 };
+    const nowMs = runtime.clock.monotonic();
+    if (tries > 0 && nowMs < untilMs) return;
+    const waitMs = Math.min(crowdedMaxMs, crowdedMinMs * 2 ** Math.min(tries, 16));
+    this.#crowded.set(key, { untilMs: nowMs + waitMs, tries: tries + 1 });
+    await onRowsLost(groupId);
   }
 }
 

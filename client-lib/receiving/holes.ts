@@ -114,18 +114,19 @@ export class Holes {
 
   /**
    * Rows may have been lost that no number tells of: every sending device is asked for what follows
-   * its newest number here. Durable on return.
+   * its newest number here; of one group alone also those that were not heard lately. Durable on return.
    */
-  async catchUp(): Promise<void> {
+  async catchUp(only?: Uint8Array): Promise<void> {
     const { store, runtime, writer } = this.#parts;
     let left: number = askLimits.catchUpDevices;
     const newestFirst = [...store.groups.conversations()].reverse();
     for (const { groupId } of newestFirst) {
+      if (only !== undefined && !sameBytes(groupId, only)) continue;
       if (left <= 0) break;
       await writer.run(async (batch) => {
         const group = batch.group(groupId);
         if (group === undefined || !group.isActive) return;
-        const senders = this.#sendersOf(group).slice(0, left);
+        const senders = this.#sendersOf(group, only !== undefined).slice(0, left);
         left -= senders.length;
         const { nowMs } = batch;
         const nextMs =
@@ -164,13 +165,21 @@ export class Holes {
     };
   }
 
-  #sendersOf(group: MlsGroup): readonly Uint8Array[] {
+  #sendersOf(group: MlsGroup, isAll: boolean): readonly Uint8Array[] {
     const { store, runtime } = this.#parts;
     const devices = recipientsOf(group).map(({ identityPub }) => identityPub);
     if (devices.length < receiptLimits.devices) return devices;
     const sinceMs = runtime.clock.now() - askLimits.catchUpHeardMs;
     const heard = store.resend.heardSince(group.groupId, sinceMs);
-    return devices.filter((rid) => heard.some((one) => sameBytes(one, rid)));
+    const isHeard = (rid: Uint8Array): boolean => heard.some((one) => sameBytes(one, rid));
+    const senders = devices.filter(isHeard);
+    if (!isAll) return senders;
+    // Others each time, where there are more than are asked.
+    const others = devices.filter((rid) => !isHeard(rid));
+    while (others.length > 0) {
+      senders.push(...others.splice(jitter(runtime.random, others.length), 1));
+    }
+    return senders;
   }
 
   async #ask(groupId: Uint8Array, sender: Uint8Array): Promise<void> {

@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { hex } from '@quicprochat/proto';
 import { askLimits } from '../receiving/holes.ts';
 import { holeLimits } from '../receiving/number-ranges.ts';
 import { answerLimits } from './resender.ts';
@@ -11,6 +12,9 @@ import { mandatorySuite } from '../mls/index.ts';
 import { assertHas, handOver, takeRows, TestDevice, type TestRow } from '../test-devices.ts';
 import { company, exchange, say, stateOf } from './test-resend.ts';
 import { receiptLimits } from '../receiving/receipts.ts';
+import { publishCrowd } from '../test-crowd.ts';
+import { TestDirectory } from '../test-directory.ts';
+import { LaterClock } from '../test-runtime.ts';
 
 describe('receipts', () => {
   test('make a message delivered when a device of each other member has it, and read likewise', async () => {
@@ -325,5 +329,32 @@ describe('rows that a node lost', () => {
     clock.advance(24 * 3600 * 1000);
     await bob.holes.askDue();
     assert.equal(takeRows(bob, alice).length, 0);
+  });
+
+  test('are all found, though there are more than an answer holds', async () => {
+    const { clock, alice, bob, carol, id } = await company();
+    const texts = Array.from({ length: answerLimits.messagesPerAnswer + 2 }, (_, n) => `lost ${n}`);
+    await say(alice, id, ...texts);
+    takeRows(alice, bob);
+    await bob.holes.catchUp();
+    clock.advance(2 * askLimits.catchUpDelayMs);
+    await exchange(alice, bob, carol);
+    clock.advance(holeLimits.patienceMs);
+    await exchange(alice, bob, carol);
+    assertHas(bob, id, texts);
+    assert.deepEqual(bob.store.resend.holes(), []);
+  });
+
+  test('of a large group are asked for from those who were heard, those of a channel that nobody shows from all', async () => {
+    const directory = new TestDirectory();
+    const alice = new TestDevice('alice@red.example', directory, { clock: new LaterClock() });
+    const crowd = await publishCrowd(directory, receiptLimits.devices, mandatorySuite);
+    const id = await alice.conversations.create('crowd', crowd);
+    const groupId = alice.store.groups.conversation(id)?.groupId;
+    const asked = () => alice.store.resend.holes().map(({ sender }) => hex(sender));
+    await alice.holes.catchUp();
+    assert.deepEqual(asked(), []);
+    await alice.holes.catchUp(groupId);
+    assert.equal(new Set(asked()).size, crowd.length);
   });
 });

@@ -245,7 +245,9 @@ export class Resender {
       if (left <= 0) break;
       const { id, sentCount } = conversation;
       const last = Math.min(to, sentCount);
-      const found = store.messages.ownByNumber(id, identity.deviceId, range.from, last, left);
+      // Nobody would ask again for what follows, as for a hole, which what comes before becomes.
+      const from = range.to === openEnd ? Math.max(range.from, last - left + 1) : range.from;
+      const found = store.messages.ownByNumber(id, identity.deviceId, from, last, left);
       // What lies beyond the last one that fits is left for the next request.
       const end = found.length < left ? to : (found.at(-1)?.n ?? to);
       for (const message of found) {
@@ -256,7 +258,7 @@ export class Resender {
       }
       gone.push(
         ...without(
-          { from: range.from, to: end },
+          { from, to: end },
           found.map(({ n }) => n),
         ),
       );

@@ -72,7 +72,10 @@ export interface ChannelStore {
    * before it are missing, ResourceExhaustedError QUOTA.
    */
   applyChannelUpdate(from: string, payload: Uint8Array): Promise<void>;
-  /** Throws NotFoundError UNKNOWN_CHANNEL unless `rid` subscribes to it, as the methods below. */
+  /**
+   * Throws NotFoundError UNKNOWN_CHANNEL unless `rid` subscribes to it, as the methods below, or where it subscribes
+   * to as many as it may (4 096), which is why updates leave it out, ResourceExhaustedError QUOTA.
+   */
   channelMembers(rid: Uint8Array, cid: Uint8Array): Promise<ChannelMembers>;
   /** As `fetch`, of rows that came since `rid` subscribed. */
   fetchChannel(
@@ -86,7 +89,7 @@ export interface ChannelStore {
   ackChannel(rid: Uint8Array, cid: Uint8Array, upTo: number): Promise<void>;
   /**
    * Several logs of one reader, in the order given, within common bounds; logs without rows or gap
-   * are left out. The details of UNKNOWN_CHANNEL and BAD_CURSOR are the cid of the log.
+   * are left out. The details of UNKNOWN_CHANNEL, QUOTA and BAD_CURSOR are the cid of the log.
    */
   fetchLogs(
     rid: Uint8Array,

@@ -3,6 +3,7 @@
  * refused and leaves nothing behind, what is there goes on, and others have room.
  */
 import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 import { TestGroup } from './contract/channel-group.ts';
 import { addDevice, bigLimits, StoreFixture } from './contract/fixture.ts';
@@ -54,6 +55,19 @@ test('one device subscribes to a number of channels; a hub that adds it to more 
   const add = [alice, bob].map((rid) => ({ rid, token: new Uint8Array(0) }));
   await store.applyChannelUpdate(blue, remote.advance({ add }));
   assert.deepEqual((await store.channelMembers(bob, remote.cid)).rids, [bob]);
+
+  // Where it is the only one, posts pass as in a channel that everybody left, and nobody waits for an update.
+  const lone = new TestGroup([blue], 3);
+  await store.applyChannelUpdate(blue, lone.advance({ add: add.slice(0, 1) }));
+  await store.applyChannelUpdate(blue, lone.advance());
+  assert.equal((await store.postToChannel(lone.post())).outcome, 'stored');
+  const start = { cid: lone.cid, after: 0 };
+  await assert.rejects(store.fetchChannel(alice, start, 9, 1e6), { ...quota, details: lone.cid });
+  const stranger = new TestGroup([blue], 3);
+  const unknown = [{ rid: randomBytes(32), token: new Uint8Array(0) }];
+  await assert.rejects(store.applyChannelUpdate(blue, stranger.advance({ add: unknown })), {
+    reason: 'UNKNOWN_CHANNEL',
+  });
 });
 
 test('one peer begins a number of channels here', async () => {

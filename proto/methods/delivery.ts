@@ -47,7 +47,7 @@ const ofDeviceTarget: readonly Reason[] = [
 ];
 const ofChannelTarget: readonly Reason[] = ['UNKNOWN_CHANNEL', 'BAD_SIGNATURE', 'DOMAINS_STALE'];
 /** Of a log that is read: a guest may have none any more. */
-const ofRead: readonly Reason[] = ['BAD_CURSOR', 'UNKNOWN_CHANNEL', 'UNKNOWN_DEVICE'];
+const ofRead: readonly Reason[] = ['BAD_CURSOR', 'UNKNOWN_CHANNEL', 'QUOTA', 'UNKNOWN_DEVICE'];
 const deliveryToken = emptyOrBytes(deliveryTokenBytes);
 
 export const deliveryMethods = {
@@ -164,7 +164,7 @@ export const deliveryMethods = {
     callers: device,
     rate: 'read',
     rules: { cursors: itemsBetween(1, 256, cursorRules) },
-    refusals: ['STORE_CHANGED', 'UNKNOWN_CHANNEL', 'BAD_CURSOR'],
+    refusals: ['STORE_CHANGED', 'UNKNOWN_CHANNEL', 'QUOTA', 'BAD_CURSOR'],
   }),
   relayStatus: method(207, m.RelayStatusRequestSchema, m.RelayStatusResponseSchema, {
     callers: device,

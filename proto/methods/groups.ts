@@ -81,6 +81,6 @@ export const groupsMethods = {
     callers: device,
     rate: 'read',
     rules: { cid: exactBytes(channelLimits.cidBytes) },
-    refusals: ['UNKNOWN_CHANNEL'],
+    refusals: ['UNKNOWN_CHANNEL', 'QUOTA'],
   }),
 } as const;

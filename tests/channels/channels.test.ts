@@ -219,6 +219,34 @@ suite('channels', () => {
     await refused(call(alice.connection, methods.ack, { log, storeId, upTo: 2n }), 'BAD_CURSOR');
   });
 
+  test('a device that an update left out, having too many, is told so by every method, whatever it asks for', async () => {
+    await using full = await TestDevice.register(red, 'full@red.example');
+    const fill = async () => red.store?.createChannel(full.rid, new TestGroup([redName]).asNew());
+    for (let made = 0; made < 4_096; made += 256)
+      await Promise.all(Array.from({ length: 256 }, fill));
+    const group = await createChannel();
+    await add(group, red, [full, ann]);
+    await enqueue(alice, postOf(group));
+    const { storeId } = await fetchFrom(ann, group);
+    const { connection } = full;
+    for (const cid of [group.cid, bytes(32)]) {
+      const log = { cid };
+      const cursors = [{ log: {} }, { log }];
+      const refusals = [
+        () => call(connection, methods.fetch, { log }),
+        () => call(connection, methods.fetchWait, { cursors, waitMs: 1_000 }),
+        () => call(connection, methods.peek, { log }),
+        () => call(connection, methods.ack, { log, storeId, upTo: 1n }),
+        () => call(connection, methods.subscribe, { cursors }),
+        () => call(connection, methods.listGroupMembers, log),
+      ];
+      for (const refusal of refusals) {
+        assert.deepEqual((await refused(refusal(), 'QUOTA')).details, cid);
+      }
+    }
+    assert.equal((await call(connection, methods.fetch, { log: {} })).rows.length, 0);
+  });
+
   test('FetchWait waits for many logs at once', async () => {
     const groups: TestGroup[] = [];
     for (let index = 0; index < 12; index += 1) groups.push(await createChannel());

@@ -7,6 +7,7 @@ import { cpSync, rmSync } from 'node:fs';
 import { after, before, suite, test } from 'node:test';
 import { deviceIdOf, sameBytes } from '@quicprochat/proto';
 import { openNodeStoreInThread } from '@quicprochat/nodes';
+import { TestGroup } from '@quicprochat/nodes/store/channel-group';
 import { testRuntime, type LocalNode } from '../cluster/local-node.ts';
 import { inTime, Rig, type RigClient } from '../client/rig.ts';
 import { JumpClock } from '../resend/jump-clock.ts';
@@ -274,5 +275,32 @@ suite('a conversation with a channel', () => {
       const now = await company.channelNow(alice);
       return now !== undefined && !sameBytes(now, cid);
     });
+  });
+
+  test('a device whose node has no room for another channel hears what is said there, and the group keeps it', async () => {
+    const dora = await company.client('dora@red.example');
+    await company.talk(alice, [bob, dora], false);
+    const { id } = company;
+    const { id: said } = await alice.client.send(id, 'to each device');
+    await company.heard([bob, dora], ['to each device']);
+    const { deviceId } = dora.client.whoami();
+    const rid = alice.client.proofs(id, said).find((one) => deviceIdOf(one.rid) === deviceId)?.rid;
+    assert.ok(rid !== undefined);
+    const subscribe = async () =>
+      company.rig.red.store?.createChannel(rid, new TestGroup().asNew());
+    for (let made = 0; made < 4_096; made += 256) {
+      await Promise.all(Array.from({ length: 256 }, subscribe));
+    }
+    await alice.client.updateMetadata(id, { directDevices: 2 });
+    const cid = await company.channel(alice);
+    const texts = ['who is here?', 'I am'];
+    await alice.client.send(id, texts[0] ?? '');
+    await bob.client.send(id, texts[1] ?? '');
+    await company.heard([alice, bob, dora], texts);
+    await dora.client.send(id, 'I hear you');
+    await company.heard([alice, bob], ['I hear you']);
+    await alice.client.send(id, 'once more');
+    await company.heard([bob, dora], ['once more']);
+    assert.deepEqual(await company.channel(alice), cid, 'nobody replaced it');
   });
 });

@@ -60,7 +60,10 @@ export interface CursorRow {
 
 export interface ChannelMemberQueries {
   byCid(cid: Uint8Array): ChannelRow | undefined;
-  /** The channel and the subscriber's cursor. Throws NotFoundError UNKNOWN_CHANNEL. */
+  /**
+   * The channel and the subscriber's cursor. Throws NotFoundError UNKNOWN_CHANNEL, or where the device subscribes
+   * to as many as it may, so that updates leave it out, ResourceExhaustedError QUOTA.
+   */
   need(rid: Uint8Array, cid: Uint8Array): { channel: ChannelRow; cursor: CursorRow };
   create(nowMs: number, rid: Uint8Array, channel: NewChannel): { readonly wasNew: boolean };
   /** Public half of the write key that is valid for an epoch now. */
@@ -163,9 +166,17 @@ export function channelMemberQueries(
     subscribe.run({ log, device, head, leaseUntilMs, isStranger: isStranger ? 1 : 0 });
   }
 
-  /** Devices that an update may add, and whether each is subscribed without a token. */
+  function isFull(device: number): boolean {
+    return (subscriptions.get(device) ?? 0) >= channelBounds.perDevice;
+  }
+
+  /**
+   * Devices that an update adds, and whether each is subscribed without a token; `isOfDevices`: there are some,
+   * or would be, if they had room for another channel.
+   */
   function admitted(channel: ChannelRow | undefined, { update }: ParsedChannelUpdate) {
     const devices = new Map<number, boolean>();
+    let isOfDevices = false;
     for (const { rid, token } of update.add) {
       const device = deviceOf.get(rid);
       // The device left while the update was on its way.
@@ -173,13 +184,14 @@ export function channelMemberQueries(
       if (channel !== undefined && cursorOf.get(channel.id, device)?.until === null) continue;
       const inbox = logs.byKey(rid);
       const isStranger = inbox !== undefined && tokens.isStranger(inbox.id, token);
-      const isTooMuch =
-        (subscriptions.get(device) ?? 0) >= channelBounds.perDevice ||
-        (isStranger && (strangers.get(device) ?? 0) >= channelBounds.strangersPerDevice);
-      // One device that is full does not keep the others out.
-      if (!isTooMuch) devices.set(device, isStranger);
+      const isTooStrange =
+        isStranger && (strangers.get(device) ?? 0) >= channelBounds.strangersPerDevice;
+      if (isTooStrange) continue;
+      isOfDevices = true;
+      // One device that is full does not keep the others out: it finds out by itself (`need`).
+      if (!isFull(device)) devices.set(device, isStranger);
     }
-    return devices;
+    return { devices, isOfDevices };
   }
 
   /** A channel that this node hears of for the first time. */
@@ -193,8 +205,8 @@ export function channelMemberQueries(
       );
     }
     if (writePub.length === 0) throw unknownChannel(cid);
-    const devices = admitted(undefined, parsed);
-    if (devices.size === 0) throw unknownChannel(cid);
+    const { devices, isOfDevices } = admitted(undefined, parsed);
+    if (!isOfDevices) throw unknownChannel(cid);
     if ((madeBy.get(from) ?? 0) >= channelBounds.perMaker) {
       throw new ResourceExhaustedError('QUOTA', `${from} made too many channels here`);
     }
@@ -202,13 +214,14 @@ export function channelMemberQueries(
     return () => {
       const log = insert({ cid, hubs, epoch: parsed.epoch, writePub, madeBy: from });
       for (const [device, isStranger] of devices) join(nowMs, log, 0, device, isStranger);
+      setEmpty.run(nowMs, log);
     };
   }
 
   function next(nowMs: number, channel: ChannelRow, parsed: ParsedChannelUpdate): void {
     const { update, epoch } = parsed;
     const { id: log, key } = channel;
-    const devices = admitted(channel, parsed);
+    const { devices } = admitted(channel, parsed);
     // Now, and not when the update was checked: a post may have come between.
     const head = byCid.get(key)?.head ?? channel.head;
     if (update.writePub.length === 0) dropAllKeys.run(log);
@@ -232,7 +245,7 @@ export function channelMemberQueries(
     const { cid, writePub } = parsed.update;
     const isOver = keyOf.get(channel.id, channel.epoch, nowMs) === undefined;
     const isLeft = channel.empty_since_ms !== null && !isOver && writePub.length > 0;
-    if (!isLeft || !isOfItsChannel(parsed.update) || admitted(channel, parsed).size === 0) {
+    if (!isLeft || !isOfItsChannel(parsed.update) || !admitted(channel, parsed).isOfDevices) {
       throw unknownChannel(cid);
     }
     return () => {
@@ -248,9 +261,10 @@ export function channelMemberQueries(
     const device = deviceOf.get(rid);
     const cursor =
       channel === undefined || device === undefined ? undefined : cursorOf.get(channel.id, device);
-    // A channel of others and none at all are the same answer.
-    if (channel === undefined || cursor === undefined) throw unknownChannel(cid);
-    return { channel, cursor };
+    if (channel !== undefined && cursor !== undefined) return { channel, cursor };
+    // A channel of others and none at all are the same answer: either says something of the device alone.
+    if (device !== undefined && isFull(device)) throw tooManyChannels(cid);
+    throw unknownChannel(cid);
   }
 
   return {
@@ -274,9 +288,7 @@ export function channelMemberQueries(
         if (cursorOf.get(known.id, device) !== undefined) return { wasNew: false };
         throw new ConflictError('NAME_TAKEN', 'the channel is there, and not yours');
       }
-      if ((subscriptions.get(device) ?? 0) >= channelBounds.perDevice) {
-        throw new ResourceExhaustedError('QUOTA', 'the device subscribes to too many channels');
-      }
+      if (isFull(device)) throw tooManyChannels(cid);
       needRoom();
       join(nowMs, insert(channel), 0, device, false);
       return { wasNew: true };
@@ -317,6 +329,12 @@ export function channelMemberQueries(
 /** The refusal of a channel, or of an epoch of one, that this node does not know, or not yet. */
 export function unknownChannel(cid: Uint8Array): NotFoundError {
   return new NotFoundError('UNKNOWN_CHANNEL', 'this node has no such channel for you', {
+    details: cid,
+  });
+}
+
+function tooManyChannels(cid: Uint8Array): ResourceExhaustedError {
+  return new ResourceExhaustedError('QUOTA', 'the device subscribes to too many channels', {
     details: cid,
   });
 }
