@@ -30,8 +30,13 @@ export const storeBounds = {
   noticeTtlMs: 30 * dayMs,
   /** Answers of one RelayStatus: one for each device of each message. */
   statusesPerAnswer: 2_048,
-  /** A peer that is restored again within so long is not told of a second time. */
-  lostAgainMs: 10 * minuteMs,
+  /** A peer that is restored again within so long is told of only then, of all its losses at once. */
+  lossToldMs: hourMs,
+  /**
+   * What a peer says of another lane so soon is the same loss: nothing that was confirmed in between counts as lost
+   * (`lostAfterMs` of the outbox).
+   */
+  sameLossMs: 15_000,
   /** Messages that one DELAYED names. */
   midsPerNotice: 256,
   /** A kind that the peer does not know is tried this long: it may be upgrading. */

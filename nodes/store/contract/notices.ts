@@ -1,6 +1,7 @@
 /** Contract of a NodeStore: who is told when a message does not arrive (docs: protocol/delivery). */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { LaneName } from '@quicprochat/federation';
 import { messageTag, RowKind, systemRandom } from '@quicprochat/proto';
 import { fromBinary, NoticeSchema, NoticeType, type Notice } from '@quicprochat/proto/messages';
 import { storeBounds } from '../bounds.ts';
@@ -205,9 +206,58 @@ export function noticeContract(open: OpenStore): void {
     fixture.nowMs += 1;
     assert.equal((await store.enqueueRemote(blue, row)).outcome, 'stored');
     assert.equal((await store.enqueueRemote(blue, row)).outcome, 'duplicate', 'once');
-    fixture.nowMs += storeBounds.lostAgainMs;
+    fixture.nowMs += storeBounds.lossToldMs;
     await store.restartOutbound(blue, 'bulk', true);
     assert.equal((await notices(store, alice)).length, 2);
+  });
+
+  test('a peer that loses it again is told of once in an hour, with all of its losses since, and each repeat goes there', async () => {
+    const { fixture, store } = await storeFixture(open);
+    await using _ = fixture;
+    const [alice, bob] = [await addDevice(store, 'alice'), await addDevice(store, 'bob')];
+    const rid = systemRandom.bytes(32);
+    const [row, late] = [newRow(rid, { sender: alice }), newRow(rid, { sender: bob })];
+    const lose = async (lane: LaneName = 'bulk'): Promise<number> => {
+      await store.restartOutbound(blue, lane, true);
+      return fixture.nowMs;
+    };
+    const told = async (device: Uint8Array): Promise<number[]> =>
+      (await notices(store, device)).map(({ sinceMs }) => Number(sinceMs));
+    const passOn = async (sent: EnqueueRow): Promise<void> => {
+      assert.equal((await store.enqueueRemote(blue, sent)).outcome, 'stored');
+      const { streamId, nextSeq } = await store.outboundStream(blue, 'bulk');
+      await store.settleOutbox(blue, 'bulk', streamId, nextSeq - 1, []);
+    };
+    await passOn(row);
+    const first = await lose();
+    fixture.nowMs += 14_000;
+    await lose('control');
+    fixture.nowMs += 30_000;
+    await passOn(row);
+    await passOn(late);
+    fixture.nowMs += minuteMs;
+    await lose();
+    fixture.nowMs += minuteMs;
+    const last = await lose();
+    fixture.nowMs = first + storeBounds.lossToldMs - 1;
+    await store.requeueDue();
+    assert.deepEqual([await told(alice), await told(bob)], [[first], []]);
+    assert.equal((await store.enqueueRemote(blue, late)).outcome, 'stored', 'lost in between');
+    fixture.nowMs += 1;
+    await store.requeueDue();
+    assert.deepEqual([await told(alice), await told(bob)], [[first, last], [last]]);
+
+    // It says so all day, whatever the clock does.
+    const startMs = fixture.nowMs;
+    for (; fixture.nowMs < startMs + dayMs; fixture.nowMs += 5 * minuteMs) {
+      await lose();
+      await store.requeueDue();
+    }
+    assert.equal((await told(bob)).length, 1 + 23);
+    fixture.nowMs -= 12 * hourMs + minuteMs;
+    const back = await lose();
+    await store.requeueDue();
+    assert.equal((await told(bob)).at(-1), back);
   });
 
   test('a peer that is away for an hour delays: told to each device once in an outage', async () => {

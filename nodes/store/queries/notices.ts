@@ -38,7 +38,10 @@ export interface NoticeQueries {
   waits(nowMs: number, domain: string, sender: number): void;
   /** Tells the devices whose rows wait for peers that are away; bounded work per call. */
   tellWaiting(nowMs: number): void;
-  /** Tells the devices that sent to peers which lost what they had confirmed; bounded work per call. */
+  /**
+   * Tells the devices that sent to peers which lost what they had confirmed, all of a peer's losses in an hour at
+   * once: what was passed on before a notice is read is sent again. Bounded work per call.
+   */
   tellRestored(nowMs: number): void;
 }
 
@@ -82,6 +85,12 @@ export function noticeQueries(
     )
     .pluck();
   const moveCursor = db.prepare<[number, number]>('UPDATE peer SET delay_cursor = ? WHERE id = ?');
+  // A clock that went back makes nobody wait longer than the whole time.
+  const beginTellingLoss = db.prepare<[Readonly<Record<string, number>>]>(
+    `UPDATE peer SET is_loss_untold = 0, lost_cursor = 0, loss_told_next_ms = :nowMs + :restMs
+      WHERE is_loss_untold = 1 AND lost_cursor IS NULL
+        AND loss_told_next_ms NOT BETWEEN :nowMs + 1 AND :nowMs + :restMs`,
+  );
   const lostPeers = db.prepare<[], LostPeer>(
     'SELECT id, domain, lost_ms, lost_cursor FROM peer WHERE lost_cursor IS NOT NULL',
   );
@@ -175,6 +184,7 @@ export function noticeQueries(
     },
 
     tellRestored(nowMs) {
+      beginTellingLoss.run({ nowMs, restMs: storeBounds.lossToldMs });
       let left: number = storeBounds.sweepRows;
       for (const peer of lostPeers.all()) {
         for (let after = peer.lost_cursor; left > 0; left -= 1) {

@@ -15,7 +15,7 @@ interface PeerRow {
   readonly byte_count: number;
   readonly dead_rows: number;
   readonly dead_bytes: number;
-  /** Since when it is known to have lost what it confirmed; 0: it did not. */
+  /** When it last lost what it had confirmed; 0: it did not. */
   readonly lost_ms: number;
 }
 
@@ -60,7 +60,7 @@ export interface PeerQueries extends Pick<Operations, PeerOperations> {
   count(peer: number, rows: number, bytes: number): void;
   /** The same for the dead letters that are kept. */
   countDead(peer: number, rows: number, bytes: number): void;
-  /** It does not have any more what it confirmed until now. */
+  /** It does not have any more what it confirmed until now: its senders are due to be told. */
   noteLost(nowMs: number, peer: number): void;
 }
 
@@ -81,8 +81,9 @@ export function peerQueries({ db }: QueryContext): PeerQueries {
   const addDead = db.prepare<[number, number, number]>(
     'UPDATE peer SET dead_rows = dead_rows + ?, dead_bytes = dead_bytes + ? WHERE id = ?',
   );
-  const setLost = db.prepare<[number, number, number]>(
-    'UPDATE peer SET lost_ms = ?, lost_cursor = 0 WHERE id = ? AND (lost_ms = 0 OR lost_ms <= ?)',
+  const setLost = db.prepare<[Readonly<Record<string, number>>]>(
+    `UPDATE peer SET lost_ms = :nowMs, is_loss_untold = 1
+      WHERE id = :peer AND abs(:nowMs - lost_ms) >= :sameMs`,
   );
   // An outage that ended may begin anew, and is told anew.
   const forgetTold = db.prepare<[number]>('DELETE FROM delay_told WHERE peer = ?');
@@ -126,7 +127,7 @@ export function peerQueries({ db }: QueryContext): PeerQueries {
       addDead.run(rows, bytes, peer);
     },
     noteLost(nowMs, peer) {
-      setLost.run(nowMs, peer, nowMs - storeBounds.lostAgainMs);
+      setLost.run({ nowMs, peer, sameMs: storeBounds.sameLossMs });
     },
     peerState(_nowMs, domain) {
       const row = byDomain.get(domain);

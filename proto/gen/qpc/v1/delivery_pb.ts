@@ -576,7 +576,7 @@ export type Notice = Message<"qpc.v1.Notice"> & {
   reason: string;
 
   /**
-   * Of DELAYED: since when the peer cannot be reached, of RESTORED when that was found, by the node's clock.
+   * Of DELAYED: since when the peer cannot be reached, of RESTORED when the last loss was found, by the node's clock.
    *
    * @generated from field: uint64 since_ms = 7;
    */
@@ -1320,7 +1320,7 @@ export const NoticeType = {
 
   /**
    * The peer goes on with an older copy of its store: what it confirmed may be lost there. Told once to each device that
-   * sent it anything in the last 72 hours.
+   * sent it anything in the last 72 hours, and at most once an hour.
    *
    * @generated from enum value: NOTICE_TYPE_RESTORED = 22;
    */
