@@ -1,15 +1,17 @@
 /**
  * Brings copies to a node: those that are handed over in one turn travel in one BatchEnqueue, a
- * payload once however many devices it is for; a lone one by Enqueue. What an answer means for a row,
- * what is repeated and in which order, is the outbox's business.
+ * payload once however many devices it is for, and what is for one device in order and undivided; a lone
+ * one by Enqueue. What an answer means for a row, what is repeated and when, is the outbox's business.
  */
 import {
   batchCapability,
+  hex,
   maxBatchBytes,
   maxBatchPayloads,
   maxBatchTargets,
   methods,
   QpcError,
+  sameBytes,
   Status,
   TransportError,
 } from '@quicprochat/proto';
@@ -60,7 +62,6 @@ export class Courier {
       const { mid, payload } = entry;
       return sendPost(this.#session, { ...post, mid, payload }, domains);
     }
-    if (!this.takesBatches) return this.#single(entry, token);
     const parcel = { ...Promise.withResolvers<Receipt>(), entry, token };
     this.#waiting.push(parcel);
     // Copies of one fan-out are handed over in the same turn, before this runs.
@@ -71,15 +72,27 @@ export class Courier {
   #leave(): void {
     const waiting = this.#waiting;
     this.#waiting = [];
-    for (const batch of batchesOf(waiting)) {
-      const [first] = batch.parcels;
-      if (first !== undefined && batch.parcels.length === 1) this.#alone(first);
+    const devices = byDevice(waiting);
+    if (!this.takesBatches) {
+      for (const parcels of devices) void this.#oneByOne(parcels);
+      return;
+    }
+    for (const batch of batchesOf(devices)) {
+      if (batch.parcels.length === 1) void this.#oneByOne(batch.parcels);
       else void this.#together(batch);
     }
   }
 
-  #alone({ entry, token, resolve, reject }: Parcel): void {
-    this.#single(entry, token).then(resolve, reject);
+  /** Those for one device; what stands behind a copy that failed fails with it, or it would overtake it. */
+  async #oneByOne(parcels: readonly Parcel[]): Promise<void> {
+    for (const [index, { entry, token, resolve }] of parcels.entries()) {
+      try {
+        resolve(await this.#single(entry, token));
+      } catch (error) {
+        for (const { reject } of parcels.slice(index)) reject(error);
+        return;
+      }
+    }
   }
 
   async #single({ rid, domain, mid, payload }: OutboxEntry, token: Uint8Array): Promise<Receipt> {
@@ -99,10 +112,8 @@ export class Courier {
     } catch (error) {
       // The request as a whole was not understood: one bad copy must not take the others along.
       const isOfOne = error instanceof QpcError && refusesRequest(error);
-      for (const parcel of parcels) {
-        if (isOfOne) this.#alone(parcel);
-        else parcel.reject(error);
-      }
+      if (isOfOne) for (const those of byDevice(parcels)) void this.#oneByOne(those);
+      else for (const { reject } of parcels) reject(error);
     }
   }
 }
@@ -139,40 +150,58 @@ interface Batch {
   readonly parcels: (Parcel & { readonly payload: number })[];
 }
 
-/** As few requests as the bounds allow, in order. */
-function batchesOf(parcels: readonly Parcel[]): readonly Batch[] {
-  const batches: Batch[] = [];
-  let batch: Batch | undefined;
-  let bytes = 0;
-  let index = new Map<string, number>();
-  for (const parcel of parcels) {
-    const key = Buffer.from(parcel.entry.mid).toString('hex');
-    let at = index.get(key);
-    const known = at === undefined ? undefined : batch?.payloads[at];
-    // An id with other bytes is another payload.
-    if (known !== undefined && Buffer.compare(known.payload, parcel.entry.payload) !== 0) {
-      at = undefined;
-    }
-    const cost = targetBytes + (at === undefined ? payloadBytes + parcel.entry.payload.length : 0);
-    const isFull =
-      batch === undefined ||
-      batch.parcels.length >= maxBatchTargets ||
-      (at === undefined && batch.payloads.length >= maxBatchPayloads) ||
-      bytes + cost > maxBatchBytes;
-    if (batch === undefined || isFull) {
-      batch = { payloads: [], parcels: [] };
-      batches.push(batch);
-      index = new Map();
-      at = undefined;
-      bytes = payloadBytes + parcel.entry.payload.length;
-    } else {
-      bytes += cost;
-    }
-    if (at === undefined) {
-      at = batch.payloads.push(parcel.entry) - 1;
-      index.set(key, at);
-    }
-    batch.parcels.push({ ...parcel, payload: at });
+/** In the order of the first copy for each. */
+function byDevice(parcels: readonly Parcel[]): readonly (readonly Parcel[])[] {
+  return [...Map.groupBy(parcels, ({ entry: { rid } }) => hex(rid)).values()];
+}
+
+/** As few requests as the bounds allow; each device's parcels, far below them, in one. */
+function batchesOf(devices: readonly (readonly Parcel[])[]): readonly Batch[] {
+  const batches: BatchInTheMaking[] = [];
+  for (const parcels of devices) {
+    if (batches.at(-1)?.add(parcels) === true) continue;
+    const batch = new BatchInTheMaking();
+    batch.add(parcels);
+    batches.push(batch);
   }
   return batches;
+}
+
+class BatchInTheMaking implements Batch {
+  readonly payloads: OutboxEntry[] = [];
+  readonly parcels: (Parcel & { readonly payload: number })[] = [];
+  /** Where a payload stands, by its id. */
+  readonly #places = new Map<string, number>();
+  #bytes = 0;
+
+  /** False, and nothing is added, when the batch has no room for all of them; an empty one takes any. */
+  add(parcels: readonly Parcel[]): boolean {
+    const fresh = parcels.filter(({ entry }) => this.#placeOf(entry) === undefined);
+    const bytes =
+      parcels.length * targetBytes +
+      fresh.reduce((sum, { entry }) => sum + payloadBytes + entry.payload.length, 0);
+    const isFull =
+      this.parcels.length + parcels.length > maxBatchTargets ||
+      this.payloads.length + fresh.length > maxBatchPayloads ||
+      this.#bytes + bytes > maxBatchBytes;
+    if (isFull && this.parcels.length > 0) return false;
+    this.#bytes += bytes;
+    for (const parcel of parcels) {
+      let payload = this.#placeOf(parcel.entry);
+      if (payload === undefined) {
+        payload = this.payloads.push(parcel.entry) - 1;
+        this.#places.set(hex(parcel.entry.mid), payload);
+      }
+      this.parcels.push({ ...parcel, payload });
+    }
+    return true;
+  }
+
+  #placeOf({ mid, payload }: OutboxEntry): number | undefined {
+    const place = this.#places.get(hex(mid));
+    if (place === undefined) return undefined;
+    // An id with other bytes is another payload.
+    const there = this.payloads[place];
+    return there !== undefined && sameBytes(there.payload, payload) ? place : undefined;
+  }
 }

@@ -1,76 +1,45 @@
 /**
  * Durable sends (docs/protocol/delivery.md, states SEALED and ACCEPTED): every SEALED row goes
- * to the own node until it says OK or refuses for good. One request in flight per device, in
- * order, always the same bytes; several devices at once. A row leaves SEALED only by the node's
- * word, so a restart goes on where this stopped.
+ * to the own node until it says OK or refuses for good. One request in flight per device, with more
+ * rows the more got through before, in order, always the same bytes; several devices at once. A row
+ * leaves SEALED only by the node's word, so a restart goes on where this stopped.
  */
-import {
-  hasReason,
-  jitter,
-  parseUserId,
-  QpcError,
-  Status,
-  TransportError,
-  type Runtime,
-} from '@quicprochat/proto';
-import { Outcome } from '@quicprochat/proto/messages';
-import type { DeliveryProofs } from './delivery-proofs.ts';
-import type { EventBus } from '../events.ts';
-import { Courier } from './courier.ts';
-import type { Caller } from '../dial.ts';
+import { jitter, parseUserId } from '@quicprochat/proto';
 import { ClosedError } from '../link.ts';
 import type { Session } from '../session.ts';
-import { OutboxMarks } from './outbox-marks.ts';
-import { ProvenOk } from './proven-ok.ts';
-import type { SealedReceipt, SealedSender } from './sealed-sender.ts';
-import {
-  isFullForStrangers,
-  isStaleToken,
-  sealedVerdict,
-  sendVerdict,
-  type SendVerdict,
-} from './send-verdict.ts';
-import { deadPostVerdict, isDeadPost } from '../channels/dead-posts.ts';
 import type { OutboxEntry, OutboxRow } from '../store/outbox-copies.ts';
 import type { PeerPath } from '../store/paths.ts';
-import type { ClientStore } from '../store/store.ts';
+import { Attempts, type AttemptParts, type OwnNode } from './attempts.ts';
+import { Courier } from './courier.ts';
+import type { DeliveryProofs } from './delivery-proofs.ts';
+import { OutboxMarks } from './outbox-marks.ts';
+import { ProvenOk } from './proven-ok.ts';
+import type { SealedReceipt } from './sealed-sender.ts';
 import { bareTriesMax, TokenWaits } from './token-waits.ts';
 
 export const outboxLimits = {
   /** Devices that are sent to at the same time: by single calls, and by batches. */
   targetsInParallel: 32,
   targetsInBatches: 512,
+  /** Most copies for one device in one request, and bytes of them beside the first. */
+  copiesTogether: 32,
+  bytesTogether: 128 * 1024,
   /** First and longest wait after a temporary refusal (ms). */
   backOffMinMs: 200,
   backOffMaxMs: 30_000,
-  /** Internal errors of the node on one row before it counts as refused. */
-  internalErrors: 8,
   /** Other tokens that a copy goes with in a row: a node may name one after the other. */
   renewals: 2,
 } as const;
 
-export interface OutboxParts {
+export interface OutboxParts extends Omit<AttemptParts, 'proven' | 'marks' | 'waits' | 'domain'> {
   /** Of the own account; its domain is the own node's. */
   readonly userId: string;
   readonly proofs: Pick<DeliveryProofs, 'isProven'>;
-  /** Where senders are sealed: the way to the recipient's node without a login. */
-  readonly sealed?: Pick<SealedSender, 'send' | 'caller'> | undefined;
-  /** A token of a device was refused: whether another one is known now, asked for at this node if need be. */
-  readonly renew?: (at: Caller, rid: Uint8Array, token: Uint8Array) => Promise<boolean>;
-  readonly store: ClientStore;
-  readonly runtime: Runtime;
-  readonly events: EventBus;
-  /** Copies that waited were overtaken meanwhile, or posts died: they are due to be sealed anew. */
-  readonly onOvertaken: () => void;
-  /** The node does not know the group's channel, or another epoch of it. */
-  readonly onStuckPost?: (groupId: Uint8Array, cid: Uint8Array) => void;
-  /** The own node says that it cannot reach a domain. */
-  readonly onUnreachable?: (domain: string) => void;
 }
 
 export class Outbox {
   readonly #parts: OutboxParts;
-  readonly #domain: string;
+  readonly #attempts: Attempts;
   readonly #marks: OutboxMarks;
   readonly #proven: ProvenOk;
   readonly #waits: TokenWaits;
@@ -86,7 +55,6 @@ export class Outbox {
   readonly #sentUpTo = new Map<string, number>();
   /** How often older rows than these became SEALED again. */
   #reopenings = 0;
-  readonly #internalErrors = new Map<number, number>();
   /** A rate limit holds for the whole device, not for one recipient. */
   #pausedUntilMs = 0;
   readonly #idleWaiters = new Set<() => void>();
@@ -95,12 +63,18 @@ export class Outbox {
   constructor(parts: OutboxParts) {
     const { store, runtime, events, userId, onOvertaken } = parts;
     this.#parts = parts;
-    this.#domain = parseUserId(userId).domain;
     this.#proven = new ProvenOk(parts.proofs, events);
     const onWritten = (): void => this.#settle();
     this.#marks = new OutboxMarks({ store, runtime, events, userId, onWritten });
     const onDue = (): void => this.#kickAgain();
     this.#waits = new TokenWaits({ store, runtime, events, onDue, onOvertaken });
+    this.#attempts = new Attempts({
+      ...parts,
+      domain: parseUserId(userId).domain,
+      marks: this.#marks,
+      proven: this.#proven,
+      waits: this.#waits,
+    });
   }
 
   /** Sends over this session; `storeId` names the node's store that its OKs are about. */
@@ -213,6 +187,7 @@ export class Outbox {
   close(): void {
     this.#marks.close();
     this.#waits.close();
+    this.#attempts.close();
     this.#isClosed = true;
     for (const wake of this.#idleWaiters) wake();
   }
@@ -268,6 +243,8 @@ export class Outbox {
   async #sendAll(target: string, session: Session, courier: Courier): Promise<void> {
     let bareTries = 0;
     let renewals = 0;
+    // As many as got through before, and as many again: a backlog takes few round trips, and a way that is shut one copy.
+    let most = 1;
     for (;;) {
       await this.#pause(session);
       if (session.signal.aborted) return;
@@ -282,8 +259,22 @@ export class Outbox {
       if (this.#waits.handOver(entry)) continue;
       const isBareTry = entry.tokenWaits > 0 && !this.#parts.store.tokens.hasGood(entry.rid);
       if (isBareTry) bareTries += 1;
-      const verdict = await this.#sendOne(entry, session, courier);
+      const entries = [entry, ...this.#along(target, entry, most - 1)];
+      const own: OwnNode = { session, courier, storeId: this.#storeId };
+      const { verdict, upTo, quietMs } = await this.#attempts.send(entries, own);
+      const nowMs = this.#parts.runtime.clock.monotonic();
+      this.#pausedUntilMs = Math.max(this.#pausedUntilMs, nowMs + quietMs);
+      const isAll = upTo === entries.at(-1)?.id;
+      most = isAll ? Math.min(2 * entries.length, outboxLimits.copiesTogether) : 1;
+      if (upTo !== undefined) {
+        this.#failures.delete(target);
+        renewals = 0;
+        if (reopenings === this.#reopenings) this.#sentUpTo.set(target, upTo);
+      }
+      // An older row wants to be sent, or one got through past another: only the store tells which ones still do.
+      if (reopenings !== this.#reopenings || (!isAll && entries.length > 1)) this.writeMarks();
       switch (verdict) {
+        case 'done':
         case 'waits':
           // Held now, unless its token came meanwhile.
           break;
@@ -292,13 +283,6 @@ export class Outbox {
           if (renewals <= outboxLimits.renewals) break;
           this.#rest(target, session);
           return;
-        case 'done':
-          renewals = 0;
-          if (reopenings === this.#reopenings) this.#sentUpTo.set(target, entry.id);
-          // An older row wants to be sent: only the store tells which ones still do.
-          else this.writeMarks();
-          this.#failures.delete(target);
-          break;
         case 'temporary':
         case 'disconnected':
           // The link notices a dead connection by itself; one slow call alone is repeated here.
@@ -311,113 +295,25 @@ export class Outbox {
     }
   }
 
-  async #sendOne(
-    entry: OutboxRow,
-    session: Session,
-    courier: Courier,
-  ): Promise<'done' | 'waits' | 'renewed' | Exclude<SendVerdict, 'permanent'>> {
-    const { clock, log } = this.#parts.runtime;
-    const storeId = this.#storeId;
-    const token = this.#tokenOf(entry);
-    // Without a token nobody takes it from somebody unknown: an invitation, as a rule.
-    const sealed = token.length === 0 ? undefined : this.#parts.sealed;
-    try {
-      // STORED or DUPLICATE: both mean that the node has it, and signs for it.
-      const answer =
-        sealed === undefined
-          ? { ...(await courier.send(entry, token)), caller: session }
-          : await sealed.send(entry, token);
-      const { proof, receivedMs, outcome } = answer;
-      const by = sealed === undefined ? this.#domain : entry.domain;
-      if (!(await this.#proven.check(entry, answer, by))) return 'temporary';
-      const { tokenWaits } = entry;
-      // The node may have had it without, or with another one: only of what came back before that is known to be over.
-      const isFirst = outcome === Outcome.STORED || tokenWaits > 0;
-      const sent = token.length > 0 && isFirst ? token : undefined;
-      this.#internalErrors.delete(entry.id);
-      const via = sealed === undefined ? 'node' : 'guest';
-      this.#marks.accepted(entry, {
-        ...{ storeId, proof, receivedMs: Number(receivedMs), tokenWaits, token: sent, via },
-      });
-      return 'done';
-    } catch (error) {
-      const ageMs = clock.now() - entry.createdMs;
-      const verdict = sealed === undefined ? sendVerdict(error) : sealedVerdict(error, ageMs);
-      const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
-      log.debug('enqueue failed', { reason, verdict });
-      if (entry.post !== undefined && isDeadPost(error)) return this.#deadPost(entry, reason);
-      if (reason === 'PEER_UNREACHABLE') this.#parts.onUnreachable?.(entry.domain);
-      const isRefusedToken = isStaleToken(error) || isFullForStrangers(error);
-      if (sealed !== undefined && isRefusedToken && (await this.#renew(sealed, entry, token))) {
-        return 'renewed';
-      }
-      if (isFullForStrangers(error) && this.#waits.wait(entry, token)) return 'waits';
-      if (verdict === 'permanent' || this.#isPoison(entry, error)) {
-        this.#fail(entry, reason);
-        return 'done';
-      }
-      // Only the own node speaks for everything that is sent: another one would stop it all.
-      const isAsked = sealed === undefined && hasReason(error, 'RATE_LIMITED', 'OVERLOADED');
-      if (isAsked && error.retryAfterMs !== undefined) {
-        this.#pausedUntilMs = Math.max(this.#pausedUntilMs, clock.monotonic() + error.retryAfterMs);
-      }
-      return verdict;
+  /** What goes with the next copy for a device: those behind it, if its inbox is open to them. */
+  #along(target: string, first: OutboxRow, max: number): readonly OutboxRow[] {
+    const { outbox, tokens } = this.#parts.store;
+    const along: OutboxRow[] = [];
+    if (max === 0 || first.post !== undefined || first.tokenWaits > 0) return along;
+    if (!tokens.hasGood(first.rid)) return along;
+    let bytes = 0;
+    while (along.length < max) {
+      const row = outbox.next(target, along.at(-1)?.id ?? first.id);
+      bytes += row?.payload.length ?? 0;
+      if (row === undefined || row.tokenWaits > 0 || bytes > outboxLimits.bytesTogether) break;
+      along.push(row);
     }
-  }
-
-  #deadPost(entry: OutboxRow, reason: string): 'done' | 'temporary' {
-    const { store, runtime, onOvertaken, onStuckPost } = this.#parts;
-    if (deadPostVerdict(store, entry) === 'waits') {
-      if (entry.groupId !== undefined) onStuckPost?.(entry.groupId, entry.rid);
-      return 'temporary';
-    }
-    const nowMs = runtime.clock.now();
-    if (store.transaction(() => store.outbox.sealPostAnew(entry.id, nowMs))) onOvertaken();
-    else this.#fail(entry, reason);
-    return 'done';
-  }
-
-  #tokenOf({ rid }: OutboxEntry): Uint8Array {
-    return this.#parts.store.tokens.of(rid) ?? new Uint8Array(0);
-  }
-
-  /** Never fails: there may be one the next time. */
-  async #renew(
-    sealed: Pick<SealedSender, 'caller'>,
-    { domain, rid }: OutboxEntry,
-    token: Uint8Array,
-  ): Promise<boolean> {
-    const { renew, runtime } = this.#parts;
-    if (renew === undefined || this.#isClosed) return false;
-    try {
-      if (await renew(await sealed.caller(domain), rid, token)) return true;
-      runtime.log.debug('no new delivery token', { reason: 'NOT_FOUND' });
-    } catch (error) {
-      const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
-      runtime.log.debug('no new delivery token', { reason });
-    }
-    return false;
-  }
-
-  #isPoison(entry: OutboxEntry, error: unknown): boolean {
-    if (error instanceof TransportError) return false;
-    if (!(error instanceof QpcError) || error.status !== Status.Internal) return false;
-    const count = (this.#internalErrors.get(entry.id) ?? 0) + 1;
-    this.#internalErrors.set(entry.id, count);
-    return count >= outboxLimits.internalErrors;
+    return along;
   }
 
   #sendable(): number {
     const { store, runtime } = this.#parts;
     return store.outbox.sendableCount(runtime.clock.now());
-  }
-
-  #fail(entry: OutboxEntry, reason: string): void {
-    const { store, events } = this.#parts;
-    this.#internalErrors.delete(entry.id);
-    this.#proven.forget(entry.id);
-    store.transaction(() => store.outbox.markFailed(entry.id, reason));
-    events.emit({ type: 'sendFailed', messageId: entry.messageId, rid: entry.rid, reason });
   }
 
   #settle(): void {

@@ -49,7 +49,7 @@ describe('the outbox', () => {
     test(`sends every row once and in order per device, whatever fails on the way, ${how}`, async () => {
       await fc.assert(
         fc.asyncProperty(
-          fc.array(fc.nat(4), { minLength: 1, maxLength: 25 }),
+          fc.array(fc.nat(4), { minLength: 1, maxLength: 50 }),
           fc.infiniteStream(
             fc.oneof(
               { weight: 4, arbitrary: fc.constant('none' as const) },
@@ -97,6 +97,25 @@ describe('the outbox', () => {
     let failed = 0;
     for await (const event of events) if (event.type === 'sendFailed') failed += 1;
     assert.equal(failed, 2);
+  });
+
+  test('takes more of a backlog for one device along each time, and less after a refusal', async () => {
+    const targets = Array.from({ length: 200 }, () => 0);
+    const full = new UnavailableError('STORE_FULL', 'not now');
+    let refusals = 1;
+    await using scene = await makeScene({
+      targets,
+      takesBatches: true,
+      // The first time that it comes; it stands in the middle of a batch.
+      script: async ({ mid }) => (mid[3] === 80 && (refusals -= 1) >= 0 ? full : 'stored'),
+    });
+    await using client = await scene.open();
+    client.start();
+    await scene.drain(client);
+    // The first copy after each start goes alone, by Enqueue.
+    assert.deepEqual(scene.node.batches, [2, 4, 8, 16, 32, 32, 2, 4, 8, 16, 32, 32, 25]);
+    assert.deepEqual(storedIndexes(scene.node, 0), indexesOf(targets, 0));
+    assert.equal(scene.node.calls.length, 201);
   });
 
   test('an OK without the signature of the node is none', async () => {

@@ -48,7 +48,7 @@ export interface Scene extends AsyncDisposable {
 }
 
 export interface SceneOptions {
-  /** For each entry one SEALED row to that target; its index is in mid and payload. */
+  /** For each entry one SEALED row to that target, whose token is known; its index is in mid and payload. */
   readonly targets?: readonly number[];
   readonly script?: Script;
   /** Whether the node says that it takes batches. */
@@ -100,6 +100,7 @@ export async function makeScene(options: SceneOptions): Promise<Scene> {
       for (const [index, target] of (options.targets ?? []).entries()) {
         const mid = new Uint8Array(16);
         new DataView(mid.buffer).setUint32(0, index);
+        store.tokens.put(targetOf(target), new Uint8Array(16).fill(target), true, clock.now());
         store.outbox.add(
           {
             mid,

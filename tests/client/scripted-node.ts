@@ -33,6 +33,18 @@ export type Enqueued = Pick<EnqueueRequest, 'rid' | 'domain' | 'mid' | 'payload'
 /** What one Enqueue call ends with: stored, an error thrown before or after storing, or nothing. */
 export type Script = (request: Enqueued) => Promise<'stored' | Error | 'lostAnswer'>;
 
+interface Stored {
+  readonly outcome: Outcome;
+  readonly receivedMs: bigint;
+  readonly proof: Uint8Array;
+}
+
+interface Refused {
+  readonly status: number;
+  readonly reason: string;
+  readonly retryAfterMs: bigint;
+}
+
 export interface ScriptedNode extends AsyncDisposable {
   /** Distinct (recipient, message id) in order of their first arrival, by recipient in hex. */
   readonly stored: ReadonlyMap<string, readonly Enqueued[]>;
@@ -85,25 +97,38 @@ export async function startScriptedNode(
     enqueue: (request, { connection }) => take(request, connection),
     async batchEnqueue({ payloads, targets }, { connection }) {
       batches.push(targets.length);
-      const statuses = targets.map(async ({ payload: index, ...target }) => {
+      // Copies for one device in their order; those behind one that was refused are refused with it.
+      const last = new Map<string, Promise<Refused | Stored>>();
+      const statuses = targets.map(({ payload: index, ...target }) => {
         const { mid, payload } = payloads[index] ?? { mid: none, payload: none };
-        try {
-          return await take({ ...target, mid, payload }, connection);
-        } catch (error) {
-          if (!(error instanceof QpcError)) throw error;
-          const { status, reason, retryAfterMs = 0 } = error;
-          return { status, reason, retryAfterMs: BigInt(retryAfterMs) };
-        }
+        const name = Buffer.from(target.rid).toString('hex');
+        const status = (async () => {
+          const before = await last.get(name);
+          if (before !== undefined && 'reason' in before) return before;
+          return takeOrRefuse({ ...target, mid, payload }, connection);
+        })();
+        last.set(name, status);
+        return status;
       });
       return { statuses: await Promise.all(statuses) };
     },
   };
   const none = new Uint8Array(0);
 
-  async function take(
+  async function takeOrRefuse(
     request: Enqueued,
     connection: Connection,
-  ): Promise<{ outcome: Outcome; receivedMs: bigint; proof: Uint8Array }> {
+  ): Promise<Refused | Stored> {
+    try {
+      return await take(request, connection);
+    } catch (error) {
+      if (!(error instanceof QpcError)) throw error;
+      const { status, reason, retryAfterMs = 0 } = error;
+      return { status, reason, retryAfterMs: BigInt(retryAfterMs) };
+    }
+  }
+
+  async function take(request: Enqueued, connection: Connection): Promise<Stored> {
     const target = Buffer.from(request.rid).toString('hex');
     calls.push(request);
     inFlight.set(target, (inFlight.get(target) ?? 0) + 1);

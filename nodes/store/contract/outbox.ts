@@ -273,6 +273,38 @@ export function outboxContract(open: OpenStore): void {
     assert.equal((await from(bob, 300)).outcome, 'stored');
   });
 
+  test('behind a copy that a batch is refused for, it has none for the same device', async () => {
+    const { fixture, store } = await storeFixture(open);
+    await using _ = fixture;
+    const [alice, bob] = [await addDevice(store, 'alice'), await addDevice(store, 'bob')];
+    const [carol, dave] = [systemRandom.bytes(32), systemRandom.bytes(32)];
+    // Inboxes and outboxes take 2 000 bytes.
+    const sizes = [100, 2_000, 10];
+    const payloads = sizes.map((size) => {
+      return { mid: systemRandom.bytes(16), payload: systemRandom.bytes(size) };
+    });
+    const copies = [0, 1, 2].map((payload) => ({ payload }));
+    const targets = [
+      ...copies.map((copy) => ({ ...copy, rid: alice })),
+      { payload: 2, rid: bob },
+      ...copies.map((copy) => ({ ...copy, rid: carol, peer: blue })),
+      { payload: 2, rid: dave, peer: 'green.example' },
+    ];
+    const outcomes = await store.enqueueBatch({ payloads, targets, kind: 1, ttlMs: dayMs });
+    assert.deepEqual(
+      outcomes.map((one) => (one.outcome === 'refused' ? one.reason : one.outcome)),
+      [
+        ...['stored', 'QUEUE_FULL', 'QUEUE_FULL', 'stored'],
+        ...['stored', 'PEER_UNREACHABLE', 'PEER_UNREACHABLE', 'stored'],
+      ],
+    );
+    const { rows } = await store.fetch(alice, 0, 9, 9_999);
+    assert.deepEqual(
+      rows.map(({ mid }) => mid),
+      [payloads[0]?.mid],
+    );
+  });
+
   test('dial state is kept; a peer that fails for a week gets no new rows', async () => {
     const { fixture, store } = await storeFixture(open);
     await using _ = fixture;

@@ -1,7 +1,8 @@
 /**
  * The fan-out of messages in one transaction: rows for inboxes of this node, and for each peer one
  * row with a list of devices per payload. Each payload is stored once. What one target is refused
- * for concerns nobody else.
+ * for concerns no other device; for the same device, with the same token, what stands behind it is refused
+ * with it, or it would arrive before. So it is with a peer whose outbox is full.
  */
 import { messageTag, PayloadTooLargeError, Status } from '@quicprochat/proto';
 import { needBytes, storeBounds } from '../bounds.ts';
@@ -74,32 +75,40 @@ export function enqueueBatchQueries(
       const senderLog = sender && logs.byKey(sender)?.id;
       const outcomes: TargetOutcome[] = [];
       const groups = new Groups();
+      /** By device of this node and token. */
+      const refusals = new Map<string, TargetOutcome>();
+      const here = (target: BatchTarget, { mid, tag, incoming }: BatchPayload): TargetOutcome => {
+        if (needsTokens === true && !hasToken(nowMs, target)) return blocked;
+        const delivery = { kind, mid, tag, payload: incoming, ttlMs, sender: senderLog };
+        return inbox.outcomeOf(inbox.deliverHere(nowMs, target.rid, delivery, target.token), tag);
+      };
 
       for (const [index, target] of targets.entries()) {
         const payload = payloads[target.payload];
         if (payload === undefined) throw new RangeError(`payload ${target.payload} of a target`);
-        const { mid, tag } = payload;
-        if (needsTokens === true && !hasToken(nowMs, target)) {
-          outcomes[index] = blocked;
-          continue;
-        }
         if (target.peer === undefined) {
-          const delivery = { kind, mid, tag, payload: payload.incoming, ttlMs, sender: senderLog };
-          const delivered = inbox.deliverHere(nowMs, target.rid, delivery, target.token);
-          outcomes[index] = inbox.outcomeOf(delivered, tag);
+          const way = textOf(target.rid) + textOf(target.token ?? new Uint8Array(0));
+          const outcome = refusals.get(way) ?? here(target, payload);
+          if (outcome.outcome === 'refused') refusals.set(way, outcome);
+          outcomes[index] = outcome;
           continue;
         }
+        const { tag } = payload;
         const since = nowMs - storeBounds.repeatMs;
         const receivedMs = outbox.receivedMs(target.peer, tag, target.rid, since);
         if (receivedMs === undefined) groups.add(index, target, target.peer, payload);
         else outcomes[index] = { outcome: 'duplicate', tag, receivedMs };
       }
 
+      const fullPeers = new Set<string>();
       for (const { peer, payload, rids, tokens, indexes } of groups.all) {
         const { mid, tag, incoming } = payload;
         context.needRoom();
-        const refused = outbox.refusal(nowMs, peer, incoming.bytes.length, senderLog);
-        if (refused === undefined) {
+        const { length } = incoming.bytes;
+        const isFull =
+          fullPeers.has(peer) || outbox.refusal(nowMs, peer, length, senderLog) !== undefined;
+        if (isFull) fullPeers.add(peer);
+        else {
           outbox.append(nowMs, peer, {
             ...{ kind, mid, tag, payload: incoming, ttlMs, sender: senderLog },
             rids: Buffer.concat(rids),
@@ -107,10 +116,9 @@ export function enqueueBatchQueries(
           });
         }
         for (const index of indexes) {
-          outcomes[index] =
-            refused === undefined
-              ? { outcome: 'stored', tag, receivedMs: nowMs }
-              : { outcome: 'refused', status: Status.Unavailable, reason: 'PEER_UNREACHABLE' };
+          outcomes[index] = isFull
+            ? { outcome: 'refused', status: Status.Unavailable, reason: 'PEER_UNREACHABLE' }
+            : { outcome: 'stored', tag, receivedMs: nowMs };
         }
       }
       return outcomes;
