@@ -311,7 +311,7 @@ export class HubSet implements Disposable {
     };
   }
 
-  /** Entries that prove themselves. Throws BAD_SIGNATURE, PEER_DENIED, and as `installEntries`. */
+  /** Entries that prove themselves. Throws PEER_DENIED, and as `verified` and `installEntries`. */
   async install(
     from: string,
     request: FedHubInstallRequest,

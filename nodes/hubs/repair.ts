@@ -2,20 +2,43 @@
  * Accepted entries on their way between hubs of one group, page by page: certificates prove them, so it
  * does not matter who brings them, nor in which term.
  */
-import { groupLogLimits, InvalidArgumentError, verifyCertified } from '@quicprochat/proto';
-import { fromBinary, GroupControlSchema, type GroupControl } from '@quicprochat/proto/messages';
+import {
+  groupLogLimits,
+  hasReason,
+  InvalidArgumentError,
+  verifyCertified,
+  type ParsedEntry,
+} from '@quicprochat/proto';
+import {
+  fromBinary,
+  GroupControlSchema,
+  type CertifiedEntry,
+  type GroupControl,
+} from '@quicprochat/proto/messages';
 import type { CertifiedCommit, HubState, LogEnd } from '../store/group-store.ts';
 import { hubLimits, unavailable, type HubParts } from './hub-parts.ts';
 
-/** Throws InvalidArgumentError BAD_FIELD, or BAD_SIGNATURE without the word of a majority. */
+/**
+ * Throws InvalidArgumentError BAD_FIELD, or BAD_SIGNATURE without the word of a majority; UnavailableError
+ * HUB_UNAVAILABLE where a hub's keys are not known here yet: it may be that one's word that is missing.
+ */
 export function verified(
   { keysOf }: Pick<HubParts, 'keysOf'>,
   hubs: readonly string[],
   controls: readonly GroupControl[],
 ): CertifiedCommit[] {
+  const unknown = hubs.find((hub) => keysOf(hub).length === 0);
+  const check = (entry: CertifiedEntry): ParsedEntry => {
+    try {
+      return verifyCertified(entry, hubs, keysOf);
+    } catch (error) {
+      if (unknown === undefined || !hasReason(error, 'BAD_SIGNATURE')) throw error;
+      throw unavailable(`the keys of ${unknown} are not known yet`, error);
+    }
+  };
   return controls.map(({ entry, commit }) => {
     if (entry === undefined) throw new InvalidArgumentError('BAD_FIELD', 'entries: one is missing');
-    return { parsed: verifyCertified(entry, hubs, keysOf), certified: entry, commit };
+    return { parsed: check(entry), certified: entry, commit };
   });
 }
 

@@ -179,7 +179,14 @@ export const federationMethods = {
     rate: 'relay',
     maxRequestBytes: maxHubBytes,
     rules: installRules,
-    refusals: ['PEER_DENIED', 'BAD_SIGNATURE', 'SEQ_CONFLICT', 'QUOTA', 'STORE_FULL'],
+    refusals: [
+      'PEER_DENIED',
+      'BAD_SIGNATURE',
+      'HUB_UNAVAILABLE',
+      'SEQ_CONFLICT',
+      'QUOTA',
+      'STORE_FULL',
+    ],
   }),
   fedKt: method(916, m.FedKtRequestSchema, m.FedKtResponseSchema, {
     callers: peer,

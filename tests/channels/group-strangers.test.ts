@@ -296,7 +296,7 @@ function membersWithoutLogin({ callers, refusal }: Kind): void {
         try {
           return await work();
         } catch (error) {
-          if (tries === 100) throw error;
+          if (tries === 400) throw error;
           await testRuntime.clock.sleep(50);
         }
       }

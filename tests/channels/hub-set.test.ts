@@ -7,12 +7,14 @@ import {
   commitHash,
   factsOf,
   methods,
+  QpcError,
   systemRandom,
   verifyCertified,
   type ParsedEntry,
 } from '@quicprochat/proto';
 import type { CertifiedEntry } from '@quicprochat/proto/messages';
 import { CloseCode, memoryNetwork, type Connection } from '@quicprochat/proto/transport';
+import { makePeer } from '@quicprochat/federation';
 import { TestCommitter } from '@quicprochat/nodes/store/group-committer';
 import { LocalNode, refused, TestDevice, testRuntime } from '../cluster/local-node.ts';
 
@@ -281,3 +283,44 @@ async function eventually<T>(work: () => Promise<T>): Promise<T> {
     }
   }
 }
+
+test('a hub that does not know the keys of another one yet learns that the group began when it does', async () => {
+  const network = memoryNetwork(testRuntime);
+  await using red = await LocalNode.create(network, redName);
+  await using blue = await LocalNode.create(network, blueName);
+  await using green = await LocalNode.create(network, greenName);
+  await red.start([blue, green]);
+  await blue.start([red]);
+  await green.start([red]);
+  await using alice = await TestDevice.register(red, `alice@${redName}`);
+  const group = new TestCommitter();
+  const entry = group.sign(undefined);
+  const made = await call(alice.connection, methods.createGroup, { entry, hubs: names });
+  assert(made.entry !== undefined);
+  const entries = [{ entry: made.entry }];
+  const request = { group: group.groupId, hubs: names, position: 1n, entries };
+  // One of both is in the certificate, and the other one cannot check that.
+  const told = [blue, green].map(async (node) => {
+    const connection = await peerAt(node, red);
+    return call(connection, methods.fedHubInstall, request).then(
+      () => 'OK',
+      (error: unknown) => (error instanceof QpcError ? error.reason : String(error)),
+    );
+  });
+  assert.deepEqual((await Promise.all(told)).toSorted(), ['HUB_UNAVAILABLE', 'OK']);
+  const logOf = ({ store }: LocalNode) => store?.groupLog(group.groupId, none, 9);
+  const peersOf = (...nodes: readonly LocalNode[]) => ({
+    peers: nodes.map(({ domain, address }) => makePeer(domain, [address])),
+    deniedDomains: [],
+    deniedPins: [],
+  });
+  await Promise.all([
+    blue.node?.reloadPeers(peersOf(red, green)),
+    green.node?.reloadPeers(peersOf(red, blue)),
+  ]);
+  for (const node of [blue, green]) {
+    await eventually(async () =>
+      assert.equal((await logOf(node))?.controls.length, 1, node.domain),
+    );
+  }
+});
