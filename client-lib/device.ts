@@ -172,7 +172,7 @@ export class Device {
     this.outbox = new Outbox({
       ...{ store, runtime, events, proofs, userId, sealed },
       renew: (...asked) => this.tokens.renew(...asked),
-      onOvertaken: () => this.#redelivery.wake(),
+      onDueAgain: () => this.#redelivery.wake(),
       onStuckPost: (groupId, cid) => this.groups.channels.stuck(groupId, cid),
       onUnreachable: (away) => this.#fallback?.unreachable(away),
     });

@@ -60,8 +60,8 @@ export interface AttemptParts {
   readonly sealed?: Pick<SealedSender, 'send' | 'caller'> | undefined;
   /** A token of a device was refused: whether another one is known now, asked for at this node if need be. */
   readonly renew?: (at: Caller, rid: Uint8Array, token: Uint8Array) => Promise<boolean>;
-  /** Copies that waited were overtaken meanwhile, or posts died: they are due to be sealed anew. */
-  readonly onOvertaken: () => void;
+  /** Copies are due again: they were overtaken while they waited, posts died, or the node has another store. */
+  readonly onDueAgain: () => void;
   /** The node does not know the group's channel, or another epoch of it. */
   readonly onStuckPost?: (groupId: Uint8Array, cid: Uint8Array) => void;
   /** The own node says that it cannot reach a domain. */
@@ -72,6 +72,7 @@ export interface AttemptParts {
 interface Means {
   readonly token: Uint8Array;
   readonly sealed: AttemptParts['sealed'];
+  readonly session: Session;
   readonly storeId: Uint8Array;
 }
 
@@ -113,7 +114,7 @@ export class Attempts {
         isUnbroken = false;
         continue;
       }
-      const verdict = await this.#judge(entry, answer, { token, sealed, storeId });
+      const verdict = await this.#judge(entry, answer, { token, sealed, session, storeId });
       if (isRefused || verdict !== 'done') refused ??= verdict;
       isUnbroken &&= verdict === 'done';
       if (isUnbroken) upTo = entry.id;
@@ -147,7 +148,8 @@ export class Attempts {
     return 'done';
   }
 
-  async #refused(entry: OutboxRow, error: unknown, { token, sealed }: Means): Promise<Verdict> {
+  async #refused(entry: OutboxRow, error: unknown, means: Means): Promise<Verdict> {
+    const { token, sealed } = means;
     const { runtime, waits, onUnreachable } = this.#parts;
     const ageMs = runtime.clock.now() - entry.createdMs;
     const verdict = sealed === undefined ? sendVerdict(error) : sealedVerdict(error, ageMs);
@@ -155,10 +157,9 @@ export class Attempts {
     runtime.log.debug('enqueue failed', { reason, verdict });
     if (entry.post !== undefined && isDeadPost(error)) return this.#deadPost(entry, reason);
     if (reason === 'PEER_UNREACHABLE') onUnreachable?.(entry.domain);
-    const isRefusedToken = isStaleToken(error) || isFullForStrangers(error);
-    if (sealed !== undefined && isRefusedToken && (await this.#renew(sealed, entry, token))) {
-      return 'renewed';
-    }
+    const isRefusedToken =
+      isFullForStrangers(error) || (sealed !== undefined && isStaleToken(error));
+    if (isRefusedToken && (await this.#renew(entry, means))) return 'renewed';
     if (isFullForStrangers(error) && waits.wait(entry, token)) return 'waits';
     if (verdict === 'permanent' || this.#isPoison(entry, error)) {
       this.#fail(entry, reason);
@@ -168,27 +169,29 @@ export class Attempts {
   }
 
   #deadPost(entry: OutboxRow, reason: string): 'done' | 'temporary' {
-    const { store, runtime, onOvertaken, onStuckPost } = this.#parts;
+    const { store, runtime, onDueAgain, onStuckPost } = this.#parts;
     if (deadPostVerdict(store, entry) === 'waits') {
       if (entry.groupId !== undefined) onStuckPost?.(entry.groupId, entry.rid);
       return 'temporary';
     }
     const nowMs = runtime.clock.now();
-    if (store.transaction(() => store.outbox.sealPostAnew(entry.id, nowMs))) onOvertaken();
+    if (store.transaction(() => store.outbox.sealPostAnew(entry.id, nowMs))) onDueAgain();
     else this.#fail(entry, reason);
     return 'done';
   }
 
-  /** Never fails: there may be one the next time. */
-  async #renew(
-    sealed: Pick<SealedSender, 'caller'>,
-    { domain, rid }: OutboxEntry,
-    token: Uint8Array,
-  ): Promise<boolean> {
+  /**
+   * Never fails: there may be one the next time. A copy with a name has the own node asked, which has read all of the
+   * question on the copy, and no other one: that would learn this device's address by it.
+   */
+  async #renew({ domain, rid }: OutboxEntry, { token, sealed, session }: Means): Promise<boolean> {
     const { renew, runtime } = this.#parts;
-    if (renew === undefined || this.#isClosed) return false;
+    const isAsked = sealed !== undefined || domain === this.#parts.domain;
+    if (renew === undefined || this.#isClosed || token.length === 0 || !isAsked) return false;
     try {
-      if (await renew(await sealed.caller(domain), rid, token)) return true;
+      if (await renew(sealed === undefined ? session : await sealed.caller(domain), rid, token)) {
+        return true;
+      }
       runtime.log.debug('no new delivery token', { reason: 'NOT_FOUND' });
     } catch (error) {
       runtime.log.debug('no new delivery token', { reason: reasonOf(error) });

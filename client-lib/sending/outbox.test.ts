@@ -64,7 +64,7 @@ test('the node of one recipient does not stop what goes to others', async () => 
   const outbox = new Outbox({
     ...{ userId: 'a@red.example', sealed, store, runtime, events: new EventBus() },
     proofs: { isProven: async () => false },
-    onOvertaken: () => undefined,
+    onDueAgain: () => undefined,
   });
   outbox.open(
     {
@@ -124,7 +124,7 @@ test('a node that refuses every token and names another one each time makes a co
       store.transaction(() => store.tokens.put(of, tokenOf((token[0] ?? 0) + 1), false, 0));
       return true;
     },
-    onOvertaken: () => undefined,
+    onDueAgain: () => undefined,
   });
   const session = { signal: new AbortController().signal, hello: { capabilities: [] } };
   outbox.open(session as unknown as Session, new Uint8Array(8));

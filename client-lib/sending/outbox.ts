@@ -39,6 +39,7 @@ export interface OutboxParts extends Omit<AttemptParts, 'proven' | 'marks' | 'wa
 
 export class Outbox {
   readonly #parts: OutboxParts;
+  readonly #domain: string;
   readonly #attempts: Attempts;
   readonly #marks: OutboxMarks;
   readonly #proven: ProvenOk;
@@ -61,16 +62,17 @@ export class Outbox {
   #isClosed = false;
 
   constructor(parts: OutboxParts) {
-    const { store, runtime, events, userId, onOvertaken } = parts;
+    const { store, runtime, events, userId, onDueAgain } = parts;
     this.#parts = parts;
     this.#proven = new ProvenOk(parts.proofs, events);
     const onWritten = (): void => this.#settle();
     this.#marks = new OutboxMarks({ store, runtime, events, userId, onWritten });
     const onDue = (): void => this.#kickAgain();
-    this.#waits = new TokenWaits({ store, runtime, events, onDue, onOvertaken });
+    this.#waits = new TokenWaits({ store, runtime, events, onDue, onDueAgain });
+    this.#domain = parseUserId(userId).domain;
     this.#attempts = new Attempts({
       ...parts,
-      domain: parseUserId(userId).domain,
+      domain: this.#domain,
       marks: this.#marks,
       proven: this.#proven,
       waits: this.#waits,
@@ -85,10 +87,21 @@ export class Outbox {
     this.kick();
   }
 
-  /** Copies that another store of the node had accepted are sent once more. Returns how many. */
+  /**
+   * Copies that another store of the node had accepted are sent once more, and soon those for its devices that came
+   * there another way: an invitation that a hub elsewhere brought. Returns how many of the first.
+   */
   storeChanged(storeId: Uint8Array): number {
-    const { store } = this.#parts;
-    return this.reopen(() => store.transaction(() => store.outbox.reopen(storeId)));
+    const { store, runtime, onDueAgain } = this.#parts;
+    const reopened = this.reopen(() =>
+      store.transaction(() => {
+        const count = store.outbox.reopen(storeId);
+        store.outbox.resendTo(this.#domain, runtime.clock.now());
+        return count;
+      }),
+    );
+    onDueAgain();
+    return reopened;
   }
 
   /** `work` makes rows SEALED again that had their OK, which the store must know of before. */

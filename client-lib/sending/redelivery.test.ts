@@ -56,7 +56,7 @@ async function pair(): Promise<Pair> {
   const overtaken = { count: 0 };
   const outbox = new Outbox({
     ...{ userId, proofs, store, runtime, events: bus },
-    onOvertaken: () => void (overtaken.count += 1),
+    onDueAgain: () => void (overtaken.count += 1),
   });
   const redelivery = new Redelivery({
     ...{ store, runtime, events: bus, writer, mls, contacts, outbox },

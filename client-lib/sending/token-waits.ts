@@ -19,7 +19,7 @@ export interface TokenWaitsParts {
   /** It is time to try the next copies without the token that they wait for. */
   readonly onDue: () => void;
   /** Copies that waited were overtaken meanwhile: they are due to be sealed anew. */
-  readonly onOvertaken: () => void;
+  readonly onDueAgain: () => void;
 }
 
 export class TokenWaits {
@@ -74,12 +74,12 @@ export class TokenWaits {
    * takes its place. True if so.
    */
   handOver({ id, rid, messageId, groupId, epoch, generation, tokenWaits }: OutboxRow): boolean {
-    const { store, runtime, onOvertaken } = this.#parts;
+    const { store, runtime, onDueAgain } = this.#parts;
     if (tokenWaits === 0 || messageId === undefined) return false;
     if (groupId === undefined || epoch === undefined) return false;
     if (!isOvertaken(store, { groupId, epoch, generation }, rid)) return false;
     store.transaction(() => store.outbox.setResend(id, runtime.clock.now()));
-    onOvertaken();
+    onDueAgain();
     return true;
   }
 

@@ -24,14 +24,16 @@ async function whileStopped(
   await node.start(peers);
 }
 
+/** Rows in the inbox of a device of this node. */
+async function held({ store }: LocalNode, rid: Uint8Array): Promise<number> {
+  assert(store !== undefined);
+  return (await store.fetch(rid, 0, 16, 1_000_000)).rows.length;
+}
+
 /** Resolves when the node holds nothing more for the client: everything is acked. */
 async function acked({ client, node }: RigClient): Promise<void> {
   const { identityPub } = client.whoami();
-  const { store } = node;
-  assert(store !== undefined);
-  const held = async (): Promise<number> =>
-    (await store.fetch(identityPub, 0, 16, 1_000_000)).rows.length;
-  while ((await held()) > 0);
+  while ((await held(node, identityPub)) > 0);
 }
 
 test('clients of a node that was restored from an old copy go on, and see nothing twice', async () => {
@@ -50,4 +52,24 @@ test('clients of a node that was restored from an old copy go on, and see nothin
   await alice.client.send(id, 'after the restore');
   assert.deepEqual(await bob.texts(1), ['after the restore']);
   assert.deepEqual(bob.client.undecryptable(), []);
+});
+
+test('an invitation that a hub elsewhere had brought comes again from its inviter on the same node', async () => {
+  await using rig = await Rig.make();
+  const bob = await rig.client('bob@blue.example');
+  const alice = await rig.client('alice@red.example');
+  const carol = await rig.client('carol@red.example');
+  const id = await bob.client.createConversation({ name: 'hub of blue', members: [alice.userId] });
+  await alice.joined();
+  await bob.client.setRole(id, alice.userId, 'admin');
+  await acked(carol);
+  const { identityPub } = carol.client.whoami();
+  await carol.close();
+  await whileStopped(rig.red, [rig.blue], (path) => copyFileSync(path, `${path}.old`));
+  await alice.client.addMembers(id, [carol.userId]);
+  while ((await held(rig.red, identityPub)) === 0);
+  await whileStopped(rig.red, [rig.blue], (path) => copyFileSync(`${path}.old`, path));
+  await carol.open();
+  await carol.start();
+  await carol.joined();
 });

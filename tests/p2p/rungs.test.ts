@@ -61,7 +61,7 @@ beforeEach(() => {
   outbox = new Outbox({
     ...{ store, runtime, events, userId: 'anna@red.example' },
     proofs: { isProven: async () => true },
-    onOvertaken: () => undefined,
+    onDueAgain: () => undefined,
   });
   ladder = new Ladder({
     ...{ store, runtime, events, outbox, domain: 'red.example' },

@@ -30,7 +30,7 @@ import type { JoinKeyAnswers } from '../returning/join-key-answers.ts';
 import { UnknownHubError, type HubKeys } from '../log/hub-keys.ts';
 import type { MlsGroup } from '../../mls/index.ts';
 import { withPrekeys } from '../../account/prekeys.ts';
-import { never } from '../../receiving/row-verdict.ts';
+import { never, Unopened } from '../../receiving/row-verdict.ts';
 import { headMarkBytes, recipientsOf } from '../../sending/sealing.ts';
 import type { SendingParts } from '../../sending/sending-parts.ts';
 import type { Batch } from '../../writer.ts';
@@ -115,7 +115,8 @@ export class ForkWatch {
     const { entry: fields, epoch, hash } = parseEntry(entry.entry);
     const groupId = fields.group;
     const group = batch.group(groupId);
-    if (group === undefined) throw never('UNKNOWN_GROUP');
+    // Its invitation may be on its way, or lost: no message is missing for want of this.
+    if (group === undefined) throw new Unopened({ kind: 'known' });
     // Anybody could have written this row: without the hub's signature it says nothing.
     const isSigned = ((): boolean => {
       try {

@@ -187,7 +187,8 @@ export class Standings {
       hash.length === 32 && from.length === 32 && votes.length <= standingLimits.votes;
     if (!isBounded || !Number.isSafeInteger(epoch) || epoch < 1) throw never('MALFORMED');
     const group = batch.group(groupId);
-    if (group === undefined) throw never('UNKNOWN_GROUP');
+    // Its invitation may be on its way, or lost: no message is missing for want of this.
+    if (group === undefined) throw new Unopened({ kind: 'known' });
     const members = this.#askedAt(group, epoch, hash);
     // Too old to be of use, or this device has yet to come there: the log tells it when to ask.
     if (members === undefined) {
