@@ -24,13 +24,15 @@ export interface RunSummary {
   readonly looks: number;
   readonly simulatedMs: number;
   readonly drainMs: number;
+  readonly waitedFor?: RunResult['waitedFor'];
   readonly cpuMs: number;
 }
 
 export function summaryOf(result: RunResult, cpuMs: number): RunSummary {
   const count = (kind: string): number =>
     result.history.filter((line) => line.kind === kind).length;
-  const { seed, mix, hash, violations, pastNodes, steps, looks, simulatedMs, drainMs } = result;
+  const { seed, mix, hash, violations, pastNodes, steps, looks } = result;
+  const { simulatedMs, drainMs, waitedFor } = result;
   return {
     seed,
     mix,
@@ -47,6 +49,7 @@ export function summaryOf(result: RunResult, cpuMs: number): RunSummary {
     looks,
     simulatedMs,
     drainMs,
+    waitedFor,
     cpuMs,
   };
 }
@@ -135,8 +138,9 @@ function listed(counts: ReadonlyMap<string, number>): string {
     .join(', ');
 }
 
-function drained({ seed, mix, drainMs }: RunSummary): string {
-  return `${Math.round(drainMs / 1000)} s (${mix} ${seed})`;
+function drained({ seed, mix, drainMs, waitedFor = [] }: RunSummary): string {
+  const what = waitedFor.length === 0 ? '' : `: ${waitedFor.join('; ')}`;
+  return `${Math.round(drainMs / 1000)} s (${mix} ${seed}${what})`;
 }
 
 function hours(ms: number): string {

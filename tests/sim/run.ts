@@ -62,6 +62,8 @@ export interface RunResult {
   readonly simulatedMs: number;
   /** From the last fault until nothing was left to do (ms). */
   readonly drainMs: number;
+  /** What a drain still waited for when its time was over; empty in most runs. */
+  readonly waitedFor: readonly string[];
   /** Full looks at the nodes' databases. */
   readonly looks: number;
   /** Messages that devices took in past nodes. */
@@ -118,13 +120,15 @@ export async function runSeed(options: RunOptions): Promise<RunResult> {
   // A last while, so that the operations that began last have met faults too.
   await scheduler.run(scheduler.nowMs + 5_000);
   cluster.heal();
-  let drainMs = await drain(cluster, mix);
+  let { drainMs, waitedFor } = await drain(cluster, mix);
   for (let night = 0; night < nights; night += 1) {
     // Holes are asked for after a minute, and other members answer a minute later.
     await scheduler.run(scheduler.nowMs + lookAroundMs);
     await sleep(cluster);
     await scheduler.run(scheduler.nowMs + lookAroundMs);
-    drainMs = Math.max(drainMs, await drain(cluster, mix));
+    const next = await drain(cluster, mix);
+    drainMs = Math.max(drainMs, next.drainMs);
+    waitedFor = [...waitedFor, ...next.waitedFor];
   }
   const up = cluster.nodes.filter((node) => node.isUp);
   if (up.length < cluster.nodes.length) cluster.find('live', 'a node is down');
@@ -184,23 +188,28 @@ export async function runSeed(options: RunOptions): Promise<RunResult> {
     steps: scheduler.steps,
     simulatedMs: scheduler.nowMs,
     drainMs,
+    waitedFor,
     looks: ledger.looks,
     pastNodes: cluster.swarms?.stored ?? { direct: 0, relay: 0 },
   };
 }
 
-/** Runs until nothing is on its way any more, and that lasted. Returns how long it took (ms). */
-async function drain(cluster: Cluster, { drainMaxMs }: Mix): Promise<number> {
+/** Runs until nothing is on its way any more, and that lasted, or its time is over. */
+async function drain(
+  cluster: Cluster,
+  { drainMaxMs }: Mix,
+): Promise<Pick<RunResult, 'drainMs' | 'waitedFor'>> {
   const { scheduler } = cluster;
   const beganMs = scheduler.nowMs;
   let calmSinceMs: number | undefined;
   while (scheduler.nowMs < beganMs + drainMaxMs) {
-    if (!isDrained(cluster)) calmSinceMs = undefined;
+    if (onItsWay(cluster).length > 0) calmSinceMs = undefined;
     else if (calmSinceMs === undefined) calmSinceMs = scheduler.nowMs;
     else if (scheduler.nowMs - calmSinceMs >= calmMs) break;
     await scheduler.run(scheduler.nowMs + drainLookMs);
   }
-  return (calmSinceMs ?? scheduler.nowMs) - beganMs;
+  const drainMs = (calmSinceMs ?? scheduler.nowMs) - beganMs;
+  return { drainMs, waitedFor: calmSinceMs === undefined ? onItsWay(cluster) : [] };
 }
 
 /**
@@ -218,18 +227,26 @@ async function sleep(cluster: Cluster): Promise<void> {
   cluster.start();
 }
 
-/** Nothing is on its way: no copies unsent, no receipts due, no rows unacked or in outboxes of nodes, no intents open. */
-function isDrained(cluster: Cluster): boolean {
+/** Copies unsent, receipts due, rows unacked or in outboxes of nodes, intents open: who has which. */
+function onItsWay(cluster: Cluster): readonly string[] {
   const { clients, nodes, ledger } = cluster;
-  const areClientsDone = clients.every(
-    (one) =>
-      one.isUp &&
-      one.store.outbox.openCount() === 0 &&
-      leftOver(one, cluster) === 0 &&
-      one.store.receipts.conversations().length === 0 &&
-      one.store.groupLog.busyGroups().length === 0,
-  );
-  return areClientsDone && nodes.every((node) => node.running !== undefined && ledger.isIdle(node));
+  const ofClients = clients.flatMap((one) => {
+    if (!one.isUp) return [`${one.name}: down`];
+    const { outbox, receipts, groupLog } = one.store;
+    const counts = {
+      'copies unsent': outbox.openCount(),
+      'rows parked': leftOver(one, cluster),
+      'conversations with receipts due': receipts.conversations().length,
+      'groups with open intents': groupLog.busyGroups().length,
+    };
+    return Object.entries(counts)
+      .filter(([, count]) => count > 0)
+      .map(([what, count]) => `${one.name}: ${count} ${what}`);
+  });
+  const ofNodes = nodes
+    .filter((node) => node.running === undefined || !ledger.isIdle(node))
+    .map(({ domain }) => `${domain}: rows`);
+  return [...ofClients, ...ofNodes];
 }
 
 /**
