@@ -48,8 +48,10 @@ export interface Scene extends AsyncDisposable {
 }
 
 export interface SceneOptions {
-  /** For each entry one SEALED row to that target, whose token is known; its index is in mid and payload. */
+  /** For each entry one SEALED row to that target; its index is in mid and payload. */
   readonly targets?: readonly number[];
+  /** Whether the tokens of the targets are known [true]. */
+  readonly hasTokens?: boolean;
   readonly script?: Script;
   /** Whether the node says that it takes batches. */
   readonly takesBatches?: boolean;
@@ -100,7 +102,9 @@ export async function makeScene(options: SceneOptions): Promise<Scene> {
       for (const [index, target] of (options.targets ?? []).entries()) {
         const mid = new Uint8Array(16);
         new DataView(mid.buffer).setUint32(0, index);
-        store.tokens.put(targetOf(target), new Uint8Array(16).fill(target), true, clock.now());
+        if (options.hasTokens ?? true) {
+          store.tokens.put(targetOf(target), new Uint8Array(16).fill(target), true, clock.now());
+        }
         store.outbox.add(
           {
             mid,

@@ -9,7 +9,7 @@ import { openStore, type ClientStore } from '@quicprochat/client-lib/store';
 import { ResourceExhaustedError } from '@quicprochat/proto';
 import { testRuntime } from '../cluster/local-node.ts';
 import { JumpClock } from '../resend/jump-clock.ts';
-import { inTime, Rig } from './rig.ts';
+import { inTime, Rig, type RigClient } from './rig.ts';
 import { makeScene, nameOf, targetOf, type Scene } from './scene.ts';
 import type { ScriptedNode } from './scripted-node.ts';
 
@@ -26,7 +26,9 @@ async function sceneOf(copies: number, bareMax: number): Promise<Scene & { bareL
     return scene.bareLeft >= 0 ? 'stored' : new ResourceExhaustedError('QUEUE_FULL', 'full');
   };
   const targets = [...Array.from({ length: copies }, () => 0), 1];
-  const scene = Object.assign(await makeScene({ targets, script }), { bareLeft: bareMax });
+  const scene = Object.assign(await makeScene({ targets, script, hasTokens: false }), {
+    bareLeft: bareMax,
+  });
   return scene;
 }
 
@@ -170,4 +172,57 @@ test('what bounced because a cut had kept a token away arrives once it has come,
   assert.deepEqual(carol.client.undecryptable(), []);
   const states = new Set(bob.client.history(id).map(({ sendState }) => sendState));
   assert.ok(!states.has('bounced') && !states.has('failed'), [...states].join(' '));
+});
+
+test('who finds its token replaced asks the own node for the new one, and no other node', async () => {
+  await using rig = await Rig.make('[limits]\ninbox_stranger_rows = 2\n');
+  const names = [
+    'alice@red.example',
+    'bob@red.example',
+    'mallory@red.example',
+    'carol@blue.example',
+  ];
+  const clients = [];
+  for (const userId of names) clients.push(await rig.client(userId));
+  const [alice, bob, mallory, carol] = clients;
+  assert(alice !== undefined && bob !== undefined);
+  assert(mallory !== undefined && carol !== undefined);
+  const members = names.slice(1);
+  const id = await alice.client.createConversation({ name: 'four', members });
+  await Promise.all([bob, mallory, carol].map((one) => one.joined()));
+  for (const { logged } of clients) {
+    const taken = (): number =>
+      logged.all().filter(({ event }) => event === 'delivery token taken').length;
+    await logged.first(() => taken() >= 3, 'the tokens of the others');
+  }
+  // Nobody has the new one when he goes; more than his inbox takes of strangers comes.
+  await bob.client.block(mallory.userId);
+  await bob.close();
+  const textsOf = ({ userId }: RigClient): string[] =>
+    Array.from({ length: 4 }, (_, n) => `${userId} ${n}`);
+  for (const one of [mallory, carol]) {
+    for (const text of textsOf(one)) await one.client.send(id, text);
+    await one.events.first(({ type }) => type === 'waitsForToken', 'a copy that waits');
+  }
+  for (const text of textsOf(alice)) await alice.client.send(id, text);
+  await inTime(alice.client.flush(), 'what alice sends');
+  const looked = ({ logged }: RigClient): string[] =>
+    logged
+      .all()
+      .map(({ event }) => event)
+      .filter((event) => event === 'delivery token renewed' || event === 'no new delivery token');
+  assert.deepEqual(
+    [new Set(looked(alice)), new Set(looked(mallory)), looked(carol)],
+    [new Set(['delivery token renewed']), new Set(['no new delivery token']), []],
+  );
+  assert.ok(alice.events.all().every(({ type }) => type !== 'waitsForToken'));
+  await bob.open();
+  await bob.start();
+  const heard = await bob.texts(8);
+  for (const from of [alice, carol]) {
+    assert.deepEqual(
+      heard.filter((text) => text.startsWith(from.userId)),
+      textsOf(from),
+    );
+  }
 });
