@@ -44,11 +44,6 @@ export const outboxLimits = {
   /** ...up to this (ms), until there was none for so long. */
   restartMaxMs: 5 * 60_000,
   restartMemoryMs: 3_600_000,
-  /**
-   * A hello that says less than what was confirmed may have been answered before that (ms): only later ones show that the
-   * receiver lost anything.
-   */
-  lostAfterMs: 15_000,
 } as const;
 
 /** Why a stream starts anew: the peer was restored from an older copy, or is new. */
@@ -77,9 +72,9 @@ export interface LaneSenderOptions {
   readonly onDeferred?: () => void;
 }
 
-type Outcome =
-  | { readonly batch: OutBatch; readonly response: FedRelayResponse }
-  | { readonly batch: OutBatch; readonly error: unknown };
+/** `acked`: what was confirmed when the batch left. */
+type Failure = { readonly batch: OutBatch; readonly error: unknown; readonly acked: number };
+type Outcome = { readonly batch: OutBatch; readonly response: FedRelayResponse } | Failure;
 
 const noStream: OutboundStream = {
   streamId: new Uint8Array(0),
@@ -102,15 +97,13 @@ export class LaneSender {
   #credit = { items: 0, bytes: 0 };
   #inFlight = new Map<OutBatch, Promise<void>>();
   #outcomes: Outcome[] = [];
-  #failure: { readonly error: unknown; readonly batch: OutBatch } | undefined;
+  #failure: Failure | undefined;
   #pausedUntilMs = 0;
   /** Rounds without progress: the exponent of the pause between them. */
   #stalls = 0;
   /** New streams that the receiver's cursor asked for, and when the last one was. */
   #restarts = 0;
   #restartedMs = Number.NEGATIVE_INFINITY;
-  /** When the receiver confirmed anything last, in this life. */
-  #confirmedMs = Number.NEGATIVE_INFINITY;
   /** Where the receiver says it is, once it is time for another new stream. */
   #toldEarly: { readonly told: InboundStream | undefined } | undefined;
 
@@ -262,8 +255,7 @@ export class LaneSender {
   async #restart(why: string, cursor: number): Promise<void> {
     const { store, peer, lane, runtime } = this.#options;
     const { acked, nextSeq } = this.#stream;
-    const isSure = this.#nowMs() - this.#confirmedMs >= outboxLimits.lostAfterMs;
-    this.#stream = await store.restartOutbound(peer, lane, why === receiverLost && isSure);
+    this.#stream = await store.restartOutbound(peer, lane, why === receiverLost);
     this.#sent = 0;
     if (this.#stream.nextSeq > 1) this.#isDirty = true;
     this.#isProven = false;
@@ -316,10 +308,11 @@ export class LaneSender {
   }
 
   #send(session: LinkSession, batch: OutBatch): void {
+    const { streamId, acked } = this.#stream;
     const request = {
       lane: laneToWire(this.#options.lane),
-      streamId: this.#stream.streamId,
-      acked: BigInt(this.#stream.acked),
+      streamId,
+      acked: BigInt(acked),
       firstSeq: BigInt(batch.firstSeq),
       items: batch.rows.map(itemToWire),
     };
@@ -327,7 +320,7 @@ export class LaneSender {
     const method = batch.rows.length === 1 ? methods.fedRelay : methods.fedRelayBatch;
     const done = session.call(method, request, { deadlineMs: outboxLimits.relayMs }).then(
       (response) => this.#finish({ batch, response }),
-      (error: unknown) => this.#finish({ batch, error }),
+      (error: unknown) => this.#finish({ batch, error, acked }),
     );
     this.#inFlight.set(batch, done);
   }
@@ -376,7 +369,7 @@ export class LaneSender {
         : await this.#isOurChain(told.cursor, told.chain);
     // No row is deleted unless the receiver proves that it holds the same one.
     if (!isSame) {
-      this.#failure = { batch, error: streamGap(told) };
+      this.#failure = { batch, error: streamGap(told), acked };
       return;
     }
     await this.#options.onMark?.(response);
@@ -384,7 +377,6 @@ export class LaneSender {
     await store.settleOutbox(peer, lane, streamId, told.cursor, rejects);
     if (rejects.some(({ temporary }) => temporary)) this.#options.onDeferred?.();
     this.#stream = { ...this.#stream, acked: told.cursor, chain: told.chain };
-    this.#confirmedMs = this.#nowMs();
     this.#sent = Math.max(this.#sent, told.cursor);
     this.#isProven = true;
     this.#stalls = 0;
@@ -417,7 +409,11 @@ export class LaneSender {
         if (this.#stalls > 0)
           this.#pause(retryDelayMs(this.#stalls, retryCapMs(0), random), reason);
         this.#stalls += 1;
-        return this.#reconcile(told);
+        // The batch overtook others: what was confirmed since it left is not lost.
+        const { streamId, acked } = this.#stream;
+        const cursor = sameBytes(told.streamId, streamId) ? told.cursor : 0;
+        const isStale = cursor >= failure.acked && cursor < acked;
+        return isStale ? undefined : this.#reconcile(told);
       }
       case 'internal':
       case 'refused':
