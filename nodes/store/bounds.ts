@@ -33,8 +33,8 @@ export const storeBounds = {
   /** A peer that is restored again within so long is told of only then, of all its losses at once. */
   lossToldMs: hourMs,
   /**
-   * What a peer says of another lane so soon is the same loss: nothing that was confirmed in between counts as lost
-   * (`lostAfterMs` of the outbox).
+   * What a peer says of another lane so soon is the same loss, so that what was passed on in between is not lost. Of two
+   * within so long the second is overlooked.
    */
   sameLossMs: 15_000,
   /** Messages that one DELAYED names. */
