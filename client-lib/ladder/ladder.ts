@@ -9,6 +9,7 @@ import { hasReason, hex, jitter, QpcError, TransportError, type Runtime } from '
 import type { EventBus } from '../events.ts';
 import type { Outbox } from '../sending/outbox.ts';
 import type { Peers } from '../peers/peers.ts';
+import { mostAfter, rowsTogether } from '../sending/rows-together.ts';
 import type { SealedReceipt, SealedSender } from '../sending/sealed-sender.ts';
 import type { OutboxEntry, OutboxRow } from '../store/outbox-copies.ts';
 import type { ClientStore } from '../store/store.ts';
@@ -49,6 +50,8 @@ interface Rung {
   readonly at: 'node' | 'device';
   /** Whose mailbox it is: then this way adds a copy, and the others are tried all the same. */
   readonly mailbox?: string;
+  /** Whether it keeps the order of copies that it is given together. */
+  readonly takesMany: boolean;
   /** One attempt. False: it is not known to have arrived, and this way is not tried now. */
   readonly send: (row: OutboxRow) => Promise<boolean>;
 }
@@ -221,13 +224,14 @@ export class Ladder {
     const isGuest = domain !== this.#parts.domain && hasToken;
     const mailboxes = hasToken ? (mailboxesOf?.(target, domain) ?? []) : [];
     const others: Rung[] = mailboxes.map((mailbox) => ({
-      ...{ at: 'device', mailbox },
+      ...{ at: 'device', mailbox, takesMany: true },
       send: (row) => this.#toMailbox(row, mailbox),
     }));
     if (peers !== undefined) {
-      others.push({ at: 'device', send: (row) => this.#toDevice(row, peers) });
+      const send = (row: OutboxRow) => this.#toDevice(row, peers);
+      others.push({ at: 'device', takesMany: false, send });
     }
-    const node: Rung = { at: 'node', send: (row) => this.#asGuest(row) };
+    const node: Rung = { at: 'node', takesMany: true, send: (row) => this.#asGuest(row) };
     return { node: isGuest ? node : undefined, others };
   }
 
@@ -236,12 +240,18 @@ export class Ladder {
     const { store, outbox, runtime } = this.#parts;
     try {
       outbox.writeMarks();
+      const next = (after: number): OutboxRow | undefined =>
+        store.outbox.undelivered(target, after, rung.at, rung.mailbox);
+      let most = 1;
       for (let after = 0; ;) {
         if (!this.#isWanted(domain)) return true;
-        const row = store.outbox.undelivered(target, after, rung.at, rung.mailbox);
-        if (row === undefined) return true;
-        if (!(await rung.send(row))) return false;
-        after = row.id;
+        const first = next(after);
+        if (first === undefined) return true;
+        const rows = rowsTogether(first, most, next);
+        const areThrough = await Promise.all(rows.map((row) => rung.send(row)));
+        if (areThrough.includes(false)) return false;
+        after = rows.at(-1)?.id ?? first.id;
+        if (rung.takesMany) most = mostAfter(rows.length);
       }
     } catch (error) {
       runtime.log.error('ladder', { error: String(error) });

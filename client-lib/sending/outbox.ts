@@ -14,6 +14,7 @@ import { Courier } from './courier.ts';
 import type { DeliveryProofs } from './delivery-proofs.ts';
 import { OutboxMarks } from './outbox-marks.ts';
 import { ProvenOk } from './proven-ok.ts';
+import { mostAfter, rowsTogether } from './rows-together.ts';
 import type { SealedReceipt } from './sealed-sender.ts';
 import { bareTriesMax, TokenWaits } from './token-waits.ts';
 
@@ -21,9 +22,6 @@ export const outboxLimits = {
   /** Devices that are sent to at the same time: by single calls, and by batches. */
   targetsInParallel: 32,
   targetsInBatches: 512,
-  /** Most copies for one device in one request, and bytes of them beside the first. */
-  copiesTogether: 32,
-  bytesTogether: 128 * 1024,
   /** First and longest wait after a temporary refusal (ms). */
   backOffMinMs: 200,
   backOffMaxMs: 30_000,
@@ -256,7 +254,6 @@ export class Outbox {
   async #sendAll(target: string, session: Session, courier: Courier): Promise<void> {
     let bareTries = 0;
     let renewals = 0;
-    // As many as got through before, and as many again: a backlog takes few round trips, and a way that is shut one copy.
     let most = 1;
     for (;;) {
       await this.#pause(session);
@@ -272,13 +269,13 @@ export class Outbox {
       if (this.#waits.handOver(entry)) continue;
       const isBareTry = entry.tokenWaits > 0 && !this.#parts.store.tokens.hasGood(entry.rid);
       if (isBareTry) bareTries += 1;
-      const entries = [entry, ...this.#along(target, entry, most - 1)];
+      const entries = this.#together(target, entry, most);
       const own: OwnNode = { session, courier, storeId: this.#storeId };
       const { verdict, upTo, quietMs } = await this.#attempts.send(entries, own);
       const nowMs = this.#parts.runtime.clock.monotonic();
       this.#pausedUntilMs = Math.max(this.#pausedUntilMs, nowMs + quietMs);
       const isAll = upTo === entries.at(-1)?.id;
-      most = isAll ? Math.min(2 * entries.length, outboxLimits.copiesTogether) : 1;
+      most = isAll ? mostAfter(entries.length) : 1;
       if (upTo !== undefined) {
         this.#failures.delete(target);
         renewals = 0;
@@ -308,20 +305,15 @@ export class Outbox {
     }
   }
 
-  /** What goes with the next copy for a device: those behind it, if its inbox is open to them. */
-  #along(target: string, first: OutboxRow, max: number): readonly OutboxRow[] {
+  /** The next copy for a device, and those behind it if its inbox is open to them. */
+  #together(target: string, first: OutboxRow, most: number): readonly OutboxRow[] {
     const { outbox, tokens } = this.#parts.store;
-    const along: OutboxRow[] = [];
-    if (max === 0 || first.post !== undefined || first.tokenWaits > 0) return along;
-    if (!tokens.hasGood(first.rid)) return along;
-    let bytes = 0;
-    while (along.length < max) {
-      const row = outbox.next(target, along.at(-1)?.id ?? first.id);
-      bytes += row?.payload.length ?? 0;
-      if (row === undefined || row.tokenWaits > 0 || bytes > outboxLimits.bytesTogether) break;
-      along.push(row);
-    }
-    return along;
+    if (first.post !== undefined || first.tokenWaits > 0 || !tokens.hasGood(first.rid))
+      return [first];
+    return rowsTogether(first, most, (after) => {
+      const row = outbox.next(target, after);
+      return row === undefined || row.tokenWaits > 0 ? undefined : row;
+    });
   }
 
   #sendable(): number {

@@ -255,6 +255,32 @@ describe('a device', () => {
     assert.deepEqual(tried.slice(7), ['guest 5']);
   });
 
+  test('is sent a backlog by its node, more of it together each time, and by itself one copy after the other', async () => {
+    const begun = new Map<string, number>();
+    const noting = (way: string) => async (): Promise<void> => {
+      const when = `${way} ${clock.monotonic()}`;
+      begun.set(when, (begun.get(when) ?? 0) + 1);
+      await clock.sleep(100);
+    };
+    const sizes = (way: string): number[] =>
+      [...begun].flatMap(([when, count]) => (when.startsWith(way) ? [count] : []));
+    guest = noting('guest');
+    device = noting('direct');
+    knowsToken();
+    for (let n = 1; n <= 70; n += 1) seal(n);
+    failDials(ownNodeLimits.failedDials);
+    await clock.advance(10_000);
+    assert.deepEqual(sizes('guest'), [1, 2, 4, 8, 16, 32, 7]);
+    assert.deepEqual(
+      tried,
+      Array.from({ length: 70 }, (_, n) => `guest ${n + 1}`),
+    );
+    for (let n = 71; n <= 73; n += 1) seal(n, carl);
+    await clock.advance(1_000);
+    assert.deepEqual(sizes('direct'), [1, 1, 1]);
+    assert.equal(open(), 0);
+  });
+
   test('is tried itself when its node is silent, whose OK counts when it comes late, and brings the rest', async () => {
     knowsToken();
     const late = Promise.withResolvers<void>();
