@@ -56,10 +56,16 @@ function refusal(path: string, what: string, advice: string, cause?: unknown): S
   return new SetupError(`${path}: ${what}; ${advice}, or set admin_door = false`, cause);
 }
 
+/** A node has the door open, and does not answer. */
+export class SilentNodeError extends SetupError {}
+
 /** What the system says where no node listens; a name that is too long is nobody's. */
 const nobody: ReadonlySet<string> = new Set(['ENOENT', 'ECONNREFUSED', 'EINVAL']);
 
-/** A connection to the running node; undefined when no door is open. Throws SetupError when it may not be had. */
+/**
+ * A connection to the running node; undefined when no door is open. Throws SetupError when it may not be had,
+ * SilentNodeError when nobody answers.
+ */
 export async function dialAdminDoor(
   databasePath: string,
   runtime: Runtime,
@@ -71,7 +77,11 @@ export async function dialAdminDoor(
     if (!(error instanceof TransportError)) throw error;
     const code = codeOf(error.cause);
     if (nobody.has(code)) return undefined;
-    throw new SetupError(`${path}: ${adviceFor(error, code)}`, error);
+    const isSilent = error.failure === 'timeout';
+    throw new (isSilent ? SilentNodeError : SetupError)(
+      `${path}: ${adviceFor(error, code)}`,
+      error,
+    );
   }
 }
 

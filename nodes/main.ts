@@ -30,10 +30,12 @@ import {
 import { startNode, type QpcNode } from './node.ts';
 import {
   dropDeadLetters,
+  lookAtOutbox,
   outboxLines,
   readOutbox,
   retryDeadLetters,
   withOutbox,
+  type OutboxReads,
 } from './outbox-commands.ts';
 import { peerLines, signalReload, writePidFile } from './peers-commands.ts';
 import { loadSecrets } from './secrets.ts';
@@ -187,9 +189,14 @@ outbox
   .action(async (options: { config: string; peer?: string }) => {
     const { databasePath, databaseKeyPath } = loadConfig(options.config);
     const open = async () => readOutbox(databasePath, readKeyFile(databaseKeyPath));
-    await withOutbox(databasePath, quietRuntime(), open, async (kept) => {
-      for await (const one of outboxLines(kept, options.peer)) print(one);
-    });
+    const look = (kept: OutboxReads) => Array.fromAsync(outboxLines(kept, options.peer));
+    const onSilent = (): void => {
+      process.stderr.write(
+        'qpcd: the node does not answer (see its log): this is what its database holds\n',
+      );
+    };
+    const lines = await lookAtOutbox(databasePath, quietRuntime(), open, look, onSilent);
+    for (const one of lines) print(one);
   });
 
 interface ChoiceOptions {

@@ -2,8 +2,13 @@
  * `qpcd outbox`: what waits for peers and what was given up, looked at and decided by an operator, of the running node
  * or of one that is stopped.
  */
-import { InvalidArgumentError, maxAdminPage, type Runtime } from '@quicprochat/proto';
-import { dialAdminDoor } from './admin-door.ts';
+import {
+  InvalidArgumentError,
+  maxAdminPage,
+  TransportError,
+  type Runtime,
+} from '@quicprochat/proto';
+import { dialAdminDoor, SilentNodeError } from './admin-door.ts';
 import { RunningOutbox } from './running-outbox.ts';
 import { needDatabase, openForReading } from './store/database.ts';
 import type { DeadLetter, OutboxControl } from './store/outbox-control.ts';
@@ -18,7 +23,7 @@ export interface DeadChoice {
 }
 
 /** What a command only looks at. */
-type OutboxReads = Pick<OutboxControl, 'outboxPeers' | 'deadLetters'>;
+export type OutboxReads = Pick<OutboxControl, 'outboxPeers' | 'deadLetters'>;
 
 /** The outbox that lies in a database, also beside a node that has it open. Throws StoreOpenError. */
 export function readOutbox(databasePath: string, key: Uint8Array): OutboxReads & AsyncDisposable {
@@ -36,11 +41,11 @@ export function readOutbox(databasePath: string, key: Uint8Array): OutboxReads &
  * Runs `work` on the outbox of the node that runs on the database, else on what `open` opens. Throws SetupError when
  * the node may not be asked.
  */
-export async function withOutbox<Opened extends OutboxReads & AsyncDisposable>(
+export async function withOutbox(
   databasePath: string,
   runtime: Runtime,
-  open: () => Promise<Opened>,
-  work: (outbox: OutboxControl | Opened, isRunning: boolean) => Promise<void>,
+  open: () => Promise<OutboxControl & AsyncDisposable>,
+  work: (outbox: OutboxControl, isRunning: boolean) => Promise<void>,
 ): Promise<void> {
   const connection = await dialAdminDoor(databasePath, runtime);
   if (connection !== undefined) {
@@ -50,6 +55,31 @@ export async function withOutbox<Opened extends OutboxReads & AsyncDisposable>(
     await using opened = await open();
     await work(opened, false);
   }
+}
+
+/**
+ * What `look` finds in the outbox of the node that runs on the database, else in what `open` opens; there also when that
+ * node does not answer, after `onSilent`. Throws as `withOutbox`.
+ */
+export async function lookAtOutbox<Found>(
+  databasePath: string,
+  runtime: Runtime,
+  open: () => Promise<OutboxReads & AsyncDisposable>,
+  look: (outbox: OutboxReads) => Promise<Found>,
+  onSilent: () => void,
+): Promise<Found> {
+  try {
+    const connection = await dialAdminDoor(databasePath, runtime);
+    if (connection !== undefined) {
+      await using running = new RunningOutbox(connection);
+      return await look(running);
+    }
+  } catch (error) {
+    if (!(error instanceof SilentNodeError || error instanceof TransportError)) throw error;
+    onSilent();
+  }
+  await using opened = await open();
+  return await look(opened);
 }
 
 /** Lines for a person: each peer with what is kept for it, then each dead letter. */

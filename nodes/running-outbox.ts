@@ -10,6 +10,9 @@ import type { DeadLetter, OutboxControl, OutboxPeer } from './store/outbox-contr
 
 type Ask = MessageInitShape<typeof AdminOutboxRequestSchema>;
 
+/** A look takes the node moments; one that hangs is not waited for longer (ms). */
+const lookMs = 5_000;
+
 /** Beside what `OutboxControl` says, each method throws what the node answers and TransportError. */
 export class RunningOutbox implements OutboxControl, AsyncDisposable {
   readonly #connection: Connection;
@@ -19,7 +22,9 @@ export class RunningOutbox implements OutboxControl, AsyncDisposable {
   }
 
   #ask(ask: NonNullable<Ask['ask']>): Promise<AdminOutboxResponse> {
-    return call(this.#connection, methods.adminOutbox, { ask });
+    const isLook = ask.case === 'peers' || ask.case === 'letters';
+    const options = isLook ? { deadlineMs: lookMs } : {};
+    return call(this.#connection, methods.adminOutbox, { ask }, options);
   }
 
   async outboxPeers(): Promise<readonly OutboxPeer[]> {

@@ -201,6 +201,19 @@ suite('the admin door', () => {
     assert.equal(await ok(red, 'drop', '--all'), '0 removed\n');
   });
 
+  test('of a node that hangs, list shows what its database holds, and says so', async () => {
+    assert.ok(red.pid !== undefined);
+    process.kill(red.pid, 'SIGSTOP');
+    try {
+      const { code, stdout, stderr } = await outbox(red, 'list');
+      assert.equal(code, 0);
+      assert.match(stdout, /^blue\.example  \d+ rows wait /u);
+      assert.match(stderr, /^qpcd: the node does not answer [^\n]+\n$/u);
+    } finally {
+      process.kill(red.pid, 'SIGCONT');
+    }
+  });
+
   test('a killed node leaves a socket: commands go to the database, its next start replaces it', async () => {
     await red.kill();
     assert.ok(existsSync(socketOf(red)));
