@@ -30,7 +30,8 @@ export const storeBounds = {
   noticeTtlMs: 30 * dayMs,
   /** Answers of one RelayStatus: one for each device of each message. */
   statusesPerAnswer: 2_048,
-  /** A peer that is restored again within so long is told of only then, of all its losses at once. */
+  /** A peer that is restored again and again is told of so often at once, and then so often: of all its losses since together. */
+  lossesToldAtOnce: 4,
   lossToldMs: hourMs,
   /**
    * What a peer says of another lane so soon is the same loss, so that what was passed on in between is not lost. Of two

@@ -211,7 +211,7 @@ export function noticeContract(open: OpenStore): void {
     assert.equal((await notices(store, alice)).length, 2);
   });
 
-  test('a peer that loses it again is told of once in an hour, with all of its losses since, and each repeat goes there', async () => {
+  test('a peer that loses it again and again is told of a few times at once, then once in an hour with all of its losses since; each repeat goes there', async () => {
     const { fixture, store } = await storeFixture(open);
     await using _ = fixture;
     const [alice, bob] = [await addDevice(store, 'alice'), await addDevice(store, 'bob')];
@@ -228,8 +228,17 @@ export function noticeContract(open: OpenStore): void {
       const { streamId, nextSeq } = await store.outboundStream(blue, 'bulk');
       await store.settleOutbox(blue, 'bulk', streamId, nextSeq - 1, []);
     };
+    const burst = [];
+    for (let n = 1; n < storeBounds.lossesToldAtOnce; n += 1) {
+      await passOn(row);
+      burst.push(await lose());
+      await store.requeueDue();
+      fixture.nowMs += minuteMs;
+    }
     await passOn(row);
-    const first = await lose();
+    burst.push(await lose());
+    const [first = 0] = burst;
+    assert.deepEqual(await told(alice), burst, 'a few at once');
     fixture.nowMs += 14_000;
     await lose('control');
     fixture.nowMs += 30_000;
@@ -241,11 +250,11 @@ export function noticeContract(open: OpenStore): void {
     const last = await lose();
     fixture.nowMs = first + storeBounds.lossToldMs - 1;
     await store.requeueDue();
-    assert.deepEqual([await told(alice), await told(bob)], [[first], []]);
+    assert.deepEqual([await told(alice), await told(bob)], [burst, []]);
     assert.equal((await store.enqueueRemote(blue, late)).outcome, 'stored', 'lost in between');
     fixture.nowMs += 1;
     await store.requeueDue();
-    assert.deepEqual([await told(alice), await told(bob)], [[first, last], [last]]);
+    assert.deepEqual([await told(alice), await told(bob)], [[...burst, last], [last]]);
 
     // It says so all day, whatever the clock does.
     const startMs = fixture.nowMs;

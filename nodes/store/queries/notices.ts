@@ -87,9 +87,10 @@ export function noticeQueries(
   const moveCursor = db.prepare<[number, number]>('UPDATE peer SET delay_cursor = ? WHERE id = ?');
   // A clock that went back makes nobody wait longer than the whole time.
   const beginTellingLoss = db.prepare<[Readonly<Record<string, number>>]>(
-    `UPDATE peer SET is_loss_untold = 0, lost_cursor = 0, loss_told_next_ms = :nowMs + :restMs
+    `UPDATE peer SET is_loss_untold = 0, lost_cursor = 0, loss_told_next_ms = :restMs +
+        CASE WHEN loss_told_next_ms BETWEEN :nowMs AND :nowMs + :aheadMs THEN loss_told_next_ms ELSE :nowMs END
       WHERE is_loss_untold = 1 AND lost_cursor IS NULL
-        AND loss_told_next_ms NOT BETWEEN :nowMs + 1 AND :nowMs + :restMs`,
+        AND loss_told_next_ms NOT BETWEEN :nowMs + :aheadMs + 1 AND :nowMs + :aheadMs + :restMs`,
   );
   const lostPeers = db.prepare<[], LostPeer>(
     'SELECT id, domain, lost_ms, lost_cursor FROM peer WHERE lost_cursor IS NOT NULL',
@@ -184,7 +185,8 @@ export function noticeQueries(
     },
 
     tellRestored(nowMs) {
-      beginTellingLoss.run({ nowMs, restMs: storeBounds.lossToldMs });
+      const { lossToldMs: restMs, lossesToldAtOnce } = storeBounds;
+      beginTellingLoss.run({ nowMs, restMs, aheadMs: (lossesToldAtOnce - 1) * restMs });
       let left: number = storeBounds.sweepRows;
       for (const peer of lostPeers.all()) {
         for (let after = peer.lost_cursor; left > 0; left -= 1) {

@@ -1320,7 +1320,7 @@ export const NoticeType = {
 
   /**
    * The peer goes on with an older copy of its store: what it confirmed may be lost there. Told once to each device that
-   * sent it anything in the last 72 hours, and at most once an hour.
+   * sent it anything in the last 72 hours, and after four times at most once an hour.
    *
    * @generated from enum value: NOTICE_TYPE_RESTORED = 22;
    */
