@@ -146,6 +146,15 @@ test('who has one of the last 64 tokens of before finds what its device left, an
     'stored',
     'BLOCKED',
   ]);
+  // Who is nobody sends to no other node, with whatever token.
+  const { mid, payload } = newRow(alice);
+  const [away] = await store.enqueueBatch({
+    payloads: [{ mid, payload }],
+    targets: [{ payload: 0, rid: alice, token: tokenAt(64), peer: 'blue.example' }],
+    ...{ kind: 1, ttlMs: 60_000, needsTokens: true },
+  });
+  assert.equal(away?.outcome === 'refused' && away.reason, 'BLOCKED');
+  assert.deepEqual(await store.peersWithRows(), []);
 });
 
 test('what is left for others is refused by its size, and nothing is set then', async () => {

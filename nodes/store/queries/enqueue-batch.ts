@@ -50,8 +50,8 @@ export function enqueueBatchQueries(
    * A device that is not there looks like one that gave no token. Who has one of before is a stranger, as with a
    * login, and does not hear that it was replaced.
    */
-  function hasToken(nowMs: number, { rid, peer, token }: BatchTarget): boolean {
-    if (peer !== undefined || token === undefined) return false;
+  function hasToken(nowMs: number, { rid, token }: BatchTarget): boolean {
+    if (token === undefined) return false;
     const inbox = logs.byKey(rid);
     if (inbox !== undefined)
       return tokens.isValid(inbox.id, token) || tokens.isPast(inbox.id, token);
@@ -91,6 +91,11 @@ export function enqueueBatchQueries(
           const outcome = refusals.get(way) ?? here(target, payload);
           if (outcome.outcome === 'refused') refusals.set(way, outcome);
           outcomes[index] = outcome;
+          continue;
+        }
+        // A token opens inboxes here alone.
+        if (needsTokens === true) {
+          outcomes[index] = blocked;
           continue;
         }
         const { tag } = payload;
