@@ -20,8 +20,8 @@ import { decodePost, sendPost } from '../channels/channel.ts';
 import type { Session } from '../session.ts';
 import type { OutboxEntry } from '../store/outbox-copies.ts';
 
-/** Bytes on the wire of a target (key, domain, token, index), and of a payload beside its bytes. */
-const targetBytes = 96;
+/** Bytes on the wire of a target beside its domain (key, token, index), and of a payload beside its bytes. */
+const targetBytes = 64;
 const payloadBytes = 32;
 
 /** The node's OK, not checked yet. */
@@ -42,10 +42,13 @@ export type CourierSession = Pick<Session, 'hello' | 'call'>;
 
 export class Courier {
   readonly #session: CourierSession;
+  readonly #bytesMax: number;
   #waiting: Parcel[] = [];
 
-  constructor(session: CourierSession) {
+  /** `bytesMax`: of a batch; a node takes less of a caller without a login. */
+  constructor(session: CourierSession, bytesMax: number = maxBatchBytes) {
     this.#session = session;
+    this.#bytesMax = bytesMax;
   }
 
   get takesBatches(): boolean {
@@ -77,7 +80,7 @@ export class Courier {
       for (const parcels of devices) void this.#oneByOne(parcels);
       return;
     }
-    for (const batch of batchesOf(devices)) {
+    for (const batch of batchesOf(devices, this.#bytesMax)) {
       if (batch.parcels.length === 1) void this.#oneByOne(batch.parcels);
       else void this.#together(batch);
     }
@@ -156,11 +159,11 @@ function byDevice(parcels: readonly Parcel[]): readonly (readonly Parcel[])[] {
 }
 
 /** As few requests as the bounds allow; each device's parcels, far below them, in one. */
-function batchesOf(devices: readonly (readonly Parcel[])[]): readonly Batch[] {
+function batchesOf(devices: readonly (readonly Parcel[])[], bytesMax: number): readonly Batch[] {
   const batches: BatchInTheMaking[] = [];
   for (const parcels of devices) {
     if (batches.at(-1)?.add(parcels) === true) continue;
-    const batch = new BatchInTheMaking();
+    const batch = new BatchInTheMaking(bytesMax);
     batch.add(parcels);
     batches.push(batch);
   }
@@ -172,18 +175,23 @@ class BatchInTheMaking implements Batch {
   readonly parcels: (Parcel & { readonly payload: number })[] = [];
   /** Where a payload stands, by its id. */
   readonly #places = new Map<string, number>();
+  readonly #bytesMax: number;
   #bytes = 0;
+
+  constructor(bytesMax: number) {
+    this.#bytesMax = bytesMax;
+  }
 
   /** False, and nothing is added, when the batch has no room for all of them; an empty one takes any. */
   add(parcels: readonly Parcel[]): boolean {
     const fresh = parcels.filter(({ entry }) => this.#placeOf(entry) === undefined);
     const bytes =
-      parcels.length * targetBytes +
+      parcels.reduce((sum, { entry }) => sum + targetBytes + entry.domain.length, 0) +
       fresh.reduce((sum, { entry }) => sum + payloadBytes + entry.payload.length, 0);
     const isFull =
       this.parcels.length + parcels.length > maxBatchTargets ||
       this.payloads.length + fresh.length > maxBatchPayloads ||
-      this.#bytes + bytes > maxBatchBytes;
+      this.#bytes + bytes > this.#bytesMax;
     if (isFull && this.parcels.length > 0) return false;
     this.#bytes += bytes;
     for (const parcel of parcels) {

@@ -5,7 +5,7 @@
 import type { OutboxRow } from '../store/outbox-copies.ts';
 
 export const togetherLimits = {
-  /** Most copies in one request, and bytes of them beside the first. */
+  /** Most copies in one request, and bytes of more than one: a node takes no much larger batch without a login. */
   copies: 32,
   bytes: 128 * 1024,
 } as const;
@@ -22,7 +22,7 @@ export function rowsTogether(
   next: (after: number) => OutboxRow | undefined,
 ): readonly [OutboxRow, ...OutboxRow[]] {
   const rows: [OutboxRow, ...OutboxRow[]] = [first];
-  let bytes = 0;
+  let bytes = first.payload.length;
   while (rows.length < most) {
     const row = next(rows.at(-1)?.id ?? first.id);
     bytes += row?.payload.length ?? 0;

@@ -4,7 +4,12 @@
  * made for this one connection. The recipient's delivery token opens the inbox. Which copies go this
  * way is the outbox's business.
  */
-import { TransportError, UnavailableError, type Runtime } from '@quicprochat/proto';
+import {
+  maxAnonymousBatchBytes,
+  TransportError,
+  UnavailableError,
+  type Runtime,
+} from '@quicprochat/proto';
 import {
   CloseCode,
   makeIdentity,
@@ -111,7 +116,7 @@ export class SealedSender {
     };
     const line = {
       connection,
-      courier: new Courier({ hello, ...caller }),
+      courier: new Courier({ hello, ...caller }, maxAnonymousBatchBytes),
       caller,
       usedMs: runtime.clock.monotonic(),
     };
