@@ -208,10 +208,12 @@ export class Attempts {
   }
 
   #fail(entry: OutboxEntry, reason: string): void {
-    const { store, events, proven } = this.#parts;
+    const { store, events, proven, marks } = this.#parts;
     this.#internalErrors.delete(entry.id);
     proven.forget(entry.id);
-    store.transaction(() => store.outbox.markFailed(entry.id, reason));
+    // It may have come there another way meanwhile.
+    marks.write();
+    if (!store.transaction(() => store.outbox.markFailed(entry.id, reason))) return;
     events.emit({ type: 'sendFailed', messageId: entry.messageId, rid: entry.rid, reason });
   }
 }

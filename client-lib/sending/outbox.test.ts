@@ -36,6 +36,46 @@ test('a copy of a sealed sender waits a day for a token, and never ends the sess
   assert.equal(sendVerdict(blocked), 'permanent');
   assert.equal(sendVerdict(unknown), 'expired');
   assert.equal(sealedVerdict(new TransportError('closed', 'gone'), 0), 'disconnected');
+  // Whatever reason another node gives.
+  const expired = new UnauthenticatedError('BAD_CREDENTIAL', 'log in');
+  assert.equal(sealedVerdict(expired, 0), 'temporary');
+  assert.equal(sealedVerdict(expired, sealedTokenWaitMs), 'temporary');
+  assert.equal(sendVerdict(expired), 'expired');
+});
+
+test('a refusal is nothing to a copy that came to its device another way meanwhile', async () => {
+  using store = openMemoryStore();
+  const targets = [{ rid: new Uint8Array(32).fill(1), domain: 'blue.example' }];
+  const [mid, payload] = [new Uint8Array(16), Uint8Array.of(1)];
+  store.transaction(() => store.outbox.add({ mid, payload, targets, messageId: undefined }, 0));
+  const events = new EventBus();
+  const told: string[] = [];
+  using _listening = events.listen(({ type }) => void told.push(type));
+  const outbox = new Outbox({
+    ...{ userId: 'a@red.example', store, events },
+    runtime: { clock: systemClock, random: systemRandom, log: silentLog },
+    proofs: { isProven: async () => false },
+    onDueAgain: () => undefined,
+  });
+  const target = Buffer.from(targets[0]?.rid ?? []).toString('hex');
+  const session = {
+    signal: new AbortController().signal,
+    hello: { capabilities: [] },
+    call: async () => {
+      const row = store.outbox.next(target, 0);
+      assert(row !== undefined);
+      outbox.delivered(row, 'direct');
+      throw new PermissionDeniedError('PEER_DENIED', 'no peer');
+    },
+  };
+  outbox.open(session as unknown as Session, new Uint8Array(8));
+  try {
+    await outbox.flush();
+    assert.deepEqual(store.outbox.failures(), []);
+    assert.deepEqual(told, []);
+  } finally {
+    outbox.close();
+  }
 });
 
 test('the node of one recipient does not stop what goes to others', async () => {

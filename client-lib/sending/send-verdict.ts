@@ -41,11 +41,13 @@ export function sendVerdict(error: unknown): SendVerdict {
 
 /**
  * Pure: the same for a copy that went without a login. A token that is no longer valid may be followed by
- * another one of its device; the copy does not go with the sender's name instead.
+ * another one of its device; the copy does not go with the sender's name instead. Never `expired`: another node's
+ * word ends no session with the own one.
  */
 export function sealedVerdict(error: unknown, ageMs: number): SendVerdict {
   if (isStaleToken(error)) {
     return ageMs < sealedTokenWaitMs ? 'temporary' : 'permanent';
   }
-  return sendVerdict(error);
+  const verdict = sendVerdict(error);
+  return verdict === 'expired' ? 'temporary' : verdict;
 }
