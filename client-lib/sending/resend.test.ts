@@ -345,6 +345,23 @@ describe('rows that a node lost', () => {
     assert.deepEqual(bob.store.resend.holes(), []);
   });
 
+  test('are found behind an answer full of texts that disappeared', async () => {
+    const { clock, alice, bob, carol, id } = await company();
+    await say(alice, id, 'it stays');
+    takeRows(alice, bob);
+    await alice.conversations.updateMetadata(id, { expirySeconds: 30 });
+    await exchange(alice, bob, carol);
+    const vanishing = Array.from({ length: answerLimits.messagesPerAnswer }, () => 'it goes');
+    await say(alice, id, ...vanishing);
+    takeRows(alice, bob);
+    clock.advance(31_000);
+    alice.store.messages.expire(clock.now(), 2 * vanishing.length);
+    await bob.holes.catchUp();
+    clock.advance(2 * askLimits.catchUpDelayMs);
+    await exchange(alice, bob);
+    assertHas(bob, id, ['it stays']);
+  });
+
   test('of a large group are asked for from those who were heard, those of a channel that nobody shows from all', async () => {
     const directory = new TestDirectory();
     const alice = new TestDevice('alice@red.example', directory, { clock: new LaterClock() });

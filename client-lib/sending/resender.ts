@@ -239,15 +239,18 @@ export class Resender {
     const before: number[] = [];
     const vanished: number[] = [];
     for (const range of request.ranges) {
-      const to = range.to === openEnd ? conversation.sentCount : range.to;
+      const isOpen = range.to === openEnd;
+      const to = isOpen ? conversation.sentCount : range.to;
       if (to < range.from) continue;
       const left = room - wanted.length - before.length - vanished.length;
       if (left <= 0) break;
       const { id, sentCount } = conversation;
       const last = Math.min(to, sentCount);
       // Nobody would ask again for what follows, as for a hole, which what comes before becomes.
-      const from = range.to === openEnd ? Math.max(range.from, last - left + 1) : range.from;
-      const found = store.messages.ownByNumber(id, identity.deviceId, from, last, left);
+      const found = isOpen
+        ? store.messages.newestOwn(id, identity.deviceId, range.from, left)
+        : store.messages.ownByNumber(id, identity.deviceId, range.from, last, left);
+      const from = isOpen && found.length === left ? (found[0]?.n ?? range.from) : range.from;
       // What lies beyond the last one that fits is left for the next request.
       const end = found.length < left ? to : (found.at(-1)?.n ?? to);
       for (const message of found) {

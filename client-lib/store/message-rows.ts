@@ -79,6 +79,13 @@ export interface MessageRows {
     to: number,
     limit: number,
   ): readonly MessageRecord[];
+  /** The same, the newest ones with a text that did not disappear. */
+  newestOwn(
+    conversationId: Uint8Array,
+    deviceId: string,
+    from: number,
+    limit: number,
+  ): readonly MessageRecord[];
   message(id: number): MessageRecord | undefined;
   /** Row id by (conversation, sender device, inner id). */
   idOf(conversationId: Uint8Array, senderDevice: string, innerId: Uint8Array): number | undefined;
@@ -214,6 +221,18 @@ export function messageRows(db: Database): MessageRows {
           limit,
         )
         .map(messageOf),
+    newestOwn: (conversationId, deviceId, from, limit) =>
+      db
+        .all(
+          `SELECT ${columns} FROM message m WHERE conversation_id = ? AND sender_device = ?
+             AND n >= ? AND received_ms IS NULL AND gone_ms IS NULL ORDER BY n DESC LIMIT (? + 0)`,
+          conversationId,
+          deviceId,
+          from,
+          limit,
+        )
+        .map(messageOf)
+        .reverse(),
     message(id) {
       const row = db.get(`SELECT ${columns} FROM message m WHERE id = ?`, id);
       return row === undefined ? undefined : messageOf(row);
