@@ -315,7 +315,7 @@ export class Device {
       session: () => this.link.current,
     });
     const onRowsLost = async (groupId?: Uint8Array): Promise<void> => {
-      this.groups.pull.wantAll();
+      this.groups.pull.want(groupId);
       await this.#holes.catchUp(groupId);
     };
     this.#channels = new ChannelSync({

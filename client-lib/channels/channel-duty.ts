@@ -95,7 +95,7 @@ export class ChannelDuty {
     const { stuckMs, stuckMaxMs } = channelDutyLimits;
     const sinceMs = runtime.clock.monotonic();
     const before = this.#stuck.get(key);
-    // A node may refuse every channel, as for a device that has too many: the group must not pay for it.
+    // A node may refuse every channel, as for a device that has too many from strangers: the group must not pay for it.
     const isOfOne = before !== undefined && sinceMs - before.sinceMs < 2 * stuckMaxMs;
     const tries = isOfOne ? before.tries : 0;
     const now: Stuck = { cid, epoch: store.groups.epoch(groupId), sinceMs, tries };

@@ -305,3 +305,52 @@ test('what is said in a channel that a node has no room to show is asked for, le
   assert(shown > 1_000, 'the other channel is read all the time');
   assert(stuck.every((ms) => ms >= roomMs) && stuck.length > 0);
 });
+
+for (const end of ['is left', 'is shown after all'] as const) {
+  test(`what was said in a channel without room since members were asked last is asked for once when it ${end}`, async () => {
+    const store = openMemoryStore();
+    const [groupId, crowded, next] = [32, 32, 32].map((bytes) => systemRandom.bytes(bytes));
+    assert(groupId !== undefined && crowded !== undefined && next !== undefined);
+    store.transaction(() => store.channels.follow(groupId, crowded, 0));
+    let nowMs = 0;
+    let asked = 0;
+    let askedBefore: number | undefined;
+    const clock: Clock = {
+      now: () => nowMs,
+      monotonic: () => nowMs,
+      timer: (ms, callback) => systemClock.timer(ms, callback),
+      sleep: async (ms) => void (nowMs += ms),
+    };
+    const unexpected = () => Promise.reject(new Error('no row came'));
+    const sync = new ChannelSync({
+      store,
+      runtime: { clock, random: systemRandom, log: silentLog },
+      receiver: { receive: unexpected, passGap: unexpected, passLost: unexpected },
+      onRowsLost: async () => void (asked += 1),
+      onStuck: () => assert.fail('it has no room'),
+      isPolling: () => false,
+    });
+    const endMs = 3 * channelSyncLimits.crowdedMinMs;
+    const ended = new AbortController();
+    const session = {
+      signal: ended.signal,
+      async call(_: unknown, { cursors = [] }: Asked): Promise<unknown> {
+        const isAsked = cursors.some(({ log }) => sameBytes(log?.cid ?? crowded, crowded));
+        if (askedBefore === undefined && nowMs >= endMs) {
+          askedBefore = asked;
+          if (end === 'is left')
+            store.transaction(() => store.channels.follow(groupId, next, nowMs));
+        }
+        const isShown = askedBefore !== undefined && end === 'is shown after all';
+        if (isAsked && !isShown) {
+          throw new ResourceExhaustedError('QUOTA', 'too many', { details: crowded });
+        }
+        nowMs += 60_000;
+        if (nowMs > endMs + 2 * channelSyncLimits.lateMs) ended.abort();
+        return create(FetchWaitResponseSchema, {});
+      },
+    };
+    await sync.follow(session as unknown as Session);
+    assert.equal(asked, (askedBefore ?? 0) + 1);
+  });
+}

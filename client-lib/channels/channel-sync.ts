@@ -63,7 +63,7 @@ export class ChannelSync {
   readonly #checked = new Set<string>();
   /** Channels whose node may not know how far they are taken in, by cid in hex: an ack came to nothing. */
   readonly #unacked = new Set<string>();
-  /** Channels that the node has no room to show us, and when members are asked again, by cid in hex. */
+  /** Channels that the node has no room to show us, and when members are asked again (Infinity: never), by cid in hex. */
   readonly #crowded = new Map<string, Rest>();
   #turn = 0;
   #wake: () => void = () => undefined;
@@ -142,12 +142,15 @@ export class ChannelSync {
         },
         { signal },
       );
+      for (const { cid, groupId } of some) {
+        const key = hex(cid);
+        this.#resting.delete(key);
+        // First, so that a crash between the two asks again.
+        if (this.#crowded.has(key)) await this.#askMembers(key, groupId, true);
+        this.#crowded.delete(key);
+      }
       for (const { log, fetched } of logs) {
         if (log !== undefined && fetched !== undefined) await this.#take(session, log.cid, fetched);
-      }
-      for (const { cid } of some) {
-        this.#resting.delete(hex(cid));
-        this.#crowded.delete(hex(cid));
       }
     } catch (error) {
       if (woken.signal.aborted && !session.signal.aborted) return;
@@ -257,34 +260,40 @@ export class ChannelSync {
     const key = hex(cid);
     const { restMinMs, restMaxMs, lateMs, lateRestMs } = channelSyncLimits;
     const leftMs = store.channels.get(cid)?.leftMs;
+    const isLeft = leftMs !== undefined;
     const isRead = store.inbox.cursor(cid) !== undefined;
-    if (leftMs !== undefined && (isRead || runtime.clock.now() - leftMs > lateMs)) {
+    const isOver = isLeft && (isRead || runtime.clock.now() - leftMs > lateMs);
+    if (this.#crowded.has(key) || (isCrowded && !isOver)) {
+      await this.#askMembers(key, groupId, isLeft);
+    }
+    if (isOver) {
       store.transaction(() => store.channels.forget(cid));
       for (const known of [this.#resting, this.#checked, this.#unacked, this.#crowded]) {
         known.delete(key);
       }
       return;
     }
-    const longestMs = leftMs === undefined ? restMaxMs : lateRestMs;
+    const longestMs = isLeft ? lateRestMs : restMaxMs;
     const tries = (this.#resting.get(key)?.tries ?? 0) + 1;
     const restMs = Math.min(longestMs, restMinMs * 2 ** Math.min(tries, 16));
     this.#resting.set(key, { untilMs: runtime.clock.monotonic() + restMs, tries });
-    if (leftMs !== undefined) return;
-    // Another channel would help nobody.
-    if (isCrowded) await this.#askMembers(key, groupId);
-    else onStuck(groupId, cid);
+    // Where there is no room, another channel would help nobody.
+    if (!isLeft && !isCrowded) onStuck(groupId, cid);
   }
 
-  /** Answers come to the inbox, each sealed for this device. */
-  async #askMembers(key: string, groupId: Uint8Array): Promise<void> {
+  /**
+   * Answers come to the inbox, each sealed for this device. `isLast`: nothing more is said that it is not shown, so
+   * that it asks once for what was said since it asked.
+   */
+  async #askMembers(key: string, groupId: Uint8Array, isLast: boolean): Promise<void> {
     const { runtime, onRowsLost } = this.#parts;
     const { crowdedMinMs, crowdedMaxMs } = channelSyncLimits;
     const { untilMs, tries } = this.#crowded.get(key) ?? { untilMs: 0, tries: 0 };
     const nowMs = runtime.clock.monotonic();
-    if (tries > 0 && nowMs < untilMs) return;
-    const waitMs = Math.min(crowdedMaxMs, crowdedMinMs * 2 ** Math.min(tries, 16));
-    this.#crowded.set(key, { untilMs: nowMs + waitMs, tries: tries + 1 });
+    if (tries > 0 && (isLast ? untilMs === Infinity : nowMs < untilMs)) return;
     await onRowsLost(groupId);
+    const waitMs = Math.min(crowdedMaxMs, crowdedMinMs * 2 ** Math.min(tries, 16));
+    this.#crowded.set(key, { untilMs: isLast ? Infinity : nowMs + waitMs, tries: tries + 1 });
   }
 }
 

@@ -8,6 +8,7 @@ import type { EventBus } from '../events.ts';
 import { hybridCopies, PrekeyError, type Recipient } from '../sending/fan-out.ts';
 import type { MlsGroup } from '../mls/index.ts';
 import { takeOut } from './number-ranges.ts';
+import { byTurns } from './turns.ts';
 import { fetchPrekeys } from '../account/prekeys.ts';
 import {
   encodeRequest,
@@ -174,12 +175,8 @@ export class Holes {
     const isHeard = (rid: Uint8Array): boolean => heard.some((one) => sameBytes(one, rid));
     const senders = devices.filter(isHeard);
     if (!isAll) return senders;
-    // Others each time, where there are more than are asked.
-    const others = devices.filter((rid) => !isHeard(rid));
-    while (others.length > 0) {
-      senders.push(...others.splice(jitter(runtime.random, others.length), 1));
-    }
-    return senders;
+    const others = devices.filter((rid) => !senders.includes(rid));
+    return byTurns(runtime.random, senders, others);
   }
 
   async #ask(groupId: Uint8Array, sender: Uint8Array): Promise<void> {

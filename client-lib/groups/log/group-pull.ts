@@ -71,9 +71,10 @@ export class GroupPull {
     });
   }
 
-  /** Something is missing of this group. */
-  want(groupId: Uint8Array): void {
-    this.#reads.want(hex(groupId), groupId);
+  /** Something is missing of this group; undefined: as `wantAll`. */
+  want(groupId: Uint8Array | undefined): void {
+    if (groupId === undefined) this.wantAll();
+    else this.#reads.want(hex(groupId), groupId);
   }
 
   /** Something is missing of a group, and it is not known of which. */
