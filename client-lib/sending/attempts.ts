@@ -2,7 +2,14 @@
  * One attempt with copies for one device: they travel together, and each answer is judged in its turn. When there is
  * another attempt, and with which copies, is the outbox's business.
  */
-import { hasReason, QpcError, Status, TransportError, type Runtime } from '@quicprochat/proto';
+import {
+  hasReason,
+  maxMessageBytes,
+  QpcError,
+  Status,
+  TransportError,
+  type Runtime,
+} from '@quicprochat/proto';
 import { Outcome } from '@quicprochat/proto/messages';
 import { deadPostVerdict, isDeadPost } from '../channels/dead-posts.ts';
 import type { Caller } from '../dial.ts';
@@ -94,9 +101,11 @@ export class Attempts {
 
   /** Copies for one device, in order. Of those that are refused the first counts: what stands behind it goes again. */
   async send(entries: readonly OutboxRow[], own: OwnNode): Promise<Attempted> {
-    const token = (entries[0] && this.#parts.store.tokens.of(entries[0].rid)) ?? new Uint8Array(0);
-    // Without a token nobody takes it from somebody unknown: an invitation, as a rule.
-    const sealed = token.length === 0 ? undefined : this.#parts.sealed;
+    const [first] = entries;
+    const token = (first && this.#parts.store.tokens.of(first.rid)) ?? new Uint8Array(0);
+    // Without a token nobody takes it from somebody unknown, nor one that is larger than a message: invitations, as a rule.
+    const isSealable = token.length > 0 && first !== undefined && isOfMessageSize(first);
+    const sealed = isSealable ? this.#parts.sealed : undefined;
     const { session, courier, storeId } = own;
     const send = async (entry: OutboxRow): Promise<SealedReceipt> =>
       sealed === undefined
@@ -216,6 +225,11 @@ export class Attempts {
     if (!store.transaction(() => store.outbox.markFailed(entry.id, reason))) return;
     events.emit({ type: 'sendFailed', messageId: entry.messageId, rid: entry.rid, reason });
   }
+}
+
+/** Larger ones, Welcomes of large groups, are for the own node, and travel alone. */
+export function isOfMessageSize({ payload }: Pick<OutboxRow, 'payload'>): boolean {
+  return payload.length <= maxMessageBytes;
 }
 
 function reasonOf(error: unknown): string {

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
+  maxMessageBytes,
   PermissionDeniedError,
   ResourceExhaustedError,
   silentLog,
@@ -11,6 +12,7 @@ import {
   UnauthenticatedError,
   type Clock,
 } from '@quicprochat/proto';
+import { Outcome } from '@quicprochat/proto/messages';
 import { EventBus } from '../events.ts';
 import type { Session } from '../session.ts';
 import { Outbox } from './outbox.ts';
@@ -174,4 +176,51 @@ test('a node that refuses every token and names another one each time makes a co
   } finally {
     outbox.close();
   }
+});
+
+test('a Welcome that is larger than any node takes without a login goes to the own node, and alone', async () => {
+  using store = openMemoryStore();
+  const rid = new Uint8Array(32).fill(1);
+  const sizes = [maxMessageBytes, maxMessageBytes, maxMessageBytes + 1, 1];
+  store.transaction(() => {
+    store.tokens.put(rid, new Uint8Array(16), true, 0);
+    for (const [index, size] of sizes.entries()) {
+      const targets = [{ rid, domain: 'blue.example' }];
+      const [mid, payload] = [new Uint8Array(16).fill(index), new Uint8Array(size)];
+      store.outbox.add({ mid, payload, targets, messageId: undefined }, systemClock.now());
+    }
+  });
+  const ways: string[] = [];
+  const ok = { outcome: Outcome.STORED, proof: new Uint8Array(64), receivedMs: 1n };
+  const caller = {
+    call: () => Promise.reject(new Error('nobody asks')),
+    clientSpki: new Uint8Array(32),
+    nodeSpki: new Uint8Array(32),
+  };
+  const outbox = new Outbox({
+    ...{ userId: 'a@red.example', store, events: new EventBus() },
+    runtime: { clock: systemClock, random: systemRandom, log: silentLog },
+    proofs: { isProven: async () => true },
+    sealed: {
+      caller: async () => caller,
+      async send({ payload }: OutboxEntry): Promise<SealedReceipt> {
+        ways.push(`sealed ${payload.length}`);
+        return { ...ok, caller };
+      },
+    },
+    onDueAgain: () => undefined,
+  });
+  const session = {
+    signal: new AbortController().signal,
+    hello: { capabilities: [] },
+    async call(_method: unknown, { payload }: { readonly payload: Uint8Array }) {
+      ways.push(`named ${payload.length}`);
+      return ok;
+    },
+  };
+  outbox.open(session as unknown as Session, new Uint8Array(8));
+  await outbox.flush();
+  outbox.close();
+  const expected = ['sealed 81920', 'sealed 81920', 'named 81921', 'sealed 1'];
+  assert.deepEqual(ways, expected);
 });

@@ -9,7 +9,7 @@ import { ClosedError } from '../link.ts';
 import type { Session } from '../session.ts';
 import type { OutboxEntry, OutboxRow } from '../store/outbox-copies.ts';
 import type { PeerPath } from '../store/paths.ts';
-import { Attempts, type AttemptParts, type OwnNode } from './attempts.ts';
+import { Attempts, isOfMessageSize, type AttemptParts, type OwnNode } from './attempts.ts';
 import { Courier } from './courier.ts';
 import type { DeliveryProofs } from './delivery-proofs.ts';
 import { OutboxMarks } from './outbox-marks.ts';
@@ -308,11 +308,11 @@ export class Outbox {
   /** The next copy for a device, and those behind it if its inbox is open to them. */
   #together(target: string, first: OutboxRow, most: number): readonly OutboxRow[] {
     const { outbox, tokens } = this.#parts.store;
-    if (first.post !== undefined || first.tokenWaits > 0 || !tokens.hasGood(first.rid))
-      return [first];
+    const isPlain = (row: OutboxRow): boolean => row.tokenWaits === 0 && isOfMessageSize(row);
+    if (first.post !== undefined || !isPlain(first) || !tokens.hasGood(first.rid)) return [first];
     return rowsTogether(first, most, (after) => {
       const row = outbox.next(target, after);
-      return row === undefined || row.tokenWaits > 0 ? undefined : row;
+      return row === undefined || !isPlain(row) ? undefined : row;
     });
   }
 
