@@ -16,6 +16,7 @@ import {
   systemRandom,
   UnavailableError,
   type Clock,
+  type Timer,
 } from '@quicprochat/proto';
 import {
   AckResponseSchema,
@@ -27,11 +28,41 @@ import {
   type FetchWaitRequestSchema,
   type MessageInitShape,
 } from '@quicprochat/proto/messages';
-import { ChannelSync, channelSyncLimits } from './channel-sync.ts';
+import { ChannelSync, channelSyncLimits, type ChannelSyncParts } from './channel-sync.ts';
 import type { Session } from '../session.ts';
 import { openMemoryStore } from '../store/sqlite-store.ts';
+import type { ClientStore } from '../store/store.ts';
 
 type Asked = MessageInitShape<typeof FetchWaitRequestSchema>;
+
+/** Time that goes by only where somebody sleeps. */
+class SleptClock implements Clock {
+  nowMs = 0;
+  now(): number {
+    return this.nowMs;
+  }
+  monotonic(): number {
+    return this.nowMs;
+  }
+  timer(ms: number, callback: () => void): Timer {
+    return systemClock.timer(ms, callback);
+  }
+  async sleep(ms: number): Promise<void> {
+    this.nowMs += ms;
+  }
+}
+
+/** Of a device that no row comes to. */
+function syncOf(
+  store: ClientStore,
+  clock: Clock,
+  parts: Pick<ChannelSyncParts, 'onRowsLost' | 'onStuck'>,
+): ChannelSync {
+  const unexpected = () => Promise.reject(new Error('no row came'));
+  const receiver = { receive: unexpected, passGap: unexpected, passLost: unexpected };
+  const runtime = { clock, random: systemRandom, log: silentLog };
+  return new ChannelSync({ store, runtime, receiver, isPolling: () => false, ...parts });
+}
 
 /** Follows `count` channels; `answer` is the node's to each FetchWait. Returns how often the device rested. */
 async function follow(count: number, answer: (asked: Asked, end: () => void) => void) {
@@ -48,15 +79,8 @@ async function follow(count: number, answer: (asked: Asked, end: () => void) => 
     timer: (ms, callback) => systemClock.timer(ms, callback),
     sleep: async () => void (rests += 1),
   };
-  const unexpected = () => Promise.reject(new Error('no row came'));
-  const sync = new ChannelSync({
-    store,
-    runtime: { clock, random: systemRandom, log: silentLog },
-    receiver: { receive: unexpected, passGap: unexpected, passLost: unexpected },
-    onRowsLost: async () => void (losses += 1),
-    onStuck: () => undefined,
-    isPolling: () => false,
-  });
+  const onRowsLost = async () => void (losses += 1);
+  const sync = syncOf(store, clock, { onRowsLost, onStuck: () => undefined });
   const ended = new AbortController();
   const session = {
     signal: ended.signal,
@@ -248,30 +272,19 @@ test('what is said in a channel that a node has no room to show is asked for, le
     store.channels.follow(systemRandom.bytes(32), other, 0);
   });
   const { crowdedMinMs, crowdedMaxMs } = channelSyncLimits;
-  let nowMs = 0;
   let shown = 0;
   const asked: number[] = [];
   const stuck: number[] = [];
-  const clock: Clock = {
-    now: () => nowMs,
-    monotonic: () => nowMs,
-    timer: (ms, callback) => systemClock.timer(ms, callback),
-    sleep: async (ms) => void (nowMs += ms),
-  };
-  const unexpected = () => Promise.reject(new Error('no row came'));
-  const sync = new ChannelSync({
-    store,
-    runtime: { clock, random: systemRandom, log: silentLog },
-    receiver: { receive: unexpected, passGap: unexpected, passLost: unexpected },
+  const clock = new SleptClock();
+  const sync = syncOf(store, clock, {
     onRowsLost: async (of) => {
       assert.deepEqual(of, groupId);
-      asked.push(nowMs);
+      asked.push(clock.nowMs);
     },
     onStuck: (of) => {
       assert.deepEqual(of, groupId);
-      stuck.push(nowMs);
+      stuck.push(clock.nowMs);
     },
-    isPolling: () => false,
   });
   const roomMs = 5 * crowdedMaxMs;
   const ended = new AbortController();
@@ -281,7 +294,7 @@ test('what is said in a channel that a node has no room to show is asked for, le
       assert(shown < 100_000, 'it never ends');
       const isAsked = cursors.some(({ log }) => sameBytes(log?.cid ?? crowded, crowded));
       const details = isAsked ? crowded : undefined;
-      if (details !== undefined && nowMs < roomMs) {
+      if (details !== undefined && clock.nowMs < roomMs) {
         throw new ResourceExhaustedError('QUOTA', 'too many', { details });
       }
       if (details !== undefined) {
@@ -289,7 +302,7 @@ test('what is said in a channel that a node has no room to show is asked for, le
         throw new NotFoundError('UNKNOWN_CHANNEL', 'not here', { details });
       }
       shown += 1;
-      nowMs += 1_000;
+      clock.nowMs += 1_000;
       return create(FetchWaitResponseSchema, {});
     },
   };
@@ -312,23 +325,12 @@ for (const end of ['is left', 'is shown after all'] as const) {
     const [groupId, crowded, next] = [32, 32, 32].map((bytes) => systemRandom.bytes(bytes));
     assert(groupId !== undefined && crowded !== undefined && next !== undefined);
     store.transaction(() => store.channels.follow(groupId, crowded, 0));
-    let nowMs = 0;
     let asked = 0;
     let askedBefore: number | undefined;
-    const clock: Clock = {
-      now: () => nowMs,
-      monotonic: () => nowMs,
-      timer: (ms, callback) => systemClock.timer(ms, callback),
-      sleep: async (ms) => void (nowMs += ms),
-    };
-    const unexpected = () => Promise.reject(new Error('no row came'));
-    const sync = new ChannelSync({
-      store,
-      runtime: { clock, random: systemRandom, log: silentLog },
-      receiver: { receive: unexpected, passGap: unexpected, passLost: unexpected },
+    const clock = new SleptClock();
+    const sync = syncOf(store, clock, {
       onRowsLost: async () => void (asked += 1),
       onStuck: () => assert.fail('it has no room'),
-      isPolling: () => false,
     });
     const endMs = 3 * channelSyncLimits.crowdedMinMs;
     const ended = new AbortController();
@@ -336,17 +338,17 @@ for (const end of ['is left', 'is shown after all'] as const) {
       signal: ended.signal,
       async call(_: unknown, { cursors = [] }: Asked): Promise<unknown> {
         const isAsked = cursors.some(({ log }) => sameBytes(log?.cid ?? crowded, crowded));
-        if (askedBefore === undefined && nowMs >= endMs) {
+        if (askedBefore === undefined && clock.nowMs >= endMs) {
           askedBefore = asked;
           if (end === 'is left')
-            store.transaction(() => store.channels.follow(groupId, next, nowMs));
+            store.transaction(() => store.channels.follow(groupId, next, clock.nowMs));
         }
         const isShown = askedBefore !== undefined && end === 'is shown after all';
         if (isAsked && !isShown) {
           throw new ResourceExhaustedError('QUOTA', 'too many', { details: crowded });
         }
-        nowMs += 60_000;
-        if (nowMs > endMs + 2 * channelSyncLimits.lateMs) ended.abort();
+        clock.nowMs += 60_000;
+        if (clock.nowMs > endMs + 2 * channelSyncLimits.lateMs) ended.abort();
         return create(FetchWaitResponseSchema, {});
       },
     };

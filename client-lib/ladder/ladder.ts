@@ -50,8 +50,6 @@ interface Rung {
   readonly at: 'node' | 'device';
   /** Whose mailbox it is: then this way adds a copy, and the others are tried all the same. */
   readonly mailbox?: string;
-  /** Whether it keeps the order of copies that it is given together. */
-  readonly takesMany: boolean;
   /** One attempt. False: it is not known to have arrived, and this way is not tried now. */
   readonly send: (row: OutboxRow) => Promise<boolean>;
 }
@@ -224,14 +222,13 @@ export class Ladder {
     const isGuest = domain !== this.#parts.domain && hasToken;
     const mailboxes = hasToken ? (mailboxesOf?.(target, domain) ?? []) : [];
     const others: Rung[] = mailboxes.map((mailbox) => ({
-      ...{ at: 'device', mailbox, takesMany: true },
+      ...{ at: 'device', mailbox },
       send: (row) => this.#toMailbox(row, mailbox),
     }));
     if (peers !== undefined) {
-      const send = (row: OutboxRow) => this.#toDevice(row, peers);
-      others.push({ at: 'device', takesMany: false, send });
+      others.push({ at: 'device', send: (row) => this.#toDevice(row, peers) });
     }
-    const node: Rung = { at: 'node', takesMany: true, send: (row) => this.#asGuest(row) };
+    const node: Rung = { at: 'node', send: (row) => this.#asGuest(row) };
     return { node: isGuest ? node : undefined, others };
   }
 
@@ -242,6 +239,8 @@ export class Ladder {
       outbox.writeMarks();
       const next = (after: number): OutboxRow | undefined =>
         store.outbox.undelivered(target, after, rung.at, rung.mailbox);
+      // A node keeps the order of copies that it is given together, a device may not.
+      const isToNode = rung.at === 'node' || rung.mailbox !== undefined;
       let most = 1;
       for (let after = 0; ;) {
         if (!this.#isWanted(domain)) return true;
@@ -251,7 +250,7 @@ export class Ladder {
         const areThrough = await Promise.all(rows.map((row) => rung.send(row)));
         if (areThrough.includes(false)) return false;
         after = rows.at(-1)?.id ?? first.id;
-        if (rung.takesMany) most = mostAfter(rows.length);
+        if (isToNode) most = mostAfter(rows.length);
       }
     } catch (error) {
       runtime.log.error('ladder', { error: String(error) });

@@ -120,9 +120,9 @@ export class Holes {
   async catchUp(only?: Uint8Array): Promise<void> {
     const { store, runtime, writer } = this.#parts;
     let left: number = askLimits.catchUpDevices;
-    const newestFirst = [...store.groups.conversations()].reverse();
-    for (const { groupId } of newestFirst) {
-      if (only !== undefined && !sameBytes(groupId, only)) continue;
+    const newestFirst = (): readonly Uint8Array[] =>
+      [...store.groups.conversations()].reverse().map(({ groupId }) => groupId);
+    for (const groupId of only === undefined ? newestFirst() : [only]) {
       if (left <= 0) break;
       await writer.run(async (batch) => {
         const group = batch.group(groupId);

@@ -50,22 +50,23 @@ export class TokenBuckets {
 const isStranger = ({ caller, method }: Call): boolean =>
   caller.class === 'anyone' || (caller.class === 'guest' && method.rate === 'send');
 
+const hostKey = ({ connection }: Call): string => `host ${limitKey(connection.peer.host)}`;
+
 /** Undefined: who may stop the node needs no limit. */
 function callerKey(call: Call): string | undefined {
-  const { caller, connection } = call;
-  const host = `host ${limitKey(connection.peer.host)}`;
+  const { caller } = call;
   switch (caller.class) {
     case 'enrolling':
     case 'device':
     case 'guest':
-      if (isStranger(call)) return host;
+      if (isStranger(call)) return hostKey(call);
       return `device ${Buffer.from(caller.identityPub).toString('latin1')}`;
     case 'peer':
       return `peer ${caller.domain}`;
     case 'admin':
       return undefined;
     case 'anyone':
-      return host;
+      return hostKey(call);
   }
 }
 

@@ -24,6 +24,7 @@ export interface RunSummary {
   readonly looks: number;
   readonly simulatedMs: number;
   readonly drainMs: number;
+  /** Files of an older program do not have it. */
   readonly waitedFor?: RunResult['waitedFor'];
   readonly cpuMs: number;
 }

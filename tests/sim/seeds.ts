@@ -66,6 +66,6 @@ export const keptSeeds: readonly KeptSeed[] = [
     seed: 430_074,
     mix: 'storm',
     found:
-      'a hello that was answered before a batch was taken for a lost disk, and a repeat was taken anew, with another time',
+      'a gap that was answered before a late batch came was taken for a lost disk, and a repeat was taken anew, with another time',
   },
 ];
