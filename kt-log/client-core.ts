@@ -9,9 +9,10 @@
 import { ConflictError, ResourceExhaustedError } from '@quicprochat/proto/status';
 import type { Witnessing } from './client-checkpoint.ts';
 import { checkCheckpoint, checkSameSize, ForkError } from './client-checkpoint.ts';
-import type { Duty, LabelRecord, LogRecord, OwnerRecord } from './client-records.ts';
+import type { DailyRecord, Duty, LabelRecord, LogRecord, OwnerRecord } from './client-records.ts';
 import {
   clientLimits,
+  dailyRecord,
   distinguishedRecords,
   dutyList,
   evidenceList,
@@ -162,6 +163,12 @@ export class ClientCore {
   }
   evidence(): readonly Uint8Array[] {
     return this.#read('evidence', evidenceList) ?? [];
+  }
+  daily(): DailyRecord | undefined {
+    return this.#read('daily', dailyRecord);
+  }
+  putDaily(changes: Changes, record: DailyRecord): void {
+    this.#put(changes, 'daily', dailyRecord, record);
   }
   duties(kind: 'watched' | 'owned'): readonly Duty[] {
     return this.#read(kind, dutyList) ?? [];

@@ -272,6 +272,36 @@ export const distinguishedRecords: Structure<readonly DistinguishedRecord[]> = {
     }),
 };
 
+/** What is done once a day, and is not done anew because a program was restarted. */
+export interface DailyRecord {
+  /** When distinguished entries are to be looked for again. */
+  readonly distinguishedMs: number;
+  /** By label of one's own: the version that the newest credential is of, and when it is to be refreshed. */
+  readonly credentials: readonly CredentialDuty[];
+}
+export interface CredentialDuty extends Duty {
+  readonly version: number;
+}
+export const dailyRecord: Structure<DailyRecord> = {
+  name: 'DailyRecord',
+  write(w, { distinguishedMs, credentials }) {
+    writeTime(w, distinguishedMs, 'distinguished');
+    w.vector(credentials, maxUint8, 'credentials', ({ label, version, dueMs }) => {
+      writeLabel(w, label);
+      w.u32(version, 'version');
+      writeTime(w, dueMs, 'due');
+    });
+  },
+  read: (r) => ({
+    distinguishedMs: readTime(r, 'distinguished'),
+    credentials: r.vector(maxUint8, 13, 'credentials', () => ({
+      label: r.opaque(maxLabelBytes, 'label'),
+      version: r.u32('version'),
+      dueMs: readTime(r, 'due'),
+    })),
+  }),
+};
+
 /** One opaque blob: a credential of one's own. */
 export const opaqueRecord: Structure<Uint8Array> = {
   name: 'OpaqueRecord',

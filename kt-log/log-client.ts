@@ -9,7 +9,7 @@ import type { Changes, LogClientOptions, VerifiedHead } from './client-core.ts';
 import { ClientCore } from './client-core.ts';
 import { ClientCredentials } from './client-credentials.ts';
 import { ClientOwner } from './client-owner.ts';
-import type { DistinguishedRecord, LabelRecord } from './client-records.ts';
+import type { DailyRecord, DistinguishedRecord, LabelRecord } from './client-records.ts';
 import { clientLimits } from './client-records.ts';
 import type { CallOptions, LogAnswer, LogTransport, Send } from './client-transport.ts';
 import { sameBytes } from './hash.ts';
@@ -101,6 +101,16 @@ export class LogClient {
     const unwitnessedSinceMs = record.unwitnessedSinceMs ?? (isOwed ? answeredMs : undefined);
     const timestampMs = frontier.at(-1)?.timestampMs ?? 0;
     return { size, root, timestampMs, answeredMs, unwitnessedSinceMs, witnessedSize, note };
+  }
+
+  /** When what is done once a day is due; undefined: it was never done. Throws DataLossError. */
+  daily(): DailyRecord | undefined {
+    return this.#core.daily();
+  }
+  keepDaily(record: DailyRecord): void {
+    const changes: Changes = new Map();
+    this.#core.putDaily(changes, record);
+    this.#core.save(changes);
   }
 
   /** The greatest verified version of a label. Throws DataLossError. */

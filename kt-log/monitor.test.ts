@@ -7,7 +7,7 @@ import type { Face } from './client-fixture.ts';
 import type { LogTransport } from './client-transport.ts';
 import { LogClient } from './log-client.ts';
 import type { MonitorEvent } from './monitor.ts';
-import { LogMonitor } from './monitor.ts';
+import { defaultMonitorLimits, LogMonitor } from './monitor.ts';
 import { nativeSuite } from './native-suite.ts';
 import { parsePolicy, type Policy } from './policy.ts';
 import { labelOf, testLog } from './test-log.ts';
@@ -101,6 +101,37 @@ test('a version made by somebody else is told again until it is acknowledged', a
   assert.ok(typesOf(later).includes('UnexpectedKey'));
   restarted.owner.acknowledge(alice, 1);
   assert.deepEqual(await follow(face, new LogMonitor(restarted), transport, 3), []);
+});
+
+test('what is done once a day is done no sooner by a program that starts anew', async () => {
+  const face = await testLog();
+  const { client, store, transport } = await ownerOf(face);
+  await new LogMonitor(client).run(transport);
+  const restart = () => device(face, { store }).client;
+  const counted = counting(transport);
+  assert.deepEqual(await new LogMonitor(restart()).run(counted.transport), []);
+  assert.equal(counted.calls.get('distinguished'), undefined);
+  assert.equal(counted.calls.get('credential'), undefined);
+  // A new version made in another run does not wait for the day to end.
+  await restart().owner.update(transport, alice, [labelOf('mine again')]);
+  await new LogMonitor(restart()).run(counted.transport);
+  assert.equal(counted.calls.get('credential'), 1);
+  // And the day ends, whatever was started and ended in it.
+  const before = counted.calls.get('distinguished') ?? 0;
+  const { dailyMs } = defaultMonitorLimits;
+  face.clock.advance(dailyMs);
+  await new LogMonitor(restart()).run(counted.transport);
+  assert.ok((counted.calls.get('distinguished') ?? 0) > before);
+});
+
+test('a clock that was ahead puts off nothing of what is done once a day', async () => {
+  const face = await testLog();
+  const { client, store } = await ownerOf(face);
+  const dailyMs = 3_600_000;
+  const farMs = face.clock.now() + 1000 * dailyMs;
+  client.keepDaily({ distinguishedMs: farMs, credentials: [] });
+  const { client: restarted } = device(face, { store });
+  assert.ok(new LogMonitor(restarted, { dailyMs }).next() <= face.clock.now());
 });
 
 test('one’s own new version needs a new credential at once', async () => {

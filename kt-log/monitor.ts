@@ -6,7 +6,9 @@
 import { DataLossError, QpcError, Status } from '@quicprochat/proto/status';
 import { ForkError } from './client-checkpoint.ts';
 import type { OwnVersion } from './client-owner.ts';
+import type { DailyRecord } from './client-records.ts';
 import type { CallOptions, LogTransport } from './client-transport.ts';
+import { sameBytes } from './hash.ts';
 import type { LogClient } from './log-client.ts';
 import { VerificationError } from './verification-error.ts';
 
@@ -104,9 +106,8 @@ export class LogMonitor {
   /** Duties that failed: not before this time, and how often in a row. */
   readonly #held = new Map<string, { readonly untilMs: number; readonly failures: number }>();
   readonly #startMs: number;
-  #distinguishedMs: number;
-  /** By label: which version the newest credential is of, and when it is to be refreshed. */
-  readonly #credentials = new Map<string, { readonly version: number; readonly dueMs: number }>();
+  /** As it is stored, so that a program that starts many times a day asks no more often. */
+  #daily: DailyRecord | undefined;
   /** Asking for a quorum: since which head there was none, how often it was asked, when next. */
   #witness = { sinceMs: Number.NaN, tries: 0, dueMs: 0 };
   #reportedUnwitnessedMs = Number.NEGATIVE_INFINITY;
@@ -115,13 +116,29 @@ export class LogMonitor {
   constructor(client: LogClient, limits: Partial<MonitorLimits> = {}) {
     this.#client = client;
     this.#limits = { ...defaultMonitorLimits, ...limits };
-    // Due at every start: what happened meanwhile is not known.
     this.#startMs = this.#now();
-    this.#distinguishedMs = this.#startMs;
   }
 
   #now(): number {
     return this.#client.options.clock.now();
+  }
+
+  #dailyNow(): DailyRecord {
+    if (this.#daily !== undefined) return this.#daily;
+    const stored = this.#client.daily();
+    // Further away than a day: the clock was ahead when that was stored, so it is due.
+    const dueOf = (ms: number): number =>
+      ms > this.#startMs + this.#limits.dailyMs ? this.#startMs : ms;
+    this.#daily = {
+      distinguishedMs: dueOf(stored?.distinguishedMs ?? this.#startMs),
+      credentials: (stored?.credentials ?? []).map((one) => ({ ...one, dueMs: dueOf(one.dueMs) })),
+    };
+    return this.#daily;
+  }
+
+  #keepDaily(changes: Partial<DailyRecord>): void {
+    this.#daily = { ...this.#dailyNow(), ...changes };
+    this.#client.keepDaily(this.#daily);
   }
 
   /** `ms` less up to an eighth. */
@@ -249,11 +266,12 @@ export class LogMonitor {
       run: Attempt['run'],
     ): Attempt => ({ duty, label, dueMs, run, key: keyOf(duty, label) });
     const owned = client.owner.labels();
+    const daily = this.#dailyNow();
     const unwitnessedMs = client.head()?.unwitnessedSinceMs;
     return [
-      one('distinguished', undefined, this.#distinguishedMs, async (transport, call) => {
+      one('distinguished', undefined, daily.distinguishedMs, async (transport, call) => {
         await client.distinguished(transport, call);
-        this.#distinguishedMs = this.#now() + this.#jittered(this.#limits.dailyMs);
+        this.#keepDaily({ distinguishedMs: this.#now() + this.#jittered(this.#limits.dailyMs) });
         return [];
       }),
       ...owned.map(({ label, dueMs }) =>
@@ -273,14 +291,17 @@ export class LogMonitor {
       ),
       ...owned.flatMap(({ label }) => {
         const version = client.owner.greatest(label);
-        const made = this.#credentials.get(label.join());
+        const made = daily.credentials.find((kept) => sameBytes(kept.label, label));
         if (version === undefined) return [];
         const dueMs = made?.version === version ? made.dueMs : this.#startMs;
         return one('credential', label, dueMs, async (transport, call) => {
           const isMade = (await client.credentials.refresh(transport, label, call)) !== undefined;
           const { dailyMs, backoffMinMs } = this.#limits;
           const nextMs = this.#now() + this.#jittered(isMade ? dailyMs : backoffMinMs);
-          this.#credentials.set(label.join(), { version, dueMs: nextMs });
+          const others = this.#dailyNow().credentials.filter(
+            (kept) => !sameBytes(kept.label, label),
+          );
+          this.#keepDaily({ credentials: [...others, { label, version, dueMs: nextMs }] });
           return [];
         });
       }),

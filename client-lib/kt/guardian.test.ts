@@ -1,12 +1,13 @@
 /** The watch over logs where the own one has contradicted itself: nothing new, but life goes on. */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { firstManifest, signingKeyFromSeed } from '@quicprochat/proto';
+import { firstManifest, methods, signingKeyFromSeed, type Clock } from '@quicprochat/proto';
 import { EventBus } from '../events.ts';
+import type { Session } from '../session.ts';
 import { TestDevice } from '../test-devices.ts';
 import { TestDirectory } from '../test-directory.ts';
 import { testRuntime } from '../test-runtime.ts';
-import { Guardian } from './guardian.ts';
+import { Guardian, guardianLimits } from './guardian.ts';
 import { labelOf } from './logs.ts';
 
 const times = { reasonableMonitoringWindowMs: 1 };
@@ -56,5 +57,45 @@ describe('a device whose own log is convicted', () => {
     await lateLog.client.distinguished(lateLog.transport(one));
     assert.throws(() => lateLog.client.compareHeads(theirs), { reason: 'FORK' });
     await assert.rejects(guardianOf(late).begin(one), { reason: 'LOG_CONVICTED' });
+  });
+});
+
+describe('a device that starts again and again', () => {
+  /** Watches over a session until it has nothing more to do, as a device does between two starts. */
+  async function watchOnce(device: TestDevice, directory: TestDirectory, clock: Clock) {
+    const ending = new AbortController();
+    const call: Session['call'] = (method, request) => directory.call(method, request);
+    const session = { call, signal: ending.signal } as Session;
+    const { store, logs, contacts, userId } = device;
+    const runtime = {
+      ...testRuntime,
+      clock: {
+        ...clock,
+        now: () => clock.now(),
+        sleep: async () => ending.abort(),
+      } as Clock,
+    };
+    const events = new EventBus();
+    await new Guardian({ store, runtime, events, logs, contacts, userId }).watch(session);
+  }
+  const asked = (directory: TestDirectory): number =>
+    directory.calls.filter((name) => name === methods.getNodeRecord.name).length;
+
+  test('asks for the record of a node once a day, and not at each start', async () => {
+    const directory = new TestDirectory(times);
+    const device = new TestDevice('alice@red.example', directory);
+    const { clock } = testRuntime;
+    await guardianOf(device).begin(directory);
+    assert.equal(asked(directory), 1);
+    await watchOnce(device, directory, clock);
+    await watchOnce(device, directory, clock);
+    assert.equal(asked(directory), 1);
+    const nextDay = { ...clock, now: () => clock.now() + guardianLimits.renewMs };
+    await watchOnce(device, directory, nextDay);
+    assert.equal(asked(directory), 2);
+    // It was asked at a time that this clock has yet to see.
+    const before = { ...clock, now: () => clock.now() - 1000 };
+    await watchOnce(device, directory, before);
+    assert.equal(asked(directory), 3);
   });
 });

@@ -22,8 +22,9 @@ export const guardianLimits = {
    */
   waitMinMs: 100,
   waitMaxMs: 5_000,
-  /** How often the records of nodes are asked for again (ms). */
+  /** How often the records of nodes are asked for again, and the wait after a failure (ms). */
   renewMs: 24 * 3_600_000,
+  renewRetryMs: 60_000,
   /** Users that a node's hints may name at once; more hints are dropped. */
   touched: 1024,
 } as const;
@@ -42,7 +43,8 @@ export interface GuardianParts {
 export class Guardian {
   readonly #parts: GuardianParts;
   readonly #monitors = new Map<DomainLog, LogMonitor>();
-  readonly #renewedMs = new Map<string, number>();
+  /** By domain: when its record could not be had, on the monotonic clock. */
+  readonly #notRenewedMs = new Map<string, number>();
   readonly #touched = new Set<string>();
   #looking: Promise<void> | undefined;
   #wake: (() => void) | undefined;
@@ -152,14 +154,15 @@ export class Guardian {
 
   async #run(domain: string, session: Session): Promise<void> {
     const { logs, runtime } = this.#parts;
-    try {
-      if ((this.#renewedMs.get(domain) ?? 0) + guardianLimits.renewMs <= runtime.clock.now()) {
+    if (this.#isRenewalDue(domain)) {
+      try {
         await logs.renew(domain, session);
-        this.#renewedMs.set(domain, runtime.clock.now());
+        this.#notRenewedMs.delete(domain);
+      } catch (error) {
+        if (!(error instanceof QpcError)) throw error;
+        this.#notRenewedMs.set(domain, runtime.clock.monotonic());
+        runtime.log.info('record of a node was not renewed', { domain, reason: error.reason });
       }
-    } catch (error) {
-      if (!(error instanceof QpcError)) throw error;
-      runtime.log.info('record of a node was not renewed', { domain, reason: error.reason });
     }
     const log = logs.known(domain);
     if (log === undefined) return;
@@ -168,6 +171,16 @@ export class Guardian {
     for (const event of await monitor.run(log.transport(session), { signal })) {
       await this.#take(log, event, session);
     }
+  }
+
+  #isRenewalDue(domain: string): boolean {
+    const { logs, runtime } = this.#parts;
+    const { renewMs, renewRetryMs } = guardianLimits;
+    const failedMs = this.#notRenewedMs.get(domain);
+    if (failedMs !== undefined && runtime.clock.monotonic() < failedMs + renewRetryMs) return false;
+    // A clock that was ahead when it was asked puts it off no longer either.
+    const sinceMs = runtime.clock.now() - logs.askedMs(domain);
+    return sinceMs < 0 || sinceMs >= renewMs;
   }
 
   #monitorOf(log: DomainLog): LogMonitor {

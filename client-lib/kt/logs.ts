@@ -144,6 +144,11 @@ export class Logs {
       .map(({ domain }) => domain);
   }
 
+  /** When the record of a domain was asked for last, as Unix time (ms); 0: never. */
+  askedMs(domain: string): number {
+    return this.#parts.store.logs.pinned(domain)?.askedMs ?? 0;
+  }
+
   /**
    * Asks for the record again, and takes a newer one if an older one's key signed it. Throws like
    * `of`.
@@ -183,6 +188,7 @@ export class Logs {
         domain,
         record: shown.bytes,
         pinnedMs: pinned?.pinnedMs ?? runtime.clock.now(),
+        askedMs: runtime.clock.now(),
         isInLog: true,
       });
     });

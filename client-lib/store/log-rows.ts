@@ -10,6 +10,8 @@ export interface PinnedLog {
   /** Encoded SignedNodeRecord. */
   readonly record: Uint8Array;
   readonly pinnedMs: number;
+  /** When the record was asked for last, and was believed. */
+  readonly askedMs: number;
   /** The log itself showed this record as the value of `@domain`. */
   readonly isInLog: boolean;
 }
@@ -45,6 +47,7 @@ export function logRows(db: Database): LogRows {
     domain: row.text('domain'),
     record: row.bytes('record'),
     pinnedMs: row.number('pinned_ms'),
+    askedMs: row.number('asked_ms'),
     isInLog: row.number('in_log') === 1,
   });
   return {
@@ -55,11 +58,12 @@ export function logRows(db: Database): LogRows {
     allPinned: () => db.all('SELECT * FROM kt_log ORDER BY domain').map(pinnedOf),
     putPinned(log) {
       db.run(
-        'INSERT OR REPLACE INTO kt_log VALUES (?, ?, ?, ?)',
+        'INSERT OR REPLACE INTO kt_log VALUES (?, ?, ?, ?, ?)',
         log.domain,
         log.record,
         log.pinnedMs,
         log.isInLog ? 1 : 0,
+        log.askedMs,
       );
     },
     state: (log, key) =>
