@@ -34,8 +34,8 @@ export const storeBounds = {
   lossesToldAtOnce: 4,
   lossToldMs: hourMs,
   /**
-   * What a peer says of another lane so soon is the same loss, so that what was passed on in between is not lost. Of two
-   * within so long the second is overlooked.
+   * What a peer whose store has the same id says of another lane so soon is the same loss, so that what was passed on in
+   * between is not lost.
    */
   sameLossMs: 15_000,
   /** Messages that one DELAYED names. */

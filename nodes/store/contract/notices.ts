@@ -211,6 +211,34 @@ export function noticeContract(open: OpenStore): void {
     assert.equal((await notices(store, alice)).length, 2);
   });
 
+  test('a second loss right after the first is told as well: the store of that peer has another id again', async () => {
+    const { fixture, store } = await storeFixture(open);
+    await using _ = fixture;
+    const alice = await addDevice(store, 'alice');
+    const row = newRow(systemRandom.bytes(32), { sender: alice });
+    const lose = async (): Promise<void> => {
+      const proof = systemRandom.bytes(16);
+      await store.setPeerMark(blue, { storeId: systemRandom.bytes(8), commits: 1, proof });
+      await store.restartOutbound(blue, 'control', true);
+      fixture.nowMs += 1;
+      await store.restartOutbound(blue, 'bulk', true);
+      await store.requeueDue();
+    };
+    for (const [n] of ['first', 'second'].entries()) {
+      assert.equal((await store.enqueueRemote(blue, row)).outcome, 'stored');
+      const { streamId, nextSeq } = await store.outboundStream(blue, 'bulk');
+      await store.settleOutbox(blue, 'bulk', streamId, nextSeq - 1, []);
+      fixture.nowMs += 1000;
+      await lose();
+      assert.equal((await notices(store, alice)).length, n + 1);
+      fixture.nowMs += 1000;
+    }
+    await lose();
+    await store.restartOutbound(blue, 'bulk', true);
+    await store.requeueDue();
+    assert.equal((await notices(store, alice)).length, 3, 'the same store is the same loss');
+  });
+
   test('a peer that loses it again and again is told of a few times at once, then once in an hour with all of its losses since; each repeat goes there', async () => {
     const { fixture, store } = await storeFixture(open);
     await using _ = fixture;

@@ -82,8 +82,8 @@ export function peerQueries({ db }: QueryContext): PeerQueries {
     'UPDATE peer SET dead_rows = dead_rows + ?, dead_bytes = dead_bytes + ? WHERE id = ?',
   );
   const setLost = db.prepare<[Readonly<Record<string, number>>]>(
-    `UPDATE peer SET lost_ms = :nowMs, is_loss_untold = 1
-      WHERE id = :peer AND abs(:nowMs - lost_ms) >= :sameMs`,
+    `UPDATE peer SET lost_ms = :nowMs, lost_store_id = mark_store_id, is_loss_untold = 1
+      WHERE id = :peer AND (lost_store_id IS NOT mark_store_id OR abs(:nowMs - lost_ms) >= :sameMs)`,
   );
   // An outage that ended may begin anew, and is told anew.
   const forgetTold = db.prepare<[number]>('DELETE FROM delay_told WHERE peer = ?');
