@@ -46,6 +46,12 @@ export const askLimits = {
   catchUpDevices: 256,
   /** Wait before that (ms): what the node still has comes first. */
   catchUpDelayMs: 10_000,
+  /**
+   * One device answers so many requests of another at a time and in an hour (answerLimits), and drops the rest: of more
+   * conversations with it so many are asked for at once, and as many after each such time (ms).
+   */
+  catchUpAtOnce: 8,
+  catchUpPaceMs: 20 * minuteMs,
   /** In large groups only devices that were heard in this time are asked (ms). */
   catchUpHeardMs: 7 * dayMs,
 } as const;
@@ -120,6 +126,7 @@ export class Holes {
   async catchUp(only?: Uint8Array): Promise<void> {
     const { store, runtime, writer } = this.#parts;
     let left: number = askLimits.catchUpDevices;
+    const places = this.#placesInTurn();
     const newestFirst = (): readonly Uint8Array[] =>
       [...store.groups.conversations()].reverse().map(({ groupId }) => groupId);
     for (const groupId of only === undefined ? newestFirst() : [only]) {
@@ -137,12 +144,26 @@ export class Holes {
             if (store.resend.holeAt(groupId, sender, openEnd) !== undefined) continue;
             const from = store.resend.top(groupId, sender) + 1;
             const hole = { groupId, sender, from, to: openEnd, state: 'OPEN' } as const;
-            store.resend.putHole({ ...hole, foundMs: nowMs, asks: 0, nextMs });
+            const round = Math.floor(places.take(sender) / askLimits.catchUpAtOnce);
+            const atMs = nextMs + round * askLimits.catchUpPaceMs;
+            store.resend.putHole({ ...hole, foundMs: nowMs, asks: 0, nextMs: atMs });
           }
         });
       });
     }
     this.wake();
+  }
+
+  /** By device: how many questions for everything new wait for it already. */
+  #placesInTurn(): { take(sender: Uint8Array): number } {
+    const taken = new Map<string, number>();
+    const take = (sender: Uint8Array): number => {
+      const place = taken.get(hex(sender)) ?? 0;
+      taken.set(hex(sender), place + 1);
+      return place;
+    };
+    for (const { sender, to } of this.#parts.store.resend.holes()) if (to === openEnd) take(sender);
+    return { take };
   }
 
   /** Takes a gone notice in. Throws ResendError; the result makes the changes. */

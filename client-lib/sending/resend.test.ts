@@ -345,6 +345,25 @@ describe('rows that a node lost', () => {
     assert.deepEqual(bob.store.resend.holes(), []);
   });
 
+  test('are all found in more conversations with one member than that answers for in an hour', async () => {
+    const { clock, alice, bob, carol, id } = await company();
+    const ids = [id];
+    while (ids.length < answerLimits.requestsPerHour + 4) {
+      ids.push(await alice.conversations.create(`number ${ids.length}`, [bob.userId]));
+    }
+    await exchange(alice, bob, carol);
+    for (const one of ids) await say(alice, one, 'lost');
+    takeRows(alice, bob);
+    await bob.holes.catchUp();
+    await bob.holes.catchUp();
+    for (let minutes = 0; minutes < 120; minutes += 5) {
+      clock.advance(5 * 60_000);
+      await exchange(alice, bob, carol);
+    }
+    for (const one of ids) assertHas(bob, one, ['lost']);
+    assert.deepEqual(bob.store.resend.holes(), []);
+  });
+
   test('are found behind an answer full of texts that disappeared', async () => {
     const { clock, alice, bob, carol, id } = await company();
     await say(alice, id, 'it stays');
