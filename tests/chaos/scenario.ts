@@ -2,7 +2,7 @@
 import type { Dice } from '../cluster/dice.ts';
 import type { Judgement } from './judge.ts';
 
-/** What the machine must have; a scenario that lacks one is skipped, never passed. */
+/** What the machine must have; a scenario, or a part of one, that lacks one is skipped, never passed. */
 export type Capability =
   | 'root'
   | 'netns'
@@ -46,12 +46,18 @@ export interface Part {
   readonly notes: readonly string[];
 }
 
+/** One that was not run, for want of what the machine lacks: it shows nothing. */
+export interface SkippedPart {
+  readonly name: string;
+  readonly skipped: readonly Capability[];
+}
+
 export interface Scenario {
   readonly name: string;
   /** What it shows, in one line. */
   readonly shows: string;
   readonly needs: readonly Capability[];
-  run(stage: Stage): Promise<readonly Part[]>;
+  run(stage: Stage): Promise<readonly (Part | SkippedPart)[]>;
 }
 
 export function isPassed({ judgement, findings }: Part): boolean {

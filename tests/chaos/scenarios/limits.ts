@@ -19,7 +19,7 @@ import type { NodeProcess } from '../../cluster/node-process.ts';
 import { memoryCgroup, missing } from '../capabilities.ts';
 import { Company } from '../company.ts';
 import { judge } from '../judge.ts';
-import type { Part, Scenario, Stage } from '../scenario.ts';
+import type { Part, Scenario, SkippedPart, Stage } from '../scenario.ts';
 
 const descriptors = 96;
 const connectionsTried = 200;
@@ -32,12 +32,13 @@ export const limits: Scenario = {
   name: 'limits',
   shows: 'without file descriptors a node refuses and lives; without memory nothing taken is lost',
   needs: ['prlimit'],
-  async run(stage: Stage): Promise<readonly Part[]> {
+  async run(stage: Stage): Promise<readonly (Part | SkippedPart)[]> {
     const few = await fewDescriptors(stage);
     const lacking = missing(['memory-cgroup']);
-    if (lacking.length === 0) return [few, await littleMemory(stage)];
-    const note = `little memory SKIPPED, not passed: needs ${lacking.join(', ')}`;
-    return [{ ...few, notes: [note] }];
+    return [
+      few,
+      lacking.length === 0 ? await littleMemory(stage) : { name: 'memory', skipped: lacking },
+    ];
   },
 };
 
