@@ -3,10 +3,8 @@
  * that is open to them with what random-message.ts makes up, for so long, and answer with what they were answered.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { DescMessage, MessageShape } from '@bufbuild/protobuf';
 import {
   call,
-  checkFields,
   methods,
   QpcError,
   systemRandom,
@@ -37,27 +35,10 @@ export type Answers = readonly (readonly [answer: string, count: number])[];
 
 /** Calls in flight of each kind of caller. */
 const inFlight = 16;
-/** Requests that are made until one passes the row's own rules; now and then the first goes whatever it is. */
-const tries = 6;
-const looseShare = 0.1;
 const deadlineMs = 5_000;
 /** These end the account or the session of who asks. */
 const leftOut = new Set(['DeleteAccount', 'RevokeDevice', 'Logout']);
 const rows: readonly Method[] = Object.values(methods);
-
-function requestFor(random: RandomMessages, dice: Dice, method: Method): MessageShape<DescMessage> {
-  let request = random.of(method.request);
-  const isLoose = dice.chance(looseShare);
-  for (let n = 1; n < tries && !isLoose; n += 1) {
-    try {
-      checkFields(request, method.rules);
-      break;
-    } catch {
-      request = random.of(method.request);
-    }
-  }
-  return request;
-}
 
 async function attackAs(
   caller: CallerClass,
@@ -71,7 +52,7 @@ async function attackAs(
   const mine = rows.filter(({ callers, name }) => callers.includes(caller) && !leftOut.has(name));
   let dialing: Promise<Connection> | undefined;
   const one = async (method: Method): Promise<string> => {
-    const request = requestFor(random, dice, method);
+    const request = random.requestOf(method);
     const used = (dialing ??= dial());
     try {
       await call(await used, method, request, { deadlineMs });
