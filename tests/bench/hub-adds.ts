@@ -4,6 +4,8 @@
  * a client in memory makes and applies the real commits; then a real node gets commits and Welcomes of the
  * very sizes, random bytes over QUIC. Ratios: the last whole commit over the first.
  */
+import { join } from 'node:path';
+import { openForReading, readKeyFile } from '@quicprochat/nodes';
 import { systemRandom } from '@quicprochat/proto';
 import type { NodeProcess } from '../cluster/node-process.ts';
 import { dialDevice, type DeviceKeys } from './devices.ts';
@@ -13,9 +15,23 @@ import { askPeer } from './peer-process.ts';
 import { RawGroup } from './raw-group.ts';
 
 const crowd = 998;
+const hubRounds = 3;
 const waitMs = 880_000;
 const peer = new URL('./hub-adds-peer.ts', import.meta.url);
 const none = new Uint8Array(0);
+
+/** What a node's store holds: pages that are not free (bytes). */
+function storedBytes({ databaseFile, directory }: NodeProcess): number {
+  const db = openForReading(databaseFile, readKeyFile(join(directory, 'database.key')));
+  try {
+    const [pages, free, bytes] = ['page_count', 'freelist_count', 'page_size'].map((name) =>
+      Number(db.pragma(name, { simple: true })),
+    );
+    return ((pages ?? 0) - (free ?? 0)) * (bytes ?? 0);
+  } finally {
+    db.close();
+  }
+}
 
 /** One commit with its Welcomes to disk at the hub (ms). */
 async function atHub(
@@ -27,7 +43,10 @@ async function atHub(
   if (from === undefined) throw new Error('bench: no devices');
   const connection = await dialDevice(from);
   const group = await RawGroup.begin(connection, [node.domain]);
+  let commits = 0;
+  const before = storedBytes(node);
   const step = async (): Promise<void> => {
+    commits += 1;
     const mid = systemRandom.bytes(16);
     const sharedWelcome = systemRandom.bytes(sharedWelcomeBytes);
     const welcomes = welcomeBytes.map((bytes, index) => {
@@ -43,7 +62,8 @@ async function atHub(
   };
   const load = { loops: 1, warmUpMs: 500, measureMs: 2_000, step };
   const { value, notes } = await measureLoad({ ...load, serverPid: node.pid ?? 0 });
-  return { value: 1_000 / value, notes };
+  const hubBytes = (storedBytes(node) - before) / commits;
+  return { value: 1_000 / value, notes: { ...notes, hubBytes } };
 }
 
 export async function hubAdds(
@@ -83,12 +103,21 @@ export async function hubAdds(
     ...{ name: `adding, last commit over first: ${name}`, unit, baseline, candidate },
   });
   const of = (value: number): Round[] => [{ value, notes: {} }];
-  const [hubFirst, hubLast] = [await atHub(node, devices, first), await atHub(node, devices, last)];
+  const [hubFirst, hubLast]: [Round[], Round[]] = [[], []];
+  for (let round = 0; round < hubRounds; round += 1) {
+    hubFirst.push(await atHub(node, devices, first));
+    hubLast.push(await atHub(node, devices, last));
+  }
+  const kib = (taken: readonly Round[]): string =>
+    taken.map(({ notes }) => ((notes['hubBytes'] ?? 0) / 1024).toFixed(0)).join(', ');
+  console.log(
+    `  a hub stores KiB for the first commit: ${kib(hubFirst)}; for the last: ${kib(hubLast)}`,
+  );
   const each = ({ ms, adds: count }: AddCommit): number => ms / count;
   const bytesEach = ({ requestBytes, adds: count }: AddCommit): number => requestBytes / count;
   return [
     row('committer, each member', 'ms', of(each(first)), of(each(last))),
     row('bytes, each member', 'B', of(bytesEach(first)), of(bytesEach(last))),
-    row('hub, each commit', 'ms', [hubFirst], [hubLast]),
+    row('hub, each commit', 'ms', hubFirst, hubLast),
   ];
 }

@@ -11,7 +11,7 @@ import { askPeer } from './peer-process.ts';
 import { takeTurns } from './report.ts';
 import { whileRunning, type Scratch } from './scratch.ts';
 
-const rounds = 1;
+const rounds = 3;
 const members = 32;
 const alone = 1;
 const committers = [2, 8, 32];
