@@ -34,6 +34,10 @@ test('every row refuses callers that it does not name, and what is no request of
     }
     assert.equal(await reasonOf(scene.callerOf(row), row), 'BAD_FIELD', row.name);
     const { maxAnonymousBytes, maxRequestBytes: bytesMax } = row;
+    const largest = new Uint8Array(bytesMax).fill(0xff);
+    assert.equal(await reasonOf(scene.callerOf(row), row, largest), 'BAD_FIELD', row.name);
+    const tooLarge = new Uint8Array(bytesMax + 1);
+    assert.equal(await reasonOf(scene.callerOf(row), row, tooLarge), 'TOO_LARGE', row.name);
     if (maxAnonymousBytes === bytesMax) continue;
     const large = new Uint8Array(maxAnonymousBytes + 1);
     const stranger = scene.callers.get('anyone');
