@@ -7,7 +7,7 @@ import { deviceIdOf, jitter, QpcError, type SigningKey, hex, sameBytes } from '@
 import type { EventBus } from '../events.ts';
 import { hybridCopies, PrekeyError, type Recipient } from '../sending/fan-out.ts';
 import type { MlsGroup } from '../mls/index.ts';
-import { takeOut } from './number-ranges.ts';
+import { isAskedQuestion, takeOut } from './number-ranges.ts';
 import { byTurns } from './turns.ts';
 import { fetchPrekeys } from '../account/prekeys.ts';
 import {
@@ -52,6 +52,8 @@ export const askLimits = {
    */
   catchUpAtOnce: 8,
   catchUpPaceMs: 20 * minuteMs,
+  /** Such a question, of which nobody knows whether it has an answer, is asked again so much later (ms), if nothing came. */
+  questionAgainMs: 75 * minuteMs,
   /** In large groups only devices that were heard in this time are asked (ms). */
   catchUpHeardMs: 7 * dayMs,
 } as const;
@@ -141,7 +143,9 @@ export class Holes {
           nowMs + askLimits.catchUpDelayMs + jitter(runtime.random, askLimits.catchUpDelayMs);
         batch.write(() => {
           for (const sender of senders) {
-            if (store.resend.holeAt(groupId, sender, openEnd) !== undefined) continue;
+            const known = store.resend.holeAt(groupId, sender, openEnd);
+            if (known !== undefined && !isAskedQuestion(known)) continue;
+            if (known !== undefined) store.resend.deleteHole(known);
             const from = store.resend.top(groupId, sender) + 1;
             const hole = { groupId, sender, from, to: openEnd, state: 'OPEN' } as const;
             const round = Math.floor(places.take(sender) / askLimits.catchUpAtOnce);
@@ -154,7 +158,7 @@ export class Holes {
     this.wake();
   }
 
-  /** By device: how many questions for everything new wait for it already. */
+  /** By device: how many questions for everything new wait to be asked already. */
   #placesInTurn(): { take(sender: Uint8Array): number } {
     const taken = new Map<string, number>();
     const take = (sender: Uint8Array): number => {
@@ -162,7 +166,9 @@ export class Holes {
       taken.set(hex(sender), place + 1);
       return place;
     };
-    for (const { sender, to } of this.#parts.store.resend.holes()) if (to === openEnd) take(sender);
+    for (const hole of this.#parts.store.resend.holes()) {
+      if (hole.to === openEnd && !isAskedQuestion(hole)) take(hole.sender);
+    }
     return { take };
   }
 
@@ -176,8 +182,8 @@ export class Holes {
       batch.write(() => {
         for (const range of gone.ranges) {
           for (const hole of store.resend.holesOf(gone.groupId, gone.sender)) {
-            // Only what was asked for: nobody ends a hole before it is known.
-            if (hole.state !== 'OPEN' || hole.asks === 0) continue;
+            // Only what was asked for, and is known to be missing.
+            if (hole.state !== 'OPEN' || hole.asks === 0 || hole.to === openEnd) continue;
             const part = takeOut(store.resend, hole, range);
             if (part !== undefined && !gone.neverYours) ended.push(this.#end(hole, part, 'GONE'));
           }
@@ -227,7 +233,8 @@ export class Holes {
       .slice(0, requestLimits.ranges);
     if (open.length === 0) return;
     const group = batch.group(groupId);
-    const asks = Math.min(...open.map((hole) => hole.asks));
+    // The first answer to a question opens as well as another one: what it is about was never tried here.
+    const asks = Math.min(...open.map((hole) => (hole.to === openEnd ? 0 : hole.asks)));
     const targets = group?.isActive === true ? this.#targets(group, sender, asks) : [];
     const isOld = (hole: Hole): boolean => nowMs - hole.foundMs > askLimits.givenUpMs;
     const ending = targets.length === 0 ? open : open.filter(isOld);
@@ -300,14 +307,25 @@ export class Holes {
     const { store } = this.#parts;
     if (!wasAsked) {
       store.resend.putHole({ ...hole, nextMs: nowMs + askLimits.retryMs });
-    } else if (hole.to === openEnd) {
-      // Nothing says that there is an answer: once is enough.
+    } else if (isAskedQuestion(hole)) {
+      // Nothing says that there is an answer: twice is enough.
       store.resend.deleteHole(hole);
+    } else if (hole.to === openEnd) {
+      store.resend.putHole({ ...hole, asks: 1, nextMs: nowMs + this.#untilAgain(hole.sender) });
     } else {
       const waits = askLimits.againAfterMs;
       const waitMs = waits[Math.min(hole.asks, waits.length - 1)] ?? dayMs;
       store.resend.putHole({ ...hole, asks: hole.asks + 1, nextMs: nowMs + waitMs });
     }
+  }
+
+  /** Behind the first questions for this device, of which it answers so many in an hour. */
+  #untilAgain(sender: Uint8Array): number {
+    const { questionAgainMs, catchUpAtOnce, catchUpPaceMs } = askLimits;
+    const questions = this.#parts.store.resend
+      .holes()
+      .filter((hole) => hole.to === openEnd && sameBytes(hole.sender, sender));
+    return questionAgainMs + Math.floor((questions.length - 1) / catchUpAtOnce) * catchUpPaceMs;
   }
 
   #end(hole: Hole, part: NumberRange, state: 'GONE' | 'UNANSWERED'): Hole {

@@ -2,7 +2,7 @@
  * Which numbers of a sending device are missing here (docs/protocol/delivery.md, "End-to-end re-send"):
  * what each arriving number changes, as part of the transaction that keeps its message.
  */
-import type { NumberRange } from '../sending/resend-request.ts';
+import { openEnd, type NumberRange } from '../sending/resend-request.ts';
 import type { Hole, ResendRows } from '../store/resend-rows.ts';
 
 export const holeLimits = {
@@ -27,7 +27,12 @@ export function noteNumber(
 ): boolean {
   if (n === 0) return false;
   const top = rows.top(groupId, sender);
-  const covering = rows.holeAt(groupId, sender, n);
+  let covering = rows.holeAt(groupId, sender, n);
+  if (covering !== undefined && isAskedQuestion(covering)) {
+    // It was heard: what is missing before this number is a hole like any other.
+    rows.deleteHole(covering);
+    covering = undefined;
+  }
   const openHoles = (): number =>
     rows.holesOf(groupId, sender).filter(({ state }) => state === 'OPEN').length;
   let isNew = false;
@@ -53,6 +58,11 @@ export function noteNumber(
   }
   rows.setTop(groupId, sender, n, nowMs);
   return isNew;
+}
+
+/** A question for everything new that was asked, and is asked once more unless something comes. */
+export function isAskedQuestion({ to, asks }: Pick<Hole, 'to' | 'asks'>): boolean {
+  return to === openEnd && asks > 0;
 }
 
 /** The part of a hole that lies in the range is none any more. Returns that part. */

@@ -342,7 +342,11 @@ describe('rows that a node lost', () => {
     clock.advance(holeLimits.patienceMs);
     await exchange(alice, bob, carol);
     assertHas(bob, id, texts);
-    assert.deepEqual(bob.store.resend.holes(), []);
+    // Only carol, who said nothing, is asked once more.
+    assert.deepEqual(
+      bob.store.resend.holes().map(({ sender }) => hex(sender)),
+      [hex(carol.rid)],
+    );
   });
 
   test('are all found in more conversations with one member than that answers for in an hour', async () => {
@@ -361,6 +365,69 @@ describe('rows that a node lost', () => {
       await exchange(alice, bob, carol);
     }
     for (const one of ids) assertHas(bob, one, ['lost']);
+    assert.deepEqual(bob.store.resend.holes(), []);
+  });
+
+  test('are answered for in the next hour where nothing is left of this one', async () => {
+    const { clock, alice, bob, carol, id } = await company();
+    await say(alice, id, 'lost');
+    takeRows(alice, bob);
+    const hourMs = 3_600_000;
+    clock.advance(hourMs - (clock.now() % hourMs));
+    const hour = Math.floor(clock.now() / hourMs);
+    alice.store.resend.spend(hour, carol.rid, 0, answerLimits.messagesPerHour);
+    await bob.holes.catchUp();
+    clock.advance(2 * askLimits.catchUpDelayMs);
+    await exchange(alice, bob, carol);
+    assertHas(bob, id, []);
+    clock.advance(askLimits.questionAgainMs - hourMs);
+    await exchange(alice, bob, carol);
+    assertHas(bob, id, []);
+    clock.advance(hourMs - (clock.now() % hourMs) + answerLimits.nextHourMs);
+    await exchange(alice, bob, carol);
+    assertHas(bob, id, ['lost']);
+  });
+
+  test('are asked for once more, at their sender alone, where nothing came', async () => {
+    const { clock, alice, bob, carol, id } = await company();
+    await say(alice, id, 'lost');
+    await exchange(alice, carol);
+    takeRows(alice, bob);
+    const ask = async (): Promise<void> => {
+      await bob.holes.catchUp();
+      clock.advance(2 * askLimits.catchUpDelayMs);
+      await bob.holes.askDue();
+    };
+    // A question that waits for its second time is asked at once when more may have been lost.
+    for (let lost = 0; lost < 2; lost += 1) {
+      await ask();
+      assert.equal(takeRows(bob, alice).length, 1);
+      assert.equal(takeRows(bob, carol).length, 1);
+    }
+    clock.advance(askLimits.questionAgainMs - askLimits.jitterMs);
+    await exchange(alice, bob, carol);
+    assertHas(bob, id, []);
+    clock.advance(askLimits.jitterMs);
+    await bob.holes.askDue();
+    assert.equal(takeRows(bob, carol).length, 1, 'for what she said, and not for what alice did');
+    await exchange(alice, bob, carol);
+    assertHas(bob, id, ['lost']);
+    assert.deepEqual(bob.store.resend.holes(), []);
+  });
+
+  test('that are none have each sender asked twice and no more', async () => {
+    const { clock, alice, bob, carol, id } = await company();
+    await say(alice, id, 'one');
+    await exchange(alice, bob, carol);
+    await bob.holes.catchUp();
+    let asked = 0;
+    for (let hours = 0; hours < 30; hours += 1) {
+      await bob.holes.askDue();
+      asked += await handOver(bob, alice);
+      await exchange(alice, bob, carol);
+      clock.advance(3_600_000);
+    }
+    assert.equal(asked, 2);
     assert.deepEqual(bob.store.resend.holes(), []);
   });
 

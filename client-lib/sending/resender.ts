@@ -53,6 +53,8 @@ export const answerLimits = {
   /** Messages of others wait (ms), so that their sender answers first, and then not all at once. */
   othersDelayMs: 5_000,
   othersJitterMs: 60_000,
+  /** A question that found nothing left of an hour is answered within so much of the next one (ms), by each device at its own time. */
+  nextHourMs: 5 * 60_000,
   /** After a failure, such as a prekey that cannot be fetched (ms). */
   retryMs: 5 * 60_000,
 } as const;
@@ -166,6 +168,12 @@ export class Resender {
     });
   }
 
+  /** Always the same time of the hour, so that the order stays. */
+  #inHour(hour: number): number {
+    const [share = 0] = this.#parts.identityKey.publicKey;
+    return hour * hourMs + Math.floor((share / 256) * answerLimits.nextHourMs);
+  }
+
   #postpone({ id, asker, request }: ResendDuty): void {
     const { store, runtime } = this.#parts;
     store.transaction(() => {
@@ -197,9 +205,18 @@ export class Resender {
       answerLimits.messagesPerAskerHour - store.resend.spent(hour, asker).messages,
       answerLimits.messagesPerHour - store.resend.spent(hour).messages,
     );
-    if (group === undefined || member === undefined || room <= 0) {
-      // It left since, or had enough for now: then it asks again.
+    if (group === undefined || member === undefined) {
+      // It left since.
       batch.write(() => store.resend.deleteDuty(duty.id));
+      return;
+    }
+    if (room <= 0) {
+      // A hole is asked for again; what may follow the newest number is not.
+      const isQuestion = request.ranges.some(({ to }) => to === openEnd);
+      batch.write(() => {
+        store.resend.deleteDuty(duty.id);
+        if (isQuestion) store.resend.addDuty({ ...duty, dueMs: this.#inHour(hour + 1) });
+      });
       return;
     }
     const isOwn = sameBytes(request.sender, identityKey.publicKey);
