@@ -319,7 +319,7 @@ test('what is said in a channel that a node has no room to show is asked for, le
   assert(stuck.every((ms) => ms >= roomMs) && stuck.length > 0);
 });
 
-for (const end of ['is left', 'is shown after all'] as const) {
+for (const end of ['is left', 'is shown after all', 'is shown after a restart'] as const) {
   test(`what was said in a channel without room since members were asked last is asked for once when it ${end}`, async () => {
     const store = openMemoryStore();
     const [groupId, crowded, next] = [32, 32, 32].map((bytes) => systemRandom.bytes(bytes));
@@ -328,31 +328,86 @@ for (const end of ['is left', 'is shown after all'] as const) {
     let asked = 0;
     let askedBefore: number | undefined;
     const clock = new SleptClock();
-    const sync = syncOf(store, clock, {
-      onRowsLost: async () => void (asked += 1),
-      onStuck: () => assert.fail('it has no room'),
-    });
     const endMs = 3 * channelSyncLimits.crowdedMinMs;
-    const ended = new AbortController();
-    const session = {
-      signal: ended.signal,
-      async call(_: unknown, { cursors = [] }: Asked): Promise<unknown> {
-        const isAsked = cursors.some(({ log }) => sameBytes(log?.cid ?? crowded, crowded));
-        if (askedBefore === undefined && clock.nowMs >= endMs) {
-          askedBefore = asked;
-          if (end === 'is left')
-            store.transaction(() => store.channels.follow(groupId, next, clock.nowMs));
-        }
-        const isShown = askedBefore !== undefined && end === 'is shown after all';
-        if (isAsked && !isShown) {
-          throw new ResourceExhaustedError('QUOTA', 'too many', { details: crowded });
-        }
-        clock.nowMs += 60_000;
-        if (clock.nowMs > endMs + 2 * channelSyncLimits.lateMs) ended.abort();
-        return create(FetchWaitResponseSchema, {});
-      },
-    };
-    await sync.follow(session as unknown as Session);
+    const isOver = (): boolean => clock.nowMs > endMs + 2 * channelSyncLimits.lateMs;
+    while (!isOver()) {
+      const sync = syncOf(store, clock, {
+        onRowsLost: async () => void (asked += 1),
+        onStuck: () => assert.fail('it has no room'),
+      });
+      const ended = new AbortController();
+      const session = {
+        signal: ended.signal,
+        async call(_: unknown, { cursors = [] }: Asked): Promise<unknown> {
+          const isAsked = cursors.some(({ log }) => sameBytes(log?.cid ?? crowded, crowded));
+          if (askedBefore === undefined && clock.nowMs >= endMs) {
+            askedBefore = asked;
+            if (end === 'is left')
+              store.transaction(() => store.channels.follow(groupId, next, clock.nowMs));
+            if (end === 'is shown after a restart') {
+              ended.abort();
+              throw new UnavailableError('DISCONNECTED', 'lost');
+            }
+          }
+          const isShown = askedBefore !== undefined && end !== 'is left';
+          if (isAsked && !isShown) {
+            throw new ResourceExhaustedError('QUOTA', 'too many', { details: crowded });
+          }
+          clock.nowMs += 60_000;
+          if (isOver()) ended.abort();
+          return create(FetchWaitResponseSchema, {});
+        },
+      };
+      await sync.follow(session as unknown as Session);
+    }
     assert.equal(asked, (askedBefore ?? 0) + 1);
   });
 }
+
+test('a gap at which the device dies is told again, until it has what it asks for on its disk', async () => {
+  const store = openMemoryStore();
+  const [cid, storeId] = [systemRandom.bytes(32), systemRandom.bytes(8)];
+  const seqAt = (): number => store.inbox.cursor(cid)?.seq ?? 0;
+  store.transaction(() => {
+    store.channels.follow(systemRandom.bytes(32), cid, 0);
+    store.inbox.putCursor(cid, { storeId, seq: 0 });
+  });
+  const seqs: number[] = [];
+  for (const dies of [true, true, false]) {
+    const ended = new AbortController();
+    const session = {
+      signal: ended.signal,
+      async call(method: unknown, request: unknown): Promise<unknown> {
+        if (method === methods.fetch) return create(FetchResponseSchema, { storeId });
+        if (method === methods.ack) return create(AckResponseSchema, {});
+        const { cursors = [] } = request as Asked;
+        if (cursors[0]?.after === 7n) ended.abort();
+        const fetched = { storeId, gap: { from: 1n, to: 7n }, head: 7n };
+        const logs = ended.signal.aborted ? [] : [{ log: { cid }, fetched }];
+        return create(FetchWaitResponseSchema, { logs });
+      },
+    };
+    const sync = new ChannelSync({
+      store,
+      runtime: { clock: new SleptClock(), random: systemRandom, log: silentLog },
+      receiver: {
+        receive: () => Promise.reject(new Error('no row came')),
+        async passGap(_from, to) {
+          store.transaction(() => store.inbox.putCursor(cid, { storeId, seq: to }));
+        },
+        passLost: () => Promise.reject(new Error('nothing is lost')),
+      },
+      async onRowsLost() {
+        seqs.push(seqAt());
+        if (!dies) return;
+        ended.abort();
+        throw new Error('the process dies here');
+      },
+      onStuck: () => undefined,
+      isPolling: () => false,
+    });
+    await sync.follow(session as unknown as Session);
+    assert.equal(seqAt(), dies ? 0 : 7);
+  }
+  assert.deepEqual(seqs, [0, 0, 0]);
+});

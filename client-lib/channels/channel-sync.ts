@@ -142,11 +142,10 @@ export class ChannelSync {
         },
         { signal },
       );
-      for (const { cid, groupId } of some) {
-        const key = hex(cid);
+      for (const channel of some) {
+        const key = hex(channel.cid);
         this.#resting.delete(key);
-        // First, so that a crash between the two asks again.
-        if (this.#crowded.has(key)) await this.#askMembers(key, groupId, true);
+        if (this.#crowded.has(key) || channel.isCrowded) await this.#askMembers(channel, true);
         this.#crowded.delete(key);
       }
       for (const { log, fetched } of logs) {
@@ -195,8 +194,9 @@ export class ChannelSync {
       store.transaction(() => store.inbox.putCursor(cid, { storeId, seq: startOf(fetched) }));
     }
     if (gap !== undefined) {
-      await receiver.passGap(seqOf(gap.from), seqOf(gap.to), storeId, cid);
+      // First, so that a crash between the two has it told again.
       await onRowsLost();
+      await receiver.passGap(seqOf(gap.from), seqOf(gap.to), storeId, cid);
     }
     const taken = rows.map(({ seq, mid, kind, payload, receivedMs }) => {
       const row: InboxRow = {
@@ -255,16 +255,17 @@ export class ChannelSync {
    * yet to hear: also of one that the group left since, whose posts are still on their way to it.
    * `isCrowded`: it has heard, or may have, and this device reads too many.
    */
-  async #hidden({ cid, groupId }: FollowedChannel, isCrowded: boolean): Promise<void> {
+  async #hidden(channel: FollowedChannel, isCrowded: boolean): Promise<void> {
     const { store, runtime, onStuck } = this.#parts;
+    const { cid, groupId } = channel;
     const key = hex(cid);
     const { restMinMs, restMaxMs, lateMs, lateRestMs } = channelSyncLimits;
     const leftMs = store.channels.get(cid)?.leftMs;
     const isLeft = leftMs !== undefined;
     const isRead = store.inbox.cursor(cid) !== undefined;
     const isOver = isLeft && (isRead || runtime.clock.now() - leftMs > lateMs);
-    if (this.#crowded.has(key) || (isCrowded && !isOver)) {
-      await this.#askMembers(key, groupId, isLeft);
+    if (this.#crowded.has(key) || channel.isCrowded || (isCrowded && !isOver)) {
+      await this.#askMembers(channel, isLeft);
     }
     if (isOver) {
       store.transaction(() => store.channels.forget(cid));
@@ -283,15 +284,18 @@ export class ChannelSync {
 
   /**
    * Answers come to the inbox, each sealed for this device. `isLast`: nothing more is said that it is not shown, so
-   * that it asks once for what was said since it asked.
+   * that it asks once for what was said since it asked, in this life or an earlier one.
    */
-  async #askMembers(key: string, groupId: Uint8Array, isLast: boolean): Promise<void> {
-    const { runtime, onRowsLost } = this.#parts;
+  async #askMembers({ cid, groupId, isCrowded }: FollowedChannel, isLast: boolean): Promise<void> {
+    const { store, runtime, onRowsLost } = this.#parts;
+    const key = hex(cid);
     const { crowdedMinMs, crowdedMaxMs } = channelSyncLimits;
     const { untilMs, tries } = this.#crowded.get(key) ?? { untilMs: 0, tries: 0 };
     const nowMs = runtime.clock.monotonic();
     if (tries > 0 && (isLast ? untilMs === Infinity : nowMs < untilMs)) return;
+    // First, so that a crash between the two asks again.
     await onRowsLost(groupId);
+    if (isCrowded === isLast) store.transaction(() => store.channels.setCrowded(cid, !isLast));
     const waitMs = Math.min(crowdedMaxMs, crowdedMinMs * 2 ** Math.min(tries, 16));
     this.#crowded.set(key, { untilMs: isLast ? Infinity : nowMs + waitMs, tries: tries + 1 });
   }

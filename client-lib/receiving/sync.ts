@@ -365,8 +365,9 @@ class SessionSync {
 
   async #pass(gap: Gap, storeId: Uint8Array): Promise<void> {
     const to = seqOf(gap.to);
-    await this.#parts.receiver.passGap(seqOf(gap.from), to, storeId);
+    // First, so that a crash between the two has it told again.
     await this.#parts.onRowsLost();
+    await this.#parts.receiver.passGap(seqOf(gap.from), to, storeId);
     this.#durable(to);
   }
 

@@ -20,7 +20,7 @@ test('a group has one channel; the one before is read until it is forgotten', ()
   assert.deepEqual(channels.all(), []);
   channels.follow(group, cid, 2);
   channels.follow(group, cid, 3);
-  assert.deepEqual(channels.all(), [{ cid, groupId: group, leftMs: undefined }]);
+  assert.deepEqual(channels.all(), [{ cid, groupId: group, leftMs: undefined, isCrowded: false }]);
   channels.follow(group, other, 4);
   assert.equal(channels.get(cid)?.leftMs, 4);
   assert.equal(channels.get(other)?.leftMs, undefined);
@@ -46,7 +46,9 @@ test('a channel that was left is forgotten once nothing can lie there any more',
   channels.expire(2 + leftKeptMs);
   assert.equal(channels.all().length, 2);
   channels.expire(3 + leftKeptMs);
-  assert.deepEqual(channels.all(), [{ cid: other, groupId: group, leftMs: undefined }]);
+  assert.deepEqual(channels.all(), [
+    { cid: other, groupId: group, leftMs: undefined, isCrowded: false },
+  ]);
   assert.deepEqual([inbox.cursor(cid), inbox.cursor(other)?.seq], [undefined, 7]);
 });
 

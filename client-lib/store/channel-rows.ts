@@ -14,6 +14,8 @@ export interface FollowedChannel {
   readonly groupId: Uint8Array;
   /** The group has another one, or none, since then; undefined: it is the group's. */
   readonly leftMs: number | undefined;
+  /** The node had no room to show it: members are asked for the last time when that ends. */
+  readonly isCrowded: boolean;
 }
 
 export interface ChannelRows {
@@ -21,6 +23,7 @@ export interface ChannelRows {
   follow(groupId: Uint8Array, cid: Uint8Array | undefined, nowMs: number): void;
   all(): readonly FollowedChannel[];
   get(cid: Uint8Array): FollowedChannel | undefined;
+  setCrowded(cid: Uint8Array, isCrowded: boolean): void;
   /** It is read from the start; its rows are known. */
   startOver(cid: Uint8Array): void;
   /** It is read no more. */
@@ -38,6 +41,7 @@ function channelOf(row: Row): FollowedChannel {
     cid: row.bytes('cid'),
     groupId: row.bytes('group_id'),
     leftMs: row.maybeNumber('left_ms'),
+    isCrowded: row.number('crowded') === 1,
   };
 }
 
@@ -54,7 +58,7 @@ export function channelRows(db: Database): ChannelRows {
       );
       if (cid === undefined) return;
       db.run(
-        `INSERT INTO channel VALUES (?, ?, ?, NULL)
+        `INSERT INTO channel (cid, group_id, since_ms) VALUES (?, ?, ?)
          ON CONFLICT DO UPDATE SET left_ms = NULL`,
         cid,
         groupId,
@@ -65,6 +69,9 @@ export function channelRows(db: Database): ChannelRows {
     get(cid) {
       const row = db.get('SELECT * FROM channel WHERE cid = ?', cid);
       return row === undefined ? undefined : channelOf(row);
+    },
+    setCrowded(cid, isCrowded) {
+      db.run('UPDATE channel SET crowded = ? WHERE cid = ?', isCrowded ? 1 : 0, cid);
     },
     startOver(cid) {
       db.run('DELETE FROM cursor WHERE log = ?', cid);
