@@ -9,6 +9,7 @@ import type { Ledger } from '../cluster/client-process.ts';
 import type { Dice } from '../cluster/dice.ts';
 import type { Launch } from '../cluster/launch.ts';
 import { NodeProcess } from '../cluster/node-process.ts';
+import { hubEntries } from './hub-logs.ts';
 import { Recorder } from './recorder.ts';
 import type { Stage } from './scenario.ts';
 import { Talker, type Room } from './talker.ts';
@@ -217,6 +218,9 @@ export class Company implements AsyncDisposable {
       for (const line of talker.testimony(directory)) this.recorder.write(line);
     }
     await Promise.all(this.nodes.map((node) => node.kill()));
+    for (const node of this.nodes) {
+      for (const line of hubEntries(node)) this.recorder.write(line);
+    }
   }
 
   async #kill(): Promise<void> {

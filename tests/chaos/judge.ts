@@ -1,14 +1,18 @@
 /** What a scenario's history amounts to: counts, recovery times, and what the checkers find. */
 import {
   fifo,
+  intentsEnd,
   linesOf,
   live,
   noDup,
   noGap,
   noLoss,
+  oneLog,
+  shownOnce,
   type History,
   type Violation,
 } from '../checkers/index.ts';
+import { sameLogs } from './hub-logs.ts';
 
 export interface Judgement {
   /** Messages of which the sender's node acknowledged every copy (raw runs: acknowledged calls). */
@@ -71,6 +75,10 @@ export function judge(history: History, options: JudgeOptions): Judgement {
       ...fifo(history),
       ...live(history, options.liveWithinMs),
       ...unopened(history),
+      ...shownOnce(history),
+      ...intentsEnd(history),
+      ...oneLog(history),
+      ...sameLogs(history),
     ],
   };
 }

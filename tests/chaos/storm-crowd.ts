@@ -1,7 +1,8 @@
 /**
- * One group over three nodes that everybody changes at once: its people add, remove, rename, make new keys
- * and talk, each a client process of its own. Some of them, the movers, are put in and thrown out all the
- * time; the others, the core, stay from beginning to end and must agree on everything.
+ * One group over three nodes that everybody changes at once, each a client process of its own: the core adds,
+ * removes, renames, makes new keys and talks, stays from beginning to end and must agree on everything. The others,
+ * the movers, are put in and thrown out all the time; while they are in, they talk and make new keys, which is all
+ * that the group lets a member do.
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -11,6 +12,7 @@ import type { ChangeEnd, GroupChange, GroupView, Ledger } from '../cluster/clien
 import type { Dice } from '../cluster/dice.ts';
 import { NodeProcess } from '../cluster/node-process.ts';
 import { readyMs, unhurried } from './company.ts';
+import { hubEntries } from './hub-logs.ts';
 import { parkedText } from './left-over.ts';
 import { Recorder } from './recorder.ts';
 import type { Stage } from './scenario.ts';
@@ -46,6 +48,8 @@ export class StormCrowd implements AsyncDisposable {
   readonly recorder: Recorder;
   readonly wishes: Wish[] = [];
   readonly unexpectedEnds: string[] = [];
+  /** What clients told, or kept, of hubs and key logs that were caught at something; whole since `testify`. */
+  readonly alarms: string[] = [];
   /** What still waits at people that are in at the end, and for what; since `testify`. */
   readonly leftOver: string[] = [];
   /** Hubs that the group has, as the core sees it; since `testify`. */
@@ -126,7 +130,7 @@ export class StormCrowd implements AsyncDisposable {
     }
   }
 
-  /** Everybody talks, and the core changes the group, until `calm`. */
+  /** Everybody talks and changes the group, until `calm`. */
   storm(): void {
     const { signal } = this.#stop;
     this.#busy = Promise.all([
@@ -137,6 +141,9 @@ export class StormCrowd implements AsyncDisposable {
         this.#moverTalks(talker, this.#dice.branch(200 + index)),
       ),
       ...this.core.map((talker, index) => this.#wishAway(talker, this.#dice.branch(300 + index))),
+      ...this.movers.map((talker, index) =>
+        this.#moverWishes(talker, this.#dice.branch(400 + index)),
+      ),
     ]);
     this.#busy.catch(() => undefined);
   }
@@ -202,6 +209,9 @@ export class StormCrowd implements AsyncDisposable {
       }
     }
     await Promise.all(this.nodes.map((node) => node.kill()));
+    for (const node of this.nodes) {
+      for (const line of hubEntries(node)) this.recorder.write(line);
+    }
   }
 
   #hubsOf(talker: Talker | undefined): number {
@@ -216,6 +226,9 @@ export class StormCrowd implements AsyncDisposable {
     const all = [...stores.values()];
     try {
       for (const [talker, store] of stores) {
+        const forks = store.groupLog.forks().length;
+        if (forks > 0) this.alarms.push(`${talker.userId} keeps ${forks} proofs against hubs`);
+        this.alarms.push(...talker.alarms);
         const holes = store.resend.holes().filter(({ state }) => state === 'OPEN').length;
         if (store.inbox.parkedSize('all').rows + holes === 0) continue;
         const name = `${talker.userId} (${present.has(talker) ? 'in' : 'out'}, ${holes} holes)`;
@@ -234,13 +247,27 @@ export class StormCrowd implements AsyncDisposable {
     const { signal } = this.#stop;
     while (!signal.aborted) {
       await pause(textPauseMs, dice, signal);
-      const known = (await talker.process.ask({ do: 'conversations' })) as readonly string[];
-      if (signal.aborted || !known.includes(this.room.idHex)) continue;
-      const view = await this.#view(talker);
+      if (signal.aborted || !(await this.#isIn(talker))) continue;
       // It may be thrown out between the two questions: then it cannot speak, and hears why.
-      if (view?.members.includes(talker.userId) === true)
-        await talker.say(this.room).catch(() => undefined);
+      await talker.say(this.room).catch(() => undefined);
     }
+  }
+
+  async #moverWishes(talker: Talker, dice: Dice): Promise<void> {
+    const { signal } = this.#stop;
+    while (!signal.aborted) {
+      await pause(changePauseMs, dice, signal);
+      if (signal.aborted || !(await this.#isIn(talker))) continue;
+      this.wishes.push(await this.#wish(talker, { kind: 'rekey' }));
+    }
+  }
+
+  /** As far as it knows. */
+  async #isIn(talker: Talker): Promise<boolean> {
+    const known = (await talker.process.ask({ do: 'conversations' })) as readonly string[];
+    if (!known.includes(this.room.idHex)) return false;
+    const view = await this.#view(talker);
+    return view?.members.includes(talker.userId) === true;
   }
 
   async #wishAway(talker: Talker, dice: Dice): Promise<void> {

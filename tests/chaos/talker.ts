@@ -10,6 +10,7 @@ import type { HistoryLine } from '../checkers/index.ts';
 import { ClientProcess } from '../cluster/client-process.ts';
 import type { Dice } from '../cluster/dice.ts';
 import type { NodeProcess } from '../cluster/node-process.ts';
+import { groupLines, Witnessed } from './group-testimony.ts';
 import type { Recorder } from './recorder.ts';
 
 /** A person waits when so many texts are not answered: a slow machine piles up no backlog. */
@@ -41,8 +42,11 @@ export class Talker {
   /** Own texts that its node has, as far as it told, and those that were given up. */
   readonly accepted = new Set<string>();
   readonly givenUp = new Set<string>();
+  /** What its client told of hubs and key logs that were caught at something. */
+  readonly alarms: string[] = [];
   /** Texts of this life that its node has not answered. */
   readonly #open = new Set<string>();
+  readonly #witnessed = new Witnessed();
   readonly #listeners = new Set<() => void>();
   readonly #storePath: string;
   readonly #storeKey = new Uint8Array(randomBytes(32));
@@ -57,8 +61,15 @@ export class Talker {
     this.#storePath = storePath;
     this.#recorder = recorder;
     this.process.onProgress = (progress) => {
-      if ('received' in progress) this.read.add(progress.text);
-      else {
+      if ('received' in progress) {
+        const { text, idHex: innerId, from: sender } = progress;
+        this.read.add(text);
+        recorder.now({ kind: 'shown', device: this.userId, innerId, sender });
+      } else if ('alarm' in progress) this.alarms.push(`${this.userId}: ${progress.alarm}`);
+      else if ('epoch' in progress) {
+        const { conversationHex, epoch, authenticatorHex } = progress;
+        this.#witnessed.add(conversationHex, epoch, authenticatorHex);
+      } else {
         (progress.fate === 'accepted' ? this.accepted : this.givenUp).add(progress.text);
         this.#open.delete(progress.text);
       }
@@ -255,6 +266,7 @@ export class Talker {
       lines.push({ kind: 'missing', atMs, device, what: 'undecryptable', reason });
     }
     const [unsent, parked] = [store.outbox.openCount(), store.inbox.parked().length];
+    lines.push(...groupLines(store, device, atMs, this.#witnessed));
     return [...lines, { kind: 'rest', atMs, device, unsent, parked }];
   }
 

@@ -11,3 +11,4 @@ export { noGap } from './no-gap.ts';
 export { noLoss } from './no-loss.ts';
 export { oneKey } from './one-key.ts';
 export { oneLog } from './one-log.ts';
+export { shownOnce } from './shown-once.ts';

@@ -27,14 +27,14 @@ function tell(message: ClientReply | ClientProgress): void {
 
 /** Reads until the client closes, as an application would. */
 async function readMessages(from: QpcClient): Promise<void> {
-  for await (const { text, senderUserId } of from.messages()) {
+  for await (const { id, text, senderUserId } of from.messages()) {
     received += 1;
-    tell({ received, text, from: senderUserId });
+    tell({ received, text, from: senderUserId, idHex: hex(id) });
   }
 }
 
-/** Tells the parent what becomes of own messages. */
-async function tellFates(of: QpcClient): Promise<void> {
+/** Tells the parent what becomes of own messages and of groups. */
+async function tellEvents(of: QpcClient): Promise<void> {
   for await (const event of of.events()) {
     switch (event.type) {
       case 'accepted':
@@ -45,9 +45,29 @@ async function tellFates(of: QpcClient): Promise<void> {
         if (text !== undefined) tell({ fate: event.type, text });
         break;
       }
+      case 'joined':
+      case 'membersChanged':
+      case 'renamed':
+      case 'groupChange':
+        await tellEpoch(of, event.conversationId);
+        break;
+      case 'fork':
+        tell({ alarm: `fork at epoch ${event.epoch}, signed by ${event.hubs.join(', ')}` });
+        break;
+      case 'logAlarm':
+        tell({ alarm: `log of ${event.domain}: ${event.kind}: ${event.message}` });
+        break;
       default:
     }
   }
+}
+
+async function tellEpoch(of: QpcClient, conversationId: Uint8Array): Promise<void> {
+  const state = await of.groupState(conversationId);
+  if (state === undefined) return;
+  const { epoch, epochAuthenticator } = state;
+  const conversationHex = hex(conversationId);
+  tell({ epoch, authenticatorHex: hex(epochAuthenticator), conversationHex });
 }
 
 /** Texts by local id, of those that were looked up. */
@@ -134,7 +154,7 @@ async function handle(request: ClientRequest): Promise<unknown> {
     case 'start': {
       const running = opened();
       running.start();
-      for (const reading of [readMessages(running), tellFates(running)]) {
+      for (const reading of [readMessages(running), tellEvents(running)]) {
         reading.catch((error: unknown) => console.error(error));
       }
       return null;

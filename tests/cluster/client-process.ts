@@ -104,10 +104,23 @@ export interface ClientReply {
 }
 /** Sent by itself. */
 export type ClientProgress =
-  /** The text of somebody else, and how many were read from the client's iterator so far. */
-  | { readonly received: number; readonly text: string; readonly from: string }
+  /** The text of somebody else with its inner id (hex), and how many were read from the client's iterator so far. */
+  | {
+      readonly received: number;
+      readonly text: string;
+      readonly from: string;
+      readonly idHex: string;
+    }
   /** What became of an own text: the own node has all copies, or one was given up. */
-  | { readonly fate: MessageFate; readonly text: string };
+  | { readonly fate: MessageFate; readonly text: string }
+  /** Where a group stands here, each time that people hear of a change. */
+  | {
+      readonly epoch: number;
+      readonly authenticatorHex: string;
+      readonly conversationHex: string;
+    }
+  /** Hubs or a key log were caught at something, in words. */
+  | { readonly alarm: string };
 export type MessageFate = 'accepted' | 'sendFailed' | 'bounced' | 'expired';
 
 export class ClientProcess implements AsyncDisposable {
@@ -170,10 +183,12 @@ export class ClientProcess implements AsyncDisposable {
   async kill(): Promise<void> {
     const child = this.#child;
     if (child === undefined) return;
+    // What it told before is read first.
+    const drained = child.connected ? once(child, 'disconnect') : undefined;
     const exited = once(child, 'exit');
     for (const { promise } of this.#waiting.values()) promise.catch(() => undefined);
     child.kill('SIGKILL');
-    await exited;
+    await Promise.all([exited, drained]);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

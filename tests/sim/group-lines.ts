@@ -120,8 +120,8 @@ export function watchedGroups(
   };
 }
 
-/** Undefined for an epoch that the device passed in the same transaction, or that it is not part of. */
-function authenticatorAt(
+/** Undefined for an epoch that the device passed, in the same transaction too, or that it is not part of. */
+export function authenticatorAt(
   { groups }: ClientStore,
   groupId: Uint8Array,
   epoch: number,

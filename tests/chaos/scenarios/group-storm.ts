@@ -4,6 +4,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Dice } from '../../cluster/dice.ts';
+import { comparedEpochs } from '../hub-logs.ts';
 import { judge } from '../judge.ts';
 import { LeaderWatch } from '../leader-watch.ts';
 import type { Part, Scenario, Stage } from '../scenario.ts';
@@ -51,12 +52,14 @@ export const groupStorm: Scenario = {
         judgement,
         findings: [
           ...crowd.unexpectedEnds,
+          ...crowd.alarms,
           ...(crowd.hubs === 3 ? [] : [`the group has ${crowd.hubs} hubs, not three`]),
           ...(late === undefined ? [] : [`not settled: ${late}`]),
           ...unexplained(crowd.wishes),
         ],
         notes: [
           `epoch ${epochs} of all, in term ${watch.term}`,
+          `${comparedEpochs(crowd.recorder.history)} epochs whose keys members could compare`,
           count(crowd.wishes),
           slowest(crowd.wishes),
         ],
