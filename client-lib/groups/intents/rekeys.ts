@@ -1,10 +1,11 @@
 /**
  * When a device gives itself and its group new keys (docs/protocol/group-log.md, "At a member"): within a
  * day after it joined, then weekly while it writes there, and after 1 000 own messages in one epoch. Every
- * other commit of this device does it as well.
+ * other commit of this device does it as well. In a large group with many commits it waits.
  */
 import { jitter, type Random, type Runtime } from '@quicprochat/proto';
 import { encodeIntent } from './group-intents.ts';
+import { restoreGroup } from '../../mls/index.ts';
 import type { RekeyRow } from '../../store/group-log-rows.ts';
 import type { ClientStore } from '../../store/store.ts';
 
@@ -19,6 +20,13 @@ export const rekeyLimits = {
   spreadMs: dayMs,
   /** Own messages in one epoch. */
   messages: 1_000,
+  /** Groups of more devices than this are large, */
+  largeDevices: 256,
+  /** busy while their last so many epochs (as many as any device keeps) ended within so many minutes (ms), */
+  busyEpochs: 8,
+  busyMs: 8 * (hourMs / 60),
+  /** and then looked at again after this, and a random part of it more (ms). */
+  laterMs: hourMs,
 } as const;
 
 /** For a device that just joined a group or made it. */
@@ -42,11 +50,19 @@ export function nextRekey(
   return { groupId, dueMs, sentCount, isFirst: false };
 }
 
+/** The row for a group in which the time is bad: nothing else changes. */
+function laterRekey(row: RekeyRow, nowMs: number, random: Random): RekeyRow {
+  const { laterMs } = rekeyLimits;
+  return { ...row, dueMs: nowMs + laterMs + jitter(random, laterMs) };
+}
+
 export interface RekeysParts {
   readonly store: ClientStore;
   readonly runtime: Runtime;
   /** Groups have new intents. */
   readonly onIntents: () => void;
+  /** Default: `rekeyLimits.largeDevices`. */
+  readonly largeDevices?: number;
 }
 
 /** Turns the schedule into intents. */
@@ -92,6 +108,10 @@ export class Rekeys {
           store.groupLog.deleteRekey(row.groupId);
           continue;
         }
+        if (this.#isCrowded(row.groupId, nowMs)) {
+          store.groupLog.putRekey(laterRekey(row, nowMs, runtime.random));
+          continue;
+        }
         const { sentCount } = conversation;
         store.groupLog.putRekey(nextRekey(row.groupId, sentCount, nowMs, runtime.random));
         if (!row.isFirst && sentCount <= row.sentCount) continue;
@@ -106,6 +126,20 @@ export class Rekeys {
   noteMessage(groupId: Uint8Array, generation: number, nowMs: number): boolean {
     if (generation < rekeyLimits.messages || generation % rekeyLimits.messages !== 0) return false;
     return this.#add(groupId, nowMs);
+  }
+
+  /**
+   * More than one commit a minute in a large group: conflicts grow with its members, and fresh keys may wait, what
+   * people want may not. A device that has just caught up counts what it read as made now, and waits once more.
+   */
+  #isCrowded(groupId: Uint8Array, nowMs: number): boolean {
+    const { groups } = this.#parts.store;
+    const { busyEpochs, busyMs } = rekeyLimits;
+    const first = groups.pastEpochs(groupId).at(-busyEpochs);
+    if (first === undefined || nowMs - first.endedMs >= busyMs) return false;
+    const state = groups.state(groupId);
+    const devices = state === undefined ? 0 : restoreGroup({ ...state, past: [] }).members().length;
+    return devices > (this.#parts.largeDevices ?? rekeyLimits.largeDevices);
   }
 
   #add(groupId: Uint8Array, nowMs: number): boolean {
