@@ -10,9 +10,12 @@ export interface Clock {
   now(): number;
   /** Milliseconds, never goes back; the origin means nothing. */
   monotonic(): number;
-  /** Resolves after `ms`; rejects with the signal's reason when it is aborted first. */
+  /** Resolves after `ms`; rejects with the signal's reason when it is aborted first. The longest wait as of `timer`. */
   sleep(ms: number, signal?: AbortSignal): Promise<void>;
-  /** Runs `callback` once after `ms` unless cancelled. Does not keep a process alive. */
+  /**
+   * Runs `callback` once after `ms` unless cancelled, and after 2^31 - 1 (24.8 days) at the latest: who waits for a
+   * date looks again. Does not keep a process alive.
+   */
   timer(ms: number, callback: () => void): Timer;
 }
 export interface Timer {
@@ -41,6 +44,9 @@ export interface Runtime {
   readonly log: Log;
 }
 
+/** The system takes a longer wait (ms) for one of a millisecond. */
+const longestTimerMs = 2 ** 31 - 1;
+
 export const systemClock: Clock = {
   now: () => Date.now(),
   monotonic: () => performance.now(),
@@ -51,15 +57,18 @@ export const systemClock: Clock = {
         clearTimeout(handle);
         reject(signal?.reason as Error);
       };
-      const handle = setTimeout(() => {
-        signal?.removeEventListener('abort', onAbort);
-        resolve();
-      }, ms);
+      const handle = setTimeout(
+        () => {
+          signal?.removeEventListener('abort', onAbort);
+          resolve();
+        },
+        Math.min(ms, longestTimerMs),
+      );
       signal?.addEventListener('abort', onAbort, { once: true });
     });
   },
   timer(ms, callback) {
-    const handle = setTimeout(callback, ms);
+    const handle = setTimeout(callback, Math.min(ms, longestTimerMs));
     handle.unref();
     return { cancel: () => clearTimeout(handle) };
   },

@@ -20,6 +20,7 @@ import {
 } from '../sending/resend-request.ts';
 import { receiptLimits } from './receipts.ts';
 import { recipientsOf } from '../sending/sealing.ts';
+import { isDue, waitMsOf } from '../store/due.ts';
 import type { Hole } from '../store/resend-rows.ts';
 import type { ConversationRecord } from '../store/group-rows.ts';
 import type { ClientStore } from '../store/store.ts';
@@ -92,7 +93,7 @@ export class Holes {
     this.#timer?.cancel();
     const nextMs = store.resend.nextHoleMs();
     if (nextMs === undefined) return;
-    const waitMs = Math.max(0, nextMs - runtime.clock.now());
+    const waitMs = waitMsOf(nextMs, runtime.clock.now());
     const delayMs = waitMs + jitter(runtime.random, askLimits.jitterMs);
     this.#timer = runtime.clock.timer(delayMs, () => {
       this.#asking = this.askDue().finally(() => {
@@ -229,7 +230,9 @@ export class Holes {
     const { nowMs } = batch;
     const open = store.resend
       .holesOf(groupId, sender)
-      .filter(({ state, nextMs }) => state === 'OPEN' && nextMs !== undefined && nextMs <= nowMs)
+      .filter(
+        ({ state, nextMs }) => state === 'OPEN' && nextMs !== undefined && isDue(nextMs, nowMs),
+      )
       .slice(0, requestLimits.ranges);
     if (open.length === 0) return;
     const group = batch.group(groupId);

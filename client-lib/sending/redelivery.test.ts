@@ -83,6 +83,17 @@ describe('a copy that nobody confirms', () => {
     assert.deepEqual(again, [sent, sent]);
   });
 
+  test('is sent again at once where its time is from a clock that was months ahead', async () => {
+    const { clock, alice, bob, id, redelivery } = await pair();
+    const aheadMs = 60 * 24 * hourMs;
+    clock.advance(aheadMs);
+    await alice.conversations.send(id, 'hello');
+    const sent = takeRows(alice, bob);
+    clock.advance(-aheadMs);
+    await redelivery.sweep();
+    assert.deepEqual(takeRows(alice, bob), sent);
+  });
+
   test('is not sent again once its device said that it has it', async () => {
     const { clock, alice, bob, id, redelivery } = await pair();
     await alice.conversations.send(id, 'hello');

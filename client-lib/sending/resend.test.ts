@@ -431,6 +431,28 @@ describe('rows that a node lost', () => {
     assert.deepEqual(bob.store.resend.holes(), []);
   });
 
+  test('are asked for and answered now, though the clock was months ahead when that was put off', async () => {
+    const { clock, alice, bob, carol, id } = await company();
+    await say(alice, id, 'lost');
+    takeRows(alice, bob);
+    const aheadMs = 60 * 24 * 3600 * 1000;
+    clock.advance(aheadMs);
+    await bob.holes.catchUp();
+    clock.advance(-aheadMs);
+    await bob.holes.askDue();
+    const requests = takeRows(bob, alice);
+    assert.equal(requests.length, 1);
+    clock.advance(aheadMs);
+    const hour = Math.floor(clock.now() / 3_600_000);
+    alice.store.resend.spend(hour, bob.rid, 0, answerLimits.messagesPerAskerHour);
+    for (const row of requests) await alice.receive(row);
+    await alice.resender.answerDue();
+    assert.equal(takeRows(alice, bob).length, 0);
+    clock.advance(-aheadMs);
+    await exchange(alice, bob, carol);
+    assertHas(bob, id, ['lost']);
+  });
+
   test('are found behind an answer full of texts that disappeared', async () => {
     const { clock, alice, bob, carol, id } = await company();
     await say(alice, id, 'it stays');

@@ -26,6 +26,7 @@ import {
   type ResendRequest,
 } from './resend-request.ts';
 import { isOvertaken, recipientsOf, sealContent, type Sealed } from './sealing.ts';
+import { isDue, waitMsOf } from '../store/due.ts';
 import { outboxBounds } from '../store/outbox-bounds.ts';
 import type { ResendDuty } from '../store/resend-rows.ts';
 import type { MessageRecord } from '../store/message-rows.ts';
@@ -132,7 +133,7 @@ export class Resender {
     const { store, runtime } = this.#parts;
     for (;;) {
       const duty = store.resend.nextDuty();
-      if (duty === undefined || duty.dueMs > runtime.clock.now()) return;
+      if (duty === undefined || !isDue(duty.dueMs, runtime.clock.now())) return;
       if (this.#isStopped && this.#answering !== undefined) return;
       try {
         await this.#answer(duty);
@@ -159,7 +160,7 @@ export class Resender {
     this.#timer?.cancel();
     const duty = store.resend.nextDuty();
     if (duty === undefined) return;
-    const waitMs = Math.max(0, duty.dueMs - runtime.clock.now());
+    const waitMs = waitMsOf(duty.dueMs, runtime.clock.now());
     this.#timer = runtime.clock.timer(waitMs, () => {
       this.#answering = this.answerDue().finally(() => {
         this.#answering = undefined;

@@ -181,7 +181,7 @@ export interface OutboxRows extends TokenWaitRows {
   resendTo(domain: string, nowMs: number): number;
   /** ACCEPTED rows of another store become SEALED again, same mid and bytes. Returns how many. */
   reopen(storeId: Uint8Array): number;
-  /** Copies that are to be sent again by now, longest due first. */
+  /** Copies that are to be sent again by now, longest due first (see due.ts). */
   due(nowMs: number, limit: number): readonly OutboxRow[];
   /** When the next one is; undefined for none. */
   nextDueMs(): number | undefined;

@@ -2,6 +2,7 @@
 import { messageTag } from '@quicprochat/proto';
 import { channelRows } from './channel-rows.ts';
 import type { Database, Row } from './database.ts';
+import { longestWaitMs } from './due.ts';
 import { outboxBounds, unsettled } from './outbox-bounds.ts';
 import { pathOf } from './paths.ts';
 import type { OutboxEntry, OutboxRow, OutboxRows } from './outbox-copies.ts';
@@ -358,8 +359,10 @@ export function outboxRows(db: Database): OutboxRows {
     due: (nowMs, limit) =>
       db
         .all(
-          `${withPayload} WHERE o.resend_ms <= ? AND o.${unsettled} ORDER BY o.resend_ms LIMIT (? + 0)`,
+          `${withPayload} WHERE (o.resend_ms <= ? OR o.resend_ms > ?) AND o.${unsettled}
+           ORDER BY o.resend_ms LIMIT (? + 0)`,
           nowMs,
+          nowMs + longestWaitMs,
           limit,
         )
         .map(rowOf),

@@ -4,6 +4,7 @@
  */
 import { InternalError } from '@quicprochat/proto';
 import type { Database, Row } from './database.ts';
+import { longestWaitMs } from './due.ts';
 
 export const ciphertextBounds = {
   keptMs: 7 * 24 * 3600 * 1000,
@@ -75,6 +76,7 @@ export interface ResendRows {
   holes(): readonly Hole[];
   putHole(hole: Hole): void;
   deleteHole(hole: Hole): void;
+  /** See due.ts. */
   dueHoles(nowMs: number, limit: number): readonly Hole[];
   nextHoleMs(): number | undefined;
 
@@ -233,7 +235,12 @@ export function resendRows(db: Database): ResendRows {
     },
     dueHoles: (nowMs, limit) =>
       db
-        .all('SELECT * FROM hole WHERE next_ms <= ? ORDER BY next_ms LIMIT (? + 0)', nowMs, limit)
+        .all(
+          'SELECT * FROM hole WHERE next_ms <= ? OR next_ms > ? ORDER BY next_ms LIMIT (? + 0)',
+          nowMs,
+          nowMs + longestWaitMs,
+          limit,
+        )
         .map(holeOf),
     nextHoleMs: () =>
       db.get('SELECT min(next_ms) AS at FROM hole WHERE next_ms IS NOT NULL')?.maybeNumber('at'),

@@ -1,4 +1,4 @@
-/** What is kept of junk in a group's log is bounded, and what decides something is never what goes. */
+/** What is kept of junk in a group's log is bounded, what decides something is never what goes, and when it is said. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { openMemoryStore } from './sqlite-store.ts';
@@ -11,6 +11,26 @@ const rowOf = (n: number, changes: Partial<DoubtRow> = {}): DoubtRow => ({
   ...{ groupId, hash: new Uint8Array(32).fill(n), epoch: 5, cause: 'VOID', author: '' },
   ...{ voters: [], seenMs: n, voteMs: undefined, askMs: undefined, round: 0 },
   ...changes,
+});
+
+test('nothing is said later than it may be, and nothing that was not to be said', () => {
+  using store = openMemoryStore();
+  const { standings } = store;
+  standings.putDoubt(rowOf(1, { voteMs: 900, askMs: 50 }));
+  standings.putDoubt(rowOf(2, { askMs: 900 }));
+  standings.putDoubt(rowOf(3));
+  standings.putForward(100);
+  assert.deepEqual(
+    [1, 2, 3].map((n) => {
+      const row = standings.doubt(groupId, new Uint8Array(32).fill(n));
+      return [row?.voteMs, row?.askMs];
+    }),
+    [
+      [100, 50],
+      [undefined, 100],
+      [undefined, undefined],
+    ],
+  );
 });
 
 test('the oldest junk makes room for that of a later epoch, and none for more of its own', () => {

@@ -51,6 +51,8 @@ export interface StandingRows {
   /** Of entries about which something is to be said by then. */
   due(nowMs: number): readonly DoubtRow[];
   nextDueMs(): number | undefined;
+  /** Nothing is to be said later than this. */
+  putForward(latestMs: number): void;
   votes(groupId: Uint8Array, hash: Uint8Array): readonly VoteRow[];
   /** False when it is known. */
   addVote(groupId: Uint8Array, hash: Uint8Array, vote: VoteRow): boolean;
@@ -139,6 +141,14 @@ export function standingRows(db: Database): StandingRows {
            UNION ALL SELECT min(ask_ms) FROM group_doubt)`,
         )
         ?.maybeNumber('at_ms'),
+    putForward(latestMs) {
+      // Of none and a time, SQL's lesser one is none.
+      db.run(
+        'UPDATE group_doubt SET vote_ms = min(vote_ms, ?), ask_ms = min(ask_ms, ?)',
+        latestMs,
+        latestMs,
+      );
+    },
     votes: (groupId, hash) =>
       db
         .all('SELECT * FROM group_vote WHERE group_id = ? AND hash = ?', groupId, hash)

@@ -1,4 +1,4 @@
-/** A committer that is woken in the instant in which it decides to rest looks once more. */
+/** When a committer looks once more: woken in the instant in which it decides to rest, or put off by a wrong clock. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { encodeIntent } from './group-intents.ts';
@@ -28,6 +28,18 @@ test('an intent that comes while a committer makes up its mind to rest is done a
       return rows;
     },
   });
+  alice.groups.committer.kick();
+  await alice.groups.committer.idle();
+  assert.equal(groupLog.intent(added)?.state, 'DONE');
+  for (const device of [alice, bob, carol]) await device.groups.stop();
+});
+
+test('an intent that was put off while the clock was months ahead is done at once', async () => {
+  const { clock, alice, bob, carol, id } = await company([mandatorySuite]);
+  const { groupLog } = alice.store;
+  const dueMs = clock.now() + 60 * 24 * 3_600_000;
+  const intent = encodeIntent({ kind: 'rekey', isDuty: true });
+  const added = groupLog.addIntent({ groupId: id, dueMs, ...intent }, clock.now());
   alice.groups.committer.kick();
   await alice.groups.committer.idle();
   assert.equal(groupLog.intent(added)?.state, 'DONE');

@@ -52,6 +52,7 @@ import { ClosedError } from '../../link.ts';
 import type { Mls } from '../../mls/index.ts';
 import { pendingCommit } from './pending-commit.ts';
 import { requireFresh } from '../../sending/sealing.ts';
+import { isDue, waitMsOf } from '../../store/due.ts';
 import type { IntentRow, PendingRow } from '../../store/group-log-rows.ts';
 import type { Batch } from '../../writer.ts';
 
@@ -257,12 +258,12 @@ export class Committer {
     const open = store.groupLog.openIntents(groupId);
     const intent =
       pending === undefined
-        ? open.find(({ dueMs }) => dueMs <= nowMs)
+        ? open.find(({ dueMs }) => isDue(dueMs, nowMs))
         : store.groupLog.intent(pending.intentId);
     if (intent === undefined) {
       this.#invitees.forgetEnded((id) => store.groupLog.intent(id)?.state === 'OPEN');
       if (open.length === 0) return 'idle';
-      return Math.max(0, Math.min(...open.map(({ dueMs }) => dueMs)) - nowMs);
+      return Math.min(...open.map(({ dueMs }) => waitMsOf(dueMs, nowMs)));
     }
     try {
       const outcome =

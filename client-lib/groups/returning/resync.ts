@@ -59,6 +59,7 @@ import {
 import { firstRekey } from '../intents/rekeys.ts';
 import { returnRequest } from './resync-request.ts';
 import type { Standings } from '../standings/standings.ts';
+import { isDue, waitMsOf } from '../../store/due.ts';
 import type { ResyncRow, SentReturn } from '../../store/resync-rows.ts';
 import type { Writer } from '../../writer.ts';
 
@@ -149,7 +150,7 @@ export class Resyncs {
       .find(({ groupId }) => !this.#running.has(hex(groupId)));
     if (first === undefined) return;
     const { clock } = this.#parts.runtime;
-    const waitMs = Math.max(0, first.dueMs - clock.now());
+    const waitMs = waitMsOf(first.dueMs, clock.now());
     this.#timer = clock.timer(waitMs, () => {
       this.#startDue();
       this.wake();
@@ -181,7 +182,7 @@ export class Resyncs {
     const { store, runtime } = this.#parts;
     for (const { groupId, dueMs } of store.resync.open()) {
       const key = hex(groupId);
-      if (dueMs > runtime.clock.now() || this.#running.has(key)) continue;
+      if (!isDue(dueMs, runtime.clock.now()) || this.#running.has(key)) continue;
       const running = this.#tryAll(groupId)
         .catch((error: unknown) => {
           // Nothing can be written: what does not mend itself, the next start tries again.
@@ -206,7 +207,7 @@ export class Resyncs {
       for (;;) {
         const row = store.resync.get(groupId);
         if (row === undefined || row.isDone || this.#stop.signal.aborted) return;
-        if (row.dueMs > runtime.clock.now()) return;
+        if (!isDue(row.dueMs, runtime.clock.now())) return;
         await this.#try(row);
       }
     });
