@@ -22,10 +22,12 @@ import type { OutboxMarks } from './outbox-marks.ts';
 import type { ProvenOk } from './proven-ok.ts';
 import type { SealedReceipt, SealedSender } from './sealed-sender.ts';
 import {
+  isAwayForGood,
   isFullForStrangers,
   isStaleToken,
   sealedVerdict,
   sendVerdict,
+  unreachableReason,
   type SendVerdict,
 } from './send-verdict.ts';
 import type { TokenWaits } from './token-waits.ts';
@@ -165,7 +167,11 @@ export class Attempts {
     const reason = reasonOf(error);
     runtime.log.debug('enqueue failed', { reason, verdict });
     if (entry.post !== undefined && isDeadPost(error)) return this.#deadPost(entry, reason);
-    if (reason === 'PEER_UNREACHABLE') onUnreachable?.(entry.domain);
+    if (reason === unreachableReason) onUnreachable?.(entry.domain);
+    if (isAwayForGood(error, ageMs, sealed !== undefined)) {
+      this.#fail(entry, unreachableReason);
+      return 'done';
+    }
     const isRefusedToken =
       isFullForStrangers(error) || (sealed !== undefined && isStaleToken(error));
     if (isRefusedToken && (await this.#renew(entry, means))) return 'renewed';

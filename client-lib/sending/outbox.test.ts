@@ -10,6 +10,7 @@ import {
   systemRandom,
   TransportError,
   UnauthenticatedError,
+  UnavailableError,
   type Clock,
 } from '@quicprochat/proto';
 import { Outcome } from '@quicprochat/proto/messages';
@@ -18,7 +19,9 @@ import type { Session } from '../session.ts';
 import { Outbox } from './outbox.ts';
 import { sealedTokenWaitMs, sealedVerdict, sendVerdict } from './send-verdict.ts';
 import type { SealedReceipt } from './sealed-sender.ts';
+import { outboxBounds } from '../store/outbox-bounds.ts';
 import { openMemoryStore } from '../store/sqlite-store.ts';
+import { LaterClock } from '../test-runtime.ts';
 import type { OutboxEntry } from '../store/outbox-copies.ts';
 
 test('a full inbox is for good where the node names no time', () => {
@@ -79,6 +82,60 @@ test('a refusal is nothing to a copy that came to its device another way meanwhi
     outbox.close();
   }
 });
+
+for (const way of ['the own node', 'a sealed sender'] as const) {
+  test(`a copy that ${way} cannot bring to its node is given up after 30 days, and none before`, async () => {
+    using store = openMemoryStore();
+    const clock = new LaterClock();
+    const targets = [{ rid: new Uint8Array(32).fill(1), domain: 'gone.example' }];
+    for (const n of [1, 2]) {
+      const [mid, payload] = [new Uint8Array(16).fill(n), Uint8Array.of(n)];
+      const entry = { mid, payload, targets, messageId: undefined };
+      store.transaction(() => store.outbox.add(entry, clock.now()));
+      if (n === 1) clock.advance(outboxBounds.bytesKeptMs);
+    }
+    const failures = (): string[] => store.outbox.failures().map(({ failure }) => failure);
+    const events = new EventBus();
+    const failed = Promise.withResolvers<void>();
+    using _listening = events.listen(({ type }) => type === 'sendFailed' && failed.resolve());
+    if (way === 'a sealed sender')
+      store.tokens.put(targets[0]?.rid ?? new Uint8Array(0), new Uint8Array(16), true, 0);
+    const refuse = (): never => {
+      if (way === 'the own node') throw new UnavailableError('PEER_UNREACHABLE', 'away for weeks');
+      throw new TransportError('timeout', 'nobody answers');
+    };
+    let tries = 0;
+    const triedAgain = Promise.withResolvers<void>();
+    const send = async (): Promise<never> => {
+      tries += 1;
+      if (failures().length > 0 && tries > 3) triedAgain.resolve();
+      return refuse();
+    };
+    const ended = new AbortController();
+    const outbox = new Outbox({
+      ...{ userId: 'a@red.example', store, events },
+      runtime: { clock, random: systemRandom, log: silentLog },
+      proofs: { isProven: async () => false },
+      onDueAgain: () => undefined,
+      ...(way === 'the own node'
+        ? {}
+        : { sealed: { send, caller: () => Promise.reject(new Error('nobody asks')) } }),
+    });
+    const session = { signal: ended.signal, hello: { capabilities: [] }, call: send };
+    outbox.open(session as unknown as Session, new Uint8Array(8));
+    try {
+      await failed.promise;
+      await triedAgain.promise;
+      assert.deepEqual(failures(), ['PEER_UNREACHABLE']);
+      clock.advance(outboxBounds.bytesKeptMs);
+      await outbox.flush();
+      assert.deepEqual(failures(), ['PEER_UNREACHABLE', 'PEER_UNREACHABLE']);
+    } finally {
+      ended.abort();
+      outbox.close();
+    }
+  });
+}
 
 test('the node of one recipient does not stop what goes to others', async () => {
   using store = openMemoryStore();

@@ -1,6 +1,10 @@
 /** What an error of Enqueue means for the copy that it was about: sent again, given up, or log in first. */
 import { hasReason, QpcError, Status, TransportError } from '@quicprochat/proto';
+import { outboxBounds } from '../store/outbox-bounds.ts';
 import { fullReason } from './bounces.ts';
+
+/** Nothing can be brought to its domain's node. */
+export const unreachableReason = 'PEER_UNREACHABLE';
 
 /** How long a copy of a sealed sender waits for a valid delivery token (ms). */
 export const sealedTokenWaitMs = 24 * 3600 * 1000;
@@ -15,6 +19,16 @@ export function isFullForStrangers(error: unknown): boolean {
 /** The node takes the token of a copy that went without a login for none; one of before sealed senders wants a login. */
 export function isStaleToken(error: unknown): boolean {
   return hasReason(error, 'BLOCKED', 'NOT_LOGGED_IN');
+}
+
+/**
+ * Pure: the copy is as old as any is kept, and its node cannot be reached: by the own node's word, which says so of one
+ * that has been away for long, or as a sealed sender finds by itself.
+ */
+export function isAwayForGood(error: unknown, ageMs: number, isSealed: boolean): boolean {
+  const isAway =
+    hasReason(error, unreachableReason) || (isSealed && error instanceof TransportError);
+  return isAway && ageMs >= outboxBounds.bytesKeptMs;
 }
 
 /** Pure: the verdict on an error of Enqueue. */
