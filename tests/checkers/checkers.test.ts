@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import {
+  allShown,
   blockedHidden,
   bounded,
   encodeHistory,
@@ -15,6 +16,7 @@ import {
   noGap,
   noLoss,
   readHistory,
+  shownOnce,
 } from './index.ts';
 import type { History, HistoryLine } from './index.ts';
 
@@ -42,12 +44,12 @@ const stored = (device: string, n: number): HistoryLine => ({
   senderDevice: 'alice/1',
   n,
 });
-const row = (seq: number, tag: string): HistoryLine => ({
+const row = (seq: number, tag: string, storeId = 's1', node = 'red'): HistoryLine => ({
   kind: 'row',
   atMs: 5,
-  node: 'red',
+  node,
   log: 'bob/1',
-  storeId: 's1',
+  storeId,
   seq,
   tag,
 });
@@ -60,11 +62,8 @@ const acknowledged = (tag: string, isDuplicate = false): HistoryLine => ({
   tag,
   isDuplicate,
 });
-const cursor = (from: number, seq: number): HistoryLine => ({
-  kind: 'cursor',
-  atMs: seq,
-  device: 'bob/1',
-  storeId: 's1',
+const cursor = (from: number, seq: number, more: object = {}): HistoryLine => ({
+  ...{ kind: 'cursor', atMs: seq, device: 'bob/1', storeId: 's1', ...more },
   from,
   seq,
 });
@@ -103,7 +102,8 @@ const lastOfBob = lineOf(
 const firstOfBob = lineOf((line) => line.kind === 'stored' && line.device === 'bob/1');
 
 test('a clean history has no violation', () => {
-  for (const checker of [noLoss, noDup, noGap, fifo]) assert.deepEqual(checker(clean), []);
+  for (const checker of [noLoss, noDup, noGap, fifo, shownOnce])
+    assert.deepEqual(checker(clean), []);
   assert.deepEqual(live(clean, 50), []);
 });
 
@@ -150,12 +150,79 @@ test('no-gap finds a hole before a later message and a cursor that jumps', () =>
   assert.match(noGap([...clean, cursor(4, 4)])[0]?.text ?? '', /from 2 to 4/);
 });
 
+test('no-gap knows the cursor of each channel, which may begin anywhere, and again', () => {
+  const log = 'channel1';
+  const begun = [...clean, cursor(7, 7, { log, isFirst: true }), cursor(8, 9, { log })];
+  assert.deepEqual(noGap([...begun, cursor(3, 3)]), []);
+  assert.deepEqual(noGap([...begun, cursor(40, 40, { log, isFirst: true })]), []);
+  assert.deepEqual(noGap([...begun, cursor(40, 40, { log, storeId: 's2' })]), []);
+  const found = noGap([...begun, cursor(11, 11, { log })]);
+  assert.match(found[0]?.text ?? '', /cursor of channel1 went from 9 to 11/);
+});
+
 test('fifo finds holes, double seqs and rows out of order', () => {
   assert.match(fifo([...clean, row(4, 't4')])[0]?.text ?? '', /between 2 and 4/);
   assert.match(fifo([...clean, row(2, 'other')])[0]?.text ?? '', /two rows have seq 2/);
   const swapped = clean.filter((line) => line.kind !== 'acknowledged');
   const found = fifo([...swapped, acknowledged('t2'), acknowledged('t1')]);
   assert.match(found[0]?.text ?? '', /seq 1 was acknowledged after 2/);
+  const twice = fifo([...clean, row(3, 't1')]);
+  assert.match(twice[0]?.text ?? '', /t1 has two rows, 1 and 3/);
+});
+
+test('fifo lets a node that went on with an older disk count on, and take again what it lost', () => {
+  const lost = [...clean, row(3, 't3'), acknowledged('t3'), row(4, 't4'), acknowledged('t4')];
+  const taken = [row(3, 't5', 's2'), acknowledged('t5'), row(4, 't3', 's2'), acknowledged('t3')];
+  assert.deepEqual(fifo([...lost, ...taken]), []);
+  const swapped = [row(5, 't6', 's2'), row(6, 't7', 's2'), acknowledged('t7'), acknowledged('t6')];
+  assert.match(
+    fifo([...lost, ...taken, ...swapped])[0]?.text ?? '',
+    /seq 5 was acknowledged after 6/,
+  );
+});
+
+test('fifo looks at the order at another node where nothing excuses another one', () => {
+  const relayed = [acknowledged('t3'), acknowledged('t4'), row(1, 't4', 's9', 'blue')];
+  const history = [...clean, ...relayed, row(2, 't3', 's9', 'blue')];
+  assert.deepEqual(fifo(history), []);
+  const found = fifo(history, { isRelayedInOrder: true });
+  assert.match(found[0]?.text ?? '', /seq 1 was acknowledged after 2/);
+  assert.equal(found.length, 1);
+});
+
+test('shown-once finds what is given again, unless a life ended before it was had', () => {
+  const shown = (innerId: string): HistoryLine => ({
+    ...{ kind: 'shown', atMs: 2, device: 'bob/1', innerId, sender: 'alice' },
+  });
+  const had = (...innerIds: string[]): HistoryLine => ({
+    ...{ kind: 'had', atMs: 3, device: 'bob/1', innerIds },
+  });
+  const start: HistoryLine = { kind: 'fault', atMs: 4, name: 'start', target: 'bob/1' };
+  assert.deepEqual(shownOnce([shown('m1'), shown('m2'), start, shown('m1'), shown('m2')]), []);
+  const found = (history: History): string => shownOnce(history)[0]?.text ?? '';
+  assert.match(found([shown('m1'), shown('m1')]), /bob\/1 was given alice's m1 again/);
+  assert.match(found([shown('m1'), start, shown('m1'), shown('m1')]), /m1 again/);
+  assert.match(found([shown('m1'), had('m1'), start, shown('m1')]), /m1 again/);
+  const many = Array.from({ length: 17 }, (_, index) => shown(`m${index}`));
+  assert.match(found([...many, start, shown('m0')]), /m0 again/);
+});
+
+test('all-shown finds what an application was never given, unless its sender is blocked there', () => {
+  const shown = clean.flatMap((line): HistoryLine[] =>
+    line.kind === 'stored'
+      ? [{ ...line, kind: 'shown', sender: 'alice' } as unknown as HistoryLine]
+      : [],
+  );
+  assert.deepEqual(allShown([...clean, ...shown]), []);
+  const [first, ...others] = shown;
+  assert(first !== undefined);
+  const missing = [...clean, ...others];
+  assert.match(allShown(missing)[0]?.text ?? '', /bob\/1 has m1 of alice\/1, and never showed it/);
+  const block = (isBlocked: boolean): HistoryLine => ({
+    ...{ kind: 'blocked', atMs: 1, device: 'bob/1', user: 'alice', isBlocked },
+  });
+  assert.deepEqual(allShown([...missing, block(true)]), []);
+  assert.equal(allShown([...missing, block(true), block(false)]).length, 1);
 });
 
 test('live finds what is left over, what came late, and a history without an end', () => {

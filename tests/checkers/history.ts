@@ -89,6 +89,14 @@ export interface Shown {
   readonly sender: string;
 }
 
+/** The application of a device left its loop over messages in order: these it has had, durably. */
+export interface Had {
+  readonly kind: 'had';
+  readonly atMs: number;
+  readonly device: string;
+  readonly innerIds: readonly string[];
+}
+
 /** The person of a device wants nothing of somebody, or something again. */
 export interface Blocked {
   readonly kind: 'blocked';
@@ -124,36 +132,40 @@ export interface Missing {
   readonly n?: number;
 }
 
-/** The inbox cursor of a device, as its own transaction moved it. */
+/** The cursor of a device in its inbox or in a channel, as its own transaction moved it. */
 export interface CursorMoved {
   readonly kind: 'cursor';
   readonly atMs: number;
   readonly device: string;
+  /** The channel; absent: the inbox. */
+  readonly log?: string;
+  /** There was none: its part of the channel begins behind `seq`. */
+  readonly isFirst?: true;
   readonly storeId: string;
   readonly seq: number;
   /** First seq that this transaction passed: all rows from here to `seq` were taken in or told missing. */
   readonly from: number;
 }
 
-/** An OK of a node to one Enqueue: the row is on its disk, or was before (`isDuplicate`). */
+/** An OK of a node to one message, as it reached the sender: the row is on its disk, or was before (`isDuplicate`). */
 export interface Acknowledged {
   readonly kind: 'acknowledged';
   readonly atMs: number;
   readonly node: string;
   /** Sending device. */
   readonly device: string;
-  /** Log or outbox that the row went to: the recipient's name. */
+  /** Log that the row is for, here or at another node: the recipient's name, or that of a channel. */
   readonly log: string;
   readonly tag: string;
   readonly isDuplicate: boolean;
 }
 
-/** A row that a node holds, or held, in one inbox. */
+/** A row that a node holds, or held, in one log; told when it was written, or found at the end. */
 export interface Row {
   readonly kind: 'row';
   readonly atMs: number;
   readonly node: string;
-  /** Receiving device. */
+  /** Receiving device, or channel. */
   readonly log: string;
   readonly storeId: string;
   readonly seq: number;
@@ -272,6 +284,7 @@ export type HistoryLine =
   | GaveUp
   | Stored
   | Shown
+  | Had
   | Blocked
   | Held
   | Missing

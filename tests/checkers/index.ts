@@ -1,5 +1,6 @@
 /** Door of the checkers: a history, and what is judged about it. */
 export * from './history.ts';
+export { allShown } from './all-shown.ts';
 export { blockedHidden } from './blocked.ts';
 export { bounded } from './bounded.ts';
 export { fifo } from './fifo.ts';

@@ -9,19 +9,23 @@ export function noGap(history: History, options: Owing = {}): readonly Violation
   return [...cursors(history), ...holes(history, options)];
 }
 
-/** Within one store of a node, each transaction goes on where the one before ended. */
+/** Within one store of a node, each transaction goes on in a log where the one before ended. */
 function cursors(history: History): Violation[] {
   const last = new Map<string, { storeId: string; seq: number }>();
   const violations: Violation[] = [];
-  for (const { device, storeId, from, seq } of linesOf(history, 'cursor')) {
-    const before = last.get(device);
+  for (const { device, log = 'its inbox', storeId, from, seq, isFirst } of linesOf(
+    history,
+    'cursor',
+  )) {
+    const place = `${device} ${log}`;
+    const before = isFirst === true ? undefined : last.get(place);
     if (before?.storeId === storeId && from > before.seq + 1) {
       violations.push({
         checker: 'no-gap',
-        text: `${device}: the cursor went from ${before.seq} to ${from} of ${storeId}`,
+        text: `${device}: the cursor of ${log} went from ${before.seq} to ${from} of ${storeId}`,
       });
     }
-    last.set(device, { storeId, seq });
+    last.set(place, { storeId, seq });
   }
   return violations;
 }

@@ -4,7 +4,7 @@
  */
 import { hex } from '@quicprochat/proto';
 import type { ClientStore } from '@quicprochat/client-lib/store';
-import type { HistoryLine } from '../checkers/index.ts';
+import type { CursorMoved, HistoryLine } from '../checkers/index.ts';
 import { watchedGroups } from './group-lines.ts';
 import type { Process } from './process.ts';
 
@@ -35,6 +35,7 @@ export type OwnMessages = Map<
 >;
 
 type Line = (atMs: number) => HistoryLine;
+type Passed = Pick<CursorMoved, 'storeId' | 'from' | 'seq' | 'isFirst'>;
 
 export function watchedStore(parts: WatchedParts): ClientStore {
   const { inner, process, dies, tell, nowMs, device, user, nameOf, ownMessages, label } = parts;
@@ -47,7 +48,8 @@ export function watchedStore(parts: WatchedParts): ClientStore {
     { conversation: string; innerId: string; n: number; recipients: string[]; epoch?: number }
   >();
   let failed: number[] = [];
-  let cursor: { storeId: string; from: number; seq: number } | undefined;
+  /** How far each log was passed, by its name; the inbox has none. */
+  let cursors = new Map<string, Passed>();
   /** Where a gap begins whose cursor is not moved yet: that says of which log it is. */
   let gap: { readonly storeId: string; readonly from: number } | undefined;
 
@@ -75,13 +77,15 @@ export function watchedStore(parts: WatchedParts): ClientStore {
       }
     }
     for (const line of lines) tell(line(atMs));
-    if (cursor !== undefined) tell({ kind: 'cursor', atMs, device, ...cursor });
+    for (const [log, passed] of cursors) {
+      tell({ kind: 'cursor', atMs, device, ...(log !== '' && { log }), ...passed });
+    }
   };
   const reset = (): void => {
     lines = [];
     sent = new Map();
     failed = [];
-    cursor = undefined;
+    cursors = new Map();
     gap = undefined;
   };
 
@@ -173,14 +177,19 @@ export function watchedStore(parts: WatchedParts): ClientStore {
     inbox: {
       ...inner.inbox,
       putCursor(log, moved) {
+        const isFirst = inner.inbox.cursor(log) === undefined;
         inner.inbox.putCursor(log, moved);
         const begun = gap;
         gap = undefined;
-        if (log.length > 0) return;
         const storeId = hex(moved.storeId);
+        const name = log.length === 0 ? '' : label('channel', log);
+        const cursor = cursors.get(name);
         const first = begun?.storeId === storeId ? begun.from : moved.seq;
-        const from = cursor?.storeId === storeId ? cursor.from : first;
-        cursor = { storeId, from, seq: moved.seq };
+        const goesOn = cursor?.storeId === storeId && !isFirst;
+        const from = goesOn ? cursor.from : first;
+        const begins = goesOn ? cursor.isFirst === true : isFirst;
+        const { seq } = moved;
+        cursors.set(name, { storeId, from, seq, ...(begins && { isFirst: true as const }) });
       },
       addGap(storeId, from, to, at) {
         inner.inbox.addGap(storeId, from, to, at);

@@ -36,6 +36,7 @@ export class SimClient {
   #lives = 0;
   #life: Life | undefined;
   #opening: Promise<QpcClient> | undefined;
+  #isClosing = false;
   readonly #dead: Life[] = [];
   onDeath: (point: string) => void = () => {};
   onEvent: (event: ClientEvent) => void = () => {};
@@ -61,6 +62,10 @@ export class SimClient {
   }
   get isUp(): boolean {
     return this.#life !== undefined;
+  }
+  /** It ends in order, or has: what it gives to its application may not be written down as had. */
+  get isClosing(): boolean {
+    return this.#isClosing || this.#life === undefined;
   }
   /** Throws while it is down. */
   get client(): QpcClient {
@@ -140,7 +145,10 @@ export class SimClient {
     });
     if (store === undefined) throw new Error('the client opened no store');
     this.#life = { process, path, store, client };
+    this.#isClosing = false;
     trace.note(name, 'opens', String(this.#lives));
+    // What the application of the life before had not confirmed may come again from here on.
+    trace.tell({ kind: 'fault', atMs: trace.nowMs, name: 'start', target: name });
     void this.#follow(client, process);
     return client;
   }
@@ -149,6 +157,7 @@ export class SimClient {
   async close(): Promise<void> {
     const life = this.#life;
     if (life === undefined) return;
+    this.#isClosing = true;
     await life.client.close();
     if (life.process.isDead) return;
     this.#image = imageOf(life.path);

@@ -2,7 +2,7 @@
  * One simulated cluster: the nodes and clients of a world on one scheduler and one network, with the
  * knobs that faults turn. What dies comes back by itself after a while.
  */
-import { silentLog } from '@quicprochat/proto';
+import { hex, silentLog } from '@quicprochat/proto';
 import { memoryNetwork, type MemoryNetwork } from '@quicprochat/proto/transport';
 import { QpcError } from '@quicprochat/proto';
 import type { Violation } from '../checkers/index.ts';
@@ -71,13 +71,16 @@ export class Cluster implements Disposable {
     this.#seedText = seedText;
     this.#only = only;
     this.mix = mix;
-    this.ledger = new NodeLedger(mix.ttlMs !== undefined);
+    this.ledger = new NodeLedger({
+      mayExpire: mix.ttlMs !== undefined,
+      mayRefuse: mix.limits !== '',
+    });
     const signKeys = new Map(
       world.nodes.map(({ domain, secrets }) => [domain, secrets.signing.publicKey]),
     );
     this.proofs = new ProofWatch({
       signKeyOf: (domain) => signKeys.get(domain),
-      wasSaid: (domain, rid, tag) => this.ledger.wasSaid(domain, rid, tag),
+      wasSaid: (domain, place, tag) => this.ledger.wasSaid(domain, place, tag),
       mayForget: losesDisks(mix) || mix.people > 0,
     });
     this.scheduler = scheduler;
@@ -100,6 +103,15 @@ export class Cluster implements Disposable {
         delayMs: (from, to) => this.#delayMs(from, to),
         isHealed: () => this.#isHealed,
       });
+    const names = new Map(
+      world.clients.flatMap(({ name, ridHex, deviceId }) => [
+        [ridHex, name],
+        [deviceId, name],
+      ]),
+    );
+    /** A device by its name, and a channel by one that is the same in each run. */
+    const logOf = (key: string): string =>
+      names.get(key) ?? this.trace.label('channel', Buffer.from(key, 'hex'));
     const around: Surroundings = {
       ...(this.swarms && { swarms: this.swarms }),
       seed: seedText,
@@ -116,7 +128,17 @@ export class Cluster implements Disposable {
       ttlMs: mix.ttlMs,
       sealed: mix.sealed,
       crashShare: (point) => (this.#isHealed ? 0 : (mix.crashes[point] ?? 0)),
-      onAnswer: (far, request, response) => this.proofs.answered(far, request, response),
+      onAnswer: (near, far, request, response) => {
+        const given = this.proofs.answered(far, request, response);
+        return () => {
+          for (const { place, tag, isDuplicate } of given) {
+            this.trace.tell({
+              ...{ kind: 'acknowledged', atMs: this.trace.nowMs, node: far, device: near },
+              ...{ log: logOf(hex(place)), tag: this.trace.label('tag', tag), isDuplicate },
+            });
+          }
+        };
+      },
     };
     this.nodes = world.nodes.map((node, index) => {
       const relay = mix.swarm?.relays === true ? relaysToml(index) : '';
@@ -127,9 +149,17 @@ export class Cluster implements Disposable {
         observer: {
           opened: (one) => this.ledger.opened(one),
           committed: (one, requests, outcome, isReplied) => {
-            this.ledger.committed(one, requests, outcome, isReplied);
-            if (isReplied) return;
+            if (isReplied) {
+              this.ledger.replied(one, requests, outcome);
+              return;
+            }
             const { trace } = this;
+            for (const { log, seq, tag } of this.ledger.committed(one, requests, outcome)) {
+              trace.tell({
+                ...{ kind: 'row', atMs: trace.nowMs, node: one.domain, log: logOf(log) },
+                ...{ storeId: one.storeIdHex, seq, tag: trace.label('tag', tag) },
+              });
+            }
             const labels = {
               nowMs: trace.nowMs,
               label: (what: string, bytes: Uint8Array) => trace.label(what, bytes),
@@ -141,12 +171,6 @@ export class Cluster implements Disposable {
       });
     });
     for (const node of this.nodes) this.backups.set(node.domain, [node.image()]);
-    const names = new Map(
-      world.clients.flatMap(({ name, ridHex, deviceId }) => [
-        [ridHex, name],
-        [deviceId, name],
-      ]),
-    );
     this.clients = world.clients.map(
       ({ image, ...parts }) =>
         new SimClient(parts, image, around, {

@@ -3,36 +3,37 @@
  * is in its log, was acked there, or stands in an outbox; what left an outbox is at the peer; seqs have
  * no holes. What was said is noted at each reply, what is there is read from the files.
  */
-import type { BatchOutcome, OperationRequest } from '@quicprochat/nodes/store/simulation';
-import { openForReading } from '@quicprochat/nodes/store/simulation';
-import type { Fetched, TargetOutcome } from '@quicprochat/nodes';
-import { messageTag } from '@quicprochat/proto';
+import {
+  readOperations,
+  type BatchOutcome,
+  type OperationRequest,
+  type OperationResult,
+} from '@quicprochat/nodes/store/simulation';
+import type { Fetched } from '@quicprochat/nodes';
+import { hex } from '@quicprochat/proto';
 import type { Violation } from '../checkers/index.ts';
+import { LogWatch, type WrittenRow } from './log-watch.ts';
 import { numberIn } from './memo.ts';
-import type { NodeObserver, SimNode } from './node.ts';
+import { copyOf, heldBy, type Copy } from './node-held.ts';
+import type { SimNode } from './node.ts';
+import { isKept, isWithoutReaders, promisedBy, takenFrom, type Promised } from './promises.ts';
 import { wronglyMarked } from './strangers.ts';
 
-/** A message in one inbox: `<rid> <tag>` in hex. */
-type Copy = string;
-
 interface Said {
-  /** Copies that the node took into inboxes. */
+  /** Copies that the node took into its logs. */
   readonly here: Set<Copy>;
   /** Copies that it took for a peer. */
   readonly there: Map<string, Set<Copy>>;
 }
 
-/** What a database holds. */
-interface Held {
-  readonly inbox: ReadonlySet<Copy>;
-  /** Taken and gone again: acked or expired. */
-  readonly gone: ReadonlySet<Copy>;
-  /** By peer: waiting, and given up. */
-  readonly waiting: ReadonlyMap<string, ReadonlySet<Copy>>;
-  readonly faults: readonly string[];
+export interface LedgerOptions {
+  /** Messages live so shortly that rows go by themselves. */
+  readonly mayExpire?: boolean;
+  /** Inboxes are so small that some rows of a commit find no place. */
+  readonly mayRefuse?: boolean;
 }
 
-export class NodeLedger implements NodeObserver {
+export class NodeLedger {
   readonly violations: Violation[] = [];
   /** Full looks at a database. */
   looks = 0;
@@ -42,63 +43,111 @@ export class NodeLedger implements NodeObserver {
   /** These: one node may still say that it passed them on. What becomes of them is judged end to end. */
   readonly #excused = new Set<Copy>();
   readonly #said = new Map<string, Said>();
-  /** `<store id> <rid> <seq>` -> mid: what readers were given. */
-  readonly #read = new Map<string, string>();
+  /** What transactions wrote whose callers have not been told. */
+  readonly #unsaid = new WeakMap<BatchOutcome, readonly Promised[]>();
+  /** `<store id> <log> <seq>` -> mid: what was written, and what readers were given. */
+  readonly #messageAt = new Map<string, string>();
+  /** `<node> <peer> <lane> <stream>` -> cursor: how far peers' batches were taken in. */
+  readonly #takenUpTo = new Map<string, number>();
+  readonly #logs: LogWatch;
   readonly #mayExpire: boolean;
+  readonly #mayRefuse: boolean;
 
-  /** `mayExpire`: messages live so shortly that rows go by themselves. */
-  constructor(mayExpire = false) {
+  constructor({ mayExpire = false, mayRefuse = false }: LedgerOptions = {}) {
+    this.#logs = new LogWatch(mayExpire);
     this.#mayExpire = mayExpire;
+    this.#mayRefuse = mayRefuse;
   }
 
+  /** A transaction of the node is on its disk, and nobody has been told. Returns the rows that it wrote into logs. */
   committed(
     node: SimNode,
     requests: readonly OperationRequest[],
     outcome: BatchOutcome,
-    isReplied: boolean,
-  ): void {
-    if (!isReplied) {
-      // Now, and not when its callers are told: others may have come between.
-      for (const text of wronglyMarked(node, requests, outcome)) {
-        this.#find('strangers', `${node.domain}: ${text}`);
-      }
-      return;
-    }
+  ): readonly WrittenRow[] {
+    if (requests.every(({ name }) => readOperations.has(name))) return [];
+    // Now, and not when its callers are told: others may have come between.
+    for (const text of wronglyMarked(node, requests, outcome)) this.#find('strangers', node, text);
+    const { rows, relayed, faults } = this.#logs.written(node);
+    for (const text of faults) this.#find('I3', node, text);
+    for (const { log, seq, mid } of rows) this.#note(node, log, seq, mid);
+    const promised = requests.flatMap((request, index) => {
+      const one = outcome.outcomes[index];
+      return one?.isOk === true ? this.#kept(node, request, one.value) : [];
+    });
+    const written = rows.map(({ log, tag }) => {
+      return { peer: undefined, place: Buffer.from(log, 'hex'), tag };
+    });
+    this.#unsaid.set(outcome, [...promised, ...written, ...relayed]);
+    return rows;
+  }
+
+  /** Its callers are told: what it wrote is promised from now on, also to who asked for something else. */
+  replied(node: SimNode, requests: readonly OperationRequest[], outcome: BatchOutcome): void {
     const said = this.#of(node.domain);
+    for (const { peer, place, tag } of this.#unsaid.get(outcome) ?? []) {
+      const copies = peer === undefined ? said.here : (said.there.get(peer) ?? new Set());
+      if (peer !== undefined) said.there.set(peer, copies);
+      copies.add(copyOf(place, tag));
+    }
     for (const [index, request] of requests.entries()) {
       const one = outcome.outcomes[index];
-      if (one?.isOk !== true) continue;
-      this.#note(said, request, one.value);
-      if (request.name === 'fetch') this.#compare(node, request.args[0], one.value as Fetched);
+      if (one?.isOk === true) this.#compare(node, request, one.value);
     }
   }
 
-  /** What an answered call promised. */
-  #note(said: Said, request: OperationRequest, value: unknown): void {
-    const promise = (peer: string | undefined, rid: Uint8Array, tag: Uint8Array): void => {
-      const copies = peer === undefined ? said.here : (said.there.get(peer) ?? new Set());
-      if (peer !== undefined) said.there.set(peer, copies);
-      copies.add(copyOf(rid, tag));
+  /** What the answer to a call promises, and the transaction wrote. */
+  #kept(node: SimNode, request: OperationRequest, value: unknown): Promised[] {
+    const isCommit = request.name === 'submitCommit' || request.name === 'acceptPrepared';
+    const promised = [...promisedBy(request, value), ...this.#taken(node, request, value)];
+    return promised.filter((one) => {
+      if (isKept(node, one)) return true;
+      const copy = copyOf(one.place, one.tag);
+      if (one.peer === undefined && isWithoutReaders(node, one.place)) this.#excused.add(copy);
+      else if (!(isCommit && this.#mayRefuse)) {
+        const where = one.peer === undefined ? '' : ` for ${one.peer}`;
+        this.#find('I1', node, `${request.name} was answered, and ${copy}${where} is not there`);
+      }
+      return false;
+    });
+  }
+
+  #taken({ domain }: SimNode, request: OperationRequest, value: unknown): Promised[] {
+    if (request.name !== 'applyRelay') return [];
+    const [peer, { lane, streamId }] = request.args;
+    const stream = [domain, peer, lane, hex(streamId)].join(' ');
+    const start = (this.#takenUpTo.get(stream) ?? 0) + 1;
+    this.#takenUpTo.set(stream, (value as OperationResult<'applyRelay'>).cursor);
+    return takenFrom(request, value, start);
+  }
+
+  /** What a reader was given: a run of rows, each of them as it was written, for ever. */
+  #compare(node: SimNode, request: OperationRequest, value: unknown): void {
+    const compare = (log: Uint8Array, after: number, { rows }: Fetched): void => {
+      const name = hex(log);
+      for (const [index, { seq, mid }] of rows.entries()) {
+        this.#note(node, name, seq, mid);
+        const least = index === 0 ? after + 1 : (rows[index - 1]?.seq ?? 0) + 1;
+        const isNext = index === 0 ? seq >= least : seq === least;
+        if (!isNext) {
+          this.#find('I3', node, `a reader of ${name.slice(0, 8)} was given ${seq}, not ${least}`);
+        }
+      }
     };
     switch (request.name) {
-      case 'enqueue': {
-        const [{ rid, mid, payload }] = request.args;
-        promise(undefined, rid, messageTag(mid, payload));
+      case 'fetch':
+        compare(request.args[0], request.args[1], value as Fetched);
+        break;
+      case 'fetchChannel': {
+        const [, { cid, after }] = request.args;
+        compare(cid, after, value as Fetched);
         break;
       }
-      case 'enqueueRemote': {
-        const [peer, { rid, mid, payload }] = request.args;
-        promise(peer, rid, messageTag(mid, payload));
-        break;
-      }
-      case 'enqueueBatch': {
-        const [{ payloads, targets }] = request.args;
-        // The operation of this name returned them.
-        const outcomes = value as readonly TargetOutcome[];
-        for (const [index, { peer, rid, payload }] of targets.entries()) {
-          const sealed = payloads[payload];
-          if (sealed === undefined || outcomes[index]?.outcome === 'refused') continue;
-          promise(peer, rid, messageTag(sealed.mid, sealed.payload));
+      case 'fetchLogs': {
+        const [rid, positions] = request.args;
+        for (const { cid, fetched } of value as OperationResult<'fetchLogs'>) {
+          const position = positions.find((one) => Buffer.compare(one.cid, cid) === 0);
+          compare(cid.length === 0 ? rid : cid, position?.after ?? 0, fetched);
         }
         break;
       }
@@ -108,39 +157,41 @@ export class NodeLedger implements NodeObserver {
   }
 
   /** A reader's cursor means one row for ever, as long as the store says that it is the same. */
-  #compare(node: SimNode, rid: Uint8Array, { rows }: Fetched): void {
-    const log = `${node.storeIdHex} ${Buffer.from(rid).toString('hex')}`;
-    for (const { seq, mid } of rows) {
-      const name = `${log} ${seq}`;
-      const text = Buffer.from(mid).toString('hex');
-      const known = this.#read.get(name);
-      if (known !== undefined && known !== text) {
-        this.#find('I3', `${node.domain}: seq ${seq} of ${log.slice(17, 25)} is two messages`);
-      }
-      this.#read.set(name, text);
+  #note(node: SimNode, log: string, seq: number, mid: Uint8Array): void {
+    const name = `${node.storeIdHex} ${log} ${seq}`;
+    const text = hex(mid);
+    const known = this.#messageAt.get(name) ?? text;
+    if (known !== text) {
+      this.#find('I3', node, `seq ${seq} of ${log.slice(0, 8)} is two messages`);
     }
+    this.#messageAt.set(name, text);
   }
 
   /** Whether the node has promised this copy, to its device or to a peer. */
-  wasSaid(domain: string, rid: Uint8Array, tag: Uint8Array): boolean {
-    const copy = copyOf(rid, tag);
+  wasSaid(domain: string, place: Uint8Array, tag: Uint8Array): boolean {
+    const copy = copyOf(place, tag);
     const { here, there } = this.#of(domain);
     if (here.has(copy) || this.#excused.has(copy)) return true;
     return [...there.values()].some((copies) => copies.has(copy));
   }
 
   opened(node: SimNode): void {
-    if (this.#restored.delete(node.domain)) this.#forget(node);
+    const isOlder = this.#restored.delete(node.domain);
+    for (const text of this.#logs.opened(node, isOlder)) this.#find('I3', node, text);
+    if (isOlder) this.#forget(node);
     this.look([node]);
   }
 
   /** The next life of a node begins on an older disk: what that lacks is for the clients to bring back. */
   restored(node: SimNode): void {
     this.#restored.add(node.domain);
+    for (const stream of this.#takenUpTo.keys()) {
+      if (stream.startsWith(`${node.domain} `)) this.#takenUpTo.delete(stream);
+    }
   }
 
   #forget(node: SimNode): void {
-    const held = read(node, this.#mayExpire);
+    const held = heldBy(node, this.#mayExpire);
     const forget = (copies: Set<Copy>, isThere: (copy: Copy) => boolean): void => {
       for (const copy of copies) {
         if (isThere(copy)) continue;
@@ -150,7 +201,7 @@ export class NodeLedger implements NodeObserver {
       }
     };
     const { here, there } = this.#of(node.domain);
-    const has = (copy: Copy): boolean => held.inbox.has(copy) || held.gone.has(copy);
+    const has = (copy: Copy): boolean => held.rows.has(copy) || held.gone.has(copy);
     forget(here, has);
     for (const copies of there.values()) forget(copies, () => false);
     for (const { there: sent } of this.#said.values()) {
@@ -168,29 +219,30 @@ export class NodeLedger implements NodeObserver {
   /** Reads the files of all these nodes and compares them with what was said. */
   look(nodes: readonly SimNode[]): void {
     this.looks += 1;
-    const held = new Map(nodes.map((node) => [node.domain, read(node, this.#mayExpire)]));
-    for (const [domain, { faults, inbox, gone, waiting }] of held) {
-      for (const text of faults) this.#find('I3', `${domain}: ${text}`);
-      const { here, there } = this.#of(domain);
+    const held = new Map(nodes.map((node) => [node, heldBy(node, this.#mayExpire)]));
+    for (const [node, { faults, rows, gone, waiting }] of held) {
+      for (const text of faults) this.#find('I3', node, text);
+      const { here, there } = this.#of(node.domain);
       for (const copy of here) {
-        if (!inbox.has(copy) && !gone.has(copy)) this.#find('I1', `${domain} lost ${copy}`);
+        if (!rows.has(copy) && !gone.has(copy)) this.#find('I1', node, `lost ${copy}`);
       }
       for (const [peer, copies] of there) {
-        const at = held.get(peer);
+        const far = nodes.find(({ domain }) => domain === peer);
+        const at = far && held.get(far);
         if (at === undefined) continue;
         for (const copy of copies) {
           const isHeld = waiting.get(peer)?.has(copy) === true;
           if (this.#excused.has(copy)) continue;
-          if (!isHeld && !at.inbox.has(copy) && !at.gone.has(copy)) {
-            this.#find('I4', `${copy} is neither at ${domain} nor at ${peer}`);
+          if (!isHeld && !at.rows.has(copy) && !at.gone.has(copy)) {
+            this.#find('I4', node, `${copy} is neither here nor at ${peer}`);
           }
         }
       }
     }
   }
 
-  #find(checker: string, text: string): void {
-    if (this.violations.length < 20) this.violations.push({ checker, text });
+  #find(checker: string, { domain }: SimNode, text: string): void {
+    if (this.violations.length < 20) this.violations.push({ checker, text: `${domain}: ${text}` });
   }
 
   #of(domain: string): Said {
@@ -198,92 +250,4 @@ export class NodeLedger implements NodeObserver {
     this.#said.set(domain, said);
     return said;
   }
-}
-
-interface LogRow {
-  readonly id: number;
-  readonly kind: number;
-  readonly key: Buffer;
-  readonly head: number;
-  readonly acked: number;
-}
-
-function read(node: SimNode, mayExpire: boolean): Held {
-  const db = openForReading(node.path, node.parts.key);
-  try {
-    const logs = db.prepare<[], LogRow>('SELECT id, kind, key, head, acked FROM log').all();
-    const keys = new Map(logs.map(({ id, key }) => [id, key.toString('hex')]));
-    const copy = (log: number, tag: Buffer): Copy => `${keys.get(log)} ${tag.toString('hex')}`;
-    const entries = db
-      .prepare<[], { readonly log: number; readonly seq: number; readonly tag: Buffer }>(
-        'SELECT log, seq, tag FROM entry ORDER BY log, seq',
-      )
-      .all();
-    const tombs = db
-      .prepare<[], { readonly log: number; readonly tag: Buffer }>('SELECT log, tag FROM tomb')
-      .all();
-    const waiting = new Map<string, Set<Copy>>();
-    const wait = (peer: string, rids: Buffer, tag: Buffer): void => {
-      const copies = waiting.get(peer) ?? new Set();
-      waiting.set(peer, copies);
-      for (let at = 0; at < rids.length; at += 32)
-        copies.add(copyOf(rids.subarray(at, at + 32), tag));
-    };
-    const outbox = db.prepare<
-      [],
-      { readonly domain: string; readonly rids: Buffer; readonly tag: Buffer }
-    >(`SELECT domain, rids, tag FROM outbox JOIN peer ON peer.id = outbox.peer
-       UNION ALL
-       SELECT domain, rid, tag FROM dead_letter JOIN peer ON peer.id = dead_letter.peer`);
-    for (const { domain, rids, tag } of outbox.all()) wait(domain, rids, tag);
-    return {
-      inbox: new Set(entries.map(({ log, tag }) => copy(log, tag))),
-      gone: new Set(tombs.map(({ log, tag }) => copy(log, tag))),
-      waiting,
-      faults: [...seqFaults(logs, entries, mayExpire), ...doubles(entries, tombs, copy)],
-    };
-  } finally {
-    db.close();
-  }
-}
-
-/** Where nothing expires an inbox holds exactly what is not acked, and else a part of it. */
-function seqFaults(
-  logs: readonly LogRow[],
-  entries: readonly { readonly log: number; readonly seq: number }[],
-  mayExpire: boolean,
-): string[] {
-  const faults: string[] = [];
-  for (const { id, kind, key, head, acked } of logs) {
-    if (kind !== 1) continue;
-    const seqs = entries.filter(({ log }) => log === id).map(({ seq }) => seq);
-    const isGapless = mayExpire
-      ? seqs.every((seq) => acked < seq && seq <= head)
-      : seqs.every((seq, index) => seq === acked + 1 + index) && seqs.length === head - acked;
-    if (!isGapless) {
-      faults.push(
-        `inbox ${key.toString('hex').slice(0, 8)}: acked ${acked}, head ${head}, rows ${seqs.join()}`,
-      );
-    }
-  }
-  return faults;
-}
-
-/** Rows with the bytes of another row of the same log, also of one that is acked. */
-function doubles(
-  entries: readonly { readonly log: number; readonly tag: Buffer }[],
-  tombs: readonly { readonly log: number; readonly tag: Buffer }[],
-  copy: (log: number, tag: Buffer) => Copy,
-): string[] {
-  const seen = new Set<Copy>();
-  return [...entries, ...tombs].flatMap(({ log, tag }) => {
-    const one = copy(log, tag);
-    if (seen.has(one)) return [`two rows of ${one}`];
-    seen.add(one);
-    return [];
-  });
-}
-
-function copyOf(rid: Uint8Array, tag: Uint8Array): Copy {
-  return `${Buffer.from(rid).toString('hex')} ${Buffer.from(tag).toString('hex')}`;
 }

@@ -201,6 +201,15 @@ function remember(db: OpenDatabase): void {
  * connection: to open another one costs more than the question. Throws when it is closed.
  */
 export function numberIn(path: string, sql: string, ...parameters: readonly unknown[]): number {
+  return Number(questionOf(path, sql, true).get(...parameters) ?? 0);
+}
+
+/** Rows out of such a database; the caller knows what the question asks for. */
+export function rowsIn<Row>(path: string, sql: string, ...parameters: readonly unknown[]): Row[] {
+  return questionOf(path, sql, false).all(...parameters) as Row[];
+}
+
+function questionOf(path: string, sql: string, isOneNumber: boolean): Statement {
   const db = opened.get(path)?.deref();
   if (db?.open !== true) throw new Error(`${path}: not open`);
   const known = questions.get(db) ?? new Map<string, Statement>();
@@ -208,10 +217,10 @@ export function numberIn(path: string, sql: string, ...parameters: readonly unkn
   let statement = known.get(sql);
   if (statement === undefined) {
     statement = db.prepare(sql);
-    statement.pluck();
+    if (isOneNumber) statement.pluck();
     known.set(sql, statement);
   }
-  return Number(statement.get(...parameters) ?? 0);
+  return statement;
 }
 
 interface Statement {

@@ -10,6 +10,7 @@ import { rmSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { groupMutants } from './group-mutants.ts';
 import { hubMutants } from './hub-mutants.ts';
+import { judgeMutants } from './judge-mutants.ts';
 import { applyEdit, copyRepository, type Edit } from './mutant-copy.ts';
 import { recoveryMutants } from './recovery-mutants.ts';
 import { workMutants } from './work-mutants.ts';
@@ -203,6 +204,7 @@ export const allMutants: readonly Mutant[] = [
   ...mutants,
   ...groupMutants,
   ...hubMutants,
+  ...judgeMutants,
   ...recoveryMutants,
   ...workMutants,
 ];

@@ -67,8 +67,16 @@ export interface FaultyParts {
   readonly trace: Trace;
   /** Asked for each call. */
   readonly faults: () => CallFaults;
-  /** A call was answered, whether or not the answer gets lost now. */
-  readonly onAnswer?: (far: string, request: RequestFrame, response: ResponseFrame) => void;
+  /**
+   * A call of `near` was answered, whether or not the answer gets lost now. What it returns is called when the answer
+   * reaches the caller.
+   */
+  readonly onAnswer?: (
+    near: string,
+    far: string,
+    request: RequestFrame,
+    response: ResponseFrame,
+  ) => () => void;
 }
 
 export class FaultyTransport implements Transport {
@@ -149,13 +157,14 @@ class FaultyConnection implements Connection {
       throw error;
     }
     if (process.isDead) return never();
-    this.#parts.onAnswer?.(this.#far, request, response);
+    const onHeard = this.#parts.onAnswer?.(process.name, this.#far, request, response);
     if (isReplyLost) return this.#lose('reply-lost', options, name);
     if (lateMs > 0) {
       trace.fault('reply-late', process.name, name);
       await process.runtime.clock.sleep(lateMs, options.signal);
     }
     trace.note(process.name, 'call', `${name} ${response.status}`);
+    onHeard?.();
     return response;
   }
 

@@ -25,8 +25,8 @@ import type { Violation } from '../checkers/index.ts';
 export interface ProofWatchParts {
   /** The signing key (32 bytes) of a node. */
   readonly signKeyOf: (domain: string) => Uint8Array | undefined;
-  /** Whether the node's transaction with this copy was over when it answered. */
-  readonly wasSaid: (domain: string, rid: Uint8Array, tag: Uint8Array) => boolean;
+  /** Whether the node's transaction with this copy for a device or a channel was over when it answered. */
+  readonly wasSaid: (domain: string, place: Uint8Array, tag: Uint8Array) => boolean;
   /**
    * Nodes go on with older disks, or what they took comes back from full inboxes and is taken anew, with an answer
    * that maybe nobody saw: then a repeat may say another time.
@@ -40,6 +40,14 @@ interface Answer {
   readonly proof: Uint8Array;
 }
 
+/** An OK to one copy. */
+export interface GivenOk {
+  /** The device or the channel. */
+  readonly place: Uint8Array;
+  readonly tag: Uint8Array;
+  readonly isDuplicate: boolean;
+}
+
 export class ProofWatch {
   readonly violations: Violation[] = [];
   /** OKs that were looked at. */
@@ -51,17 +59,23 @@ export class ProofWatch {
     this.#parts = parts;
   }
 
-  /** The node of `domain` answered a client. */
-  answered(domain: string, { methodId, payload }: RequestFrame, response: ResponseFrame): void {
-    if (response.status !== 0) return;
+  /** The node of `domain` answered a client. Returns the OKs that the answer holds, in their order. */
+  answered(
+    domain: string,
+    { methodId, payload }: RequestFrame,
+    response: ResponseFrame,
+  ): readonly GivenOk[] {
+    if (response.status !== 0) return [];
     const name = methodById(methodId)?.name;
     if (name === 'enqueue') {
       const request = fromBinary(EnqueueRequestSchema, payload);
       const { channel, rid, mid } = request;
       const target = channel === undefined ? { rid, domain: request.domain } : { cid: channel.cid };
       const answer = fromBinary(EnqueueResponseSchema, response.payload);
-      this.#look(domain, target, mid, request.payload, answer);
-    } else if (name === 'batchEnqueue') {
+      return [this.#look(domain, target, mid, request.payload, answer)];
+    }
+    const given: GivenOk[] = [];
+    if (name === 'batchEnqueue') {
       const { payloads, targets } = fromBinary(BatchEnqueueRequestSchema, payload);
       const { statuses } = fromBinary(BatchEnqueueResponseSchema, response.payload);
       for (const [index, { rid, domain: home, payload: of }] of targets.entries()) {
@@ -69,10 +83,12 @@ export class ProofWatch {
         if (sealed === undefined || status === undefined) {
           this.#find(`${domain}: ${statuses.length} answers for ${targets.length} targets`);
         } else if (status.outcome !== Outcome.UNSPECIFIED) {
-          this.#look(domain, { rid, domain: home }, sealed.mid, sealed.payload, status);
+          const target = { rid, domain: home };
+          given.push(this.#look(domain, target, sealed.mid, sealed.payload, status));
         }
       }
     }
+    return given;
   }
 
   #look(
@@ -81,7 +97,7 @@ export class ProofWatch {
     mid: Uint8Array,
     payload: Uint8Array,
     { outcome, receivedMs, proof }: Answer,
-  ): void {
+  ): GivenOk {
     const { signKeyOf, wasSaid, mayForget } = this.#parts;
     this.checked += 1;
     const tag = messageTag(mid, payload);
@@ -92,7 +108,7 @@ export class ProofWatch {
     if (key === undefined || !verifyDeliveryProof(statement, proof, [key])) {
       this.#find(`${what}: an OK (${outcome}) that is not signed`);
     }
-    if ('rid' in target && !wasSaid(domain, target.rid, tag)) {
+    if (!wasSaid(domain, place, tag)) {
       this.#find(`${what}: signed before its transaction was over`);
     }
     const name = `${domain} ${hex(place)} ${hex(tag)}`;
@@ -102,6 +118,7 @@ export class ProofWatch {
     if (firstMs !== receivedMs && !mayForget) {
       this.#find(`${what}: signed for two times, ${firstMs} and ${receivedMs}`);
     }
+    return { place, tag, isDuplicate: outcome !== Outcome.STORED };
   }
 
   #find(text: string): void {

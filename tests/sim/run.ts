@@ -1,5 +1,6 @@
 /** One run: a seed and a mix in, what happened and what was wrong with it out. */
 import {
+  allShown,
   blockedHidden,
   bounded,
   fifo,
@@ -11,6 +12,7 @@ import {
   noLoss,
   oneKey,
   oneLog,
+  shownOnce,
   type History,
   type Violation,
 } from '../checkers/index.ts';
@@ -23,7 +25,7 @@ import { losesDisks, type Mix } from './mixes.ts';
 import { Outside } from './outside.ts';
 import type { LogSink } from './process.ts';
 import { Scheduler } from './scheduler.ts';
-import { work, type WorkDone } from './workload.ts';
+import { readRest, work, type WorkDone } from './workload.ts';
 import type { World } from './world.ts';
 
 export interface RunOptions {
@@ -81,8 +83,11 @@ const hourMs = 3_600_000;
 const nightMs = 25 * hourMs;
 /** After a start, and after a hole was seen: what is sent again has left by then (ms). */
 const lookAroundMs = 4 * 60_000;
-/** How often it is looked what everybody holds (ms). */
+/** How often it is looked what everybody holds, and whether all databases fit to what was said (ms). */
 const holdingsMs = 4_000;
+const databasesMs = 20_000;
+/** In which every application takes what is left for it (ms). */
+const readRestMs = 2_000;
 /** A run that works no faster than this hangs (simulated ms). */
 const workMaxMs = 4 * 3600_000;
 
@@ -106,14 +111,15 @@ export async function runSeed(options: RunOptions): Promise<RunResult> {
   cluster.start();
   beginFaults(cluster);
   const holdings = new Holdings(cluster);
-  const lookOn = (): void => {
-    scheduler.after(holdingsMs, () => {
+  const lookOn = (everyMs: number, look: () => void): void => {
+    scheduler.after(everyMs, () => {
       if (cluster.isHealed) return;
-      holdings.look(false);
-      lookOn();
+      look();
+      lookOn(everyMs, look);
     });
   };
-  lookOn();
+  lookOn(holdingsMs, () => holdings.look(false));
+  lookOn(databasesMs, () => ledger.look(cluster.nodes.filter((node) => node.isUp)));
   let done: WorkDone | undefined;
   void work(cluster, operations).then((counts) => (done = counts));
   await scheduler.run(workMaxMs, () => done !== undefined);
@@ -130,6 +136,8 @@ export async function runSeed(options: RunOptions): Promise<RunResult> {
     drainMs = Math.max(drainMs, next.drainMs);
     waitedFor = [...waitedFor, ...next.waitedFor];
   }
+  cluster.background(readRest(cluster), 'reading the rest');
+  await scheduler.run(scheduler.nowMs + readRestMs);
   const up = cluster.nodes.filter((node) => node.isUp);
   if (up.length < cluster.nodes.length) cluster.find('live', 'a node is down');
   ledger.look(up);
@@ -168,7 +176,9 @@ export async function runSeed(options: RunOptions): Promise<RunResult> {
         ? [...noLoss(history, { promised: 'sent', ...owing }), ...noGap(history, owing)]
         : []),
       ...noDup(history),
-      ...fifo(history),
+      ...shownOnce(history),
+      ...allShown(history),
+      ...fifo(history, { isRelayedInOrder: isRelayedInOrder(mix) }),
       ...oneLog(history),
       ...oneKey(history),
       ...membersOnly(history),
@@ -192,6 +202,13 @@ export async function runSeed(options: RunOptions): Promise<RunResult> {
     looks: ledger.looks,
     pastNodes: cluster.swarms?.stored ?? { direct: 0, relay: 0 },
   };
+}
+
+/** Whether nothing lets a row that another node took pass an older one of its sender. */
+function isRelayedInOrder(mix: Mix): boolean {
+  const { channels, limits, ttlMs, swarm } = mix;
+  const isPlain = channels === 0 && limits === '' && ttlMs === undefined && swarm === undefined;
+  return isPlain && !losesDisks(mix);
 }
 
 /** Runs until nothing is on its way any more, and that lasted, or its time is over. */

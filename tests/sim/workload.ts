@@ -2,7 +2,7 @@
  * What clients do in a run: they write into conversations, read, restart, leave their network, look each
  * other up, make conversations. Each operation is a call of QpcClient, noted as a person would see it.
  */
-import { QpcError } from '@quicprochat/proto';
+import { hex, QpcError } from '@quicprochat/proto';
 import type { QpcClient } from '@quicprochat/client-lib';
 import type { Cluster } from './cluster.ts';
 import type { SimClient } from './client.ts';
@@ -35,9 +35,11 @@ interface Context {
   readonly random: SimRandom;
 }
 
+type Reader = Pick<Context, 'cluster' | 'one' | 'client'>;
+
 const actions: readonly Action[] = [
   { name: 'send', weight: 44, run: (context) => send(context, 1) },
-  { name: 'read', weight: 28, run: read },
+  { name: 'read', weight: 28, run: async (context) => void (await read(context)) },
   {
     name: 'restart',
     weight: 4,
@@ -117,25 +119,41 @@ async function send({ client, op, one, random }: Context, count: number): Promis
   for (let n = 0; n < count && one.isUp; n += 1) await client.send(id, `message ${op} ${n}`);
 }
 
-/** What the application has not had yet, as far as it comes now. */
-async function read({ cluster, one, client }: Context): Promise<void> {
-  const { process } = one;
+/** Clients in a loop over messages: a program has one such loop. */
+const reading = new WeakSet<QpcClient>();
+
+/** What the application has not had yet, as far as it comes now. Resolves with how many there were. */
+async function read({ cluster, one, client }: Reader): Promise<number> {
+  if (reading.has(client)) return 0;
+  reading.add(client);
+  const { trace } = cluster;
+  const { process, name: device } = one;
   const enough = new AbortController();
   const timer = process.runtime.clock.timer(readWaitMs, () => enough.abort());
-  let count = 0;
-  for await (const { id, senderUserId } of client.messages({ signal: enough.signal })) {
-    if (process.isDead) return;
-    cluster.trace.tell({
-      kind: 'shown',
-      atMs: cluster.trace.nowMs,
-      device: one.name,
-      innerId: Buffer.from(id).toString('hex'),
-      sender: senderUserId,
-    });
-    count += 1;
-    if (count === readMessages) break;
+  const innerIds: string[] = [];
+  for await (const { id, senderUserId: sender } of client.messages({ signal: enough.signal })) {
+    if (process.isDead) return 0;
+    const innerId = hex(id);
+    innerIds.push(innerId);
+    trace.tell({ kind: 'shown', atMs: trace.nowMs, device, innerId, sender });
+    if (innerIds.length === readMessages) break;
   }
   timer.cancel();
+  reading.delete(client);
+  // Of a client that ends first the last ones come again.
+  if (!process.isDead && !one.isClosing && innerIds.length > 0) {
+    trace.tell({ kind: 'had', atMs: trace.nowMs, device, innerIds });
+  }
+  return innerIds.length;
+}
+
+/** Every application takes what is left for it. */
+export async function readRest(cluster: Cluster): Promise<void> {
+  const reader = async (one: SimClient): Promise<void> => {
+    const { client } = one;
+    while ((await read({ cluster, one, client })) > 0);
+  };
+  await Promise.all(cluster.clients.filter(({ isUp }) => isUp).map(reader));
 }
 
 function choose(random: SimRandom, mix: Mix, isMeeting: boolean): Action {
