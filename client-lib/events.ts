@@ -306,8 +306,16 @@ export class EventBus {
   readonly #listeners = new Set<(event: ClientEvent) => void>();
   #isClosed = false;
 
+  /** Throws what a listener threw, once everybody has the event. */
   emit(event: ClientEvent): void {
-    for (const listener of this.#listeners) listener(event);
+    const failures: unknown[] = [];
+    for (const listener of this.#listeners) {
+      try {
+        listener(event);
+      } catch (error) {
+        failures.push(error);
+      }
+    }
     for (const subscriber of this.#subscribers) {
       subscriber.queue.push(event);
       if (subscriber.queue.length > eventLimits.queued) {
@@ -316,6 +324,7 @@ export class EventBus {
       }
       subscriber.wake?.();
     }
+    if (failures.length > 0) throw new AggregateError(failures, failures.map(String).join('; '));
   }
 
   /** Calls back at once for each event, inside of `emit`. */

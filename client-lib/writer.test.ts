@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { hasReason } from '@quicprochat/proto';
 import { openChannel, parseEnvelope } from './crypto/envelope.ts';
+import { EventBus } from './events.ts';
 import { openMemoryStore } from './store/sqlite-store.ts';
 import type { ClientStore } from './store/store.ts';
 import { TestDevice } from './test-devices.ts';
@@ -117,6 +118,34 @@ describe('the writer', () => {
       [1, 3].map((n) => store.inbox.hasSeen(mark(n))),
       [true, true],
     );
+  });
+
+  test('is announced to everybody, though one of those that hear of it throws', async () => {
+    const logged: string[] = [];
+    const log = { ...testRuntime.log, error: (event: string) => void logged.push(event) };
+    const writer = new Writer(openMemoryStore(), { ...testRuntime, log });
+    const events = new EventBus();
+    const told: number[] = [];
+    using _bad = events.listen(() => {
+      throw new RangeError('bad listener');
+    });
+    using _good = events.listen(({ type }) => type === 'gap' && told.push(0));
+    const subscribed = events.subscribe();
+    await Promise.all(
+      [1, 2].map((n) =>
+        writer.run(async (batch) => {
+          batch.after(() => events.emit({ type: 'gap', from: n, to: n }));
+          batch.after(() => told.push(n));
+        }),
+      ),
+    );
+    await writer.idle();
+    assert.deepEqual(told, [0, 1, 0, 2]);
+    assert.deepEqual(logged, ['after commit', 'after commit']);
+    events.close();
+    const heard = [];
+    for await (const event of subscribed) heard.push(event.type);
+    assert.deepEqual(heard, ['gap', 'gap']);
   });
 
   test('refuses jobs beyond its bound', async () => {

@@ -164,9 +164,15 @@ export class Batch {
     for (const wipe of this.#wipes) wipe();
   }
 
-  /** Tells whoever waits for the durable state. */
-  finish(): void {
-    for (const work of this.#after) work();
+  /** Tells whoever waits for the durable state: all of them, whatever one throws. */
+  finish(failed: (error: unknown) => void): void {
+    for (const work of this.#after) {
+      try {
+        work();
+      } catch (error) {
+        failed(error);
+      }
+    }
   }
 
   /** Which channel of a group is read stands in the store since the transaction that entered its epoch. */
@@ -295,12 +301,8 @@ export class Writer {
     }
     for (const job of jobs) job.done();
     this.#evict();
-    try {
-      batch.finish();
-    } catch (error) {
-      // Everything is durable; a listener that throws must not stop the queue.
-      this.#runtime.log.error('after commit', { error: String(error) });
-    }
+    // Everything is durable; a listener that throws must not stop the queue.
+    batch.finish((error) => this.#runtime.log.error('after commit', { error: String(error) }));
     return undefined;
   }
 

@@ -9,6 +9,7 @@ import { parkedLimits } from './parked-room.ts';
 import { assertHas, TestDevice, testStoreId, type TestRow } from '../test-devices.ts';
 import { TestDirectory } from '../test-directory.ts';
 import { testRuntime } from '../test-runtime.ts';
+import { writerLimits } from '../writer.ts';
 
 type Sent = TestRow;
 
@@ -200,6 +201,33 @@ describe('rows of an inbox', () => {
       [...new Set(bob.store.inbox.undecryptable().map(({ reason }) => reason))],
       ['TOO_MANY_PARKED'],
     );
+  });
+
+  test('that wait are all tried again, though something is wrong with one of them', async () => {
+    const bob = new TestDevice('bob@blue.example', new TestDirectory());
+    const { inbox, groups } = bob.store;
+    const { random } = testRuntime;
+    const count = 2 * writerLimits.jobsPerBatch;
+    bob.store.transaction(() => {
+      for (let seq = 1; seq <= count; seq += 1) {
+        const content = { kind: 'mlsMessage', bytes: random.bytes(16) } as const;
+        const payload = sealChannel({ content, key: random.bytes(32), random });
+        const row = { seq, mid: random.bytes(16), kind: RowKind.Envelope, payload, receivedMs: 0 };
+        // It has waited for as long as it may: each try ends one.
+        inbox.park(row, 'UNKNOWN_KEY', '', 0);
+      }
+    });
+    const envelopeKeys = groups.envelopeKeys.bind(groups);
+    let tries = 0;
+    Object.assign(groups, {
+      envelopeKeys(keyId: Uint8Array) {
+        tries += 1;
+        if (tries === 1) throw new RangeError('not the fault of the row');
+        return envelopeKeys(keyId);
+      },
+    });
+    await bob.receiver.retryParked();
+    assert.deepEqual([tries, inbox.parked().length], [count, 1]);
   });
 
   test('use up their keys on disk: after a restart the same bytes open no more', async () => {

@@ -216,18 +216,22 @@ export class Receiver {
     });
   }
 
-  /** Tries parked rows again: those that `matches`, or all. */
+  /** Tries parked rows again: those that `matches`, or all. What cannot be judged or written stays for the next time. */
   async retryParked(matches: (row: ParkedRow) => boolean = () => true): Promise<void> {
-    const { store, writer } = this.#parts;
+    const { store, writer, runtime } = this.#parts;
     const rows = store.inbox.parked().filter(matches);
     for (let from = 0; from < rows.length; from += writerLimits.jobsPerBatch) {
       await Promise.all(
         rows.slice(from, from + writerLimits.jobsPerBatch).map((row) =>
-          writer.run(async (batch) => {
-            if (!batch.isParked(row.id)) return;
-            const settle = await this.#attempt(row, batch);
-            settle(row);
-          }),
+          writer
+            .run(async (batch) => {
+              if (!batch.isParked(row.id)) return;
+              const settle = await this.#attempt(row, batch);
+              settle(row);
+            })
+            .catch((error: unknown) => {
+              runtime.log.error('parked row', { error: String(error) });
+            }),
         ),
       );
     }
