@@ -35,6 +35,8 @@ export const standingLimits = {
   /** Who was removed looks at the log after this (ms), then after four times as long, and so on for 30 days. */
   lookMs: 10 * minuteMs,
   lookForMs: 30 * 24 * 60 * minuteMs,
+  /** Nothing is put off for longer (ms): the last look is three times as far from the one before as that from the first. */
+  longestLookMs: 90 * 24 * 60 * minuteMs,
 } as const;
 
 /**

@@ -88,9 +88,14 @@ export class StandingTeller {
     const { store, runtime } = this.#parts;
     this.#timer?.cancel();
     if (this.#isStopped) return;
-    const nextMs = store.standings.nextDueMs();
+    let nextMs = store.standings.nextDueMs();
     if (nextMs === undefined) return;
     const nowMs = runtime.clock.now();
+    if (nextMs > nowMs + standingLimits.longestLookMs) {
+      // The clock was ahead when that was written down.
+      store.transaction(() => store.standings.putForward(nowMs));
+      nextMs = nowMs;
+    }
     if (nextMs > nowMs) {
       this.#rest(nextMs - nowMs);
       return;
