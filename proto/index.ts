@@ -19,6 +19,7 @@ export * from './delivery-token.ts';
 export * from './channel.ts';
 export * from './group-log.ts';
 export * from './manifest.ts';
+export * from './xwing-key.ts';
 export * from './manifest-chain.ts';
 export * from './node-record.ts';
 export * from './device-proof.ts';

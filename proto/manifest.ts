@@ -22,6 +22,7 @@ import {
 import { parseUserId } from './address.ts';
 import { InvalidArgumentError } from './status.ts';
 import { signStatement, verifyStatement, type SigningKey } from './signature.ts';
+import { isXwingPublicKey, xwingPublicKeyBytes } from './xwing-key.ts';
 
 export const maxDevices = 16;
 /** Revoked keys that a manifest lists; the oldest make room. */
@@ -30,7 +31,6 @@ const maxReasonCharacters = 64;
 export const maxManifestBytes = 8192;
 /** A prekey may be valid for at most this long ahead, and is made for less (ms). */
 export const maxPrekeyMs = 14 * 24 * 3600 * 1000;
-export const xwingPublicKeyBytes = 1216;
 
 const base32 = 'abcdefghijklmnopqrstuvwxyz234567';
 
@@ -170,7 +170,8 @@ export interface CheckedPrekey {
 
 /**
  * Checks a prekey against the device key that must have signed it and against the time.
- * Throws InvalidArgumentError BAD_SIGNATURE or BAD_FIELD (wrong device, size, expired, too far ahead).
+ * Throws InvalidArgumentError BAD_SIGNATURE or BAD_FIELD (wrong device, size, expired, too far ahead, no
+ * key that anything can be sealed to).
  */
 export function checkPrekey(
   signed: SignedPrekey,
@@ -190,6 +191,9 @@ export function checkPrekey(
       'BAD_FIELD',
       `prekey: key of ${prekey.xwingPub.length} bytes, need ${xwingPublicKeyBytes}`,
     );
+  }
+  if (!isXwingPublicKey(prekey.xwingPub)) {
+    throw new InvalidArgumentError('BAD_FIELD', 'prekey: nothing can be sealed to its key');
   }
   // One day of grace ahead for clocks that differ; expiry has none, it is the protection.
   if (notAfterMs <= nowMs || notAfterMs > nowMs + maxPrekeyMs + 24 * 3600 * 1000) {

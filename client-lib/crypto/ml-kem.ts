@@ -7,7 +7,7 @@
 import * as nodeCrypto from 'node:crypto';
 import type { KeyObject } from 'node:crypto';
 import { ml_kem768 } from '@noble/post-quantum/ml-kem.js';
-import { InvalidArgumentError } from '@quicprochat/proto';
+import { InvalidArgumentError, isReduced } from '@quicprochat/proto';
 import { concat, hex, octets, plain } from './octets.ts';
 
 export const mlKemPublicKeyLength = 1184;
@@ -84,18 +84,6 @@ export const nodeMlKem: MlKem768 = {
   },
 };
 
-// FIPS 203 section 7.2, stricter than the check in @noble/post-quantum 0.5.2, which passes all of
-// Wycheproof's 112 unreduced keys (it encodes what it decoded without reducing it): the 768
-// coefficients of 12 bits (two in three bytes) must be below q = 3329.
-function isReduced(publicKey: Uint8Array): boolean {
-  const q = 3329;
-  for (let i = 0; i < 1152; i += 3) {
-    const [a = 0, b = 0, c = 0] = publicKey.subarray(i, i + 3);
-    if ((a | ((b & 0x0f) << 8)) >= q || ((b >> 4) | (c << 4)) >= q) return false;
-  }
-  return true;
-}
-
 /** ML-KEM-768 of @noble/post-quantum: portable, seedable, not constant time. */
 export const nobleMlKem: MlKem768 = {
   name: 'noble',
@@ -104,6 +92,7 @@ export const nobleMlKem: MlKem768 = {
   },
   encapsulate(publicKey, message) {
     octets(publicKey, mlKemPublicKeyLength, 'ml-kem public key');
+    // @noble/post-quantum 0.5.2 passes all of Wycheproof's 112 unreduced keys: it encodes what it decoded without reducing it.
     if (!isReduced(publicKey)) refuseModulus(undefined);
     const m = octets(message(), 32, 'ml-kem message');
     const { cipherText, sharedSecret } = ml_kem768.encapsulate(publicKey, m);

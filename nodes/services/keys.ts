@@ -10,6 +10,7 @@ import {
   NotFoundError,
   parseUserId,
   PermissionDeniedError,
+  QpcError,
   ResourceExhaustedError,
   TokenBuckets,
   type CallContext,
@@ -223,8 +224,11 @@ export function keyHandlers(
           try {
             return { userId, keys: await prekeysOf(userId, context) };
           } catch (error) {
-            // One unknown user does not fail the others: its answer is empty.
-            if (error instanceof NotFoundError) return { userId };
+            // One that is unknown, or whose node does not answer, does not fail the others: its answer is empty.
+            const isOwn = parseUserId(userId).domain === parts.domain;
+            if (error instanceof NotFoundError || (error instanceof QpcError && !isOwn)) {
+              return { userId };
+            }
             throw error;
           }
         }),

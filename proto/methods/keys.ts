@@ -48,8 +48,7 @@ export const keysMethods = {
     callers: device,
     rate: 'lookup',
     rules: { userIds: itemsBetween(1, 16, userIdText) },
-    // A user who is not found has an empty answer.
-    refusals: fromPeers,
+    // A user who is not found, or whose node does not answer, has an empty answer.
   }),
   keyPackageCount: method(305, m.KeyPackageCountRequestSchema, m.KeyPackageCountResponseSchema, {
     callers: device,

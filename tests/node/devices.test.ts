@@ -227,7 +227,7 @@ suite('devices of an account', () => {
     const lost = await person.addDevice();
     const prekey = signPrekey(
       lost.identityKey,
-      bytes(xwingPublicKeyBytes),
+      new Uint8Array(xwingPublicKeyBytes).fill(9),
       testRuntime.clock.now() + 86_400_000,
     );
     await lost.call(methods.uploadHybridKey, { prekey });

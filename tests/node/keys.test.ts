@@ -139,11 +139,15 @@ suite('keys at a node', () => {
       call(alice.connection, methods.uploadHybridKey, { prekey });
     const day = 24 * 3600 * 1000;
     const now = testRuntime.clock.now();
-    const key = bytes(xwingPublicKeyBytes);
+    const key = new Uint8Array(xwingPublicKeyBytes).fill(9);
     await refused(put(signPrekey(carol.identityKey, key, now + day)), 'BAD_SIGNATURE');
     await refused(put(signPrekey(alice.identityKey, key, now - 1)), 'BAD_FIELD');
     await refused(put(signPrekey(alice.identityKey, key, now + 20 * day)), 'BAD_FIELD');
     await refused(put(signPrekey(alice.identityKey, bytes(1215), now + day)), 'BAD_FIELD');
+    const unreduced = key.slice().fill(0xff, 0, 3);
+    await refused(put(signPrekey(alice.identityKey, unreduced, now + day)), 'BAD_FIELD');
+    const smallOrder = key.slice().fill(0, 1184);
+    await refused(put(signPrekey(alice.identityKey, smallOrder, now + day)), 'BAD_FIELD');
     const good = signPrekey(alice.identityKey, key, now + day);
     await put(good);
     const found = await call(carol.connection, methods.fetchHybridKey, { userId: alice.userId });
@@ -153,6 +157,15 @@ suite('keys at a node', () => {
     });
     assert.equal(many.users[0]?.keys?.prekeys.length, 1);
     assert.equal(many.users[1]?.keys, undefined);
+    const far = { userIds: ['bob@blue.example', alice.userId] };
+    const { users } = await call(carol.connection, methods.fetchHybridKeys, far);
+    assert.deepEqual(
+      users.map(({ userId, keys }) => [userId, keys?.prekeys.length]),
+      [
+        ['bob@blue.example', undefined],
+        [alice.userId, 1],
+      ],
+    );
   });
 
   test('unknown users and users without packages are told apart by reason', async () => {

@@ -1,4 +1,5 @@
 /** Whatever needs another node: refused for one that is no peer, and for a peer that is not there. */
+import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { makePeer } from '@quicprochat/federation';
 import {
@@ -48,7 +49,6 @@ test('who is no peer is told apart from a peer that is not there', async () => {
       () => device.call(methods.getNodeRecord, { domain }),
       () => device.call(methods.fetchKeyPackage, { userId, claimId: bytes(16), suites: [1] }),
       () => device.call(methods.fetchHybridKey, { userId }),
-      () => device.call(methods.fetchHybridKeys, { userIds: [userId] }),
       () => device.call(methods.resolveUser, { userId }),
       () => device.call(methods.checkRevocation, { userId, identityPub: bytes(32) }),
       () => device.call(methods.ktSearch, { domain, request: bytes(9) }),
@@ -68,6 +68,13 @@ test('who is no peer is told apart from a peer that is not there', async () => {
   };
   for (const one of asked('green.example')) await refused(one(), 'PEER_DENIED');
   for (const one of asked('dark.example')) await refused(one(), 'PEER_UNREACHABLE');
+  // Of many users at once, those that cannot be asked for cost the others nothing.
+  const userIds = ['bob@green.example', 'bob@dark.example', alice.userId];
+  const { users } = await device.call(methods.fetchHybridKeys, { userIds });
+  assert.deepEqual(
+    users.map(({ userId, keys }) => [userId, keys !== undefined]),
+    userIds.map((userId) => [userId, userId === alice.userId]),
+  );
 
   const send = (domain: string) =>
     device.call(methods.enqueue, { rid: bytes(32), domain, mid: bytes(16), payload: bytes(9) });

@@ -325,7 +325,7 @@ export type UserPrekeys = Message<"qpc.v1.UserPrekeys"> & {
   userId: string;
 
   /**
-   * Empty manifest: unknown user.
+   * Absent: an unknown user, or one whose node does not answer.
    *
    * @generated from field: qpc.v1.FetchHybridKeyResponse keys = 2;
    */
