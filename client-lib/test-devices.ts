@@ -15,7 +15,7 @@ import {
   type Runtime,
   type SigningKey,
 } from '@quicprochat/proto';
-import type { SignedManifest } from '@quicprochat/proto/messages';
+import type { SignedManifest, SignedPrekey } from '@quicprochat/proto/messages';
 import type { Cards } from './cards/cards.ts';
 import type { Contacts } from './contacts/contacts.ts';
 import { hybridKeyId } from './crypto/envelope.ts';
@@ -256,6 +256,14 @@ export class TestDevice {
       },
     };
   }
+}
+
+/** A newer prekey that a device signs: a sound one, or whatever it is given. */
+export function prekeyOf(
+  { identityKey }: TestDevice,
+  publicKey: Uint8Array = xwingGenerateKeyPair(testRuntime.random).publicKey,
+): SignedPrekey {
+  return signPrekey(identityKey, publicKey, testRuntime.clock.now() + 1.5 * weekMs);
 }
 
 /** Hands on what these devices have for each other, until nobody has anything to say any more. */

@@ -36,7 +36,8 @@ export interface Published {
   readonly userId: string;
   readonly identityPub: Uint8Array;
   readonly manifest: SignedManifest;
-  readonly prekey: SignedPrekey;
+  /** Undefined: it has none. */
+  readonly prekey: SignedPrekey | undefined;
   takeKeyPackage(suites: readonly number[]): Promise<DeviceKeyPackage | undefined>;
 }
 
@@ -65,6 +66,12 @@ export class TestDirectory implements Caller {
   publish(device: Published): void {
     this.#published.set(device.userId, device);
     this.logVersion(device.userId, device.manifest);
+  }
+
+  /** From now on something else is served as a user's keys; its log stays as it is. */
+  serve(userId: string, keys: Partial<Pick<Published, 'manifest' | 'prekey'>>): void {
+    const found = this.#published.get(userId);
+    if (found !== undefined) this.#published.set(userId, { ...found, ...keys });
   }
 
   /** Makes a manifest the next version of its user's label. */
@@ -113,7 +120,8 @@ export class TestDirectory implements Caller {
     const found = this.#published.get(userId);
     if (found === undefined) return [];
     const { manifest, identityPub, prekey } = found;
-    return [{ userId, keys: { manifest, prekeys: [{ identityPub, prekey }] } }];
+    const prekeys = prekey === undefined ? [] : [{ identityPub, prekey }];
+    return [{ userId, keys: { manifest, prekeys } }];
   }
 
   async #answer(methodId: number, request: unknown): Promise<unknown> {
@@ -140,7 +148,9 @@ export class TestDirectory implements Caller {
         const isServed = this.isRepeating && this.#served.has(userId);
         const one = isServed ? this.#served.get(userId) : await found.takeKeyPackage(suites);
         this.#served.set(userId, one);
-        return { manifest, packages: one === undefined ? [] : [one] };
+        const { prekey } = found;
+        const packages = one && [{ ...one, ...(prekey && { prekey }) }];
+        return { manifest, packages: packages ?? [] };
       }
       default:
         throw new UnimplementedError(`method ${methodId}`);

@@ -1,5 +1,6 @@
 /** Prekeys of other people's devices, fetched and checked against their verified manifests. */
-import { methods } from '@quicprochat/proto';
+import { InvalidArgumentError, methods, sameBytes } from '@quicprochat/proto';
+import type { SignedPrekey } from '@quicprochat/proto/messages';
 import type { Contacts } from '../contacts/contacts.ts';
 import { PrekeyError } from '../sending/fan-out.ts';
 import type { Caller } from '../dial.ts';
@@ -8,14 +9,15 @@ import type { Caller } from '../dial.ts';
 const usersPerCall = 16;
 
 /**
- * Fetches the prekeys of these users' devices; what is not theirs is left out. Throws what
- * Contacts.verified and the call throw.
+ * Fetches the prekeys of these users' devices; what is not theirs, or no prekey, is left out. Throws what the call throws;
+ * when all others have been taken in, what Contacts.verified throws of one user.
  */
 export async function fetchPrekeys(
   { contacts, caller }: { readonly contacts: Contacts; readonly caller: Caller },
   userIds: readonly string[],
   signal?: AbortSignal,
 ): Promise<void> {
+  const failures: unknown[] = [];
   for (let from = 0; from < userIds.length; from += usersPerCall) {
     const { users } = await caller.call(
       methods.fetchHybridKeys,
@@ -24,29 +26,56 @@ export async function fetchPrekeys(
     );
     for (const { userId, keys } of users) {
       if (keys?.manifest === undefined || !userIds.includes(userId)) continue;
-      const { devices } = await contacts.verified(userId, keys.manifest, caller, signal);
-      for (const { identityPub, prekey } of keys.prekeys) {
-        const isTheirs = devices.some(
-          (device) => Buffer.compare(device.identityPub, identityPub) === 0,
-        );
-        if (isTheirs && prekey !== undefined) contacts.acceptPrekey(identityPub, prekey);
+      try {
+        const { devices } = await contacts.verified(userId, keys.manifest, caller, signal);
+        for (const { identityPub, prekey } of keys.prekeys) {
+          const isTheirs = devices.some((device) => sameBytes(device.identityPub, identityPub));
+          if (isTheirs && prekey !== undefined) takeIn(contacts, identityPub, prekey);
+        }
+      } catch (error) {
+        signal?.throwIfAborted();
+        failures.push(error);
       }
     }
   }
+  if (failures.length > 0) throw failures[0];
 }
 
-/** Runs `seal`, and once more with fresh prekeys when it lacks some. Throws what both throw. */
+/** One that breaks a rule is none. */
+function takeIn(contacts: Contacts, identityPub: Uint8Array, prekey: SignedPrekey): void {
+  try {
+    contacts.acceptPrekey(identityPub, prekey);
+  } catch (error) {
+    if (!(error instanceof InvalidArgumentError)) throw error;
+  }
+}
+
+/** How it went when prekeys were asked for: all answers came, or not all. */
+export type Fetched = 'whole' | 'partly';
+
+/**
+ * Runs `seal`, and once more when it lacks prekeys and these were asked for: with all that came, and knowing whether that
+ * was all. Throws what it throws the second time; why prekeys did not come, rather than that they are missing.
+ */
 export async function withPrekeys<T>(
   parts: { readonly contacts: Contacts; readonly caller: Caller },
-  seal: () => Promise<T>,
+  seal: (fetched: Fetched | undefined) => Promise<T>,
   signal?: AbortSignal,
 ): Promise<T> {
+  let failure: unknown;
   try {
-    return await seal();
+    return await seal(undefined);
   } catch (error) {
     // Nothing was used up: a ratchet moves only with the transaction.
     if (!(error instanceof PrekeyError)) throw error;
-    await fetchPrekeys(parts, error.userIds, signal);
-    return seal();
+    await fetchPrekeys(parts, error.userIds, signal).catch((cause: unknown) => {
+      signal?.throwIfAborted();
+      failure = cause;
+    });
+  }
+  try {
+    return await seal(failure === undefined ? 'whole' : 'partly');
+  } catch (error) {
+    throw error instanceof PrekeyError && failure !== undefined ? failure : error;
   }
 }

@@ -255,7 +255,7 @@ export class Contacts {
 
   /**
    * Checks a device's signed prekey and keeps it. Throws InvalidArgumentError when it is not the
-   * device's or has expired.
+   * device's, has expired, or nothing can be sealed to it.
    */
   acceptPrekey(identityPub: Uint8Array, signed: SignedPrekey): Uint8Array {
     const { store, runtime } = this.#parts;

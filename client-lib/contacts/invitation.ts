@@ -145,6 +145,12 @@ async function checkInvitee(
   if (prekey === undefined) {
     throw new NotFoundError('NO_KEY_PACKAGE', 'invitation: a device has no prekey');
   }
-  contacts.acceptPrekey(identityPub, prekey);
+  try {
+    contacts.acceptPrekey(identityPub, prekey);
+  } catch (cause) {
+    if (!(cause instanceof InvalidArgumentError)) throw cause;
+    const message = 'invitation: a device has no prekey that anything can be sealed to';
+    throw new NotFoundError('NO_KEY_PACKAGE', message, { cause });
+  }
   return { userId, identityPub, suite: info.suite, keyPackage };
 }

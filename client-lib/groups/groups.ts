@@ -136,7 +136,7 @@ export class Groups {
       onStuck: () => this.pull.wantAll(),
     });
     this.restored = new RestoredHubs({
-      clock: parts.runtime.clock,
+      runtime: parts.runtime,
       tell: (groupId) => this.forks.tellNewest(groupId),
       look: (groupId) => {
         this.pull.want(groupId);
@@ -203,6 +203,7 @@ export class Groups {
     await this.committer.stop();
     await this.closed.stop();
     await this.pull.stop();
+    await this.restored.stop();
     await this.restoredSets.idle();
     await this.repair.stop();
     await Promise.all(this.#asking.values());

@@ -5,11 +5,11 @@
  */
 import { deviceIdOf, jitter, QpcError, type SigningKey, hex, sameBytes } from '@quicprochat/proto';
 import type { EventBus } from '../events.ts';
-import { hybridCopies, PrekeyError, type Recipient } from '../sending/fan-out.ts';
+import { reachableCopies, requirePrekeys, type Recipient } from '../sending/fan-out.ts';
 import type { MlsGroup } from '../mls/index.ts';
 import { isAskedQuestion, takeOut } from './number-ranges.ts';
 import { byTurns } from './turns.ts';
-import { fetchPrekeys } from '../account/prekeys.ts';
+import { withPrekeys } from '../account/prekeys.ts';
 import {
   encodeRequest,
   openEnd,
@@ -114,12 +114,37 @@ export class Holes {
         if (this.#isStopped && this.#asking !== undefined) return;
         if (asked.has(key)) continue;
         asked.add(key);
-        await this.#ask(groupId, sender);
+        await this.#ask(groupId, sender).catch((error: unknown) => {
+          this.#warn(error);
+          this.#putOff(groupId, sender);
+        });
       }
     } catch (error) {
-      const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
-      runtime.log.warn('asking for holes failed', { reason, error: String(error) });
+      this.#warn(error);
     }
+  }
+
+  #warn(error: unknown): void {
+    const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
+    this.#parts.runtime.log.warn('asking for holes failed', { reason, error: String(error) });
+  }
+
+  /** What cannot be asked for holds up no other. */
+  #putOff(groupId: Uint8Array, sender: Uint8Array): void {
+    const { store, runtime } = this.#parts;
+    const nowMs = runtime.clock.now();
+    store.transaction(() => {
+      for (const hole of this.#dueAt(groupId, sender, nowMs))
+        this.#scheduleNext(hole, false, nowMs);
+    });
+  }
+
+  #dueAt(groupId: Uint8Array, sender: Uint8Array, nowMs: number): readonly Hole[] {
+    return this.#parts.store.resend
+      .holesOf(groupId, sender)
+      .filter(
+        ({ state, nextMs }) => state === 'OPEN' && nextMs !== undefined && isDue(nextMs, nowMs),
+      );
   }
 
   /**
@@ -208,16 +233,10 @@ export class Holes {
   }
 
   async #ask(groupId: Uint8Array, sender: Uint8Array): Promise<void> {
-    const { writer, runtime } = this.#parts;
-    try {
-      await writer.run((batch) => this.#askIn(batch, groupId, sender, true));
-    } catch (error) {
-      if (!(error instanceof PrekeyError)) throw error;
-      await fetchPrekeys(this.#parts, error.userIds).catch((cause: unknown) => {
-        runtime.log.info('no prekeys of who should be asked', { error: String(cause) });
-      });
-      await writer.run((batch) => this.#askIn(batch, groupId, sender, false));
-    }
+    const { writer } = this.#parts;
+    await withPrekeys(this.#parts, (fetched) =>
+      writer.run((batch) => this.#askIn(batch, groupId, sender, fetched === undefined)),
+    );
   }
 
   async #askIn(
@@ -228,12 +247,7 @@ export class Holes {
   ): Promise<void> {
     const { store, runtime, contacts, onOutbox } = this.#parts;
     const { nowMs } = batch;
-    const open = store.resend
-      .holesOf(groupId, sender)
-      .filter(
-        ({ state, nextMs }) => state === 'OPEN' && nextMs !== undefined && isDue(nextMs, nowMs),
-      )
-      .slice(0, requestLimits.ranges);
+    const open = this.#dueAt(groupId, sender, nowMs).slice(0, requestLimits.ranges);
     if (open.length === 0) return;
     const group = batch.group(groupId);
     // The first answer to a question opens as well as another one: what it is about was never tried here.
@@ -243,24 +257,13 @@ export class Holes {
     const ending = targets.length === 0 ? open : open.filter(isOld);
     const asked = open.filter((hole) => !ending.includes(hole));
     const prekeyOf = (rid: Uint8Array): Uint8Array | undefined => contacts.prekey(rid);
-    const reachable = targets.filter(({ identityPub }) => prekeyOf(identityPub) !== undefined);
-    if (asked.length > 0 && mayFetch && reachable.length < targets.length) {
-      throw new PrekeyError([...new Set(targets.map(({ userId }) => userId))]);
-    }
-    const copies =
-      asked.length === 0
-        ? []
-        : reachable.flatMap((target) =>
-            hybridCopies(
-              {
-                kind: 'resendRequest',
-                bytes: this.#request(groupId, sender, target.identityPub, asked, asks > 0),
-              },
-              [target],
-              prekeyOf,
-              runtime.random,
-            ),
-          );
+    const wanted = asked.length === 0 ? [] : targets;
+    if (mayFetch) requirePrekeys(wanted, prekeyOf);
+    const copies = wanted.flatMap((target) => {
+      const bytes = this.#request(groupId, sender, target.identityPub, asked, asks > 0);
+      const content = { kind: 'resendRequest', bytes } as const;
+      return reachableCopies(content, [target], prekeyOf, runtime.random, mayFetch).copies;
+    });
     const ended: Hole[] = [];
     batch.write(() => {
       for (const hole of ending) {

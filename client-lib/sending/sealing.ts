@@ -10,7 +10,7 @@ import { envelopeKeyOf } from './envelope-key.ts';
 import {
   channelCopies,
   hybridCopies,
-  PrekeyError,
+  requirePrekeys,
   type Recipient,
   type SealedCopy,
 } from './fan-out.ts';
@@ -109,10 +109,7 @@ export async function sealContent(
   const channel = isForAll ? channelOf(group) : undefined;
   const isChannel = group.suite === xwingSuite || channel !== undefined;
   const prekeyOf = (rid: Uint8Array): Uint8Array | undefined => contacts.prekey(rid);
-  const missing = isChannel
-    ? []
-    : recipients.filter(({ identityPub }) => prekeyOf(identityPub) === undefined);
-  if (missing.length > 0) throw new PrekeyError([...new Set(missing.map((one) => one.userId))]);
+  if (!isChannel) requirePrekeys(recipients, prekeyOf);
   const envelopeKey = await envelopeKeyOf(mls, group);
   const sealed = await mls.encrypt(group, plaintext, headMark(store, group.groupId, group.epoch));
   const content = { kind: 'mlsMessage', bytes: sealed.ciphertext } as const;

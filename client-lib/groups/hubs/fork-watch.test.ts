@@ -5,7 +5,8 @@ import { checkEvidence } from '@quicprochat/proto';
 import { CertifiedEntrySchema, fromBinary } from '@quicprochat/proto/messages';
 import { forkLimits } from './fork-watch.ts';
 import { mandatorySuite, xwingSuite } from '../../mls/index.ts';
-import { exchange, TestDevice } from '../../test-devices.ts';
+import { company } from '../../test-company.ts';
+import { exchange, prekeyOf, takeRows, TestDevice } from '../../test-devices.ts';
 import { TestDirectory } from '../../test-directory.ts';
 import { LaterClock } from '../../test-runtime.ts';
 
@@ -71,3 +72,31 @@ for (const suite of [mandatorySuite, xwingSuite]) {
     for (const one of all) await one.groups.stop();
   });
 }
+
+test('whoever has a prekey is told, whatever the others lack', async () => {
+  const { directory, alice, bob, carol, id } = await company([xwingSuite]);
+  const { forks } = carol.groups;
+  forks.start();
+  const told = (): readonly number[] => [bob, alice].map((one) => takeRows(carol, one).length);
+  told();
+  // No node answers, and no key is here.
+  directory.isDown = true;
+  assert.equal(await forks.tellNewest(id), false);
+  assert.deepEqual(told(), [0, 0]);
+  directory.isDown = false;
+  directory.serve(bob.userId, { prekey: undefined });
+  assert.equal(await forks.tellNewest(id), true);
+  assert.deepEqual(told(), [0, 1]);
+  // alice's key is here by now.
+  directory.isDown = true;
+  assert.equal(await forks.tellNewest(id), true);
+  assert.deepEqual(told(), [0, 1]);
+  directory.isDown = false;
+  directory.serve(bob.userId, { prekey: prekeyOf(bob, new Uint8Array(1216).fill(0xff)) });
+  assert.equal(await forks.tellNewest(id), true);
+  assert.deepEqual(told(), [0, 1]);
+  directory.serve(bob.userId, { prekey: prekeyOf(bob) });
+  assert.equal(await forks.tellNewest(id), true);
+  assert.deepEqual(told(), [1, 1]);
+  await carol.groups.stop();
+});

@@ -24,7 +24,7 @@ import {
   type GroupHead,
 } from '@quicprochat/proto/messages';
 import type { EventBus } from '../../events.ts';
-import { hybridCopies, type Recipient } from '../../sending/fan-out.ts';
+import { reachableCopies, type Recipient } from '../../sending/fan-out.ts';
 import { controlOf } from '../log/group-walker.ts';
 import type { JoinKeyAnswers } from '../returning/join-key-answers.ts';
 import { UnknownHubError, type HubKeys } from '../log/hub-keys.ts';
@@ -70,7 +70,7 @@ export interface ForkWatchParts extends Omit<SendingParts, 'mls'> {
 export class ForkWatch {
   readonly #parts: ForkWatchParts;
   readonly #told = new Set<string>();
-  readonly #telling = new Set<Promise<void>>();
+  readonly #telling = new Set<Promise<boolean>>();
   #timer: { cancel(): void } | undefined;
   #readTimer: { cancel(): void } | undefined;
   #isStopped = true;
@@ -104,7 +104,7 @@ export class ForkWatch {
     const ours = this.#parts.store.groupLog.headAt(groupId, Number(epoch));
     if (ours === undefined || mark.length !== headMarkBytes) return;
     if (sameBytes(ours.hash.subarray(0, headMarkBytes), mark)) return;
-    this.#tell(groupId, Number(epoch), from);
+    void this.#tell(groupId, Number(epoch), from);
   }
 
   /** A device says where it stands. The result makes the changes. Throws a verdict on what is nothing. */
@@ -145,11 +145,11 @@ export class ForkWatch {
       }
       if (!this.#convict(batch, group, ours, entry)) {
         // They part further back: the entries before these are compared next.
-        batch.after(() => this.#tell(groupId, epoch - 1, from));
+        batch.after(() => void this.#tell(groupId, epoch - 1, from));
         // It may be the end of the log, where nobody looks who is further on by rows alone.
         batch.after(() => this.#parts.onBehind(groupId));
       }
-      batch.after(() => this.#tell(groupId, epoch, from));
+      batch.after(() => void this.#tell(groupId, epoch, from));
     };
   }
 
@@ -178,13 +178,16 @@ export class ForkWatch {
     return true;
   }
 
-  /** The hub may have forgotten what came behind the newest entry here: members hear where this device stands. */
-  tellNewest(groupId: Uint8Array): void {
+  /**
+   * The hub may have forgotten what came behind the newest entry here: members hear where this device stands. False:
+   * there are some, and none could be told.
+   */
+  async tellNewest(groupId: Uint8Array): Promise<boolean> {
     const head = this.#parts.store.groupLog.head(groupId);
-    if (head === undefined) return;
+    if (head === undefined) return true;
     const start = `${hex(groupId)} ${head.epoch} `;
     for (const key of this.#told) if (key.startsWith(start)) this.#told.delete(key);
-    this.#tell(groupId, head.epoch, 'some');
+    return this.#tell(groupId, head.epoch, 'some');
   }
 
   /**
@@ -192,7 +195,7 @@ export class ForkWatch {
    * whom its maker named: a few members, others each time, hear of it and read the log.
    */
   tellEnd(groupId: Uint8Array, certified: CertifiedEntry): void {
-    this.#tell(groupId, parseEntry(certified.entry).epoch, 'few', certified);
+    void this.#tell(groupId, parseEntry(certified.entry).epoch, 'few', certified);
   }
 
   #entryAt(groupId: Uint8Array, epoch: number): CertifiedEntry | undefined {
@@ -200,14 +203,17 @@ export class ForkWatch {
     return kept === undefined ? undefined : controlOf(kept).entry;
   }
 
-  /** Tells one device, some or all of the group, where this one stands in that epoch; each of them once. */
-  #tell(
+  /**
+   * Tells one device, some or all of the group, where this one stands in that epoch; each of them once. Never fails; false:
+   * there are some, and none could be told.
+   */
+  async #tell(
     groupId: Uint8Array,
     epoch: number,
     to?: Meant,
     entry: CertifiedEntry | undefined = this.#entryAt(groupId, epoch),
-  ): void {
-    if (this.#isStopped || entry === undefined || entry.signatures.length === 0) return;
+  ): Promise<boolean> {
+    if (this.#isStopped || entry === undefined || entry.signatures.length === 0) return true;
     const { rid, store } = this.#parts;
     const joinKeyId = store.resync.lackedKey(groupId);
     const fields = { from: rid, entry, ...(joinKeyId && { joinKeyId }) };
@@ -216,32 +222,42 @@ export class ForkWatch {
       .catch((error: unknown) => {
         const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
         this.#parts.runtime.log.info('telling an entry failed', { reason, error: String(error) });
+        return false;
       })
       .finally(() => this.#telling.delete(telling));
     this.#telling.add(telling);
+    return telling;
   }
 
+  /** To all that have a prekey; false: none of them has. */
   async #seal(
     groupId: Uint8Array,
     epoch: number,
     head: GroupHead,
     to: Meant | undefined,
-  ): Promise<void> {
+  ): Promise<boolean> {
     const { store, runtime, writer, contacts, onOutbox } = this.#parts;
     const content = { kind: 'groupHead', bytes: toBinary(GroupHeadSchema, head) } as const;
     const { hash } = parseEntry(head.entry?.entry);
     const keyOf = ({ identityPub }: Recipient): string =>
       `${hex(groupId)} ${epoch} ${hex(hash)} ${hex(identityPub)}`;
-    await withPrekeys(this.#parts, () =>
+    return withPrekeys(this.#parts, (fetched) =>
       writer.run(async (batch) => {
         const group = batch.group(groupId);
         const all = group === undefined ? [] : recipientsOf(group);
         const meant = meantBy(to, all, runtime.random);
         // Only who is in the group, as it is here: others are told nothing of it.
         const recipients = meant.filter((one) => !this.#told.has(keyOf(one)));
-        if (recipients.length === 0) return;
+        if (recipients.length === 0) return true;
         const prekeyOf = (rid: Uint8Array): Uint8Array | undefined => contacts.prekey(rid);
-        const copies = hybridCopies(content, recipients, prekeyOf, runtime.random);
+        const { copies, missing } = reachableCopies(
+          content,
+          recipients,
+          prekeyOf,
+          runtime.random,
+          fetched === undefined,
+        );
+        if (copies.length === 0) return false;
         batch.write(() => {
           const about = { kind: 'RESEND', groupId, epoch: BigInt(epoch) } as const;
           for (const copy of copies) {
@@ -250,9 +266,10 @@ export class ForkWatch {
         });
         batch.after(() => {
           if (this.#told.size > forkLimits.told) this.#told.clear();
-          for (const one of recipients) this.#told.add(keyOf(one));
+          for (const one of recipients) if (!missing.includes(one)) this.#told.add(keyOf(one));
           onOutbox();
         });
+        return true;
       }),
     );
   }
@@ -286,7 +303,7 @@ export class ForkWatch {
     }
     for (const { groupId, ended } of store.groups.conversations()) {
       const head = ended === undefined ? store.groupLog.head(groupId) : undefined;
-      if (head !== undefined) this.#tell(groupId, head.epoch);
+      if (head !== undefined) void this.#tell(groupId, head.epoch);
     }
   }
 }

@@ -1,15 +1,22 @@
 /** A member that lies to whom it removes: the rest of its commit is junk for all others, and the device comes back. */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { hex, methods, parseEntry, signingKeyFromSeed, signStatement } from '@quicprochat/proto';
+import {
+  firstManifest,
+  hex,
+  methods,
+  parseEntry,
+  signingKeyFromSeed,
+  signStatement,
+} from '@quicprochat/proto';
 import { create, GroupStandingSchema, toBinary } from '@quicprochat/proto/messages';
 import { sealChannel } from '../../crypto/envelope.ts';
 import { envelopeKeyOf } from '../../sending/envelope-key.ts';
 import { sealCommit } from '../log/group-log.ts';
-import { mandatorySuite } from '../../mls/index.ts';
+import { mandatorySuite, xwingSuite } from '../../mls/index.ts';
 import { standingLimits } from '../standings/standing-rules.ts';
 import { company as companyOf, groupOf, type Company } from '../../test-company.ts';
-import { exchange, TestDevice } from '../../test-devices.ts';
+import { exchange, handOver, takeRows, TestDevice } from '../../test-devices.ts';
 import { testRuntime } from '../../test-runtime.ts';
 
 const { random } = testRuntime;
@@ -74,6 +81,24 @@ describe('a device whose removal nobody else applies', () => {
     assert.equal(alice.history(id).at(-1)?.text, 'here');
     const refused = carol.events.find(({ type }) => type === 'commitRefused');
     assert.equal(refused?.type === 'commitRefused' && refused.by, bob.userId);
+    for (const device of [alice, bob, carol]) await device.groups.stop();
+  });
+
+  test('asks whose keys it can get, where a node lies about those of another one', async () => {
+    const them = await companyOf([xwingSuite]);
+    const { directory, alice, bob, carol, id } = them;
+    await alice.conversations.setRole(id, bob.userId, 'admin');
+    await exchange(alice, bob, carol);
+    await lie(them);
+    const manifest = firstManifest(bob.userId, signingKeyFromSeed(random.bytes(32)), bob.rid, 0);
+    directory.serve(bob.userId, { manifest });
+    await exchange(bob, carol);
+    await exchange(alice, bob);
+    await alice.conversations.rotateKeys(id);
+    takeRows(carol, alice);
+    await handOver(alice, carol);
+    assert.equal(takeRows(carol, alice).length, 1);
+    assert.ok(carol.lies.includes('NOT_IN_LOG'));
     for (const device of [alice, bob, carol]) await device.groups.stop();
   });
 

@@ -12,10 +12,10 @@ import {
   type SigningKey,
 } from '@quicprochat/proto';
 import { create, GroupStandingSchema, toBinary } from '@quicprochat/proto/messages';
-import { withPrekeys } from '../../account/prekeys.ts';
+import { withPrekeys, type Fetched } from '../../account/prekeys.ts';
 import type { Member, SignatureKey } from '../../mls/index.ts';
 import { envelopeKeyOf } from '../../sending/envelope-key.ts';
-import { channelCopies, hybridCopies } from '../../sending/fan-out.ts';
+import { channelCopies, PrekeyError, reachableCopies } from '../../sending/fan-out.ts';
 import { recipientsOf } from '../../sending/sealing.ts';
 import type { DoubtRow, VoteRow } from '../../store/standing-rows.ts';
 import type { Batch } from '../../writer.ts';
@@ -109,12 +109,9 @@ export class StandingTeller {
     if (this.#isStopped || this.#due.has(key)) return;
     if (to === undefined) this.#due.add(key);
     let hasFailed = false;
-    let tries = 0;
-    const speaking = withPrekeys(this.#parts, () => {
-      tries += 1;
-      const isAgain = tries > 1;
-      return this.#parts.writer.run((batch) => this.#sayIn(batch, row, to, isAgain));
-    })
+    const speaking = withPrekeys(this.#parts, (fetched) =>
+      this.#parts.writer.run((batch) => this.#sayIn(batch, row, to, fetched)),
+    )
       .catch((error: unknown) => {
         hasFailed = true;
         if (to === undefined) this.#putOff(row);
@@ -152,12 +149,12 @@ export class StandingTeller {
     });
   }
 
-  /** `isAgain`: prekeys were fetched for it, as far as there are any. */
+  /** Who has no prekey is left out once they were asked for. Throws PrekeyError where that is everybody, and some did not come. */
   async #sayIn(
     batch: Batch,
     said: DoubtRow,
     to: Member | undefined,
-    isAgain: boolean,
+    fetched: Fetched | undefined,
   ): Promise<void> {
     const { groupId, hash } = said;
     const { store, mls, contacts, runtime, rid, onOutbox, onNews, onRemoval } = this.#parts;
@@ -185,11 +182,9 @@ export class StandingTeller {
     const all = recipientsOf(group);
     const isToAll = isThere || isBack || (isOut && isOpen);
     const recipients = to === undefined ? (isToAll ? askedOf(all, row) : []) : [to];
-    const news = recipients.filter(({ identityPub }) => {
-      // One of many that cannot be asked is left out.
-      if (!isThere && isAgain && contacts.prekey(identityPub) === undefined) return false;
-      return asks || this.#told.hasNews(hash, identityPub, votes);
-    });
+    const news = recipients.filter(
+      ({ identityPub }) => asks || this.#told.hasNews(hash, identityPub, votes),
+    );
     const message = create(GroupStandingSchema, {
       ...{ group: groupId, epoch: BigInt(row.epoch), entry: hash, from: rid, asks },
       votes: votes
@@ -201,10 +196,18 @@ export class StandingTeller {
       kind: 'groupStanding',
       bytes: toBinary(GroupStandingSchema, message),
     } as const;
-    const copies =
+    const prekeyOf = (one: Uint8Array): Uint8Array | undefined => contacts.prekey(one);
+    const { copies, missing } =
       to === undefined && isThere
-        ? channelCopies(content, news, await envelopeKeyOf(mls, group), random)
-        : hybridCopies(content, news, (one) => contacts.prekey(one), random);
+        ? {
+            copies: channelCopies(content, news, await envelopeKeyOf(mls, group), random),
+            missing: [],
+          }
+        : reachableCopies(content, news, prekeyOf, random, fetched === undefined);
+    // Without a network nobody was asked.
+    if (fetched === 'partly' && copies.length === 0 && news.length > 0) {
+      throw new PrekeyError(news.map(({ userId }) => userId));
+    }
     batch.write(() => {
       if (own !== undefined && !hasVoted && known !== undefined) {
         store.standings.addVote(groupId, hash, own);
@@ -227,7 +230,9 @@ export class StandingTeller {
       }
     });
     batch.after(() => {
-      for (const { identityPub } of news) this.#told.remember(hash, identityPub, votes);
+      for (const one of news) {
+        if (!missing.includes(one)) this.#told.remember(hash, one.identityPub, votes);
+      }
       if (copies.length > 0) onOutbox();
       // Its own word, or the time, may have decided it; and logs may answer by now.
       if (isOut) onRemoval(groupId);

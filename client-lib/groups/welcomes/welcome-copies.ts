@@ -9,8 +9,7 @@ import {
   SubmitCommitRequestSchema,
   type CertifiedEntry,
 } from '@quicprochat/proto/messages';
-import { sealHybrid } from '../../crypto/envelope.ts';
-import type { SealedCopy } from '../../sending/fan-out.ts';
+import { hybridEnvelope, type SealedCopy } from '../../sending/fan-out.ts';
 import type { PendingRow } from '../../store/group-log-rows.ts';
 
 /** One copy for each device that the accepted commit invited, as far as it has a valid prekey. */
@@ -24,12 +23,11 @@ export function welcomeCopies(
   if (bytes.length === 0) return [];
   const { welcomes } = fromBinary(SubmitCommitRequestSchema, request);
   return welcomes.flatMap(({ target }): SealedCopy[] => {
-    const recipientKey = target === undefined ? undefined : prekeyOf(target.rid);
-    if (target === undefined || recipientKey === undefined) return [];
+    if (target === undefined) return [];
     const { rid, domain } = target;
     const mid = random.bytes(16);
     const content = { kind: 'welcome', bytes, entry, joinKey } as const;
-    const payload = sealHybrid({ content, recipientKey, rid, mid, random });
-    return [{ mid, payload, targets: [{ rid, domain }] }];
+    const payload = hybridEnvelope(content, { rid, mid }, prekeyOf, random);
+    return payload === undefined ? [] : [{ mid, payload, targets: [{ rid, domain }] }];
   });
 }
