@@ -55,12 +55,18 @@ export interface Submission {
   readonly signal?: AbortSignal | undefined;
 }
 
+interface Takeover {
+  readonly term: Promise<number>;
+  /** By a member, so the other hubs hear. */
+  readonly isWanted: boolean;
+}
+
 export class HubSet implements Disposable {
   readonly #parts: HubParts;
   readonly #leader: HubLeader;
   readonly #recovery: HubRecovery;
   readonly #locks = new GroupLocks(hubLimits.waitersPerGroup);
-  readonly #takeovers = new Map<string, Promise<number>>();
+  readonly #takeovers = new Map<string, Takeover>();
   readonly #stop = new AbortController();
 
   constructor(parts: HubParts) {
@@ -230,21 +236,27 @@ export class HubSet implements Disposable {
     }
   }
 
-  /** One at a time for each group; whoever asks meanwhile gets the same one. */
+  /**
+   * One at a time for each group; whoever asks meanwhile gets the same one. Only a wish asks anew where a hub that asked by
+   * itself comes to nothing: hubs that forgot begin their time with a wish, and have heard of none.
+   */
   #takeOver(group: Uint8Array, isWanted = false): Promise<number> {
     const key = keyOf(group);
     const known = this.#takeovers.get(key);
-    if (known !== undefined) return known;
+    if (known !== undefined) {
+      if (known.isWanted || !isWanted) return known.term;
+      return known.term.catch(() => this.#takeOver(group, true));
+    }
     if (this.#takeovers.size >= hubLimits.groups) throw unavailable('too many takeovers at once');
     this.#leader.stepDown(group);
-    const running = takeOver(this.#parts, group, isWanted)
+    const term = takeOver(this.#parts, group, isWanted)
       .catch(async (error: unknown) => {
         if (!isWanted || !hasReason(error, 'HUB_RESTORED')) throw error;
         throw await this.#recovery.wait(group, error.retryAfterMs ?? 0);
       })
       .finally(() => this.#takeovers.delete(key));
-    this.#takeovers.set(key, running);
-    return running;
+    this.#takeovers.set(key, { term, isWanted });
+    return term;
   }
 
   /** The log of the owner of a term. Throws PEER_DENIED to all others, and as the store's `adoptLog`. */

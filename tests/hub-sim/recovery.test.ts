@@ -186,6 +186,30 @@ suite('hubs of three that forgot', () => {
     assert.equal(cluster.observer.accepted.length, 3);
   });
 
+  test('a wish that comes while a hub asks by itself begins the time as any other', async () => {
+    const { cluster, red, green } = await begin();
+    using _ = cluster;
+    await commit(cluster, red);
+    await pass(cluster, 40_000);
+    await restore(cluster, [red, green]);
+    const { entry, hash: head } = parentOf(cluster);
+    // The question of a leader has a hub that forgot ask both others, as it does every minute.
+    const log = { group: entry.group, hubs: domains, term: 1n, position: 2n, head };
+    const request = create(methods.fedHubReplicate.request, log);
+    await assert.rejects(cluster.finish(setOf(red).replicate(green.domain, request)), {
+      reason: 'HUB_UNAVAILABLE',
+    });
+    const rival = cluster.newCommit(newest(cluster));
+    await assert.rejects(cluster.finish(setOf(red).takeover(wish(cluster, rival), member)), held);
+    // Nobody has to want it twice.
+    await pass(cluster, holdMs + 15_000);
+    for (const { domain, life } of [red, green]) {
+      const state = await cluster.finish(life?.store.hubState(entry.group) ?? assert.fail());
+      assert.equal(state?.isLearner, false, `${domain} waits still`);
+    }
+    await agree(cluster, 3);
+  });
+
   test('a hub dies, or forgets once more, at each step of the recovery', async (context) => {
     let deaths = 0;
     for (let step = 0; step < 30; step += 5) {

@@ -323,6 +323,53 @@ suite('a hub of three in simulated time', () => {
     await agree(cluster, newest, green);
   });
 
+  test('the one hub that knows that entry 0 counts shows it to both others, where the first has lost its disk', async () => {
+    let hasBegun = (): boolean => false;
+    let isCut = false;
+    const cluster = await startAll({
+      dies: () => {
+        if (isCut || !hasBegun()) return false;
+        isCut = true;
+        cutOff(cluster, greenName);
+        return false;
+      },
+    });
+    using _ = cluster;
+    hasBegun = () => cluster.observer.accepted.length > 0;
+    const [red, green, blue] = cluster.hubs;
+    assert.ok(red && green && blue);
+    const entry = cluster.group.sign(undefined);
+    const create = () => cluster.finish(setOf(red).create(entry, domains, creator));
+    await create();
+    await cluster.scheduler.run(cluster.scheduler.nowMs + 1_000);
+    const ends = () =>
+      Promise.all(
+        cluster.hubs.map(async ({ life }) => {
+          const state = await life?.store.hubState(cluster.group.groupId);
+          return state?.position;
+        }),
+      );
+    assert.deepEqual(await cluster.finish(ends()), [1, 0, 1]);
+    await forgetGroup(cluster, red);
+    cluster.wire.healAll();
+    await assert.rejects(create(), unavailable);
+    const [first] = cluster.observer.accepted;
+    assert.ok(first !== undefined);
+    const request = cluster.newCommit(first);
+    const ask = (hub: SimHub) =>
+      cluster.finish(setOf(hub).takeover(takeover(cluster, request), member));
+    // Two have no say and nothing to show; the third one's question shows them that they may have forgotten.
+    for (const hub of [green, red, blue]) await assert.rejects(ask(hub), unavailable);
+    assert.deepEqual(await cluster.finish(ends()), [1, 1, 1]);
+    const held = { name: 'UnavailableError', reason: 'HUB_RESTORED' };
+    await assert.rejects(ask(green), held);
+    await cluster.scheduler.run(cluster.scheduler.nowMs + 135_000);
+    await ask(green);
+    const newest = cluster.observer.accepted.at(-1);
+    assert.ok(newest !== undefined && same(newest.hash, hashOf(request)));
+    await agree(cluster, newest, blue);
+  });
+
   test('a group begins with all three, and begins again with what both others have', async () => {
     const cluster = await startAll();
     using _ = cluster;
