@@ -4,7 +4,12 @@
  */
 import { RowKind } from '@quicprochat/proto';
 import { numberIn, rowsIn } from './memo.ts';
-import type { SimNode } from './node.ts';
+
+/** A node whose database is open. */
+interface OpenNode {
+  readonly domain: string;
+  readonly path: string;
+}
 
 /** A row that is new in a log. */
 export interface WrittenRow {
@@ -75,7 +80,7 @@ export class LogWatch {
   }
 
   /** A life begins. Returns what its file forgot of the life before; `isOlder`: it is an older one. */
-  opened(node: SimNode, isOlder: boolean): readonly string[] {
+  opened(node: OpenNode, isOlder: boolean): readonly string[] {
     const before = this.#known.get(node.domain);
     if (isOlder) this.#known.delete(node.domain);
     const now = this.#look(node);
@@ -89,7 +94,7 @@ export class LogWatch {
   }
 
   /** After a transaction of this node that may have written. */
-  written(node: SimNode): Written {
+  written(node: OpenNode): Written {
     const before = this.#known.get(node.domain);
     const now = this.#look(node);
     if (now === before) return nothing;
@@ -117,7 +122,7 @@ export class LogWatch {
   }
 
   /** The same as before where nothing changed. */
-  #look({ domain, path }: SimNode): Known {
+  #look({ domain, path }: OpenNode): Known {
     const before = this.#known.get(domain);
     const logCounter = numberIn(path, logCounterSql);
     const streamCounter = numberIn(path, streamCounterSql);
@@ -138,7 +143,7 @@ export class LogWatch {
 
   /** No seq is left out or given twice, none goes but by an ack, and the rows are those behind it. */
   #faultOf(
-    { path }: SimNode,
+    { path }: OpenNode,
     { id, head, acked }: Log,
     known: Log | undefined,
     fresh: readonly WrittenRow[],
@@ -166,7 +171,7 @@ export class LogWatch {
 }
 
 function relayedFrom(
-  { path }: SimNode,
+  { path }: OpenNode,
   { peer, lane, domain }: Stream,
   from: number,
 ): Written['relayed'] {
@@ -190,7 +195,7 @@ function streamOf({ peer, lane }: Stream): string {
   return `${peer} ${lane}`;
 }
 
-function nameOf({ path }: SimNode, { id }: Log): string {
+function nameOf({ path }: OpenNode, { id }: Log): string {
   const [log] = rowsIn<{ readonly name: string }>(path, nameSql, id);
   return `log ${log?.name.slice(0, 8) ?? 'that is gone'}`;
 }

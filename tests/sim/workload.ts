@@ -119,6 +119,9 @@ async function send({ client, op, one, random }: Context, count: number): Promis
   for (let n = 0; n < count && one.isUp; n += 1) await client.send(id, `message ${op} ${n}`);
 }
 
+/** Loops in which an application takes what is left for it: more than any run needs, or it is given the same again. */
+const restLoops = 200;
+
 /** Clients in a loop over messages: a program has one such loop. */
 const reading = new WeakSet<QpcClient>();
 
@@ -151,7 +154,7 @@ async function read({ cluster, one, client }: Reader): Promise<number> {
 export async function readRest(cluster: Cluster): Promise<void> {
   const reader = async (one: SimClient): Promise<void> => {
     const { client } = one;
-    while ((await read({ cluster, one, client })) > 0);
+    for (let loop = 0; loop < restLoops && (await read({ cluster, one, client })) > 0; loop += 1);
   };
   await Promise.all(cluster.clients.filter(({ isUp }) => isUp).map(reader));
 }
