@@ -188,6 +188,10 @@ test('fifo looks at the order at another node where nothing excuses another one'
   const found = fifo(history, { isRelayedInOrder: true });
   assert.match(found[0]?.text ?? '', /seq 1 was acknowledged after 2/);
   assert.equal(found.length, 1);
+  // Both came back, and were taken anew in their order.
+  const inOrder = [row(1, 't3', 's9', 'blue'), row(2, 't4', 's9', 'blue')];
+  const again = [...clean, ...relayed.slice(0, 2), acknowledged('t3'), ...inOrder];
+  assert.deepEqual(fifo(again, { isRelayedInOrder: true }), []);
 });
 
 test('shown-once finds what is given again, unless a life ended before it was had', () => {

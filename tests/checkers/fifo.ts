@@ -8,7 +8,7 @@ import { linesOf, type Acknowledged, type History, type Row, type Violation } fr
 interface FifoOptions {
   /**
    * What a node took for another one is in order over there too: no disk is lost, and no row comes back for a while,
-   * from a full inbox or a channel that is not known yet.
+   * from an inbox that is full for strangers or a channel that is not known yet.
    */
   readonly isRelayedInOrder?: boolean;
 }
@@ -75,10 +75,14 @@ function relayedOrders(history: History): Violation[] {
 class Lanes {
   readonly violations: Violation[] = [];
   readonly #last = new Map<string, number>();
+  readonly #told = new Set<string>();
 
+  /** What came back from the other node and was taken anew is told again: the first time counts. */
   add({ device, node }: Acknowledged, row: Row): void {
     const lane = `${device} ${logOf(row)}`;
     const way = node === row.node ? lane : `${lane} by ${node}`;
+    if (this.#told.has(`${way} ${row.seq}`)) return;
+    this.#told.add(`${way} ${row.seq}`);
     const before = this.#last.get(way) ?? 0;
     if (row.seq < before) {
       const text = `${way}: seq ${row.seq} was acknowledged after ${before}`;

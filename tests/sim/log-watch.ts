@@ -46,18 +46,21 @@ interface Stream {
 }
 /** What was there at the look before. */
 interface Known {
-  readonly logCounter: number;
+  readonly counter: number;
   readonly logs: ReadonlyMap<number, Log>;
-  readonly streamCounter: number;
   readonly streams: ReadonlyMap<string, Stream>;
 }
 
 const nothing: Written = { rows: [], relayed: [], faults: [] };
 const ridBytes = 32;
 
-/** Other numbers after each transaction that gave out a seq or took an ack. */
-const logCounterSql = 'SELECT total(2 * head + acked) FROM log';
-const streamCounterSql = 'SELECT total(next_seq) FROM peer_stream';
+/**
+ * Another number after each transaction that gave out a seq or took an ack: of logs in the lower 32 bits, of streams
+ * above. One question, since it is asked after every transaction.
+ */
+const counterSql = `SELECT total(2 * head + acked) +
+    4294967296 * (SELECT total(next_seq) FROM peer_stream) FROM log`;
+const streamUnit = 2 ** 32;
 const logsSql = 'SELECT id, head, acked FROM log ORDER BY id';
 const nameSql = 'SELECT lower(hex(key)) AS name FROM log WHERE id = ?';
 const streamsSql = `SELECT peer, lane, domain, stream_id, next_seq
@@ -124,15 +127,15 @@ export class LogWatch {
   /** The same as before where nothing changed. */
   #look({ domain, path }: OpenNode): Known {
     const before = this.#known.get(domain);
-    const logCounter = numberIn(path, logCounterSql);
-    const streamCounter = numberIn(path, streamCounterSql);
-    const hasLogs = before?.logCounter === logCounter;
-    const hasStreams = before?.streamCounter === streamCounter;
-    if (before !== undefined && hasLogs && hasStreams) return before;
+    const counter = numberIn(path, counterSql);
+    if (before?.counter === counter) return before;
+    const hasLogs = before !== undefined && before.counter % streamUnit === counter % streamUnit;
+    const hasStreams =
+      before !== undefined &&
+      Math.floor(before.counter / streamUnit) === Math.floor(counter / streamUnit);
     const known = {
-      logCounter,
+      counter,
       logs: hasLogs ? before.logs : new Map(rowsIn<Log>(path, logsSql).map((log) => [log.id, log])),
-      streamCounter,
       streams: hasStreams
         ? before.streams
         : new Map(rowsIn<Stream>(path, streamsSql).map((one) => [streamOf(one), one])),

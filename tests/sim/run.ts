@@ -206,9 +206,9 @@ export async function runSeed(options: RunOptions): Promise<RunResult> {
 
 /** Whether nothing lets a row that another node took pass an older one of its sender. */
 function isRelayedInOrder(mix: Mix): boolean {
-  const { channels, limits, ttlMs, swarm } = mix;
-  const isPlain = channels === 0 && limits === '' && ttlMs === undefined && swarm === undefined;
-  return isPlain && !losesDisks(mix);
+  const { channels, people, limits, ttlMs, swarm } = mix;
+  const isPlain = channels + people === 0 && limits === '' && ttlMs === undefined;
+  return isPlain && swarm === undefined && !losesDisks(mix);
 }
 
 /** Runs until nothing is on its way any more, and that lasted, or its time is over. */
