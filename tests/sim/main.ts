@@ -205,7 +205,7 @@ async function main(): Promise<void> {
       : (JSON.parse(readFileSync(values.only, 'utf8')) as readonly string[]);
   const all = chosen.map(({ seed, mix }) => ({
     seed,
-    mix: (mix === undefined ? mixOfSeed(seed) : mixNamed(mix)).name,
+    mix: mixOfSeed(seed, mix).name,
     operations: values.operations === undefined ? undefined : Number(values.operations),
     nights: values.nights === undefined ? undefined : Number(values.nights),
     isTwice: values.twice,
@@ -222,6 +222,9 @@ async function main(): Promise<void> {
     values.minutes === undefined
       ? Number.POSITIVE_INFINITY
       : performance.now() + Number(values.minutes) * 60_000;
+  const asked = [values.operations, values.nights].map((count, index) =>
+    count === undefined ? '' : ` --${index === 0 ? 'operations' : 'nights'} ${count}`,
+  );
   const done = (summary: RunSummary): void => {
     report.add(summary);
     if (values.json !== undefined) appendFileSync(values.json, `${JSON.stringify(summary)}\n`);
@@ -232,7 +235,7 @@ async function main(): Promise<void> {
     if (violations.length === 0) return;
     for (const { checker, text } of violations.slice(0, 5)) console.log(`  ${checker}: ${text}`);
     if (violations.length > 5) console.log(`  and ${violations.length - 5} more`);
-    console.log(`  again: ${replayCommand(summary)}`);
+    console.log(`  again: ${replayCommand(summary)}${asked.join('')}`);
   };
   const workers = Number(values.workers);
   if (workers <= 1) {

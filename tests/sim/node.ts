@@ -164,6 +164,7 @@ export class SimNode {
       }),
       onCommit: (requests, outcome) => {
         trace.note(domain, 'commit', summary(requests, outcome));
+        countCommits(trace, requests, outcome);
         if (hasNothingToLearn(requests, outcome)) this.#isForgetful = false;
         this.#observer?.committed(this, requests, outcome, false);
       },
@@ -270,6 +271,20 @@ function summary(requests: readonly OperationRequest[], outcome: BatchOutcome): 
       return one?.isOk === true ? name : `${name}!${one?.error.reason}`;
     })
     .join(' ');
+}
+
+/** At a hub of one, and at the leader of three. */
+const accepting: ReadonlySet<string> = new Set(['submitCommit', 'acceptPrepared']);
+
+function countCommits(
+  { commits }: Trace,
+  requests: readonly OperationRequest[],
+  { outcomes }: BatchOutcome,
+): void {
+  for (const [index, one] of outcomes.entries()) {
+    if (one.isOk) commits.accepted += accepting.has(requests[index]?.name ?? '') ? 1 : 0;
+    else if (one.error.reason === 'EPOCH_CONFLICT') commits.lost += 1;
+  }
 }
 
 /** It asked its store in which groups it forgot something, from the first on, and there was none. */

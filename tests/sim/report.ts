@@ -12,6 +12,8 @@ export interface RunSummary {
   readonly hash: string;
   readonly violations: readonly Violation[];
   readonly faults: readonly (readonly [string, number])[];
+  /** Files of an older program do not have it. */
+  readonly commits?: RunResult['commits'];
   readonly operations: number;
   readonly actions: readonly (readonly [string, number])[];
   readonly sent: number;
@@ -32,7 +34,7 @@ export interface RunSummary {
 export function summaryOf(result: RunResult, cpuMs: number): RunSummary {
   const count = (kind: string): number =>
     result.history.filter((line) => line.kind === kind).length;
-  const { seed, mix, hash, violations, pastNodes, steps, looks } = result;
+  const { seed, mix, hash, violations, commits, pastNodes, steps, looks } = result;
   const { simulatedMs, drainMs, waitedFor } = result;
   return {
     seed,
@@ -40,6 +42,7 @@ export function summaryOf(result: RunResult, cpuMs: number): RunSummary {
     hash,
     violations,
     faults: [...result.faults],
+    commits,
     operations: result.work.operations,
     actions: [...result.work.counts],
     sent: count('sent'),
@@ -102,6 +105,8 @@ export class Report {
         `(${listed(actions)})`,
       `${sum((run) => run.sent)} messages, ${sum((run) => run.stored)} copies delivered, ` +
         `${sum((run) => run.gaveUp)} given up by a typed end`,
+      `${sum(({ commits }) => commits?.accepted ?? 0)} commits accepted, ` +
+        `${sum(({ commits }) => commits?.lost ?? 0)} times one lost its epoch to another`,
       `past nodes: ${sum(({ pastNodes }) => pastNodes.direct)} taken in directly, ` +
         `${sum(({ pastNodes }) => pastNodes.relay)} over relays; ` +
         `ways that no message took: ${this.unused.join(', ') || 'none'}`,

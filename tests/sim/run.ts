@@ -55,6 +55,8 @@ export interface RunResult {
   readonly hash: string;
   readonly violations: readonly Violation[];
   readonly faults: ReadonlyMap<string, number>;
+  /** Commits that hubs accepted, and how often one lost its epoch to another. */
+  readonly commits: { readonly accepted: number; readonly lost: number };
   readonly work: WorkDone;
   /** Names of the operations and planned faults that took place, in order. */
   readonly planned: readonly string[];
@@ -192,6 +194,7 @@ export async function runSeed(options: RunOptions): Promise<RunResult> {
       ...unexplained(history, mix),
     ],
     faults: trace.faults,
+    commits: trace.commits,
     planned: cluster.planned,
     work: done ?? { counts: new Map(), operations: 0 },
     history,

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import { randomInt } from 'node:crypto';
 import { before, describe, test } from 'node:test';
-import { mixNamed, mixes, type Mix } from './mixes.ts';
+import { mixNamed, mixes, mixOfSeed, type Mix } from './mixes.ts';
 import { replayCommand } from './report.ts';
 import { runSeed } from './run.ts';
 import { makeWorld, type World } from './world.ts';
@@ -18,8 +18,11 @@ const shares: readonly { readonly mixes: readonly Mix[]; readonly seeds: number 
   { mixes: mixes.filter(({ nights }) => nights === 0), seeds: freshSeeds },
   { mixes: mixes.filter(({ nights }) => nights > 0), seeds: 1 },
 ];
-/** With a swarm an operation costs twice as much. */
-const operationsOf = ({ swarm }: Mix): number => (swarm === undefined ? 300 : 150);
+/** With a swarm an operation costs twice as much; where half of them change groups, many lose to each other in 60. */
+const operationsOf = ({ swarm, groups }: Mix): number => {
+  if (groups >= 0.5) return 60;
+  return swarm === undefined ? 300 : 150;
+};
 
 describe('a simulated cluster', () => {
   let world: World;
@@ -77,4 +80,14 @@ test('there are at least 20 fault mixes, and in each one call in twenty loses it
   assert(mixes.length >= 20);
   assert.equal(new Set(mixes.map(({ name }) => name)).size, mixes.length);
   for (const { calls } of mixes) assert(calls.replyLost >= 0.05);
+});
+
+test('a seed chooses its mix among all for long runs, or among those that begin as asked', () => {
+  const chosenOf = (name?: string): readonly string[] =>
+    Array.from({ length: mixes.length }, (_, seed) => mixOfSeed(seed, name).name);
+  assert(new Set(chosenOf()).size >= 50);
+  assert(!chosenOf().some((name) => name.startsWith('committers')));
+  assert.equal(new Set(chosenOf('committers*')).size, 7);
+  assert.deepEqual([...new Set(chosenOf('storm'))], ['storm']);
+  assert.throws(() => mixOfSeed(1, 'nothing*'), /no mix begins with nothing/);
 });

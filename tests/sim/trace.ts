@@ -10,6 +10,8 @@ export class Trace {
   readonly history: HistoryLine[] = [];
   /** How often each fault fired; crash points count as `crash:<point>`. */
   readonly faults = new Map<string, number>();
+  /** Commits that hubs accepted, and how often one lost its epoch to another. */
+  readonly commits = { accepted: 0, lost: 0 };
   readonly #scheduler: Scheduler;
   readonly #onLine: ((line: string) => void) | undefined;
   readonly #hash = createHash('sha256');
