@@ -233,6 +233,7 @@ export class Device {
     this.#holes = new Holes({ ...sending, events, identityKey: keys.identityKey });
     this.#redelivery = new Redelivery({
       ...{ ...sending, events, identity, outbox: this.outbox },
+      onStuckPost: (groupId, cid) => this.groups.channels.stuck(groupId, cid),
       onAway: (away, sinceMs) => this.#fallback?.away(away, sinceMs),
     });
     this.#housekeeping = new Housekeeping(sending);
@@ -267,6 +268,7 @@ export class Device {
       onEvidence: (taken) => evidence.take(taken),
       onMoved: (groupId) => {
         this.#receiver.retryGroup(groupId);
+        this.#redelivery.moved(groupId);
         this.#channels.wake();
       },
       onMendable: (reason, waitsFor) =>
@@ -297,6 +299,7 @@ export class Device {
       resender: this.#resender,
       onReceiptsDue: (conversationId) => this.receipts.wake(conversationId),
       onDue: () => this.#redelivery.wake(),
+      onStuckPost: (groupId, cid) => this.groups.channels.stuck(groupId, cid),
     });
     this.#lookup = new UserLookup({
       runtime,

@@ -141,6 +141,7 @@ export function buildParts(device: PartsOwner, events: EventBus): DeviceTestPart
     resender,
     onReceiptsDue: () => undefined,
     onDue: () => undefined,
+    onStuckPost: () => undefined,
   });
   const lookup: UserLookup = new UserLookup({
     runtime,

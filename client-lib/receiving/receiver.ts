@@ -61,6 +61,8 @@ export interface ReceiverParts extends ContentsParts {
   readonly onWaits: (reason: ParkReason, waitsFor: string) => void;
   /** Copies are due: posts that came back, or what a restored node may have lost. */
   readonly onDue: () => void;
+  /** A channel refused a post though its group stands where it was sealed. */
+  readonly onStuckPost: (groupId: Uint8Array, cid: Uint8Array) => void;
 }
 
 export class Receiver {
@@ -88,8 +90,9 @@ export class Receiver {
         if (row.kind === RowKind.Notice) {
           const { store, tokens } = this.#parts;
           const emit = (event: ClientEvent): void => this.#emit(event);
-          const { onDue } = this.#parts;
-          takeNotice({ store, emit, onWaits: () => tokens.changed(), onDue }, row, batch);
+          const { onDue, onStuckPost } = this.#parts;
+          const onWaits = (): void => tokens.changed();
+          takeNotice({ store, emit, onWaits, onDue, onStuckPost }, row, batch);
           batch.addSeen(tag);
         } else {
           const settle = await this.#attempt(row, batch);

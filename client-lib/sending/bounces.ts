@@ -1,11 +1,13 @@
 /**
  * What becomes of a copy that came back (docs/protocol/delivery.md, "Delivery tokens"): it is lost, unless
  * its inbox was full for strangers, when it waits for a delivery token (the one that it went with, if any, is no
- * longer its device's), or it was a post whose key a node knows no more, when it is sealed anew.
+ * longer its device's), or it was a post whose key a node knows no more, or not yet, when it is sealed anew.
  */
-import { isDeadReason } from '../channels/dead-posts.ts';
+import { deadPostVerdict, isDeadReason } from '../channels/dead-posts.ts';
 import type { ClientEvent } from '../events.ts';
-import type { OutboxRows } from '../store/outbox-copies.ts';
+import { outboxBounds } from '../store/outbox-bounds.ts';
+import type { OutboxRow } from '../store/outbox-copies.ts';
+import type { ClientStore } from '../store/store.ts';
 
 /** The reason for which a node takes nothing more without a valid token, of those that it gives at once too. */
 export const fullReason = 'QUEUE_FULL';
@@ -14,20 +16,34 @@ export const fullReason = 'QUEUE_FULL';
 export interface Bounced {
   /** To be told; a repeat changes nothing and tells nothing. */
   readonly told: readonly ClientEvent[];
-  /** Copies are due: to be sealed anew, or sent again. */
+  /** Copies are due, or will be: to be sealed anew, or sent again. */
   readonly hasDue: boolean;
+  /** Channels that refused a post though its group stands where it was sealed. */
+  readonly stuck: readonly StuckPost[];
+}
+
+export interface StuckPost {
+  readonly groupId: Uint8Array;
+  readonly cid: Uint8Array;
 }
 
 /** In the caller's transaction. */
 export function takeBounce(
-  outbox: OutboxRows,
+  store: Pick<ClientStore, 'outbox' | 'channels' | 'groups'>,
   mid: Uint8Array,
   rid: Uint8Array,
   reason: string,
   nowMs: number,
 ): Bounced {
-  if (isDeadReason(reason) && outbox.returnPosts(mid, rid, nowMs) > 0) {
-    return { told: [], hasDue: true };
+  const { outbox } = store;
+  if (isDeadReason(reason)) {
+    const stuck: StuckPost[] = [];
+    const dueMs = (post: OutboxRow): number => {
+      if (deadPostVerdict(store, post) === 'anew') return nowMs;
+      if (post.groupId !== undefined) stuck.push({ groupId: post.groupId, cid: post.rid });
+      return nowMs + repostWaitMs(post.resends);
+    };
+    if (outbox.returnPosts(mid, rid, dueMs) > 0) return { told: [], hasDue: true, stuck };
   }
   const waiting = reason === fullReason ? outbox.returnForToken(mid, rid, nowMs) : [];
   // What waits already came back before: this tells of the same once more.
@@ -37,5 +53,11 @@ export function takeBounce(
     ...waiting.map((messageId) => ({ type: 'waitsForToken', messageId, rid }) as const),
     ...lost.map((messageId) => ({ type: 'bounced', messageId, rid, reason }) as const),
   ];
-  return { told, hasDue: false };
+  return { told, hasDue: false, stuck: [] };
+}
+
+function repostWaitMs(resends: number): number {
+  const { repostWaitMinMs, repostWaitMaxMs, resendAfterMs } = outboxBounds;
+  // A post counts from the start as sent again as often as any copy.
+  return Math.min(repostWaitMaxMs, repostWaitMinMs * 2 ** (resends - resendAfterMs.length));
 }

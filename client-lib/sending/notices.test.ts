@@ -177,7 +177,7 @@ describe('notices', () => {
       assert.deepEqual(new Set(toldOf(alice).map(({ type }) => type)), new Set(['waitsForToken']));
       const monthLater = nowMs + outboxBounds.bytesKeptMs;
       const { told } = alice.store.transaction(() =>
-        takeBounce(outbox, mid, bob.rid, fullReason, monthLater),
+        takeBounce(alice.store, mid, bob.rid, fullReason, monthLater),
       );
       assert.deepEqual(
         told.map(({ type }) => type),

@@ -3,7 +3,7 @@
  * messages after it had taken them. State and cursor are one transaction, as with any row.
  */
 import { fromBinary, NoticeSchema, NoticeType, type Notice } from '@quicprochat/proto/messages';
-import { fullReason, takeBounce, type Bounced } from './bounces.ts';
+import { fullReason, takeBounce, type Bounced, type StuckPost } from './bounces.ts';
 import type { ClientEvent } from '../events.ts';
 import type { InboxRow } from '../store/inbox-rows.ts';
 import type { ClientStore } from '../store/store.ts';
@@ -16,6 +16,8 @@ export interface NoticeParts {
   readonly onWaits: () => void;
   /** Copies are due: to be sealed anew, or sent again. */
   readonly onDue: () => void;
+  /** A channel refused a post though its group stands where it was sealed. */
+  readonly onStuckPost: (groupId: Uint8Array, cid: Uint8Array) => void;
 }
 
 /**
@@ -24,21 +26,24 @@ export interface NoticeParts {
  * changes nothing.
  */
 export function takeNotice(
-  { store, emit, onWaits, onDue }: NoticeParts,
+  { store, emit, onWaits, onDue, onStuckPost }: NoticeParts,
   row: InboxRow,
   batch: Batch,
 ): void {
   const notice = parse(row.payload);
   if (notice === undefined) return;
   const events: ClientEvent[] = [];
+  const stuck: StuckPost[] = [];
   let hasDue = false;
   batch.write(() => {
     const applied = apply(store, notice, row.receivedMs, batch.nowMs);
     events.push(...applied.told);
+    stuck.push(...applied.stuck);
     ({ hasDue } = applied);
   });
   batch.after(() => {
     if (hasDue) onDue();
+    for (const { groupId, cid } of stuck) onStuckPost(groupId, cid);
     if (events.some(({ type }) => type === 'waitsForToken')) onWaits();
     for (const event of events) emit(event);
   });
@@ -53,22 +58,19 @@ function parse(payload: Uint8Array): Notice | undefined {
 }
 
 /** Changes the store and returns what is to be told; a repeat changes nothing and tells nothing. */
-function apply(
-  { outbox, groupLog }: ClientStore,
-  notice: Notice,
-  atMs: number,
-  nowMs: number,
-): Bounced {
+function apply(store: ClientStore, notice: Notice, atMs: number, nowMs: number): Bounced {
+  const { outbox, groupLog } = store;
   const { rid, reason, domain, mids } = notice;
-  const none = { told: [], hasDue: false };
+  const none = { told: [], hasDue: false, stuck: [] };
   switch (notice.type) {
     case NoticeType.BOUNCE: {
       // It may be the own node's hub that tells of a Welcome, before it has answered to the commit.
       if (reason === fullReason) for (const mid of mids) groupLog.bounceWelcome(mid, rid);
-      const bounced = mids.map((mid) => takeBounce(outbox, mid, rid, reason, nowMs));
+      const bounced = mids.map((mid) => takeBounce(store, mid, rid, reason, nowMs));
       return {
         told: bounced.flatMap(({ told }) => told),
         hasDue: bounced.some(({ hasDue }) => hasDue),
+        stuck: bounced.flatMap(({ stuck }) => stuck),
       };
     }
     case NoticeType.EXPIRED: {
@@ -83,7 +85,7 @@ function apply(
       return { ...none, told: [{ type: 'delayed', domain, sinceMs, messageIds }] };
     }
     case NoticeType.RESTORED:
-      return { told: [], hasDue: outbox.resendTo(domain, nowMs) > 0 };
+      return { ...none, hasDue: outbox.resendTo(domain, nowMs) > 0 };
     default:
       return none;
   }

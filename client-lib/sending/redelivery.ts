@@ -5,14 +5,15 @@
  */
 import { jitter, methods, parseUserId, QpcError, sameBytes } from '@quicprochat/proto';
 import { RelayState, type MessageStatus } from '@quicprochat/proto/messages';
-import { fullReason, takeBounce } from './bounces.ts';
+import { fullReason, takeBounce, type Bounced } from './bounces.ts';
 import { encodeContent } from '../content.ts';
-import type { ClientEvent, EventBus } from '../events.ts';
+import type { EventBus } from '../events.ts';
 import type { Session } from '../session.ts';
 import type { Identity } from '../mls/index.ts';
 import type { Outbox } from './outbox.ts';
 import { withPrekeys } from '../account/prekeys.ts';
 import { isOvertaken, recipientsOf, sealContent } from './sealing.ts';
+import { waitMsOf } from '../store/due.ts';
 import { outboxBounds } from '../store/outbox-bounds.ts';
 import type { OutboxRow } from '../store/outbox-copies.ts';
 import type { Batch } from '../writer.ts';
@@ -46,6 +47,7 @@ export interface RedeliveryParts extends Omit<SendingParts, 'onOutbox'> {
   readonly events: EventBus;
   readonly identity: Identity;
   readonly outbox: Pick<Outbox, 'reopen' | 'kick' | 'writeMarks'>;
+  readonly onStuckPost?: (groupId: Uint8Array, cid: Uint8Array) => void;
   /** The own node has not reached a domain since then, by its clock (ms); 0: it does. */
   readonly onAway?: (domain: string, sinceMs: number) => void;
 }
@@ -75,6 +77,13 @@ export class Redelivery {
   wake(): void {
     this.#isWoken = true;
     if (this.#sweeping === undefined) this.#sweepIn(redeliveryLimits.soonMs);
+  }
+
+  /** The group is in another epoch: posts of it that came back need not wait. */
+  moved(groupId: Uint8Array): void {
+    const { store, runtime } = this.#parts;
+    if (store.transaction(() => store.outbox.postsDue(groupId, runtime.clock.now())) > 0)
+      this.wake();
   }
 
   /** Until it is disposed of somebody waits for word of copies: the node is asked about them soon. */
@@ -176,10 +185,16 @@ export class Redelivery {
   }
 
   #sweepIn(delayMs: number): void {
-    const { clock, random } = this.#parts.runtime;
+    const { store, runtime } = this.#parts;
+    const { clock, random } = runtime;
     this.#timer?.cancel();
     if (this.#isStopped) return;
-    this.#timer = clock.timer(delayMs, () => {
+    const postMs = store.outbox.nextDueMs('posts');
+    const untilPostMs =
+      postMs === undefined
+        ? Number.POSITIVE_INFINITY
+        : Math.max(redeliveryLimits.soonMs, waitMsOf(postMs, clock.now()));
+    this.#timer = clock.timer(Math.min(delayMs, untilPostMs), () => {
       this.#isWoken = false;
       this.#sweeping = this.sweep().finally(() => {
         this.#sweeping = undefined;
@@ -200,7 +215,7 @@ export class Redelivery {
   #take(rows: readonly OutboxRow[], statuses: readonly MessageStatus[]): void {
     const { store, events, outbox } = this.#parts;
     const relayed = new Set<number>();
-    const bounced: ClientEvent[] = [];
+    const bounced: Bounced[] = [];
     const nowMs = this.#parts.runtime.clock.now();
     outbox.reopen(() =>
       store.transaction(() => {
@@ -210,7 +225,7 @@ export class Redelivery {
             if (store.outbox.markRelayed(mid, rid) === 0) continue;
             for (const { messageId } of copies) if (messageId !== undefined) relayed.add(messageId);
           } else if (state === RelayState.BOUNCED) {
-            bounced.push(...takeBounce(store.outbox, mid, rid, reason, nowMs).told);
+            bounced.push(takeBounce(store, mid, rid, reason, nowMs));
           } else if (state === RelayState.UNSPECIFIED) {
             for (const { id, resends } of copies) {
               if (resends < outboxBounds.resendAfterMs.length) store.outbox.sendAgain(id);
@@ -219,7 +234,11 @@ export class Redelivery {
         }
       }),
     );
-    for (const one of bounced) events.emit(one);
+    for (const { told } of bounced) for (const one of told) events.emit(one);
+    for (const { groupId, cid } of bounced.flatMap(({ stuck }) => stuck)) {
+      this.#parts.onStuckPost?.(groupId, cid);
+    }
+    if (bounced.some(({ hasDue }) => hasDue)) this.wake();
     for (const messageId of relayed) {
       if (store.messages.sendState(messageId) === 'relayed') {
         events.emit({ type: 'relayed', messageId });

@@ -81,7 +81,7 @@ test('a post is one row that no device gets, and is sealed anew a bounded number
   const row = outbox.next(target, 0);
   assert.ok(row !== undefined);
   outbox.markAccepted(row.id, bytes(1, 8), 11);
-  assert.equal(outbox.nextDueMs(), undefined, 'nobody confirms a post');
+  assert.equal(outbox.nextDueMs('all'), undefined, 'nobody confirms a post');
 
   // It waits while the group is where it was sealed, and is sealed anew behind that.
   const epochs = { epoch: (): bigint => epoch };
@@ -92,11 +92,17 @@ test('a post is one row that no device gets, and is sealed anew a bounded number
   assert.equal(verdict(), 'waits');
   epoch = 3n;
   assert.equal(verdict(), 'anew');
-  assert.equal(outbox.returnPosts(mid, other, 13), 0);
-  assert.equal(outbox.returnPosts(mid, cid, 13), 1);
+  assert.equal(
+    outbox.returnPosts(mid, other, () => 13),
+    0,
+  );
+  assert.equal(
+    outbox.returnPosts(mid, cid, () => 13),
+    1,
+  );
   // Each node of the channel refuses it for itself: what is due already is not lost by that.
-  const again = takeBounce(outbox, mid, cid, 'BAD_SIGNATURE', 20);
-  assert.deepEqual(again, { told: [], hasDue: true });
+  const again = takeBounce(store, mid, cid, 'BAD_SIGNATURE', 20);
+  assert.deepEqual(again, { told: [], hasDue: true, stuck: [] });
   assert.equal(outbox.next(target, 0), undefined);
   assert.deepEqual(
     outbox.due(13, 9).map(({ id }) => id),
@@ -106,6 +112,69 @@ test('a post is one row that no device gets, and is sealed anew a bounded number
   add(bytes(9, 16), outboxBounds.repostsMax);
   const last = outbox.next(target, 0);
   assert.equal(outbox.sealPostAnew(last?.id ?? 0, 14), false);
+});
+
+test('a post that came back waits while its group stands where it was sealed, longer each time, and no longer', () => {
+  using store = openMemoryStore();
+  const { outbox, channels } = store;
+  const nowMs = 1_000_000;
+  const { repostWaitMinMs, repostWaitMaxMs, repostsMax, resendAfterMs } = outboxBounds;
+  let epoch = 2n;
+  const around = { outbox, channels, groups: { ...store.groups, epoch: () => epoch } };
+  const come = (resends: number) => {
+    const mid = bytes(20 + resends, 16);
+    const about = { kind: 'MESSAGE', groupId: group, epoch: 2n, generation: 1, resends } as const;
+    outbox.add(
+      {
+        ...{ mid, payload: bytes(8, 40), messageId: 1, about },
+        targets: [{ rid: cid, domain: 'red.example' }],
+        post: {
+          bytes: encodePost({ cid, epoch: 2n, signature: bytes(6, 64) }, ['red.example']),
+          readers: [bob],
+        },
+      },
+      10,
+    );
+    const taken = store.transaction(() => takeBounce(around, mid, cid, 'BAD_SIGNATURE', nowMs));
+    const dueMs = outbox.nextDueMs('posts');
+    for (const { id } of outbox.due(nowMs + repostWaitMaxMs, 9)) outbox.replaced(id);
+    return { taken, waitMs: dueMs === undefined ? undefined : dueMs - nowMs };
+  };
+  channels.follow(group, cid, 1);
+  const first = resendAfterMs.length;
+  const waits = Array.from({ length: repostsMax - first }, (_, times) => come(first + times));
+  assert.deepEqual(
+    waits.map(({ waitMs }) => waitMs),
+    waits.map((_, times) => Math.min(repostWaitMaxMs, repostWaitMinMs * 2 ** times)),
+  );
+  // Somebody looks after the channel, and at the group's log.
+  for (const { taken } of waits) {
+    assert.deepEqual(taken, { told: [], hasDue: true, stuck: [{ groupId: group, cid }] });
+  }
+  const last = come(repostsMax);
+  assert.deepEqual(
+    [last.waitMs, last.taken.told.map(({ type }) => type)],
+    [undefined, ['bounced']],
+    'not for ever',
+  );
+
+  epoch = 3n;
+  assert.deepEqual(come(8), { taken: { told: [], hasDue: true, stuck: [] }, waitMs: 0 });
+  epoch = 2n;
+  const mid = bytes(90, 16);
+  const about = { kind: 'MESSAGE', groupId: group, epoch: 2n, generation: 1, resends: 9 } as const;
+  const post = {
+    bytes: encodePost({ cid, epoch: 2n, signature: bytes(6, 64) }, ['red.example']),
+    readers: [bob],
+  };
+  const targets = [{ rid: cid, domain: 'red.example' }];
+  outbox.add({ mid, payload: bytes(8, 40), messageId: 1, about, targets, post }, 10);
+  store.transaction(() => takeBounce(around, mid, cid, 'BAD_SIGNATURE', nowMs));
+  assert.deepEqual(outbox.due(nowMs, 9), []);
+  assert.equal(outbox.postsDue(bytes(9), nowMs), 0, 'another group');
+  assert.equal(outbox.postsDue(group, nowMs), 1);
+  assert.equal(outbox.due(nowMs, 9).length, 1);
+  assert.equal(outbox.postsDue(group, nowMs), 0);
 });
 
 test('an OK to a post that came back from one of its nodes does not keep it from being sealed anew', () => {
@@ -127,7 +196,7 @@ test('an OK to a post that came back from one of its nodes does not keep it from
   const sent = outbox.next(Buffer.from(cid).toString('hex'), 0);
   assert.ok(sent !== undefined);
   // The node has had it since before a crash: a peer's refusal comes first, then the node says DUPLICATE.
-  store.transaction(() => takeBounce(outbox, mid, cid, 'BAD_SIGNATURE', 20));
+  store.transaction(() => takeBounce(store, mid, cid, 'BAD_SIGNATURE', 20));
   assert.equal(outbox.markAccepted(sent.id, bytes(1, 8), 30), false);
   assert.deepEqual(
     outbox.due(30, 8).map(({ id }) => id),

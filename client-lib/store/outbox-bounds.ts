@@ -22,7 +22,13 @@ export const outboxBounds = {
   rowsMax: 100_000,
   bytesMax: 256 * 1024 * 1024,
   /** How often a post is sealed anew. */
-  repostsMax: 8,
+  repostsMax: 16,
+  /**
+   * Wait of a post that came back while its group stands where it was sealed (ms); doubled each time: some three hours
+   * in all, in which its sender hears of the commit before it, or its nodes of the channel's key.
+   */
+  repostWaitMinMs: 1_000,
+  repostWaitMaxMs: 3_600_000,
 } as const;
 
 /**

@@ -137,8 +137,13 @@ export interface OutboxRows extends TokenWaitRows {
   markFailed(id: number, failure: string): boolean;
   /** A post that its channel takes no more is due to be sealed anew; false: it was too often. */
   sealPostAnew(id: number, nowMs: number): boolean;
-  /** The same for posts that came back. Returns how many are due, also since before: each node refuses one by itself. */
-  returnPosts(mid: Uint8Array, cid: Uint8Array, nowMs: number): number;
+  /**
+   * The same for posts that came back, each at a time that it is asked for. Returns how many are to be sealed anew, also
+   * since before: each node refuses one by itself.
+   */
+  returnPosts(mid: Uint8Array, cid: Uint8Array, dueMs: (post: OutboxRow) => number): number;
+  /** The group is in another epoch: its posts that came back are due now. Returns how many waited. */
+  postsDue(groupId: Uint8Array, nowMs: number): number;
   /** Whether an own message was posted where this device could read it. */
   wasPostedTo(messageId: number, rid: Uint8Array): boolean;
   /**
@@ -183,8 +188,8 @@ export interface OutboxRows extends TokenWaitRows {
   reopen(storeId: Uint8Array): number;
   /** Copies that are to be sent again by now, longest due first (see due.ts). */
   due(nowMs: number, limit: number): readonly OutboxRow[];
-  /** When the next one is; undefined for none. */
-  nextDueMs(): number | undefined;
+  /** When the next of all copies is, or of posts that came back; undefined for none. */
+  nextDueMs(which: 'all' | 'posts'): number | undefined;
   /** A copy that nobody confirmed is SEALED again and sent, same mid and bytes. */
   sendAgain(id: number): void;
   /** When a copy is sent again; undefined: never. A SEALED one is sealed anew then, and not sent before. */

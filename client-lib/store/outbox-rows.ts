@@ -225,16 +225,26 @@ export function outboxRows(db: Database): OutboxRows {
         id,
       ) > 0,
     sealPostAnew: (id, nowMs) => sealPostAnew(id, nowMs),
-    returnPosts(mid, cid, nowMs) {
+    returnPosts(mid, cid, dueMs) {
       const found = db.all(
-        `SELECT id, resend_ms FROM outbox WHERE rid = ? AND post IS NOT NULL
-           AND payload_id IN (SELECT id FROM outbox_payload WHERE mid = ?)`,
+        `${withPayload} WHERE o.rid = ? AND o.post IS NOT NULL
+           AND o.payload_id IN (SELECT id FROM outbox_payload WHERE mid = ?)`,
         cid,
         mid,
       );
-      const isDue = (row: (typeof found)[0]): boolean => row.maybeNumber('resend_ms') !== undefined;
-      return found.filter((row) => isDue(row) || sealPostAnew(row.number('id'), nowMs)).length;
+      const isTimed = (row: Row): boolean => row.maybeNumber('resend_ms') !== undefined;
+      return found.filter(
+        (row) => isTimed(row) || sealPostAnew(row.number('id'), dueMs(rowOf(row))),
+      ).length;
     },
+    postsDue: (groupId, nowMs) =>
+      db.run(
+        `UPDATE outbox SET resend_ms = ?
+         WHERE group_id = ? AND post IS NOT NULL AND state = 'SEALED' AND resend_ms > ?`,
+        nowMs,
+        groupId,
+        nowMs,
+      ),
     wasPostedTo: (messageId, rid) =>
       db
         .all(
@@ -374,9 +384,13 @@ export function outboxRows(db: Database): OutboxRows {
         domain,
         nowMs,
       ),
-    nextDueMs: () =>
+    nextDueMs: (which) =>
       db
-        .get('SELECT min(resend_ms) AS at FROM outbox WHERE resend_ms IS NOT NULL')
+        .get(
+          `SELECT min(resend_ms) AS at FROM outbox
+           WHERE resend_ms IS NOT NULL
+             ${which === 'all' ? '' : `AND post IS NOT NULL AND state = 'SEALED'`}`,
+        )
         ?.maybeNumber('at'),
     sendAgain(id) {
       db.run(

@@ -138,8 +138,7 @@ export async function runSeed(options: RunOptions): Promise<RunResult> {
     drainMs = Math.max(drainMs, next.drainMs);
     waitedFor = [...waitedFor, ...next.waitedFor];
   }
-  cluster.background(readRest(cluster), 'reading the rest');
-  await scheduler.run(scheduler.nowMs + readRestMs);
+  await readOut(cluster, mix);
   const up = cluster.nodes.filter((node) => node.isUp);
   if (up.length < cluster.nodes.length) cluster.find('live', 'a node is down');
   ledger.look(up);
@@ -230,6 +229,24 @@ async function drain(
   }
   const drainMs = (calmSinceMs ?? scheduler.nowMs) - beganMs;
   return { drainMs, waitedFor: calmSinceMs === undefined ? onItsWay(cluster) : [] };
+}
+
+/**
+ * Applications read what is left, until nothing came meanwhile and nothing is on its way: a question for
+ * what may be missing can begin at any moment, and its answer is no row left over.
+ */
+async function readOut(cluster: Cluster, mix: Mix): Promise<void> {
+  const { scheduler, trace } = cluster;
+  const stored = (): number => trace.history.filter(({ kind }) => kind === 'stored').length;
+  const endMs = scheduler.nowMs + mix.drainMaxMs;
+  for (;;) {
+    const before = stored();
+    cluster.background(readRest(cluster), 'reading the rest');
+    await scheduler.run(scheduler.nowMs + readRestMs);
+    const isOut = stored() === before && onItsWay(cluster).length === 0;
+    if (isOut || scheduler.nowMs > endMs) return;
+    await drain(cluster, mix);
+  }
 }
 
 /**

@@ -68,4 +68,10 @@ export const keptSeeds: readonly KeptSeed[] = [
     found:
       'a gap that was answered before a late batch came was taken for a lost disk, and a repeat was taken anew, with another time',
   },
+  {
+    seed: 720_088,
+    mix: 'channels-groups',
+    found:
+      'a post whose sender had not heard of the next epoch was sealed anew eight times in as many seconds, and given up',
+  },
 ];

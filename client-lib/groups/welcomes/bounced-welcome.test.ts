@@ -29,7 +29,10 @@ for (const isEarly of [false, true]) {
     const carol = new TestDevice('carol@blue.example', directory, options);
     const mids: Uint8Array[] = [];
     const nothing = (): void => undefined;
-    const quiet = { store: alice.store, emit: nothing, onWaits: nothing, onDue: nothing };
+    const quiet = {
+      ...{ store: alice.store, emit: nothing },
+      ...{ onWaits: nothing, onDue: nothing, onStuckPost: nothing },
+    };
     directory.hub.beforeSubmit = async (_from, { welcomes }) => {
       for (const { mid } of welcomes) mids.push(mid);
       for (const { mid } of isEarly ? welcomes : []) {
