@@ -29,7 +29,7 @@ import {
   type SubmitCommitRequest,
 } from '@quicprochat/proto/messages';
 import { storeBounds } from '../store/bounds.ts';
-import type { HubState, PreparedCommit } from '../store/group-store.ts';
+import type { AcceptedCommit, HubState, PreparedCommit } from '../store/group-store.ts';
 import { GroupLocks } from './group-locks.ts';
 import {
   fencedBy,
@@ -112,7 +112,7 @@ export class HubSet implements Disposable {
     const submit = toBinary(SubmitCommitRequestSchema, request);
     const made = await store.prepareGroup({ parsed, hubs, creator, submit });
     if (made.outcome === 'accepted') return { entry: certifiedIn(made.control), wasNew: false };
-    const accepted = await this.#inTime(this.#leader.drive(parsed.entry.group));
+    const accepted = await this.#decided(parsed.entry.group);
     const { controls } = await store.groupLog(parsed.entry.group, new Uint8Array(0), 1);
     const control = accepted?.control ?? controls[0];
     return {
@@ -123,8 +123,7 @@ export class HubSet implements Disposable {
 
   /**
    * A commit, accepted here or at the hub that leads. Throws as the store's `prepareCommit`; UnavailableError
-   * HUB_UNAVAILABLE when it is open whether it was accepted, or no leader can be reached; TERM_FENCED
-   * to another hub that takes this one for the leader.
+   * HUB_UNAVAILABLE when it is open whether it was accepted, or no leader can be reached.
    */
   async submit(
     request: SubmitCommitRequest,
@@ -158,13 +157,22 @@ export class HubSet implements Disposable {
       if (!isLed) return undefined;
       let decided;
       try {
-        decided = await this.#inTime(this.#leader.drive(group));
+        decided = await this.#decided(group);
       } catch (error) {
         // The leader of a higher term knows by its hash whether this commit came through.
         if (!leads(await this.#needState(group), domain)) return undefined;
         throw error;
       }
       if (prepared.outcome === 'prepared' && decided !== undefined) return decided.control;
+    }
+  }
+
+  /** What a majority decided. Throws HUB_UNAVAILABLE too where a higher term ended it: who leads in that knows, and is to be asked. */
+  async #decided(group: Uint8Array): Promise<AcceptedCommit | undefined> {
+    try {
+      return await this.#inTime(this.#leader.drive(group));
+    } catch (error) {
+      throw fencedBy(error) === undefined ? error : unavailable('another hub leads by now', error);
     }
   }
 
@@ -200,7 +208,7 @@ export class HubSet implements Disposable {
       if (answer !== undefined) return answer;
       await this.#takeOver(group, true);
     }
-    await this.#inTime(this.#leader.drive(group));
+    await this.#decided(group);
     const { promised } = await this.#needState(group);
     const done = { leader: domain, term: BigInt(promised) };
     if (submit === undefined) return done;
@@ -374,7 +382,7 @@ export class HubSet implements Disposable {
     if (this.#stop.signal.aborted) return;
     try {
       await this.#takeOver(group);
-      await this.#inTime(this.#leader.drive(group));
+      await this.#decided(group);
     } catch (error) {
       // It is tried again: in a minute, and by the next question of a leader.
       if (!(error instanceof QpcError)) throw error;

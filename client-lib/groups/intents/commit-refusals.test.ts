@@ -1,8 +1,14 @@
 /** A hub that lost its disk refuses nobody's wish where two others know the group. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { ConflictError, NotFoundError } from '@quicprochat/proto';
+import { ConflictError, FailedPreconditionError, NotFoundError } from '@quicprochat/proto';
 import { isTemporary, ofOneHub } from './commit-refusals.ts';
+
+test('a hub that another one overtook refuses nobody’s wish: who leads now is asked', () => {
+  const fenced = new FailedPreconditionError('TERM_FENCED', 'this hub promised term 17');
+  assert.equal(isTemporary(fenced), true);
+  assert.equal(isTemporary(new FailedPreconditionError('FEATURE_OFF', 'no groups here')), false);
+});
 
 test('one of several hubs that knows the group no more is passed by, and other refusals stand', () => {
   const unknown = new NotFoundError('UNKNOWN_GROUP', 'this node is not its hub');

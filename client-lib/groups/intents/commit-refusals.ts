@@ -13,7 +13,9 @@ export function isTemporary(error: unknown): boolean {
   if (error instanceof TransportError) return true;
   if (!(error instanceof QpcError)) return true;
   const { status } = error;
-  if (hasReason(error, 'UNKNOWN_HUB', 'UNKNOWN_CREDENTIAL', 'BAD_STATE')) return true;
+  // Fenced: another hub leads by now, and that one decides.
+  if (hasReason(error, 'UNKNOWN_HUB', 'UNKNOWN_CREDENTIAL', 'BAD_STATE', 'TERM_FENCED'))
+    return true;
   return [
     Status.Unavailable,
     Status.DeadlineExceeded,
