@@ -183,6 +183,18 @@ describe('a copy that nobody confirms', () => {
   });
 });
 
+test('a store that fails to say when the next post is due ends no sweep', async () => {
+  const { alice, redelivery } = await pair();
+  const broken = new Error('disk I/O error');
+  alice.store.outbox.nextDueMs = () => {
+    throw broken;
+  };
+  redelivery.start();
+  redelivery.wake();
+  await redelivery.sweep();
+  await redelivery.stop();
+});
+
 test('a post that came back to who has left the group is told as lost, once, with the reason', async () => {
   const { alice, bob, id, redelivery, events } = await pair();
   const { store } = alice;

@@ -82,8 +82,8 @@ export class Redelivery {
   /** The group is in another epoch: posts of it that came back need not wait. */
   moved(groupId: Uint8Array): void {
     const { store, runtime } = this.#parts;
-    if (store.transaction(() => store.outbox.postsDue(groupId, runtime.clock.now())) > 0)
-      this.wake();
+    const nowMs = runtime.clock.now();
+    if (store.transaction(() => store.outbox.postsDue(groupId, nowMs)) > 0) this.wake();
   }
 
   /** Until it is disposed of somebody waits for word of copies: the node is asked about them soon. */
@@ -185,16 +185,10 @@ export class Redelivery {
   }
 
   #sweepIn(delayMs: number): void {
-    const { store, runtime } = this.#parts;
-    const { clock, random } = runtime;
+    const { clock, random } = this.#parts.runtime;
     this.#timer?.cancel();
     if (this.#isStopped) return;
-    const postMs = store.outbox.nextDueMs('posts');
-    const untilPostMs =
-      postMs === undefined
-        ? Number.POSITIVE_INFINITY
-        : Math.max(redeliveryLimits.soonMs, waitMsOf(postMs, clock.now()));
-    this.#timer = clock.timer(Math.min(delayMs, untilPostMs), () => {
+    this.#timer = clock.timer(Math.min(delayMs, this.#untilPostMs()), () => {
       this.#isWoken = false;
       this.#sweeping = this.sweep().finally(() => {
         this.#sweeping = undefined;
@@ -202,6 +196,20 @@ export class Redelivery {
         this.#sweepIn(this.#isWoken ? soonMs : sweepMs / 2 + jitter(random, sweepMs));
       });
     });
+  }
+
+  /** How long it is until a post that came back is due (ms). Never fails. */
+  #untilPostMs(): number {
+    const { store, runtime } = this.#parts;
+    try {
+      const nextMs = store.outbox.nextDueMs('posts');
+      if (nextMs === undefined) return Number.POSITIVE_INFINITY;
+      return Math.max(redeliveryLimits.soonMs, waitMsOf(nextMs, runtime.clock.now()));
+    } catch (error) {
+      // The store itself fails: the next sweep meets it.
+      runtime.log.error('posts that came back', { error: String(error) });
+      return Number.POSITIVE_INFINITY;
+    }
   }
 
   #unrelayed(limit: number): readonly OutboxRow[] {
