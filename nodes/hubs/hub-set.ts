@@ -172,7 +172,7 @@ export class HubSet implements Disposable {
     try {
       return await this.#inTime(this.#leader.drive(group));
     } catch (error) {
-      throw fencedBy(error) === undefined ? error : unavailable('another hub leads by now', error);
+      throw unlessFenced(error);
     }
   }
 
@@ -259,7 +259,7 @@ export class HubSet implements Disposable {
     this.#leader.stepDown(group);
     const term = takeOver(this.#parts, group, isWanted)
       .catch(async (error: unknown) => {
-        if (!isWanted || !hasReason(error, 'HUB_RESTORED')) throw error;
+        if (!isWanted || !hasReason(error, 'HUB_RESTORED')) throw unlessFenced(error);
         throw await this.#recovery.wait(group, error.retryAfterMs ?? 0);
       })
       .finally(() => this.#takeovers.delete(key));
@@ -426,4 +426,9 @@ function denied(what: string): PermissionDeniedError {
 
 function certifiedIn(control: Uint8Array): CertifiedEntry | undefined {
   return fromBinary(GroupControlSchema, control).entry;
+}
+
+/** A member is told of a higher term as of a hub that is away: who leads in that is to be asked. */
+function unlessFenced(error: unknown): unknown {
+  return fencedBy(error) === undefined ? error : unavailable('another hub leads by now', error);
 }

@@ -1,7 +1,7 @@
 /** Single stories of a hub of three, on simulated time: no majority, and a death at every single step. */
 import assert from 'node:assert/strict';
 import { before, suite, test } from 'node:test';
-import { entryHash, type ParsedEntry } from '@quicprochat/proto';
+import { entryHash, QpcError, type ParsedEntry } from '@quicprochat/proto';
 import {
   create,
   GroupTakeoverRequestSchema,
@@ -125,6 +125,33 @@ suite('a hub of three in simulated time', () => {
     const newest = cluster.observer.accepted.at(-1);
     assert.ok(newest !== undefined && same(newest.hash, hashOf(other)));
     await agree(cluster, newest, red);
+  });
+
+  test('two that take over at the same time refuse nobody: one of them is asked again', async () => {
+    const told = new Set<string>();
+    for (let apartMs = 0; apartMs <= 60; apartMs += 2) {
+      const { cluster, green, blue, first } = await begin({ seed: apartMs + 1 });
+      using _ = cluster;
+      cutOff(cluster, redName);
+      const { scheduler } = cluster;
+      const ends = [green, blue].map(async (hub, index) => {
+        const submit = cluster.newCommit(first);
+        if (index === 1) await new Promise<void>((go) => void scheduler.after(apartMs, go));
+        return setOf(hub)
+          .takeover(takeover(cluster, submit), member)
+          .then(
+            () => 'done',
+            (error: unknown) => (error instanceof QpcError ? error.reason : String(error)),
+          );
+      });
+      for (const end of await cluster.finish(Promise.all(ends))) told.add(end);
+      assert.deepEqual(cluster.observer.violations, []);
+    }
+    assert.ok(told.delete('done'));
+    for (const reason of told) {
+      assert.ok(['HUB_UNAVAILABLE', 'EPOCH_CONFLICT'].includes(reason), reason);
+    }
+    assert.ok(told.has('HUB_UNAVAILABLE'), 'they never met');
   });
 
   test('a minority cannot take over, and a member that asks for it changes nothing', async () => {
