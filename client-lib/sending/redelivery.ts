@@ -47,6 +47,7 @@ export interface RedeliveryParts extends Omit<SendingParts, 'onOutbox'> {
   readonly events: EventBus;
   readonly identity: Identity;
   readonly outbox: Pick<Outbox, 'reopen' | 'kick' | 'writeMarks'>;
+  /** A channel refused a post though its group stands where it was sealed. */
   readonly onStuckPost?: (groupId: Uint8Array, cid: Uint8Array) => void;
   /** The own node has not reached a domain since then, by its clock (ms); 0: it does. */
   readonly onAway?: (domain: string, sinceMs: number) => void;

@@ -7,11 +7,29 @@ import { takeBounce } from '../sending/bounces.ts';
 import { encodePost } from '../channels/channel.ts';
 import { channelRowBounds } from './channel-rows.ts';
 import { outboxBounds } from './outbox-bounds.ts';
+import type { OutboxRows } from './outbox-copies.ts';
 import { openMemoryStore } from './sqlite-store.ts';
 
 const bytes = (value: number, length = 32): Uint8Array => new Uint8Array(length).fill(value);
-const [cid, other, group, bob, carol] = [1, 2, 3, 4, 5].map((value) => bytes(value));
-assert.ok(cid && other && group && bob && carol);
+const cid = bytes(1);
+const other = bytes(2);
+const group = bytes(3);
+const bob = bytes(4);
+const carol = bytes(5);
+
+/** A post of the group's epoch 2 to its channel. */
+function addPost(outbox: OutboxRows, mid: Uint8Array, resends = 0): void {
+  const about = { kind: 'MESSAGE', groupId: group, epoch: 2n, generation: 1, resends } as const;
+  const post = { cid, epoch: 2n, signature: bytes(6, 64) };
+  outbox.add(
+    {
+      ...{ mid, payload: bytes(8, 40), messageId: 1, about },
+      targets: [{ rid: cid, domain: 'red.example' }],
+      post: { bytes: encodePost(post, ['red.example']), readers: [bob] },
+    },
+    10,
+  );
+}
 
 test('a group has one channel; the one before is read until it is forgotten', () => {
   using store = openMemoryStore();
@@ -55,20 +73,8 @@ test('a channel that was left is forgotten once nothing can lie there any more',
 test('a post is one row that no device gets, and is sealed anew a bounded number of times', () => {
   using store = openMemoryStore();
   const { outbox, channels, inbox } = store;
-  const post = { cid, epoch: 2n, signature: bytes(6, 64) };
-  const add = (mid: Uint8Array, resends = 0): void => {
-    const about = { kind: 'MESSAGE', groupId: group, epoch: 2n, generation: 1, resends } as const;
-    outbox.add(
-      {
-        ...{ mid, payload: bytes(8, 40), messageId: 1, about },
-        targets: [{ rid: cid, domain: 'red.example' }],
-        post: { bytes: encodePost(post, ['red.example']), readers: [bob] },
-      },
-      10,
-    );
-  };
   const mid = bytes(7, 16);
-  add(mid);
+  addPost(outbox, mid);
   // It is known when it comes back, and nobody but a member of then may ask for it.
   assert.ok(inbox.hasSeen(messageTag(mid, bytes(8, 40))));
   assert.deepEqual(
@@ -109,7 +115,7 @@ test('a post is one row that no device gets, and is sealed anew a bounded number
     [row.id],
   );
   outbox.replaced(row.id);
-  add(bytes(9, 16), outboxBounds.repostsMax);
+  addPost(outbox, bytes(9, 16), outboxBounds.repostsMax);
   const last = outbox.next(target, 0);
   assert.equal(outbox.sealPostAnew(last?.id ?? 0, 14), false);
 });
@@ -123,18 +129,7 @@ test('a post that came back waits while its group stands where it was sealed, lo
   const around = { outbox, channels, groups: { ...store.groups, epoch: () => epoch } };
   const come = (resends: number) => {
     const mid = bytes(20 + resends, 16);
-    const about = { kind: 'MESSAGE', groupId: group, epoch: 2n, generation: 1, resends } as const;
-    outbox.add(
-      {
-        ...{ mid, payload: bytes(8, 40), messageId: 1, about },
-        targets: [{ rid: cid, domain: 'red.example' }],
-        post: {
-          bytes: encodePost({ cid, epoch: 2n, signature: bytes(6, 64) }, ['red.example']),
-          readers: [bob],
-        },
-      },
-      10,
-    );
+    addPost(outbox, mid, resends);
     const taken = store.transaction(() => takeBounce(around, mid, cid, 'BAD_SIGNATURE', nowMs));
     const dueMs = outbox.nextDueMs('posts');
     for (const { id } of outbox.due(nowMs + repostWaitMaxMs, 9)) outbox.replaced(id);
@@ -162,13 +157,7 @@ test('a post that came back waits while its group stands where it was sealed, lo
   assert.deepEqual(come(8), { taken: { told: [], hasDue: true, stuck: [] }, waitMs: 0 });
   epoch = 2n;
   const mid = bytes(90, 16);
-  const about = { kind: 'MESSAGE', groupId: group, epoch: 2n, generation: 1, resends: 9 } as const;
-  const post = {
-    bytes: encodePost({ cid, epoch: 2n, signature: bytes(6, 64) }, ['red.example']),
-    readers: [bob],
-  };
-  const targets = [{ rid: cid, domain: 'red.example' }];
-  outbox.add({ mid, payload: bytes(8, 40), messageId: 1, about, targets, post }, 10);
+  addPost(outbox, mid, 9);
   store.transaction(() => takeBounce(around, mid, cid, 'BAD_SIGNATURE', nowMs));
   assert.deepEqual(outbox.due(nowMs, 9), []);
   assert.equal(outbox.postsDue(bytes(9), nowMs), 0, 'another group');
@@ -181,18 +170,7 @@ test('an OK to a post that came back from one of its nodes does not keep it from
   using store = openMemoryStore();
   const { outbox } = store;
   const mid = bytes(7, 16);
-  const about = { kind: 'MESSAGE', groupId: group, epoch: 2n, generation: 1 } as const;
-  outbox.add(
-    {
-      ...{ mid, payload: bytes(8, 40), messageId: 1, about },
-      targets: [{ rid: cid, domain: 'red.example' }],
-      post: {
-        bytes: encodePost({ cid, epoch: 2n, signature: bytes(6, 64) }, ['red.example']),
-        readers: [bob],
-      },
-    },
-    10,
-  );
+  addPost(outbox, mid);
   const sent = outbox.next(Buffer.from(cid).toString('hex'), 0);
   assert.ok(sent !== undefined);
   // The node has had it since before a crash: a peer's refusal comes first, then the node says DUPLICATE.
