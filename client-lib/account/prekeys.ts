@@ -55,7 +55,8 @@ export type Fetched = 'whole' | 'partly';
 
 /**
  * Runs `seal`, and once more when it lacks prekeys and these were asked for: with all that came, and knowing whether that
- * was all. Throws what it throws the second time; why prekeys did not come, rather than that they are missing.
+ * was all. Users who had none a minute ago are not asked again. Throws what `seal` throws the second time; why prekeys did
+ * not come, rather than that they are missing.
  */
 export async function withPrekeys<T>(
   parts: { readonly contacts: Contacts; readonly caller: Caller },
@@ -68,10 +69,15 @@ export async function withPrekeys<T>(
   } catch (error) {
     // Nothing was used up: a ratchet moves only with the transaction.
     if (!(error instanceof PrekeyError)) throw error;
-    await fetchPrekeys(parts, error.userIds, signal).catch((cause: unknown) => {
+    const { contacts } = parts;
+    const userIds = error.userIds.filter((userId) => !contacts.lacksPrekeys(userId));
+    try {
+      await fetchPrekeys(parts, userIds, signal);
+      contacts.noteAsked(userIds);
+    } catch (cause) {
       signal?.throwIfAborted();
       failure = cause;
-    });
+    }
   }
   try {
     return await seal(failure === undefined ? 'whole' : 'partly');

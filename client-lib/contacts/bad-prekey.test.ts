@@ -44,13 +44,19 @@ describe('a prekey that nothing can be sealed to', () => {
   });
 
   test('is fetched anew where a store has one, before a message is sealed', async () => {
-    const { directory, alice, bob, id } = await company([mandatorySuite]);
+    const { directory, alice, bob, carol, id } = await company([mandatorySuite]);
     keep(alice, bob);
-    directory.serve(bob.userId, { prekey: undefined });
-    await assert.rejects(alice.conversations.send(id, 'lost'), refused('NO_PREKEY'));
     directory.serve(bob.userId, { prekey: prekeyOf(bob) });
     await alice.conversations.send(id, 'sealed');
-    assert.equal(takeRows(alice, bob).length, 1);
+    assert.deepEqual([takeRows(alice, bob).length, takeRows(alice, carol).length], [1, 1]);
+  });
+
+  test('holds up its own copy of a message and no other', async () => {
+    const { directory, alice, bob, carol, id } = await company([mandatorySuite]);
+    keep(alice, bob);
+    directory.serve(bob.userId, { prekey: undefined });
+    await alice.conversations.send(id, 'sealed for one');
+    assert.deepEqual([takeRows(alice, bob).length, takeRows(alice, carol).length], [0, 1]);
   });
 
   test('keeps nobody from asking others for what is missing, nor does a group that cannot be read', async () => {

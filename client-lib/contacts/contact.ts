@@ -18,6 +18,8 @@ export const contactLimits = {
   credentialMs: 10 * dayMs,
   /** How long a failed attempt to reach a log lets older keys pass (ms). */
   passMs: 5 * 60_000,
+  /** How long a user's devices without a prekey are not asked about again (ms). */
+  prekeyAskMs: 60_000,
 } as const;
 
 /**

@@ -56,6 +56,8 @@ export class Contacts {
   readonly #cache = new Map<string, Loaded>();
   /** When a log could not be reached for a user, by monotonic time. */
   readonly #unreached = new Map<string, number>();
+  /** When prekeys of users were asked for (monotonic ms). */
+  readonly #askedMs = new Map<string, number>();
 
   constructor(parts: ContactParts) {
     this.#parts = parts;
@@ -262,6 +264,18 @@ export class Contacts {
     const { xwingPub, notAfterMs } = checkPrekey(signed, identityPub, runtime.clock.now());
     store.transaction(() => store.contacts.putPrekey(identityPub, xwingPub, notAfterMs));
     return xwingPub;
+  }
+
+  /** Their devices' prekeys were asked for, and what came is taken in. */
+  noteAsked(userIds: readonly string[]): void {
+    const nowMs = this.#parts.runtime.clock.monotonic();
+    for (const userId of userIds) this.#askedMs.set(userId, nowMs);
+  }
+
+  /** Whether that was within the last minute: who has none then has none now. */
+  lacksPrekeys(userId: string): boolean {
+    const askedMs = this.#askedMs.get(userId) ?? Number.NEGATIVE_INFINITY;
+    return this.#parts.runtime.clock.monotonic() - askedMs < contactLimits.prekeyAskMs;
   }
 
   /** A device's X-Wing prekey (1216 bytes) that is valid now. */

@@ -16,6 +16,7 @@ import type { EvidenceExchange } from '../kt/evidence-exchange.ts';
 import type { Identity, MlsGroup, Role } from '../mls/index.ts';
 import { receiptLimits } from '../receiving/receipts.ts';
 import type { Extras } from '../sending/extras.ts';
+import { targetOf } from '../sending/fan-out.ts';
 import { recipientsOf, sealContent } from '../sending/sealing.ts';
 import type { ConversationEnd, ConversationRecord } from '../store/group-rows.ts';
 import { outboxBounds } from '../store/outbox-bounds.ts';
@@ -158,7 +159,8 @@ export class Conversations {
   /**
    * Sends a text to every other device of the conversation; returns the message's inner id (16
    * bytes). Durable on return: sealed, in history and in the outbox. Works offline, except that a
-   * suite 0x0001 group may need fresh prekeys first. Throws NotFoundError UNKNOWN_GROUP,
+   * suite 0x0001 group may need fresh prekeys first; devices that have none get
+   * theirs once they do (`waitsForPrekey` in the history). Throws NotFoundError UNKNOWN_GROUP,
    * PayloadTooLargeError, InvalidArgumentError, MlsError REMOVED, ContactError IDENTITY_RESET while a
    * member is blocked.
    */
@@ -171,7 +173,8 @@ export class Conversations {
     const { groupId } = this.#open(conversationId);
     return withPrekeys(
       this.#parts,
-      () => this.#parts.writer.run((batch) => this.#seal(batch, groupId, text)),
+      (fetched) =>
+        this.#parts.writer.run((batch) => this.#seal(batch, groupId, text, fetched !== 'whole')),
       signal,
     );
   }
@@ -222,6 +225,7 @@ export class Conversations {
     batch: Batch,
     groupId: Uint8Array,
     text: string,
+    mayFetch: boolean,
   ): Promise<{ readonly id: Uint8Array; readonly messageId: number }> {
     const { store, runtime, mls, contacts, identity, signatureKey, onOutbox } = this.#parts;
     const { random } = runtime;
@@ -246,6 +250,7 @@ export class Conversations {
       group,
       plaintext,
       recipients,
+      mayFetch,
     );
 
     batch.useKeys(sealed.next, sealed.epoch, sealed.wipe);
@@ -269,6 +274,12 @@ export class Conversations {
       } as const;
       for (const copy of sealed.copies) {
         store.outbox.add({ ...copy, messageId, about }, batch.nowMs);
+      }
+      if (sealed.missing.length > 0) {
+        const { generation: _unused, ...of } = about;
+        const targets = sealed.missing.map(targetOf);
+        const mid = random.bytes(16);
+        store.outbox.addUnsealed({ mid, targets, messageId, about: of }, batch.nowMs);
       }
       if (messageId !== undefined) {
         store.resend.addCiphertext(

@@ -42,6 +42,8 @@ export interface ContentsParts {
   readonly onEndpoint: (endpoint: SignedEndpointRecord, from: Uint8Array) => void;
   /** Messages are in the store that the application has not seen. */
   readonly onMessages: () => void;
+  /** Copies are due to be sealed. */
+  readonly onDue: () => void;
   /** Receipts are due in this conversation. */
   readonly onReceiptsDue: (conversationId: Uint8Array) => void;
 }
@@ -76,7 +78,15 @@ export class Contents {
     batch.after(() =>
       this.#parts.forks.heard(groupId, epoch, authenticatedData, sender.identityPub),
     );
-    batch.write(() => store.outbox.confirmHandshakes(groupId, sender.identityPub, epoch));
+    let isDue = false;
+    batch.write(() => {
+      store.outbox.confirmHandshakes(groupId, sender.identityPub, epoch);
+      // Who was away is back, and has a prekey again.
+      isDue = store.outbox.prekeyWaitsDue(sender.identityPub, batch.nowMs) > 0;
+    });
+    batch.after(() => {
+      if (isDue) this.#parts.onDue();
+    });
     const conversation = batch.conversationOfGroup(groupId);
     if (conversation === undefined) return;
     let parsed: ParsedContent;

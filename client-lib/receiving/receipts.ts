@@ -96,14 +96,15 @@ export class Receipts {
 
   async #seal(conversationId: Uint8Array): Promise<void> {
     const { writer } = this.#parts;
-    const isMore = await withPrekeys(this.#parts, () =>
-      writer.run((batch) => this.#sealDue(batch, conversationId)),
+    // Who cannot be reached goes without, rather than that nobody is told.
+    const isMore = await withPrekeys(this.#parts, (fetched) =>
+      writer.run((batch) => this.#sealDue(batch, conversationId, fetched !== 'whole')),
     );
     if (isMore) this.wake(conversationId);
   }
 
   /** True when more is due than fits into one receipt. */
-  async #sealDue(batch: Batch, conversationId: Uint8Array): Promise<boolean> {
+  async #sealDue(batch: Batch, conversationId: Uint8Array, mayFetch: boolean): Promise<boolean> {
     const { store, contacts } = this.#parts;
     const due = store.receipts.due(conversationId, contentLimits.receiptIds);
     const conversation = store.groups.conversation(conversationId);
@@ -123,7 +124,7 @@ export class Receipts {
       return false;
     }
     contacts.requireUnblocked(recipients.map(({ userId }) => userId));
-    const sealed = await this.#sealEach(group, conversation, due);
+    const sealed = await this.#sealEach(group, conversation, due, mayFetch);
     sendUncounted(this.#parts, batch, group.groupId, sealed, () =>
       store.receipts.sealed(due, batch.nowMs),
     );
@@ -135,6 +136,7 @@ export class Receipts {
     group: MlsGroup,
     { lamport }: ConversationRecord,
     due: readonly DueReceipt[],
+    mayFetch: boolean,
   ): Promise<readonly Sealed[]> {
     const { store, mls, contacts, runtime } = this.#parts;
     const { random, clock } = runtime;
@@ -152,8 +154,9 @@ export class Receipts {
       const innerId = random.bytes(contentLimits.innerIdBytes);
       const plaintext = encodeReceipt({ innerId, lamport, sentMs: clock.now(), kind, ids });
       const from = sealed.at(-1)?.next ?? group;
+      const recipients = recipientsOf(group);
       sealed.push(
-        await sealContent({ store, mls, contacts, random }, from, plaintext, recipientsOf(group)),
+        await sealContent({ store, mls, contacts, random }, from, plaintext, recipients, mayFetch),
       );
     }
     return sealed;

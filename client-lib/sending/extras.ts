@@ -87,8 +87,8 @@ export class Extras {
     for (const conversationId of due.values()) {
       try {
         for (const only of [undefined, ...this.#all.filter((extra) => 'leavesOut' in extra)]) {
-          await withPrekeys(this.#parts, () =>
-            writer.run((batch) => this.#seal(batch, conversationId, only)),
+          await withPrekeys(this.#parts, (fetched) =>
+            writer.run((batch) => this.#seal(batch, conversationId, only, fetched !== 'whole')),
           );
         }
       } catch (error) {
@@ -99,8 +99,13 @@ export class Extras {
     }
   }
 
-  /** What is for all members; or `only` that which some of them are not to have. */
-  async #seal(batch: Batch, conversationId: Uint8Array, only: Extra | undefined): Promise<void> {
+  /** What is for all members that can be reached; or `only` that which some of them are not to have. */
+  async #seal(
+    batch: Batch,
+    conversationId: Uint8Array,
+    only: Extra | undefined,
+    mayFetch: boolean,
+  ): Promise<void> {
     const { store, runtime, mls, contacts } = this.#parts;
     const { random, clock } = runtime;
     const conversation = store.groups.conversation(conversationId);
@@ -133,6 +138,7 @@ export class Extras {
       group,
       plaintext,
       recipients,
+      mayFetch,
     );
     sendUncounted(this.#parts, batch, group.groupId, [sealed], mark);
   }

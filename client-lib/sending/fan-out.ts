@@ -34,7 +34,7 @@ export class PrekeyError extends QpcError {
   }
 }
 
-function targetOf({ userId, identityPub }: Recipient): OutboxTarget {
+export function targetOf({ userId, identityPub }: Recipient): OutboxTarget {
   return { rid: identityPub, domain: parseUserId(userId).domain, userId };
 }
 

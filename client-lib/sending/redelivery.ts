@@ -12,6 +12,7 @@ import type { Session } from '../session.ts';
 import type { Identity } from '../mls/index.ts';
 import type { Outbox } from './outbox.ts';
 import { withPrekeys } from '../account/prekeys.ts';
+import { lookForPrekeys } from './prekey-waits.ts';
 import { isOvertaken, recipientsOf, sealContent } from './sealing.ts';
 import { waitMsOf } from '../store/due.ts';
 import { outboxBounds } from '../store/outbox-bounds.ts';
@@ -174,6 +175,7 @@ export class Redelivery {
   async sweep(): Promise<void> {
     const { store, runtime } = this.#parts;
     try {
+      await lookForPrekeys(this.#parts);
       for (;;) {
         const rows = store.outbox.due(runtime.clock.now(), redeliveryLimits.rowsPerSweep);
         if (rows.length === 0) return;
@@ -270,9 +272,9 @@ export class Redelivery {
   }
 
   /** Whether its device may not be able to open a message any more, or not much longer. */
-  #isBehind({ messageId, groupId, epoch, generation, rid, post }: OutboxRow): boolean {
-    // Its channel takes it no more.
-    if (post !== undefined) return true;
+  #isBehind({ messageId, groupId, epoch, generation, rid, post, payload }: OutboxRow): boolean {
+    // Its channel takes it no more, or it was never sealed.
+    if (post !== undefined || payload.length === 0) return true;
     if (messageId === undefined || groupId === undefined || epoch === undefined) return false;
     const { store } = this.#parts;
     const now = store.groups.epoch(groupId);
@@ -299,9 +301,7 @@ export class Redelivery {
 
   async #sealAnewIn(batch: Batch, copies: readonly OutboxRow[]): Promise<void> {
     const { store, mls, contacts, runtime } = this.#parts;
-    const [
-      { messageId, groupId, resends } = { messageId: undefined, groupId: undefined, resends: 0 },
-    ] = copies;
+    const [{ messageId, groupId } = { messageId: undefined, groupId: undefined }] = copies;
     const message = messageId === undefined ? undefined : store.messages.message(messageId);
     const group = groupId === undefined ? undefined : batch.group(groupId);
     const recipients =
@@ -311,11 +311,13 @@ export class Redelivery {
           )
         : [];
     const hasText = message !== undefined && message.goneMs === undefined;
-    // Nothing takes its place; one that no node has is over: a post that its channel took no more, or a copy
-    // for which an inbox was full.
-    const leave = ({ id, rid, post }: OutboxRow): void => {
+    // Nothing takes its place; one that no node has is over: a post that its channel took no more, a copy for which an
+    // inbox was full, or one that was never sealed.
+    const leave = ({ id, rid, post, payload }: OutboxRow): void => {
       store.outbox.setResend(id, undefined);
-      const reason = post === undefined ? fullReason : this.#whyOver(groupId, hasText);
+      const isUnsealed = payload.length === 0;
+      const reason =
+        post === undefined && !isUnsealed ? fullReason : this.#whyOver(groupId, hasText);
       if (!store.outbox.markFailed(id, reason)) return;
       batch.after(() => this.#parts.events.emit({ type: 'sendFailed', messageId, rid, reason }));
     };
@@ -341,7 +343,7 @@ export class Redelivery {
         groupId: id,
         epoch: sealed.epoch,
         generation: sealed.generation,
-        resends: resends + 1,
+        resends: Math.max(...copies.map(resendsAfter)),
       } as const;
       for (const copy of copies) {
         const isReplaced =
@@ -365,6 +367,10 @@ export class Redelivery {
     return conversation?.ended ?? 'UNKNOWN_DEVICE';
   }
 }
+
+/** One that was never sealed is sent for the first time. */
+const resendsAfter = ({ resends, payload }: OutboxRow): number =>
+  payload.length === 0 ? resends : resends + 1;
 
 function uniqueMids(rows: readonly OutboxRow[]): Uint8Array[] {
   return [...new Map(rows.map(({ mid }) => [Buffer.from(mid).toString('hex'), mid])).values()];

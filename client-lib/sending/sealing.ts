@@ -9,7 +9,7 @@ import type { Contacts } from '../contacts/contacts.ts';
 import { envelopeKeyOf } from './envelope-key.ts';
 import {
   channelCopies,
-  hybridCopies,
+  reachableCopies,
   requirePrekeys,
   type Recipient,
   type SealedCopy,
@@ -48,6 +48,8 @@ export interface SealingParts {
 /** A sealed content: `next` belongs into the transaction that stores the copies. */
 export interface Sealed extends Encrypted {
   readonly copies: readonly SealedCopy[];
+  /** Recipients that have no prekey, which one each would need. */
+  readonly missing: readonly Recipient[];
 }
 
 export const headMarkBytes = 16;
@@ -94,14 +96,15 @@ export function isOvertaken(
 }
 
 /**
- * Seals with the group's next own key for these devices of it. Throws PrekeyError where a hybrid
- * envelope cannot be made, before a key is used; StaleKeysError; MlsError REMOVED.
+ * Seals with the group's next own key for these devices of it. Throws PrekeyError where a hybrid envelope cannot be
+ * made, before a key is used, as long as prekeys may still be asked for (`mayFetch`); StaleKeysError; MlsError REMOVED.
  */
 export async function sealContent(
   { store, mls, contacts, random }: SealingParts,
   group: MlsGroup,
   plaintext: Uint8Array,
   recipients: readonly Recipient[],
+  mayFetch = true,
 ): Promise<Sealed> {
   requireFresh(store, group.groupId);
   // What is for everybody goes to the channel, if there is one; what is for some does not.
@@ -109,16 +112,16 @@ export async function sealContent(
   const channel = isForAll ? channelOf(group) : undefined;
   const isChannel = group.suite === xwingSuite || channel !== undefined;
   const prekeyOf = (rid: Uint8Array): Uint8Array | undefined => contacts.prekey(rid);
-  if (!isChannel) requirePrekeys(recipients, prekeyOf);
+  if (!isChannel && mayFetch) requirePrekeys(recipients, prekeyOf);
   const envelopeKey = await envelopeKeyOf(mls, group);
   const sealed = await mls.encrypt(group, plaintext, headMark(store, group.groupId, group.epoch));
   const content = { kind: 'mlsMessage', bytes: sealed.ciphertext } as const;
-  const copies = isChannel
-    ? channelCopies(content, recipients, envelopeKey, random)
-    : hybridCopies(content, recipients, prekeyOf, random);
-  if (channel === undefined) return { ...sealed, copies };
+  const { copies, missing } = isChannel
+    ? { copies: channelCopies(content, recipients, envelopeKey, random), missing: [] }
+    : reachableCopies(content, recipients, prekeyOf, random, mayFetch);
+  if (channel === undefined) return { ...sealed, copies, missing };
   const posts = copies.map((copy) => postCopy(mls, group, channel.cid, copy));
-  return { ...sealed, copies: await Promise.all(posts) };
+  return { ...sealed, copies: await Promise.all(posts), missing };
 }
 
 /** The same ciphertext, as one row for the channel. */

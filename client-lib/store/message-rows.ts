@@ -2,6 +2,7 @@
 import type { Database, Row } from './database.ts';
 import { pathOf, otherPathOf } from './paths.ts';
 import type { OtherPath, Path } from './paths.ts';
+import { waitsForPrekey } from './prekey-wait-rows.ts';
 
 /**
  * Delivery of an own message, by its worst copy: on its way to the own node, all copies there, or
@@ -53,6 +54,8 @@ export interface MessageRecord extends NewMessage {
   readonly paths: readonly Path[];
   /** Copies of an own message wait for a delivery token of their device. */
   readonly waitsForToken: boolean;
+  /** Copies of an own message cannot be sealed before their device has a prekey again. */
+  readonly waitsForPrekey: boolean;
 }
 
 export interface MessageRows {
@@ -94,10 +97,12 @@ export interface MessageRows {
 }
 
 const isRemote = `o.domain <> substr(m.sender_user, instr(m.sender_user, '@') + 1)`;
-// The state of an own message is that of its slowest copy; a message without copies (nobody else
-// is in the group) counts as accepted.
+// The state of an own message is that of its slowest copy, unless that one cannot be sealed yet and others can; a message
+// without copies (nobody else is in the group) counts as accepted.
 const columns = `m.*,
+  (SELECT count(*) FROM outbox o WHERE o.message_id = m.id) AS copies,
   (SELECT count(*) FROM outbox o WHERE o.message_id = m.id AND o.state = 'SEALED') AS copies_open,
+  (SELECT count(*) FROM outbox o WHERE o.message_id = m.id AND ${waitsForPrekey}) AS copies_unsealed,
   (SELECT count(*) FROM outbox o WHERE o.message_id = m.id AND o.state = 'FAILED') AS copies_lost,
   (SELECT group_concat(coalesce(notice, 'failed')) FROM outbox o
     WHERE o.message_id = m.id AND o.state = 'FAILED') AS losses,
@@ -124,7 +129,9 @@ function sendStateOf(row: Row): SendState | undefined {
   }
   if (!row.isNull('read_ms')) return 'read';
   if (!row.isNull('delivered_ms')) return 'delivered';
-  if (row.number('copies_open') > 0) return 'sealed';
+  const unsealed = row.number('copies_unsealed');
+  const isOpen = row.number('copies_open') > unsealed;
+  if (isOpen || (unsealed > 0 && unsealed === row.number('copies'))) return 'sealed';
   const isRelayed = row.number('copies_remote') > 0 && row.number('copies_unrelayed') === 0;
   return isRelayed ? 'relayed' : 'accepted';
 }
@@ -158,6 +165,7 @@ function messageOf(row: Row): MessageRecord {
     acceptedMs: arrived.has(sendState) ? row.maybeNumber('accepted_ms') : undefined,
     delayedMs: row.maybeNumber('delayed_ms'),
     waitsForToken: row.number('waits_for_token') === 1,
+    waitsForPrekey: row.number('copies_unsealed') > 0,
   };
 }
 

@@ -3,6 +3,7 @@
  * one ciphertext for one device, or a post for all readers of a channel. outbox-rows.ts keeps them in SQL.
  */
 import type { Path, PeerPath } from './paths.ts';
+import type { PrekeyWaitRows } from './prekey-wait-rows.ts';
 import type { TokenWaitRows } from './token-wait-rows.ts';
 
 export interface OutboxTarget {
@@ -68,7 +69,7 @@ export interface StoredProof extends OutboxTarget {
   readonly proof: Uint8Array;
 }
 
-export interface OutboxRows extends TokenWaitRows {
+export interface OutboxRows extends TokenWaitRows, PrekeyWaitRows {
   /** One ciphertext for its targets, state SEALED, behind everything older of each target. */
   add(
     entry: {

@@ -5,6 +5,7 @@ import type { Database, Row } from './database.ts';
 import { longestWaitMs } from './due.ts';
 import { outboxBounds, unsettled } from './outbox-bounds.ts';
 import { pathOf } from './paths.ts';
+import { prekeyWaitRows } from './prekey-wait-rows.ts';
 import type { OutboxEntry, OutboxRow, OutboxRows } from './outbox-copies.ts';
 import { tokenWaitRows } from './token-wait-rows.ts';
 
@@ -109,6 +110,7 @@ export function outboxRows(db: Database): OutboxRows {
     ) > 0;
   return {
     ...tokenWaitRows(db),
+    ...prekeyWaitRows(db, add),
     add: (entry, nowMs) => void add(entry, nowMs),
     addSent(entry, nowMs, broughtMid) {
       db.transaction(() => {
@@ -185,7 +187,8 @@ export function outboxRows(db: Database): OutboxRows {
       targets: db
         .all(
           `SELECT DISTINCT lower(hex(rid)) AS target, domain FROM outbox
-           WHERE id > ? AND post IS NULL AND ${which === 'all' ? unsettled : `state = 'SEALED' AND resend_ms IS NULL`}`,
+           WHERE id > ? AND post IS NULL AND ${unsettled} AND
+             ${which === 'all' ? `(state <> 'SEALED' OR resend_ms IS NULL)` : `state = 'SEALED' AND resend_ms IS NULL`}`,
           afterId,
         )
         .map((row) => ({ target: row.text('target'), domain: row.text('domain') })),
@@ -370,7 +373,7 @@ export function outboxRows(db: Database): OutboxRows {
       db
         .all(
           `${withPayload} WHERE (o.resend_ms <= ? OR o.resend_ms > ?) AND o.${unsettled}
-           ORDER BY o.resend_ms LIMIT (? + 0)`,
+           ORDER BY o.resend_ms, o.id LIMIT (? + 0)`,
           nowMs,
           nowMs + longestWaitMs,
           limit,

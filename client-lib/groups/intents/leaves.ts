@@ -44,10 +44,12 @@ export class Leaves {
    */
   async ask(intent: IntentRow): Promise<void> {
     const { writer } = this.#parts;
-    await withPrekeys(this.#parts, () => writer.run((batch) => this.#askIn(batch, intent)));
+    await withPrekeys(this.#parts, (fetched) =>
+      writer.run((batch) => this.#askIn(batch, intent, fetched !== 'whole')),
+    );
   }
 
-  async #askIn(batch: Batch, { id, groupId }: IntentRow): Promise<void> {
+  async #askIn(batch: Batch, { id, groupId }: IntentRow, mayFetch: boolean): Promise<void> {
     const { store, mls, contacts, runtime, walker, events, userId } = this.#parts;
     const { random } = runtime;
     const group = batch.group(groupId);
@@ -82,6 +84,7 @@ export class Leaves {
       group,
       plaintext,
       recipients,
+      mayFetch,
     );
     // Done when somebody removed us.
     const dueMs = batch.nowMs + leaveLimits.againMs;

@@ -1,0 +1,95 @@
+/**
+ * Rows of the table `outbox` of the device store for which nothing could be sealed yet: their device has no prekey, as
+ * one that was away for longer than its last one was good. They hold their place, SEALED and without bytes, and have a
+ * time at which they are sealed.
+ */
+import type { Database } from './database.ts';
+import { longestWaitMs } from './due.ts';
+import type { OutboxAbout, OutboxTarget } from './outbox-copies.ts';
+import { outboxBounds } from './outbox-bounds.ts';
+
+/** Copies that wait for a prekey of their device. */
+export interface PrekeyWaitRows {
+  /** Copies of a message for devices without a prekey. `mid`: 16 bytes that nothing is sent under. */
+  addUnsealed(
+    entry: {
+      readonly mid: Uint8Array;
+      readonly targets: readonly OutboxTarget[];
+      readonly messageId: number | undefined;
+      readonly about: OutboxAbout;
+    },
+    nowMs: number,
+  ): void;
+  /** Devices whose copies are due to be sealed, and who waits the longest first. */
+  prekeyWaits(nowMs: number): readonly { readonly rid: Uint8Array; readonly userId: string }[];
+  /** A device is there again: its copies are due, unless they were a minute ago. Returns how many waited. */
+  prekeyWaitsDue(rid: Uint8Array, nowMs: number): number;
+  /**
+   * A device has no prekey yet: its copies wait on, and those that have waited for as long as any node keeps a row are
+   * FAILED. Returns the message of each of these.
+   */
+  postponePrekeyWaits(rid: Uint8Array, failure: string, nowMs: number): readonly number[];
+}
+
+/** SQL: the row `o` waits for a prekey. */
+export const waitsForPrekey = `(o.state = 'SEALED' AND o.resend_ms IS NOT NULL AND o.post IS NULL AND EXISTS
+  (SELECT 1 FROM outbox_payload p WHERE p.id = o.payload_id AND length(p.bytes) = 0))`;
+
+export function prekeyWaitRows(db: Database, add: AddCopies): PrekeyWaitRows {
+  const { prekeyWaitMs, prekeyWaitMinMs, bytesKeptMs } = outboxBounds;
+  return {
+    addUnsealed(entry, nowMs) {
+      db.transaction(() => {
+        const payloadId = add({ ...entry, payload: new Uint8Array(0) }, nowMs);
+        const dueMs = nowMs + prekeyWaitMs;
+        db.run('UPDATE outbox SET resend_ms = ? WHERE payload_id = ?', dueMs, payloadId ?? null);
+      });
+    },
+    prekeyWaits: (nowMs) =>
+      db
+        .all(
+          `SELECT o.rid, o.user_id FROM outbox o
+           WHERE (o.resend_ms <= ? OR o.resend_ms > ?) AND ${waitsForPrekey}
+           GROUP BY o.rid ORDER BY min(o.id)`,
+          nowMs,
+          nowMs + longestWaitMs,
+        )
+        .map((row) => ({ rid: row.bytes('rid'), userId: row.text('user_id') })),
+    prekeyWaitsDue: (rid, nowMs) =>
+      db.run(
+        `UPDATE outbox AS o SET resend_ms = ?
+         WHERE o.rid = ? AND o.resend_ms > ? AND o.resend_ms <= ? AND ${waitsForPrekey}`,
+        nowMs,
+        rid,
+        nowMs,
+        nowMs + prekeyWaitMs - prekeyWaitMinMs,
+      ),
+    postponePrekeyWaits(rid, failure, nowMs) {
+      const failed = db.all(
+        `UPDATE outbox AS o SET state = 'FAILED', failure = ?, resend_ms = NULL
+         WHERE o.rid = ? AND o.created_ms <= ? AND ${waitsForPrekey} RETURNING message_id`,
+        failure,
+        rid,
+        nowMs - bytesKeptMs,
+      );
+      db.run(
+        `UPDATE outbox AS o SET resend_ms = ? WHERE o.rid = ? AND ${waitsForPrekey}`,
+        nowMs + prekeyWaitMs,
+        rid,
+      );
+      return failed.flatMap((row) => row.maybeNumber('message_id') ?? []);
+    },
+  };
+}
+
+/** Writes copies down, as OutboxRows.add; returns the id of their bytes. */
+type AddCopies = (
+  entry: {
+    readonly mid: Uint8Array;
+    readonly payload: Uint8Array;
+    readonly targets: readonly OutboxTarget[];
+    readonly messageId: number | undefined;
+    readonly about: OutboxAbout;
+  },
+  nowMs: number,
+) => number | undefined;
