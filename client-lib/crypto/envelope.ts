@@ -148,9 +148,11 @@ export function sealHybrid(input: {
 export function sealChannel(input: {
   readonly content: SealedContent;
   readonly key: Uint8Array;
+  /** What it is named by (8 bytes): the key's own id unless told. It is not authenticated. */
+  readonly keyId?: Uint8Array;
   readonly random: Random;
 }): Uint8Array {
-  const keyId = channelKeyId(input.key);
+  const keyId = octets(input.keyId ?? channelKeyId(input.key), keyIdLength, 'key id');
   const plaintext = padded(input.content);
   // Random nonces are safe here: a key lives one epoch, far below 2^32 messages.
   const nonce = input.random.bytes(aesGcmNonceLength);

@@ -164,6 +164,32 @@ test('a hub that has not all of it, shows other commits, or puts entries beside 
   await stop(all);
 });
 
+test('an epoch that a device ended by coming back is closed for that device, and for who came after it', async () => {
+  const all = await company([mandatorySuite]);
+  const { directory, clock, alice, bob, carol, id } = all;
+  const { hub } = directory;
+  await alice.conversations.removeMembers(id, [carol.userId]);
+  await exchange(alice, bob, carol);
+  await alice.conversations.rotateKeys(id);
+  await alice.conversations.rotateKeys(id);
+  hub.takeRows(alice.rid, bob.rid);
+  // Too late for bob to read of it.
+  hub.restore(id, hub.copyOf(id).slice(-1));
+  await bob.groups.pull.pull(id);
+  const row = await sealedNow(alice, id);
+  clock.advance(3_600_000);
+  await bob.groups.resyncs.run();
+  await exchange(alice, bob);
+  await alice.conversations.addMembers(id, [carol.userId]);
+  await exchange(alice, bob, carol);
+  for (const device of [bob, carol]) {
+    await device.receive(row);
+    await look(device);
+    assert.deepEqual([waiting(device), goneAt(device)], [[], [row.mid]]);
+  }
+  await stop(all);
+});
+
 test('who comes in twice before it looked reads all of it at once; a reading of before ends nothing', () => {
   const { closed } = openMemoryStore();
   const [groupId, one, two, three] = [1, 2, 3, 4].map((n) => new Uint8Array(32).fill(n));

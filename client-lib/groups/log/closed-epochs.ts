@@ -48,7 +48,7 @@ export interface ClosedEpochsParts {
 /** What is left of an entry that was read. */
 interface Passed {
   readonly parent: Uint8Array;
-  /** Of the epoch that it ends, or of an external commit's own key, which nothing else is under. */
+  /** Of the epoch that it ends. */
   readonly keyId: Uint8Array | undefined;
 }
 

@@ -19,6 +19,7 @@ import {
   openChannel,
   parseEnvelope,
   sealChannel,
+  type SealedContent,
 } from '../../crypto/envelope.ts';
 import { channelOf, channelWriteLabel } from '../../channels/channel.ts';
 import { hkdfExpand } from '../../crypto/hkdf.ts';
@@ -81,7 +82,8 @@ export async function sealJoinState(
   const { secret: joinSecret } = await epochJoinKeys(mls, group);
   const channel = channelOf(group);
   const writeSecret = channel && (await mls.exporter(group, channelWriteLabel, channel.cid, 32));
-  const state = { groupInfo, joinSecret, ...(writeSecret && { writeSecret }) };
+  const { keyId: channelKeyId } = await envelopeKeyOf(mls, group);
+  const state = { groupInfo, joinSecret, channelKeyId, ...(writeSecret && { writeSecret }) };
   const bytes = toBinary(JoinStateSchema, create(JoinStateSchema, state));
   try {
     return sealChannel({ content: { kind: 'joinState', bytes }, key, random });
@@ -103,22 +105,29 @@ export function openJoinState(
   readonly keys: JoinKeys;
   /** Of the group's channel in that epoch, if it has one. */
   readonly writeKey: SigningKey | undefined;
+  /** What envelopes of that epoch are named by (8 bytes). */
+  readonly channelKeyId: Uint8Array;
 } {
   const envelope = parseEnvelope(sealed);
   if (envelope.mode !== 'channel') throw notOurs('for one device');
   const keyId = channelKeyId(key);
   const content = openChannel(envelope, (id) => (sameBytes(id, keyId) ? key : undefined));
   if (content.kind !== 'joinState') throw notOurs('of another kind');
-  const { groupInfo, joinSecret, writeSecret } = fromBinary(JoinStateSchema, content.bytes);
+  const { groupInfo, joinSecret, writeSecret, ...state } = fromBinary(
+    JoinStateSchema,
+    content.bytes,
+  );
   const isWhole = joinSecret.length === joinSecretBytes && [0, 32].includes(writeSecret.length);
-  if (!isWhole) throw notOurs('without its secrets');
+  if (!isWhole || state.channelKeyId.length !== keyId.length) throw notOurs('without its secrets');
   const writeKey = writeSecret.length === 0 ? undefined : signingKeyFromSeed(writeSecret);
-  return { groupInfo, keys: joinKeysOf(joinSecret), writeKey };
+  const { channelKeyId: named } = state;
+  return { groupInfo, keys: joinKeysOf(joinSecret), writeKey, channelKeyId: named };
 }
 
 /**
- * The MLS message of a commit as it travels, on the group's epoch. `isReturn`: of a device that comes back.
- * Undefined: under none of the epoch's keys, or no commit. Throws EnvelopeError.
+ * The MLS message of a commit as it travels, on the group's epoch. `isReturn`: of a device that comes back, which has
+ * the join secret and no key of the epoch. Undefined: no commit, or not named by the epoch, as any other has to be, so
+ * that the log tells which keys went with their epochs. Throws EnvelopeError BAD_ENVELOPE where it is under neither key.
  */
 export async function openCommit(
   mls: Mls,
@@ -127,11 +136,18 @@ export async function openCommit(
 ): Promise<{ readonly bytes: Uint8Array; readonly isReturn: boolean } | undefined> {
   const sealed = parseEnvelope(commit);
   if (sealed.mode !== 'channel') return undefined;
-  const member = await envelopeKeyOf(mls, group);
-  const isReturn = !sameBytes(sealed.keyId, member.keyId);
-  const key = isReturn ? (await epochJoinKeys(mls, group)).envelopeKey : member.key;
-  const keyId = channelKeyId(key);
-  const opened = openChannel(sealed, (id) => (sameBytes(id, keyId) ? key : undefined));
+  const { key, keyId } = await envelopeKeyOf(mls, group);
+  if (!sameBytes(sealed.keyId, keyId)) return undefined;
+  let isReturn = false;
+  let opened: SealedContent;
+  try {
+    opened = openChannel(sealed, () => key);
+  } catch (error) {
+    if (!(error instanceof EnvelopeError)) throw error;
+    const { envelopeKey } = await epochJoinKeys(mls, group);
+    opened = openChannel(sealed, () => envelopeKey);
+    isReturn = true;
+  }
   return opened.kind === 'mlsMessage' ? { bytes: opened.bytes, isReturn } : undefined;
 }
 

@@ -44,6 +44,8 @@ export interface JoinPlace {
   readonly keys: JoinKeys;
   /** Of the group's channel, if it has one. */
   readonly writeKey: SigningKey | undefined;
+  /** What envelopes of the tip's epoch are named by (8 bytes). */
+  readonly channelKeyId: Uint8Array;
   /** The group's join key, which stays. */
   readonly key: Uint8Array;
 }
@@ -106,12 +108,12 @@ async function placeAt(
     if (info.sealed.length === 0 || info.hasMore || !sameBytes(info.entry, tip.hash)) {
       throw new ResyncError('NO_GROUP_INFO', `${hub} has none of the newest entry`);
     }
-    const { groupInfo, keys, writeKey } = open(info.sealed, key);
+    const { keys, ...state } = open(info.sealed, key);
     // Only who was in the epoch knows the secret behind the key that its certified entry names.
     if (!sameBytes(keys.signing.publicKey, tip.entry.joinCommitPub)) {
       throw forged('of another entry');
     }
-    return { groupInfo, keys, writeKey, hub, tip, certified, key };
+    return { ...state, keys, hub, tip, certified, key };
   });
 }
 

@@ -27,12 +27,12 @@ import type { ClientStore } from '../../store/store.ts';
 /** Throws PayloadTooLargeError when no hub takes it. */
 export async function returnRequest(
   parts: { readonly store: ClientStore; readonly mls: Mls; readonly random: Random },
-  { hub, tip, keys, key, writeKey }: Omit<JoinPlace, 'certified'>,
+  { hub, tip, keys, key, writeKey, channelKeyId: keyId }: Omit<JoinPlace, 'certified'>,
   { commit, pending }: Pick<Return, 'commit' | 'pending'>,
 ): Promise<SentReturn> {
   const { store, mls, random } = parts;
   const content = { kind: 'mlsMessage', bytes: commit } as const;
-  const envelope = sealChannel({ content, key: keys.envelopeKey, random });
+  const envelope = sealChannel({ content, key: keys.envelopeKey, keyId, random });
   const entry = create(GroupEntrySchema, {
     group: pending.groupId,
     parent: tip.hash,

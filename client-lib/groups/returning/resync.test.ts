@@ -12,6 +12,7 @@ import { sealCommit } from '../log/group-log.ts';
 import { MlsGroup as MlsGroupValue, stateOf } from '../../mls/group.ts';
 import { createMls, encodeCold, encodeHot, mandatorySuite } from '../../mls/index.ts';
 import { returnRequest } from './resync-request.ts';
+import { envelopeKeyOf } from '../../sending/envelope-key.ts';
 import type { ResyncRow, SentReturn } from '../../store/resync-rows.ts';
 import { company as companyOf, groupOf, type Company } from '../../test-company.ts';
 import { assertHas, exchange, TestDevice, testStoreId } from '../../test-devices.ts';
@@ -374,7 +375,11 @@ describe('the commit of a device that comes back', () => {
     const identity = { userId: bob.userId, deviceId: bob.deviceId };
     const posing = { identity, signatureKey: carol.signatureKey };
     const posed = await carol.mls.comeBack(groupInfo, group, posing);
-    const place = { hub: 'red.example', tip, groupInfo, keys, key, writeKey: undefined };
+    const { keyId: channelKeyId } = await envelopeKeyOf(carol.mls, group);
+    const place = {
+      ...{ hub: 'red.example', tip, groupInfo, keys, key, channelKeyId },
+      writeKey: undefined,
+    };
     const parts = { store: carol.store, mls: carol.mls, random: testRuntime.random };
     const { request } = await returnRequest(parts, place, posed);
     const submit = fromBinary(SubmitCommitRequestSchema, request);

@@ -133,7 +133,11 @@ test('whose device comes back has no vote on it, however it is read', async () =
   const own = { identity: { userId, deviceId }, signatureKey };
   const back = await mls.comeBack(groupInfo, before, own);
   const keys = await epochJoinKeys(mls, before);
-  const place = { hub: host, tip: headOf(where), groupInfo, keys, writeKey: undefined };
+  const { keyId: channelKeyId } = await envelopeKeyOf(mls, before);
+  const place = {
+    ...{ hub: host, tip: headOf(where), groupInfo, keys, channelKeyId },
+    writeKey: undefined,
+  };
   const parts = { store: mallory.store, mls, random };
   const { request } = await returnRequest(parts, { ...place, key: random.bytes(32) }, back);
   const submitted = fromBinary(SubmitCommitRequestSchema, request);
