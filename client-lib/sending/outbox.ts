@@ -87,14 +87,15 @@ export class Outbox {
 
   /**
    * Copies that another store of the node had accepted are sent once more, and soon those for its devices that came
-   * there another way: an invitation that a hub elsewhere brought. Returns how many of the first.
+   * there another way, as an invitation does that a hub elsewhere brought. Other invitations too: nobody misses one, and a
+   * node that forgot tells nobody that others forgot with it. Returns how many of the first.
    */
   storeChanged(storeId: Uint8Array): number {
     const { store, runtime, onDueAgain } = this.#parts;
     const reopened = this.reopen(() =>
       store.transaction(() => {
         const count = store.outbox.reopen(storeId);
-        store.outbox.resendTo(this.#domain, runtime.clock.now());
+        store.outbox.resendTo(this.#domain, runtime.clock.now(), 'invitations');
         return count;
       }),
     );

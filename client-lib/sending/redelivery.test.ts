@@ -94,6 +94,16 @@ describe('a copy that nobody confirms', () => {
     assert.deepEqual(takeRows(alice, bob), sent);
   });
 
+  test('is sent again when the own node lost its disk, if it is an invitation: it may have lain at any node', async () => {
+    const { alice, bob, redelivery, outbox } = await pair();
+    // The one that a hub brought to bob's node was all that he was told of the group.
+    await redelivery.sweep();
+    assert.deepEqual(takeRows(alice, bob), []);
+    outbox.storeChanged(new Uint8Array(8).fill(7));
+    await redelivery.sweep();
+    assert.equal(takeRows(alice, bob).length, 1);
+  });
+
   test('is not sent again once its device said that it has it', async () => {
     const { clock, alice, bob, id, redelivery } = await pair();
     await alice.conversations.send(id, 'hello');

@@ -182,9 +182,9 @@ export interface OutboxRows extends TokenWaitRows, PrekeyWaitRows {
   markDelayed(mid: Uint8Array, domain: string, atMs: number): readonly (number | undefined)[];
   /**
    * Copies for devices of a domain that nobody has confirmed are due to be sent again: its node may have lost them.
-   * Not those that were sent again often enough. Returns how many.
+   * Not those that were sent again often enough. `also` the invitations for devices of all domains. Returns how many.
    */
-  resendTo(domain: string, nowMs: number): number;
+  resendTo(domain: string, nowMs: number, also?: 'invitations'): number;
   /** ACCEPTED rows of another store become SEALED again, same mid and bytes. Returns how many. */
   reopen(storeId: Uint8Array): number;
   /** Copies that are to be sent again by now, longest due first (see due.ts). */

@@ -379,10 +379,11 @@ export function outboxRows(db: Database): OutboxRows {
           limit,
         )
         .map(rowOf),
-    resendTo: (domain, nowMs) =>
+    resendTo: (domain, nowMs, also) =>
       db.run(
         `UPDATE outbox SET resend_ms = ?
-         WHERE domain = ? AND state IN ('ACCEPTED', 'RELAYED') AND resend_ms > ? AND post IS NULL`,
+         WHERE (domain = ? OR ${also === 'invitations' ? `kind = 'HANDSHAKE'` : 'FALSE'})
+           AND state IN ('ACCEPTED', 'RELAYED') AND resend_ms > ? AND post IS NULL`,
         nowMs,
         domain,
         nowMs,
