@@ -34,6 +34,7 @@ export interface IntentRow {
   readonly lost: number;
   /** Not tried before. */
   readonly dueMs: number;
+  readonly createdMs: number;
 }
 
 /** An own commit that may have been sent. */
@@ -137,6 +138,7 @@ const intentOf = (row: Row): IntentRow => ({
   commits: row.number('commits'),
   lost: row.number('lost'),
   dueMs: row.number('due_ms'),
+  createdMs: row.number('created_ms'),
 });
 
 const headOf = (row: Row): StoredHead => ({

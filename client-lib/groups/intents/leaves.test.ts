@@ -56,6 +56,31 @@ test('it is asked again before nobody can read any more what was said', async ()
   assert.deepEqual(await alice.conversations.members(id), [alice.userId, bob.userId]);
 });
 
+test('it is asked again after ten minutes, and then ever more seldom, down to once a day', async () => {
+  const all = await company([mandatorySuite]);
+  const { clock, alice, bob, carol, id } = all;
+  const leaving = await leave(carol, id);
+  const asked: number[] = [];
+  for (let minutes = 0; minutes < 4 * 24 * 60; minutes += 5) {
+    if (loseOutbox(carol, alice, bob) > 0) asked.push(minutes);
+    clock.advance(5 * 60_000);
+    carol.groups.committer.wake(id);
+    await carol.settle();
+  }
+  const waits = asked.map((minute, at) => minute - (asked[at - 1] ?? 0)).slice(1);
+  // Looked at every five minutes.
+  const isNear = (minutes: number | undefined, expected: number): boolean =>
+    minutes !== undefined && minutes >= expected && minutes <= expected + 5;
+  assert(isNear(waits[0], 10) && isNear(waits.at(-1), 24 * 60), waits.join());
+  assert.deepEqual(
+    waits,
+    waits.toSorted((a, b) => a - b),
+  );
+  assert(waits.length >= 8 && waits.length <= 14, waits.join());
+  await carryOut(all);
+  assert.equal(leaving()?.state, 'DONE');
+});
+
 test('of two owners that leave at once the second one is told that it is the last', async () => {
   const all = await company([mandatorySuite]);
   const { alice, bob, carol, id } = all;

@@ -17,8 +17,9 @@ import type { Batch } from '../../writer.ts';
 import type { SendingParts } from '../../sending/sending-parts.ts';
 
 export const leaveLimits = {
-  /** Who is still in asks again after this (ms). */
-  againMs: 24 * 3_600_000,
+  /** Who is still in asks again after as long as it has been asking, at least and at most so long (ms). */
+  againMinMs: 10 * 60_000,
+  againMaxMs: 24 * 3_600_000,
   /** Members that may remove somebody do not all begin at once (ms). */
   spreadMs: 4_000,
 } as const;
@@ -49,7 +50,11 @@ export class Leaves {
     );
   }
 
-  async #askIn(batch: Batch, { id, groupId }: IntentRow, mayFetch: boolean): Promise<void> {
+  async #askIn(
+    batch: Batch,
+    { id, groupId, createdMs }: IntentRow,
+    mayFetch: boolean,
+  ): Promise<void> {
     const { store, mls, contacts, runtime, walker, events, userId } = this.#parts;
     const { random } = runtime;
     const group = batch.group(groupId);
@@ -87,7 +92,9 @@ export class Leaves {
       mayFetch,
     );
     // Done when somebody removed us.
-    const dueMs = batch.nowMs + leaveLimits.againMs;
+    const { againMinMs, againMaxMs } = leaveLimits;
+    const askingMs = batch.nowMs - createdMs;
+    const dueMs = batch.nowMs + Math.min(Math.max(askingMs, againMinMs), againMaxMs);
     sendUncounted(this.#parts, batch, groupId, [sealed], () =>
       store.groupLog.setIntentDue(id, dueMs),
     );
