@@ -77,6 +77,9 @@ test('it is asked again after ten minutes, and then ever more seldom, down to on
     waits.toSorted((a, b) => a - b),
   );
   assert(waits.length >= 8 && waits.length <= 14, waits.join());
+  clock.advance(leaveLimits.againMaxMs);
+  carol.groups.committer.wake(id);
+  await carol.settle();
   await carryOut(all);
   assert.equal(leaving()?.state, 'DONE');
 });
