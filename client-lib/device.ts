@@ -364,6 +364,7 @@ export class Device {
       signatureKey,
       onOutbox,
       onTimed: () => this.disappearing.wake(),
+      onUnsealed: () => this.#redelivery.wake(),
     });
   }
 

@@ -171,6 +171,7 @@ export function buildParts(device: PartsOwner, events: EventBus): DeviceTestPart
     signatureKey,
     onOutbox: () => undefined,
     onTimed: () => undefined,
+    onUnsealed: () => undefined,
   });
   return {
     groups,

@@ -58,6 +58,8 @@ export interface ConversationParts extends CreateParts {
   readonly extras: Pick<Extras, 'next'>;
   /** A text was sent that disappears. */
   readonly onTimed: () => void;
+  /** Copies wait for a prekey. */
+  readonly onUnsealed: () => void;
 }
 
 export class Conversations {
@@ -301,6 +303,7 @@ export class Conversations {
       extras.mark();
     });
     batch.after(onOutbox);
+    if (sealed.missing.length > 0) batch.after(this.#parts.onUnsealed);
     batch.after(() => this.#parts.committer.wake(groupId));
     if (message.expirySeconds > 0) batch.after(this.#parts.onTimed);
     return sent;

@@ -191,7 +191,7 @@ export class Redelivery {
     const { clock, random } = this.#parts.runtime;
     this.#timer?.cancel();
     if (this.#isStopped) return;
-    this.#timer = clock.timer(Math.min(delayMs, this.#untilPostMs()), () => {
+    this.#timer = clock.timer(Math.min(delayMs, this.#untilSealedMs()), () => {
       this.#isWoken = false;
       this.#sweeping = this.sweep().finally(() => {
         this.#sweeping = undefined;
@@ -201,16 +201,16 @@ export class Redelivery {
     });
   }
 
-  /** How long it is until a post that came back is due (ms). Never fails. */
-  #untilPostMs(): number {
+  /** How long it is until a post that came back, or a copy that waits for a prekey, is due (ms). Never fails. */
+  #untilSealedMs(): number {
     const { store, runtime } = this.#parts;
     try {
-      const nextMs = store.outbox.nextDueMs('posts');
+      const nextMs = store.outbox.nextDueMs('unsealed');
       if (nextMs === undefined) return Number.POSITIVE_INFINITY;
       return Math.max(redeliveryLimits.soonMs, waitMsOf(nextMs, runtime.clock.now()));
     } catch (error) {
       // The store itself fails: the next sweep meets it.
-      runtime.log.error('posts that came back', { error: String(error) });
+      runtime.log.error('copies that are to be sealed', { error: String(error) });
       return Number.POSITIVE_INFINITY;
     }
   }

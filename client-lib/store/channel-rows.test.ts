@@ -131,7 +131,7 @@ test('a post that came back waits while its group stands where it was sealed, lo
     const mid = bytes(20 + resends, 16);
     addPost(outbox, mid, resends);
     const taken = store.transaction(() => takeBounce(around, mid, cid, 'BAD_SIGNATURE', nowMs));
-    const dueMs = outbox.nextDueMs('posts');
+    const dueMs = outbox.nextDueMs('unsealed');
     for (const { id } of outbox.due(nowMs + repostWaitMaxMs, 9)) outbox.replaced(id);
     return { taken, waitMs: dueMs === undefined ? undefined : dueMs - nowMs };
   };

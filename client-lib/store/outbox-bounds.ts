@@ -21,12 +21,9 @@ export const outboxBounds = {
   /** Rows that do not wait for the node, and bytes that they hold; beyond, the oldest go. */
   rowsMax: 100_000,
   bytesMax: 256 * 1024 * 1024,
-  /**
-   * From a question for a prekey that a copy waits for to the next one (ms); the same when its device is heard of
-   * meanwhile.
-   */
-  prekeyWaitMs: 3_600_000,
+  /** From a question for a prekey that copies wait for to the next one, at least and at most (ms). */
   prekeyWaitMinMs: 60_000,
+  prekeyWaitMaxMs: 3_600_000,
   /** How often a post is sealed anew. */
   repostsMax: 16,
   /**

@@ -189,8 +189,8 @@ export interface OutboxRows extends TokenWaitRows, PrekeyWaitRows {
   reopen(storeId: Uint8Array): number;
   /** Copies that are to be sent again by now, longest due first (see due.ts). */
   due(nowMs: number, limit: number): readonly OutboxRow[];
-  /** When the next of all copies is, or of posts that came back; undefined for none. */
-  nextDueMs(which: 'all' | 'posts'): number | undefined;
+  /** When the next of all copies is, or of those to be sealed, anew or at all; undefined for none. */
+  nextDueMs(which: 'all' | 'unsealed'): number | undefined;
   /** A copy that nobody confirmed is SEALED again and sent, same mid and bytes. */
   sendAgain(id: number): void;
   /** When a copy is sent again; undefined: never. A SEALED one is sealed anew then, and not sent before. */

@@ -393,7 +393,7 @@ export function outboxRows(db: Database): OutboxRows {
         .get(
           `SELECT min(resend_ms) AS at FROM outbox
            WHERE resend_ms IS NOT NULL
-             ${which === 'all' ? '' : `AND post IS NOT NULL AND state = 'SEALED'`}`,
+             ${which === 'all' ? '' : `AND state = 'SEALED'`}`,
         )
         ?.maybeNumber('at'),
     sendAgain(id) {

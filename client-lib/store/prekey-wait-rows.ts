@@ -10,7 +10,10 @@ import { outboxBounds } from './outbox-bounds.ts';
 
 /** Copies that wait for a prekey of their device. */
 export interface PrekeyWaitRows {
-  /** Copies of a message for devices without a prekey. `mid`: 16 bytes that nothing is sent under. */
+  /**
+   * Copies of a message for devices without a prekey, due with what waits for that already, else in a minute. `mid`: 16
+   * bytes that nothing is sent under.
+   */
   addUnsealed(
     entry: {
       readonly mid: Uint8Array;
@@ -20,15 +23,22 @@ export interface PrekeyWaitRows {
     },
     nowMs: number,
   ): void;
-  /** Devices whose copies are due to be sealed, and who waits the longest first. */
-  prekeyWaits(nowMs: number): readonly { readonly rid: Uint8Array; readonly userId: string }[];
-  /** A device is there again: its copies are due, unless they were a minute ago. Returns how many waited. */
+  /** Devices whose copies are due to be sealed, and since when the oldest waits (ms); that which waits the longest first. */
+  prekeyWaits(
+    nowMs: number,
+  ): readonly { readonly rid: Uint8Array; readonly userId: string; readonly sinceMs: number }[];
+  /** A device is there again: its copies are due. Returns how many waited. */
   prekeyWaitsDue(rid: Uint8Array, nowMs: number): number;
   /**
-   * A device has no prekey yet: its copies wait on, and those that have waited for as long as any node keeps a row are
-   * FAILED. Returns the message of each of these.
+   * A device has no prekey yet: its copies wait on until then, and those that have waited for as long as any node keeps a
+   * row are FAILED. Returns the message of each of these.
    */
-  postponePrekeyWaits(rid: Uint8Array, failure: string, nowMs: number): readonly number[];
+  postponePrekeyWaits(
+    rid: Uint8Array,
+    dueMs: number,
+    failure: string,
+    nowMs: number,
+  ): readonly number[];
 }
 
 /** SQL: the row `o` waits for a prekey. */
@@ -36,35 +46,43 @@ export const waitsForPrekey = `(o.state = 'SEALED' AND o.resend_ms IS NOT NULL A
   (SELECT 1 FROM outbox_payload p WHERE p.id = o.payload_id AND length(p.bytes) = 0))`;
 
 export function prekeyWaitRows(db: Database, add: AddCopies): PrekeyWaitRows {
-  const { prekeyWaitMs, prekeyWaitMinMs, bytesKeptMs } = outboxBounds;
+  const { prekeyWaitMinMs, bytesKeptMs } = outboxBounds;
   return {
     addUnsealed(entry, nowMs) {
       db.transaction(() => {
         const payloadId = add({ ...entry, payload: new Uint8Array(0) }, nowMs);
-        const dueMs = nowMs + prekeyWaitMs;
-        db.run('UPDATE outbox SET resend_ms = ? WHERE payload_id = ?', dueMs, payloadId ?? null);
+        db.run(
+          `UPDATE outbox AS new SET resend_ms = coalesce(
+             (SELECT min(o.resend_ms) FROM outbox o WHERE o.rid = new.rid AND ${waitsForPrekey}), ?)
+           WHERE payload_id = ?`,
+          nowMs + prekeyWaitMinMs,
+          payloadId ?? null,
+        );
       });
     },
     prekeyWaits: (nowMs) =>
       db
         .all(
-          `SELECT o.rid, o.user_id FROM outbox o
+          `SELECT o.rid, o.user_id, min(o.created_ms) AS since FROM outbox o
            WHERE (o.resend_ms <= ? OR o.resend_ms > ?) AND ${waitsForPrekey}
            GROUP BY o.rid ORDER BY min(o.id)`,
           nowMs,
           nowMs + longestWaitMs,
         )
-        .map((row) => ({ rid: row.bytes('rid'), userId: row.text('user_id') })),
+        .map((row) => ({
+          rid: row.bytes('rid'),
+          userId: row.text('user_id'),
+          sinceMs: row.number('since'),
+        })),
     prekeyWaitsDue: (rid, nowMs) =>
       db.run(
         `UPDATE outbox AS o SET resend_ms = ?
-         WHERE o.rid = ? AND o.resend_ms > ? AND o.resend_ms <= ? AND ${waitsForPrekey}`,
+         WHERE o.rid = ? AND o.resend_ms > ? AND ${waitsForPrekey}`,
         nowMs,
         rid,
         nowMs,
-        nowMs + prekeyWaitMs - prekeyWaitMinMs,
       ),
-    postponePrekeyWaits(rid, failure, nowMs) {
+    postponePrekeyWaits(rid, dueMs, failure, nowMs) {
       const failed = db.all(
         `UPDATE outbox AS o SET state = 'FAILED', failure = ?, resend_ms = NULL
          WHERE o.rid = ? AND o.created_ms <= ? AND ${waitsForPrekey} RETURNING message_id`,
@@ -74,7 +92,7 @@ export function prekeyWaitRows(db: Database, add: AddCopies): PrekeyWaitRows {
       );
       db.run(
         `UPDATE outbox AS o SET resend_ms = ? WHERE o.rid = ? AND ${waitsForPrekey}`,
-        nowMs + prekeyWaitMs,
+        dueMs,
         rid,
       );
       return failed.flatMap((row) => row.maybeNumber('message_id') ?? []);
