@@ -10,8 +10,9 @@ const none = new Uint8Array(0);
 const text = (value: string): Uint8Array => new TextEncoder().encode(value);
 const { keptMs, olderKeptMs } = pastEpochLimits;
 
-test('a busy small group holds 64 epochs, a large one as many as have 4096 leaves, at least eight', () => {
-  assert.deepEqual([1, 2, 64].map(epochsHeld), [64, 64, 64]);
+test('a busy small group holds 256 epochs, a larger one as many as have 4096 leaves, at least eight', () => {
+  assert.deepEqual([1, 2, 16].map(epochsHeld), [256, 256, 256]);
+  assert.deepEqual([17, 20, 64].map(epochsHeld), [240, 204, 64]);
   assert.deepEqual([65, 128, 256, 512, 513, 4096].map(epochsHeld), [63, 32, 16, 8, 8, 8]);
 });
 
@@ -26,7 +27,7 @@ test('the newest eight stay for a week, older ones for an hour', () => {
   assert.equal(oldestKept(at(20, 0), keptMs + 1), undefined);
 });
 
-test('a message 63 epochs late opens; what falls out of the window or is dropped is gone, and wiped', async () => {
+test('a message 255 epochs late opens; what falls out of the window or is dropped is gone, and wiped', async () => {
   const world = new TestWorld();
   const [alice, bob] = [world.device('alice'), world.device('bob')];
   let [a, b] = await groupOf(mandatorySuite, [alice, bob]);
@@ -48,13 +49,16 @@ test('a message 63 epochs late opens; what falls out of the window or is dropped
       secondOf.bytes = second.ciphertext;
     }
   }
-  assert.deepEqual([a.pastEpochs().length, a.pastEpochs()[0]], [64, start]);
+  assert.deepEqual([a.pastEpochs().length, a.pastEpochs()[0]], [limits.epochsHeldMax, start]);
   const opened = await alice.mls.process(a, lost.ciphertext);
   assert.equal(opened.kind, 'application');
   // One more epoch, and the first one is out.
   const { pending } = await alice.mls.rekey(opened.next);
   const later = acceptCommit(opened.next, pending).next;
-  assert.deepEqual([later.pastEpochs().length, later.pastEpochs()[0]], [64, start + 1n]);
+  assert.deepEqual(
+    [later.pastEpochs().length, later.pastEpochs()[0]],
+    [limits.epochsHeldMax, start + 1n],
+  );
   await assert.rejects(alice.mls.process(later, first.ciphertext), refused('EPOCH_GONE'));
   assert.equal((await alice.mls.process(later, secondOf.bytes)).kind, 'application');
   const { next, wipe } = dropEpochsBefore(later, start + 2n);

@@ -31,8 +31,9 @@ export const limits = {
   xwingMembersMax: 256,
   /** Past epochs that a member can open messages of, however large the group is. */
   epochsKept: 8,
-  /** In a group of up to 64 members while they are recent (past-epochs.ts); fewer in larger ones. */
-  epochsHeldMax: 64,
+  /** While they are recent (past-epochs.ts), as far as their trees have no more leaves than `leavesHeldMax` together. */
+  epochsHeldMax: 256,
+  leavesHeldMax: 4096,
   generationsKept: 256,
   generationsAheadMax: 4096,
   keyPackageLifetimeMsMax: 93 * 86_400_000,
@@ -87,11 +88,11 @@ export function paddedLength(length: number): number {
 
 /**
  * Past epochs of a group that are held in memory and on disk at most: each of them has a whole tree, so
- * as many as come to 4096 leaves, and never fewer than eight.
+ * as many as come to 4096 leaves, at most 256 and never fewer than eight.
  */
 export function epochsHeld(leaves: number): number {
-  const { epochsKept, epochsHeldMax } = limits;
-  const fit = Math.floor((64 * epochsHeldMax) / Math.max(1, leaves));
+  const { epochsKept, epochsHeldMax, leavesHeldMax } = limits;
+  const fit = Math.floor(leavesHeldMax / Math.max(1, leaves));
   return Math.min(epochsHeldMax, Math.max(epochsKept, fit));
 }
 

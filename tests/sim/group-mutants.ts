@@ -196,7 +196,7 @@ export const groupMutants: readonly Mutant[] = [
     what: 'a member drops the keys of an epoch when it enters the next one',
     mixes: ['groups', 'groups-fast'],
     edits: [
-      { file: 'client-lib/mls/suite.ts', from: '  epochsHeldMax: 64,', to: '  epochsHeldMax: 0,' },
+      { file: 'client-lib/mls/suite.ts', from: '  epochsHeldMax: 256,', to: '  epochsHeldMax: 0,' },
     ],
   },
 ];
