@@ -9,15 +9,15 @@ import type { Caller } from '../dial.ts';
 const usersPerCall = 16;
 
 /**
- * Fetches the prekeys of these users' devices; what is not theirs, or no prekey, is left out. Throws what the call throws;
- * when all others have been taken in, what Contacts.verified throws of one user.
+ * Fetches the prekeys of these users' devices; what is not theirs, or no prekey, is left out, and so are users whose keys
+ * were refused: returns what Contacts.verified threw of them. Throws what the call throws.
  */
 export async function fetchPrekeys(
   { contacts, caller }: { readonly contacts: Contacts; readonly caller: Caller },
   userIds: readonly string[],
   signal?: AbortSignal,
-): Promise<void> {
-  const failures: unknown[] = [];
+): Promise<readonly unknown[]> {
+  const refused: unknown[] = [];
   for (let from = 0; from < userIds.length; from += usersPerCall) {
     const { users } = await caller.call(
       methods.fetchHybridKeys,
@@ -34,11 +34,11 @@ export async function fetchPrekeys(
         }
       } catch (error) {
         signal?.throwIfAborted();
-        failures.push(error);
+        refused.push(error);
       }
     }
   }
-  if (failures.length > 0) throw failures[0];
+  return refused;
 }
 
 /** One that breaks a rule is none. */
@@ -50,12 +50,16 @@ function takeIn(contacts: Contacts, identityPub: Uint8Array, prekey: SignedPreke
   }
 }
 
-/** How it went when prekeys were asked for: all answers came, or not all. */
-export type Fetched = 'whole' | 'partly';
+/** How it went when prekeys were asked for: all that there are came, keys of somebody were refused, or no answer came. */
+export type Fetched = 'whole' | 'partly' | 'not';
+
+/** Whether prekeys that are missing may come with the next question; else whoever has none goes without. */
+export const mayCome = (fetched: Fetched | undefined): boolean =>
+  fetched === undefined || fetched === 'not';
 
 /**
- * Runs `seal`, and once more when it lacks prekeys and these were asked for: with all that came, and knowing whether that
- * was all. Users who had none a minute ago are not asked again. Throws what `seal` throws the second time; why prekeys did
+ * Runs `seal`, and once more when it lacks prekeys and these were asked for: with all that came, and knowing how that
+ * went. Users who had none a minute ago are not asked again. Throws what `seal` throws the second time; why prekeys did
  * not come, rather than that they are missing.
  */
 export async function withPrekeys<T>(
@@ -63,24 +67,26 @@ export async function withPrekeys<T>(
   seal: (fetched: Fetched | undefined) => Promise<T>,
   signal?: AbortSignal,
 ): Promise<T> {
+  const { contacts } = parts;
+  let fetched: Fetched = 'not';
   let failure: unknown;
   try {
     return await seal(undefined);
   } catch (error) {
     // Nothing was used up: a ratchet moves only with the transaction.
     if (!(error instanceof PrekeyError)) throw error;
-    const { contacts } = parts;
     const userIds = error.userIds.filter((userId) => !contacts.lacksPrekeys(userId));
     try {
-      await fetchPrekeys(parts, userIds, signal);
+      [failure] = await fetchPrekeys(parts, userIds, signal);
       contacts.noteAsked(userIds);
+      fetched = failure === undefined ? 'whole' : 'partly';
     } catch (cause) {
       signal?.throwIfAborted();
       failure = cause;
     }
   }
   try {
-    return await seal(failure === undefined ? 'whole' : 'partly');
+    return await seal(fetched);
   } catch (error) {
     throw error instanceof PrekeyError && failure !== undefined ? failure : error;
   }

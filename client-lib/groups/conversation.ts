@@ -9,14 +9,14 @@ import {
   QpcError,
   Status,
 } from '@quicprochat/proto';
-import { withPrekeys } from '../account/prekeys.ts';
+import { mayCome, withPrekeys } from '../account/prekeys.ts';
 import type { GroupState } from '../client-types.ts';
 import { checkText, encodeContent } from '../content.ts';
 import type { EvidenceExchange } from '../kt/evidence-exchange.ts';
 import type { Identity, MlsGroup, Role } from '../mls/index.ts';
 import { receiptLimits } from '../receiving/receipts.ts';
 import type { Extras } from '../sending/extras.ts';
-import { targetOf } from '../sending/fan-out.ts';
+import { noPrekey, targetOf } from '../sending/fan-out.ts';
 import { recipientsOf, sealContent } from '../sending/sealing.ts';
 import type { ConversationEnd, ConversationRecord } from '../store/group-rows.ts';
 import { outboxBounds } from '../store/outbox-bounds.ts';
@@ -176,7 +176,7 @@ export class Conversations {
     return withPrekeys(
       this.#parts,
       (fetched) =>
-        this.#parts.writer.run((batch) => this.#seal(batch, groupId, text, fetched !== 'whole')),
+        this.#parts.writer.run((batch) => this.#seal(batch, groupId, text, mayCome(fetched))),
       signal,
     );
   }
@@ -281,7 +281,7 @@ export class Conversations {
         const { generation: _unused, ...of } = about;
         const targets = sealed.missing.map(targetOf);
         const mid = random.bytes(16);
-        store.outbox.addUnsealed({ mid, targets, messageId, about: of }, batch.nowMs);
+        store.outbox.addUnsealed({ mid, targets, messageId, about: of }, noPrekey, batch.nowMs);
       }
       if (messageId !== undefined) {
         store.resend.addCiphertext(

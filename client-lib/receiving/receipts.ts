@@ -8,7 +8,7 @@ import { QpcError, hex } from '@quicprochat/proto';
 import { contentLimits, encodeReceipt, type ReceiptMessage } from '../content.ts';
 import type { ClientEvent } from '../events.ts';
 import type { Identity, MlsGroup } from '../mls/index.ts';
-import { withPrekeys } from '../account/prekeys.ts';
+import { mayCome, withPrekeys } from '../account/prekeys.ts';
 import { recipientsOf, sealContent, type Sealed } from '../sending/sealing.ts';
 import { sendUncounted } from '../sending/uncounted.ts';
 import type { DueReceipt } from '../store/receipt-rows.ts';
@@ -98,7 +98,7 @@ export class Receipts {
     const { writer } = this.#parts;
     // Who cannot be reached goes without, rather than that nobody is told.
     const isMore = await withPrekeys(this.#parts, (fetched) =>
-      writer.run((batch) => this.#sealDue(batch, conversationId, fetched !== 'whole')),
+      writer.run((batch) => this.#sealDue(batch, conversationId, mayCome(fetched))),
     );
     if (isMore) this.wake(conversationId);
   }

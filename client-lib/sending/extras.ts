@@ -5,7 +5,7 @@
  */
 import { QpcError, hex } from '@quicprochat/proto';
 import { contentLimits, encodeExtras, type ContentExtras } from '../content.ts';
-import { withPrekeys } from '../account/prekeys.ts';
+import { mayCome, withPrekeys } from '../account/prekeys.ts';
 import { recipientsOf, sealContent } from './sealing.ts';
 import { sendUncounted } from './uncounted.ts';
 import type { Batch } from '../writer.ts';
@@ -88,7 +88,7 @@ export class Extras {
       try {
         for (const only of [undefined, ...this.#all.filter((extra) => 'leavesOut' in extra)]) {
           await withPrekeys(this.#parts, (fetched) =>
-            writer.run((batch) => this.#seal(batch, conversationId, only, fetched !== 'whole')),
+            writer.run((batch) => this.#seal(batch, conversationId, only, mayCome(fetched))),
           );
         }
       } catch (error) {

@@ -24,12 +24,15 @@ export interface SealedCopy {
   readonly post?: OutboxPost;
 }
 
+/** Why nothing was sealed for a device. */
+export const noPrekey = 'NO_PREKEY';
+
 /** A device's prekey is missing or expired: fetch it and try again. */
 export class PrekeyError extends QpcError {
   override name = 'PrekeyError';
   readonly userIds: readonly string[];
   constructor(userIds: readonly string[]) {
-    super(Status.NotFound, 'NO_PREKEY', `envelope: ${userIds.length} users without a valid prekey`);
+    super(Status.NotFound, noPrekey, `envelope: ${userIds.length} users without a valid prekey`);
     this.userIds = userIds;
   }
 }

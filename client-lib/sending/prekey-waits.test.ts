@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { methods } from '@quicprochat/proto';
+import { firstManifest, methods, signingKeyFromSeed, systemRandom } from '@quicprochat/proto';
 import { EventBus, type ClientEvent } from '../events.ts';
 import { mandatorySuite } from '../mls/index.ts';
 import { outboxBounds } from '../store/outbox-bounds.ts';
@@ -63,7 +63,7 @@ async function bobIsAway(clock = new LaterClock()): Promise<Away> {
   });
   const redelivery = new Redelivery({
     ...{ store, runtime, events: bus, writer, mls, contacts, outbox },
-    caller: directory,
+    caller: directory.callerOf(alice.rid),
     identity: { userId, deviceId },
   });
   let counted = 0;
@@ -195,6 +195,35 @@ describe('a member without a prekey', () => {
     assert.deepEqual(told, [{ type: 'sendFailed', messageId, rid: bob.rid, reason: 'NO_PREKEY' }]);
     assert.equal(alice.history(id).at(-1)?.sendState, 'failed');
     assert.equal(alice.store.outbox.nextDueMs('all'), undefined);
+  });
+
+  test('is not given up where nobody answers, whose prekey it may have', async () => {
+    const { clock, directory, alice, id, redelivery, told } = await bobIsAway();
+    await alice.conversations.send(id, 'hello');
+    clock.advance(outboxBounds.bytesKeptMs + hourMs);
+    directory.isDown = true;
+    await redelivery.sweep();
+    assert.deepEqual(told, []);
+    directory.isDown = false;
+    clock.advance(hourMs);
+    await redelivery.sweep();
+    assert.deepEqual(
+      told.map(({ type }) => type),
+      ['sendFailed'],
+    );
+  });
+
+  test('whose keys are refused holds back nobody either', async () => {
+    const { directory, alice, bob, carol, id, asked } = await bobIsAway();
+    // Not what the log shows.
+    const accountKey = signingKeyFromSeed(systemRandom.bytes(32));
+    directory.serve(bob.userId, { manifest: firstManifest(bob.userId, accountKey, bob.rid, 0) });
+    await alice.conversations.send(id, 'hello');
+    await alice.conversations.send(id, 'again');
+    assert.equal(asked(), 1);
+    await handOver(alice, carol);
+    assertHas(carol, id, [before, 'hello', 'again']);
+    assert.deepEqual(takeRows(alice, bob), []);
   });
 
   test('that is taken out of the group gets nothing', async () => {

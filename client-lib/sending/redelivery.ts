@@ -11,8 +11,9 @@ import type { EventBus } from '../events.ts';
 import type { Session } from '../session.ts';
 import type { Identity } from '../mls/index.ts';
 import type { Outbox } from './outbox.ts';
-import { withPrekeys } from '../account/prekeys.ts';
-import { lookForPrekeys } from './prekey-waits.ts';
+import { mayCome, withPrekeys } from '../account/prekeys.ts';
+import { askForPrekeys, putOffLacking } from './prekey-waits.ts';
+import { noPrekey, targetOf, type Recipient } from './fan-out.ts';
 import { isOvertaken, recipientsOf, sealContent } from './sealing.ts';
 import { waitMsOf } from '../store/due.ts';
 import { outboxBounds } from '../store/outbox-bounds.ts';
@@ -173,17 +174,25 @@ export class Redelivery {
 
   /** Sends again what is due. Never fails. */
   async sweep(): Promise<void> {
-    const { store, runtime } = this.#parts;
+    const { runtime } = this.#parts;
     try {
-      await lookForPrekeys(this.#parts);
-      for (;;) {
-        const rows = store.outbox.due(runtime.clock.now(), redeliveryLimits.rowsPerSweep);
-        if (rows.length === 0) return;
-        await this.#sendAgain(rows);
-      }
+      const lacking = putOffLacking(this.#parts);
+      await this.#sendDue();
+      if (lacking.length === 0) return;
+      await askForPrekeys(this.#parts, lacking);
+      await this.#sendDue();
     } catch (error) {
       const reason = error instanceof QpcError ? error.reason : 'INTERNAL';
       runtime.log.info('sending again waits', { reason, error: String(error) });
+    }
+  }
+
+  async #sendDue(): Promise<void> {
+    const { store, runtime } = this.#parts;
+    for (;;) {
+      const rows = store.outbox.due(runtime.clock.now(), redeliveryLimits.rowsPerSweep);
+      if (rows.length === 0) return;
+      await this.#sendAgain(rows);
     }
   }
 
@@ -283,23 +292,34 @@ export class Redelivery {
   }
 
   /**
-   * One message for those devices whose copies these are: another mid, the same inner id. What
-   * cannot be sealed now, for want of a prekey or because of a blocked member, waits.
+   * One message for those devices whose copies these are: another mid, the same inner id. What cannot be sealed now, for
+   * want of a prekey or because of a blocked member, waits; what never could, for 30 days.
    */
   async #sealAnew(copies: readonly OutboxRow[]): Promise<void> {
     const { writer, store, runtime } = this.#parts;
     try {
-      await withPrekeys(this.#parts, () => writer.run((batch) => this.#sealAnewIn(batch, copies)));
+      await withPrekeys(this.#parts, (fetched) =>
+        writer.run((batch) => this.#sealAnewIn(batch, copies, mayCome(fetched))),
+      );
     } catch (error) {
       runtime.log.info('sealing anew waits', { error: String(error) });
-      const atMs = runtime.clock.now() + redeliveryLimits.sealRetryMs;
+      const nowMs = runtime.clock.now();
+      const isOver = ({ payload, createdMs }: OutboxRow): boolean =>
+        payload.length === 0 && nowMs - createdMs >= outboxBounds.bytesKeptMs;
+      const over = copies.filter(isOver);
       store.transaction(() => {
-        for (const { id } of copies) store.outbox.setResend(id, atMs);
+        for (const { id } of copies) {
+          store.outbox.setResend(id, nowMs + redeliveryLimits.sealRetryMs);
+        }
+        for (const { id } of over) store.outbox.markFailed(id, noPrekey);
       });
+      for (const { messageId, rid } of over) {
+        this.#parts.events.emit({ type: 'sendFailed', messageId, rid, reason: noPrekey });
+      }
     }
   }
 
-  async #sealAnewIn(batch: Batch, copies: readonly OutboxRow[]): Promise<void> {
+  async #sealAnewIn(batch: Batch, copies: readonly OutboxRow[], mayFetch: boolean): Promise<void> {
     const { store, mls, contacts, runtime } = this.#parts;
     const [{ messageId, groupId } = { messageId: undefined, groupId: undefined }] = copies;
     const message = messageId === undefined ? undefined : store.messages.message(messageId);
@@ -334,6 +354,8 @@ export class Redelivery {
       group,
       encodeContent(message),
       recipients,
+      // No key is used where nobody would get anything.
+      mayFetch || recipients.every(({ identityPub }) => contacts.prekey(identityPub) === undefined),
     );
     batch.useKeys(sealed.next, sealed.epoch, sealed.wipe);
     batch.write(() => {
@@ -343,18 +365,38 @@ export class Redelivery {
         groupId: id,
         epoch: sealed.epoch,
         generation: sealed.generation,
-        resends: Math.max(...copies.map(resendsAfter)),
       } as const;
+      const isIn = (some: readonly Recipient[], rid: Uint8Array): boolean =>
+        some.some(({ identityPub }) => sameBytes(identityPub, rid));
       for (const copy of copies) {
-        const isReplaced =
-          copy.post !== undefined ||
-          recipients.some(({ identityPub }) => sameBytes(identityPub, copy.rid));
+        if (copy.post === undefined && isIn(sealed.missing, copy.rid)) {
+          store.outbox.setResend(copy.id, batch.nowMs + redeliveryLimits.sealRetryMs);
+          continue;
+        }
+        const isReplaced = copy.post !== undefined || isIn(recipients, copy.rid);
         // Who has left gets nothing anew.
         if (isReplaced) store.outbox.replaced(copy.id);
         else leave(copy);
       }
       for (const copy of sealed.copies) {
-        store.outbox.add({ ...copy, messageId, about }, batch.nowMs);
+        const resends = Math.max(
+          ...copies
+            .filter(
+              ({ rid, post }) =>
+                (post ?? copy.post) !== undefined ||
+                copy.targets.some((target) => sameBytes(target.rid, rid)),
+            )
+            .map(resendsAfter),
+        );
+        store.outbox.add({ ...copy, messageId, about: { ...about, resends } }, batch.nowMs);
+      }
+      // Of a post that is sealed for each device by itself now.
+      const missing = sealed.missing.filter(
+        ({ identityPub }) => !copies.some(({ rid }) => sameBytes(rid, identityPub)),
+      );
+      if (missing.length > 0) {
+        const entry = { mid: random.bytes(16), targets: missing.map(targetOf), messageId, about };
+        store.outbox.addUnsealed(entry, noPrekey, batch.nowMs);
       }
     });
   }

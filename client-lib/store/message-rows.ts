@@ -97,16 +97,19 @@ export interface MessageRows {
 }
 
 const isRemote = `o.domain <> substr(m.sender_user, instr(m.sender_user, '@') + 1)`;
-// The state of an own message is that of its slowest copy, unless that one cannot be sealed yet and others can; a message
-// without copies (nobody else is in the group) counts as accepted.
+const isOthers = `o.user_id IS NOT m.sender_user`;
+// The state of an own message is that of its slowest copy, but for those that cannot be sealed yet where another person's
+// can; a message without copies (nobody else is in the group) counts as accepted.
 const columns = `m.*,
-  (SELECT count(*) FROM outbox o WHERE o.message_id = m.id) AS copies,
+  (SELECT count(*) FROM outbox o WHERE o.message_id = m.id AND ${isOthers}
+    AND NOT ${waitsForPrekey}) AS copies_for_others,
   (SELECT count(*) FROM outbox o WHERE o.message_id = m.id AND o.state = 'SEALED') AS copies_open,
   (SELECT count(*) FROM outbox o WHERE o.message_id = m.id AND ${waitsForPrekey}) AS copies_unsealed,
   (SELECT count(*) FROM outbox o WHERE o.message_id = m.id AND o.state = 'FAILED') AS copies_lost,
   (SELECT group_concat(coalesce(notice, 'failed')) FROM outbox o
     WHERE o.message_id = m.id AND o.state = 'FAILED') AS losses,
-  (SELECT count(*) FROM outbox o WHERE o.message_id = m.id AND ${isRemote}) AS copies_remote,
+  (SELECT count(*) FROM outbox o WHERE o.message_id = m.id AND ${isRemote}
+    AND NOT ${waitsForPrekey}) AS copies_remote,
   (SELECT count(*) FROM outbox o WHERE o.message_id = m.id AND ${isRemote} AND o.state = 'ACCEPTED')
     AS copies_unrelayed,
   (SELECT max(delayed_ms) FROM outbox o WHERE o.message_id = m.id) AS delayed_ms,
@@ -131,7 +134,7 @@ function sendStateOf(row: Row): SendState | undefined {
   if (!row.isNull('delivered_ms')) return 'delivered';
   const unsealed = row.number('copies_unsealed');
   const isOpen = row.number('copies_open') > unsealed;
-  if (isOpen || (unsealed > 0 && unsealed === row.number('copies'))) return 'sealed';
+  if (isOpen || (unsealed > 0 && row.number('copies_for_others') === 0)) return 'sealed';
   const isRelayed = row.number('copies_remote') > 0 && row.number('copies_unrelayed') === 0;
   return isRelayed ? 'relayed' : 'accepted';
 }

@@ -24,6 +24,8 @@ export const outboxBounds = {
   /** From a question for a prekey that copies wait for to the next one, at least and at most (ms). */
   prekeyWaitMinMs: 60_000,
   prekeyWaitMaxMs: 3_600_000,
+  /** Copies of a device that wait for one: each takes a key that all other members pass over. */
+  prekeyWaitsPerDevice: 1_024,
   /** How often a post is sealed anew. */
   repostsMax: 16,
   /**

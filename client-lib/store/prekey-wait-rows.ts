@@ -12,7 +12,8 @@ import { outboxBounds } from './outbox-bounds.ts';
 export interface PrekeyWaitRows {
   /**
    * Copies of a message for devices without a prekey, due with what waits for that already, else in a minute. `mid`: 16
-   * bytes that nothing is sent under.
+   * bytes that nothing is sent under. Where too much waits for a device (`outboxBounds.prekeyWaitsPerDevice`), its copy is
+   * FAILED at once, with this reason.
    */
   addUnsealed(
     entry: {
@@ -21,24 +22,23 @@ export interface PrekeyWaitRows {
       readonly messageId: number | undefined;
       readonly about: OutboxAbout;
     },
+    failure: string,
     nowMs: number,
   ): void;
   /** Devices whose copies are due to be sealed, and since when the oldest waits (ms); that which waits the longest first. */
   prekeyWaits(
     nowMs: number,
   ): readonly { readonly rid: Uint8Array; readonly userId: string; readonly sinceMs: number }[];
-  /** A device is there again: its copies are due. Returns how many waited. */
+  /** A device is there again, or has a prekey now: what waits for one is due. Returns how many waited. */
   prekeyWaitsDue(rid: Uint8Array, nowMs: number): number;
   /**
-   * A device has no prekey yet: its copies wait on until then, and those that have waited for as long as any node keeps a
-   * row are FAILED. Returns the message of each of these.
+   * A device has no prekey yet: what is due of its copies waits on until `dueMs`.
    */
-  postponePrekeyWaits(
-    rid: Uint8Array,
-    dueMs: number,
-    failure: string,
-    nowMs: number,
-  ): readonly number[];
+  postponePrekeyWaits(rid: Uint8Array, dueMs: number, nowMs: number): void;
+  /**
+   * Copies of a device that have waited for as long as any node keeps a row are FAILED. Returns the message of each.
+   */
+  endPrekeyWaits(rid: Uint8Array, failure: string, nowMs: number): readonly number[];
 }
 
 /** SQL: the row `o` waits for a prekey. */
@@ -46,9 +46,9 @@ export const waitsForPrekey = `(o.state = 'SEALED' AND o.resend_ms IS NOT NULL A
   (SELECT 1 FROM outbox_payload p WHERE p.id = o.payload_id AND length(p.bytes) = 0))`;
 
 export function prekeyWaitRows(db: Database, add: AddCopies): PrekeyWaitRows {
-  const { prekeyWaitMinMs, bytesKeptMs } = outboxBounds;
+  const { prekeyWaitMinMs, prekeyWaitsPerDevice, bytesKeptMs } = outboxBounds;
   return {
-    addUnsealed(entry, nowMs) {
+    addUnsealed(entry, failure, nowMs) {
       db.transaction(() => {
         const payloadId = add({ ...entry, payload: new Uint8Array(0) }, nowMs);
         db.run(
@@ -57,6 +57,14 @@ export function prekeyWaitRows(db: Database, add: AddCopies): PrekeyWaitRows {
            WHERE payload_id = ?`,
           nowMs + prekeyWaitMinMs,
           payloadId ?? null,
+        );
+        db.run(
+          `UPDATE outbox AS new SET state = 'FAILED', failure = ?, resend_ms = NULL
+           WHERE payload_id = ? AND (SELECT count(*) FROM outbox o
+             WHERE o.rid = new.rid AND ${waitsForPrekey}) > ?`,
+          failure,
+          payloadId ?? null,
+          prekeyWaitsPerDevice,
         );
       });
     },
@@ -82,21 +90,26 @@ export function prekeyWaitRows(db: Database, add: AddCopies): PrekeyWaitRows {
         rid,
         nowMs,
       ),
-    postponePrekeyWaits(rid, dueMs, failure, nowMs) {
-      const failed = db.all(
-        `UPDATE outbox AS o SET state = 'FAILED', failure = ?, resend_ms = NULL
-         WHERE o.rid = ? AND o.created_ms <= ? AND ${waitsForPrekey} RETURNING message_id`,
-        failure,
-        rid,
-        nowMs - bytesKeptMs,
-      );
+    postponePrekeyWaits(rid, dueMs, nowMs) {
       db.run(
-        `UPDATE outbox AS o SET resend_ms = ? WHERE o.rid = ? AND ${waitsForPrekey}`,
+        `UPDATE outbox AS o SET resend_ms = ?
+         WHERE o.rid = ? AND (o.resend_ms <= ? OR o.resend_ms > ?) AND ${waitsForPrekey}`,
         dueMs,
         rid,
+        nowMs,
+        nowMs + longestWaitMs,
       );
-      return failed.flatMap((row) => row.maybeNumber('message_id') ?? []);
     },
+    endPrekeyWaits: (rid, failure, nowMs) =>
+      db
+        .all(
+          `UPDATE outbox AS o SET state = 'FAILED', failure = ?, resend_ms = NULL
+           WHERE o.rid = ? AND o.created_ms <= ? AND ${waitsForPrekey} RETURNING message_id`,
+          failure,
+          rid,
+          nowMs - bytesKeptMs,
+        )
+        .flatMap((row) => row.maybeNumber('message_id') ?? []),
   };
 }
 

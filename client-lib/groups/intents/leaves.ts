@@ -9,7 +9,7 @@ import { encodeIntent, GroupChangeError } from './group-intents.ts';
 import { removing, whyNot } from '../group-roles.ts';
 import type { GroupWalker } from '../log/group-walker.ts';
 import type { Sender } from '../../mls/index.ts';
-import { withPrekeys } from '../../account/prekeys.ts';
+import { mayCome, withPrekeys } from '../../account/prekeys.ts';
 import { recipientsOf, sealContent } from '../../sending/sealing.ts';
 import { sendUncounted } from '../../sending/uncounted.ts';
 import type { IntentRow } from '../../store/group-log-rows.ts';
@@ -46,7 +46,7 @@ export class Leaves {
   async ask(intent: IntentRow): Promise<void> {
     const { writer } = this.#parts;
     await withPrekeys(this.#parts, (fetched) =>
-      writer.run((batch) => this.#askIn(batch, intent, fetched !== 'whole')),
+      writer.run((batch) => this.#askIn(batch, intent, mayCome(fetched))),
     );
   }
 

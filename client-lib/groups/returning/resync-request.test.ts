@@ -10,7 +10,13 @@ import {
 } from '@quicprochat/proto';
 import { fromBinary, SubmitCommitRequestSchema } from '@quicprochat/proto/messages';
 import { channelOf, channelWriteKey } from '../../channels/channel.ts';
-import { epochJoinKeys, newJoinKey, openJoinState, sealJoinState } from './group-info.ts';
+import {
+  epochJoinKeys,
+  newJoinKey,
+  openCommit,
+  openJoinState,
+  sealJoinState,
+} from './group-info.ts';
 import { firstEntry } from '../log/group-log.ts';
 import { acceptCommit, mandatorySuite } from '../../mls/index.ts';
 import { groupOf, TestWorld } from '../../mls/test-members.ts';
@@ -48,6 +54,12 @@ test('the write key of its epoch lies with the state; the commit is a post and h
     targets,
   } = fromBinary(SubmitCommitRequestSchema, request);
   assert(post !== undefined);
+  // It is named by the epoch that it ends; under another name it is no commit of it.
+  assert.equal((await openCommit(alice.mls, group, commit))?.isReturn, true);
+  const misnamed = { hub: 'red.example', tip, key, ...state, channelKeyId: new Uint8Array(8) };
+  const { request: other } = await returnRequest(parts, misnamed, back);
+  const { commit: named } = fromBinary(SubmitCommitRequestSchema, other);
+  assert.equal(await openCommit(alice.mls, group, named), undefined);
   const { next } = await alice.mls.processReturn(group, back.commit);
   const statement = { cid: channel.cid, epoch: Number(group.epoch), mid, payload: commit };
   assert.equal(verifyChannelPost(statement, post.signature, publicKey), true);
