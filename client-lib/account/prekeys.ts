@@ -59,13 +59,13 @@ export const mayCome = (fetched: Fetched | undefined): boolean =>
 
 /**
  * Runs `seal`, and once more when it lacks prekeys and these were asked for: with all that came, and knowing how that
- * went. Users who had none a minute ago are not asked again. Throws what `seal` throws the second time; why prekeys did
- * not come, rather than that they are missing.
+ * went. `isFrequent`: users who had none a minute ago are not asked again. Throws what `seal` throws the second time; why
+ * prekeys did not come, rather than that they are missing.
  */
 export async function withPrekeys<T>(
   parts: { readonly contacts: Contacts; readonly caller: Caller },
   seal: (fetched: Fetched | undefined) => Promise<T>,
-  signal?: AbortSignal,
+  { signal, isFrequent = false }: { signal?: AbortSignal | undefined; isFrequent?: boolean } = {},
 ): Promise<T> {
   const { contacts } = parts;
   let fetched: Fetched = 'not';
@@ -75,7 +75,9 @@ export async function withPrekeys<T>(
   } catch (error) {
     // Nothing was used up: a ratchet moves only with the transaction.
     if (!(error instanceof PrekeyError)) throw error;
-    const userIds = error.userIds.filter((userId) => !contacts.lacksPrekeys(userId));
+    const userIds = error.userIds.filter(
+      (userId) => !(isFrequent && contacts.lacksPrekeys(userId)),
+    );
     try {
       [failure] = await fetchPrekeys(parts, userIds, signal);
       contacts.noteAsked(userIds);

@@ -177,7 +177,7 @@ export class Conversations {
       this.#parts,
       (fetched) =>
         this.#parts.writer.run((batch) => this.#seal(batch, groupId, text, mayCome(fetched))),
-      signal,
+      { signal, isFrequent: true },
     );
   }
 

@@ -97,8 +97,10 @@ export class Receipts {
   async #seal(conversationId: Uint8Array): Promise<void> {
     const { writer } = this.#parts;
     // Who cannot be reached goes without, rather than that nobody is told.
-    const isMore = await withPrekeys(this.#parts, (fetched) =>
-      writer.run((batch) => this.#sealDue(batch, conversationId, mayCome(fetched))),
+    const isMore = await withPrekeys(
+      this.#parts,
+      (fetched) => writer.run((batch) => this.#sealDue(batch, conversationId, mayCome(fetched))),
+      { isFrequent: true },
     );
     if (isMore) this.wake(conversationId);
   }
