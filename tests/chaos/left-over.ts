@@ -30,8 +30,8 @@ export function parkedText(store: ClientStore, all: readonly ClientStore[]): str
 
 /**
  * Rows of epochs that this device was never in, as far as the other stores prove it: they are under keys of the group's
- * past that it neither has nor had. What the log says of such keys ends these rows; of an epoch that somebody who came
- * back ended, or where no hub keeps the log, it says nothing. For runs in which stores and disks are lost.
+ * past that it neither has nor had. What the log says of such keys ends these rows; where no hub keeps the log, it
+ * says nothing. For runs in which stores and disks are lost.
  */
 export function overtakenCount(store: ClientStore, all: readonly ClientStore[]): number {
   const isOfThePast = (keyId: Uint8Array): boolean =>
