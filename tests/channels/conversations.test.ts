@@ -281,10 +281,12 @@ suite('a conversation with a channel', () => {
     const dora = await company.client('dora@red.example');
     await company.talk(alice, [bob, dora], false);
     const { id } = company;
-    const { id: said } = await alice.client.send(id, 'to each device');
+    await alice.client.send(id, 'to each device');
     await company.heard([bob, dora], ['to each device']);
-    const { deviceId } = dora.client.whoami();
-    const rid = alice.client.proofs(id, said).find((one) => deviceIdOf(one.rid) === deviceId)?.rid;
+    const { userId = '', deviceId } = dora.client.whoami();
+    const rid = alice.client
+      .contact(userId)
+      ?.devices.find((device) => device.deviceId === deviceId)?.identityPub;
     assert.ok(rid !== undefined);
     const subscribe = async () =>
       company.rig.red.store?.createChannel(rid, new TestGroup().asNew());
