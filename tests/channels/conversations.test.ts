@@ -283,7 +283,7 @@ suite('a conversation with a channel', () => {
     const { id } = company;
     await alice.client.send(id, 'to each device');
     await company.heard([bob, dora], ['to each device']);
-    const { userId = '', deviceId } = dora.client.whoami();
+    const { userId, deviceId } = dora.client.whoami();
     const rid = alice.client
       .contact(userId)
       ?.devices.find((device) => device.deviceId === deviceId)?.identityPub;
