@@ -81,8 +81,11 @@ export class Contents {
     let isDue = false;
     batch.write(() => {
       store.outbox.confirmHandshakes(groupId, sender.identityPub, epoch);
-      // Who was away is back, and has a prekey again.
-      isDue = store.outbox.prekeyWaitsDue(sender.identityPub, batch.nowMs) > 0;
+      // Who was away is back, and has a prekey again. What waits though one is known waits for something else.
+      const { notAfterMs = 0 } = store.contacts.prekey(sender.identityPub) ?? {};
+      isDue =
+        notAfterMs <= batch.nowMs &&
+        store.outbox.prekeyWaitsDue(sender.identityPub, batch.nowMs) > 0;
     });
     batch.after(() => {
       if (isDue) this.#parts.onDue();
