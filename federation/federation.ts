@@ -371,11 +371,6 @@ export class Federation implements AsyncDisposable {
     return this.records.get(domain)?.signed;
   }
 
-  /** Signing keys of a peer, from that record (32 bytes each); none when none was seen yet. */
-  signKeys(domain: string): readonly Uint8Array[] {
-    return this.records.get(domain)?.record.keys.map(({ signPub }) => signPub) ?? [];
-  }
-
   status(): readonly PeerStatus[] {
     return Array.from(this.#peers.values(), ({ domain, link, lanes }) => ({
       domain,

@@ -3,7 +3,13 @@
  * of its keys (docs/protocol/federation.md). Who proves one is trust.ts; what stands in a record
  * (logs, cosigners) is for others to judge.
  */
-import { liveKeys, UnauthenticatedError, type Runtime, sameBytes } from '@quicprochat/proto';
+import {
+  certifyingKeys,
+  liveKeys,
+  sameBytes,
+  UnauthenticatedError,
+  type Runtime,
+} from '@quicprochat/proto';
 import {
   fromBinary,
   NodeRecordSchema,
@@ -70,6 +76,12 @@ export class PeerRecords {
   /** The newest proven record of a peer; undefined when none was seen yet. */
   get(domain: string): PeerRecord | undefined {
     return this.#byDomain.get(domain)?.held;
+  }
+
+  /** Keys under which a peer's certificates count (32 bytes each); none when no record was seen yet. */
+  certifyingKeys(domain: string): readonly Uint8Array[] {
+    const known = this.get(domain);
+    return known === undefined ? [] : certifyingKeys(known.record);
   }
 
   keys(domain: string): PeerKeys {

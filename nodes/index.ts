@@ -2,6 +2,7 @@
 export { loadConfig, parseConfig, type NodeConfig } from './config.ts';
 export { initNode, type InitOptions, type InitResult } from './init.ts';
 export { readKeyFile } from './key-file.ts';
+export { finishRotation, prepareRotation } from './node-keys.ts';
 export { startNode, type NodeOptions, type QpcNode } from './node.ts';
 export { createSecrets, loadSecrets, type NodeSecrets } from './secrets.ts';
 export { openForReading } from './store/database.ts';

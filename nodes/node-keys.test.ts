@@ -63,8 +63,16 @@ test('a rotation: both keys in the record, then the new one, which the old one s
       second.former.map(({ publicKey }) => publicKey),
       [first.current.signing.publicKey],
     );
+    assert.deepEqual(second.formerSignPubs, [first.current.signing.publicKey]);
     const third = await prepareRotation(store, systemRandom, nowMs + 2 * rotationMs);
     assert.deepEqual([third.generation, third.record.length, third.former.length], [2, 2, 1]);
+    const last = await finishRotation(store, nowMs + 3 * rotationMs);
+    assert.equal(last.former.length, 1);
+    // What any of them certified is read for years.
+    assert.deepEqual(
+      last.formerSignPubs,
+      [second, first].map(({ current }) => current.signing.publicKey),
+    );
   });
 });
 

@@ -5,6 +5,7 @@
  */
 import {
   InvalidArgumentError,
+  nodeRecordLimits,
   seedOf,
   signingKeyFromSeed,
   type NodeRecordKey,
@@ -35,6 +36,8 @@ export interface NodeKeys {
   readonly record: readonly NodeRecordKey[];
   /** The generation before sees to it that whoever was away still believes the record. */
   readonly former: readonly SigningKey[];
+  /** Signing keys of all generations before (32 bytes each, newest first, at most 8): what they certified counts. */
+  readonly formerSignPubs: readonly Uint8Array[];
   /** Number of the current generation, from 1. */
   readonly generation: number;
 }
@@ -58,13 +61,13 @@ export async function createNodeKeys(store: NodeStore, random: Random): Promise<
     store.putSecret(firstNames.privateKey, text.encode(identity.privateKeyPem)),
     store.putSecret(firstNames.signing, seedOf(signing)),
   ]);
-  return keysOf({ identity, signing }, undefined, 0, undefined, 1);
+  return keysOf({ identity, signing }, undefined, 0, [], 1);
 }
 
 /** Throws SetupError when one is missing: the database is no node's. */
 export async function loadNodeKeys(store: NodeStore): Promise<NodeKeys> {
   let current = await firstPair(store);
-  let former: KeyPair | undefined;
+  const former: SigningKey[] = [];
   for (let generation = 1; ; generation += 1) {
     const preparedMs = await timeOf(store, preparedName(generation + 1));
     if (preparedMs === undefined) return keysOf(current, undefined, 0, former, generation);
@@ -72,7 +75,7 @@ export async function loadNodeKeys(store: NodeStore): Promise<NodeKeys> {
     if ((await timeOf(store, finishedName(generation + 1))) === undefined) {
       return keysOf(current, next, preparedMs, former, generation);
     }
-    former = current;
+    former.unshift(current.signing);
     current = next;
   }
 }
@@ -128,7 +131,7 @@ function keysOf(
   current: KeyPair,
   next: KeyPair | undefined,
   preparedMs: number,
-  former: KeyPair | undefined,
+  former: readonly SigningKey[],
   generation: number,
 ): NodeKeys {
   const inRecord = ({ identity, signing }: KeyPair, fromMs: number): NodeRecordKey => ({
@@ -142,7 +145,8 @@ function keysOf(
     next,
     preparedMs,
     record: [inRecord(current, 0), ...(next === undefined ? [] : [inRecord(next, preparedMs)])],
-    former: former === undefined ? [] : [former.signing],
+    former: former.slice(0, 1),
+    formerSignPubs: former.slice(0, nodeRecordLimits.formerKeys).map(({ publicKey }) => publicKey),
     generation,
   };
 }

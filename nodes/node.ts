@@ -296,6 +296,7 @@ function openKeyLog(
       domain,
       keys: secrets.recordKeys,
       formerSigners: secrets.formerSigners,
+      formerSignPubs: secrets.formerSignPubs,
       endpoints: [config.advertise],
       versionMin: protocolVersion,
       versionMax: protocolVersion,
@@ -321,14 +322,15 @@ function makeHubs(
   federation: Federation,
 ): HandlerParts['hubs'] {
   const { domain } = config;
-  const own = [...secrets.recordKeys.map(({ signing }) => signing), ...secrets.formerSigners];
-  const ownKeys = own.map(({ publicKey }) => publicKey);
+  const { recordKeys, formerSignPubs } = secrets;
+  const ownKeys = [...recordKeys.map(({ signing }) => signing.publicKey), ...formerSignPubs];
   const offers = new CommitOffers({
     domain,
     signing: secrets.signing,
     knows: (name) => federation.knows(name),
   });
-  const keysOf = (name: string) => (name === domain ? ownKeys : federation.signKeys(name));
+  const keysOf = (name: string) =>
+    name === domain ? ownKeys : federation.records.certifyingKeys(name);
   const hubSet = new HubSet({
     domain,
     store,

@@ -35,6 +35,8 @@ export interface NodeSecrets {
   readonly recordKeys: readonly NodeRecordKey[];
   /** Keys that are in no record any more and sign it still. */
   readonly formerSigners: readonly SigningKey[];
+  /** Signing keys that were given up (32 bytes each): what this node certified with them counts. */
+  readonly formerSignPubs: readonly Uint8Array[];
   readonly opaqueSetup: Uint8Array;
   readonly pseudonymKey: Uint8Array;
   /** Proves to this node what it said of its store (32 bytes); older copies of the store have it. */
@@ -102,8 +104,12 @@ function inUse({
   current,
   record,
   former,
-}: NodeKeys): Pick<NodeSecrets, 'identity' | 'signing' | 'recordKeys' | 'formerSigners'> {
-  return { ...current, recordKeys: record, formerSigners: former };
+  formerSignPubs,
+}: NodeKeys): Pick<
+  NodeSecrets,
+  'identity' | 'signing' | 'recordKeys' | 'formerSigners' | 'formerSignPubs'
+> {
+  return { ...current, recordKeys: record, formerSigners: former, formerSignPubs };
 }
 
 /** Derived, so that every copy of a database has it, however old. */

@@ -10,6 +10,7 @@ import {
   type SignedNodeRecord,
 } from './messages.ts';
 import {
+  certifyingKeys,
   signNodeRecord,
   verifyNodeRecord,
   type NodeRecordFacts,
@@ -123,6 +124,21 @@ test('malformed records are refused, made or received', () => {
   refuses(create(SignedNodeRecordSchema, { record }), {}, 'BAD_FIELD');
   const long = new Uint8Array(16 * 1024 + 1);
   refuses(create(SignedNodeRecordSchema, { record: long }), {}, 'BAD_FIELD');
+});
+
+test('keys that were given up are named for their certificates, and prove no record', () => {
+  const formerSignPubs = [key(3), key(4)].map(({ signing }) => signing.publicKey);
+  const signed = signNodeRecord(facts({ formerSignPubs }));
+  const record = verifyNodeRecord(signed, pinned);
+  assert.deepEqual(certifyingKeys(record), [key(1).signing.publicKey, ...formerSignPubs]);
+  const heir = { pins: [], connectionSpki: spki(9), signKeys: [key(3).signing.publicKey] };
+  refuses(signed, heir, 'BAD_CREDENTIAL');
+  for (const bad of [[spki(1).subarray(1)], Array<Uint8Array>(9).fill(spki(1))]) {
+    assert.throws(
+      () => signNodeRecord(facts({ formerSignPubs: bad })),
+      (error) => hasReason(error, 'BAD_FIELD'),
+    );
+  }
 });
 
 test('a record says where the swarm is, within bounds', () => {

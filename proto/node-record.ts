@@ -20,6 +20,7 @@ import type { Endpoint } from './transport/transport.ts';
 export const nodeRecordLimits = {
   recordBytes: 16 * 1024,
   keys: 4,
+  formerKeys: 8,
   endpoints: 16,
   capabilities: 32,
   logs: 16,
@@ -68,6 +69,8 @@ export interface NodeRecordFacts {
   readonly swarm?: { readonly swarmKey: Uint8Array; readonly addresses: readonly string[] };
   /** Keys that are no longer in the record and sign it still, for whoever knows only them. */
   readonly formerSigners?: readonly SigningKey[];
+  /** Signing keys that were given up (32 bytes each, newest first, at most 8): what they certified of group logs counts. */
+  readonly formerSignPubs?: readonly Uint8Array[];
 }
 
 /** Makes and signs a record. Throws InvalidArgumentError BAD_FIELD on facts beyond the limits. */
@@ -94,6 +97,7 @@ export function signNodeRecord(facts: NodeRecordFacts): SignedNodeRecord {
     ...(facts.swarm === undefined
       ? {}
       : { swarm: { swarmKey: facts.swarm.swarmKey, addresses: [...facts.swarm.addresses] } }),
+    formerSignPubs: [...(facts.formerSignPubs ?? [])],
   });
   checkRecord(record);
   const bytes = toBinary(NodeRecordSchema, record);
@@ -188,6 +192,11 @@ function checkRecord(record: NodeRecord): void {
       'keys: need 32 bytes each',
     ],
     [
+      record.formerSignPubs.length <= nodeRecordLimits.formerKeys &&
+        record.formerSignPubs.every((key) => key.length === 32),
+      `former keys: at most ${nodeRecordLimits.formerKeys} of 32 bytes`,
+    ],
+    [
       record.endpoints.length <= endpoints,
       `${record.endpoints.length} endpoints, at most ${endpoints}`,
     ],
@@ -234,6 +243,14 @@ function checkRecord(record: NodeRecord): void {
 /** The bounds of a verifier key; whether it is one, kt-log says. */
 function isVkey(text: string): boolean {
   return text.length > 0 && text.length <= 8192 && !/\s/u.test(text);
+}
+
+/**
+ * Signing keys under which what a node certified of group logs counts (32 bytes each): entries are read years after
+ * they were certified, so the keys that it gave up are among them.
+ */
+export function certifyingKeys({ keys, formerSignPubs }: NodeRecord): readonly Uint8Array[] {
+  return [...keys.map(({ signPub }) => signPub), ...formerSignPubs];
 }
 
 /** Keys of a record whose time is now; clocks may differ by a day. */

@@ -6,6 +6,7 @@ import {
   groupLogLimits,
   hasReason,
   InvalidArgumentError,
+  sameBytes,
   verifyCertified,
   type ParsedEntry,
 } from '@quicprochat/proto';
@@ -14,26 +15,29 @@ import {
   GroupControlSchema,
   type CertifiedEntry,
   type GroupControl,
+  type HubSignature,
 } from '@quicprochat/proto/messages';
 import type { CertifiedCommit, HubState, LogEnd } from '../store/group-store.ts';
 import { hubLimits, unavailable, type HubParts } from './hub-parts.ts';
 
 /**
  * Throws InvalidArgumentError BAD_FIELD, or BAD_SIGNATURE without the word of a majority; UnavailableError
- * HUB_UNAVAILABLE where a hub's keys are not known here yet: it may be that one's word that is missing.
+ * HUB_UNAVAILABLE where one is signed in a hub's name with a key that is not known here (yet): a record comes within minutes.
  */
 export function verified(
   { keysOf }: Pick<HubParts, 'keysOf'>,
   hubs: readonly string[],
   controls: readonly GroupControl[],
 ): CertifiedCommit[] {
-  const unknown = hubs.find((hub) => keysOf(hub).length === 0);
+  const isUnknown = ({ domain, signPub }: HubSignature): boolean =>
+    hubs.includes(domain) && !keysOf(domain).some((key) => sameBytes(key, signPub));
   const check = (entry: CertifiedEntry): ParsedEntry => {
     try {
       return verifyCertified(entry, hubs, keysOf);
     } catch (error) {
+      const unknown = entry.signatures.find(isUnknown);
       if (unknown === undefined || !hasReason(error, 'BAD_SIGNATURE')) throw error;
-      throw unavailable(`the keys of ${unknown} are not known yet`, error);
+      throw unavailable(`a key of ${unknown.domain} is not known yet`, error);
     }
   };
   return controls.map(({ entry, commit }) => {

@@ -41,6 +41,16 @@ test('a newer record replaces the older one, and listeners hear of it once', asy
   assert.deepEqual(heard, [7]);
 });
 
+test('what a peer certified with keys that it gave up counts on', async () => {
+  await using pair = await makePair();
+  const { records } = pair.red.federation;
+  assert.deepEqual(records.certifyingKeys('green.example'), []);
+  const [now] = records.certifyingKeys('blue.example');
+  const givenUp = new Uint8Array(32).fill(7);
+  await say(pair, () => pair.blue.record({ seq: 2, formerSignPubs: [givenUp] }));
+  assert.deepEqual(records.certifyingKeys('blue.example'), [now, givenUp]);
+});
+
 test('what is older, foreign, unsigned or another record of the same seq is refused', async () => {
   await using pair = await makePair();
   const { red, blue } = pair;

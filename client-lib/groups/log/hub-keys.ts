@@ -4,6 +4,7 @@
  * fits no known key has the record asked for once more: nodes rotate keys.
  */
 import {
+  certifyingKeys,
   hasReason,
   QpcError,
   ResourceExhaustedError,
@@ -49,13 +50,13 @@ export class HubKeys {
     this.#parts = parts;
   }
 
-  /** All signing keys (32 bytes each) that the record names, retired ones too: entries are as old. */
+  /** All signing keys (32 bytes each) that the record names, those that were given up too: entries are as old. */
   readonly of = (domain: string): readonly Uint8Array[] => {
     const known = this.#keys.get(domain);
     if (known !== undefined) return known;
     const pinned = this.#parts.store.logs.pinned(domain);
     if (pinned?.isInLog !== true) return [];
-    const keys = knownRecordOf(pinned.record).record.keys.map(({ signPub }) => signPub);
+    const keys = certifyingKeys(knownRecordOf(pinned.record).record);
     this.#keys.set(domain, keys);
     return keys;
   };
