@@ -25,16 +25,19 @@ export interface Company {
   readonly id: Uint8Array;
 }
 
-/** alice's group with bob and carol. */
+/** alice's group with bob and carol; people of three domains have three hubs. */
 export async function company(
   suites: readonly MlsSuite[],
   clock: LaterClock = new LaterClock(),
+  [ofAlice, ofBob, ofCarol]: readonly [string, string, string] = ['red', 'red', 'red'],
 ): Promise<Company> {
   // The logs stand still while days pass: what they say may be that old here.
   const directory = new TestDirectory({ maxBehindMs: 5_000 * 3_600_000 });
-  const [alice, bob, carol] = ['alice', 'bob', 'carol'].map(
-    (name) => new TestDevice(`${name}@red.example`, directory, { clock, suites }),
-  );
+  const [alice, bob, carol] = [
+    `alice@${ofAlice}.example`,
+    `bob@${ofBob}.example`,
+    `carol@${ofCarol}.example`,
+  ].map((userId) => new TestDevice(userId, directory, { clock, suites }));
   assert(alice !== undefined && bob !== undefined && carol !== undefined);
   const id = await alice.conversations.create('company', [bob.userId, carol.userId]);
   await exchange(alice, bob, carol);

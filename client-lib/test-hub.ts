@@ -27,6 +27,7 @@ import {
   type CreateGroupRequest,
   type GroupControl,
   type GroupLogRequest,
+  type GroupTakeoverRequest,
   type SignedGroupEntry,
   type SubmitCommitRequest,
 } from '@quicprochat/proto/messages';
@@ -49,9 +50,15 @@ interface HubEntry {
   readonly control: GroupControl;
 }
 
+/** The log of one hub, or of three, which are of one mind here. */
+interface HubLog {
+  readonly domains: readonly string[];
+  readonly entries: HubEntry[];
+}
+
 export class TestHub {
   readonly #signingOf: (domain: string) => SigningKey;
-  readonly #logs = new Map<string, { readonly domain: string; readonly entries: HubEntry[] }>();
+  readonly #logs = new Map<string, HubLog>();
   readonly #rows: HubRow[] = [];
   readonly #infos = new Map<string, HubInfo>();
   /** Something happens before a device's commit is looked at; an error is the answer. */
@@ -77,7 +84,7 @@ export class TestHub {
     return [...this.#log(group).entries];
   }
   restore(group: Uint8Array, entries: readonly HubEntry[]): void {
-    this.#logs.set(hex(group), { domain: this.#log(group).domain, entries: [...entries] });
+    this.#logs.set(hex(group), { ...this.#log(group), entries: [...entries] });
   }
 
   /** The group never was. */
@@ -108,6 +115,13 @@ export class TestHub {
       case methods.submitCommit.id:
         await this.beforeSubmit?.(from, request as SubmitCommitRequest);
         return { entry: this.#submit(from, request as SubmitCommitRequest) };
+      case methods.groupTakeover.id: {
+        // Whoever is asked leads, and takes it as any other one.
+        const { hub, submit } = request as GroupTakeoverRequest;
+        if (submit === undefined) return { leader: hub };
+        const submitted = await this.answer(from, methods.submitCommit.id, { ...submit, hub });
+        return { leader: hub, submitted };
+      }
       case methods.groupLog.id: {
         const { group, after, withGroupInfo } = request as GroupLogRequest;
         const answer = await this.beforeLog?.(request as GroupLogRequest);
@@ -123,19 +137,19 @@ export class TestHub {
     }
   }
 
-  #create({ entry, hubs: [domain = ''] }: CreateGroupRequest): unknown {
+  #create({ entry, hubs: domains }: CreateGroupRequest): unknown {
     const parsed = parseEntry(entry);
     checkEntry(parsed, undefined);
     const known = this.#logs.get(hex(parsed.entry.group));
     if (known !== undefined) return { entry: known.entries[0]?.control.entry, wasNew: false };
-    const control = create(GroupControlSchema, { entry: this.certify(domain, parsed, entry) });
-    this.#logs.set(hex(parsed.entry.group), { domain, entries: [{ parsed, control }] });
+    const control = create(GroupControlSchema, { entry: this.certify(domains, parsed, entry) });
+    this.#logs.set(hex(parsed.entry.group), { domains, entries: [{ parsed, control }] });
     return { entry: control.entry, wasNew: true };
   }
 
   #submit(from: Uint8Array, request: SubmitCommitRequest): CertifiedEntry | undefined {
     const parsed = parseEntry(request.entry);
-    const { domain, entries } = this.#log(parsed.entry.group);
+    const { domains, entries } = this.#log(parsed.entry.group);
     const before = entries.find((one) => same(one.parsed.hash, parsed.hash));
     if (before !== undefined) return before.control.entry;
     const parent = entries.find((one) => same(one.parsed.hash, parsed.entry.parent));
@@ -154,13 +168,13 @@ export class TestHub {
       throw new ConflictError('EPOCH_CONFLICT', 'another commit won this epoch', { details });
     }
     const { commit, mid, targets, welcomes, sharedWelcome, groupInfo } = request;
-    if (this.isRestored && !this.#certified(domain, request)) {
+    if (this.isRestored && !this.#certified(domains, request)) {
       throw new UnavailableError('HUB_RESTORED', 'it waits', { retryAfterMs: 1_000 });
     }
     if (groupInfo.length > 0) {
       this.putInfo(parsed.entry.group, { entry: parsed.hash, bytes: groupInfo });
     }
-    const entry = this.certify(domain, parsed, request.entry);
+    const entry = this.certify(domains, parsed, request.entry);
     const control = create(GroupControlSchema, { entry, commit });
     entries.push({ parsed, control });
     const put = (to: Uint8Array, rowMid: Uint8Array, row: GroupControl): void => {
@@ -182,10 +196,10 @@ export class TestHub {
   }
 
   /** Whether it says in the request that it accepted this before. */
-  #certified(domain: string, { entry, signatures }: SubmitCommitRequest): boolean {
+  #certified(domains: readonly string[], { entry, signatures }: SubmitCommitRequest): boolean {
     const known = create(CertifiedEntrySchema, { signatures, ...(entry && { entry }) });
     try {
-      verifyCertified(known, [domain], (one) => [this.#signingOf(one).publicKey]);
+      verifyCertified(known, domains, (one) => [this.#signingOf(one).publicKey]);
       return true;
     } catch {
       return false;
@@ -197,20 +211,21 @@ export class TestHub {
     return entries.slice(position + 1).map(({ control }) => control);
   }
 
-  #log(group: Uint8Array): { readonly domain: string; readonly entries: HubEntry[] } {
+  #log(group: Uint8Array): HubLog {
     const log = this.#logs.get(hex(group));
     if (log === undefined) throw new NotFoundError('UNKNOWN_GROUP', 'this node is not its hub');
     return log;
   }
 
-  /** The word of a domain's hub, for whatever entry. */
+  /** The word of hubs, for whatever entry. */
   certify(
-    domain: string,
+    domains: readonly string[],
     { hash }: Pick<ParsedEntry, 'hash'>,
     entry?: SignedGroupEntry,
   ): CertifiedEntry {
-    const signing = this.#signingOf(domain);
-    const signatures = [signCertificate(hash, 0, { domain, signing })];
+    const signatures = domains.map((domain) =>
+      signCertificate(hash, 0, { domain, signing: this.#signingOf(domain) }),
+    );
     return create(CertifiedEntrySchema, { term: 0n, signatures, ...(entry && { entry }) });
   }
 }

@@ -263,7 +263,7 @@ describe('a Welcome without a hub’s word', () => {
     const { entry, welcomes } = submitted(alice, id);
     const welcome = welcomes[0]?.welcome;
     assert(entry !== undefined && welcome !== undefined);
-    const certified = directory.hub.certify(red, parseEntry(entry), entry);
+    const certified = directory.hub.certify([red], parseEntry(entry), entry);
     certified.signatures[0]?.signature.set([1, 2, 3], 5);
     directory.isDown = false;
     const mid = welcomes[0]?.mid ?? random.bytes(16);

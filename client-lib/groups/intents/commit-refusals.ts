@@ -30,3 +30,16 @@ export function ofOneHub(error: unknown): unknown {
   if (!hasReason(error, 'UNKNOWN_GROUP')) return error;
   return new UnavailableError('HUB_UNAVAILABLE', 'one hub forgot the group', { cause: error });
 }
+
+/**
+ * What a hub answers that no honest one does is no refusal: the commit may have been accepted. Throws TransportError for
+ * it, and the work's other errors.
+ */
+export async function byHub<T>(work: Promise<T>): Promise<T> {
+  try {
+    return await work;
+  } catch (error) {
+    if (!hasReason(error, 'BAD_SIGNATURE', 'BAD_FIELD')) throw error;
+    throw new TransportError('protocol', `the hub's answer: ${error.message}`, { cause: error });
+  }
+}

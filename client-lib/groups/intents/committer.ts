@@ -36,7 +36,7 @@ import {
 import { rejectingEntry, type Walk } from '../log/group-log.ts';
 import type { GroupPull } from '../log/group-pull.ts';
 import type { GroupWalker } from '../log/group-walker.ts';
-import { isOfEpoch, isTemporary } from './commit-refusals.ts';
+import { byHub, isOfEpoch, isTemporary } from './commit-refusals.ts';
 import { ForgottenHubs } from '../hubs/forgotten-hubs.ts';
 import { GatheredInvitees } from './gathered-invitees.ts';
 import { HubChoice } from './hub-choice.ts';
@@ -62,6 +62,8 @@ export const committerLimits = {
   backOffMaxMs: 60_000,
   /** Answers of a hub that decide nothing before it is asked at rest only: honest ones need as many. */
   rounds: 8,
+  /** A hub that asks for more rest is asked again after so much (ms). */
+  askedRestMaxMs: 5 * 60_000,
   /** Adds in one commit, before its size is looked at. */
   addsPerCommit: 64,
 } as const;
@@ -288,7 +290,8 @@ export class Committer {
     this.#failures.set(key, Math.min(failures + 1, 16));
     const { backOffMinMs, backOffMaxMs } = committerLimits;
     const boundMs = Math.min(backOffMaxMs, backOffMinMs * 2 ** failures);
-    const askedMs = error instanceof QpcError ? (error.retryAfterMs ?? 0) : 0;
+    const { retryAfterMs = 0 } = error instanceof QpcError ? error : {};
+    const askedMs = Math.min(retryAfterMs, committerLimits.askedRestMaxMs);
     // Half of the bound at least: without a connection each try fails at once.
     return askedMs + boundMs / 2 + jitter(random, boundMs / 2);
   }
@@ -356,7 +359,7 @@ export class Committer {
         }
         if (isCurrent || !isOfEpoch(error)) throw error;
       }
-      await pull.pull(groupId, signal);
+      await byHub(pull.pull(groupId, signal));
       isCurrent = true;
     }
   }
@@ -407,14 +410,14 @@ export class Committer {
     await registerGroup(this.#parts, groupId, signal);
     const { hubs } = (await pull.view(groupId))?.group ?? { hubs: [] };
     const answer = await this.#hubs.submit(groupId, hubs, pending.request, signal);
-    if (await certifyFirst(this.#parts, pending, answer)) return 'again';
+    if (await byHub(certifyFirst(this.#parts, pending, answer))) return 'again';
     const key = hex(groupId);
-    let walk = await pull.take(groupId, answer.controls, signal);
+    let walk = await byHub(pull.take(groupId, answer.controls, signal));
     if (walk !== undefined && (answer.hasMore || walk.isBeyond)) {
       // What stands before or behind these decides about them.
       const hasMoved = walk.steps.length > 0;
       const { head } = walk;
-      const whole = await pull.pull(groupId, signal);
+      const whole = await byHub(pull.pull(groupId, signal));
       const now = await pull.view(groupId);
       if (hasMoved || now === undefined || Buffer.compare(now.head.hash, head.hash) !== 0) {
         this.#fruitless.delete(key);
@@ -442,6 +445,7 @@ export class Committer {
     const rounds = (this.#fruitless.get(key) ?? 0) + 1;
     this.#fruitless.set(key, rounds);
     if (rounds > committerLimits.rounds) {
+      this.#hubs.moveOn(groupId);
       throw new TransportError('protocol', `the hub decided nothing in ${rounds} answers`);
     }
     return 'again';

@@ -1,8 +1,9 @@
 /**
  * Which hub of a group is asked to take a commit: the only one, or one of several after the other; when none
- * did it for a while, the next one is to take over (docs/protocol/group-log.md).
+ * did it for a while, the next one is to take over (docs/protocol/group-log.md). What one of several refuses is
+ * refused when all of them do.
  */
-import { hex, type Clock } from '@quicprochat/proto';
+import { hex, QpcError, UnavailableError, type Clock } from '@quicprochat/proto';
 import { isTemporary, ofOneHub } from './commit-refusals.ts';
 import type { SubmitAnswer } from '../log/hub-calls.ts';
 import type { HubWays } from '../log/hub-ways.ts';
@@ -12,11 +13,20 @@ export const hubChoiceLimits = {
   takeoverMs: 30_000,
 } as const;
 
+interface Asked {
+  /** The hub that is asked next. */
+  readonly index: number;
+  /** Since when none did what it should (monotonic ms). */
+  readonly sinceMs: number;
+  /** How many refused since one took something. */
+  readonly refusals: number;
+}
+
 export class HubChoice {
   readonly #ways: Pick<HubWays, 'submit'>;
   readonly #clock: Clock;
-  /** By group in hex: the hub that is asked, and since when none did what it should (monotonic ms). */
-  readonly #asked = new Map<string, { readonly index: number; readonly sinceMs: number }>();
+  /** By group in hex. */
+  readonly #asked = new Map<string, Asked>();
 
   constructor(ways: Pick<HubWays, 'submit'>, clock: Clock) {
     this.#ways = ways;
@@ -35,19 +45,34 @@ export class HubChoice {
     }
     const key = hex(groupId);
     const nowMs = this.#clock.monotonic();
-    const { index, sinceMs } = this.#asked.get(key) ?? { index: 0, sinceMs: nowMs };
+    const asked = this.#asked.get(key) ?? { index: 0, sinceMs: nowMs, refusals: 0 };
+    const { index, sinceMs } = asked;
     const hub = hubs[index % hubs.length] ?? '';
     const takesOver = nowMs - sinceMs >= hubChoiceLimits.takeoverMs;
     try {
       const answer = await this.#ways.submit({ hub, groupId, request, takesOver }, signal);
-      this.#asked.set(key, { index, sinceMs: Infinity });
+      this.#asked.set(key, { index, sinceMs: Infinity, refusals: 0 });
       return answer;
     } catch (failure) {
       const error = ofOneHub(failure);
-      if (!isTemporary(error)) throw error;
       const since = sinceMs === Infinity ? nowMs : sinceMs;
-      this.#asked.set(key, { index: index + 1, sinceMs: since });
-      throw error;
+      const isRefused = !isTemporary(error);
+      const refusals = asked.refusals + (isRefused ? 1 : 0);
+      const isFinal = isRefused && refusals >= hubs.length;
+      this.#asked.set(key, {
+        ...{ index: index + 1, sinceMs: since },
+        refusals: isFinal ? 0 : refusals,
+      });
+      if (!isRefused || isFinal) throw error;
+      const { reason } = error as QpcError;
+      throw new UnavailableError('HUB_UNAVAILABLE', `${hub} refuses: ${reason}`, { cause: error });
     }
+  }
+
+  /** The hub that was asked last answers, and decides nothing: the next one is asked. */
+  moveOn(groupId: Uint8Array): void {
+    const key = hex(groupId);
+    const asked = this.#asked.get(key);
+    if (asked !== undefined) this.#asked.set(key, { ...asked, index: asked.index + 1 });
   }
 }

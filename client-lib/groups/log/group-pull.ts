@@ -54,6 +54,18 @@ export interface GroupPullParts {
   readonly repair: Pick<HubRepair, 'want'>;
 }
 
+/** The log as one hub shows it. */
+interface Reading {
+  /** What its last page came to. */
+  readonly walk: Walk | undefined;
+  /** Its last entry. */
+  readonly end: ParsedEntry | undefined;
+  /** Whether something of it was applied. */
+  readonly hasMoved: boolean;
+}
+
+const nothing: Reading = { walk: undefined, end: undefined, hasMoved: false };
+
 export class GroupPull {
   readonly #parts: GroupPullParts;
   readonly #reads: KeyedWork<Uint8Array>;
@@ -132,24 +144,38 @@ export class GroupPull {
   }
 
   /**
-   * The log of a group to its end, applied; what its last page came to. Throws what the hub and look-ups
-   * answer, SlowHubError, and what walkLog throws of a hub that lies.
+   * The log of a group to its end, applied; what its last page came to. Of several hubs the next one is asked as long as
+   * none shows anything that is to be done: one may be behind, or withhold. Throws what the hub and look-ups
+   * answer, SlowHubError, and what walkLog throws of a hub that lies, unless most of them answered.
    */
   async pull(
     groupId: Uint8Array,
     signal: AbortSignal = this.#reads.signal,
   ): Promise<Walk | undefined> {
     const { lanes } = this.#parts;
-    // Each hub has the log; the last one's failure is what counts.
     const hubs = await this.hubsOf(groupId);
+    const read: Reading[] = [];
+    let failure: QpcError | undefined;
     for (const hub of hubs) {
       try {
-        return await lanes.run(hub, signal, (turn) => this.#pullFrom(hub, groupId, signal, turn));
+        const reading = await lanes.run(hub, signal, (turn) =>
+          this.#pullFrom(hub, groupId, signal, turn),
+        );
+        read.push(reading);
+        if (reading.hasMoved || reading.walk === undefined) break;
       } catch (error) {
-        if (hub === hubs.at(-1) || !(error instanceof QpcError)) throw error;
+        if (!(error instanceof QpcError)) throw error;
+        failure = error;
       }
     }
-    return undefined;
+    const best = read.find(isTelling) ?? read.at(-1);
+    const isMost = best !== undefined && (isTelling(best) || 2 * read.length > hubs.length);
+    if (!isMost && failure !== undefined) throw failure;
+    const { walk, end } = best ?? {};
+    // All that is kept was read, and none of it goes on where this device stands.
+    if (walk?.isBeyond === true && walk.steps.length === 0) await this.#lose(groupId);
+    else if (end !== undefined) await this.#lookAtEnd(groupId, end);
+    return walk;
   }
 
   /**
@@ -171,15 +197,16 @@ export class GroupPull {
     groupId: Uint8Array,
     signal: AbortSignal,
     turn: Turn,
-  ): Promise<Walk | undefined> {
+  ): Promise<Reading> {
     const view = await this.view(groupId);
-    if (view === undefined || !view.group.isActive) return undefined;
+    if (view === undefined || !view.group.isActive) return nothing;
     const place = { hub, groupId, after: view.head.hash };
     let walk: Walk | undefined;
     // Which siblings an entry rejects may stand on the page before it.
     let carried: readonly GroupControl[] = [];
     let newest: number | undefined;
     let end: ParsedEntry | undefined;
+    let hasMoved = false;
     try {
       for await (const page of this.#parts.ways.pages(place, signal)) {
         for (const { entry } of page) {
@@ -189,6 +216,7 @@ export class GroupPull {
         const controls = [...carried, ...page];
         walk = await this.take(groupId, controls, signal, turn);
         carried = passedOver(controls, walk);
+        hasMoved ||= (walk?.steps.length ?? 0) > 0;
         turn.check();
       }
     } catch (error) {
@@ -197,10 +225,7 @@ export class GroupPull {
     }
     // A hub that does not know the newest entry here shows its log from the start.
     if (newest !== undefined && newest < view.head.epoch) this.#giveBack(view, hub);
-    // All that is kept was read, and none of it goes on where this device stands.
-    if (walk?.isBeyond === true && walk.steps.length === 0) await this.#lose(groupId);
-    else if (end !== undefined) await this.#lookAtEnd(groupId, end);
-    return walk;
+    return { walk, end, hasMoved };
   }
 
   /**
@@ -298,6 +323,12 @@ export class GroupPull {
       return !isWorthAnother(error);
     }
   }
+}
+
+/** Whether a log as a hub shows it has anything in it that concerns this device. */
+function isTelling({ walk, hasMoved }: Reading): boolean {
+  if (hasMoved || walk === undefined) return true;
+  return walk.isBeyond || walk.isLeftBehind || walk.invalid.length + walk.doubts.length > 0;
 }
 
 /** Children of the head that came to nothing, at most as many as another one may reject. */

@@ -4,6 +4,7 @@
  */
 import {
   hasReason,
+  parseEntry,
   QpcError,
   sameBytes,
   Status,
@@ -72,18 +73,30 @@ export async function findJoinPlace(
   const { groupId } = group;
   const key = store.resync.joinKey(groupId);
   if (key === undefined) throw new ResyncError('NO_JOIN_KEY', 'nobody told this device the key');
-  let failure: unknown;
+  let failure: QpcError | undefined;
+  let best: JoinPlace | undefined;
+  // One of several hubs may be behind, or show an older end: the newest one of all counts.
   for (const hub of group.hubs) {
     try {
-      return await lanes.run(hub, signal, (turn) =>
+      const place = await lanes.run(hub, signal, (turn) =>
         placeAt(parts, hub, { group, head, key }, turn, signal),
       );
+      if (best === undefined || place.tip.epoch > best.tip.epoch) best = place;
     } catch (error) {
       if (!(error instanceof QpcError) || signal.aborted) throw error;
-      failure = error;
+      if (failure === undefined || epochOf(error) >= epochOf(failure)) failure = error;
     }
   }
+  if (best !== undefined && (failure === undefined || best.tip.epoch >= epochOf(failure))) {
+    return best;
+  }
   throw failure;
+}
+
+/** Of the end of the log that is of no use, if that is what is wrong. */
+function epochOf(error: QpcError): number {
+  const end = error instanceof ResyncError ? error.end : undefined;
+  return end === undefined ? -1 : parseEntry(end.entry).epoch;
 }
 
 async function placeAt(

@@ -116,7 +116,7 @@ async function forgedWelcome(
     commitKey,
   );
   const group = groupId.length === 32 ? parseEntry(entry).hash : random.bytes(32);
-  const certified = mallory.directory.hub.certify('red.example', { hash: group }, entry);
+  const certified = mallory.directory.hub.certify(['red.example'], { hash: group }, entry);
   if (spoil === 'certificate') certified.signatures[0]?.signature.set([1, 2, 3], 5);
   const control = create(GroupControlSchema, { entry: certified, welcome: envelope });
   return { mid, payload: toBinary(GroupControlSchema, control), kind: RowKind.GroupControl };
