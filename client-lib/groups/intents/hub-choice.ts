@@ -64,8 +64,8 @@ export class HubChoice {
         refusals: isFinal ? 0 : refusals,
       });
       if (!isRefused || isFinal) throw error;
-      const { reason } = error as QpcError;
-      throw new UnavailableError('HUB_UNAVAILABLE', `${hub} refuses: ${reason}`, { cause: error });
+      const why = error instanceof QpcError ? error.reason : String(error);
+      throw new UnavailableError('HUB_UNAVAILABLE', `${hub} refuses: ${why}`, { cause: error });
     }
   }
 

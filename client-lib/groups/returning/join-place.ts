@@ -90,7 +90,7 @@ export async function findJoinPlace(
   if (best !== undefined && (failure === undefined || best.tip.epoch >= epochOf(failure))) {
     return best;
   }
-  throw failure;
+  throw failure ?? new TransportError('protocol', 'a group without a hub');
 }
 
 /** Of the end of the log that is of no use, if that is what is wrong. */
