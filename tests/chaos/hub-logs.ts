@@ -11,12 +11,16 @@ export function hubEntries({ domain, configFile }: NodeProcess): EntryAccepted[]
   const db = openForReading(databasePath, readKeyFile(databaseKeyPath));
   try {
     const rows = db
-      .prepare<[], { readonly accepted_ms: number; readonly bytes: Uint8Array }>(
-        `SELECT accepted_ms, payload.bytes FROM hub_entry JOIN payload ON payload.id = control
-         ORDER BY hub_group, position`,
+      .prepare<
+        [],
+        { readonly accepted_ms: number; readonly hubs: string; readonly bytes: Uint8Array }
+      >(
+        `SELECT accepted_ms, hubs, payload.bytes FROM hub_entry JOIN payload ON payload.id = control
+           JOIN hub_group ON hub_group.id = hub_entry.hub_group
+         ORDER BY hub_group.id, position`,
       )
       .all();
-    return rows.map(({ accepted_ms: atMs, bytes }) => {
+    return rows.map(({ accepted_ms: atMs, hubs, bytes }) => {
       const control = fromBinary(GroupControlSchema, new Uint8Array(bytes));
       const { entry, epoch, hash } = parseEntry(control.entry?.entry);
       return {
@@ -28,6 +32,7 @@ export function hubEntries({ domain, configFile }: NodeProcess): EntryAccepted[]
         hash: hex(hash),
         parent: hex(entry.parent),
         rejects: entry.rejects.map(hex),
+        hubs: hubs.split(' ').length,
       };
     });
   } finally {

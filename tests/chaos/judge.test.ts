@@ -16,7 +16,7 @@ function entry(
   parent: string,
   rejects: readonly string[] = [],
 ): EntryAccepted {
-  return { kind: 'entry', atMs, node, group, epoch, hash, parent, rejects };
+  return { kind: 'entry', atMs, node, group, epoch, hash, parent, rejects, hubs: 3 };
 }
 function logOf(node: string, hashes: readonly string[]): EntryAccepted[] {
   return hashes.map((hash, epoch) => entry(node, epoch, hash, hashes[epoch - 1] ?? ''));

@@ -12,9 +12,10 @@ const entry = (
     node = 'red',
     rejects = [],
     atMs = epoch,
-  }: Partial<Pick<Entry, 'node' | 'rejects' | 'atMs'>> = {},
+    hubs = 3,
+  }: Partial<Pick<Entry, 'node' | 'rejects' | 'atMs' | 'hubs'>> = {},
 ): HistoryLine => ({
-  ...{ kind: 'entry', atMs, node, group, epoch, hash, rejects },
+  ...{ kind: 'entry', atMs, node, group, epoch, hash, rejects, hubs },
   parent: `e${epoch - 1}`,
 });
 type Entry = Extract<HistoryLine, { kind: 'entry' }>;
@@ -68,13 +69,35 @@ test('one-log finds two children of one parent, unless one rejects the other', (
   assert.deepEqual(oneLog([...clean, entry(1, 'x1', { rejects: ['e1'] })]), []);
 });
 
-test('one-log excuses a hub alone that has lost its disk between two children', () => {
-  const restore: HistoryLine = { kind: 'fault', atMs: 5, name: 'restore', target: 'red' };
-  const late = entry(1, 'x1', { atMs: 9 });
-  assert.deepEqual(oneLog([entry(1, 'e1'), restore, late]), []);
-  assert.equal(oneLog([entry(1, 'e1'), late]).length, 1);
-  // Another hub still had it.
-  assert.equal(oneLog([...clean, restore, late]).length, 1);
+/** Of a hub of one. */
+const alone = (hash: string, atMs: number): HistoryLine => entry(1, hash, { atMs, hubs: 1 });
+const restored = (atMs: number, copyMs: number, node = 'red'): HistoryLine => ({
+  ...{ kind: 'restored', atMs, node, copyMs },
+});
+const heldMs = 120_000;
+const forks = (...lines: readonly HistoryLine[]): number => oneLog(lines).length;
+
+test('one-log excuses a hub alone that forgot one child with its disk, and waited before it took another', () => {
+  const late = alone('x1', 50 + heldMs);
+  assert.equal(forks(alone('e1', 10), restored(50, 5), late), 0);
+  // What it has the word of comes back at once, after another loss.
+  const again = [restored(200_000, 60), alone('e1', 200_001)];
+  assert.equal(forks(alone('e1', 10), restored(50, 5), late, ...again), 0);
+});
+
+test('one-log excuses no hub that has it still, did not wait, or is one of three', () => {
+  const [first, restore, late] = [alone('e1', 10), restored(50, 5), alone('x1', 50 + heldMs)];
+  assert.equal(forks(first, late), 1);
+  assert.equal(forks(first, restore, alone('x1', 49 + heldMs)), 1);
+  assert.equal(forks(first, restore, restored(60, 55), late), 1);
+  // Its copy had it, or members brought it back, or another node lost a disk.
+  assert.equal(forks(first, restored(50, 20), late), 1);
+  assert.equal(forks(first, restore, alone('e1', 51), late), 1);
+  assert.equal(forks(first, restored(50, 5, 'blue'), late), 1);
+  const ofThree = [entry(1, 'e1', { atMs: 10 }), entry(1, 'x1', { atMs: 50 + heldMs })];
+  assert.equal(forks(...ofThree, restore), 1);
+  // Neither without a loss in between, nor a third child of its own will.
+  assert.equal(forks(first, restore, late, alone('e1', 200_000)), 1);
 });
 
 test('one-log finds other keys at one entry, and an entry that no hub accepted', () => {

@@ -183,6 +183,8 @@ export interface EntryAccepted {
   readonly parent: string;
   /** Hashes of earlier children of its parent that it puts aside. */
   readonly rejects: readonly string[];
+  /** How many keep that log: one, or three. */
+  readonly hubs: number;
 }
 
 /** A device stands at an entry of a group's log, durably: by a commit, or by its Welcome. */
@@ -258,6 +260,15 @@ export interface Fault {
   readonly detail?: string;
 }
 
+/** A node goes on with an older copy of its disk. */
+export interface Restored {
+  readonly kind: 'restored';
+  readonly atMs: number;
+  readonly node: string;
+  /** When that copy was made. */
+  readonly copyMs: number;
+}
+
 /** From here on no fault happens; everything has to drain. */
 export interface Healed {
   readonly kind: 'healed';
@@ -299,6 +310,7 @@ export type HistoryLine =
   | CommitSealed
   | CommitSpent
   | Fault
+  | Restored
   | Healed
   | Rest;
 

@@ -3,7 +3,16 @@
  * rejects; devices at the same entry are at the same keys, and nobody stands at an entry that no hub
  * accepted, by a commit or by a Welcome.
  */
-import { linesOf, type EntryAccepted, type History, type Violation } from './history.ts';
+import {
+  linesOf,
+  type EntryAccepted,
+  type History,
+  type Restored,
+  type Violation,
+} from './history.ts';
+
+/** So long a restored hub of one takes nothing new (docs: protocol/group-log). Not asked of the product: it is judged by this. */
+const heldMs = 2 * 60_000;
 
 export function oneLog(history: History): readonly Violation[] {
   return [...forks(history), ...keys(history), ...unaccepted(history)];
@@ -11,7 +20,7 @@ export function oneLog(history: History): readonly Violation[] {
 
 /** I5. */
 function forks(history: History): Violation[] {
-  const restores = linesOf(history, 'fault').filter(({ name }) => name === 'restore');
+  const restores = linesOf(history, 'restored');
   const children = new Map<string, Map<string, EntryAccepted[]>>();
   for (const line of linesOf(history, 'entry')) {
     const parent = `${line.group} ${line.parent}`;
@@ -19,16 +28,6 @@ function forks(history: History): Violation[] {
     children.set(parent, siblings);
     siblings.set(line.hash, [...(siblings.get(line.hash) ?? []), line]);
   }
-  /** A hub of one whose disk became an older one knows nothing of what it had accepted. */
-  const isForgotten = (one: readonly EntryAccepted[], other: readonly EntryAccepted[]): boolean => {
-    const nodes = new Set([...one, ...other].map(({ node }) => node));
-    const [first, second] = [one[0]?.atMs ?? 0, other[0]?.atMs ?? 0];
-    const [from, to] = [Math.min(first, second), Math.max(first, second)];
-    return (
-      nodes.size === 1 &&
-      restores.some(({ target, atMs }) => nodes.has(target) && from <= atMs && atMs <= to)
-    );
-  };
   return [...children].flatMap(([parent, siblings]) => {
     const all = [...siblings.values()];
     return all.flatMap((one, index) =>
@@ -36,11 +35,32 @@ function forks(history: History): Violation[] {
         const isRejected =
           one[0]?.rejects.includes(other[0]?.hash ?? '') === true ||
           other[0]?.rejects.includes(one[0]?.hash ?? '') === true;
-        if (isRejected || isForgotten(one, other)) return [];
+        if (isRejected || areForgotten([...one, ...other], restores)) return [];
         const where = [...one, ...other].map(({ node, hash }) => `${node} ${hash.slice(0, 8)}`);
         return [{ checker: 'I5', text: `two children of ${parent}: ${where.join(', ')}` }];
       }),
     );
+  });
+}
+
+/**
+ * Whether each of these acceptances of two children is one that a hub of one may make: what it had accepted before went with its
+ * disk, and it waited for that, or had accepted this child too before it forgot it.
+ */
+function areForgotten(lines: readonly EntryAccepted[], restores: readonly Restored[]): boolean {
+  const nodes = new Set(lines.map(({ node }) => node));
+  if (nodes.size > 1 || lines.some(({ hubs }) => hubs !== 1)) return false;
+  return lines.every((line) => {
+    const before = lines.filter(({ atMs }) => atMs < line.atMs);
+    const rivals = before.filter(({ hash }) => hash !== line.hash);
+    if (rivals.length === 0) return true;
+    const rivalMs = Math.max(...rivals.map(({ atMs }) => atMs));
+    const between = restores.filter(
+      ({ node, atMs }) => node === line.node && rivalMs <= atMs && atMs <= line.atMs,
+    );
+    if (!between.some(({ copyMs }) => copyMs < rivalMs)) return false;
+    const isBack = before.some(({ hash }) => hash === line.hash);
+    return isBack || line.atMs - Math.max(...between.map(({ atMs }) => atMs)) >= heldMs;
   });
 }
 

@@ -38,6 +38,11 @@ const commitMs = { low: 0.2, high: 3, slowLow: 200, slowHigh: 1_500 } as const;
 /** Backups of each node that are kept, besides the oldest. */
 const backupsKept = 4;
 
+interface Backup {
+  readonly atMs: number;
+  readonly image: FileImage;
+}
+
 export class Cluster implements Disposable {
   readonly mix: Mix;
   readonly scheduler: Scheduler;
@@ -56,7 +61,7 @@ export class Cluster implements Disposable {
   /** Hosts that take what is sent to them only after this long (ms). */
   readonly slowReaders = new Map<string, number>();
   /** Copies of the nodes' disks, oldest first; the first is what the run began with. */
-  readonly backups = new Map<string, FileImage[]>();
+  readonly backups = new Map<string, Backup[]>();
   readonly #disk = new Disk();
   /** Makes delays; a network of its own, as it is asked at every message. */
   readonly #delays: SimRandom;
@@ -170,7 +175,7 @@ export class Cluster implements Disposable {
         },
       });
     });
-    for (const node of this.nodes) this.backups.set(node.domain, [node.image()]);
+    for (const node of this.nodes) this.backups.set(node.domain, [this.#backupOf(node)]);
     this.clients = world.clients.map(
       ({ image, ...parts }) =>
         new SimClient(parts, image, around, {
@@ -265,21 +270,32 @@ export class Cluster implements Disposable {
 
   /** Keeps a copy of a node's disk as it is now, of the last few. */
   backUp(node: SimNode): void {
-    const images = this.backups.get(node.domain) ?? [];
-    images.push(node.image());
-    if (images.length > backupsKept) images.splice(1, 1);
+    const backups = this.backups.get(node.domain) ?? [];
+    backups.push(this.#backupOf(node));
+    if (backups.length > backupsKept) backups.splice(1, 1);
   }
 
   /** A node dies, and when it comes back its disk is one of its backups, or the newest of them. */
   restore(node: SimNode, which: 'any' | 'newest' = 'any'): void {
     node.kill('restore');
-    const images = this.backups.get(node.domain) ?? [];
-    const image = which === 'any' ? this.random.pick(images) : images.at(-1);
-    if (image === undefined) throw new Error('a node without backups');
-    node.restore(image, this.random.chance(0.5));
+    const backups = this.backups.get(node.domain) ?? [];
+    const backup = which === 'any' ? this.random.pick(backups) : backups.at(-1);
+    if (backup === undefined) throw new Error('a node without backups');
+    node.restore(backup.image, this.random.chance(0.5));
     this.ledger.restored(node);
+    const { domain } = node;
+    this.trace.tell({
+      kind: 'restored',
+      atMs: this.trace.nowMs,
+      node: domain,
+      copyMs: backup.atMs,
+    });
     // A backup that is newer than the disk is none any more.
-    images.splice(images.indexOf(image) + 1);
+    backups.splice(backups.indexOf(backup) + 1);
+  }
+
+  #backupOf(node: SimNode): Backup {
+    return { atMs: this.trace.nowMs, image: node.image() };
   }
 
   /** The disk of a node takes no rows, for a while; what is there stays and is read. */

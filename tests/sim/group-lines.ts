@@ -22,7 +22,7 @@ export function acceptedEntries(
   requests: readonly OperationRequest[],
   outcome: BatchOutcome,
 ): EntryAccepted[] {
-  const line = ({ hash, epoch, entry }: ParsedEntry): EntryAccepted => ({
+  const line = ({ hash, epoch, entry }: ParsedEntry, hubs: number): EntryAccepted => ({
     kind: 'entry',
     atMs,
     node,
@@ -31,6 +31,7 @@ export function acceptedEntries(
     hash: label('entry', hash),
     parent: label('entry', entry.parent),
     rejects: entry.rejects.map((rejected) => label('entry', rejected)),
+    hubs,
   });
   return requests.flatMap(({ name, args }, index) => {
     const one = outcome.outcomes[index];
@@ -42,10 +43,12 @@ export function acceptedEntries(
         // The operations of these names returned an AcceptedCommit.
         const { control, isNew } = one.value as { readonly control: Uint8Array; isNew: boolean };
         if (!isNew) return [];
-        return [line(parseEntry(fromBinary(GroupControlSchema, control).entry?.entry))];
+        const parsed = parseEntry(fromBinary(GroupControlSchema, control).entry?.entry);
+        // One hub of three accepts what was PREPARED, and nothing else.
+        return [line(parsed, name === 'acceptPrepared' ? 3 : 1)];
       }
       case 'installEntries':
-        return args[0].entries.map(({ parsed }) => line(parsed));
+        return args[0].entries.map(({ parsed }) => line(parsed, args[0].hubs.length));
       default:
         return [];
     }
