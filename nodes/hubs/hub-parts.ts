@@ -136,7 +136,7 @@ export function isRefusal(error: unknown): error is QpcError {
  * Whether the hub that leads refused a commit for what it is. One that fences leads no longer, and one that does
  * not know the group has lost its disk: the others know better.
  */
-export function isVerdict(error: unknown): boolean {
+export function isVerdict(error: unknown): error is QpcError {
   const isOfHub = fencedBy(error) !== undefined || hasReason(error, 'UNKNOWN_GROUP');
   return isRefusal(error) && !isOfHub;
 }

@@ -34,7 +34,6 @@ import { GroupLocks } from './group-locks.ts';
 import {
   fencedBy,
   hubLimits,
-  isVerdict,
   keyOf,
   leads,
   ownerOf,
@@ -45,6 +44,7 @@ import { HubLeader } from './leader.ts';
 import { HubRecovery } from './recovery.ts';
 import { verified } from './repair.ts';
 import { takeOver } from './takeover.ts';
+import { weigh } from './verdicts.ts';
 
 /** Who submits, and how far it has come. */
 export interface Submission {
@@ -179,7 +179,7 @@ export class HubSet implements Disposable {
   async #passOn(
     group: Uint8Array,
     request: SubmitCommitRequest,
-    { fromHub, signal }: Submission,
+    { fromHub, sender, signal }: Submission,
   ): Promise<CertifiedEntry | undefined> {
     const { domain, peers } = this.#parts;
     const { hubs, promised } = await this.#needState(group);
@@ -188,7 +188,7 @@ export class HubSet implements Disposable {
     try {
       return (await peers.submit(leader, request, { fromHub: true, signal })).entry;
     } catch (error) {
-      if (isVerdict(error)) throw error;
+      await weigh(this.#parts, error, { leader, hubs, request, sender });
       throw unavailable(`${leader} does not answer as the leader`, error);
     }
   }
@@ -216,12 +216,12 @@ export class HubSet implements Disposable {
     return { ...done, submitted: entry === undefined ? {} : { entry } };
   }
 
-  /** Undefined: the leader, if there is one, cannot be reached or leads no longer. */
+  /** Undefined: the leader, if there is one, cannot be reached, leads no longer, or refuses what it should not. */
   async #askLeader(
     group: Uint8Array,
     { hubs, promised, head }: HubState,
     submit: SubmitCommitRequest | undefined,
-    { signal }: Submission,
+    { sender, signal }: Submission,
   ): Promise<MessageInitShape<typeof GroupTakeoverResponseSchema> | undefined> {
     const { domain, peers } = this.#parts;
     const leader = ownerOf(hubs, promised);
@@ -239,7 +239,7 @@ export class HubSet implements Disposable {
         submitted: await peers.submit(leader, submit, { fromHub: true, signal }),
       };
     } catch (error) {
-      if (isVerdict(error)) throw error;
+      await weigh(this.#parts, error, { leader, hubs, request: submit, sender });
       return undefined;
     }
   }

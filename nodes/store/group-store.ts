@@ -212,6 +212,8 @@ export interface HubSetStore {
    * HubFence) unless this hub promised and adopted exactly `term`.
    */
   prepareCommit(term: number, commit: PreparedCommit, mayWrite: boolean): Promise<Preparation>;
+  /** Whether a commit would be accepted behind what is accepted here; writes nothing. Throws as `submitCommit`. */
+  judgeCommit(commit: PreparedCommit): Promise<void>;
   /**
    * A majority has the PREPARED entry under `term`: accepted, with all that follows. The own channel's
    * refusals do not count any more. Throws FailedPreconditionError TERM_FENCED unless this hub

@@ -232,6 +232,9 @@ export class StoreClient implements NodeStore {
   prepareCommit(term: number, commit: PreparedCommit, mayWrite: boolean) {
     return this.#channel.call('prepareCommit', term, commit, mayWrite);
   }
+  judgeCommit(commit: PreparedCommit) {
+    return this.#channel.call('judgeCommit', commit);
+  }
   acceptPrepared(term: number, commit: OfferedCommit) {
     return this.#channel.call('acceptPrepared', term, commit);
   }

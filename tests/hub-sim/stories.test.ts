@@ -1,7 +1,14 @@
 /** Single stories of a hub of three, on simulated time: no majority, and a death at every single step. */
 import assert from 'node:assert/strict';
 import { before, suite, test } from 'node:test';
-import { entryHash, QpcError, type ParsedEntry } from '@quicprochat/proto';
+import {
+  ConflictError,
+  entryHash,
+  InvalidArgumentError,
+  PermissionDeniedError,
+  QpcError,
+  type ParsedEntry,
+} from '@quicprochat/proto';
 import {
   create,
   GroupTakeoverRequestSchema,
@@ -106,6 +113,45 @@ suite('a hub of three in simulated time', () => {
     const newest = cluster.observer.accepted.at(-1);
     assert.ok(newest !== undefined);
     await agree(cluster, newest, red);
+  });
+
+  test('a leader that refuses what the others would take loses its place, and one that is right keeps it', async () => {
+    const { cluster, red, green, blue, first } = await begin();
+    using _ = cluster;
+    const newest = () => cluster.observer.accepted.at(-1) ?? first;
+    // blue has not heard of it: what red shows for its refusal is certified, so nobody takes over.
+    cutOff(cluster, blueName);
+    await cluster.finish(setOf(red).submit(cluster.newCommit(first), member));
+    cluster.wire.healAll();
+    const late = takeover(cluster, cluster.newCommit(first));
+    await assert.rejects(cluster.finish(setOf(blue).takeover(late, member)), {
+      reason: 'EPOCH_CONFLICT',
+    });
+    const { groupId } = cluster.group;
+    assert.equal((await cluster.finish(storeOf(blue).hubState(groupId)))?.promised, 0);
+
+    const right = setOf(red).submit;
+    const lies = [
+      new PermissionDeniedError('PEER_DENIED', 'not with them'),
+      new InvalidArgumentError('BAD_SIGNATURE', 'entry: not by a member'),
+      new ConflictError('EPOCH_CONFLICT', 'another commit won this epoch'),
+    ];
+    for (const lie of lies) {
+      setOf(red).submit = () => Promise.reject(lie);
+      const request = cluster.newCommit(newest());
+      await assert.rejects(cluster.finish(setOf(green).submit(request, member)), unavailable);
+    }
+    // What nobody would take is refused, and changes nothing.
+    const wrong = { ...cluster.newCommit(newest()), commit: new Uint8Array(60) };
+    const asked = setOf(green).takeover(takeover(cluster, wrong), member);
+    await assert.rejects(cluster.finish(asked), { reason: 'EPOCH_CONFLICT' });
+    assert.equal((await cluster.finish(storeOf(green).hubState(groupId)))?.promised, 0);
+    const wanted = cluster.newCommit(newest());
+    const taken = await cluster.finish(setOf(green).takeover(takeover(cluster, wanted), member));
+    assert.equal(taken.leader, greenName);
+    setOf(red).submit = right;
+    assert.ok(same(newest().hash, hashOf(wanted)));
+    await agree(cluster, newest(), green);
   });
 
   test('what an old leader wrote down alone gives way, and it follows', async () => {

@@ -158,6 +158,13 @@ export function groupSetContract(open: OpenStore): void {
     assert.deepEqual(await store.prepareCommit(0, commit, true), { outcome: 'prepared' });
     const rival = rig.prepared(parsed);
     assert.deepEqual(await store.prepareCommit(0, rival, true), { outcome: 'busy' });
+    // It would be taken, if there were room: that is told, and nothing written.
+    const facts = await rig.facts();
+    await store.judgeCommit(rival);
+    await rig.refuses(() => store.judgeCommit({ ...rival, commit: commit.commit }), {
+      reason: 'BAD_FIELD',
+    });
+    assert.deepEqual(await rig.facts(), facts);
     await rig.refuses(() => store.acceptPrepared(0, rig.decided(rival)), { reason: 'TERM_FENCED' });
     const { control } = await store.acceptPrepared(0, rig.decided(commit));
     assert.deepEqual(fromBinary(GroupControlSchema, control).commit, commit.commit);
@@ -165,6 +172,8 @@ export function groupSetContract(open: OpenStore): void {
     assert.equal((await store.prepareCommit(0, commit, false)).outcome, 'accepted');
     assert.deepEqual((await store.groupInfo(rig.id))?.bytes, commit.groupInfo);
     await rig.refuses(() => store.prepareCommit(0, rival, true), { reason: 'EPOCH_CONFLICT' });
+    await rig.refuses(() => store.judgeCommit(rival), { reason: 'EPOCH_CONFLICT' });
+    await store.judgeCommit(commit);
     await rig.refuses(() => store.prepareCommit(0, rig.prepared(rival.parsed), true), {
       reason: 'EPOCH_CONFLICT',
     });

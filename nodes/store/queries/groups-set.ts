@@ -280,6 +280,16 @@ export function groupSetQueries(
       return { outcome: 'prepared' };
     },
 
+    judgeCommit(nowMs, offered) {
+      const { parsed, commit } = offered;
+      const row = need(parsed.entry.group);
+      if (parsed.epoch === 0) throw bad('entry: 0 is no commit');
+      if (log.byCommit(row.id, parsed.entry.commitHash) !== undefined) return;
+      log.check(row.id, parsed, commit);
+      delivery.prepare(nowMs, offered);
+      needLastRoom();
+    },
+
     acceptPrepared(nowMs, term, offered) {
       const { parsed, certified, commit, groupInfo } = offered;
       const row = need(parsed.entry.group);
