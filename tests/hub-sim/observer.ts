@@ -16,6 +16,7 @@ import type {
   OperationRequest,
   OperationResult,
 } from '@quicprochat/nodes/store/simulation';
+import { takenEntries } from '../sim/taken-entries.ts';
 import type { SimHub } from './hub.ts';
 import type { WireParts } from './wire.ts';
 
@@ -99,14 +100,10 @@ export class Observer {
       }
       if (name === 'takeLog') this.counts.takenOver += 1;
       if (name === 'installEntries') {
-        // What it does not want, or cannot place, it leaves out.
-        const { entries, position, isBrought = false } = args[0];
-        const end = one.value as OperationResult<'installEntries'>;
-        const taken = entries.filter((_, index) => position + index <= end.position);
-        const isEnd = hex(taken.at(-1)?.parsed.hash ?? end.head) === hex(end.head);
-        if (isBrought && !isEnd) continue;
+        // The operation of this name returned the end of the log.
+        const taken = takenEntries(args[0], one.value as OperationResult<'installEntries'>);
         this.counts.installed += taken.length;
-        if (isBrought) this.counts.brought += taken.length;
+        if (args[0].isBrought === true) this.counts.brought += taken.length;
         for (const { certified } of taken) this.#accept(hub, certified);
       }
     }

@@ -2,12 +2,17 @@
  * Lines of the history about groups, as stores write them: entries that a hub accepted, epochs that a
  * device is in and those that it is taken out at, what it wants changed and what became of that.
  */
-import type { BatchOutcome, OperationRequest } from '@quicprochat/nodes/store/simulation';
+import type {
+  BatchOutcome,
+  OperationRequest,
+  OperationResult,
+} from '@quicprochat/nodes/store/simulation';
 import { restoreGroup } from '@quicprochat/client-lib/mls';
 import type { ClientStore } from '@quicprochat/client-lib/store';
 import { hex, parseEntry, type ParsedEntry } from '@quicprochat/proto';
 import { fromBinary, GroupControlSchema } from '@quicprochat/proto/messages';
 import type { EntryAccepted, HistoryLine } from '../checkers/index.ts';
+import { takenEntries } from './taken-entries.ts';
 
 /** When it is, and names for bytes (`Trace`). */
 interface Labels {
@@ -48,7 +53,10 @@ export function acceptedEntries(
         return [line(parsed, name === 'acceptPrepared' ? 3 : 1)];
       }
       case 'installEntries':
-        return args[0].entries.map(({ parsed }) => line(parsed, args[0].hubs.length));
+        // The operation of this name returned the end of the log.
+        return takenEntries(args[0], one.value as OperationResult<'installEntries'>).map(
+          ({ parsed }) => line(parsed, args[0].hubs.length),
+        );
       default:
         return [];
     }
