@@ -103,6 +103,13 @@ test('one-log excuses no hub that has it still, did not wait, or is one of three
 test('one-log finds other keys at one entry, and an entry that no hub accepted', () => {
   assert.equal(oneLog([...clean, epoch('dave/1', 1, 'e1', 'other')])[0]?.checker, 'I6');
   assert.equal(oneLog([...clean, epoch('dave/1', 2, 'e2')])[0]?.checker, 'I7');
+  // It was accepted later, by no matter how many hubs.
+  const early: HistoryLine = {
+    ...{ kind: 'epoch', atMs: 4, device: 'dave/1', group, epoch: 2, hash: 'e2' },
+  };
+  const accepted = [5, 9].map((atMs) => entry(2, 'e2', { atMs }));
+  assert.match(oneLog([...clean, early, ...accepted])[0]?.text ?? '', /before any hub accepted it/);
+  assert.deepEqual(oneLog([...clean, { ...early, atMs: 5 }, ...accepted]), []);
   // Its creator stands there before the hub has heard of the group.
   assert.deepEqual(oneLog([...clean, epoch('dave/1', 0, 'e0')]), []);
 });

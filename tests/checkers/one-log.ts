@@ -1,7 +1,7 @@
 /**
  * I5 to I7: a group has one history. Each parent has one accepted child, but for those that a later one
- * rejects; devices at the same entry are at the same keys, and nobody stands at an entry that no hub
- * accepted, by a commit or by a Welcome.
+ * rejects; devices at the same entry are at the same keys, and nobody stands at an entry before a hub
+ * accepted it, by a commit or by a Welcome.
  */
 import {
   linesOf,
@@ -85,11 +85,17 @@ function keys(history: History): Violation[] {
 
 /** I7. Who makes a group stands at entry 0 before its hub has heard of it. */
 function unaccepted(history: History): Violation[] {
-  const accepted = new Set(linesOf(history, 'entry').map(({ group, hash }) => `${group} ${hash}`));
-  return linesOf(history, 'epoch')
-    .filter(({ group, epoch, hash }) => epoch > 0 && !accepted.has(`${group} ${hash}`))
-    .map(({ device, group, epoch }) => ({
-      checker: 'I7',
-      text: `${device} stands at an entry of epoch ${epoch} of ${group} that no hub accepted`,
-    }));
+  /** By group and hash: when the first hub had it on disk. */
+  const acceptedMs = new Map<string, number>();
+  for (const { group, hash, atMs } of linesOf(history, 'entry')) {
+    const key = `${group} ${hash}`;
+    acceptedMs.set(key, Math.min(atMs, acceptedMs.get(key) ?? atMs));
+  }
+  return linesOf(history, 'epoch').flatMap(({ device, group, epoch, hash, atMs }) => {
+    const sinceMs = acceptedMs.get(`${group} ${hash}`);
+    if (epoch === 0 || (sinceMs !== undefined && sinceMs <= atMs)) return [];
+    const what = sinceMs === undefined ? 'that no hub accepted' : 'before any hub accepted it';
+    const text = `${device} stands at an entry of epoch ${epoch} of ${group} ${what}`;
+    return [{ checker: 'I7', text }];
+  });
 }
