@@ -47,6 +47,7 @@ import type { HubRepair } from '../hubs/hub-repair.ts';
 import type { InvitationParts, Invitee } from '../../contacts/invitation.ts';
 import type { EvidenceExchange } from '../../kt/evidence-exchange.ts';
 import { refreshKeys } from '../../account/fresh-keys.ts';
+import { isOut } from './leave-again.ts';
 import type { Leaves } from './leaves.ts';
 import { ClosedError } from '../../link.ts';
 import type { Mls } from '../../mls/index.ts';
@@ -330,6 +331,7 @@ export class Committer {
     const { groupId } = intent;
     const { signal } = this.#stop;
     if (wanted.kind === 'leave') {
+      if (await isOut(this.#parts, intent, signal)) return 'again';
       try {
         await leaves.ask(intent);
       } catch (error) {

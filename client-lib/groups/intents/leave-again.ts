@@ -2,8 +2,12 @@
  * When who waits to be taken out of a group says so once more (docs/protocol/group-log.md, "Leaving"): what it
  * said can be read in eight epochs only, and is a duty of those alone who might remove it by then.
  */
+import { QpcError, type Runtime } from '@quicprochat/proto';
+import type { GroupPull } from '../log/group-pull.ts';
 import type { RoleEntry } from '../../mls/index.ts';
+import type { IntentRow } from '../../store/group-log-rows.ts';
 import type { ClientStore } from '../../store/store.ts';
+import { leaveLimits } from './leaves.ts';
 
 /** Epochs; members keep the keys of 8. */
 const askEvery = 4n;
@@ -33,4 +37,29 @@ export function askAgain(
   for (const { id, kind } of groupLog.openIntents(groupId)) {
     if (kind === 'leave') groupLog.setIntentDue(id, nowMs);
   }
+}
+
+export interface IsOutParts {
+  readonly store: Pick<ClientStore, 'groupLog'>;
+  readonly pull: Pick<GroupPull, 'pull'>;
+  readonly runtime: Runtime;
+}
+
+/**
+ * Whether a leave that was asked before ended meanwhile: the row that took this device out may be lost with a disk, and
+ * the log says so. A hub that does not answer keeps nobody from asking again. Throws the signal's reason.
+ */
+export async function isOut(
+  { store, pull, runtime }: IsOutParts,
+  { id, groupId, createdMs }: IntentRow,
+  signal: AbortSignal,
+): Promise<boolean> {
+  if (runtime.clock.now() - createdMs < leaveLimits.againMinMs) return false;
+  try {
+    await pull.pull(groupId, signal);
+  } catch (error) {
+    if (!(error instanceof QpcError)) throw error;
+    signal.throwIfAborted();
+  }
+  return store.groupLog.intent(id)?.state !== 'OPEN';
 }

@@ -1,6 +1,7 @@
 /** Who waits to be taken out of a group says so again when what it said may have been missed. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { TransportError } from '@quicprochat/proto';
 import { leaveLimits } from './leaves.ts';
 import { mandatorySuite } from '../../mls/index.ts';
 import type { IntentRow } from '../../store/group-log-rows.ts';
@@ -82,6 +83,38 @@ test('it is asked again after ten minutes, and then ever more seldom, down to on
   await carol.settle();
   await carryOut(all);
   assert.equal(leaving()?.state, 'DONE');
+});
+
+test('whoever never heard that it is out reads so in the log when it asks again', async () => {
+  const all = await company([mandatorySuite]);
+  const { directory, clock, alice, bob, carol, id } = all;
+  const leaving = await leave(carol, id);
+  await exchange(alice, bob, carol);
+  clock.advance(leaveLimits.spreadMs);
+  for (const one of [alice, bob]) {
+    one.groups.committer.wake(id);
+    await one.settle();
+    // As with the disk of a node that had them for another one.
+    directory.hub.takeRows(one.rid, carol.rid);
+  }
+  await exchange(alice, bob, carol);
+  assert.deepEqual(await alice.conversations.members(id), [alice.userId, bob.userId]);
+  assert.equal(leaving()?.state, 'OPEN');
+
+  // While no hub answers, the members are asked all the same.
+  const wakeLater = async (): Promise<void> => {
+    clock.advance(leaveLimits.againMaxMs);
+    carol.groups.committer.wake(id);
+    await carol.settle();
+  };
+  directory.hub.beforeLog = () => Promise.reject(new TransportError('timeout', 'nobody answers'));
+  loseOutbox(carol, alice, bob);
+  await wakeLater();
+  assert.equal(loseOutbox(carol, alice, bob), 2);
+  directory.hub.beforeLog = undefined;
+  await wakeLater();
+  assert.equal(leaving()?.state, 'DONE');
+  assert.equal(loseOutbox(carol, alice, bob), 0);
 });
 
 test('of two owners that leave at once the second one is told that it is the last', async () => {
