@@ -127,6 +127,18 @@ export const groupMutants: readonly Mutant[] = [
     ],
   },
   {
+    name: 'restored-not-held',
+    what: 'a hub of one whose disk became an older one takes changes at once',
+    mixes: ['hub'],
+    edits: [
+      {
+        file: 'nodes/store/queries/restored-hub.ts',
+        from: '      if (retryAfterMs === 0) return;',
+        to: '      if (retryAfterMs >= 0) return;',
+      },
+    ],
+  },
+  {
     name: 'winner-not-processed',
     what: 'a member that lost an epoch takes its own commit for the winner',
     mixes: ['groups-fast', 'groups'],

@@ -1,6 +1,6 @@
 /** Each deliberate bug still has its place in the code: one that does not is hunted by nobody. */
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { allMutants } from './mutants.ts';
@@ -22,4 +22,12 @@ test('each edit of each deliberate bug is of a text that stands once in its file
       );
     }
   }
+});
+
+test('each file of tests that hunts a deliberate bug is there', () => {
+  const files = new Set(
+    allMutants.flatMap(({ mixes }) => mixes).filter((mix) => mix.endsWith('.ts')),
+  );
+  assert.ok(files.size > 0);
+  for (const file of files) assert.ok(existsSync(join(root, file)), file);
 });

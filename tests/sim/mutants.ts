@@ -2,8 +2,8 @@
  * Proof that the simulator finds what it is for: deliberate bugs, each a small change of the product in a
  * copy of the repository, and the first seed whose run has a violation there and none without the bug.
  *   node tests/sim/mutants.ts [--only NAME] [--seeds A..B] [--operations N] [--runs N] [--dry]
- * Bugs of hubs alone are hunted among three production hubs without clients (tests/hub-sim), in so many runs.
- * Takes some minutes. The lists in docs/simulator.md are its output.
+ * Bugs of hubs alone are hunted among three production hubs without clients (tests/hub-sim), in so many runs; those that
+ * take a member that lies by the tests that have one. Takes some minutes. The lists in docs/simulator.md are its output.
  */
 import { spawnSync } from 'node:child_process';
 import { rmSync } from 'node:fs';
@@ -13,12 +13,16 @@ import { hubMutants } from './hub-mutants.ts';
 import { judgeMutants } from './judge-mutants.ts';
 import { applyEdit, copyRepository, type Edit } from './mutant-copy.ts';
 import { recoveryMutants } from './recovery-mutants.ts';
+import { ruleMutants } from './rule-mutants.ts';
 import { workMutants } from './work-mutants.ts';
 
 export interface Mutant {
   readonly name: string;
   readonly what: string;
-  /** Mixes in which it is looked for, the likeliest first; those of `hubsAlone` are runs of tests/hub-sim. */
+  /**
+   * Mixes in which it is looked for, the likeliest first; those of `hubsAlone` are runs of tests/hub-sim, and what ends
+   * in `.test.ts` is a file of tests.
+   */
   readonly mixes: readonly string[];
   readonly edits: readonly Edit[];
 }
@@ -206,6 +210,7 @@ export const allMutants: readonly Mutant[] = [
   ...hubMutants,
   ...judgeMutants,
   ...recoveryMutants,
+  ...ruleMutants,
   ...workMutants,
 ];
 
@@ -223,12 +228,14 @@ interface Hunting {
 }
 
 interface Found {
+  /** Empty: tests found it. */
   readonly seed: string;
   readonly text: string;
 }
 
 /** The first seed with a violation, and what it was. `only`: this seed alone. */
 function hunt(copy: string, mix: string, options: Hunting, only?: string): Found | undefined {
+  if (mix.endsWith('.test.ts')) return huntInTests(copy, mix);
   const hubs = hubsAlone[mix];
   if (hubs !== undefined)
     return huntHubs(copy, hubs, only ?? '1', only === undefined ? options.runs : '1');
@@ -261,6 +268,20 @@ function huntHubs(
   if (seed !== undefined) return { seed, text };
   if (/; 0 broken$/m.test(stdout)) return undefined;
   throw new Error(`the run broke: ${stderr.slice(-2_000)}`);
+}
+
+/** The first test of a file that fails. */
+function huntInTests(copy: string, file: string): Found | undefined {
+  const args = ['--test', '--test-reporter=tap', '--test-timeout=600000', file];
+  const { status, stdout, stderr } = spawnSync(process.execPath, args, {
+    cwd: copy,
+    encoding: 'utf8',
+  });
+  if (status === 0) return undefined;
+  const text = /^ *not ok \d+ - (.*)$/m.exec(stdout)?.[1];
+  // Where nothing passes the bug is in the way of everything, as above.
+  if (text !== undefined && /^ *ok \d+ - /m.test(stdout)) return { seed: '', text };
+  throw new Error(`the tests broke: ${stderr.slice(-2_000)}`);
 }
 
 function main(): void {
@@ -305,7 +326,9 @@ function findIn(mutant: Mutant, copy: string, clean: string, options: Hunting): 
     const found = hunt(copy, mix, options);
     if (found === undefined) continue;
     const { seed, text } = found;
-    if (hunt(clean, mix, options, seed) === undefined) return `\`${mix}\` ${seed} | ${text}`;
+    if (hunt(clean, mix, options, seed) === undefined) {
+      return `${`\`${mix}\` ${seed}`.trimEnd()} | ${text}`;
+    }
     console.error(`${mutant.name}: seed ${seed} of ${mix} fails without it too`);
   }
   return undefined;
