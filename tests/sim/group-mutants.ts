@@ -127,6 +127,23 @@ export const groupMutants: readonly Mutant[] = [
     ],
   },
   {
+    name: 'told-before-accepted',
+    what: 'a leader of three hubs tells the committer what a majority has before its own store has accepted it',
+    mixes: ['committers-fast', 'committers'],
+    edits: [
+      {
+        file: 'nodes/hubs/leader.ts',
+        from: "import { push } from './repair.ts';\n",
+        to: "import { push } from './repair.ts';\nimport { encodeControl } from '../store/queries/groups-log.ts';\n",
+      },
+      {
+        file: 'nodes/hubs/leader.ts',
+        from: '      accepted = await store.acceptPrepared(term, commit);',
+        to: '      const { clock } = this.#parts.runtime;\n      const late = clock.sleep(300).then(() => store.acceptPrepared(term, commit));\n      late.catch(() => undefined);\n      accepted = { isNew: true, control: encodeControl(commit.certified, commit.commit) };',
+      },
+    ],
+  },
+  {
     name: 'restored-not-held',
     what: 'a hub of one whose disk became an older one takes changes at once',
     mixes: ['hub'],
