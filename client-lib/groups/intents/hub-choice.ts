@@ -1,7 +1,7 @@
 /**
  * Which hub of a group is asked to take a commit: the only one, or one of several after the other; when none
  * did it for a while, the next one is to take over (docs/protocol/group-log.md). What one of several refuses is
- * refused when all of them do.
+ * refused when most of them do.
  */
 import { hex, QpcError, UnavailableError, type Clock } from '@quicprochat/proto';
 import { isTemporary, ofOneHub } from './commit-refusals.ts';
@@ -18,8 +18,8 @@ interface Asked {
   readonly index: number;
   /** Since when none did what it should (monotonic ms). */
   readonly sinceMs: number;
-  /** How many refused since one took something. */
-  readonly refusals: number;
+  /** Which of them refused since one took something. */
+  readonly refusedBy: readonly string[];
 }
 
 export class HubChoice {
@@ -45,23 +45,23 @@ export class HubChoice {
     }
     const key = hex(groupId);
     const nowMs = this.#clock.monotonic();
-    const asked = this.#asked.get(key) ?? { index: 0, sinceMs: nowMs, refusals: 0 };
+    const asked = this.#asked.get(key) ?? { index: 0, sinceMs: nowMs, refusedBy: [] };
     const { index, sinceMs } = asked;
     const hub = hubs[index % hubs.length] ?? '';
     const takesOver = nowMs - sinceMs >= hubChoiceLimits.takeoverMs;
     try {
       const answer = await this.#ways.submit({ hub, groupId, request, takesOver }, signal);
-      this.#asked.set(key, { index, sinceMs: Infinity, refusals: 0 });
+      this.#asked.set(key, { index, sinceMs: Infinity, refusedBy: [] });
       return answer;
     } catch (failure) {
       const error = ofOneHub(failure);
       const since = sinceMs === Infinity ? nowMs : sinceMs;
       const isRefused = !isTemporary(error);
-      const refusals = asked.refusals + (isRefused ? 1 : 0);
-      const isFinal = isRefused && refusals >= hubs.length;
+      const refusedBy = isRefused ? [...new Set([...asked.refusedBy, hub])] : asked.refusedBy;
+      const isFinal = isRefused && 2 * refusedBy.length > hubs.length;
       this.#asked.set(key, {
         ...{ index: index + 1, sinceMs: since },
-        refusals: isFinal ? 0 : refusals,
+        refusedBy: isFinal ? [] : refusedBy,
       });
       if (!isRefused || isFinal) throw error;
       const why = error instanceof QpcError ? error.reason : String(error);
