@@ -77,7 +77,8 @@ export function judge(history: History, options: JudgeOptions): Judgement {
       ...unopened(history),
       ...shownOnce(history),
       ...intentsEnd(history),
-      ...oneLog(history),
+      // Hubs have entries with the time of their own wall clocks, which a scenario moves.
+      ...oneLog(history, { isOneClock: false }),
       ...sameLogs(history),
     ],
   };

@@ -110,6 +110,7 @@ test('one-log finds other keys at one entry, and an entry that no hub accepted',
   const accepted = [5, 9].map((atMs) => entry(2, 'e2', { atMs }));
   assert.match(oneLog([...clean, early, ...accepted])[0]?.text ?? '', /before any hub accepted it/);
   assert.deepEqual(oneLog([...clean, { ...early, atMs: 5 }, ...accepted]), []);
+  assert.deepEqual(oneLog([...clean, early, ...accepted], { isOneClock: false }), []);
   // Its creator stands there before the hub has heard of the group.
   assert.deepEqual(oneLog([...clean, epoch('dave/1', 0, 'e0')]), []);
 });

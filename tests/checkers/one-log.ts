@@ -14,8 +14,16 @@ import {
 /** So long a restored hub of one takes nothing new (docs: protocol/group-log). Not asked of the product: it is judged by this. */
 const heldMs = 2 * 60_000;
 
-export function oneLog(history: History): readonly Violation[] {
-  return [...forks(history), ...keys(history), ...unaccepted(history)];
+export interface OneLogOptions {
+  /** Times of hubs and devices are of one clock that nobody moves: unless told, they are. */
+  readonly isOneClock?: boolean;
+}
+
+export function oneLog(
+  history: History,
+  { isOneClock = true }: OneLogOptions = {},
+): readonly Violation[] {
+  return [...forks(history), ...keys(history), ...unaccepted(history, isOneClock)];
 }
 
 /** I5. */
@@ -84,7 +92,7 @@ function keys(history: History): Violation[] {
 }
 
 /** I7. Who makes a group stands at entry 0 before its hub has heard of it. */
-function unaccepted(history: History): Violation[] {
+function unaccepted(history: History, isOneClock: boolean): Violation[] {
   /** By group and hash: when the first hub had it on disk. */
   const acceptedMs = new Map<string, number>();
   for (const { group, hash, atMs } of linesOf(history, 'entry')) {
@@ -93,7 +101,7 @@ function unaccepted(history: History): Violation[] {
   }
   return linesOf(history, 'epoch').flatMap(({ device, group, epoch, hash, atMs }) => {
     const sinceMs = acceptedMs.get(`${group} ${hash}`);
-    if (epoch === 0 || (sinceMs !== undefined && sinceMs <= atMs)) return [];
+    if (epoch === 0 || (sinceMs !== undefined && (sinceMs <= atMs || !isOneClock))) return [];
     const what = sinceMs === undefined ? 'that no hub accepted' : 'before any hub accepted it';
     const text = `${device} stands at an entry of epoch ${epoch} of ${group} ${what}`;
     return [{ checker: 'I7', text }];
