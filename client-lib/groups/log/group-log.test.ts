@@ -254,6 +254,22 @@ test('a commit beyond the rights of its author is passed over, also by who it wo
   assert.equal(authenticators([alice, carol]).size, 1);
 });
 
+test('who comes late to a valid commit that the others will not apply passes over it too', async () => {
+  const { members } = await membersOf('alice', 'bob', 'carol');
+  const [alice, bob, carol] = members;
+  assert.ok(bob !== undefined && carol !== undefined);
+  const refused = await commitOf(alice, await alice.device.mls.rekey(alice.view.group));
+  const { hash } = parseEntry(refused.own.entry);
+  const next = await commitOf(bob, await bob.device.mls.rekey(bob.view.group), [hash]);
+  const standingOf: WalkParts['standingOf'] = (one) =>
+    Buffer.compare(one, hash) === 0 ? { decision: 'rejected', isRefusedHere: false } : undefined;
+  const { steps } = await walk(carol, [refused.control, next.control], undefined, standingOf);
+  assert.deepEqual(
+    steps.map(({ entry }) => entry.hash),
+    [parseEntry(next.own.entry).hash],
+  );
+});
+
 test('who is added begins at its entry, who is removed ends there', async () => {
   const { world, members } = await membersOf('alice', 'bob');
   const [alice, bob] = members;
