@@ -44,6 +44,7 @@ import { PushHub } from './push.ts';
 import type { NodeSecrets } from './secrets.ts';
 import { capabilities, protocolVersion } from './services/core.ts';
 import { EpochQuota } from './hubs/epoch-quota.ts';
+import { ForkAlarm } from './hubs/fork-alarm.ts';
 import { HubSet } from './hubs/hub-set.ts';
 import { CommitOffers } from './hubs/offers.ts';
 import { RestoredHub } from './hubs/restored-hub.ts';
@@ -331,17 +332,15 @@ function makeHubs(
   });
   const keysOf = (name: string) =>
     name === domain ? ownKeys : federation.records.certifyingKeys(name);
+  const { clock, log } = runtime;
+  const { hubs: peers } = federation;
+  const forks = new ForkAlarm({ store, keysOf, clock, log, peers });
   const hubSet = new HubSet({
-    domain,
-    store,
-    runtime,
-    offers,
-    peers: federation.hubs,
-    keysOf,
+    ...{ domain, store, runtime, offers, peers, keysOf, forks },
     notify: (name) => federation.notify(name),
   });
-  const restored = new RestoredHub({ domain, store, keysOf, log: runtime.log });
-  const epochs = new EpochQuota(runtime.clock, config.sending.messages);
+  const restored = new RestoredHub({ domain, store, keysOf, forks, log });
+  const epochs = new EpochQuota(clock, config.sending.messages);
   return { offers, hubSet, restored, epochs };
 }
 

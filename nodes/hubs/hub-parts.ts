@@ -17,6 +17,7 @@ import {
 } from '@quicprochat/proto/messages';
 import type { HubState } from '../store/group-store.ts';
 import type { NodeStore } from '../store/store.ts';
+import type { ForkAlarm } from './fork-alarm.ts';
 import type { CommitOffers } from './offers.ts';
 
 export const hubLimits = {
@@ -88,6 +89,7 @@ export interface HubParts {
   readonly runtime: Runtime;
   readonly offers: CommitOffers;
   readonly peers: HubPeers;
+  readonly forks: ForkAlarm;
   /** Signing keys of a domain, from its proven NodeRecord; of this node its own. */
   readonly keysOf: (domain: string) => readonly Uint8Array[];
   /** The outbox of a peer got rows. */

@@ -42,7 +42,7 @@ import {
 } from './hub-parts.ts';
 import { HubLeader } from './leader.ts';
 import { HubRecovery } from './recovery.ts';
-import { verified } from './repair.ts';
+import { install, verified } from './repair.ts';
 import { takeOver } from './takeover.ts';
 import { weigh } from './verdicts.ts';
 
@@ -287,6 +287,9 @@ export class HubSet implements Disposable {
     } catch (error) {
       // The store says so of a hub that forgot.
       if (hasReason(error, 'HUB_UNAVAILABLE')) void this.#learn(group).catch(() => undefined);
+      if (hasReason(error, 'SEQ_CONFLICT')) {
+        this.#parts.forks.compare(from, group, hubs).catch(() => undefined);
+      }
       throw error;
     }
     if (end === undefined) {
@@ -339,7 +342,7 @@ export class HubSet implements Disposable {
     const { group, hubs, groupInfo, groupInfoEntry, isRepair } = request;
     this.#needMembers(hubs, from);
     if (hubs.length !== 3) throw new InvalidArgumentError('BAD_FIELD', 'hubs: need three');
-    const end = await this.#parts.store.installEntries({
+    const end = await install(this.#parts, {
       ...{ group, hubs, from, groupInfo, groupInfoEntry, isRepair },
       position: Number(request.position),
       entries: verified(this.#parts, hubs, request.entries),

@@ -208,13 +208,17 @@ export class HubLeader {
     state: HubState,
     patience: AbortSignal,
   ): Promise<HubSignature> {
-    const { log } = this.#parts.runtime;
+    const { forks, runtime } = this.#parts;
+    const { log } = runtime;
     return this.#again(async () => {
       try {
         return await this.#askOnce(hub, group, state);
       } catch (error) {
         if (isRefusal(error) && fencedBy(error) === undefined) {
           log.warn('hub refuses', { hub, reason: error.reason, error: error.message });
+          if (error.reason === 'SEQ_CONFLICT') {
+            forks.compare(hub, group, state.hubs).catch(() => undefined);
+          }
         }
         throw error;
       }

@@ -3,6 +3,7 @@
  * does not matter who brings them, nor in which term.
  */
 import {
+  ConflictError,
   groupLogLimits,
   hasReason,
   InvalidArgumentError,
@@ -17,7 +18,7 @@ import {
   type GroupControl,
   type HubSignature,
 } from '@quicprochat/proto/messages';
-import type { CertifiedCommit, HubState, LogEnd } from '../store/group-store.ts';
+import type { CertifiedCommit, HubState, InstalledEntries, LogEnd } from '../store/group-store.ts';
 import { hubLimits, unavailable, type HubParts } from './hub-parts.ts';
 
 /**
@@ -44,6 +45,24 @@ export function verified(
     if (entry === undefined) throw new InvalidArgumentError('BAD_FIELD', 'entries: one is missing');
     return { parsed: check(entry), certified: entry, commit };
   });
+}
+
+/** As the store's `installEntries`; what contradicts this hub's log may convict somebody together with it. `from`: who brings it. */
+export async function install(
+  { store, forks }: HubParts,
+  installed: InstalledEntries,
+  from: string = installed.from,
+): Promise<LogEnd> {
+  try {
+    return await store.installEntries(installed);
+  } catch (error) {
+    if (error instanceof ConflictError) {
+      const { group, hubs } = installed;
+      const entries = installed.entries.map(({ certified }) => certified);
+      await forks.look({ group, hubs, from, entries });
+    }
+    throw error;
+  }
 }
 
 /**
@@ -94,7 +113,7 @@ export async function pull(
   state: HubState,
   position: number,
 ): Promise<void> {
-  const { store, peers } = parts;
+  const { peers, forks } = parts;
   const { hubs } = state;
   let end: LogEnd = state;
   for (let pages = 0; end.position < position; pages += 1) {
@@ -102,7 +121,7 @@ export async function pull(
     const request = { group, after: end.head, withGroupInfo: true };
     const page = await peers.log(domain, request);
     if (page.entries.length === 0) break;
-    const next = await store.installEntries({
+    const next = await install(parts, {
       ...{ group, hubs, from: domain, position: Number(page.position) },
       entries: verified(parts, hubs, page.entries),
       groupInfo: page.groupInfo,
@@ -112,5 +131,8 @@ export async function pull(
     if (next.position <= end.position) break;
     end = next;
   }
-  if (end.position < position) throw unavailable(`${domain} does not show its log`);
+  if (end.position >= position) return;
+  // It may not know this hub's newest entry, and have others in its place.
+  await forks.compare(domain, group, hubs);
+  throw unavailable(`${domain} does not show its log`);
 }

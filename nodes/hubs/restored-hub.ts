@@ -2,7 +2,14 @@
  * A hub of one whose store is an older copy of itself (docs: protocol/group-log): it knows its own word on entries that
  * members bring back, tells members to bring them, and the operator what goes on.
  */
-import { hasReason, hex, UnavailableError, verifyCertified, type Log } from '@quicprochat/proto';
+import {
+  ConflictError,
+  hasReason,
+  hex,
+  UnavailableError,
+  verifyCertified,
+  type Log,
+} from '@quicprochat/proto';
 import {
   CertifiedEntrySchema,
   create,
@@ -11,12 +18,13 @@ import {
 } from '@quicprochat/proto/messages';
 import type { AcceptedCommit, OfferedCommit } from '../store/group-store.ts';
 import type { NodeStore } from '../store/store.ts';
+import { aMember } from './fork-alarm.ts';
 import type { HubParts } from './hub-parts.ts';
 
 /** Groups whose time is logged once; more are forgotten, and logged again. */
 const loggedMax = 4_096;
 
-export interface RestoredHubParts extends Pick<HubParts, 'domain' | 'keysOf'> {
+export interface RestoredHubParts extends Pick<HubParts, 'domain' | 'keysOf' | 'forks'> {
   readonly store: Pick<NodeStore, 'submitCommit' | 'holdGroup' | 'restoredGroups'>;
   readonly log: Log;
 }
@@ -57,7 +65,7 @@ export class RestoredHub {
 
   /** As the store's `submitCommit`; HUB_RESTORED says when to try again. */
   async submit(offered: OfferedCommit): Promise<AcceptedCommit> {
-    const { store, log } = this.#parts;
+    const { store, log, domain, forks } = this.#parts;
     const { entry, epoch } = offered.parsed;
     try {
       const accepted = await store.submitCommit(offered);
@@ -66,6 +74,11 @@ export class RestoredHub {
       }
       return accepted;
     } catch (error) {
+      if (error instanceof ConflictError && offered.wasCertified === true) {
+        // Its own word for two entries of one place: it convicts itself, as an older copy of itself that went on.
+        const { group } = entry;
+        await forks.look({ group, hubs: [domain], from: aMember, entries: [offered.certified] });
+      }
       if (!hasReason(error, 'HUB_RESTORED')) throw error;
       const retryAfterMs = await store.holdGroup(entry.group);
       this.#logOnce(hex(entry.group), retryAfterMs);

@@ -28,10 +28,14 @@ export async function weigh(parts: HubParts, refusal: unknown, refused: Refused)
   if (!isVerdict(refusal)) return;
   const { leader, request, sender } = refused;
   if (request === undefined) throw refusal;
-  const { store, offers, runtime } = parts;
+  const { store, offers, runtime, forks } = parts;
   try {
     const offered = offers.submitted(request, sender);
-    if (isProven(parts, refusal, refused, offered)) throw refusal;
+    const { hubs } = refused;
+    const { group } = offered.parsed.entry;
+    const shown = shownBy(refusal);
+    await forks.look({ group, hubs, from: leader, entries: shown.map(({ entry }) => entry) });
+    if (isProven(parts, shown, hubs, offered)) throw refusal;
     await store.judgeCommit(offered);
   } catch (error) {
     throw isRefusal(error) ? refusal : error;
@@ -45,20 +49,29 @@ export async function weigh(parts: HubParts, refusal: unknown, refused: Refused)
 /** A conflict is proven by an entry that was certified in that place. */
 function isProven(
   { keysOf }: HubParts,
-  refusal: unknown,
-  { hubs }: Refused,
+  shown: readonly GroupControl[],
+  hubs: readonly string[],
   { parsed }: PreparedCommit,
 ): boolean {
-  if (!hasReason(refusal, 'EPOCH_CONFLICT') || refusal.details === undefined) return false;
   const isInItsPlace = ({ entry }: GroupControl): boolean => {
     if (entry === undefined) return false;
     const { entry: other } = verifyCertified(entry, hubs, keysOf);
     return sameBytes(other.parent, parsed.entry.parent);
   };
   try {
-    return fromBinary(GroupLogResponseSchema, refusal.details).entries.some(isInItsPlace);
+    return shown.some(isInItsPlace);
   } catch {
-    // What does not parse or is signed by nobody proves nothing.
+    // What is signed by nobody proves nothing.
     return false;
+  }
+}
+
+/** The entries that are said to be in the way. */
+function shownBy(refusal: unknown): readonly GroupControl[] {
+  if (!hasReason(refusal, 'EPOCH_CONFLICT') || refusal.details === undefined) return [];
+  try {
+    return fromBinary(GroupLogResponseSchema, refusal.details).entries;
+  } catch {
+    return [];
   }
 }

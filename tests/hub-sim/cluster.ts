@@ -14,7 +14,7 @@ import { TestCommitter } from '@quicprochat/nodes/store/group-committer';
 import { Disk, imageOf } from '../sim/disk.ts';
 import { cheapenDatabases, rememberCrypto } from '../sim/memo.ts';
 import { joined } from '../sim/outside.ts';
-import { Process, SimRandom } from '../sim/process.ts';
+import { Process, SimRandom, type LogSink } from '../sim/process.ts';
 import { Scheduler } from '../sim/scheduler.ts';
 import { nodeConfig } from '../sim/world.ts';
 import { SimHub, type HubStart } from './hub.ts';
@@ -63,6 +63,7 @@ export interface ClusterOptions {
   /** Asked at each point where a hub can die. */
   readonly dies: (hub: SimHub, dice: SimRandom) => boolean;
   readonly onDeath: (hub: SimHub) => void;
+  readonly onLog?: LogSink;
 }
 
 export class HubCluster implements Disposable {
@@ -74,7 +75,7 @@ export class HubCluster implements Disposable {
   readonly group: TestCommitter = new TestCommitter();
   readonly #disk = new Disk();
 
-  constructor({ starts, seed, faults, dies, onDeath }: ClusterOptions) {
+  constructor({ starts, seed, faults, dies, onDeath, onLog }: ClusterOptions) {
     this.random = new SimRandom(seed, 'run');
     const keysOf = (domain: string): Uint8Array[] =>
       this.hubs.filter((hub) => hub.domain === domain).map(({ signing }) => signing.publicKey);
@@ -100,6 +101,7 @@ export class HubCluster implements Disposable {
           dies,
           onCommit: (hub, requests, outcome) => this.observer.onCommit(hub, requests, outcome),
           onDeath,
+          onLog,
         }),
     );
   }

@@ -4,7 +4,7 @@
  */
 import { signingKeyFromSeed, type SigningKey } from '@quicprochat/proto';
 import { fromBinary, GroupControlSchema } from '@quicprochat/proto/messages';
-import { CommitOffers, HubSet } from '@quicprochat/nodes/hubs';
+import { CommitOffers, ForkAlarm, HubSet } from '@quicprochat/nodes/hubs';
 import {
   openForReading,
   StoreClient,
@@ -13,7 +13,7 @@ import {
 } from '@quicprochat/nodes/store/simulation';
 import { imageOf, removeFiles, type Disk, type FileImage } from '../sim/disk.ts';
 import { SimChannel } from '../sim/node-store.ts';
-import { Process, SimRandom } from '../sim/process.ts';
+import { Process, SimRandom, type LogSink } from '../sim/process.ts';
 import type { Scheduler } from '../sim/scheduler.ts';
 import { nodeConfig } from '../sim/world.ts';
 import type { Party, Wire } from './wire.ts';
@@ -38,6 +38,7 @@ export interface HubAround {
     outcome: BatchOutcome,
   ) => void;
   readonly onDeath: (hub: SimHub) => void;
+  readonly onLog?: LogSink | undefined;
 }
 
 interface Life {
@@ -79,11 +80,11 @@ export class SimHub implements Party {
 
   async start(): Promise<void> {
     if (this.#life !== undefined) return;
-    const { seed, scheduler, disk, wire, keysOf, dies, onCommit } = this.#around;
+    const { seed, scheduler, disk, wire, keysOf, dies, onCommit, onLog } = this.#around;
     const { domain, key } = this.#start;
     this.#lives += 1;
     const random = new SimRandom(seed, domain, this.#lives);
-    const process = new Process(domain, scheduler, { random });
+    const process = new Process(domain, scheduler, { random, ...(onLog && { onLog }) });
     const path = disk.place(domain, this.#image);
     const dice = new SimRandom(seed, domain, this.#lives, 'store');
     const channel = new SimChannel({
@@ -100,9 +101,12 @@ export class SimHub implements Party {
     });
     const store = new StoreClient(channel);
     const offers = new CommitOffers({ domain, signing: this.signing, knows: () => true });
+    const { runtime } = process;
+    const peers = wire().peersOf(domain, process);
+    const { clock, log } = runtime;
+    const forks = new ForkAlarm({ store, keysOf, clock, log, peers });
     const set = new HubSet({
-      ...{ domain, store, offers, keysOf, runtime: process.runtime },
-      peers: wire().peersOf(domain, process),
+      ...{ domain, store, offers, keysOf, runtime, peers, forks },
       notify: () => {},
     });
     this.#life = { process, path, channel, store, set, offers };
