@@ -21,7 +21,7 @@ import {
   verifyStatement,
   type SigningKey,
 } from './signature.ts';
-import { ConflictError, InvalidArgumentError } from './status.ts';
+import { ConflictError, FailedPreconditionError, InvalidArgumentError } from './status.ts';
 
 export const groupLogLimits = {
   groupIdBytes: 32,
@@ -33,6 +33,8 @@ export const groupLogLimits = {
   rejects: 24,
   /** Encoded GroupEntry. */
   entryBytes: 1_024,
+  /** The same as it is offered to a hub: with one child more than it may reject, which `parseOffered` tells apart. */
+  offeredBytes: 1_088,
   hubs: channelLimits.hubsMax,
   /** Of a commit or a Welcome with its keys: beside it in a row of 512 KiB stands the certified entry. */
   envelopeBytes: 508 * 1024,
@@ -100,6 +102,20 @@ export function parseEntry(signed: SignedGroupEntry | undefined): ParsedEntry {
   if (new Set(entry.rejects.map(hexOf)).size !== entry.rejects.length) throw bad('rejects: twice');
   const hash = entryHash(signedBytes);
   return { entry, epoch: Number(entry.epoch), hash, signedBytes, signature };
+}
+
+/**
+ * As `parseEntry`, of an entry that a committer offers. Throws FailedPreconditionError EPOCH_FULL too: it rejects more
+ * children of its parent than an entry may, so nothing is accepted behind that any more.
+ */
+export function parseOffered(signed: SignedGroupEntry | undefined): ParsedEntry {
+  const { rejects, offeredBytes } = groupLogLimits;
+  const { entry = new Uint8Array(0) } = signed ?? {};
+  if (entry.length <= offeredBytes && decodeEntry(entry).rejects.length > rejects) {
+    const what = `entry: its parent has more than ${rejects} children that came to nothing`;
+    throw new FailedPreconditionError('EPOCH_FULL', what);
+  }
+  return parseEntry(signed);
 }
 
 /** The entry as what its children need. */

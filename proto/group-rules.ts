@@ -41,14 +41,16 @@ export const hubSet: FieldRule = (value) =>
 /** Beside what is signed: in the log it would stand for ever, and in a row of each member. */
 const fewUnknown = unknownAtMost(256);
 
-export const signedEntry = every(
-  present,
-  fewUnknown,
-  nested<m.SignedGroupEntry>({
-    entry: bytesBetween(1, groupLogLimits.entryBytes),
-    signature: exactBytes(64),
-  }),
-);
+const entryOf = (bytesMax: number): FieldRule =>
+  every(
+    present,
+    fewUnknown,
+    nested<m.SignedGroupEntry>({
+      entry: bytesBetween(1, bytesMax),
+      signature: exactBytes(64),
+    }),
+  );
+export const signedEntry: FieldRule = entryOf(groupLogLimits.entryBytes);
 
 /** The words of hubs for an entry. */
 export const certificate = itemsBetween(
@@ -87,7 +89,7 @@ const commitTarget = nested<m.CommitTarget>({ rid: exactBytes(32), domain: domai
 
 export const submitRules: FieldRules<m.SubmitCommitRequest> = {
   hub: domainOrOwn,
-  entry: signedEntry,
+  entry: entryOf(groupLogLimits.offeredBytes),
   signatures: certificate,
   commit: envelope,
   mid: exactBytes(16),

@@ -58,6 +58,7 @@ export const reasonsByStatus = {
     'BAD_CURSOR',
     'DOMAINS_STALE',
     'TERM_FENCED',
+    'EPOCH_FULL',
     'MOVED',
     'FEATURE_OFF',
     'VERSION',

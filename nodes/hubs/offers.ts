@@ -8,6 +8,7 @@ import {
   InvalidArgumentError,
   maxTtlS,
   parseEntry,
+  parseOffered,
   PermissionDeniedError,
   signCertificate,
   type SigningKey,
@@ -66,10 +67,11 @@ export class CommitOffers {
   }
 
   /**
-   * What a member submits. Throws InvalidArgumentError BAD_FIELD, PermissionDeniedError PEER_DENIED for a
+   * What a member submits. Throws InvalidArgumentError BAD_FIELD, FailedPreconditionError EPOCH_FULL, PermissionDeniedError PEER_DENIED for a
    * target at a domain that this node does not relay to.
    */
   submitted(request: SubmitCommitRequest, sender?: Uint8Array): PreparedCommit {
+    parseOffered(request.entry);
     return this.#commit(request, sender, (domain) => {
       if (this.#parts.knows(domain)) return domain;
       throw new PermissionDeniedError('PEER_DENIED', `${domain} is no peer of this node`);

@@ -1,9 +1,9 @@
 /** Children of one entry, by who brings them. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { ConflictError, systemRandom, type ParsedEntry } from '@quicprochat/proto';
+import { ConflictError, groupLogLimits, systemRandom, type ParsedEntry } from '@quicprochat/proto';
 import { create, GroupEntrySchema } from '@quicprochat/proto/messages';
-import { siblingLimits, SiblingQuota, type Submitter } from './sibling-quota.ts';
+import { siblingLimits, SiblingQuota, strangers, type Submitter } from './sibling-quota.ts';
 
 const bytes = (): Uint8Array => systemRandom.bytes(32);
 const [group, parent] = [bytes(), bytes()];
@@ -33,6 +33,24 @@ test('a device brings three children of one entry, a domain twelve, and others f
     assert.ok(await submit(child(bytes())), 'behind another entry');
     assert.ok(await submit(child(), 'red.example'));
   }
+});
+
+test('devices of one node bring twelve together, who brought none yet up to eighteen, and another domain finds room', async () => {
+  const { perDevice, perDomain, perHome } = siblingLimits;
+  assert.deepEqual([perDomain, perHome, groupLogLimits.rejects], [12, 18, 24]);
+  const siblings = new SiblingQuota();
+  const submit = (from: Submitter): Promise<boolean> =>
+    siblings.within(child(), from, async () => true);
+  const known = Array.from({ length: perDomain - 1 }, bytes);
+  for (const one of known) await submit(one);
+  const [first = bytes()] = known;
+  await submit(first);
+  await assert.rejects(submit(first), quota, 'it has two of its own three');
+  for (let count = perDomain; count < perHome; count += 1) await submit(bytes());
+  for (const one of [bytes(), strangers]) await assert.rejects(submit(one), quota);
+  assert.ok(perDevice < perHome);
+  for (let count = perHome; count < groupLogLimits.rejects; count += 1)
+    await submit('blue.example');
 });
 
 test('what the hub refuses costs nothing', async () => {

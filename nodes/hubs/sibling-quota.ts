@@ -8,8 +8,10 @@ import { groupLogLimits, ResourceExhaustedError, type ParsedEntry } from '@quicp
 export const siblingLimits = {
   /** Honest ones need one, and another when somebody spoilt it. */
   perDevice: 3,
-  /** Of one domain's members together, at a hub elsewhere: another domain finds room behind them. */
+  /** Of one domain's members together, this node's or another one's: another domain finds room behind them. */
   perDomain: groupLogLimits.rejects / 2,
+  /** Of this node's devices, where one that brought none yet still finds room: not all members have somebody elsewhere. */
+  perHome: (groupLogLimits.rejects * 3) / 4,
   /** Entries that are remembered with who brought children; the oldest go. */
   remembered: 16_384,
 } as const;
@@ -20,9 +22,12 @@ export type Submitter = Uint8Array | string;
 /** Members that nobody knows, together: they have as much as one device. */
 export const strangers: Submitter = new Uint8Array(0);
 
+/** Hashes of an entry's children, by who brought them: a device of this node, or `@` and a domain. */
+type Children = Map<string, Set<string>>;
+
 export class SiblingQuota {
-  /** Hashes of children, by group, parent and submitter. */
-  readonly #children = new Map<string, Set<string>>();
+  /** By group and parent. */
+  readonly #entries = new Map<string, Children>();
   readonly #remembered: number;
 
   constructor(remembered: number = siblingLimits.remembered) {
@@ -38,31 +43,40 @@ export class SiblingQuota {
     submitter: Submitter,
     submit: () => Promise<T>,
   ): Promise<T> {
-    const isDevice = typeof submitter !== 'string';
-    const who = isDevice ? nameOf(submitter) : `@${submitter}`;
-    const key = `${nameOf(group)} ${nameOf(parent)} ${who}`;
-    const children = this.#children.get(key) ?? new Set<string>();
+    const who = typeof submitter === 'string' ? `@${submitter}` : nameOf(submitter);
+    const key = `${nameOf(group)} ${nameOf(parent)}`;
+    const children: Children = this.#entries.get(key) ?? new Map();
+    const own = children.get(who) ?? new Set();
     const child = nameOf(hash);
-    if (children.has(child)) return submit();
-    const { perDevice, perDomain } = siblingLimits;
-    if (children.size >= (isDevice ? perDevice : perDomain)) {
+    if (own.has(child)) return submit();
+    if (isOver(children, who, own.size)) {
       throw new ResourceExhaustedError('QUOTA', 'too many commits behind one entry');
     }
     // Taken before the answer: many at once are no way round.
-    children.add(child);
-    this.#children.set(key, children);
-    for (const oldest of this.#children.keys()) {
-      if (this.#children.size <= this.#remembered) break;
-      this.#children.delete(oldest);
+    own.add(child);
+    children.set(who, own);
+    this.#entries.set(key, children);
+    for (const oldest of this.#entries.keys()) {
+      if (this.#entries.size <= this.#remembered) break;
+      this.#entries.delete(oldest);
     }
     try {
       return await submit();
     } catch (error) {
-      children.delete(child);
-      if (children.size === 0) this.#children.delete(key);
+      own.delete(child);
+      if (own.size === 0) children.delete(who);
+      if (children.size === 0 && this.#entries.get(key) === children) this.#entries.delete(key);
       throw error;
     }
   }
+}
+
+function isOver(children: Children, who: string, own: number): boolean {
+  const { perDevice, perDomain, perHome } = siblingLimits;
+  if (who.startsWith('@')) return own >= perDomain;
+  let home = 0;
+  for (const [other, { size }] of children) home += other.startsWith('@') ? 0 : size;
+  return own >= perDevice || home >= (own === 0 ? perHome : perDomain);
 }
 
 const nameOf = (bytes: Uint8Array): string => Buffer.from(bytes).toString('base64');

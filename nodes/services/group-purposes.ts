@@ -2,7 +2,7 @@
  * RemoveMember, UpdateGroupMetadata and RotateKeys: SubmitCommit by callers that say what their commit is
  * for. Nobody here can read the commit; what its entry and its Welcomes tell must not contradict that.
  */
-import { InvalidArgumentError, parseEntry, type Handlers } from '@quicprochat/proto';
+import { InvalidArgumentError, parseOffered, type Handlers } from '@quicprochat/proto';
 
 type Purposes = Pick<Handlers, 'removeMember' | 'updateGroupMetadata' | 'rotateKeys'>;
 
@@ -13,7 +13,7 @@ export function withPurposes<T extends Pick<Handlers, 'submitCommit'>>(handlers:
     ({ isRemoval }: { readonly isRemoval: boolean }) =>
     async (...call: Parameters<typeof submit>) => {
       const [{ entry, welcomes }] = call;
-      if (parseEntry(entry).entry.removal !== isRemoval) {
+      if (parseOffered(entry).entry.removal !== isRemoval) {
         throw new InvalidArgumentError('BAD_FIELD', 'entry: the method is for another purpose');
       }
       if (welcomes.length > 0) {

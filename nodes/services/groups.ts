@@ -7,7 +7,7 @@ import {
   groupLogLimits,
   hasReason,
   InvalidArgumentError,
-  parseEntry,
+  parseOffered,
   PermissionDeniedError,
   ResourceExhaustedError,
   type CallContext,
@@ -93,7 +93,7 @@ export function groupHandlers(parts: GroupParts): Pick<Handlers, GroupMethods> {
     submitter: Submitter,
     run: () => Promise<T>,
   ): Promise<T> => {
-    const parsed = parseEntry(submit.entry);
+    const parsed = parseOffered(submit.entry);
     // Who brings a hub back what it lost, brings all of it.
     const { wasCertified = false } = restored.certified(
       submit.entry,

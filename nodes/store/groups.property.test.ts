@@ -6,7 +6,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as fc from 'fast-check';
-import { hasReason, systemRandom, type ParsedEntry } from '@quicprochat/proto';
+import { groupLogLimits, hasReason, systemRandom, type ParsedEntry } from '@quicprochat/proto';
 import { fromBinary, GroupControlSchema } from '@quicprochat/proto/messages';
 import { CrashableStore } from './contract/crashable.ts';
 import { addDevice, bigLimits, hex, StoreFixture } from './contract/fixture.ts';
@@ -69,7 +69,10 @@ class Run {
         assert.ok(parent !== undefined);
         const children = this.#children(parent).map(({ hash }) => hash);
         const some = children.slice(0, Math.max(0, children.length - 1));
-        const rejects = { none: [], all: children, some }[one.rejects].slice(0, 4);
+        const rejects = { none: [], all: children, some }[one.rejects].slice(
+          0,
+          groupLogLimits.rejects,
+        );
         const isRoom = rejects.length === children.length;
         const welcome = systemRandom.bytes(40);
         const target = { rid: this.joiner, token: new Uint8Array(0) };

@@ -45,6 +45,7 @@ export const ofRestoredHub = [
 export const ofSubmit: readonly Reason[] = [
   'UNKNOWN_GROUP',
   'EPOCH_CONFLICT',
+  'EPOCH_FULL',
   'BAD_SIGNATURE',
   'UNKNOWN_CHANNEL',
   'PEER_DENIED',

@@ -10,6 +10,10 @@ test('a hub that another one overtook refuses nobody’s wish: who leads now is 
   assert.equal(isTemporary(new FailedPreconditionError('FEATURE_OFF', 'no groups here')), false);
 });
 
+test('an epoch in which nothing is accepted any more refuses the wish for good', () => {
+  assert.equal(isTemporary(new FailedPreconditionError('EPOCH_FULL', 'no room')), false);
+});
+
 test('one of several hubs that knows the group no more is passed by, and other refusals stand', () => {
   const unknown = new NotFoundError('UNKNOWN_GROUP', 'this node is not its hub');
   assert.equal(isTemporary(unknown), false, 'the only hub of a group');
