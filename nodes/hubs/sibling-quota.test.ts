@@ -65,6 +65,23 @@ test('what the hub refuses costs nothing', async () => {
   assert.equal(await siblings.within(child(), device, async () => 1), 1);
 });
 
+test('the same entry again is a repeat once it was accepted, and not before', async () => {
+  const siblings = new SiblingQuota();
+  const [device, one] = [bytes(), child()];
+  const said: boolean[] = [];
+  const submit = (answer: Promise<void>): Promise<void> =>
+    siblings.within(one, device, (isRepeat) => {
+      said.push(isRepeat);
+      return answer;
+    });
+  const first = Promise.withResolvers<void>();
+  const both = [submit(first.promise), submit(first.promise)];
+  first.reject(new ConflictError('EPOCH_CONFLICT', 'another commit won this epoch'));
+  assert.ok((await Promise.allSettled(both)).every(({ status }) => status === 'rejected'));
+  for (let times = 0; times < 2; times += 1) await submit(Promise.resolve());
+  assert.deepEqual(said, [false, false, false, true]);
+});
+
 test('memory is bounded', async () => {
   const remembered = 8;
   const siblings = new SiblingQuota(remembered);

@@ -22,8 +22,11 @@ export type Submitter = Uint8Array | string;
 /** Members that nobody knows, together: they have as much as one device. */
 export const strangers: Submitter = new Uint8Array(0);
 
-/** Hashes of an entry's children, by who brought them: a device of this node, or `@` and a domain. */
-type Children = Map<string, Set<string>>;
+/**
+ * Hashes of an entry's children, and whether each was accepted, by who brought them: a device of this node, or `@` and a
+ * domain.
+ */
+type Children = Map<string, Map<string, boolean>>;
 
 export class SiblingQuota {
   /** By group and parent. */
@@ -35,25 +38,26 @@ export class SiblingQuota {
   }
 
   /**
-   * Runs a submission, and counts it unless it fails; the same entry again is no other. Throws
-   * ResourceExhaustedError QUOTA, and what `submit` throws.
+   * Runs a submission, and counts it unless it fails; the same entry again is no other. `isRepeat`: it was
+   * accepted before; one that is still open may be refused yet. Throws ResourceExhaustedError QUOTA, and what `submit` throws.
    */
   async within<T>(
     { entry: { group, parent }, hash }: Pick<ParsedEntry, 'entry' | 'hash'>,
     submitter: Submitter,
-    submit: () => Promise<T>,
+    submit: (isRepeat: boolean) => Promise<T>,
   ): Promise<T> {
     const who = typeof submitter === 'string' ? `@${submitter}` : nameOf(submitter);
     const key = `${nameOf(group)} ${nameOf(parent)}`;
     const children: Children = this.#entries.get(key) ?? new Map();
-    const own = children.get(who) ?? new Set();
+    const own = children.get(who) ?? new Map<string, boolean>();
     const child = nameOf(hash);
-    if (own.has(child)) return submit();
+    const before = own.get(child);
+    if (before !== undefined) return submit(before);
     if (isOver(children, who, own.size)) {
       throw new ResourceExhaustedError('QUOTA', 'too many commits behind one entry');
     }
     // Taken before the answer: many at once are no way round.
-    own.add(child);
+    own.set(child, false);
     children.set(who, own);
     this.#entries.set(key, children);
     for (const oldest of this.#entries.keys()) {
@@ -61,7 +65,9 @@ export class SiblingQuota {
       this.#entries.delete(oldest);
     }
     try {
-      return await submit();
+      const done = await submit(false);
+      own.set(child, true);
+      return done;
     } catch (error) {
       own.delete(child);
       if (own.size === 0) children.delete(who);

@@ -101,8 +101,9 @@ export function groupHandlers(parts: GroupParts): Pick<Handlers, GroupMethods> {
       submit.hub,
     );
     const isBroughtBack = wasCertified || (await hubSet.isBroughtBack(submit));
-    const bring = isBroughtBack ? run : () => epochs.within(parsed, submitter, run);
-    return siblings.within(parsed, submitter, bring);
+    return siblings.within(parsed, submitter, (isRepeat) =>
+      isBroughtBack || isRepeat ? run() : epochs.within(parsed, submitter, run),
+    );
   };
 
   async function submitHere(
