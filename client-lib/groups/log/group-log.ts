@@ -75,7 +75,7 @@ export interface CommitFacts {
   readonly pending: MlsGroup;
   readonly isRemoval: boolean;
   readonly joinPub: Uint8Array;
-  /** Hashes of all earlier children of the parent, which nobody can apply; at most 4. */
+  /** Hashes of all earlier children of the parent, which nobody can apply; at most 24. */
   readonly rejects?: readonly Uint8Array[];
 }
 
