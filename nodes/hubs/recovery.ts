@@ -19,10 +19,9 @@ import {
   type CertifiedEntry,
   type SubmitCommitRequest,
 } from '@quicprochat/proto/messages';
-import type { InstalledEntries } from '../store/group-store.ts';
 import { aMember } from './fork-alarm.ts';
 import { hubLimits, type HubParts } from './hub-parts.ts';
-import { install, verified } from './repair.ts';
+import { verified } from './repair.ts';
 
 export class HubRecovery implements Disposable {
   readonly #parts: HubParts;
@@ -98,22 +97,19 @@ export class HubRecovery implements Disposable {
     const parsed = parseEntry(entry);
     const { group } = parsed.entry;
     const state = await store.hubState(group);
-    if (state === undefined) return undefined;
     const certified = certifiedOf({ entry, signatures, term });
+    const shown = { group, hubs: state?.hubs ?? [], entries: [certified] };
+    await this.#parts.forks.look({ ...shown, from: aMember });
+    if (state?.forgot?.gaveWord !== false) return undefined;
     const { hubs, position } = state;
-    if (state.forgot?.gaveWord !== false) {
-      await this.#parts.forks.look({ group, hubs, from: aMember, entries: [certified] });
-      return undefined;
-    }
     const entries = verified(this.#parts, hubs, [
       create(GroupControlSchema, { entry: certified, commit }),
     ]);
-    const brought: InstalledEntries = {
+    const end = await store.installEntries({
       ...{ group, hubs, from: domain, entries, position: position + 1 },
       ...{ groupInfo, groupInfoEntry: groupInfo.length > 0 ? parsed.hash : new Uint8Array(0) },
       ...{ isRepair: false, isBrought: true },
-    };
-    const end = await install(this.#parts, brought, aMember);
+    });
     return Buffer.compare(end.head, parsed.hash) === 0 ? certified : undefined;
   }
 }

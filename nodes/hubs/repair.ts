@@ -47,17 +47,16 @@ export function verified(
   });
 }
 
-/** As the store's `installEntries`; what contradicts this hub's log may convict somebody together with it. `from`: who brings it. */
+/** As the store's `installEntries`; what contradicts this hub's log may convict somebody together with it. */
 export async function install(
   { store, forks }: HubParts,
   installed: InstalledEntries,
-  from: string = installed.from,
 ): Promise<LogEnd> {
   try {
     return await store.installEntries(installed);
   } catch (error) {
     if (error instanceof ConflictError) {
-      const { group, hubs } = installed;
+      const { group, hubs, from } = installed;
       const entries = installed.entries.map(({ certified }) => certified);
       await forks.look({ group, hubs, from, entries });
     }
