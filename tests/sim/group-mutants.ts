@@ -180,7 +180,7 @@ export const groupMutants: readonly Mutant[] = [
       {
         file: 'client-lib/groups/log/group-walker.ts',
         from: 'groupLog.addLost(intentId, nowMs + jitter(random, boundMs));',
-        to: 'groupLog.addLost(intentId, nowMs + 1e9 + jitter(random, boundMs));',
+        to: 'groupLog.addLost(intentId, nowMs + 48 * 3_600_000 + jitter(random, boundMs));',
       },
     ],
   },
