@@ -1,7 +1,9 @@
 /** What QpcClient is given and what it tells: options, results, and the error of a store without an account. */
-import { QpcError, Status, type Runtime } from '@quicprochat/proto';
+import { deviceIdOf, QpcError, Status, type Runtime } from '@quicprochat/proto';
 import type { Transport } from '@quicprochat/proto/transport';
+import { accountKeys } from './account/account.ts';
 import type { FallbackOptions } from './peers/peer-swarm.ts';
+import type { AccountRecord } from './store/account-rows.ts';
 import type { LossCause } from './store/resync-rows.ts';
 import type { ConversationEnd, ConversationRecord } from './store/group-rows.ts';
 import type { ClientStore } from './store/store.ts';
@@ -54,6 +56,17 @@ export interface WhoAmI {
   readonly nodeAddress: string;
   readonly isRegistered: boolean;
   readonly sessionExpiresMs: number;
+}
+
+export function whoIs(record: AccountRecord): WhoAmI {
+  const { userId, nodeAddress, isRegistered, sessionExpiresMs } = record;
+  const { identityKey, accountKey } = accountKeys(record);
+  return {
+    ...{ userId, nodeAddress, isRegistered, sessionExpiresMs },
+    deviceId: deviceIdOf(identityKey.publicKey),
+    identityPub: identityKey.publicKey,
+    accountKey: accountKey?.publicKey,
+  };
 }
 
 export interface Conversation {

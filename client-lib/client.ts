@@ -3,7 +3,6 @@
  * everything an application does goes through here.
  */
 import {
-  deviceIdOf,
   hasReason,
   InvalidArgumentError,
   NotFoundError,
@@ -20,6 +19,7 @@ import { SignIn } from './account/sign-in.ts';
 import {
   conversationOf,
   NoAccountError,
+  whoIs,
   type AccountOptions,
   type Conversation,
   type GroupState,
@@ -32,6 +32,7 @@ import type { Contact } from './contacts/contact.ts';
 import { Device } from './device.ts';
 import { EventBus, type ClientEvent } from './events.ts';
 import type { GroupMember, GroupMetadata } from './groups/group-roles.ts';
+import type { HeldFork } from './groups/hubs/held-forks.ts';
 import { keyHistory, type DatedChange } from './kt/key-history.ts';
 import { logStatuses, type LogStatus } from './kt/log-status.ts';
 import type { OwnMailboxes } from './mailboxes/own-mailboxes.ts';
@@ -344,6 +345,14 @@ export class QpcClient implements AsyncDisposable {
     return missingOf(this.#store, this.#requireConversation(conversationId));
   }
 
+  /**
+   * Where hubs signed two histories of a conversation, oldest first, each with evidence that anybody checks offline
+   * (`qpc verify-fork`, verifyForkEvidence).
+   */
+  async forks(): Promise<readonly HeldFork[]> {
+    return this.#requireDevice().conversations.forks();
+  }
+
   /** Rows that could never be opened. */
   undecryptable(): readonly UndecryptableRow[] {
     return this.#store.inbox.undecryptable();
@@ -463,16 +472,7 @@ export class QpcClient implements AsyncDisposable {
   whoami(): WhoAmI {
     const record = this.#store.account.get();
     if (record === undefined) throw new NoAccountError();
-    const keys = accountKeys(record);
-    return {
-      userId: record.userId,
-      deviceId: deviceIdOf(keys.identityKey.publicKey),
-      identityPub: keys.identityKey.publicKey,
-      accountKey: keys.accountKey?.publicKey,
-      nodeAddress: record.nodeAddress,
-      isRegistered: record.isRegistered,
-      sessionExpiresMs: record.sessionExpiresMs,
-    };
+    return whoIs(record);
   }
 
   /** Events from now on, until the signal or the loop ends. */

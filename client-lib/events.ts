@@ -92,7 +92,7 @@ export type ClientEvent =
       readonly conversationId: Uint8Array;
       readonly reason: string;
     }
-  /** The hubs signed two histories of a conversation; both certificates are kept as evidence. */
+  /** The hubs signed two histories of a conversation; both certificates are kept as evidence: `forks()`. */
   | {
       readonly type: 'fork';
       readonly conversationId: Uint8Array;

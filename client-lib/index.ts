@@ -31,6 +31,7 @@ export type { MissingMessages } from './receiving/holes.ts';
 export type { DatedChange } from './kt/key-history.ts';
 export { groupLimits, type Role } from './mls/index.ts';
 export type { GroupMember, GroupMetadata } from './groups/group-roles.ts';
+export type { HeldFork } from './groups/hubs/held-forks.ts';
 export { LogError } from './kt/log-record.ts';
 export type { LogStatus } from './kt/log-status.ts';
 export type { OwnMailbox, OwnMailboxes } from './mailboxes/own-mailboxes.ts';

@@ -18,6 +18,7 @@ export * from './delivery-proof.ts';
 export * from './delivery-token.ts';
 export * from './channel.ts';
 export * from './group-log.ts';
+export * from './fork-evidence.ts';
 export * from './manifest.ts';
 export * from './xwing-key.ts';
 export * from './manifest-chain.ts';

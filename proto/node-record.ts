@@ -165,6 +165,20 @@ export function verifyNodeRecord(signed: SignedNodeRecord, trust: NodeRecordTrus
   return record;
 }
 
+/**
+ * The record as it speaks for itself, for whoever compares its keys with what the domain shows: well formed, and signed by
+ * a key of its own, whatever the date. Proves nothing about the domain. Throws InvalidArgumentError BAD_FIELD or
+ * BAD_SIGNATURE.
+ */
+export function openNodeRecord(signed: SignedNodeRecord): NodeRecord {
+  const record = decodeRecord(signed.record);
+  checkRecord(record);
+  if (!record.keys.some(({ signPub }) => isSignedBy(signed, signPub))) {
+    throw new InvalidArgumentError('BAD_SIGNATURE', 'node record: no key of its own signed it');
+  }
+  return record;
+}
+
 function decodeRecord(bytes: Uint8Array): NodeRecord {
   if (bytes.length > nodeRecordLimits.recordBytes) {
     throw new InvalidArgumentError(

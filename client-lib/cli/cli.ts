@@ -36,15 +36,20 @@ export interface TimedOptions extends CommonOptions {
   readonly timeout: number;
 }
 
-/** Adds the options that every command has. */
+/** Adds the options that every command with a home has. */
 export function withCommonOptions(command: Command, cli: Cli): Command {
   const home = new Option('--home <directory>', 'directory of this device');
-  return command
+  return withJsonOption(command, cli)
     .addOption(home.default(cli.defaultHome, '$QPC_HOME or ~/.qpc'))
+    .option('--passphrase-file <file>', 'file with the passphrase of this device; - is stdin');
+}
+
+/** Adds the one option of a command that needs no home. */
+export function withJsonOption(command: Command, cli: Cli): Command {
+  return command
     .option('--json', 'print one JSON object per line')
-    .option('--passphrase-file <file>', 'file with the passphrase of this device; - is stdin')
     .hook('preAction', (_parent, action) => {
-      cli.output.useJson(action.opts<CommonOptions>().json === true);
+      cli.output.useJson(action.opts<Pick<CommonOptions, 'json'>>().json === true);
     });
 }
 

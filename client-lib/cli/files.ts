@@ -1,6 +1,6 @@
 /** Files that commands read and write for people: what keeps them from it is one line that names the file. */
 import { constants } from 'node:fs';
-import { open, writeFile } from 'node:fs/promises';
+import { mkdir, open, writeFile } from 'node:fs/promises';
 import { CommandError, exitSetup } from './failure.ts';
 
 /** A file of at most `maxBytes`. Throws CommandError FILE_MISSING, FILE_UNUSABLE. */
@@ -20,6 +20,11 @@ export async function readFileOf(path: string, maxBytes: number): Promise<Uint8A
 /** Makes or replaces a file that is for everybody. Throws CommandError FILE_MISSING, FILE_UNUSABLE. */
 export async function writeFileFor(path: string, bytes: Uint8Array): Promise<void> {
   await tell(path, () => writeFile(path, bytes));
+}
+
+/** Makes a directory where there is none. Throws CommandError FILE_UNUSABLE. */
+export async function makeDirectory(path: string): Promise<void> {
+  await tell(path, () => mkdir(path, { recursive: true }));
 }
 
 async function tell<T>(path: string, work: () => Promise<T>): Promise<T> {

@@ -32,6 +32,7 @@ import {
   type GroupMember,
   type GroupMetadata,
 } from './group-roles.ts';
+import { heldForks, type HeldFork } from './hubs/held-forks.ts';
 import type { Rekeys } from './intents/rekeys.ts';
 
 /** As if sent again often enough: in groups without receipts nobody says that a copy arrived. */
@@ -212,6 +213,11 @@ export class Conversations {
       const lost = isDone || cause === undefined ? undefined : { cause, reason, dueMs: dueMs ?? 0 };
       return { epoch: Number(epoch), epochAuthenticator: epochAuthenticator.slice(), lost };
     });
+  }
+
+  /** As `heldForks`. */
+  forks(): Promise<readonly HeldFork[]> {
+    return heldForks(this.#parts);
   }
 
   /** The users with roles and devices, by user id; none of an OLD one. Throws like `metadata`. */

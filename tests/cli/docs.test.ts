@@ -169,6 +169,7 @@ suite('docs/developer', () => {
       'blocking',
       'conversations',
       'devices',
+      'forks',
       'groups',
       'history',
       'keys',

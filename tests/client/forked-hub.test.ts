@@ -1,15 +1,19 @@
 /**
  * A hub that shows two histories, by real nodes and clients: its operator puts its database back to before a change, and it
- * takes another one in the same place. Both sides end with its word for both (docs/security/hubs.md).
+ * takes another one in the same place. Both sides end with its word for both, as a file for anybody (docs/security/hubs.md).
  */
 import assert from 'node:assert/strict';
-import { cpSync, rmSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { openNodeStore } from '@quicprochat/nodes';
+import { hex } from '@quicprochat/proto';
 import type { ClientEvent } from '@quicprochat/client-lib';
+import { runQpc } from '../cli/qpc-process.ts';
 import { testRuntime, type LocalNode } from '../cluster/local-node.ts';
 import { JumpClock } from '../resend/jump-clock.ts';
-import { Rig } from './rig.ts';
+import { Rig, type RigClient } from './rig.ts';
 
 /** Stops the node, lets `work` at its directory, and starts it again. */
 async function whileStopped(node: LocalNode, peers: readonly LocalNode[], work: () => void) {
@@ -19,6 +23,21 @@ async function whileStopped(node: LocalNode, peers: readonly LocalNode[], work: 
   work();
   node.store = await openNodeStore({ path, key: node.key, limits, runtime: node.runtime });
   await node.start(peers);
+}
+
+/** A home of `qpc` with the store of a closed client. */
+function makeHome(directory: string, { storePath, storeKey }: RigClient): string {
+  const home = join(directory, 'home');
+  mkdirSync(home, { mode: 0o700 });
+  cpSync(storePath, join(home, 'store.db'));
+  const text = (bytes: Uint8Array): string => Buffer.from(bytes).toString('base64url');
+  const check = createHash('sha256').update('qpc/key-vault/1\0').update(storeKey).digest();
+  const vault = {
+    ...{ format: 'qpc-key-vault', version: 1, protection: 'none', key: text(storeKey) },
+    check: text(check.subarray(0, 8)),
+  };
+  writeFileSync(join(home, 'store.key'), `${JSON.stringify(vault)}\n`, { mode: 0o600 });
+  return home;
 }
 
 test('a hub that took two changes in one place is convicted by both sides', async () => {
@@ -62,4 +81,20 @@ test('a hub that took two changes in one place is convicted by both sides', asyn
     assert.ok((await seen).type === 'fork' && fork?.type === 'fork');
     assert.deepEqual(fork.hubs, [red.domain]);
   }
+
+  // Out of a device, and to somebody who has nothing but the file.
+  const [held] = await alice.client.forks();
+  await alice.close();
+  const home = makeHome(rig.directory, alice);
+  const out = join(rig.directory, 'out');
+  const listed = await runQpc(['forks', '--out', out, '--home', home, '--json']);
+  assert.equal(listed.code, 0, listed.stderr);
+  const { type, conversation, hubs, file } = JSON.parse(listed.stdout) as Record<string, unknown>;
+  assert.deepEqual([type, conversation, hubs], ['fork', hex(id), [red.domain]]);
+  assert.deepEqual(new Uint8Array(readFileSync(String(file))), held?.evidence);
+  const verified = await runQpc(['verify-fork', String(file), '--json']);
+  assert.equal(verified.code, 0, verified.stderr);
+  const { domain, keys } = JSON.parse(verified.stdout) as Record<string, unknown>;
+  const ofRed = red.secrets?.recordKeys.map(({ signing }) => hex(signing.publicKey));
+  assert.deepEqual([domain, keys], [red.domain, ofRed]);
 });

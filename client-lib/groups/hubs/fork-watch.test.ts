@@ -1,8 +1,7 @@
 /** A hub with two histories: members that follow different ones find out, and both keep the proof. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { checkEvidence } from '@quicprochat/proto';
-import { CertifiedEntrySchema, fromBinary } from '@quicprochat/proto/messages';
+import { openNodeRecord, verifyForkEvidence } from '@quicprochat/proto';
 import { forkLimits } from './fork-watch.ts';
 import { mandatorySuite, xwingSuite } from '../../mls/index.ts';
 import { company } from '../../test-company.ts';
@@ -60,14 +59,15 @@ for (const suite of [mandatorySuite, xwingSuite]) {
         one.events.some(({ type }) => type === 'fork'),
         `${one.userId} does not know`,
       );
-      const [kept] = one.store.groupLog.forks();
-      assert(kept !== undefined);
-      const [a, b] = [kept.one, kept.other].map((bytes) => fromBinary(CertifiedEntrySchema, bytes));
-      assert(a !== undefined && b !== undefined);
-      assert.deepEqual(
-        checkEvidence(a, b, [hub], () => [signPub]),
-        [hub],
-      );
+      const [held] = await one.conversations.forks();
+      assert(held !== undefined);
+      assert.deepEqual([held.conversationId, held.hubs, held.convicted], [id, [hub], [hub]]);
+      // From here on there is nothing but the bytes, and what the domain shows to anybody.
+      const { convicted, epoch, entries } = verifyForkEvidence(held.evidence);
+      assert.deepEqual(convicted, [{ domain: hub, keys: [signPub], isTrusted: false }]);
+      assert.deepEqual([epoch, entries], [held.epoch, held.entries]);
+      const [again] = verifyForkEvidence(held.evidence, [openNodeRecord(record)]).convicted;
+      assert.equal(again?.isTrusted, true);
     }
     for (const one of all) await one.groups.stop();
   });

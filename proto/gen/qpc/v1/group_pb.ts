@@ -8,13 +8,15 @@ import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import type { ChannelPost } from "./channel_pb.ts";
 import { file_qpc_v1_channel } from "./channel_pb.ts";
+import type { SignedNodeRecord } from "./federation_pb.ts";
+import { file_qpc_v1_federation } from "./federation_pb.ts";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file qpc/v1/group.proto.
  */
 export const file_qpc_v1_group: GenFile = /*@__PURE__*/
-  fileDesc("ChJxcGMvdjEvZ3JvdXAucHJvdG8SBnFwYy52MSKjAQoKR3JvdXBFbnRyeRINCgVncm91cBgBIAEoDBIOCgZwYXJlbnQYAiABKAwSDQoFZXBvY2gYAyABKAQSEwoLY29tbWl0X2hhc2gYBCABKAwSFwoPbmV4dF9jb21taXRfcHViGAUgASgMEhcKD2pvaW5fY29tbWl0X3B1YhgGIAEoDBIPCgdyZW1vdmFsGAcgASgIEg8KB3JlamVjdHMYCCADKAwiNAoQU2lnbmVkR3JvdXBFbnRyeRINCgVlbnRyeRgBIAEoDBIRCglzaWduYXR1cmUYAiABKAwicQoOQ2VydGlmaWVkRW50cnkSJwoFZW50cnkYASABKAsyGC5xcGMudjEuU2lnbmVkR3JvdXBFbnRyeRIMCgR0ZXJtGAIgASgEEigKCnNpZ25hdHVyZXMYAyADKAsyFC5xcGMudjEuSHViU2lnbmF0dXJlIkMKDEh1YlNpZ25hdHVyZRIOCgZkb21haW4YASABKAkSEAoIc2lnbl9wdWIYAiABKAwSEQoJc2lnbmF0dXJlGAMgASgMImwKDEdyb3VwQ29udHJvbBIlCgVlbnRyeRgBIAEoCzIWLnFwYy52MS5DZXJ0aWZpZWRFbnRyeRIOCgZjb21taXQYAiABKAwSDwoHd2VsY29tZRgDIAEoDBIUCgx3ZWxjb21lX2tleXMYBCADKAwidQoSQ3JlYXRlR3JvdXBSZXF1ZXN0EicKBWVudHJ5GAEgASgLMhgucXBjLnYxLlNpZ25lZEdyb3VwRW50cnkSDAoEaHVicxgCIAMoCRIoCgpzaWduYXR1cmVzGAMgAygLMhQucXBjLnYxLkh1YlNpZ25hdHVyZSJNChNDcmVhdGVHcm91cFJlc3BvbnNlEiUKBWVudHJ5GAEgASgLMhYucXBjLnYxLkNlcnRpZmllZEVudHJ5Eg8KB3dhc19uZXcYAiABKAgitwMKE1N1Ym1pdENvbW1pdFJlcXVlc3QSCwoDaHViGAEgASgJEicKBWVudHJ5GAIgASgLMhgucXBjLnYxLlNpZ25lZEdyb3VwRW50cnkSDgoGY29tbWl0GAMgASgMEgsKA21pZBgEIAEoDBIkCgdjaGFubmVsGAUgASgLMhMucXBjLnYxLkNoYW5uZWxQb3N0EiUKB3RhcmdldHMYBiADKAsyFC5xcGMudjEuQ29tbWl0VGFyZ2V0EicKCHdlbGNvbWVzGAcgAygLMhUucXBjLnYxLldlbGNvbWVUYXJnZXQSJQoHdXBkYXRlcxgIIAMoCzIULnFwYy52MS5Eb21haW5VcGRhdGUSEgoKZ3JvdXBfaW5mbxgJIAEoDBIVCg1jaGFubmVsX25vbmNlGAogASgMEhYKDnNoYXJlZF93ZWxjb21lGAsgASgMEigKCnNpZ25hdHVyZXMYDCADKAsyFC5xcGMudjEuSHViU2lnbmF0dXJlEhEKCXJldHVybl90bxgNIAEoCRIMCgR0ZXJtGA4gASgEEiIKBXByb29mGA8gASgLMhMucXBjLnYxLk1lbWJlclByb29mIkIKC01lbWJlclByb29mEg0KBWVudHJ5GAEgASgMEhEKCWlzc3VlZF9tcxgCIAEoBBIRCglzaWduYXR1cmUYAyABKAwiOgoMQ29tbWl0VGFyZ2V0EgsKA3JpZBgBIAEoDBIOCgZkb21haW4YAiABKAkSDQoFdG9rZW4YAyABKAwiYQoNV2VsY29tZVRhcmdldBIkCgZ0YXJnZXQYASABKAsyFC5xcGMudjEuQ29tbWl0VGFyZ2V0EgsKA21pZBgCIAEoDBIPCgd3ZWxjb21lGAMgASgMEgwKBHNsaXAYBCABKAwiLgoMRG9tYWluVXBkYXRlEg4KBmRvbWFpbhgBIAEoCRIOCgZ1cGRhdGUYAiABKAwiPQoUU3VibWl0Q29tbWl0UmVzcG9uc2USJQoFZW50cnkYASABKAsyFi5xcGMudjEuQ2VydGlmaWVkRW50cnkijgEKD0dyb3VwTG9nUmVxdWVzdBILCgNodWIYASABKAkSDQoFZ3JvdXAYAiABKAwSDQoFYWZ0ZXIYAyABKAwSEwoLbWF4X2VudHJpZXMYBCABKA0SFwoPd2l0aF9ncm91cF9pbmZvGAUgASgIEiIKBXByb29mGAYgASgLMhMucXBjLnYxLk1lbWJlclByb29mIrQBChBHcm91cExvZ1Jlc3BvbnNlEiUKB2VudHJpZXMYASADKAsyFC5xcGMudjEuR3JvdXBDb250cm9sEhAKCGhhc19tb3JlGAIgASgIEhIKCmdyb3VwX2luZm8YAyABKAwSGAoQZ3JvdXBfaW5mb19lbnRyeRgEIAEoDBIQCghwcmVwYXJlZBgFIAEoDBIQCghwb3NpdGlvbhgGIAEoBBIVCg13YW50c19lbnRyaWVzGAcgASgIIoMBChRHcm91cFRha2VvdmVyUmVxdWVzdBILCgNodWIYASABKAkSDQoFZ3JvdXAYAiABKAwSKwoGc3VibWl0GAMgASgLMhsucXBjLnYxLlN1Ym1pdENvbW1pdFJlcXVlc3QSIgoFcHJvb2YYBCABKAsyEy5xcGMudjEuTWVtYmVyUHJvb2YiZgoVR3JvdXBUYWtlb3ZlclJlc3BvbnNlEg4KBmxlYWRlchgBIAEoCRIMCgR0ZXJtGAIgASgEEi8KCXN1Ym1pdHRlZBgDIAEoCzIcLnFwYy52MS5TdWJtaXRDb21taXRSZXNwb25zZSKEAQoTRmVkSHViU3VibWl0UmVxdWVzdBIrCgZzdWJtaXQYASABKAsyGy5xcGMudjEuU3VibWl0Q29tbWl0UmVxdWVzdBIuCgh0YWtlb3ZlchgCIAEoCzIcLnFwYy52MS5Hcm91cFRha2VvdmVyUmVxdWVzdBIQCghmcm9tX2h1YhgDIAEoCCJ6ChRGZWRIdWJTdWJtaXRSZXNwb25zZRIvCglzdWJtaXR0ZWQYASABKAsyHC5xcGMudjEuU3VibWl0Q29tbWl0UmVzcG9uc2USMQoKdGFrZW5fb3ZlchgCIAEoCzIdLnFwYy52MS5Hcm91cFRha2VvdmVyUmVzcG9uc2UiOAoQRmVkSHViTG9nUmVxdWVzdBIkCgNsb2cYASABKAsyFy5xcGMudjEuR3JvdXBMb2dSZXF1ZXN0IjwKEUZlZEh1YkxvZ1Jlc3BvbnNlEicKBWZvdW5kGAEgASgLMhgucXBjLnYxLkdyb3VwTG9nUmVzcG9uc2UikgEKFkZlZEh1YlJlcGxpY2F0ZVJlcXVlc3QSDQoFZ3JvdXAYASABKAwSDAoEaHVicxgCIAMoCRIMCgR0ZXJtGAMgASgEEhAKCHBvc2l0aW9uGAQgASgEEgwKBGhlYWQYBSABKAwSLQoIcHJlcGFyZWQYBiABKAsyGy5xcGMudjEuU3VibWl0Q29tbWl0UmVxdWVzdCJ1ChdGZWRIdWJSZXBsaWNhdGVSZXNwb25zZRIRCglpc19iZWhpbmQYASABKAgSEAoIcG9zaXRpb24YAiABKAQSDAoEaGVhZBgDIAEoDBInCglzaWduYXR1cmUYBCABKAsyFC5xcGMudjEuSHViU2lnbmF0dXJlIlgKFEZlZEh1YlByb21pc2VSZXF1ZXN0Eg0KBWdyb3VwGAEgASgMEgwKBHRlcm0YAiABKAQSEQoJaXNfd2FudGVkGAMgASgIEhAKCHJlY292ZXJzGAQgASgIIocBChVGZWRIdWJQcm9taXNlUmVzcG9uc2USDwoHYWRvcHRlZBgBIAEoBBIQCghwb3NpdGlvbhgCIAEoBBIMCgRoZWFkGAMgASgMEi0KCHByZXBhcmVkGAQgASgLMhsucXBjLnYxLlN1Ym1pdENvbW1pdFJlcXVlc3QSDgoGZm9yZ290GAUgASgIIq0BChRGZWRIdWJJbnN0YWxsUmVxdWVzdBINCgVncm91cBgBIAEoDBIMCgRodWJzGAIgAygJEhAKCHBvc2l0aW9uGAMgASgEEiUKB2VudHJpZXMYBCADKAsyFC5xcGMudjEuR3JvdXBDb250cm9sEhIKCmdyb3VwX2luZm8YBSABKAwSGAoQZ3JvdXBfaW5mb19lbnRyeRgGIAEoDBIRCglpc19yZXBhaXIYByABKAgiNwoVRmVkSHViSW5zdGFsbFJlc3BvbnNlEhAKCHBvc2l0aW9uGAEgASgEEgwKBGhlYWQYAiABKAwiHAoISHViRmVuY2USEAoIcHJvbWlzZWQYASABKARiBnByb3RvMw", [file_qpc_v1_channel]);
+  fileDesc("ChJxcGMvdjEvZ3JvdXAucHJvdG8SBnFwYy52MSKjAQoKR3JvdXBFbnRyeRINCgVncm91cBgBIAEoDBIOCgZwYXJlbnQYAiABKAwSDQoFZXBvY2gYAyABKAQSEwoLY29tbWl0X2hhc2gYBCABKAwSFwoPbmV4dF9jb21taXRfcHViGAUgASgMEhcKD2pvaW5fY29tbWl0X3B1YhgGIAEoDBIPCgdyZW1vdmFsGAcgASgIEg8KB3JlamVjdHMYCCADKAwiNAoQU2lnbmVkR3JvdXBFbnRyeRINCgVlbnRyeRgBIAEoDBIRCglzaWduYXR1cmUYAiABKAwicQoOQ2VydGlmaWVkRW50cnkSJwoFZW50cnkYASABKAsyGC5xcGMudjEuU2lnbmVkR3JvdXBFbnRyeRIMCgR0ZXJtGAIgASgEEigKCnNpZ25hdHVyZXMYAyADKAsyFC5xcGMudjEuSHViU2lnbmF0dXJlIkMKDEh1YlNpZ25hdHVyZRIOCgZkb21haW4YASABKAkSEAoIc2lnbl9wdWIYAiABKAwSEQoJc2lnbmF0dXJlGAMgASgMIpMBCgxGb3JrRXZpZGVuY2USDAoEaHVicxgBIAMoCRIjCgNvbmUYAiABKAsyFi5xcGMudjEuQ2VydGlmaWVkRW50cnkSJQoFb3RoZXIYAyABKAsyFi5xcGMudjEuQ2VydGlmaWVkRW50cnkSKQoHcmVjb3JkcxgEIAMoCzIYLnFwYy52MS5TaWduZWROb2RlUmVjb3JkImwKDEdyb3VwQ29udHJvbBIlCgVlbnRyeRgBIAEoCzIWLnFwYy52MS5DZXJ0aWZpZWRFbnRyeRIOCgZjb21taXQYAiABKAwSDwoHd2VsY29tZRgDIAEoDBIUCgx3ZWxjb21lX2tleXMYBCADKAwidQoSQ3JlYXRlR3JvdXBSZXF1ZXN0EicKBWVudHJ5GAEgASgLMhgucXBjLnYxLlNpZ25lZEdyb3VwRW50cnkSDAoEaHVicxgCIAMoCRIoCgpzaWduYXR1cmVzGAMgAygLMhQucXBjLnYxLkh1YlNpZ25hdHVyZSJNChNDcmVhdGVHcm91cFJlc3BvbnNlEiUKBWVudHJ5GAEgASgLMhYucXBjLnYxLkNlcnRpZmllZEVudHJ5Eg8KB3dhc19uZXcYAiABKAgitwMKE1N1Ym1pdENvbW1pdFJlcXVlc3QSCwoDaHViGAEgASgJEicKBWVudHJ5GAIgASgLMhgucXBjLnYxLlNpZ25lZEdyb3VwRW50cnkSDgoGY29tbWl0GAMgASgMEgsKA21pZBgEIAEoDBIkCgdjaGFubmVsGAUgASgLMhMucXBjLnYxLkNoYW5uZWxQb3N0EiUKB3RhcmdldHMYBiADKAsyFC5xcGMudjEuQ29tbWl0VGFyZ2V0EicKCHdlbGNvbWVzGAcgAygLMhUucXBjLnYxLldlbGNvbWVUYXJnZXQSJQoHdXBkYXRlcxgIIAMoCzIULnFwYy52MS5Eb21haW5VcGRhdGUSEgoKZ3JvdXBfaW5mbxgJIAEoDBIVCg1jaGFubmVsX25vbmNlGAogASgMEhYKDnNoYXJlZF93ZWxjb21lGAsgASgMEigKCnNpZ25hdHVyZXMYDCADKAsyFC5xcGMudjEuSHViU2lnbmF0dXJlEhEKCXJldHVybl90bxgNIAEoCRIMCgR0ZXJtGA4gASgEEiIKBXByb29mGA8gASgLMhMucXBjLnYxLk1lbWJlclByb29mIkIKC01lbWJlclByb29mEg0KBWVudHJ5GAEgASgMEhEKCWlzc3VlZF9tcxgCIAEoBBIRCglzaWduYXR1cmUYAyABKAwiOgoMQ29tbWl0VGFyZ2V0EgsKA3JpZBgBIAEoDBIOCgZkb21haW4YAiABKAkSDQoFdG9rZW4YAyABKAwiYQoNV2VsY29tZVRhcmdldBIkCgZ0YXJnZXQYASABKAsyFC5xcGMudjEuQ29tbWl0VGFyZ2V0EgsKA21pZBgCIAEoDBIPCgd3ZWxjb21lGAMgASgMEgwKBHNsaXAYBCABKAwiLgoMRG9tYWluVXBkYXRlEg4KBmRvbWFpbhgBIAEoCRIOCgZ1cGRhdGUYAiABKAwiPQoUU3VibWl0Q29tbWl0UmVzcG9uc2USJQoFZW50cnkYASABKAsyFi5xcGMudjEuQ2VydGlmaWVkRW50cnkijgEKD0dyb3VwTG9nUmVxdWVzdBILCgNodWIYASABKAkSDQoFZ3JvdXAYAiABKAwSDQoFYWZ0ZXIYAyABKAwSEwoLbWF4X2VudHJpZXMYBCABKA0SFwoPd2l0aF9ncm91cF9pbmZvGAUgASgIEiIKBXByb29mGAYgASgLMhMucXBjLnYxLk1lbWJlclByb29mIrQBChBHcm91cExvZ1Jlc3BvbnNlEiUKB2VudHJpZXMYASADKAsyFC5xcGMudjEuR3JvdXBDb250cm9sEhAKCGhhc19tb3JlGAIgASgIEhIKCmdyb3VwX2luZm8YAyABKAwSGAoQZ3JvdXBfaW5mb19lbnRyeRgEIAEoDBIQCghwcmVwYXJlZBgFIAEoDBIQCghwb3NpdGlvbhgGIAEoBBIVCg13YW50c19lbnRyaWVzGAcgASgIIoMBChRHcm91cFRha2VvdmVyUmVxdWVzdBILCgNodWIYASABKAkSDQoFZ3JvdXAYAiABKAwSKwoGc3VibWl0GAMgASgLMhsucXBjLnYxLlN1Ym1pdENvbW1pdFJlcXVlc3QSIgoFcHJvb2YYBCABKAsyEy5xcGMudjEuTWVtYmVyUHJvb2YiZgoVR3JvdXBUYWtlb3ZlclJlc3BvbnNlEg4KBmxlYWRlchgBIAEoCRIMCgR0ZXJtGAIgASgEEi8KCXN1Ym1pdHRlZBgDIAEoCzIcLnFwYy52MS5TdWJtaXRDb21taXRSZXNwb25zZSKEAQoTRmVkSHViU3VibWl0UmVxdWVzdBIrCgZzdWJtaXQYASABKAsyGy5xcGMudjEuU3VibWl0Q29tbWl0UmVxdWVzdBIuCgh0YWtlb3ZlchgCIAEoCzIcLnFwYy52MS5Hcm91cFRha2VvdmVyUmVxdWVzdBIQCghmcm9tX2h1YhgDIAEoCCJ6ChRGZWRIdWJTdWJtaXRSZXNwb25zZRIvCglzdWJtaXR0ZWQYASABKAsyHC5xcGMudjEuU3VibWl0Q29tbWl0UmVzcG9uc2USMQoKdGFrZW5fb3ZlchgCIAEoCzIdLnFwYy52MS5Hcm91cFRha2VvdmVyUmVzcG9uc2UiOAoQRmVkSHViTG9nUmVxdWVzdBIkCgNsb2cYASABKAsyFy5xcGMudjEuR3JvdXBMb2dSZXF1ZXN0IjwKEUZlZEh1YkxvZ1Jlc3BvbnNlEicKBWZvdW5kGAEgASgLMhgucXBjLnYxLkdyb3VwTG9nUmVzcG9uc2UikgEKFkZlZEh1YlJlcGxpY2F0ZVJlcXVlc3QSDQoFZ3JvdXAYASABKAwSDAoEaHVicxgCIAMoCRIMCgR0ZXJtGAMgASgEEhAKCHBvc2l0aW9uGAQgASgEEgwKBGhlYWQYBSABKAwSLQoIcHJlcGFyZWQYBiABKAsyGy5xcGMudjEuU3VibWl0Q29tbWl0UmVxdWVzdCJ1ChdGZWRIdWJSZXBsaWNhdGVSZXNwb25zZRIRCglpc19iZWhpbmQYASABKAgSEAoIcG9zaXRpb24YAiABKAQSDAoEaGVhZBgDIAEoDBInCglzaWduYXR1cmUYBCABKAsyFC5xcGMudjEuSHViU2lnbmF0dXJlIlgKFEZlZEh1YlByb21pc2VSZXF1ZXN0Eg0KBWdyb3VwGAEgASgMEgwKBHRlcm0YAiABKAQSEQoJaXNfd2FudGVkGAMgASgIEhAKCHJlY292ZXJzGAQgASgIIocBChVGZWRIdWJQcm9taXNlUmVzcG9uc2USDwoHYWRvcHRlZBgBIAEoBBIQCghwb3NpdGlvbhgCIAEoBBIMCgRoZWFkGAMgASgMEi0KCHByZXBhcmVkGAQgASgLMhsucXBjLnYxLlN1Ym1pdENvbW1pdFJlcXVlc3QSDgoGZm9yZ290GAUgASgIIq0BChRGZWRIdWJJbnN0YWxsUmVxdWVzdBINCgVncm91cBgBIAEoDBIMCgRodWJzGAIgAygJEhAKCHBvc2l0aW9uGAMgASgEEiUKB2VudHJpZXMYBCADKAsyFC5xcGMudjEuR3JvdXBDb250cm9sEhIKCmdyb3VwX2luZm8YBSABKAwSGAoQZ3JvdXBfaW5mb19lbnRyeRgGIAEoDBIRCglpc19yZXBhaXIYByABKAgiNwoVRmVkSHViSW5zdGFsbFJlc3BvbnNlEhAKCHBvc2l0aW9uGAEgASgEEgwKBGhlYWQYAiABKAwiHAoISHViRmVuY2USEAoIcHJvbWlzZWQYASABKARiBnByb3RvMw", [file_qpc_v1_channel, file_qpc_v1_federation]);
 
 /**
  * One commit of a group, as its committer signs it. Its hash is SHA-256("qpc-entry" || the bytes).
@@ -177,6 +179,44 @@ export const HubSignatureSchema: GenMessage<HubSignature> = /*@__PURE__*/
   messageDesc(file_qpc_v1_group, 3);
 
 /**
+ * Two entries of one place, for somebody who has nothing else (proto/fork-evidence.ts); at most 64 KiB.
+ *
+ * @generated from message qpc.v1.ForkEvidence
+ */
+export type ForkEvidence = Message<"qpc.v1.ForkEvidence"> & {
+  /**
+   * All hubs of the group, 1 or 3, as whoever made this says.
+   *
+   * @generated from field: repeated string hubs = 1;
+   */
+  hubs: string[];
+
+  /**
+   * @generated from field: qpc.v1.CertifiedEntry one = 2;
+   */
+  one?: CertifiedEntry | undefined;
+
+  /**
+   * @generated from field: qpc.v1.CertifiedEntry other = 3;
+   */
+  other?: CertifiedEntry | undefined;
+
+  /**
+   * Of these hubs, at most one each, as the maker knows them: by themselves they prove no domain's keys.
+   *
+   * @generated from field: repeated qpc.v1.SignedNodeRecord records = 4;
+   */
+  records: SignedNodeRecord[];
+};
+
+/**
+ * Describes the message qpc.v1.ForkEvidence.
+ * Use `create(ForkEvidenceSchema)` to create a new message.
+ */
+export const ForkEvidenceSchema: GenMessage<ForkEvidence> = /*@__PURE__*/
+  messageDesc(file_qpc_v1_group, 4);
+
+/**
  * Payload of a row of kind 2, written by a hub.
  *
  * @generated from message qpc.v1.GroupControl
@@ -214,7 +254,7 @@ export type GroupControl = Message<"qpc.v1.GroupControl"> & {
  * Use `create(GroupControlSchema)` to create a new message.
  */
 export const GroupControlSchema: GenMessage<GroupControl> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 4);
+  messageDesc(file_qpc_v1_group, 5);
 
 /**
  * @generated from message qpc.v1.CreateGroupRequest
@@ -247,7 +287,7 @@ export type CreateGroupRequest = Message<"qpc.v1.CreateGroupRequest"> & {
  * Use `create(CreateGroupRequestSchema)` to create a new message.
  */
 export const CreateGroupRequestSchema: GenMessage<CreateGroupRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 5);
+  messageDesc(file_qpc_v1_group, 6);
 
 /**
  * @generated from message qpc.v1.CreateGroupResponse
@@ -271,7 +311,7 @@ export type CreateGroupResponse = Message<"qpc.v1.CreateGroupResponse"> & {
  * Use `create(CreateGroupResponseSchema)` to create a new message.
  */
 export const CreateGroupResponseSchema: GenMessage<CreateGroupResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 6);
+  messageDesc(file_qpc_v1_group, 7);
 
 /**
  * @generated from message qpc.v1.SubmitCommitRequest
@@ -387,7 +427,7 @@ export type SubmitCommitRequest = Message<"qpc.v1.SubmitCommitRequest"> & {
  * Use `create(SubmitCommitRequestSchema)` to create a new message.
  */
 export const SubmitCommitRequestSchema: GenMessage<SubmitCommitRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 7);
+  messageDesc(file_qpc_v1_group, 8);
 
 /**
  * A caller whom nobody knows is a member of the group (proto/member-proof.ts).
@@ -420,7 +460,7 @@ export type MemberProof = Message<"qpc.v1.MemberProof"> & {
  * Use `create(MemberProofSchema)` to create a new message.
  */
 export const MemberProofSchema: GenMessage<MemberProof> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 8);
+  messageDesc(file_qpc_v1_group, 9);
 
 /**
  * @generated from message qpc.v1.CommitTarget
@@ -449,7 +489,7 @@ export type CommitTarget = Message<"qpc.v1.CommitTarget"> & {
  * Use `create(CommitTargetSchema)` to create a new message.
  */
 export const CommitTargetSchema: GenMessage<CommitTarget> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 9);
+  messageDesc(file_qpc_v1_group, 10);
 
 /**
  * @generated from message qpc.v1.WelcomeTarget
@@ -485,7 +525,7 @@ export type WelcomeTarget = Message<"qpc.v1.WelcomeTarget"> & {
  * Use `create(WelcomeTargetSchema)` to create a new message.
  */
 export const WelcomeTargetSchema: GenMessage<WelcomeTarget> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 10);
+  messageDesc(file_qpc_v1_group, 11);
 
 /**
  * @generated from message qpc.v1.DomainUpdate
@@ -509,7 +549,7 @@ export type DomainUpdate = Message<"qpc.v1.DomainUpdate"> & {
  * Use `create(DomainUpdateSchema)` to create a new message.
  */
 export const DomainUpdateSchema: GenMessage<DomainUpdate> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 11);
+  messageDesc(file_qpc_v1_group, 12);
 
 /**
  * @generated from message qpc.v1.SubmitCommitResponse
@@ -528,7 +568,7 @@ export type SubmitCommitResponse = Message<"qpc.v1.SubmitCommitResponse"> & {
  * Use `create(SubmitCommitResponseSchema)` to create a new message.
  */
 export const SubmitCommitResponseSchema: GenMessage<SubmitCommitResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 12);
+  messageDesc(file_qpc_v1_group, 13);
 
 /**
  * @generated from message qpc.v1.GroupLogRequest
@@ -579,7 +619,7 @@ export type GroupLogRequest = Message<"qpc.v1.GroupLogRequest"> & {
  * Use `create(GroupLogRequestSchema)` to create a new message.
  */
 export const GroupLogRequestSchema: GenMessage<GroupLogRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 13);
+  messageDesc(file_qpc_v1_group, 14);
 
 /**
  * Also the details of EPOCH_CONFLICT: the entries since the parent of the refused one.
@@ -640,7 +680,7 @@ export type GroupLogResponse = Message<"qpc.v1.GroupLogResponse"> & {
  * Use `create(GroupLogResponseSchema)` to create a new message.
  */
 export const GroupLogResponseSchema: GenMessage<GroupLogResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 14);
+  messageDesc(file_qpc_v1_group, 15);
 
 /**
  * A member reached no leader of the group for 30 s: it asks the next hub to lead.
@@ -680,7 +720,7 @@ export type GroupTakeoverRequest = Message<"qpc.v1.GroupTakeoverRequest"> & {
  * Use `create(GroupTakeoverRequestSchema)` to create a new message.
  */
 export const GroupTakeoverRequestSchema: GenMessage<GroupTakeoverRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 15);
+  messageDesc(file_qpc_v1_group, 16);
 
 /**
  * @generated from message qpc.v1.GroupTakeoverResponse
@@ -711,7 +751,7 @@ export type GroupTakeoverResponse = Message<"qpc.v1.GroupTakeoverResponse"> & {
  * Use `create(GroupTakeoverResponseSchema)` to create a new message.
  */
 export const GroupTakeoverResponseSchema: GenMessage<GroupTakeoverResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 16);
+  messageDesc(file_qpc_v1_group, 17);
 
 /**
  * Node to node: what a member's client asks of a hub elsewhere; one of the two.
@@ -742,7 +782,7 @@ export type FedHubSubmitRequest = Message<"qpc.v1.FedHubSubmitRequest"> & {
  * Use `create(FedHubSubmitRequestSchema)` to create a new message.
  */
 export const FedHubSubmitRequestSchema: GenMessage<FedHubSubmitRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 17);
+  messageDesc(file_qpc_v1_group, 18);
 
 /**
  * @generated from message qpc.v1.FedHubSubmitResponse
@@ -764,7 +804,7 @@ export type FedHubSubmitResponse = Message<"qpc.v1.FedHubSubmitResponse"> & {
  * Use `create(FedHubSubmitResponseSchema)` to create a new message.
  */
 export const FedHubSubmitResponseSchema: GenMessage<FedHubSubmitResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 18);
+  messageDesc(file_qpc_v1_group, 19);
 
 /**
  * @generated from message qpc.v1.FedHubLogRequest
@@ -781,7 +821,7 @@ export type FedHubLogRequest = Message<"qpc.v1.FedHubLogRequest"> & {
  * Use `create(FedHubLogRequestSchema)` to create a new message.
  */
 export const FedHubLogRequestSchema: GenMessage<FedHubLogRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 19);
+  messageDesc(file_qpc_v1_group, 20);
 
 /**
  * @generated from message qpc.v1.FedHubLogResponse
@@ -798,7 +838,7 @@ export type FedHubLogResponse = Message<"qpc.v1.FedHubLogResponse"> & {
  * Use `create(FedHubLogResponseSchema)` to create a new message.
  */
 export const FedHubLogResponseSchema: GenMessage<FedHubLogResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 20);
+  messageDesc(file_qpc_v1_group, 21);
 
 /**
  * The leader of a term to the other hubs: its log up to `position` is accepted, and one entry may be
@@ -852,7 +892,7 @@ export type FedHubReplicateRequest = Message<"qpc.v1.FedHubReplicateRequest"> & 
  * Use `create(FedHubReplicateRequestSchema)` to create a new message.
  */
 export const FedHubReplicateRequestSchema: GenMessage<FedHubReplicateRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 21);
+  messageDesc(file_qpc_v1_group, 22);
 
 /**
  * @generated from message qpc.v1.FedHubReplicateResponse
@@ -890,7 +930,7 @@ export type FedHubReplicateResponse = Message<"qpc.v1.FedHubReplicateResponse"> 
  * Use `create(FedHubReplicateResponseSchema)` to create a new message.
  */
 export const FedHubReplicateResponseSchema: GenMessage<FedHubReplicateResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 22);
+  messageDesc(file_qpc_v1_group, 23);
 
 /**
  * @generated from message qpc.v1.FedHubPromiseRequest
@@ -928,7 +968,7 @@ export type FedHubPromiseRequest = Message<"qpc.v1.FedHubPromiseRequest"> & {
  * Use `create(FedHubPromiseRequestSchema)` to create a new message.
  */
 export const FedHubPromiseRequestSchema: GenMessage<FedHubPromiseRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 23);
+  messageDesc(file_qpc_v1_group, 24);
 
 /**
  * @generated from message qpc.v1.FedHubPromiseResponse
@@ -969,7 +1009,7 @@ export type FedHubPromiseResponse = Message<"qpc.v1.FedHubPromiseResponse"> & {
  * Use `create(FedHubPromiseResponseSchema)` to create a new message.
  */
 export const FedHubPromiseResponseSchema: GenMessage<FedHubPromiseResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 24);
+  messageDesc(file_qpc_v1_group, 25);
 
 /**
  * Accepted entries for a hub that lacks them; their certificates prove themselves.
@@ -1025,7 +1065,7 @@ export type FedHubInstallRequest = Message<"qpc.v1.FedHubInstallRequest"> & {
  * Use `create(FedHubInstallRequestSchema)` to create a new message.
  */
 export const FedHubInstallRequestSchema: GenMessage<FedHubInstallRequest> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 25);
+  messageDesc(file_qpc_v1_group, 26);
 
 /**
  * @generated from message qpc.v1.FedHubInstallResponse
@@ -1049,7 +1089,7 @@ export type FedHubInstallResponse = Message<"qpc.v1.FedHubInstallResponse"> & {
  * Use `create(FedHubInstallResponseSchema)` to create a new message.
  */
 export const FedHubInstallResponseSchema: GenMessage<FedHubInstallResponse> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 26);
+  messageDesc(file_qpc_v1_group, 27);
 
 /**
  * Details of TERM_FENCED.
@@ -1070,5 +1110,5 @@ export type HubFence = Message<"qpc.v1.HubFence"> & {
  * Use `create(HubFenceSchema)` to create a new message.
  */
 export const HubFenceSchema: GenMessage<HubFence> = /*@__PURE__*/
-  messageDesc(file_qpc_v1_group, 27);
+  messageDesc(file_qpc_v1_group, 28);
 
