@@ -6,8 +6,10 @@ import {
   methods,
   parseEntry,
   PermissionDeniedError,
+  ResourceExhaustedError,
   TransportError,
 } from '@quicprochat/proto';
+import { committerLimits } from './committer.ts';
 import { rejectingEntry, sealCommit } from '../log/group-log.ts';
 import { mandatorySuite, xwingSuite } from '../../mls/index.ts';
 import { rekeyLimits } from './rekeys.ts';
@@ -92,6 +94,22 @@ describe('a wish for a group', () => {
     assert.equal(seen.size, 1, 'other bytes went to the hub');
     const [kept] = directory.hub.copyOf(id).slice(-1);
     assert.ok([...seen][0]?.startsWith(hex(kept?.parsed.entry.commitHash ?? new Uint8Array(0))));
+  });
+
+  test('that a hub puts off for weeks is brought to it again after five minutes', async () => {
+    const { directory, clock, alice, id } = await company();
+    let refusals = 0;
+    directory.hub.beforeSubmit = async () => {
+      refusals += 1;
+      if (refusals > 1) return;
+      throw new ResourceExhaustedError('RATE_LIMITED', 'later', { retryAfterMs: 2 ** 31 });
+    };
+    const beganMs = clock.now();
+    await alice.conversations.rotateKeys(id);
+    const waitedMs = clock.now() - beganMs;
+    const { askedRestMaxMs } = committerLimits;
+    assert.ok(waitedMs >= askedRestMaxMs && waitedMs < 2 * askedRestMaxMs, `${waitedMs} ms`);
+    assert.equal(refusals, 2);
   });
 
   test('whose epoch others win again and again is refused after six', async () => {
