@@ -10,6 +10,7 @@ import {
   methods,
   NotFoundError,
   parseEntry,
+  parseOffered,
   RowKind,
   signCertificate,
   UnavailableError,
@@ -148,7 +149,7 @@ export class TestHub {
   }
 
   #submit(from: Uint8Array, request: SubmitCommitRequest): CertifiedEntry | undefined {
-    const parsed = parseEntry(request.entry);
+    const parsed = parseOffered(request.entry);
     const { domains, entries } = this.#log(parsed.entry.group);
     const before = entries.find((one) => same(one.parsed.hash, parsed.hash));
     if (before !== undefined) return before.control.entry;
